@@ -1,0 +1,42 @@
+"""How work can fail: the classes of error that decide what happens next (design: a job's life)."""
+
+from enum import StrEnum
+
+
+class ErrorClass(StrEnum):
+    """Why a job did not get done; the class alone decides whether it is tried again."""
+
+    AUTH = "auth"
+    """The registry or repository refused the credentials, or what they may do. Fails now."""
+    NOT_FOUND = "not_found"
+    """What was named does not exist there. Fails now."""
+    INVALID = "invalid"
+    """What was sent, or what answered, can never work (broken source, untrusted certificate, no registry). Fails now."""
+    THROTTLED = "throttled"
+    """The other side asked to slow down (429). Tried again when it said, else by the retry delays."""
+    TRANSIENT = "transient"
+    """The other side failed in a way that passes (5xx, timeout, reset, EOF). Tried again by the retry delays."""
+    UNAVAILABLE = "unavailable"
+    """Something of our own is missing (engine, disk). Waits, spends no try."""
+    LOST = "lost"
+    """The worker went away: its lease ran out. Taken over by whoever claims next, spends no try."""
+    SUPERSEDED = "superseded"
+    """A newer push of the same version to the same registry took its place."""
+
+
+class WorkError(Exception):
+    """A job could not be done, with the class that decides what happens next.
+
+    `message` is a sentence for the caller that says what to do; it never holds a credential.
+    `retry_after` is in seconds, where the other side named a time.
+    """
+
+    def __init__(self, error_class: ErrorClass, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for the stop
+    """The work was asked to stop (cancelled, superseded, lease lost or shutdown); nothing more may be written."""

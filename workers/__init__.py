@@ -1,0 +1,1 @@
+"""What does the work: builds and pushes on Celery, each a claimed row of the jobs table."""
