@@ -1,0 +1,149 @@
+"""API keys: made, recognised, revoked; and what a caller may do with one."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.models import Algorithm, ApiKey, KeyKind, Owner
+from shared.refusals import conflict, not_allowed
+from shared.registry.reference import mended
+
+SECRET_BYTES = 32
+KEY_PREFIX = "ls"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the key, its owner, and what it may do."""
+
+    key_id: str
+    owner: str
+    admin: bool
+    may_manage: bool = True
+    algorithms: tuple[str, ...] | None = None
+    """OWNER/NAME or OWNER/* of the only algorithms that this key is for; None: all that its owner may."""
+
+    def owns(self, owner: str) -> bool:
+        """Whether what belongs to `owner` is this caller's to read."""
+        return self.admin or self.owner == owner
+
+    def may_read(self, algorithm: Algorithm) -> bool:
+        """Whether versions, builds, logs and pushes of the algorithm are this caller's to see."""
+        return self.owns(algorithm.owner) and self._listed(algorithm)
+
+    def require_admin(self) -> None:
+        """Refuse everybody but administrators.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not self.admin:
+            raise not_allowed("This needs a PlatformAdminKey; ask an administrator.")
+
+    def require_owner(self, owner: str) -> None:
+        """Refuse whoever may not manage what belongs to `owner`.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not (self.owns(owner) and self.may_manage and (self.admin or self.algorithms is None)):
+            raise not_allowed(f"This key may not manage algorithms of {owner}; use a key of {owner} or an admin key.")
+
+    def require_manager(self, algorithm: Algorithm) -> None:
+        """Refuse whoever may not change, compile, publish or push the algorithm.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not (self.may_read(algorithm) and self.may_manage):
+            raise not_allowed(
+                f"This key may not manage {algorithm.path}; use a key of {algorithm.owner} that may, or an admin key."
+            )
+
+    def require_reader(self, algorithm: Algorithm) -> None:
+        """Refuse whoever may not see the algorithm's builds and pushes.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not self.may_read(algorithm):
+            raise not_allowed(
+                f"This key may not read {algorithm.path}; use a key of {algorithm.owner} or an admin key."
+            )
+
+    def _listed(self, algorithm: Algorithm) -> bool:
+        if self.admin or self.algorithms is None:
+            return True
+        return algorithm.path in self.algorithms or f"{algorithm.owner}/*" in self.algorithms
+
+
+def create_owner(session: Session, username: str) -> Owner:
+    """The owner of this name, made if it is new.
+
+    Raises:
+        Refusal: 409, another owner's name is the same in image references.
+    """
+    owner = session.scalar(select(Owner).where(Owner.username == username))
+    if owner is not None:
+        return owner
+    twin = session.scalar(select(Owner).where(Owner.image_name == mended(username)))
+    if twin is not None:
+        raise conflict(f"{username} and {twin.username} are one name in image references; choose another.")
+    owner = Owner(username=username, image_name=mended(username))
+    session.add(owner)
+    session.flush()
+    return owner
+
+
+def create_key(
+    session: Session, owner: str, *, label: str, kind: KeyKind, permissions: dict[str, Any] | None = None
+) -> tuple[ApiKey, str]:
+    """A new key for an owner, and its secret, which is shown this once and never kept."""
+    secret = f"{KEY_PREFIX}{secrets.token_urlsafe(SECRET_BYTES)}"
+    key = ApiKey(
+        owner=owner,
+        label=label,
+        kind=kind,
+        digest=_digest(secret),
+        mask=f"{secret[:6]}…{secret[-4:]}",
+        permissions=permissions,
+    )
+    session.add(key)
+    session.flush()
+    return key, secret
+
+
+def recognise(session: Session, secret: str) -> Caller | None:
+    """The caller whose key this is, or None when it is unknown or revoked."""
+    key = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(secret), ApiKey.revoked_at.is_(None)))
+    if key is None:
+        return None
+    permissions = key.permissions or {}
+    listed = permissions.get("algo_acl")
+    return Caller(
+        key_id=key.id,
+        owner=key.owner,
+        admin=key.kind == KeyKind.ADMIN,
+        may_manage=bool(permissions.get("allow_algo_management", True)),
+        algorithms=None if listed is None else tuple(listed),
+    )
+
+
+def revoke_key(session: Session, key_id: str, owner: str) -> bool:
+    """Revoke an owner's key; whether there was one to revoke."""
+    revoked = session.execute(
+        update(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.owner == owner, ApiKey.revoked_at.is_(None))
+        .values(revoked_at=now_ms())
+        .returning(ApiKey.id)
+    )
+    return revoked.first() is not None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,31 @@
+"""The tables. A row of `jobs` is the job; everything else is what jobs are about."""
+
+from shared.models.algorithms import Algorithm, Version
+from shared.models.base import Base
+from shared.models.builds import Build, BuildStatus
+from shared.models.idempotency import IdempotencyKey
+from shared.models.jobs import Job, JobKind, JobState
+from shared.models.keys import ApiKey, KeyKind, Owner
+from shared.models.pushes import ImagePush, PushEvent, PushState
+from shared.models.registries import Registry
+from shared.models.workers import WorkerNode
+
+__all__ = [
+    "Algorithm",
+    "ApiKey",
+    "Base",
+    "Build",
+    "BuildStatus",
+    "IdempotencyKey",
+    "ImagePush",
+    "Job",
+    "JobKind",
+    "JobState",
+    "KeyKind",
+    "Owner",
+    "PushEvent",
+    "PushState",
+    "Registry",
+    "Version",
+    "WorkerNode",
+]

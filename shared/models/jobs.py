@@ -1,0 +1,114 @@
+"""Jobs: the row is the job, a Celery message is only a nudge."""
+
+from enum import StrEnum
+
+from sqlalchemy import Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.errors import ErrorClass
+from shared.models.base import Base, CreatedAt, Id, Millis, Sequence
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    COMPILE = "compile"
+    """Builds an image (or joins a build that runs)."""
+    PUBLISH = "publish"
+    """Gives a version its number once its build has succeeded. No worker runs it: it is settled with its build."""
+    PUSH = "push"
+    """Brings an image into a registry."""
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    QUEUED = "queued"
+    """Waits for a worker, for another job, or for its next try."""
+    RUNNING = "running"
+    """Claimed: a worker holds a lease on it."""
+    SUCCEEDED = "succeeded"
+    """Done, and seen to be done."""
+    FAILED = "failed"
+    """Given up; the error says why."""
+    CANCELLED = "cancelled"
+    """Somebody ended it."""
+    SUPERSEDED = "superseded"
+    """A newer push of the same version to the same registry took its place."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+LIVE_STATES = (JobState.QUEUED, JobState.RUNNING)
+
+
+class Job(Base):
+    """One piece of work that a caller asked for."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # The lock: at most one worker at a time in one image reference, whatever rows name it.
+        Index(
+            "uq_jobs_lock_key_leased",
+            "lock_key",
+            unique=True,
+            sqlite_where=text("lease_owner IS NOT NULL"),
+            postgresql_where=text("lease_owner IS NOT NULL"),
+        ),
+        Index("ix_jobs_state_next_attempt", "state", "next_attempt_at"),
+        Index("ix_jobs_owner_seq", "owner", "seq"),
+        Index("ix_jobs_algorithm_seq", "algorithm_id", "seq"),
+        Index("ix_jobs_registry_state", "registry_id", "state"),
+    )
+
+    seq: Mapped[Sequence]
+    id: Mapped[Id]
+    kind: Mapped[JobKind] = mapped_column(String(16))
+    state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
+    owner: Mapped[str] = mapped_column(String(64))
+    algorithm_id: Mapped[str] = mapped_column(String(36))
+    version_id: Mapped[str] = mapped_column(String(36), index=True)
+    git_hash: Mapped[str] = mapped_column(String(64))
+    build_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    """The build that this job makes, joins, publishes or pushes."""
+    registry_id: Mapped[str | None] = mapped_column(String(36))
+    push_id: Mapped[str | None] = mapped_column(String(36))
+    parent_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    """The job of the call that asked for this one too."""
+    awaits_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    """The job that must have succeeded before this one is due."""
+    superseded_by: Mapped[str | None] = mapped_column(String(36))
+
+    generation: Mapped[int] = mapped_column(default=0)
+    """The generation of the push row that this job may write."""
+    claim: Mapped[int] = mapped_column(default=0)
+    """The fence: raised by each claim."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """The retry budget: how many tries have failed."""
+    losses: Mapped[int] = mapped_column(default=0)
+    """How many workers were lost over it."""
+    lock_key: Mapped[str] = mapped_column(String(600))
+    """The normalised image reference (or version) in which one worker at a time may work."""
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    """The worker that is at it; also of an ended job until that worker has let go."""
+    lease_expires_at: Mapped[Millis | None]
+    next_attempt_at: Mapped[Millis | None]
+    """Not due before this time."""
+    nudged_at: Mapped[Millis | None]
+    nudges: Mapped[int] = mapped_column(default=0)
+
+    semantic_version: Mapped[str | None] = mapped_column(String(64))
+    """The second tag of a push."""
+    credentials: Mapped[str | None] = mapped_column(Text)
+    """Sealed credentials given for this push; deleted when the job ends."""
+    registry_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    """What those credentials are bound to."""
+    error_class: Mapped[ErrorClass | None] = mapped_column(String(16))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[Millis | None]
+    finished_at: Mapped[Millis | None]

@@ -1,0 +1,276 @@
+"""Every setting, in one documented class, read from `LONGSHORE_*` variables and refused at start when wrong."""
+
+import base64
+import binascii
+import json
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MINUTE = 60
+MEBIBYTE = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names the variable and says what it must be."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Each field's description is what `longshore settings` prints."""
+
+    model_config = SettingsConfigDict(env_prefix="LONGSHORE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(
+        Path("longshore-data"), description="Where one machine keeps its database, repositories, keys and logs."
+    )
+    database_url: str = Field(
+        "",
+        description="SQLAlchemy URL of the database: sqlite:///PATH, or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
+        "where there is more than one machine. Empty: longshore.db in the data directory.",
+        json_schema_extra={"masked": True},
+    )
+    redis_url: str = Field(
+        "",
+        description="Redis that carries the nudges: redis://HOST:PORT/DB, rediss:// or redis+socket://PATH. "
+        "Empty: `longshore up` starts one on a private socket; the other commands refuse to start.",
+        json_schema_extra={"masked": True},
+    )
+    secret_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict,
+        description="Keys that seal stored passwords: ID:BASE64,ID:BASE64 with 32 bytes each. The first seals; all open. "
+        "Empty: the file secret-keys in the data directory, made on first use by `longshore up`.",
+        json_schema_extra={"masked": True},
+    )
+
+    host: str = Field("127.0.0.1", description="Address that the API, the git service and the gate listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the gate: the one address of everything.")
+    api_port: int = Field(8081, ge=0, le=65535, description="Port of `longshore api` behind the gate.")
+    git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gate.")
+    api_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore api`.")
+    api_threads: int = Field(
+        8, ge=2, le=256, description="Threads of each API process; half of them may wait (Prefer: wait)."
+    )
+    public_url: str = Field(
+        "", description="Address that callers use, for links and clone URLs. Empty: taken from each request."
+    )
+    api_url: str = Field("", description="Where the gate finds the API. Empty: http://127.0.0.1 and the API port.")
+    git_url: str = Field(
+        "", description="Where API, workers and gate find the git service. Empty: http://127.0.0.1 and the git port."
+    )
+    max_body_bytes: int = Field(2 * MEBIBYTE, ge=1024, description="Largest body of an API request, in bytes.")
+    max_wait_seconds: int = Field(
+        60, ge=0, le=600, description="Longest wait that `Prefer: wait=N` can ask for, in seconds."
+    )
+
+    base_image: str = Field(
+        "python:3.11-slim-bookworm",
+        description="Image that the `python3` environments build on: pulled unless the engine has it.",
+    )
+    environments: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="Further environments as a JSON object, name to base image, for `algorithm_environment` and `package_set`.",
+    )
+    kit_requirement: str = Field(
+        "algorithmia>=2,<3",
+        description="The platform's development kit, installed where the requirements did not bring it.",
+    )
+    build_network: str = Field(
+        "bridge",
+        description="Network of builds: a Docker network, `none`, or `host` (source is untrusted: it can then reach "
+        "the services of the build machine).",
+    )
+    build_ca_bundle: Path | None = Field(
+        None, description="PEM file of certificates that downloads during a build trust; never stays in the image."
+    )
+    build_index_url: SecretStr | None = Field(
+        None,
+        description="Package index of builds, with credentials where it needs them; never stays in the image.",
+        json_schema_extra={"masked": True},
+    )
+    build_memory_bytes: int = Field(4096 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit of a build, in bytes.")
+    build_cpus: float = Field(2.0, gt=0, description="CPU limit of a build, in cores.")
+    build_pids: int = Field(1024, ge=16, description="Process limit of a build.")
+    build_seconds: int = Field(30 * MINUTE, ge=1, description="Time limit of a build, in seconds.")
+    build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Longest log kept of a build, in bytes.")
+    build_on_push: bool = Field(
+        True, description="Whether a push to a hosted repository's default branch compiles the commit."
+    )
+
+    source_max_bytes: int = Field(
+        256 * MEBIBYTE, ge=1024, description="Largest source of one commit, and largest git push, in bytes."
+    )
+    source_seconds: int = Field(5 * MINUTE, ge=1, description="Time limit for fetching a source, in seconds.")
+    source_allow_http: bool = Field(
+        False, description="Whether repositories elsewhere may be named by plain http:// URLs."
+    )
+    source_ssh_key: Path | None = Field(
+        None, description="Private key with which repositories named by ssh:// are fetched."
+    )
+    source_ssh_known_hosts: Path | None = Field(
+        None, description="known_hosts file for ssh:// repositories; without it ssh:// is refused."
+    )
+
+    home_registry: str = Field(
+        "",
+        description="The platform's own registry, the image store of several machines; used from a later release on.",
+    )
+
+    worker_concurrency: int = Field(2, ge=1, le=256, description="Jobs that one worker process pool runs at once.")
+    worker_health_port: int = Field(
+        0, ge=0, le=65535, description="Port of a worker's /healthz and /readyz on the listening address; 0: none."
+    )
+    lease_seconds: int = Field(60, ge=3, description="How long a claim lasts without a heartbeat, in seconds.")
+    heartbeat_seconds: float = Field(15, gt=0, description="How often a running job renews its lease, in seconds.")
+    retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (2, 8, 30, 120, 600),
+        description="Seconds before each new try after a passing failure, comma-separated; jitter is added.",
+    )
+    max_losses: int = Field(5, ge=1, description="How many times a job may lose its worker before it is failed.")
+    unavailable_delay_seconds: float = Field(
+        15, gt=0, description="Wait before asking again for a missing engine or disk, in seconds."
+    )
+    stalled_unclaimed_seconds: int = Field(
+        60, ge=1, description="A due push that nobody claims for this long, with no worker alive, is stalled."
+    )
+    stalled_still_seconds: int = Field(
+        5 * MINUTE, ge=1, description="A claimed push that moves no byte for this long is stalled."
+    )
+    sweep_seconds: float = Field(
+        2, gt=0, description="How often the beat looks for due jobs and stalled pushes, in seconds."
+    )
+    shutdown_seconds: int = Field(
+        30, ge=1, description="How long a stopping worker lets its jobs run on before it hands them back."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json, console, or auto: console on a terminal."
+    )
+
+    @field_validator("secret_keys", mode="before")
+    @classmethod
+    def _split_secret_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return dict(_secret_key(entry) for entry in value.split(",") if entry.strip())
+
+    @field_validator("environments", mode="before")
+    @classmethod
+    def _parse_environments(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value or "{}")
+        except ValueError:
+            raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
+
+    @field_validator("retry_delays", mode="before")
+    @classmethod
+    def _split_delays(cls, value: object) -> object:
+        return tuple(float(part) for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "build_index_url", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts")
+    @classmethod
+    def _file_exists(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"names {value}, which is no file")
+        return value
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'longshore.db'}"
+
+    @property
+    def resolved_api_url(self) -> str:
+        """Where the gate finds the API."""
+        return self.api_url or f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def resolved_git_url(self) -> str:
+        """Where everybody inside finds the git service."""
+        return self.git_url or f"http://127.0.0.1:{self.git_port}"
+
+    @property
+    def repositories_dir(self) -> Path:
+        """Where the git service keeps the hosted repositories."""
+        return self.data_dir.absolute() / "repositories"
+
+    @property
+    def base_images(self) -> dict[str, str]:
+        """Every environment that an algorithm may name, with the image it builds on."""
+        return {"python3": self.base_image, "python3-1": self.base_image, **self.environments}
+
+    def described(self) -> list[tuple[str, str, str, str]]:
+        """Variable, meaning, default and present value of every setting; secrets are masked."""
+        rows = []
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            masked = isinstance(extra, dict) and bool(extra.get("masked"))
+            default = field.get_default(call_default_factory=True, validated_data={})
+            present = getattr(self, name)
+            rows.append(
+                (
+                    f"LONGSHORE_{name.upper()}",
+                    field.description or "",
+                    _shown(default),
+                    _masked(present) if masked else _shown(present),
+                )
+            )
+        return rows
+
+
+def _secret_key(entry: str) -> tuple[str, str]:
+    key_id, _, encoded = entry.strip().partition(":")
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raw = b""
+    if not key_id.isalnum() or len(key_id) > 16 or len(raw) != 32:
+        raise ValueError("must be ID:BASE64[,ID:BASE64…], each with a short alphanumeric ID and 32 bytes in base64")
+    return key_id, encoded
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return json.dumps(value) if value else ""
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" for part in value)
+    return str(value)
+
+
+def _masked(value: Any) -> str:
+    return "(set)" if value else ""
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a variable cannot be used; the message has a line for each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The input is left out of the sentence: it may be a secret.
+        lines = [
+            f"LONGSHORE_{str(part['loc'][0]).upper()}: {part['msg'].removeprefix('Value error, ')}"
+            for part in error.errors(include_input=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()
