@@ -34,7 +34,8 @@ class Keyring:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         if not keys:
             raise SettingsError(
-                "LONGSHORE_SECRET_KEYS: no key; set it to ID:BASE64 with 32 random bytes (`longshore secrets new-key` prints one)"
+                "LONGSHORE_SECRET_KEYS: no key; set it to ID:BASE64 with 32 random bytes "
+                "(`longshore secrets new-key` prints one)"
             )
         self._keys = dict(keys)
         self.sealing_id = next(iter(self._keys))
@@ -111,7 +112,7 @@ def load_keyring(configured: Settings) -> Keyring:
     path = configured.data_dir / KEY_FILE
     if not keys and path.is_file():
         lines = ",".join(path.read_text().split())
-        keys = {key_id: value.get_secret_value() for key_id, value in Settings(secret_keys=lines).secret_keys.items()}  # type: ignore[arg-type]
+        keys = {key_id: value.get_secret_value() for key_id, value in Settings(secret_keys=lines).secret_keys.items()}
     return Keyring({key_id: base64.b64decode(encoded) for key_id, encoded in keys.items()})
 
 

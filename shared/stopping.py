@@ -1,4 +1,4 @@
-"""A stop that reaches work in the middle of a read: the heartbeat thread asks, the worker's socket or process is shut."""
+"""A stop that reaches work in the middle of a read: the heartbeat thread asks, a socket or process is shut."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,0 +1,78 @@
+"""Finding algorithms and versions by the names that callers use."""
+
+import re
+import uuid
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.models import Algorithm, Build, BuildStatus, Version
+from shared.refusals import Code, bad_request, missing
+
+FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+HASH_PREFIX = re.compile(r"[0-9a-f]{7,64}")
+
+
+def find_algorithm(session: Session, name: str) -> Algorithm:
+    """An algorithm by its UUID or as OWNER/NAME.
+
+    Raises:
+        Refusal: 404, in the words that the Python client looks for.
+    """
+    owner, slash, algorithm_name = name.partition("/")
+    query = select(Algorithm).where(Algorithm.deleted_at.is_(None))
+    if slash:
+        found = session.scalar(query.where(Algorithm.owner == owner, Algorithm.name == algorithm_name))
+        code = Code.NO_SUCH_ALGORITHM_NAME
+    else:
+        found = session.scalar(query.where(Algorithm.id == name.lower()))
+        code = Code.NO_SUCH_ALGORITHM_ID if _is_uuid(name) else Code.NO_SUCH_ALGORITHM
+    if found is None:
+        raise missing(f"No such algorithm: {name}. Name it OWNER/NAME or by its UUID.", code)
+    return found
+
+
+def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
+    """A version by its commit hash, or by an unambiguous prefix of 7 or more characters.
+
+    Raises:
+        Refusal: 404 when there is none, 400 when the prefix fits several.
+    """
+    git_hash = git_hash.lower()
+    if not HASH_PREFIX.fullmatch(git_hash):
+        raise missing(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
+    found = session.scalars(
+        select(Version)
+        .where(Version.algorithm_id == algorithm.id, Version.git_hash.startswith(git_hash))
+        .order_by(Version.seq)
+        .limit(2)
+    ).all()
+    if not found:
+        raise missing(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
+    if len(found) > 1:
+        raise bad_request(f"{git_hash} fits more than one version of {algorithm.path}; give more of the hash.")
+    return found[0]
+
+
+def image_build(session: Session, version: Version) -> Build | None:
+    """The build whose image stands for the version: the one that it was published with, else the newest good one."""
+    query = select(Build).where(Build.version_id == version.id, Build.status == BuildStatus.SUCCEEDED)
+    if version.build_id is not None:
+        query = query.where(Build.id == version.build_id)
+    return session.scalar(query.order_by(Build.seq.desc()).limit(1))
+
+
+def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:
+    """The newest build by creation, whatever became of it; of one version, if it is named."""
+    query = select(Build).where(Build.algorithm_id == algorithm.id)
+    if version is not None:
+        query = query.where(Build.version_id == version.id)
+    return session.scalar(query.order_by(Build.seq.desc()).limit(1))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,216 @@
+"""Claims and leases: who works on a job, by a conditional UPDATE and the database's clock."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.database import Database
+from shared.errors import Stopped
+from shared.jobs.due import lease_ran_out, place_is_free, time_has_come, waits_for_nothing
+from shared.jobs.nudges import TASKS, Nudge
+from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+
+
+class FenceLost(Stopped):
+    """Somebody newer owns the job, or it was ended: stop at once, write nothing."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a job, until a newer claim, an end or the lease's."""
+
+    job_id: str
+    number: int
+    """The fence: every write repeats it."""
+    owner: str
+    push_id: str | None = None
+    generation: int = 0
+    build_id: str | None = None
+
+
+def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int) -> Claim | None:
+    """Claim a due job for `owner`, or None when it is not due, not free, or somebody else's.
+
+    The claim's number is raised in the same statement, and copied to the push row in the same transaction.
+    """
+    try:
+        with database.writing() as session:
+            return _claim(session, job_id, owner, lease_seconds)
+    except (IntegrityError, FenceLost):
+        return None  # another worker took the place between the look and the UPDATE, or a newer push the row
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == "40P01":  # PostgreSQL broke a deadlock: the sweep nudges again
+            return None
+        raise
+
+
+def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Claim | None:
+    _break_expired_locks(session, job_id)
+    lost = case((Job.state == JobState.RUNNING, 1), else_=0)
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free())
+        .values(
+            state=JobState.RUNNING,
+            claim=Job.claim + 1,
+            losses=Job.losses + lost,
+            lease_owner=owner,
+            lease_expires_at=now_ms() + lease_seconds * 1000,
+            started_at=func.coalesce(Job.started_at, now_ms()),
+            next_attempt_at=None,
+            nudges=0,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if job is None:
+        return None
+    claim = Claim(job.id, job.claim, owner, job.push_id, job.generation, job.build_id)
+    if job.kind == JobKind.PUSH:
+        _show_push_claimed(session, job)
+    else:
+        _show_build_claimed(session, job)
+    return claim
+
+
+def _break_expired_locks(session: Session, job_id: str) -> None:
+    """Take the place from workers whose lease ran out; the claim is raised, so they find the fence closed."""
+    place = select(Job.lock_key).where(Job.id == job_id).scalar_subquery()
+    broken = session.execute(
+        update(Job)
+        .where(Job.lock_key == place, Job.id != job_id, Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
+        .values(lease_owner=None, lease_expires_at=None, claim=Job.claim + 1)
+        .returning(Job.push_id, Job.generation, Job.claim)
+        .execution_options(synchronize_session=False)
+    )
+    for push_id, generation, claim in broken.all():
+        close_push_fence(session, push_id, generation, claim)
+
+
+def close_push_fence(session: Session, push_id: str | None, generation: int, claim: int) -> None:
+    """Raise the claim on a push row with its job's, so that a slow worker's next write changes no row."""
+    session.execute(
+        update(ImagePush)
+        .where(ImagePush.id == push_id, ImagePush.generation == generation)
+        .values(claim=claim)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _show_push_claimed(session: Session, job: Job) -> None:
+    shown = session.execute(
+        update(ImagePush)
+        .where(ImagePush.id == job.push_id, ImagePush.generation == job.generation)
+        .values(
+            claim=job.claim,
+            state=PushState.IN_PROGRESS,
+            message="A worker prepares the push.",
+            attempt=job.tries + 1,
+            started_at=func.coalesce(ImagePush.started_at, now_ms()),
+            moved_at=now_ms(),
+            done_bytes=0,
+            layers_done=0,
+        )
+        .returning(ImagePush.id)
+        .execution_options(synchronize_session=False)
+    )
+    if shown.first() is None:
+        raise FenceLost("a newer push owns the row")
+
+
+def _show_build_claimed(session: Session, job: Job) -> None:
+    session.execute(
+        update(Build)
+        .where(Build.id == job.build_id)
+        .values(status=BuildStatus.RUNNING, started_at=func.coalesce(Build.started_at, now_ms()))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def held(claim: Claim) -> ColumnElement[bool]:
+    """The condition that every write under a claim repeats (rule 2)."""
+    return and_(Job.id == claim.job_id, Job.claim == claim.number, Job.state == JobState.RUNNING)
+
+
+def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
+    """Prolong the lease.
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    renewed = session.execute(
+        update(Job)
+        .where(held(claim), Job.lease_owner == claim.owner)
+        .values(lease_expires_at=now_ms() + lease_seconds * 1000)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if renewed.first() is None:
+        raise FenceLost("the job was ended or taken over")
+
+
+def still_held(session: Session, claim: Claim) -> bool:
+    """Whether the job is still this claim's: what the watching thread asks each second."""
+    return session.scalar(select(Job.id).where(held(claim))) is not None
+
+
+def release_place(session: Session, claim: Claim) -> list[Nudge]:
+    """A worker has let go of a job that somebody else ended: free the place, nudge who waits for it."""
+    freed = session.scalar(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.claim == claim.number, Job.state != JobState.RUNNING)
+        .values(lease_owner=None, lease_expires_at=None)
+        .returning(Job.lock_key)
+        .execution_options(synchronize_session=False)
+    )
+    return [] if freed is None else nudges_for_place(session, freed)
+
+
+def nudges_for_place(session: Session, lock_key: str) -> list[Nudge]:
+    """Nudges for the jobs that wait for a place which just became free."""
+    waiting = session.execute(
+        select(Job.id, Job.kind).where(Job.lock_key == lock_key, Job.state == JobState.QUEUED, time_has_come())
+    ).all()
+    return [Nudge(job_id, kind) for job_id, kind in waiting if kind in TASKS]
+
+
+def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
+    """Give back every job of a stopping worker: due at once, no try spent; its children find the fence closed."""
+    rows = session.execute(
+        update(Job)
+        .where(Job.lease_owner.startswith(owner_prefix, autoescape=True), Job.state == JobState.RUNNING)
+        .values(
+            state=JobState.QUEUED,
+            claim=Job.claim + 1,
+            lease_owner=None,
+            lease_expires_at=None,
+            nudged_at=None,
+            next_attempt_at=None,
+        )
+        .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for _job_id, _kind, push_id, generation, claim, build_id in rows:
+        close_push_fence(session, push_id, generation, claim)
+        session.execute(
+            update(ImagePush)
+            .where(ImagePush.id == push_id, ImagePush.generation == generation)
+            .values(state=PushState.QUEUED, message="Its worker stopped; the next free worker goes on.")
+        )
+        if push_id is None:
+            session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.QUEUED))
+    session.execute(
+        update(Job)
+        .where(Job.lease_owner.startswith(owner_prefix, autoescape=True))
+        .values(lease_owner=None, lease_expires_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    return [Nudge(row.id, row.kind) for row in rows]
+
+
+def lost_jobs(session: Session) -> list[tuple[str, int]]:
+    """Jobs whose lease ran out, each with the claim that was seen."""
+    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_ran_out()))]

@@ -1,0 +1,67 @@
+"""Which jobs are due: computed by query from the rows, never carried by an event."""
+
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from shared.clock import now_ms
+from shared.jobs.nudges import Nudge
+from shared.models import Job, JobKind, JobState
+
+NUDGE_PATIENCE_MS = 30_000
+"""A nudge that was sent is given this long, and this much longer with each, before the sweep sends another."""
+MOST_NUDGES = 20
+
+
+def waits_for_nothing() -> ColumnElement[bool]:
+    """The job that this one waits for, if any, has succeeded."""
+    awaited = aliased(Job)
+    succeeded = exists(select(awaited.id).where(awaited.id == Job.awaits_id, awaited.state == JobState.SUCCEEDED))
+    return or_(Job.awaits_id.is_(None), succeeded)
+
+
+def time_has_come() -> ColumnElement[bool]:
+    """The job is queued and its next try is due, or its lease has run out."""
+    queued = and_(Job.state == JobState.QUEUED, or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now_ms()))
+    return or_(queued, lease_ran_out())
+
+
+def lease_ran_out() -> ColumnElement[bool]:
+    """A worker claimed the job and was not heard of since."""
+    return and_(Job.state == JobState.RUNNING, or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < now_ms()))
+
+
+def place_is_free() -> ColumnElement[bool]:
+    """No other worker is at the same image reference."""
+    other = aliased(Job)
+    return ~exists(
+        select(other.id).where(other.lock_key == Job.lock_key, other.id != Job.id, other.lease_owner.is_not(None))
+    )
+
+
+def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
+    """The due jobs whose last nudge has gone unheard, marked as nudged now; at most `limit`, oldest first.
+
+    The mark repeats the one it saw, so two sweeps at once send a job's nudge once.
+    """
+    patience = NUDGE_PATIENCE_MS * (1 + Job.nudges)
+    unheard = or_(Job.nudged_at.is_(None), Job.nudged_at < now_ms() - patience)
+    seen = session.execute(
+        select(Job.id, Job.kind, Job.nudged_at)
+        .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), time_has_come(), waits_for_nothing(), unheard)
+        .order_by(Job.seq)
+        .limit(limit)
+    ).all()
+    return [Nudge(job_id, kind) for job_id, kind, nudged_at in seen if _mark(session, job_id, nudged_at)]
+
+
+def _mark(session: Session, job_id: str, nudged_at: int | None) -> bool:
+    same = Job.nudged_at.is_(None) if nudged_at is None else Job.nudged_at == nudged_at
+    nudges = case((Job.nudges < MOST_NUDGES, Job.nudges + 1), else_=MOST_NUDGES)
+    marked = session.execute(
+        update(Job)
+        .where(Job.id == job_id, same)
+        .values(nudged_at=now_ms(), nudges=nudges)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    return marked.first() is not None

@@ -1,0 +1,186 @@
+"""How a job ends or goes round again. A worker's word is fenced; a caller's (cancel, newer push) ends it by decree."""
+
+import random
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.claims import Claim, FenceLost, held, nudges_for_place
+from shared.jobs.nudges import Nudge
+from shared.jobs.settling import settle_dependents
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Version
+from shared.models.jobs import LIVE_STATES
+from shared.pushes.events import record_event
+
+GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
+JITTER = 0.2
+
+
+def lock_version(session: Session, version_id: str) -> None:
+    """Hold the version against whoever adds jobs to it now, so that none is missed when its build ends."""
+    session.execute(select(Version.id).where(Version.id == version_id).with_for_update())
+
+
+def succeed(session: Session, claim: Claim) -> list[Nudge]:
+    """End a claimed job well. What it is about (build, push row) is written by the caller, in the same transaction.
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    job = _leave(session, claim, JobState.SUCCEEDED, None)
+    return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
+
+
+def give_up_or_retry(
+    session: Session, claim: Claim, error: WorkError, *, delays: Sequence[float], unavailable_delay: float
+) -> list[Nudge]:
+    """What an error's class says happens to a claimed job (design: a job's life).
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    tries = session.scalar(select(Job.tries).where(held(claim)))
+    if tries is None:
+        raise FenceLost("the job was ended or taken over")
+    if error.error_class == ErrorClass.UNAVAILABLE:
+        return _go_round(session, claim, error, delay=unavailable_delay, tries=tries)
+    if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
+        return fail(session, claim, error)
+    # Jitter only adds: a registry that said when to come back is not asked sooner.
+    delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
+    return _go_round(session, claim, error, delay=delay, tries=tries + 1)
+
+
+def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
+    """End a claimed job as failed, with everything that waits for it.
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    job = _leave(session, claim, JobState.FAILED, error)
+    _show_ended(session, job, JobState.FAILED, error.message)
+    return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
+
+
+def end_by_decree(
+    session: Session,
+    job: Job,
+    state: JobState,
+    message: str,
+    *,
+    error_class: ErrorClass | None = None,
+    superseded_by: str | None = None,
+) -> tuple[bool, list[Nudge]]:
+    """End a job whatever its worker is doing; whether it had not ended already, and whom to nudge.
+
+    The worker finds its fence closed at its next write or look (each second), stops and frees the place; until
+    then, or until its lease runs out, nobody else enters it.
+    """
+    ended = session.scalar(
+        update(Job)
+        .where(Job.id == job.id, Job.state.in_(LIVE_STATES))
+        .values(
+            state=state,
+            error_class=error_class,
+            error_message=message,
+            credentials=None,
+            superseded_by=superseded_by,
+            finished_at=now_ms(),
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if ended is None:
+        return False, []
+    if state != JobState.SUPERSEDED:  # whoever supersedes writes the row himself
+        _show_ended(session, ended, state, message)
+    return True, settle_dependents(session, ended)
+
+
+def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:
+    job = session.scalar(
+        update(Job)
+        .where(held(claim))
+        .values(
+            state=state,
+            finished_at=now_ms(),
+            lease_owner=None,
+            lease_expires_at=None,
+            credentials=None,
+            error_class=error.error_class if error else None,
+            error_message=error.message if error else None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if job is None:
+        raise FenceLost("the job was ended or taken over")
+    return job
+
+
+def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int) -> list[Nudge]:
+    job = session.scalar(
+        update(Job)
+        .where(held(claim))
+        .values(
+            state=JobState.QUEUED,
+            tries=tries,
+            lease_owner=None,
+            lease_expires_at=None,
+            next_attempt_at=now_ms() + int(delay * 1000),
+            nudged_at=None,
+            error_class=error.error_class,
+            error_message=error.message,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if job is None:
+        raise FenceLost("the job was ended or taken over")
+    message = f"{error.message} Tried again in {delay:.0f} s (try {tries + 1})."
+    if error.error_class == ErrorClass.UNAVAILABLE:
+        message = f"{error.message} The job waits; looked at again in {delay:.0f} s."
+    if job.push_id is not None:
+        _write_push(session, job, PushState.QUEUED, message)
+        record_event(session, job.push_id, "retry", message)
+    else:
+        session.execute(
+            update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
+        )
+    return nudges_for_place(session, job.lock_key)
+
+
+def _show_ended(session: Session, job: Job, state: JobState, message: str) -> None:
+    if job.push_id is not None:
+        shown = PushState.CANCELLED if state == JobState.CANCELLED else PushState.FAILED
+        _write_push(session, job, shown, message)
+        record_event(session, job.push_id, "ended")
+    elif job.build_id is not None:
+        status = BuildStatus.CANCELLED if state == JobState.CANCELLED else BuildStatus.FAILED
+        # A job that only joined the build does not end it.
+        session.execute(
+            update(Build)
+            .where(Build.id == job.build_id, Build.job_id == job.id)
+            .values(status=status, message=message, finished_at=now_ms())
+        )
+
+
+def _write_push(session: Session, job: Job, state: PushState, message: str) -> None:
+    # Called only when the job's own row was just changed in this transaction, so the generation is fence enough;
+    # the raised claim shuts out what the worker that had it may still try to write.
+    ended = state in (PushState.FAILED, PushState.CANCELLED)
+    session.execute(
+        update(ImagePush)
+        .where(ImagePush.id == job.push_id, ImagePush.generation == job.generation)
+        .values(
+            state=state,
+            message=message,
+            claim=job.claim + 1,
+            attempt=job.tries + 1,
+            finished_at=now_ms() if ended else None,
+        )
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,53 @@
+"""Jobs whose worker went away: reported, and given to the next worker."""
+
+from sqlalchemy import ColumnElement, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.errors import ErrorClass
+from shared.jobs.due import lease_ran_out
+from shared.jobs.endings import end_by_decree
+from shared.jobs.nudges import Nudge
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
+from shared.pushes.events import record_event
+
+
+def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[Nudge]:
+    """Report a job whose lease ran out and make it due again; fail it when it has cost too many workers.
+
+    Repeats the claim that was seen, so two sweeps at once requeue it once. No try is spent.
+    """
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.claim == claim, lease_ran_out())
+        .values(
+            state=JobState.QUEUED,
+            claim=Job.claim + 1,
+            losses=Job.losses + 1,
+            lease_owner=None,
+            lease_expires_at=None,
+            next_attempt_at=None,
+            nudged_at=now_ms(),
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if job is None:
+        return []
+    if job.losses >= max_losses:
+        message = f"Its worker was lost {job.losses} times; look at the workers' logs, then ask for it again."
+        return end_by_decree(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST)[1]
+    message = "The worker that had it was lost (its lease ran out); the next free worker takes it over."
+    _show_lost(session, job, message)
+    return [Nudge(job.id, job.kind)]
+
+
+def _show_lost(session: Session, job: Job, message: str) -> None:
+    if job.push_id is None:
+        session.execute(
+            update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
+        )
+        return
+    same: tuple[ColumnElement[bool], ...] = (ImagePush.id == job.push_id, ImagePush.generation == job.generation)
+    session.execute(update(ImagePush).where(*same).values(state=PushState.STALLED, message=message, claim=job.claim))
+    record_event(session, job.push_id, "stalled-lost")

@@ -1,0 +1,81 @@
+"""Jobs that wait for another: due once it succeeded, ended with it when it did not. A relation of rows, no chain."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, aliased
+
+from shared.clock import now_ms
+from shared.errors import ErrorClass
+from shared.jobs.nudges import Nudge
+from shared.models import ImagePush, Job, JobKind, JobState, PushState, Version
+from shared.models.algorithms import PublishState
+
+WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH: "push"}
+
+
+def settle_dependents(session: Session, ended: Job) -> list[Nudge]:
+    """Carry an end over to the queued jobs that waited for it; the nudges of those that are due now."""
+    nudges: list[Nudge] = []
+    for job in session.scalars(select(Job).where(Job.awaits_id == ended.id, Job.state == JobState.QUEUED)):
+        nudges += _settle(session, job, ended)
+    return nudges
+
+
+def settle_overdue(session: Session) -> list[Nudge]:
+    """Settle the jobs whose awaited job has ended without them: what a crash between two rows would have left."""
+    awaited = aliased(Job)
+    overdue = session.execute(
+        select(Job, awaited)
+        .join(awaited, Job.awaits_id == awaited.id)
+        .where(
+            Job.state == JobState.QUEUED,
+            awaited.state.not_in((JobState.QUEUED, JobState.RUNNING)),
+            (Job.kind != JobKind.PUSH) | (awaited.state != JobState.SUCCEEDED),
+        )
+    ).all()
+    return [nudge for job, ended in overdue for nudge in _settle(session, job, ended)]
+
+
+def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
+    if ended.state == JobState.SUCCEEDED and job.kind == JobKind.PUSH:
+        return [Nudge(job.id, job.kind)]
+    if ended.state == JobState.SUCCEEDED:
+        state, error_class, message = JobState.SUCCEEDED, None, None
+    else:
+        reason = (ended.error_message or "no reason was given").rstrip(".")
+        state = JobState.FAILED
+        error_class = ended.error_class or ErrorClass.INVALID
+        message = f"The {WAITED_FOR[ended.kind]} that it waited for was not done ({ended.state}): {reason}."
+    settled = session.scalar(
+        update(Job)
+        .where(Job.id == job.id, Job.state == JobState.QUEUED)
+        .values(state=state, finished_at=now_ms(), credentials=None, error_class=error_class, error_message=message)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if settled is None:
+        return []
+    if settled.kind == JobKind.PUBLISH:
+        settle_publish(session, settled)
+    elif settled.kind == JobKind.PUSH:
+        session.execute(
+            update(ImagePush)
+            .where(ImagePush.id == settled.push_id, ImagePush.generation == settled.generation)
+            .values(state=PushState.FAILED, message=message, finished_at=now_ms())
+        )
+    return settle_dependents(session, settled)
+
+
+def settle_publish(session: Session, job: Job) -> None:
+    """Make the version callable, or give its reserved number back."""
+    if job.state == JobState.SUCCEEDED:
+        values: dict[str, Any] = {"publish_state": PublishState.PUBLISHED, "published_at": now_ms()}
+    else:
+        values = {"publish_state": PublishState.NO, "semantic_version": None, "build_id": None, "publish_job_id": None}
+    session.execute(
+        update(Version)
+        .where(Version.publish_job_id == job.id, Version.publish_state == PublishState.PENDING)
+        .values(values)
+        .execution_options(synchronize_session="fetch")
+    )

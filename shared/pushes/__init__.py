@@ -1,0 +1,1 @@
+"""The status rows of pushes: written behind the fence, reported when they stall."""

@@ -1,0 +1,92 @@
+"""Stalled pushes, as the sweep reports them: unclaimed, or still. (Lost ones are in `shared.jobs.lost`.)
+
+A backlog, a wait for the next try or for a build is no stall. Every UPDATE repeats what it saw, so that two
+sweeps at once report once.
+"""
+
+from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.jobs.due import place_is_free, waits_for_nothing
+from shared.jobs.nudges import Queues
+from shared.models import ImagePush, Job, JobState, PushState, WorkerNode
+from shared.pushes.events import record_event
+
+WORKER_SILENCE_MS = 60_000
+"""A worker that did not refresh its row for this long is taken for dead."""
+
+
+def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
+    """Mark the due pushes that nobody claims because no worker lives on their queue; the ids of their rows."""
+    due_since = func.coalesce(Job.next_attempt_at, Job.created_at)
+    no_worker = ~exists(
+        select(WorkerNode.seq).where(
+            WorkerNode.queues.contains(f",{Queues.PUSHES},"), WorkerNode.seen_at > now_ms() - WORKER_SILENCE_MS
+        )
+    )
+    seen = session.execute(
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim)
+        .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
+        .where(
+            ImagePush.state == PushState.QUEUED,
+            Job.state == JobState.QUEUED,
+            due_since < now_ms() - after_seconds * 1000,
+            waits_for_nothing(),
+            place_is_free(),
+            no_worker,
+        )
+    ).all()
+    message = (
+        f"No worker has claimed it for {after_seconds} s, and none is alive on the queue {Queues.PUSHES!r}; "
+        "it goes on as soon as one is (`longshore worker --queues pushes`)."
+    )
+    return [
+        push_id
+        for push_id, generation, claim in seen
+        if _mark(session, push_id, generation, claim, PushState.QUEUED, "stalled-unclaimed", message)
+    ]
+
+
+def report_still(session: Session, *, after_seconds: int) -> list[str]:
+    """Mark the claimed pushes that move no byte though their worker's lease is alive; the ids of their rows."""
+    seen = session.execute(
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim)
+        .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
+        .where(
+            ImagePush.state == PushState.IN_PROGRESS,
+            Job.state == JobState.RUNNING,
+            Job.lease_expires_at >= now_ms(),
+            ImagePush.moved_at < now_ms() - after_seconds * 1000,
+        )
+    ).all()
+    message = (
+        f"No byte has moved for {after_seconds} s, though its worker is alive; it goes on by itself when the registry "
+        "answers, and a re-push starts it afresh."
+    )
+    return [
+        push_id
+        for push_id, generation, claim in seen
+        if _mark(session, push_id, generation, claim, PushState.IN_PROGRESS, "stalled-still", message)
+    ]
+
+
+def _mark(
+    session: Session, push_id: str, generation: int, claim: int, state: PushState, kind: str, message: str
+) -> bool:
+    marked = session.execute(
+        update(ImagePush)
+        .where(
+            ImagePush.id == push_id,
+            ImagePush.generation == generation,
+            ImagePush.claim == claim,
+            ImagePush.state == state,
+        )
+        .values(state=PushState.STALLED, message=message)
+        .returning(ImagePush.id)
+        .execution_options(synchronize_session=False)
+    )
+    if marked.first() is None:
+        return False
+    record_event(session, push_id, kind)
+    return True

@@ -1,0 +1,85 @@
+"""Recorded registries: where they are, and the credentials that open them."""
+
+import hashlib
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.models import Algorithm, Registry
+from shared.refusals import missing
+from shared.registry.address import RegistryAddress
+from shared.registry.credentials import Credentials
+from shared.registry.reference import image_repository
+from shared.sealing import Keyring
+
+
+def find_registry(session: Session, registry_id: str, *, locked: bool = False) -> Registry:
+    """A registry that is recorded and not deleted.
+
+    Raises:
+        Refusal: 404.
+    """
+    query = select(Registry).where(Registry.id == registry_id, Registry.deleted_at.is_(None))
+    registry = session.scalar(query.with_for_update() if locked else query)
+    if registry is None:
+        raise missing(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
+    return registry
+
+
+def address_of(registry: Registry) -> RegistryAddress:
+    """Where the registry is."""
+    return RegistryAddress.parse(registry.registry_url, plain_http=registry.plain_http)
+
+
+def repository_of(registry: Registry, algorithm: Algorithm) -> str:
+    """The repository of an algorithm's images in a registry: HOST[:PORT]/path/owner/name."""
+    return image_repository(address_of(registry), algorithm.owner, algorithm.name)
+
+
+def fingerprint(registry: Registry) -> str:
+    """What credentials are bound to: scheme, host and the ways of trusting it, so that a changed registry gets none."""
+    address = address_of(registry)
+    said = (address.origin, registry.verify_tls, registry.ca_certificate or "", registry.plain_http)
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def seal_own(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:
+    """Seal a registry's own credentials for its row."""
+    return keyring.seal(_document(credentials), identity=_own_identity(registry.id))
+
+
+def open_own(keyring: Keyring, registry: Registry) -> Credentials | None:
+    """The registry's own credentials, if it has any.
+
+    Raises:
+        SealError: the key that sealed them is gone.
+    """
+    if registry.credentials is None:
+        return None
+    return Credentials(**keyring.open(registry.credentials, identity=_own_identity(registry.id)))
+
+
+def seal_for_job(keyring: Keyring, job_id: str, bound_to: str, credentials: Credentials) -> str:
+    """Seal credentials given for one push, bound to its job and to the registry as it is now."""
+    return keyring.seal(_document(credentials), identity=_job_identity(job_id, bound_to))
+
+
+def open_for_job(keyring: Keyring, job_id: str, bound_to: str, sealed: str) -> Credentials:
+    """The credentials given for one push.
+
+    Raises:
+        SealError: the registry was changed since, or the key that sealed them is gone.
+    """
+    return Credentials(**keyring.open(sealed, identity=_job_identity(job_id, bound_to)))
+
+
+def _document(credentials: Credentials) -> dict[str, str]:
+    return {"username": credentials.username, "password": credentials.password}
+
+
+def _own_identity(registry_id: str) -> str:
+    return f"registries/{registry_id}/credentials"
+
+
+def _job_identity(job_id: str, bound_to: str) -> str:
+    return f"jobs/{job_id}/credentials/{bound_to}"
