@@ -1,0 +1,92 @@
+"""What the tests of the engine need beside a real one: a package index of our own, small sources, a waiting proxy."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.workers.engine.holding_proxy import HoldingProxy
+from tests.service.workers.engine.package_index import PackageIndex
+from tests.unit.workers.engine.sources import archive_of
+from workers.engine.connection import engine
+from workers.engine.container import NAME_PREFIX
+from workers.engine.image import BuildRequest
+from workers.engine.limits import BuildLimits
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _engine_address(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+
+
+@pytest.fixture
+def owner() -> str:
+    """An owner whom no other test has, so that no other test's environments are found."""
+    return f"owner-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def package_index() -> Iterator[PackageIndex]:
+    """A package index that wants a password, and holds back the answer for the package `held`."""
+    with PackageIndex(user="indexer", password="index-password-in-nothing") as index:
+        index.add("Algorithmia", "2.0.5", {"Algorithmia/__init__.py": "KIT = True\n"})
+        index.add("small", "1.0", {"small.py": "VALUE = 41\n"})
+        yield index
+
+
+@pytest.fixture
+def request_for(
+    base_image: str, owner: str, package_index: PackageIndex, tmp_path: Path
+) -> Callable[..., BuildRequest]:
+    """Makes a build request for an algorithm with these files, of requirements that our own index serves."""
+
+    def make(
+        files: dict[str, bytes], *, seconds: float = 120, index_url: str | None = package_index.url, **changes: object
+    ) -> BuildRequest:
+        source = tmp_path / f"{uuid.uuid4().hex}.tar"
+        source.write_bytes(archive_of({"src/Small.py": b"def apply(input): return input\n", **files}))
+        values: dict[str, object] = {
+            "owner": owner,
+            "name": "Small",
+            "commit": uuid.uuid4().hex + "0" * 8,
+            "source": source,
+            "base_image": base_image,
+            "kit_requirement": "algorithmia>=2,<3",
+            "index_url": index_url,
+            "ca_bundle": None,
+            "network": "host",
+            "limits": BuildLimits(1024 * MEBIBYTE, 2.0, 256, seconds, MEBIBYTE),
+            "lock_directory": tmp_path / "locks",
+        }
+        return BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def small_image() -> Iterator[str]:
+    """The id of an image with one layer of bytes that no registry has yet and that do not compress."""
+    content = archive_of({"random": os.urandom(8 * MEBIBYTE)})
+    name = f"small-{uuid.uuid4().hex[:12]}"
+    client = engine()
+    client.import_image_from_data(content, repository=name)
+    image_id = str(client.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
+    yield image_id
+    client.remove_image(image_id, force=True)
+
+
+@pytest.fixture
+def holding_proxy(registry) -> Iterator[HoldingProxy]:
+    """A way to the registry on which a body stays stuck once a megabyte of it has passed."""
+    with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
+        yield proxy
+
+
+def build_containers() -> list[str]:
+    """Names of the build containers that are on the engine."""
+    found = engine().containers(all=True, filters={"name": NAME_PREFIX})
+    return [container["Names"][0] for container in found]

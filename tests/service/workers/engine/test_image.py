@@ -1,0 +1,292 @@
+"""Images built by a real engine out of real requirements."""
+
+import contextlib
+import io
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ErrorClass, Stopped, WorkError
+from shared.stopping import StopSignal
+from tests.service.workers.engine.conftest import build_containers
+from tests.service.workers.engine.package_index import PackageIndex, wheel_of
+from tests.unit.workers.engine.sources import archive_of
+from workers.engine.connection import engine, ping
+from workers.engine.container import BUILDER, build_container, remove_left_overs
+from workers.engine.image import BuildRequest, BuiltImage, build_image, local_reference
+from workers.engine.images import described_image, image_id_of
+from workers.engine.limits import BuildLimits, Deadline
+from workers.engine.log import BuildLog
+from workers.engine.watch import BuildWatch
+
+ADDS_NUMBERS = b"""
+import os
+import numpy
+from Algorithmia import ADK
+
+def apply(input):
+    return {"sum": float(numpy.array(input).sum()), "user": os.getuid(), "wrote": open("/tmp/x", "w").write("yes")}
+
+ADK(apply).init()
+"""
+
+
+def built(request: BuildRequest, stop: StopSignal | None = None) -> tuple[BuiltImage, list[str]]:
+    lines: list[str] = []
+    return build_image(request, lines.append, stop or StopSignal()), lines
+
+
+def failure(request: BuildRequest) -> tuple[WorkError, list[str]]:
+    lines: list[str] = []
+    with pytest.raises(WorkError) as caught:
+        build_image(request, lines.append, StopSignal())
+    return caught.value, lines
+
+
+@contextlib.contextmanager
+def running(image_id: str) -> Iterator[str]:
+    client = engine()
+    host = client.create_host_config(network_mode="none", cap_drop=["ALL"])
+    container = client.create_container(image_id, host_config=host, use_config_proxy=False)["Id"]
+    try:
+        client.start(container)
+        yield container
+    finally:
+        client.remove_container(container, force=True, v=True)
+
+
+def printed_in(container: str, code: str) -> str:
+    client = engine()
+    command = client.exec_create(container, ["/opt/longshore/env/bin/python", "-c", code])["Id"]
+    output = client.exec_start(command)
+    assert client.exec_inspect(command)["ExitCode"] == 0, output
+    return output.decode()
+
+
+CALL = """
+import time, urllib.error, urllib.request
+call = urllib.request.Request("http://127.0.0.1:8080/", b"[1, 2, 3.5]", {"Content-Type": "application/json"})
+for attempt in range(200):
+    try:
+        print(urllib.request.urlopen(call, timeout=60).read().decode())
+        break
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ConnectionRefusedError):
+            raise
+        time.sleep(0.05)
+"""
+
+
+def test_source_for_the_platform_is_built_runs_and_is_installed_once(request_for):
+    trusted = ssl.get_default_verify_paths().cafile
+    real = {
+        "index_url": None,
+        "ca_bundle": Path(trusted).read_bytes() if trusted else None,
+        "name": "Adder",
+    }
+    files = {"src/Adder.py": ADDS_NUMBERS, "requirements.txt": b"algorithmia>=2,<3\nnumpy==1.26.4\n"}
+    first, lines = built(request_for(files, **real))
+    assert any("Successfully installed" in line and "numpy-1.26.4" in line for line in lines)
+    assert not first.environment_reused
+    with running(first.image_id) as container:
+        answer = json.loads(printed_in(container, CALL))
+    assert answer["result"] == {"sum": 6.5, "user": 65532, "wrote": 3}
+
+    changed = {"src/Adder.py": b"# another commit\n", "requirements.txt": b"# same\nalgorithmia>=2,<3\nnumpy==1.26.4"}
+    second, lines = built(request_for(changed, **real))
+    assert second.environment_reused
+    assert second.environment_key == first.environment_key
+    assert second.image_id != first.image_id
+    assert f"The requirements are installed already: environment {first.environment_key[:12]} is used again" in lines
+
+
+def test_the_configuration_of_an_image(request_for, owner):
+    request = request_for({".dockerignore": b"*\n", "Dockerfile": b"FROM scratch\n", "sub/Dockerfile": b"RUN false\n"})
+    image, _ = built(request)
+    described = described_image(local_reference(owner, "Small", request.commit))
+    assert described["Id"] == image.image_id
+    assert described["Size"] == image.size_bytes > 0
+    configuration = described["Config"]
+    assert configuration["User"] == "65532:65532"
+    assert configuration["Entrypoint"][0] == "/opt/longshore/env/bin/python"
+    assert configuration["WorkingDir"] == "/opt/algorithm"
+    assert configuration["ExposedPorts"] == {"8080/tcp": {}}
+    assert "LONGSHORE_ALGORITHM_NAME=Small" in configuration["Env"]
+    assert configuration["Labels"] == {
+        "org.opencontainers.image.title": f"{owner}/Small",
+        "org.opencontainers.image.revision": request.commit,
+        "io.longshore.algorithm": f"{owner}/Small",
+    }
+    with running(image.image_id) as container:
+        listing = "import os; print(sorted(os.listdir('/opt/algorithm')), os.listdir('/opt/longshore/work'))"
+        assert printed_in(container, listing) == "['.dockerignore', 'Dockerfile', 'src', 'sub'] []\n"
+
+
+def test_the_index_password_is_nowhere(request_for, package_index, owner):
+    request = request_for({"requirements.txt": b"small==1.0\n"}, ca_bundle=b"-----BEGIN CERTIFICATE----- of nobody\n")
+    image, lines = built(request)
+    assert any("Successfully installed small-1.0" in line for line in lines), "the password was needed, and used"
+    environment = f"longshore/environment:{image.environment_key}"
+    kept = io.BytesIO()
+    for described in (
+        *lines,
+        json.dumps(described_image(image.image_id)),
+        json.dumps(described_image(environment)),
+        json.dumps(engine().history(image.image_id)),
+    ):
+        kept.write(described.encode())
+    for chunk in engine().get_image(local_reference(owner, "Small", request.commit)):
+        kept.write(chunk)
+    assert b"small.py" in kept.getvalue()
+    assert package_index.password.encode() not in kept.getvalue()
+    assert b"CERTIFICATE----- of nobody" not in kept.getvalue()
+
+
+def test_a_requirement_that_does_not_exist_names_its_line(request_for):
+    error, lines = failure(request_for({"requirements.txt": b"# first\nsmall==1.0\nnosuchpackage==9\n"}))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message == "requirements.txt line 3: no matching distribution for nosuchpackage==9"
+    assert lines[-1] == error.message
+    assert build_containers() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"requirements.txt": b"small\nno requirement at all\n"},
+            "requirements.txt line 2: 'no requirement at all' cannot",
+        ),
+        ({"src/Small.py": b"", "name": "Other"}, "the source has no src/Other.py: in src there is: Small.py"),
+    ],
+)
+def test_a_source_that_cannot_be_built_says_what_to_mend(request_for, files, sentence):
+    changes = {"name": files.pop("name")} if "name" in files else {}
+    error, lines = failure(request_for(files, **changes))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message.startswith(sentence)
+    assert lines == [error.message]
+
+
+def test_a_source_without_src_says_so(request_for):
+    request = request_for({})
+    assert isinstance(request.source, Path)
+    request.source.write_bytes(archive_of({"README": b"", "Small.py": b""}))
+    error, _ = failure(request)
+    assert error.message == (
+        "the source has no src/Small.py: there is no directory src (at the top there is: README, Small.py)"
+    )
+
+
+def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(request_for):
+    wheel = wheel_of("own", "1", {"own.py": "VALUE = 7\n"})
+    files = {"requirements.txt": b"./vendor/own-1-py3-none-any.whl\n", "vendor/own-1-py3-none-any.whl": wheel}
+    image, lines = built(request_for(files))
+    assert image.environment_key is None
+    assert any("made for this build alone" in line for line in lines)
+    with running(image.image_id) as container:
+        assert printed_in(container, "import own; print(own.VALUE)") == "7\n"
+
+
+def asking(stop: StopSignal, index: PackageIndex) -> threading.Thread:
+    """Asks for the stop as soon as the build waits for the package that the index holds back."""
+
+    def ask() -> None:
+        if index.asked_for_held.wait(60):
+            stop.ask("cancelled")
+
+    index.asked_for_held.clear()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_stop_ends_a_build_in_the_middle_of_an_installation(request_for, package_index):
+    stop = StopSignal()
+    thread = asking(stop, package_index)
+    with pytest.raises(Stopped, match="cancelled"):
+        build_image(request_for({"requirements.txt": b"held\n"}), lambda line: None, stop)
+    thread.join()
+    assert build_containers() == []
+
+
+@pytest.mark.parametrize("said", ["Keeping the environment", "Building the algorithm's image"])
+def test_a_stop_ends_a_build_at_any_step(request_for, owner, said):
+    stop = StopSignal()
+    request = request_for({"requirements.txt": b"small==1.0\n"} if said == "Keeping the environment" else {})
+    with pytest.raises(Stopped, match="cancelled"):
+        build_image(request, lambda line: stop.ask("cancelled") if line == said else None, stop)
+    assert build_containers() == []
+    assert image_id_of(local_reference(owner, "Small", request.commit)) is None
+
+
+def test_a_build_that_takes_too_long_is_ended(request_for):
+    error, lines = failure(request_for({"requirements.txt": b"held\n"}, seconds=1))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message == "the build took longer than its limit of 1 seconds and was ended"
+    assert lines[-1] == error.message
+    assert build_containers() == []
+
+
+def test_equal_requirements_at_the_same_time_are_installed_once(request_for):
+    results: list[BuiltImage] = []
+    requests = [request_for({"requirements.txt": b"small==1.0\n", "n": str(n).encode()}) for n in range(2)]
+    threads = [threading.Thread(target=lambda one=one: results.append(built(one)[0])) for one in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(image.environment_reused for image in results) == [False, True]
+    assert results[0].environment_key == results[1].environment_key
+
+
+def test_what_is_missing_for_all_builds_makes_the_job_wait(request_for, owner, tmp_path, monkeypatch):
+    client = engine()
+    error, _ = failure(request_for({}, base_image="127.0.0.1:1/no/base:1"))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert error.message.startswith("the base image 127.0.0.1:1/no/base:1 (LONGSHORE_BASE_IMAGE) is not on the Docker")
+    empty = f"empty-{owner}"
+    client.import_image_from_data(archive_of({"nothing": b""}), repository=empty)
+    error, _ = failure(request_for({}, base_image=empty))
+    client.remove_image(empty)
+    assert (error.error_class, error.message) == (
+        ErrorClass.UNAVAILABLE,
+        "the base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits",
+    )
+    error, _ = failure(request_for({"requirements.txt": b"small"}, network="no-such-network"))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert "LONGSHORE_BUILD_NETWORK" in error.message
+    assert build_containers() == []
+
+    ping()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(WorkError, match="the job waits"):
+        ping()
+    error, lines = failure(request_for({}))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert lines == [
+        f"the Docker engine at unix://{tmp_path}/none.sock does not answer: No such file or directory; the job waits"
+    ]
+
+
+def test_steps_have_no_privileges_and_their_output_is_whole(base_image):
+    watch = BuildWatch(BuildLog(print, 0), StopSignal(), Deadline(60))
+    with build_container(base_image, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), watch) as container:
+        status: list[str] = []
+        assert container.run(["cat", "/proc/self/status"], {}, "/", status.append) == 0
+        printed: list[str] = []
+        count = "import sys; print(*range(50000), sep=chr(10)); sys.exit(3)"
+        assert container.run(["python3", "-c", count], {}, "/", printed.append) == 3
+        assert printed == [str(number) for number in range(50000)]
+        assert remove_left_overs(timedelta(hours=1)) == 0
+        left = len(build_containers())
+        assert remove_left_overs(timedelta(seconds=-60)) == left == 1
+    fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    assert fields["Uid"].split() == [str(BUILDER)] * 4
+    assert (fields["CapEff"], fields["CapBnd"], fields["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+    assert build_containers() == []

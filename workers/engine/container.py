@@ -1,0 +1,198 @@
+"""The container in which an environment is installed: it waits, steps are run in it, and it is always removed."""
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BufferedIOBase
+from typing import Any, BinaryIO, cast
+
+import requests
+from docker import APIClient
+from docker.errors import APIError, NotFound
+from docker.types import Mount
+
+from shared.errors import ErrorClass, WorkError
+from workers.engine.connection import engine, engine_errors, interruptible
+from workers.engine.limits import BuildLimits
+from workers.engine.lines import lines_of
+from workers.engine.source import add_directory, new_archive
+from workers.engine.watch import BuildWatch
+
+NAME_PREFIX = "longshore-build-"
+"""Build containers are known by name, not by label: a commit copies labels into the image."""
+BUILDER = 65531
+"""User and group that installs. Nobody else has this number; it owns nothing but the environment."""
+ENVIRONMENT = "/opt/longshore/env"
+WORK = "/opt/longshore/work"
+"""Where sources, certificates and temporary files of the build are: a volume, so no commit ever contains them."""
+_WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
+"""What the first process does: nothing, but collecting the processes that the others leave behind."""
+_FRAME_HEADER_BYTES = 8
+NO_PROGRAM = "executable file not found"
+"""How the engine says that an image lacks what it is to run."""
+
+
+@dataclass(frozen=True)
+class BuildContainer:
+    """A running build container. Every call can be stopped, and ends at the deadline."""
+
+    container_id: str
+    watch: BuildWatch
+
+    def put(self, write: Callable[[tempfile.SpooledTemporaryFile[bytes]], None]) -> None:
+        """Unpack a tar at the root of the container; `write` writes it.
+
+        Raises:
+            Stopped, WorkError: as `interruptible` says.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=1024 * 1024) as archive:
+            write(archive)
+            archive.seek(0)
+            with interruptible(self.watch.stop, self.watch.deadline) as client:
+                client.put_archive(self.container_id, "/", cast("BinaryIO", archive))
+
+    def run(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        directory: str,
+        log: Callable[[str], None],
+    ) -> int:
+        """Run a command, hand each line that it prints to `log`, and give its exit code.
+
+        The environment variables are the command's alone: they are in no configuration that a commit could keep.
+
+        Raises:
+            Stopped, WorkError: as `interruptible` says; also when the engine lost the command (unavailable).
+        """
+        with interruptible(self.watch.stop, self.watch.deadline) as client:
+            command_id = client.exec_create(
+                self.container_id, command, environment=dict(environment), workdir=directory
+            )["Id"]
+            client.exec_start(command_id, stream=True)
+            for line in lines_of(_output(client.last_response)):
+                log(line)
+        with engine_errors():
+            state = engine().exec_inspect(command_id)
+        if state["ExitCode"] is None:
+            raise WorkError(ErrorClass.UNAVAILABLE, "the Docker engine lost a build that it ran; the job waits")
+        return int(state["ExitCode"])
+
+    def commit(self, configuration: Mapping[str, object], repository: str | None, tag: str | None) -> str:
+        """Make an image of the container's files, with the given configuration, and give its id.
+
+        Raises:
+            Stopped, WorkError: as `interruptible` says.
+        """
+        with interruptible(self.watch.stop, self.watch.deadline) as client:
+            made = client.commit(self.container_id, repository=repository, tag=tag, conf=dict(configuration))
+        return str(made["Id"])
+
+
+@contextmanager
+def build_container(image_id: str, network: str, limits: BuildLimits, watch: BuildWatch) -> Iterator[BuildContainer]:
+    """A container of the image that has no privileges, stays within the limits, and is removed at the end.
+
+    Raises:
+        Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
+    """
+    name = NAME_PREFIX + uuid.uuid4().hex
+    try:
+        with interruptible(watch.stop, watch.deadline) as client:
+            created = client.create_container(
+                image_id,
+                name=name,
+                entrypoint=["python3", "-c", _WAIT],
+                command=[],
+                user=f"{BUILDER}:{BUILDER}",
+                working_dir="/",
+                host_config=client.create_host_config(
+                    network_mode=network,
+                    mem_limit=limits.memory_bytes,
+                    memswap_limit=limits.memory_bytes,
+                    nano_cpus=int(limits.cpus * 1_000_000_000),
+                    pids_limit=limits.pids,
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    mounts=[Mount(target=WORK, source=None, type="volume")],
+                ),
+                use_config_proxy=False,
+            )
+            container = BuildContainer(created["Id"], watch)
+            container.put(_write_directories)
+            _start(client, container.container_id, network)
+        yield container
+    finally:
+        # An engine that just went away is already reported; `remove_left_overs` sees to the container then.
+        with suppress(WorkError):
+            _remove(name)
+
+
+def remove_left_overs(older_than: timedelta) -> int:
+    """Remove the build containers that a killed worker left behind, and give their number.
+
+    `older_than` must be longer than a build may take, so that none that runs is removed.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
+    before = datetime.now(UTC) - older_than
+    removed = 0
+    with engine_errors():
+        for found in engine().containers(all=True, filters={"name": f"^/?{NAME_PREFIX}"}):
+            if datetime.fromtimestamp(found["Created"], UTC) < before:
+                _remove(found["Id"])
+                removed += 1
+    return removed
+
+
+def _remove(container: str) -> None:
+    with engine_errors():
+        try:
+            engine().remove_container(container, v=True, force=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if "already in progress" not in str(error.explanation):
+                raise
+
+
+def _start(client: APIClient, container_id: str, network: str) -> None:
+    """What is wrong with a container that does not start, is for an operator to mend: the job waits until then."""
+    try:
+        client.start(container_id)
+    except NotFound as error:
+        raise WorkError(
+            ErrorClass.UNAVAILABLE,
+            f"builds cannot start on the network {network!r} (LONGSHORE_BUILD_NETWORK): "
+            f"{error.explanation}; the job waits",
+        ) from error
+    except APIError as error:
+        if NO_PROGRAM not in str(error.explanation):
+            raise
+        raise WorkError(
+            ErrorClass.UNAVAILABLE, "the base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits"
+        ) from error
+
+
+def _write_directories(archive: tempfile.SpooledTemporaryFile[bytes]) -> None:
+    with new_archive(cast("BinaryIO", archive)) as tar:
+        add_directory(tar, "opt")
+        add_directory(tar, "opt/longshore")
+        add_directory(tar, ENVIRONMENT.strip("/"), BUILDER)
+        for directory in ("source", "home", "scratch"):
+            add_directory(tar, f"{WORK.strip('/')}/{directory}", BUILDER)
+
+
+def _output(response: requests.Response) -> Iterator[bytes]:
+    """What a command prints, out of the engine's frames (Engine API, "Attach to a container": stream format).
+
+    docker-py's own reader takes the bytes from below the HTTP client's buffer, and so loses those that came with the
+    headers; this one reads through it.
+    """
+    reader: BufferedIOBase = cast("Any", response.raw)._fp.fp
+    while len(header := reader.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
+        yield reader.read(int.from_bytes(header[4:], "big"))
