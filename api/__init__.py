@@ -1,1 +1,1 @@
-"""What speaks HTTP: the v1 interface and the hosted git repositories. Writes rows and sends nudges; never does the work."""
+"""What speaks HTTP: the v1 interface and the hosted git repositories. Writes rows, sends nudges."""

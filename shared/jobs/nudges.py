@@ -1,4 +1,4 @@
-"""Nudges: the messages that tell a worker to look at a job. Losing one loses no work, getting it twice does none twice."""
+"""Nudges: messages that tell a worker to look at a job. Losing one loses no work, getting it twice does none twice."""
 
 from dataclasses import dataclass
 

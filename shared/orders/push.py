@@ -12,7 +12,7 @@ from shared.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, P
 from shared.models.jobs import LIVE_STATES
 from shared.orders.ordered import Ordered
 from shared.pushes.events import record_event
-from shared.registries import find_registry, fingerprint, repository_of, seal_for_job
+from shared.registries import find_registry, fingerprint, place_of, repository_of, seal_for_job
 from shared.registry.credentials import Credentials
 from shared.sealing import keyring
 
@@ -56,7 +56,7 @@ def order_push(
         registry_id=registry.id,
         parent_id=parent.id if parent else None,
         awaits_id=awaits.id if awaits else None,
-        lock_key=f"image:{image}",
+        lock_key=place_of(registry, algorithm, version.git_hash),
         semantic_version=version.semantic_version,
         request_id=request_id,
     )

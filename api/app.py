@@ -1,0 +1,94 @@
+"""The Flask application of the v1 interface."""
+
+import re
+import uuid
+from importlib.metadata import version
+
+import structlog
+from apiflask import APIFlask
+from flask import Flask, Response, g, request, send_from_directory
+from swagger_ui_bundle import swagger_ui_path
+from werkzeug.exceptions import HTTPException
+
+from api.authentication import authenticate
+from api.errors import register_errors
+from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, versions
+from api.schemas.errors import ErrorShown
+from shared.refusals import bad_request
+from shared.settings import settings
+
+RESOURCES = (registries, keys, algorithms, versions, builds, pushes, jobs)
+OPEN_ADDRESSES = ("/healthz", "/readyz", "/openapi.json", "/docs")
+GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+SWAGGER_PATH = "/docs/static"
+
+
+def create_app() -> APIFlask:
+    """The application, by the settings of this process."""
+    app = APIFlask(
+        __name__,
+        title="Longshore",
+        version=version("longshore"),
+        spec_path="/openapi.json",
+        docs_path="/docs",
+        static_folder=None,  # type: ignore[arg-type]
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings().max_body_bytes,
+        VALIDATION_ERROR_STATUS_CODE=400,
+        VALIDATION_ERROR_SCHEMA=ErrorShown,
+        HTTP_ERROR_SCHEMA=ErrorShown,
+        AUTO_VALIDATION_ERROR_RESPONSE=False,
+        AUTO_404_RESPONSE=False,
+        SWAGGER_UI_CSS=f"{SWAGGER_PATH}/swagger-ui.css",
+        SWAGGER_UI_BUNDLE_JS=f"{SWAGGER_PATH}/swagger-ui-bundle.js",
+        SWAGGER_UI_STANDALONE_PRESET_JS=f"{SWAGGER_PATH}/swagger-ui-standalone-preset.js",
+        DOCS_FAVICON=f"{SWAGGER_PATH}/favicon-32x32.png",
+    )
+    app.json_errors = False
+    app.security_schemes = {
+        "key": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`Simple KEY`, `Bearer KEY` or the bare key.",
+        }
+    }
+    register_errors(app)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    for resource in RESOURCES:
+        app.register_blueprint(resource.blueprint)
+    app.register_blueprint(health.blueprint)
+    _serve_swagger(app)
+    return app
+
+
+def _begin() -> None:
+    """Name the request, refuse what can be stored nowhere, recognise the caller."""
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if GIVEN_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    if not request.path.startswith(OPEN_ADDRESSES):
+        authenticate()
+    if isinstance(request.routing_exception, HTTPException):
+        raise request.routing_exception
+    values = [request.path, *request.args.values(), *request.args.keys()]
+    if any("\0" in value for value in values):
+        raise bad_request("An address cannot hold the character NUL.")
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _serve_swagger(app: Flask) -> None:
+    """The pages at /docs need nothing from outside: an installation may have no way to the internet."""
+    app.add_url_rule(
+        f"{SWAGGER_PATH}/<path:filename>",
+        "swagger",
+        lambda filename: send_from_directory(swagger_ui_path, filename),
+    )

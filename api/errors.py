@@ -1,0 +1,55 @@
+"""Every error leaves as the contract's JSON: an id, the platform's code, and what to do."""
+
+import structlog
+from apiflask import APIFlask
+from flask import Response, g, jsonify
+from sqlalchemy.exc import InterfaceError, OperationalError
+from werkzeug.exceptions import HTTPException
+
+from shared.refusals import Code, Refusal, try_later
+
+log = structlog.get_logger(__name__)
+
+CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED, 404: Code.NOT_FOUND}
+SENTENCES = {
+    404: "There is nothing at this address; /docs lists what there is.",
+    405: "This address does not take that method; /docs lists what it takes.",
+    413: "The request is too large.",
+    414: "The address is too long.",
+}
+
+
+def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as the contract shapes it."""
+    response = jsonify({"error": {"id": g.get("request_id", ""), "code": int(code), "message": message}})
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
+
+
+def register_errors(app: APIFlask) -> None:
+    """Turn everything that can be raised into the contract's JSON."""
+
+    @app.errorhandler(Refusal)
+    def refused(refusal: Refusal) -> Response:
+        return error_response(refusal.status, refusal.code, refusal.message, refusal.headers)
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+        message = SENTENCES.get(status, error.description or error.name)
+        return error_response(status, CODES.get(status, Code.INVALID_REQUEST), message, headers)
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    def database_away(error: Exception) -> Response:
+        log.exception("the database did not answer", error=type(error).__name__)
+        return refused(try_later("The database does not answer; nothing was changed. Send it again.", seconds=5))
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        log.exception("unexpected error", error=type(error).__name__)
+        return error_response(
+            500, Code.INTERNAL, f"Something went wrong here; the log has it under the id {g.get('request_id', '')}."
+        )

@@ -1,0 +1,80 @@
+"""Loading what is shown together, in a fixed number of queries whatever the length of the list."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.addresses import public_url
+from api.schemas.jobs import JobShown, PartShown, show_part
+from api.schemas.pushes import PushShown, show_push
+from api.schemas.versions import BuildShown, VersionShown, show_build, show_version
+from shared.models import Algorithm, Build, ImagePush, Job, JobKind, Version
+from shared.models.algorithms import PublishState
+
+
+def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
+    """The newest published version, else the newest compiled one."""
+    query = select(Version).where(Version.algorithm_id == algorithm.id).limit(1)
+    published = query.where(Version.publish_state == PublishState.PUBLISHED).order_by(
+        Version.published_at.desc(), Version.seq.desc()
+    )
+    return session.scalar(published) or session.scalar(query.order_by(Version.seq.desc()))
+
+
+def shown_versions(session: Session, algorithm: Algorithm, versions: Sequence[Version]) -> list[VersionShown]:
+    """Versions of one algorithm with the builds that stand for them."""
+    builds = _builds_of(session, versions)
+    pushes = _asked_pushes(session, [build.id for build in builds.values()])
+    shown = []
+    for version in versions:
+        build = builds.get(version.id)
+        push = pushes.get(build.id) if build else None
+        shown.append(show_version(algorithm, version, build, push, public_url()))
+    return shown
+
+
+def shown_builds(session: Session, builds: Sequence[Build]) -> list[BuildShown]:
+    """Builds with the status of the push that each asked for."""
+    ids = {build.version_id for build in builds}
+    versions = {version.id: version for version in session.scalars(select(Version).where(Version.id.in_(ids)))}
+    pushes = _asked_pushes(session, [build.id for build in builds])
+    return [show_build(build, versions[build.version_id], pushes.get(build.id)) for build in builds]
+
+
+def shown_jobs(session: Session, jobs: Sequence[Job]) -> list[PartShown]:
+    """Jobs with the names of their algorithms and the progress of their pushes."""
+    algorithm_ids = {job.algorithm_id for job in jobs}
+    push_ids = {job.push_id for job in jobs if job.push_id}
+    names = {row.id: row.path for row in session.scalars(select(Algorithm).where(Algorithm.id.in_(algorithm_ids)))}
+    pushes = {row.id: row for row in session.scalars(select(ImagePush).where(ImagePush.id.in_(push_ids)))}
+    return [show_part(job, names[job.algorithm_id], pushes.get(job.push_id or "")) for job in jobs]
+
+
+def shown_job(session: Session, job: Job) -> JobShown:
+    """A job with its parts."""
+    parts = session.scalars(select(Job).where(Job.parent_id == job.id).order_by(Job.seq)).all()
+    shown, *children = shown_jobs(session, [job, *parts])
+    return JobShown(**dict(shown), children=children)
+
+
+def _builds_of(session: Session, versions: Sequence[Version]) -> dict[str, Build]:
+    """For each version the build it was published with, else its newest."""
+    ids = [version.id for version in versions]
+    bound = {version.id: version.build_id for version in versions}
+    found: dict[str, Build] = {}
+    for build in session.scalars(select(Build).where(Build.version_id.in_(ids)).order_by(Build.seq)):
+        if bound[build.version_id] in (None, build.id):
+            found[build.version_id] = build
+    return found
+
+
+def _asked_pushes(session: Session, build_ids: Sequence[str]) -> dict[str, PushShown]:
+    """For each build the status of the newest push that a compile or publish of it asked for."""
+    asked = session.execute(
+        select(Job.build_id, ImagePush)
+        .join(ImagePush, ImagePush.id == Job.push_id)
+        .where(Job.build_id.in_(build_ids), Job.kind == JobKind.PUSH, Job.parent_id.is_not(None))
+        .order_by(Job.seq)
+    )
+    return {build_id: show_push(push) for build_id, push in asked}

@@ -1,0 +1,53 @@
+"""Sending nudges from the API: by task name, in at most two seconds, and harmless when it fails (rule 1)."""
+
+from collections.abc import Iterable
+from functools import cache
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared.jobs.nudges import Nudge
+from shared.settings import settings
+
+log = structlog.get_logger(__name__)
+
+SECONDS = 1.0
+"""For connecting, and again for sending."""
+
+
+@cache
+def _producer() -> Celery:
+    app = Celery("longshore-nudges", broker=settings().redis_url or "redis://localhost", set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        task_ignore_result=True,
+        broker_connection_timeout=SECONDS,
+        broker_transport_options={
+            "socket_connect_timeout": SECONDS,
+            "socket_timeout": SECONDS,
+            "max_retries": 0,
+            "retry_on_timeout": False,
+        },
+    )
+    return app
+
+
+def send(nudges: Iterable[Nudge]) -> None:
+    """Tell the workers of due jobs. What does not get through, the sweep sends again."""
+    for nudge in nudges:
+        try:
+            _producer().send_task(nudge.task, args=[nudge.job_id], queue=nudge.queue, retry=False, ignore_result=True)
+        except (OperationalError, OSError) as error:
+            log.warning("nudge not sent; the sweep sends it later", job_id=nudge.job_id, error=type(error).__name__)
+            return
+
+
+def ping_broker() -> None:
+    """Ask Redis for an answer.
+
+    Raises:
+        kombu.exceptions.OperationalError, OSError: it gave none.
+    """
+    with _producer().connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, timeout=SECONDS)

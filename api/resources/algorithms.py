@@ -1,0 +1,198 @@
+"""`/v1/algorithms`: creating, reading, changing and deleting algorithms."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Response
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from api import nudges
+from api.addresses import public_url
+from api.answers import answer, nothing
+from api.authentication import caller
+from api.loading import latest_version, shown_versions
+from api.routing import algorithm_route, list_of, v1_blueprint
+from api.schemas.algorithms import (
+    AlgorithmBody,
+    AlgorithmChange,
+    AlgorithmShown,
+    OwnedAlgorithmShown,
+    SettingsBody,
+    SourceBody,
+    show_algorithm,
+)
+from api.schemas.versions import VersionShown
+from shared.algorithms import find_algorithm
+from shared.clock import now_ms
+from shared.database import database
+from shared.git.repository_url import RepositoryUrl
+from shared.models import Algorithm, Owner
+from shared.orders.cancel import end_all_of_algorithm
+from shared.refusals import Code, Refusal, bad_request, conflict, missing
+from shared.registry.reference import mended
+from shared.sealing import keyring
+from shared.settings import settings
+from shared.sources import seal_source
+
+blueprint = v1_blueprint("algorithms")
+
+ROUTED_NAMES = ("version", "versions", "builds", "compile")
+DEFAULT_SETTINGS: dict[str, Any] = {
+    "algorithm_callability": "private",
+    "source_visibility": "closed",
+    "language": "python3",
+    "environment": "cpu",
+    "license": "apl",
+    "network_access": "full",
+    "pipeline_enabled": True,
+    "royalty_microcredits": 0,
+}
+
+
+@blueprint.post("/algorithms/<username>")
+@blueprint.input(AlgorithmBody, arg_name="body")
+@blueprint.output(AlgorithmShown, status_code=201)
+def create_algorithm(username: str, body: AlgorithmBody) -> Response:
+    """Create an algorithm; Longshore hosts its repository unless `source` names one elsewhere."""
+    caller().require_owner(username)
+    if body.name.lower() in ROUTED_NAMES:
+        raise bad_request(f"name: {body.name} is a word of this interface's addresses; choose another.")
+    chosen = _settings({}, body.settings)
+    try:
+        with database().writing() as session:
+            if session.scalar(select(Owner).where(Owner.username == username)) is None:
+                raise missing(
+                    f"There is no owner {username!r}; an administrator makes it with its first key.", Code.NO_SUCH_OWNER
+                )
+            algorithm = Algorithm(
+                owner=username,
+                name=body.name,
+                image_path=f"{mended(username)}/{mended(body.name)}",
+                details=body.details.model_dump(exclude_none=True),
+                settings=chosen,
+                sample_input=body.version_info.sample_input if body.version_info else None,
+            )
+            session.add(algorithm)
+            session.flush()
+            _take_source(algorithm, body.source)
+            session.flush()
+            shown = show_algorithm(algorithm, public_url())
+    except IntegrityError:
+        raise _name_taken(username, body.name) from None
+    return answer(shown, 201)
+
+
+@algorithm_route(blueprint, "", ["GET"])
+@blueprint.output(VersionShown)
+def get_algorithm(algorithm: str) -> Response:
+    """The latest version: the newest published one, else the newest compiled one, else the algorithm alone."""
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_reader(found)
+        version = latest_version(session, found)
+        if version is None:
+            return answer(show_algorithm(found, public_url()))
+        return answer(shown_versions(session, found, [version])[0])
+
+
+@algorithm_route(blueprint, "", ["PUT"])
+@blueprint.input(AlgorithmChange, arg_name="body")
+@blueprint.output(AlgorithmShown)
+def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
+    """Change details, settings or source of an algorithm; what is left out stays."""
+    with database().writing() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        if body.details is not None:
+            found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
+        if body.settings is not None:
+            found.settings = _settings(found.settings, body.settings)
+        if body.version_info is not None and body.version_info.sample_input is not None:
+            found.sample_input = body.version_info.sample_input
+        _take_source(found, body.source)
+        session.flush()
+        session.refresh(found)
+        shown = show_algorithm(found, public_url())
+    return answer(shown)
+
+
+@algorithm_route(blueprint, "", ["DELETE"])
+@blueprint.output({}, status_code=204)
+def delete_algorithm(algorithm: str) -> Response:
+    """Delete an algorithm: its jobs end, its name is free, its repository goes. Images in registries stay there."""
+    with database().writing() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        found.deleted_at = session.scalar(select(now_ms()))
+        found.source_credentials = None
+        freed = end_all_of_algorithm(session, found.id)
+    nudges.send(freed)
+    return nothing()
+
+
+@blueprint.get("/users/<username>/algorithms")
+@blueprint.output(list_of(OwnedAlgorithmShown))
+def list_algorithms(username: str) -> Response:
+    """The algorithms of an owner, newest first."""
+    if not caller().owns(username):
+        caller().require_owner(username)
+    with database().reading() as session:
+        if session.scalar(select(Owner).where(Owner.username == username)) is None:
+            raise missing(f"There is no owner {username!r}.", Code.NO_SUCH_OWNER)
+        rows = session.scalars(
+            select(Algorithm)
+            .where(Algorithm.owner == username, Algorithm.deleted_at.is_(None))
+            .order_by(Algorithm.seq.desc())
+        )
+        readable = [row for row in rows if caller().may_read(row)]
+        return answer([OwnedAlgorithmShown(id=row.id, algoname=row.name, username=row.owner) for row in readable])
+
+
+def _settings(present: dict[str, Any], change: SettingsBody) -> dict[str, Any]:
+    """The settings after a change, with the environment checked by whichever of its three names was given."""
+    given = change.model_dump(exclude_none=True)
+    known = settings().base_images
+    for field in ("algorithm_environment", "package_set", "language"):
+        if field in given and given[field] not in known:
+            raise bad_request(
+                f"settings.{field}: {given[field]!r} is not configured here; there are {', '.join(sorted(known))}.",
+                Code.UNKNOWN_LANGUAGE,
+            )
+    return {**DEFAULT_SETTINGS, **present, **given}
+
+
+def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:
+    """Take what a body says of the repository. Its credentials go nowhere else than where they were given for."""
+    if source is None:
+        return
+    if source.repository_https_url:
+        try:
+            url = RepositoryUrl.parse(
+                source.repository_https_url,
+                allow_http=settings().source_allow_http,
+                allow_ssh=settings().source_ssh_known_hosts is not None,
+            )
+        except ValueError as error:
+            raise bad_request(f"source.repository_https_url: {error}") from None
+        if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
+            algorithm.source_credentials = None
+        algorithm.repository_url = str(url)
+    if source.credentials is not None:
+        if algorithm.repository_url is None:
+            raise bad_request("source.credentials belong to a source.repository_https_url; Longshore's own needs none.")
+        algorithm.source_credentials = seal_source(
+            keyring(), algorithm, source.credentials.username, source.credentials.password
+        )
+
+
+def _host(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _name_taken(owner: str, name: str) -> Refusal:
+    return conflict(
+        f"{owner}/{name} is taken, or an algorithm whose name is the same in image references; choose another name.",
+        Code.NAME_TAKEN,
+    )

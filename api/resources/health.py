@@ -1,0 +1,83 @@
+"""`/healthz` and `/readyz`: alive; and able to work, with what the workers say of themselves."""
+
+from apiflask import APIBlueprint
+from flask import Response
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import nudges
+from api.answers import answer
+from api.schemas.base import Shown
+from shared.database import database
+from shared.workers import live_nodes
+
+blueprint = APIBlueprint("health", __name__, tag="Health")
+
+
+class AliveShown(Shown):
+    """The process answers."""
+
+    status: str
+
+
+class WorkerShown(Shown):
+    """A live worker, and what keeps it from working."""
+
+    name: str
+    queues: list[str]
+    ready: bool
+    problem: str | None
+
+
+class ReadyShown(Shown):
+    """Whether the parts that every request needs answer; the workers are for information."""
+
+    status: str
+    database: str
+    broker: str
+    workers: list[WorkerShown]
+
+
+@blueprint.get("/healthz")
+@blueprint.output(AliveShown)
+def alive() -> Response:
+    """Alive."""
+    return answer(AliveShown(status="alive"))
+
+
+@blueprint.get("/readyz")
+@blueprint.output(ReadyShown)
+def ready() -> Response:
+    """Whether database and broker are reachable (503 when not), and how the workers are."""
+    database_says, workers = _ask_database()
+    broker_says = _ask_broker()
+    good = database_says == broker_says == "reachable"
+    shown = ReadyShown(
+        status="ready" if good else "not ready", database=database_says, broker=broker_says, workers=workers
+    )
+    return answer(shown, 200 if good else 503)
+
+
+def _ask_database() -> tuple[str, list[WorkerShown]]:
+    try:
+        with database().reading() as session:
+            nodes = live_nodes(session)
+    except SQLAlchemyError:
+        return "does not answer", []
+    return "reachable", [
+        WorkerShown(
+            name=node.name,
+            queues=[queue for queue in node.queues.split(",") if queue],
+            ready=node.problem is None,
+            problem=node.problem,
+        )
+        for node in nodes
+    ]
+
+
+def _ask_broker() -> str:
+    try:
+        nudges.ping_broker()
+    except (OperationalError, OSError):
+        return "does not answer"
+    return "reachable"

@@ -1,0 +1,93 @@
+"""`/v1/jobs`: what was enqueued, by owner; and stopping it."""
+
+from flask import Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api import nudges
+from api.answers import answer, nothing
+from api.authentication import caller
+from api.loading import shown_job, shown_jobs
+from api.pages import PageQuery, page_of, paged
+from api.routing import v1_blueprint
+from api.schemas.base import Shown
+from api.schemas.jobs import JobShown, PartShown
+from shared.algorithms import find_algorithm, readable_algorithms
+from shared.database import database
+from shared.models import Algorithm, Job, JobKind, JobState
+from shared.orders.cancel import cancel_job
+from shared.refusals import missing
+
+blueprint = v1_blueprint("jobs")
+
+
+class JobsQuery(PageQuery):
+    """Which jobs to list."""
+
+    kind: JobKind | None = None
+    state: JobState | None = None
+    algorithm: str | None = None
+    registry: str | None = None
+
+
+class JobsPage(Shown):
+    """A page of jobs."""
+
+    marker: str | None
+    next_link: str | None
+    results: list[PartShown]
+
+
+@blueprint.get("/jobs")
+@blueprint.input(JobsQuery, location="query", arg_name="query")
+@blueprint.output(JobsPage)
+def list_jobs(query: JobsQuery) -> Response:
+    """The jobs that the caller may read, newest first."""
+    with database().reading() as session:
+        rows = select(Job)
+        if query.kind is not None:
+            rows = rows.where(Job.kind == query.kind)
+        if query.state is not None:
+            rows = rows.where(Job.state == query.state)
+        if query.registry is not None:
+            rows = rows.where(Job.registry_id == query.registry)
+        if query.algorithm is not None:
+            found = find_algorithm(session, query.algorithm)
+            caller().require_reader(found)
+            rows = rows.where(Job.algorithm_id == found.id)
+        readable = readable_algorithms(caller())
+        if readable is not None:
+            rows = rows.where(Job.algorithm_id.in_(readable))
+        page, marker = page_of(session, rows, Job.seq, query)
+        return answer(paged(shown_jobs(session, [row[0] for row in page]), marker))
+
+
+@blueprint.get("/jobs/<job_id>")
+@blueprint.output(JobShown)
+def get_job(job_id: str) -> Response:
+    """One job, with its parts."""
+    with database().reading() as session:
+        job, algorithm = _find_job(session, job_id)
+        caller().require_reader(algorithm)
+        return answer(shown_job(session, job))
+
+
+@blueprint.delete("/jobs/<job_id>")
+@blueprint.output({}, status_code=204)
+def cancel(job_id: str) -> Response:
+    """Cancel a job that has not ended, with what waits for it."""
+    with database().writing() as session:
+        job, algorithm = _find_job(session, job_id)
+        caller().require_manager(algorithm)
+        freed = cancel_job(session, job)
+    nudges.send(freed)
+    return nothing()
+
+
+def _find_job(session: Session, job_id: str) -> tuple[Job, Algorithm]:
+    found = session.execute(
+        select(Job, Algorithm).join(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)
+    ).first()
+    if found is None:
+        raise missing(f"No job has the id {job_id!r}.")
+    return found[0], found[1]

@@ -1,0 +1,123 @@
+"""Pushing a version again, the status of its pushes, and every push for dashboards."""
+
+from flask import Response, g
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api import nudges
+from api.answers import answer, nothing
+from api.authentication import caller
+from api.credentials import given_credentials
+from api.enqueueing import enqueue, name_job
+from api.pages import PageQuery, page_of, paged
+from api.routing import algorithm_route, list_of, v1_blueprint
+from api.schemas.base import Shown
+from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
+from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
+from shared.database import database
+from shared.models import Algorithm, ImagePush, Job, PushState, Version
+from shared.orders.cancel import cancel_job
+from shared.orders.ordered import Ordered
+from shared.orders.push import PushOrder, order_push
+from shared.refusals import bad_request, conflict, missing
+
+blueprint = v1_blueprint("pushes")
+
+
+class PushesQuery(PageQuery):
+    """Which pushes to list."""
+
+    status: PushState | None = None
+    registry: str | None = None
+
+
+class PushesPage(Shown):
+    """A page of pushes."""
+
+    marker: str | None
+    next_link: str | None
+    results: list[ListedPushShown]
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/registry", ["POST"])
+@blueprint.input(RepushBody, arg_name="body")
+@blueprint.output({}, status_code=204)
+def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
+    """Push the image of a version to a registry (again), with credentials for this push or the registry's own."""
+
+    def order(session: Session) -> Ordered:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        version = find_version(session, found, git_hash)
+        build = image_build(session, version)
+        if build is None:
+            raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
+        given = body.registry_push_credentials
+        push = PushOrder(given.registry_id, given_credentials(given))
+        return order_push(session, found, version, build, push, request_id=g.request_id)
+
+    return name_job(nothing(), enqueue(order))
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/registry", ["GET"])
+@blueprint.output(list_of(PushShown))
+def list_version_pushes(algorithm: str, git_hash: str) -> Response:
+    """The status of the latest push to each registry that the version was ever pushed to."""
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_reader(found)
+        version = find_version(session, found, git_hash)
+        rows = session.scalars(select(ImagePush).where(ImagePush.version_id == version.id).order_by(ImagePush.seq))
+        return answer([show_push(row) for row in rows])
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/registry/<registry_id>", ["DELETE"])
+@blueprint.output({}, status_code=204)
+def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
+    """Cancel a push that has not ended."""
+    with database().writing() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        version = find_version(session, found, git_hash)
+        push = session.scalar(
+            select(ImagePush).where(ImagePush.version_id == version.id, ImagePush.registry_id == registry_id)
+        )
+        if push is None:
+            raise missing(f"{version.git_hash[:12]} was never pushed to a registry with the id {registry_id!r}.")
+        job = session.scalar(select(Job).where(Job.id == push.job_id))
+        if job is None:
+            raise conflict("The push has ended; there is nothing to cancel.")
+        freed = cancel_job(session, job)
+    nudges.send(freed)
+    return nothing()
+
+
+@blueprint.get("/pushes")
+@blueprint.input(PushesQuery, location="query", arg_name="query")
+@blueprint.output(PushesPage)
+def list_pushes(query: PushesQuery) -> Response:
+    """The latest push of every version and registry that the caller may read, newest first."""
+    with database().reading() as session:
+        rows = (
+            select(ImagePush, Version, Algorithm)
+            .join(Version, Version.id == ImagePush.version_id)
+            .join(Algorithm, Algorithm.id == Version.algorithm_id)
+        )
+        if query.status is not None:
+            rows = rows.where(ImagePush.state == query.status)
+        if query.registry is not None:
+            rows = rows.where(ImagePush.registry_id == query.registry)
+        readable = readable_algorithms(caller())
+        if readable is not None:
+            rows = rows.where(Algorithm.id.in_(readable))
+        page, marker = page_of(session, rows, ImagePush.seq, query)
+        listed = [
+            ListedPushShown(
+                **dict(show_push(push)),
+                algorithm=algorithm.path,
+                algorithm_id=algorithm.id,
+                git_hash=version.git_hash,
+            )
+            for push, version, algorithm in page
+        ]
+        return answer(paged(listed, marker))

@@ -1,0 +1,119 @@
+"""`/v1/registries`: the external registries. Changes need an admin key, reading needs any."""
+
+from flask import Response
+from sqlalchemy import select
+
+from api import nudges
+from api.answers import answer
+from api.authentication import caller
+from api.credentials import given_credentials
+from api.routing import list_of, v1_blueprint
+from api.schemas.registries import CredentialsBody, RegistryBody, RegistryCheckShown, RegistryShown, show_registry
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import Registry
+from shared.orders.cancel import end_all_of_registry
+from shared.registries import (
+    address_of,
+    change_registry,
+    find_registry,
+    open_own,
+    record_registry,
+)
+from shared.registry.check import check_registry as check
+from shared.registry.client import RegistryClient
+from shared.sealing import keyring
+
+blueprint = v1_blueprint("registries")
+
+CHECKED_REPOSITORY = "longshore-check"
+STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http"}
+
+
+@blueprint.post("/registries")
+@blueprint.input(RegistryBody, arg_name="body")
+@blueprint.output(RegistryShown)
+def create_registry(body: RegistryBody) -> Response:
+    """Record a registry."""
+    caller().require_admin()
+    with database().writing() as session:
+        registry = record_registry(session, keyring(), body.model_dump(include=STATE), given_credentials(body))
+        shown = show_registry(registry)
+    return answer(shown)
+
+
+@blueprint.get("/registries")
+@blueprint.output(list_of(RegistryShown))
+def list_registries() -> Response:
+    """Every recorded registry, newest first."""
+    with database().reading() as session:
+        rows = session.scalars(select(Registry).where(Registry.deleted_at.is_(None)).order_by(Registry.seq.desc()))
+        return answer([show_registry(row) for row in rows])
+
+
+@blueprint.get("/registries/<registry_id>")
+@blueprint.output(RegistryShown)
+def get_registry(registry_id: str) -> Response:
+    """One registry."""
+    with database().reading() as session:
+        return answer(show_registry(find_registry(session, registry_id)))
+
+
+@blueprint.put("/registries/<registry_id>")
+@blueprint.input(RegistryBody, arg_name="body")
+@blueprint.output(RegistryShown)
+def update_registry(registry_id: str, body: RegistryBody) -> Response:
+    """Change a registry. Credentials left out stay, unless the registry is another one now; null removes them."""
+    caller().require_admin()
+    given = given_credentials(body)
+    named = {"registry_username", "registry_password", "registry_auth"} & body.model_fields_set
+    with database().writing() as session:
+        registry = find_registry(session, registry_id, locked=True)
+        # An option that is left out stays as it is.
+        state = body.model_dump(include=STATE & body.model_fields_set)
+        change_registry(session, keyring(), registry, state, given, remove_credentials=bool(named) and given is None)
+        shown = show_registry(registry)
+    return answer(shown)
+
+
+@blueprint.delete("/registries/<registry_id>")
+def delete_registry(registry_id: str) -> Response:
+    """Delete a registry; its waiting and running pushes end as failed."""
+    caller().require_admin()
+    with database().writing() as session:
+        registry = find_registry(session, registry_id, locked=True)
+        registry.deleted_at = session.scalar(select(now_ms()))
+        registry.credentials = None
+        freed = end_all_of_registry(session, registry.id)
+        shown = show_registry(registry)
+    nudges.send(freed)
+    return answer(shown)
+
+
+@blueprint.post("/registries/<registry_id>/check")
+@blueprint.input(CredentialsBody, arg_name="body")
+@blueprint.output(RegistryCheckShown)
+def check_registry(registry_id: str, body: CredentialsBody) -> Response:
+    """Ask the registry what these credentials, or its own, may do. Nothing that is given is stored."""
+    caller().require_admin()
+    given = given_credentials(body)
+    with database().reading() as session:
+        registry = find_registry(session, registry_id)
+        credentials = given or open_own(keyring(), registry)
+    address = address_of(registry)
+    with RegistryClient(
+        address,
+        credentials,
+        verify_tls=registry.verify_tls,
+        ca_certificate=registry.ca_certificate,
+    ) as client:
+        checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
+    return answer(
+        RegistryCheckShown(
+            reachable=checked.reachable,
+            authenticated=checked.authenticated,
+            can_push=checked.can_push,
+            can_pull=checked.can_pull,
+            message=checked.message,
+        )
+    )

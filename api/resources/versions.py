@@ -1,0 +1,159 @@
+"""Compiling, publishing and reading the versions of an algorithm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Response, g
+from pydantic import BaseModel
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from api.answers import answer
+from api.authentication import caller
+from api.credentials import given_credentials
+from api.enqueueing import enqueue, name_job, repeated_job
+from api.loading import shown_versions
+from api.pages import PageQuery, page_of, paged
+from api.routing import algorithm_route, v1_blueprint
+from api.schemas.base import Query, Shown
+from api.schemas.pushes import PushBody
+from api.schemas.versions import CompileBody, PublishBody, PublishVersionBody, VersionShown
+from shared.algorithms import find_algorithm, find_version
+from shared.commits import resolve_commit
+from shared.database import database
+from shared.models import Algorithm, Build, BuildStatus, Job, Version
+from shared.models.algorithms import PublishState
+from shared.orders.compile import order_compile
+from shared.orders.ordered import Ordered
+from shared.orders.publish import PublishOrder, order_publish
+from shared.orders.push import PushOrder
+from shared.refusals import bad_request
+from shared.registries import find_registry
+
+blueprint = v1_blueprint("versions")
+
+
+class CompileQuery(Query):
+    """How to compile."""
+
+    force: bool = False
+
+
+class VersionsQuery(PageQuery):
+    """Which versions to list."""
+
+    published: bool | None = None
+    callable: bool | None = None
+
+
+class VersionsPage(Shown):
+    """A page of versions."""
+
+    marker: str | None
+    next_link: str | None
+    results: list[VersionShown]
+
+
+@algorithm_route(blueprint, "/compile", ["POST"])
+@blueprint.input(CompileQuery, location="query", arg_name="query")
+@blueprint.input(CompileBody, arg_name="body")
+@blueprint.output(VersionShown)
+def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) -> Response:
+    """Build a commit's image, and push it when it is built."""
+    pushes = _push_orders(body.registry_push_credentials)
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        _check_registries(session, pushes)
+    job_id = repeated_job()
+    # Asking the repository takes up to ten seconds: no transaction is open meanwhile (rule 6).
+    commit = "" if job_id else resolve_commit(found, body.commitSha)
+
+    def order(session: Session) -> Ordered:
+        present = find_algorithm(session, found.id)
+        return order_compile(session, present, commit, pushes=pushes, force=query.force, request_id=g.request_id)
+
+    return _answer_with_version(enqueue(order))
+
+
+@algorithm_route(blueprint, "/version", ["POST"])
+@algorithm_route(blueprint, "/versions", ["POST"])
+@blueprint.input(PublishBody, arg_name="body")
+@blueprint.output(VersionShown)
+def publish_version(algorithm: str, body: PublishBody) -> Response:
+    """Give the newest build's commit a semantic version and make it callable, and push its image."""
+    pushes = _push_orders(body.registry_push_credentials)
+
+    def order(session: Session) -> Ordered:
+        found = find_algorithm(session, algorithm)
+        caller().require_manager(found)
+        _check_registries(session, pushes)
+        if body.details is not None:
+            found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
+        version = find_version(session, found, body.commitSha) if body.commitSha else None
+        return order_publish(session, found, _publish_order(body, version), pushes=pushes, request_id=g.request_id)
+
+    return _answer_with_version(enqueue(order))
+
+
+@algorithm_route(blueprint, "/versions", ["GET"])
+@blueprint.input(VersionsQuery, location="query", arg_name="query")
+@blueprint.output(VersionsPage)
+def list_versions(algorithm: str, query: VersionsQuery) -> Response:
+    """The compiled and published versions, newest first."""
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_reader(found)
+        rows = select(Version).where(Version.algorithm_id == found.id)
+        if query.published is not None:
+            is_published = Version.publish_state == PublishState.PUBLISHED
+            rows = rows.where(is_published if query.published else ~is_published)
+        if query.callable is not None:
+            built = exists().where(Build.version_id == Version.id, Build.status == BuildStatus.SUCCEEDED)
+            rows = rows.where(built if query.callable else ~built)
+        page, marker = page_of(session, rows, Version.seq, query)
+        return answer(paged(shown_versions(session, found, [row[0] for row in page]), marker))
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>", ["GET"])
+@blueprint.output(VersionShown)
+def get_version(algorithm: str, git_hash: str) -> Response:
+    """One version."""
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        caller().require_reader(found)
+        version = find_version(session, found, git_hash)
+        return answer(shown_versions(session, found, [version])[0])
+
+
+def _push_orders(pushes: Sequence[PushBody]) -> list[PushOrder]:
+    orders = [PushOrder(push.registry_id, given_credentials(push)) for push in pushes]
+    if len({order.registry_id for order in orders}) < len(orders):
+        raise bad_request("registry_push_credentials names a registry twice; one push each.")
+    return orders
+
+
+def _check_registries(session: Session, pushes: Sequence[PushOrder]) -> None:
+    for push in pushes:
+        find_registry(session, push.registry_id)
+
+
+def _publish_order(body: PublishBody, version: Version | None) -> PublishOrder:
+    info = body.version_info or PublishVersionBody()
+    return PublishOrder(
+        version_type=info.version_type,
+        callability=body.settings.algorithm_callability if body.settings else "private",
+        release_notes=info.release_notes,
+        sample_input=info.sample_input,
+        sample_output=info.sample_output,
+        version=version,
+    )
+
+
+def _answer_with_version(job_id: str) -> Response:
+    with database().reading() as session:
+        job = session.scalars(select(Job).where(Job.id == job_id)).one()
+        algorithm = session.scalars(select(Algorithm).where(Algorithm.id == job.algorithm_id)).one()
+        version = session.scalars(select(Version).where(Version.id == job.version_id)).one()
+        shown: BaseModel | dict[str, Any] = shown_versions(session, algorithm, [version])[0]
+    return name_job(answer(shown), job_id)

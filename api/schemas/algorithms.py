@@ -1,0 +1,170 @@
+"""Algorithms as callers write and read them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from api.schemas.base import Absent, Body, LongText, ShortText, Shown, Text
+from shared.models import Algorithm
+
+Name = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}\z", max_length=63)]
+EnvironmentName = Annotated[Text, StringConstraints(max_length=100)]
+
+
+class DetailsBody(Body):
+    """What an algorithm is about."""
+
+    label: Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+    summary: LongText | None = None
+    tagline: ShortText | None = None
+
+
+class DetailsChange(Body):
+    """What changes of an algorithm's details."""
+
+    label: Annotated[Text, StringConstraints(min_length=1, max_length=256)] | None = None
+    summary: LongText | None = None
+    tagline: ShortText | None = None
+
+
+class SettingsBody(Body):
+    """How an algorithm is built and who may see it."""
+
+    language: EnvironmentName | None = None
+    algorithm_environment: EnvironmentName | None = None
+    package_set: EnvironmentName | None = None
+    environment: Literal["cpu", "gpu"] | None = None
+    source_visibility: Literal["open", "closed"] | None = None
+    algorithm_callability: Literal["public", "private"] | None = None
+    license: Literal["apl", "apache2", "gpl3", "mit"] | None = None
+    network_access: Literal["full", "isolated"] | None = None
+    pipeline_enabled: bool | None = None
+    royalty_microcredits: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+
+class SourceCredentialsBody(Body):
+    """What opens a private repository elsewhere."""
+
+    username: Annotated[Text, StringConstraints(max_length=256)]
+    password: Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
+
+
+class SourceBody(Body):
+    """A repository elsewhere; without an address, Longshore hosts the repository."""
+
+    repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
+    credentials: Annotated[SourceCredentialsBody | None, Absent] = None
+
+
+class SampleBody(Body):
+    """The part of version_info that a create or update takes."""
+
+    sample_input: LongText | None = None
+
+
+class AlgorithmBody(Body):
+    """An algorithm to create."""
+
+    name: Name
+    details: DetailsBody
+    settings: SettingsBody = SettingsBody()
+    source: Annotated[SourceBody | None, Absent] = None
+    version_info: Annotated[SampleBody | None, Absent] = None
+
+
+class AlgorithmChange(Body):
+    """What changes of an algorithm."""
+
+    details: Annotated[DetailsChange | None, Absent] = None
+    settings: Annotated[SettingsBody | None, Absent] = None
+    source: Annotated[SourceBody | None, Absent] = None
+    version_info: Annotated[SampleBody | None, Absent] = None
+
+
+class DetailsShown(Shown):
+    """What an algorithm is about."""
+
+    label: str
+    summary: str | None = None
+    tagline: str | None = None
+
+
+class ScmShown(Shown):
+    """Where the source is kept, as the generated client's models insist on."""
+
+    id: str
+    name: str
+    provider: str
+    default: bool
+    enabled: bool
+
+
+class SourceShown(Shown):
+    """The repository; never a credential."""
+
+    scm: ScmShown
+    repository_https_url: str
+    repository_name: str
+    repository_owner: str
+
+
+class AlgorithmShown(Shown):
+    """An algorithm, without a version."""
+
+    left_out = frozenset({"version_info"})
+
+    id: str
+    name: str
+    details: DetailsShown
+    settings: dict[str, Any]
+    source: SourceShown
+    self_link: str
+    resource_type: str = "algorithm"
+    version_info: dict[str, Any] | None = None
+
+
+class OwnedAlgorithmShown(Shown):
+    """A line in an owner's list."""
+
+    id: str
+    algoname: str
+    username: str
+
+
+HOSTED_SCM = ScmShown(
+    id="4fd18ee5-0000-4000-8000-000000000001", name="Longshore", provider="internal", default=True, enabled=True
+)
+OTHER_SCM = ScmShown(
+    id="4fd18ee5-0000-4000-8000-000000000002", name="Elsewhere", provider="other", default=False, enabled=True
+)
+
+
+def show_details(algorithm: Algorithm) -> DetailsShown:
+    """An algorithm's details."""
+    details = algorithm.details
+    return DetailsShown(
+        label=details.get("label") or algorithm.name, summary=details.get("summary"), tagline=details.get("tagline")
+    )
+
+
+def show_source(algorithm: Algorithm, public_url: str) -> SourceShown:
+    """An algorithm's repository."""
+    return SourceShown(
+        scm=HOSTED_SCM if algorithm.hosted else OTHER_SCM,
+        repository_https_url=algorithm.repository_url or f"{public_url}/git/{algorithm.path}.git",
+        repository_name=algorithm.name,
+        repository_owner=algorithm.owner,
+    )
+
+
+def show_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmShown:
+    """An algorithm as callers read it, without a version."""
+    return AlgorithmShown(
+        id=algorithm.id,
+        name=algorithm.name,
+        details=show_details(algorithm),
+        settings=algorithm.settings,
+        source=show_source(algorithm, public_url),
+        self_link=f"{public_url}/v1/algorithms/{algorithm.path}",
+        version_info={"insights_enabled": False, "sample_input": algorithm.sample_input},
+    )

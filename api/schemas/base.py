@@ -1,0 +1,54 @@
+"""What all bodies share: how strictly they are read, and what is left out of answers until it is known."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are ignored, types are not bent."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class Query(BaseModel):
+    """Query parameters, which are text on the wire."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Shown(BaseModel):
+    """An answer. Fields named in `left_out` are absent, not null, while they are unknown."""
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = handler(self)
+        return {name: value for name, value in shown.items() if value is not None or name not in self.left_out}
+
+
+def _without_control_characters(text: str) -> str:
+    # NUL cannot be stored (PostgreSQL); the others have no business in names and turn logs into lies.
+    if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
+        raise ValueError("must not have control characters")
+    return text
+
+
+def _absent_if_empty(value: object) -> object:
+    # The published Python client sends {} for everything it was not given.
+    return None if value == {} else value
+
+
+Text = Annotated[str, AfterValidator(_without_control_characters)]
+LongText = Annotated[Text, StringConstraints(max_length=65_536)]
+ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
+Absent = BeforeValidator(_absent_if_empty)

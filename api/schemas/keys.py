@@ -1,0 +1,64 @@
+"""API keys as callers write and read them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, StringConstraints
+
+from api.schemas.base import Body, Shown, Text
+from shared.clock import rfc3339
+from shared.models import ApiKey, KeyKind
+
+
+class PermissionsBody(Body):
+    """What a key may do. Whatever stands here is enforced; what cannot be enforced is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    allow_algo: bool = True
+    allow_algo_management: bool = True
+    algo_acl: list[Annotated[Text, StringConstraints(max_length=200)]] = ["algo://*"]
+    allow_data: bool = False
+    allow_data_write: bool = False
+    allow_web_algo: bool = False
+    referer_host: Text | None = None
+
+
+class KeyBody(Body):
+    """A key to make."""
+
+    key_label: Annotated[Text, StringConstraints(max_length=100)] = ""
+    key_type: Literal["PlatformAdminKey", "ManagementKey", "AlgorithmKey"]
+    permissions: PermissionsBody | None = None
+
+
+class KeyShown(Shown):
+    """A key. `api_key` is the secret in the answer that made it, and the mask ever after."""
+
+    id: str
+    username: str
+    owner_name: str
+    key_label: str
+    key_type: KeyKind
+    created_at: str
+    api_key: str
+    api_key_mask: str
+    permissions: dict[str, Any]
+
+
+def show_key(key: ApiKey, secret: str | None = None) -> KeyShown:
+    """A key as callers read it."""
+    return KeyShown(
+        id=key.id,
+        username=key.owner,
+        owner_name=key.owner,
+        key_label=key.label,
+        key_type=key.kind,
+        created_at=rfc3339(key.created_at) or "",
+        api_key=secret or key.mask,
+        api_key_mask=key.mask,
+        permissions={
+            **PermissionsBody().model_dump(exclude={"algo_acl"}),
+            **(key.permissions or {}),
+            "algo_acl": [f"algo://{name}" for name in (key.permissions or {}).get("algo_acl", ["*"])],
+        },
+    )

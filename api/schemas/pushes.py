@@ -1,0 +1,106 @@
+"""Pushes and their status as callers write and read them."""
+
+from typing import Annotated, Any
+
+from pydantic import StringConstraints, model_validator
+
+from api.schemas.base import Body, Shown, Text
+from api.schemas.registries import CredentialsBody
+from shared.clock import rfc3339
+from shared.models import ImagePush, PushState
+
+
+class PushBody(CredentialsBody):
+    """One registry to push to, with credentials for this push or the registry's own."""
+
+    registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+
+
+class RepushBody(Body):
+    """The body of a re-push as the page prints it, or what is inside of it bare."""
+
+    registry_push_credentials: PushBody
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_bare(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("registry_push_credentials"):
+            return {"registry_push_credentials": given}
+        return given
+
+
+class ProgressShown(Shown):
+    """How far a push is."""
+
+    done_bytes: int
+    total_bytes: int
+    layers_done: int
+    layers_total: int
+
+
+class LastSuccessShown(Shown):
+    """The last good push, which later pushes do not take away until one succeeds."""
+
+    digest: str
+    image: str
+    finished_at: str
+
+
+class PushShown(Shown):
+    """The status of the latest push of a version to a registry."""
+
+    registry_id: str
+    status: PushState
+    status_message: str
+    updated_at: str
+    registry_url: str
+    image: str
+    digest: str | None
+    attempt: int
+    progress: ProgressShown
+    started_at: str | None
+    finished_at: str | None
+    last_success: LastSuccessShown | None
+
+
+class ListedPushShown(PushShown):
+    """A push as a dashboard lists it, with whose it is."""
+
+    algorithm: str
+    algorithm_id: str
+    git_hash: str
+
+
+def show_progress(push: ImagePush) -> ProgressShown:
+    """How far a push is."""
+    return ProgressShown(
+        done_bytes=push.done_bytes,
+        total_bytes=push.total_bytes,
+        layers_done=push.layers_done,
+        layers_total=push.layers_total,
+    )
+
+
+def show_push(push: ImagePush) -> PushShown:
+    """The status of a push as callers read it."""
+    last = None
+    if push.last_success_digest and push.last_success_image:
+        last = LastSuccessShown(
+            digest=push.last_success_digest,
+            image=push.last_success_image,
+            finished_at=rfc3339(push.last_success_at) or "",
+        )
+    return PushShown(
+        registry_id=push.registry_id,
+        status=push.state,
+        status_message=push.message,
+        updated_at=rfc3339(push.updated_at) or "",
+        registry_url=push.registry_url,
+        image=push.image,
+        digest=push.digest,
+        attempt=push.attempt,
+        progress=show_progress(push),
+        started_at=rfc3339(push.started_at),
+        finished_at=rfc3339(push.finished_at),
+        last_success=last,
+    )

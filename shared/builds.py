@@ -1,0 +1,43 @@
+"""What a worker writes into the row of its build: fenced by the job's claim (rule 2)."""
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.jobs.claims import Claim, FenceLost, held
+from shared.models import Build, BuildStatus, Job
+
+
+def append_log(session: Session, claim: Claim, text: str) -> None:
+    """Add to the build's log.
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    written = session.execute(
+        update(Build)
+        .where(Build.id == claim.build_id, exists(select(Job.id).where(held(claim))))
+        .values(log=Build.log + text)
+        .returning(Build.id)
+        .execution_options(synchronize_session=False)
+    )
+    if written.first() is None:
+        raise FenceLost("the job was ended or taken over")
+
+
+def write_built(
+    session: Session, claim: Claim, *, image_id: str, image_bytes: int, environment_key: str | None
+) -> None:
+    """Show that the image stands. The job's own end, in the same transaction, is the fence."""
+    session.execute(
+        update(Build)
+        .where(Build.id == claim.build_id)
+        .values(
+            status=BuildStatus.SUCCEEDED,
+            message=None,
+            image_id=image_id,
+            image_bytes=image_bytes,
+            environment_key=environment_key,
+            finished_at=now_ms(),
+        )
+    )

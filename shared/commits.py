@@ -1,0 +1,44 @@
+"""Which commit a call means: resolved to its full hash when the call is made."""
+
+from shared.algorithms import FULL_HASH
+from shared.errors import ErrorClass, WorkError
+from shared.git import hosted
+from shared.git.access import GitCredentials
+from shared.git.remote import newest_commit
+from shared.git.repository_url import RepositoryUrl
+from shared.models import Algorithm
+from shared.refusals import bad_request, try_later
+from shared.sealing import keyring
+from shared.settings import settings
+from shared.sources import open_source
+
+SECONDS = 10
+"""How long a repository elsewhere may take to answer."""
+
+
+def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
+    """The full hash of a commit: as given, of a prefix, or the newest of the default branch.
+
+    Raises:
+        Refusal: 400 when there is no such commit, 503 when the repository does not answer.
+    """
+    if algorithm.repository_url is None:
+        return hosted.resolve(algorithm.id, commit)
+    if commit is not None:
+        if not FULL_HASH.fullmatch(commit):
+            raise bad_request(
+                "commitSha must be a full hash: the repository is elsewhere, and cannot be asked for a part of one."
+            )
+        return commit
+    url = RepositoryUrl.parse(
+        algorithm.repository_url,
+        allow_http=settings().source_allow_http,
+        allow_ssh=settings().source_ssh_known_hosts is not None,
+    )
+    opened = open_source(keyring(), algorithm)
+    try:
+        return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)
+    except WorkError as error:
+        if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
+            raise try_later(error.message, seconds=int(error.retry_after or 10)) from None
+        raise bad_request(error.message) from None

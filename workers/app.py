@@ -1,0 +1,73 @@
+"""The Celery application: queues, limits, and what a worker process does when it starts (design: parts)."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+from kombu.entity import Queue
+
+from shared.database import database
+from shared.jobs.nudges import Queues
+from shared.logs import configure_logs
+from shared.settings import settings
+
+SOFT_LIMIT_SPARE_SECONDS = 15 * 60
+HARD_LIMIT_SPARE_SECONDS = 5 * 60
+
+
+def create_celery() -> Celery:
+    """The application, by the settings of this process."""
+    soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_SPARE_SECONDS
+    hard_limit = soft_limit + HARD_LIMIT_SPARE_SECONDS
+    app = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
+    app.conf.update(
+        # A message is a nudge: it may come twice or be lost, the row decides. Late acknowledgement and rejection
+        # bring it back at once when a process dies, which is sooner than the sweep would.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_soft_time_limit=soft_limit,
+        task_time_limit=hard_limit,
+        broker_transport_options={"visibility_timeout": hard_limit + HARD_LIMIT_SPARE_SECONDS},
+        broker_connection_retry_on_startup=True,
+        # A blink of Redis must not kill builds: the row's lease decides.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=settings().shutdown_seconds,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        task_queues=[Queue(name) for name in Queues.ALL],  # type: ignore[no-untyped-call]
+        task_create_missing_queues=False,
+        task_default_queue=Queues.MAINTENANCE,
+        task_routes={
+            "longshore.build": Queues.BUILDS,
+            "longshore.push": Queues.PUSHES,
+            "longshore.sweep": Queues.MAINTENANCE,
+        },
+        beat_schedule={
+            "sweep": {
+                "task": "longshore.sweep",
+                "schedule": settings().sweep_seconds,
+                # Sweeps that nobody ran are worth nothing later: they do not pile up.
+                "options": {"expires": max(10.0, 5 * settings().sweep_seconds)},
+            }
+        },
+        timezone="UTC",
+    )
+    return app
+
+
+celery = create_celery()
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _leave_connections_to_parent(**_kwargs: Any) -> None:
+    database().forget_connections()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log_as_everywhere(**_kwargs: Any) -> None:
+    configure_logs(settings(), process="worker")

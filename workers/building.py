@@ -1,0 +1,132 @@
+"""The work of a build: fetch the commit's source, make its image, keep the log in the row while it runs."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.builds import append_log, write_built
+from shared.database import database
+from shared.errors import ErrorClass, WorkError
+from shared.git.access import GitCredentials
+from shared.jobs.claims import Claim
+from shared.models import Algorithm, Build
+from shared.sealing import SealError, keyring
+from shared.settings import Settings, settings
+from shared.sources import open_source
+from shared.stopping import StopSignal
+from workers.engine.container import remove_left_overs
+from workers.engine.image import BuildRequest, BuiltImage, build_image
+from workers.engine.limits import BuildLimits
+from workers.execution import Finish
+from workers.lease import LeaseKeeper
+from workers.source import fetch_source
+
+
+class LogBuffer:
+    """Lines that the build said since they were last written down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Keep a line; from the work's thread."""
+        with self._lock:
+            # NUL cannot be stored in PostgreSQL, and a program may print anything.
+            self._lines.append(line.replace("\0", "\N{REPLACEMENT CHARACTER}") + "\n")
+
+    def take(self) -> str:
+        """What was said since the last call."""
+        with self._lock:
+            said, self._lines = "".join(self._lines), []
+        return said
+
+
+class BuildWork:
+    """One build under a claim."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._log = LogBuffer()
+
+    def write(self, session: Session) -> None:
+        """Append to the log in the row what was said since."""
+        said = self._log.take()
+        if said:
+            append_log(session, self._claim, said)
+
+    def do(self, keeper: LeaseKeeper) -> Finish:
+        """Build the image."""
+        remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
+        with database().reading() as session:
+            build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
+            algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
+
+        def log(line: str) -> None:
+            keeper.moved()
+            self._log.add(line)
+
+        if self._claim.number > 1:
+            log(f"--- Begun anew (attempt {self._claim.number}) ---")
+        built = make_image(algorithm, build.commit_sha, log=log, stop=keeper.stop)
+        return lambda session: write_built(
+            session,
+            self._claim,
+            image_id=built.image_id,
+            image_bytes=built.size_bytes,
+            environment_key=built.environment_key,
+        )
+
+
+def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:
+    """Fetch a commit's source and build its image.
+
+    Raises:
+        Stopped: the stop was asked for.
+        WorkError: the source or the engine failed.
+    """
+    chosen = settings()
+    with fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop) as source:
+        return build_image(_request(algorithm, commit, source.tar, chosen), log, stop)
+
+
+def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings) -> BuildRequest:
+    return BuildRequest(
+        owner=algorithm.owner,
+        name=algorithm.name,
+        commit=commit,
+        source=source,
+        base_image=_base_image(algorithm, chosen),
+        kit_requirement=chosen.kit_requirement,
+        index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
+        ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
+        network=chosen.build_network,
+        limits=BuildLimits(
+            memory_bytes=chosen.build_memory_bytes,
+            cpus=chosen.build_cpus,
+            pids=chosen.build_pids,
+            seconds=chosen.build_seconds,
+            log_bytes=chosen.build_log_bytes,
+        ),
+        lock_directory=chosen.data_dir.absolute() / "locks",
+    )
+
+
+def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
+    try:
+        opened = open_source(keyring(), algorithm)
+    except SealError as error:
+        raise WorkError(ErrorClass.INVALID, f"The repository's credentials cannot be used: {error}.") from None
+    return GitCredentials(*opened) if opened else None
+
+
+def _base_image(algorithm: Algorithm, chosen: Settings) -> str:
+    for field in ("algorithm_environment", "package_set", "language"):
+        name = algorithm.settings.get(field)
+        if name in chosen.base_images:
+            return chosen.base_images[name]
+    return chosen.base_image

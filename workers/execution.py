@@ -1,0 +1,87 @@
+"""Running one job: claim it, keep the lease, do the work outside of any transaction, end it behind the fence."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy.orm import Session
+
+from shared.database import database
+from shared.errors import ErrorClass, Stopped, WorkError
+from shared.jobs.claims import Claim, claim_job, release_place
+from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.nudges import Nudge
+from shared.settings import settings
+from workers import nudges
+from workers.lease import LeaseKeeper
+from workers.node import lease_owner
+
+log = structlog.get_logger(__name__)
+
+Finish = Callable[[Session], None]
+"""Writes what the work made; runs in the transaction that ends the job."""
+
+
+class Work(Protocol):
+    """One kind of work on a claimed job."""
+
+    def write(self, session: Session) -> None:
+        """Write down what has moved since the last call; from the lease's thread."""
+
+    def do(self, keeper: LeaseKeeper) -> Finish:
+        """Do the work; returns what to write when the job ends well."""
+
+
+def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> None:
+    """Do a job if it is due and free; a nudge for any other is no news."""
+    claim = claim_job(database(), job_id, owner=lease_owner(), lease_seconds=settings().lease_seconds)
+    if claim is None:
+        return
+    with structlog.contextvars.bound_contextvars(job_id=job_id, claim=claim.number):
+        nudges.send(_work_on(claim, work_for(claim)))
+
+
+def _work_on(claim: Claim, work: Work) -> list[Nudge]:
+    try:
+        with LeaseKeeper(database(), claim, settings(), work.write) as keeper:
+            finish = work.do(keeper)
+        with database().writing() as session:
+            work.write(session)
+            finish(session)
+            following = succeed(session, claim)
+    except Stopped as stopped:
+        log.info("stopped", reason=str(stopped))
+        return _let_go(claim)
+    except WorkError as error:
+        log.info("not done", error_class=error.error_class, error=error.message)
+        return _end_badly(claim, work, error)
+    except SoftTimeLimitExceeded:
+        message = f"It was not done within the time limit of a task ({settings().build_seconds} s for the build)."
+        return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
+    except Exception as error:
+        log.exception("unexpected error")
+        message = f"Something went wrong in the worker ({type(error).__name__}); its log says more."
+        return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
+    log.info("done")
+    return following
+
+
+def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
+    try:
+        with database().writing() as session:
+            work.write(session)
+            return give_up_or_retry(
+                session,
+                claim,
+                error,
+                delays=settings().retry_delays,
+                unavailable_delay=settings().unavailable_delay_seconds,
+            )
+    except Stopped:
+        return _let_go(claim)
+
+
+def _let_go(claim: Claim) -> list[Nudge]:
+    with database().writing() as session:
+        return release_place(session, claim)

@@ -1,0 +1,80 @@
+"""Keeping a claim while its work runs: a thread that looks each second, writes what moved, and renews the lease."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from shared.database import Database
+from shared.jobs.claims import Claim, FenceLost, renew_lease, still_held
+from shared.settings import Settings
+from shared.stopping import StopSignal
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+class LeaseKeeper:
+    """While the block runs, the claim is held; when it is lost, `stop` interrupts the work.
+
+    `writes` is called in the thread each second, in a transaction of its own, to write down what has moved since;
+    `moved` is called by the work itself: a lease over work that does not move is let go after a limit.
+    """
+
+    def __init__(self, database: Database, claim: Claim, settings: Settings, writes: Callable[[Session], None]) -> None:
+        self.stop = StopSignal()
+        self._database = database
+        self._claim = claim
+        self._settings = settings
+        self._writes = writes
+        self._ended = threading.Event()
+        self._renewed_at = self._moved_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"lease-{claim.job_id}", daemon=True)
+
+    def __enter__(self) -> "LeaseKeeper":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def moved(self) -> None:
+        """The work has moved."""
+        self._moved_at = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            try:
+                self._look()
+            except FenceLost as lost:
+                self.stop.ask(str(lost))
+                return
+            except DBAPIError as error:
+                log.warning("the database did not take the heartbeat", error=type(error).__name__)
+                if time.monotonic() - self._renewed_at > self._settings.lease_seconds:
+                    self.stop.ask("the lease could not be renewed: the database does not answer")
+                    return
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._moved_at > self._settings.stuck_seconds:
+            raise FenceLost(f"the work has not moved for {self._settings.stuck_seconds} s")
+        due = now - self._renewed_at >= self._settings.heartbeat_seconds
+        if not due:
+            with self._database.reading() as session:
+                if not still_held(session, self._claim):
+                    raise FenceLost("the job was ended or taken over")
+        with self._database.writing() as session:
+            if due:
+                renew_lease(session, self._claim, lease_seconds=self._settings.lease_seconds)
+            self._writes(session)
+        if due:
+            self._renewed_at = now

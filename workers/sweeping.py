@@ -1,0 +1,52 @@
+"""The sweep: finds what fell through, by query. Harmless when it runs twice at once or not at all for a while."""
+
+import structlog
+
+from shared.database import database
+from shared.jobs.claims import lost_jobs
+from shared.jobs.due import take_due_nudges
+from shared.jobs.lost import requeue_lost
+from shared.jobs.nudges import Nudge
+from shared.jobs.settling import settle_overdue
+from shared.pushes.stalls import report_still, report_unclaimed
+from shared.settings import settings
+from workers import nudges
+
+log = structlog.get_logger(__name__)
+
+MOST_NUDGES = 200
+"""At most this many nudges a sweep, so that a long queue does not flood Redis."""
+
+
+def sweep() -> None:
+    """Requeue lost jobs, settle what waited for an ended job, nudge what is due, report stalled pushes."""
+    following = _requeue_lost()
+    with database().writing() as session:
+        following += settle_overdue(session)
+    with database().writing() as session:
+        following += take_due_nudges(session, limit=MOST_NUDGES)
+    nudges.send(following)
+    _report_stalled()
+
+
+def _requeue_lost() -> list[Nudge]:
+    with database().reading() as session:
+        lost = lost_jobs(session)
+    following: list[Nudge] = []
+    for job_id, claim in lost:
+        with database().writing() as session:
+            requeued = requeue_lost(session, job_id, claim=claim, max_losses=settings().max_losses)
+        if requeued:
+            log.warning("a worker was lost; its job is due again", job_id=job_id, claim=claim)
+        following += requeued
+    return following
+
+
+def _report_stalled() -> None:
+    with database().writing() as session:
+        unclaimed = report_unclaimed(session, after_seconds=settings().stalled_unclaimed_seconds)
+        still = report_still(session, after_seconds=settings().stalled_still_seconds)
+    for push_id in unclaimed:
+        log.warning("push stalled: nobody claims it, and no worker is alive", push_id=push_id)
+    for push_id in still:
+        log.warning("push stalled: no byte moves", push_id=push_id)

@@ -1,0 +1,25 @@
+"""The Celery tasks: each takes a nudge, or the beat's tick, to the work."""
+
+from workers.app import celery
+from workers.building import BuildWork
+from workers.execution import run_job
+from workers.pushing import PushWork
+from workers.sweeping import sweep
+
+
+@celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
+def build(job_id: str) -> None:
+    """Build the image of a compile job."""
+    run_job(job_id, BuildWork)
+
+
+@celery.task(name="longshore.push")  # type: ignore[untyped-decorator]
+def push(job_id: str) -> None:
+    """Push the image of a push job."""
+    run_job(job_id, PushWork)
+
+
+@celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]
+def sweep_now() -> None:
+    """Find what fell through."""
+    sweep()
