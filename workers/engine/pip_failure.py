@@ -15,8 +15,9 @@ _DISTRIBUTION = re.compile(
 )
 _FAILED_STEP = re.compile("^\\s*\N{MULTIPLICATION SIGN} (.*)$")
 _END_OF_OUTPUT = "[end of output]"
-_UNDER_WAY = re.compile(r"^\s*(?:Collecting|Processing|Obtaining|Building wheel for|Preparing metadata) ")
+_UNDER_WAY = re.compile(r"^\s*(?:Collecting|Processing|Obtaining) ")
 _COLLECTING = re.compile(r"^\s*Collecting ([A-Za-z0-9][A-Za-z0-9._-]*)")
+_PROCESSING = re.compile(r"^\s*Processing (?:\./)?(\S+)")
 _NETWORK = re.compile(
     r"NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|"
     r"Connection (?:refused|reset|aborted)|RemoteDisconnected|50[0234] Server Error|429 Client Error"
@@ -42,16 +43,16 @@ class PipOutput:
 
     def read(self, line: str) -> None:
         """Take the next line."""
+        if line.strip() == _END_OF_OUTPUT:
+            self._step_output = self._tail[-1] if self._tail else ""
+        elif line.strip():
+            self._tail.append(line.strip())
         if match := _ERROR.match(line):
             self._errors.append(match.group(1))
         elif match := _FAILED_STEP.match(line):
             self._step = self._step or match.group(1)
-        elif line.strip() == _END_OF_OUTPUT:
-            self._step_output = self._tail[-1] if self._tail else ""
         elif _UNDER_WAY.match(line):
             self._under_way = line
-        elif line.strip():
-            self._tail.append(line.strip())
         self._network = self._network or bool(_NETWORK.search(line))
         self._certificate = self._certificate or bool(_CERTIFICATE.search(line))
 
@@ -89,6 +90,8 @@ class PipOutput:
                     return found
         if match := _COLLECTING.match(self._under_way):
             return self._requirements.place_of(match.group(1))
+        if match := _PROCESSING.match(self._under_way):
+            return self._requirements.place_of_text(match.group(1))
         return None
 
     def _reason(self) -> str:

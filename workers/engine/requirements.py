@@ -96,6 +96,10 @@ class Requirements:
                 return place(line.file, line.number)
         return None
 
+    def place_of_text(self, text: str) -> str | None:
+        """The first line that has `text` in it (a path, a URL), or None."""
+        return next((place(line.file, line.number) for line in self.lines if text in line.text), None)
+
 
 NO_REQUIREMENTS = Requirements((), {})
 

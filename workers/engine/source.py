@@ -64,10 +64,10 @@ class SourceTree:
 
     def write_to(self, target: tarfile.TarFile, under: str, owner: int = 0) -> None:
         """Add everything to `target` below the directory `under`, in one order, with one time and one numeric owner."""
-        for path in sorted(self._members):
-            member = self._members[path]
-            entry = plain_entry(f"{under}/{path}", owner)
-            if member.isdir():
+        for path in sorted({"", *self._members, *(parent for below in self._members for parent in _parents(below))}):
+            member = self._members.get(path)
+            entry = plain_entry(f"{under}/{path}".rstrip("/"), owner)
+            if member is None or member.isdir():
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o755
                 target.addfile(entry)
             elif member.issym():
@@ -78,11 +78,9 @@ class SourceTree:
                 target.addfile(entry, self._archive.extractfile(member))
 
     def _check_parents(self, path: str, member: tarfile.TarInfo) -> None:
-        parent = path.rpartition("/")[0]
-        while parent:
+        for parent in _parents(path):
             if parent in self._members and not self._members[parent].isdir():
                 raise _refused(member, f"stands below {parent!r}, which is no directory")
-            parent = parent.rpartition("/")[0]
 
 
 @contextmanager
@@ -139,6 +137,12 @@ def _checked_path(member: tarfile.TarInfo) -> str:
     if not ((member.isreg() and not member.issparse()) or member.isdir() or member.issym()):
         raise _refused(member, "is neither a regular file nor a directory nor a symbolic link")
     return path
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The directories above a path, the nearest first."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _refused(member: tarfile.TarInfo, why: str) -> WorkError:

@@ -55,7 +55,7 @@ def request_for(
             "commit": uuid.uuid4().hex + "0" * 8,
             "source": source,
             "base_image": base_image,
-            "kit_requirement": "algorithmia>=2,<3",
+            "kit_requirement": "",
             "index_url": index_url,
             "ca_bundle": None,
             "network": "host",

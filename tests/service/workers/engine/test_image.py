@@ -128,9 +128,15 @@ def test_the_configuration_of_an_image(request_for, owner):
 
 
 def test_the_index_password_is_nowhere(request_for, package_index, owner):
-    request = request_for({"requirements.txt": b"small==1.0\n"}, ca_bundle=b"-----BEGIN CERTIFICATE----- of nobody\n")
+    request = request_for(
+        {"requirements.txt": b"small==1.0\n"},
+        kit_requirement="algorithmia>=2,<3",
+        ca_bundle=b"-----BEGIN CERTIFICATE----- of nobody\n",
+    )
     image, lines = built(request)
     assert any("Successfully installed small-1.0" in line for line in lines), "the password was needed, and used"
+    assert "The requirements bring no development kit: adding algorithmia>=2,<3" in lines
+    assert any("Successfully installed Algorithmia-2.0.5" in line for line in lines)
     environment = f"longshore/environment:{image.environment_key}"
     kept = io.BytesIO()
     for described in (

@@ -6,7 +6,7 @@ from shared.errors import ErrorClass
 from workers.engine.pip_failure import PipOutput
 from workers.engine.requirements import RequirementKind, RequirementLine, Requirements
 
-LINES = ("six", "numpy==1.26.4", "broken-sdist", "nosuchpackage==9")
+LINES = ("six", "numpy==1.26.4", "broken-sdist", "nosuchpackage==9", "./vendor/broken")
 REQUIREMENTS = Requirements(
     tuple(
         RequirementLine(RequirementKind.HOSTED, text, "requirements.txt", number, text.split("==")[0])
@@ -54,7 +54,8 @@ MISSING = [
         ),
         (
             [
-                "Collecting broken-sdist",
+                "Processing ./vendor/broken",
+                "  Preparing metadata (setup.py): started",
                 "  error: subprocess-exited-with-error",
                 f"  {CROSS} python setup.py egg_info did not run successfully.",
                 "  │ exit code: 1",
@@ -67,7 +68,7 @@ MISSING = [
             ],
             1,
             ErrorClass.INVALID,
-            "requirements.txt line 3: python setup.py egg_info did not run successfully. (ModuleNotFoundError: ",
+            "requirements.txt line 5: python setup.py egg_info did not run successfully. (ModuleNotFoundError: ",
         ),
         (["Collecting numpy==1.26.4"], 137, ErrorClass.INVALID, "requirements.txt line 2: the installation was killed"),
         (
