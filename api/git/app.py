@@ -1,0 +1,206 @@
+"""The WSGI application of `longshore git`: git's smart HTTP protocol, and internal calls of the API.
+
+`/git/OWNER/NAME.git/…` speaks to git clients, in plain text where it refuses. `/internal/…` is for hosted.py and takes
+its tokens only. Each server process makes its own application after the fork (it starts a thread).
+"""
+
+import json
+import re
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from api.git.arrivals import catch_up, receive
+from api.git.authentication import grant, secret_of
+from api.git.backend import GitRequest, answer
+from api.git.repositories import Repository, install_hooks
+from shared.database import database
+from shared.git.tokens import verify_git_token
+from shared.refusals import Code, Refusal, bad_request, not_allowed, try_later
+from shared.settings import settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+MAX_INTERNAL_BODY = 4096
+DECLINE_COMPILE = "nocompile"
+SERVICES = ("git-upload-pack", "git-receive-pack")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ROUTES = Map(
+    [
+        Rule("/git/<owner>/<name>.git/info/refs", endpoint="refs", methods=["GET"]),
+        Rule(
+            "/git/<owner>/<name>.git/<any('git-upload-pack','git-receive-pack'):service>",
+            endpoint="rpc",
+            methods=["POST"],
+        ),
+        Rule("/internal/repositories/<uuid:repository>", endpoint="create", methods=["PUT"]),
+        Rule("/internal/repositories/<uuid:repository>", endpoint="delete", methods=["DELETE"]),
+        Rule("/internal/repositories/<uuid:repository>/resolve", endpoint="resolve", methods=["POST"]),
+        Rule("/healthz", endpoint="healthz", methods=["GET"]),
+        Rule("/readyz", endpoint="readyz", methods=["GET"]),
+    ],
+    merge_slashes=False,
+)
+
+log = structlog.get_logger(__name__)
+
+
+def create_app() -> "WSGIApplication":
+    """The application; it looks for pushes whose second half a crash took, in the background."""
+    settings().repositories_dir.mkdir(parents=True, exist_ok=True)
+    install_hooks()
+    threading.Thread(target=_caught_up, name="catch-up", daemon=True).start()
+    return _application
+
+
+def _caught_up() -> None:
+    try:
+        catch_up()
+    except Exception:  # the database may be away; the next start looks again
+        log.exception("catch_up_failed")
+
+
+def _application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    request = Request(environ)
+    request_id = request.headers.get("X-Request-Id", "")
+    if not _REQUEST_ID.fullmatch(request_id):
+        request_id = str(uuid.uuid4())
+    response = _answered(request, request_id)
+    response.headers["X-Request-Id"] = request_id
+    return response(environ, start_response)
+
+
+def _answered(request: Request, request_id: str) -> Response:
+    try:
+        endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
+        return _ENDPOINTS[endpoint](request, request_id, **values)
+    except Refusal as refusal:
+        return _refused(request, refusal, request_id)
+    except HTTPException as error:
+        status = error.code or 500
+        code = Code.NOT_FOUND if status == 404 else Code.INVALID_REQUEST
+        return _refused(request, Refusal(status, code, f"{error.name}: {request.method} {request.path}"), request_id)
+    except SQLAlchemyError:
+        log.exception("database_failed", request_id=request_id)
+        return _refused(request, try_later("The database is away; try again in a few seconds.", seconds=5), request_id)
+    except Exception:  # whatever it is: a sentence, never a stack trace
+        log.exception("request_failed", request_id=request_id)
+        return _refused(request, Refusal(500, Code.INTERNAL, "Something broke here; the log says what."), request_id)
+
+
+def _refused(request: Request, refusal: Refusal, request_id: str) -> Response:
+    if request.path.startswith("/git/"):
+        # Git shows plain text of this very type to its user, and nothing else.
+        response = Response(refusal.message + "\n", refusal.status, mimetype="text/plain")
+    else:
+        error = {"id": request_id, "code": int(refusal.code), "message": refusal.message}
+        response = _json({"error": error}, refusal.status)
+    response.headers.extend(refusal.headers)
+    return response
+
+
+def _refs(request: Request, request_id: str, owner: str, name: str) -> Response:
+    if request.method != "GET":  # the router lets HEAD through
+        raise MethodNotAllowed(["GET"])
+    service = request.args.get("service", "")
+    if service not in SERVICES:
+        raise not_allowed("Only git's smart HTTP protocol is spoken here: use git 1.6.6 or newer.")
+    return _git(request, request_id, f"{owner}/{name}", "info/refs", service)
+
+
+def _rpc(request: Request, request_id: str, owner: str, name: str, service: str) -> Response:
+    if request.method != "POST":
+        raise MethodNotAllowed(["POST"])
+    if request.content_type != f"application/x-{service}-request":
+        raise Refusal(415, Code.INVALID_REQUEST, f"The content type is application/x-{service}-request.")
+    return _git(request, request_id, f"{owner}/{name}", service, service)
+
+
+def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
+    secret = secret_of(request.headers.get("Authorization"))
+    with database().reading() as session:
+        granted = grant(session, secret, path, pushes=service == "git-receive-pack")
+    repository = Repository(granted.algorithm_id)
+    repository.ensure()
+    if action != "git-receive-pack":
+        return answer(request, GitRequest(repository, action, service, granted.user), at_end=lambda: None)
+    repository.remove_stale_locks()
+    options = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
+    options.close()
+    options_file = Path(options.name)
+    asked = GitRequest(repository, action, service, granted.user, str(options_file))
+    return answer(request, asked, at_end=lambda: _pushed(repository, options_file, request_id))
+
+
+def _pushed(repository: Repository, options_file: Path, request_id: str) -> None:
+    options = options_file.read_text("utf-8", "replace").splitlines()
+    options_file.unlink()
+    try:
+        receive(repository, decline_compile=DECLINE_COMPILE in options, request_id=request_id)
+    except Exception:  # the push itself has succeeded; the next push or start finds its head again
+        log.exception("push_not_noticed", algorithm_id=repository.id, request_id=request_id)
+
+
+def _create(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
+    _internal(request, repository).ensure()
+    return _json({})
+
+
+def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
+    _internal(request, repository).delete()
+    return _json({})
+
+
+def _resolve(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
+    request.max_content_length = MAX_INTERNAL_BODY
+    named = request.get_json(silent=True)
+    commit = named.get("commit") if isinstance(named, dict) else 0
+    if commit is not None and not isinstance(commit, str):
+        raise bad_request('The body is {"commit": HASH or null}.')
+    hosted = _internal(request, repository)
+    found = hosted.resolve(commit)
+    hosted.keep(found)
+    return _json({"commit": found})
+
+
+def _internal(request: Request, repository: uuid.UUID) -> Repository:
+    if not verify_git_token(secret_of(request.headers.get("Authorization")) or "", "admin", str(repository)):
+        raise Refusal(401, Code.BAD_KEY, "This address is for Longshore's own parts.")
+    return Repository(str(repository))
+
+
+def _healthz(_request: Request, _request_id: str) -> Response:
+    return _json({"status": "ok"})
+
+
+def _readyz(_request: Request, _request_id: str) -> Response:
+    database().ping()
+    if not settings().repositories_dir.is_dir():
+        raise try_later("The directory of the repositories is not there.", seconds=5)
+    return _json({"status": "ok"})
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(body), status, mimetype="application/json")
+
+
+_ENDPOINTS: dict[str, Callable[..., Response]] = {
+    "refs": _refs,
+    "rpc": _rpc,
+    "create": _create,
+    "delete": _delete,
+    "resolve": _resolve,
+    "healthz": _healthz,
+    "readyz": _readyz,
+}

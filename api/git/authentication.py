@@ -1,0 +1,83 @@
+"""Who speaks to the git service, and what of it he may have."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from shared.algorithms import find_algorithm
+from shared.git.tokens import is_git_token, verify_git_token
+from shared.keys import Caller, recognise
+from shared.models import Algorithm
+from shared.refusals import Code, Refusal, missing
+
+OPEN_SOURCE = "open"
+"""The `settings.source_visibility` with which every known key may fetch."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The algorithm whose repository may be used now, and by whom."""
+
+    algorithm_id: str
+    user: str
+
+
+def secret_of(header: str | None) -> str | None:
+    """The key in an `Authorization` header: the password of Basic, after `Simple` or `Bearer`, or bare."""
+    scheme, _, rest = (header or "").strip().partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
+        except (binascii.Error, ValueError):
+            return None
+    if scheme.lower() in ("simple", "bearer"):
+        return rest or None
+    return scheme if not rest else None
+
+
+def grant(session: Session, secret: str | None, path: str, *, pushes: bool) -> Grant:
+    """Let a caller fetch from, or push to, the repository of the algorithm at OWNER/NAME.
+
+    Raises:
+        Refusal: 401, no key or an unknown one; 404, there is no such repository, or the caller may not know of it;
+            403, it may be fetched but not pushed to.
+    """
+    if secret is None:
+        raise _who_is_it("Give an API key as the password (any username).")
+    if is_git_token(secret):
+        algorithm = _hosted(session, path)
+        if pushes or not verify_git_token(secret, "fetch", algorithm.id):
+            raise _who_is_it("The token is not good for this, or no longer.")
+        return Grant(algorithm.id, "job")
+    caller = recognise(session, secret)
+    if caller is None:
+        raise _who_is_it("The API key is unknown or was revoked.")
+    algorithm = _hosted(session, path, caller)
+    if pushes:
+        caller.require_manager(algorithm)
+    return Grant(algorithm.id, caller.owner)
+
+
+def _hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:
+    # One answer for what is not there and for what the caller may not know of.
+    unknown = missing(f"No such algorithm: {path}", Code.NO_SUCH_ALGORITHM_NAME)
+    try:
+        algorithm = find_algorithm(session, path)
+    except Refusal:
+        raise unknown from None
+    if caller is not None and not _may_fetch(caller, algorithm):
+        raise unknown
+    if not algorithm.hosted:
+        raise missing(f"The source of {path} is not kept here, but in a repository elsewhere.")
+    return algorithm
+
+
+def _may_fetch(caller: Caller, algorithm: Algorithm) -> bool:
+    return caller.may_read(algorithm) or algorithm.settings.get("source_visibility") == OPEN_SOURCE
+
+
+def _who_is_it(message: str) -> Refusal:
+    return Refusal(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": 'Basic realm="Longshore", charset="UTF-8"'})

@@ -1,0 +1,80 @@
+"""What git's error messages mean: the class of error, and a sentence for the caller."""
+
+import re
+
+from shared.errors import ErrorClass, WorkError
+from shared.git.repository_url import RepositoryUrl
+
+_MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
+    (
+        r"No space left on device|Disk quota exceeded",
+        ErrorClass.UNAVAILABLE,
+        "There is no disk space left for the source; it waits until there is.",
+    ),
+    (
+        r"Host key verification failed",
+        ErrorClass.INVALID,
+        "The host key of {host} is not in the file that LONGSHORE_SOURCE_SSH_KNOWN_HOSTS names; ask an administrator.",
+    ),
+    (
+        r"could not read (Username|Password)|Authentication failed|Permission denied|returned error: 40[137]",
+        ErrorClass.AUTH,
+        "The repository {url} refused the credentials, or needs some: set source.credentials of the algorithm.",
+    ),
+    (
+        r"returned error: 429",
+        ErrorClass.THROTTLED,
+        "The repository's server {host} asked to slow down.",
+    ),
+    (
+        r"returned error: 30[12378]|unable to update url base from redirection",
+        ErrorClass.INVALID,
+        "The repository {url} has moved: redirects are not followed, set its new URL.",
+    ),
+    (
+        r"SSL certificate problem|certificate verif|gnutls_handshake|SSL: no alternative certificate",
+        ErrorClass.INVALID,
+        "The certificate of {host} is not trusted here; ask an administrator to add its authority.",
+    ),
+    (
+        r"[Rr]epository .*not found|returned error: 404|does not appear to be a git repository|Repository not found",
+        ErrorClass.NOT_FOUND,
+        "There is no repository {url}, or its credentials may not see it.",
+    ),
+    (
+        r"dumb http transport does not support|not valid: (could not determine|is this a git)|"
+        r"protocol error|transport '.*' not allowed",
+        ErrorClass.INVALID,
+        "What answers at {url} does not speak git's smart protocol.",
+    ),
+    (
+        r"fsck error|index-pack failed|bad object|invalid index-pack|unpack-objects error|[Oo]ut of memory",
+        ErrorClass.INVALID,
+        "What the repository {url} sent is damaged or refused by git's own checks ({detail}).",
+    ),
+    (
+        r"Could not resolve|Connection refused|Failed to connect|[Tt]imed out|No route to host|unreachable|"
+        r"returned error: 5\d\d|early EOF|hung up|reset by peer|RPC failed|Empty reply",
+        ErrorClass.TRANSIENT,
+        "The repository {url} cannot be reached at the moment ({detail}).",
+    ),
+)
+
+
+def git_failure(errors: str, url: RepositoryUrl) -> WorkError:
+    """The error behind what git wrote to stderr while it spoke to `url`. What nobody foresaw counts as passing."""
+    for pattern, error_class, sentence in _MEANINGS:
+        if re.search(pattern, errors):
+            return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_last_line(errors)))
+    return WorkError(ErrorClass.TRANSIENT, f"Git could not read the repository {url} ({_last_line(errors)}).")
+
+
+def _last_line(errors: str) -> str:
+    """The last line that git itself wrote, made harmless: the other side's words are left out."""
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("remote:")]
+    last = (
+        "".join(character if character.isprintable() else " " for character in lines[-1])
+        if lines
+        else "no reason given"
+    )
+    return last.removeprefix("fatal: ").removeprefix("error: ").strip()[:200]

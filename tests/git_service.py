@@ -1,0 +1,123 @@
+"""A git service that really runs, and a git client with repositories to push to it."""
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.database import database
+from shared.keys import create_key, create_owner
+from shared.models import Algorithm, KeyKind
+from shared.registry.reference import mended
+from tests.environment import longshore_environment
+
+
+@dataclass
+class GitService:
+    """Where the service listens and keeps its things."""
+
+    url: str
+    directory: Path
+
+
+@contextmanager
+def git_service(directory: Path, **variables: object) -> Iterator[GitService]:
+    """A `longshore git` under gunicorn, as in production, with settings of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with longshore_environment(directory / "data", git_url=url, **variables):
+            command = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", "--workers", "2"]
+            command += [
+                "--worker-class",
+                "gthread",
+                "--threads",
+                "4",
+                "--log-level",
+                "warning",
+                "api.git.app:create_app()",
+            ]
+            with (directory / "service.log").open("wb") as log:
+                process = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log)
+            try:
+                yield GitService(url, directory)
+            finally:
+                process.terminate()
+                process.wait(20)
+
+
+def make_algorithm(owner: str = "", name: str = "Hello", **columns: object) -> Algorithm:
+    """An algorithm of a new owner, unless one is named."""
+    owner = owner or f"owner{uuid.uuid4().hex[:8]}"
+    with database().writing() as session:
+        create_owner(session, owner)
+        algorithm = Algorithm(owner=owner, name=name, image_path=f"{mended(owner)}/{mended(name)}", **columns)
+        session.add(algorithm)
+    return algorithm
+
+
+def make_key(owner: str, kind: KeyKind = KeyKind.ALGORITHM, **permissions: object) -> str:
+    """The secret of a new key."""
+    with database().writing() as session:
+        return create_key(session, owner, label="test", kind=kind, permissions=permissions or None)[1]
+
+
+class WorkTree:
+    """A repository of a user, with git as users have it."""
+
+    def __init__(self, directory: Path, branch: str = "main") -> None:
+        self.path = directory
+        directory.mkdir(parents=True)
+        self.git("init", "--quiet", f"--initial-branch={branch}")
+
+    def git(self, *args: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run git; what it printed is in stdout and stderr."""
+        return subprocess.run(
+            ["git", "-c", "protocol.file.allow=always", *args],
+            cwd=self.path,
+            check=check,
+            capture_output=True,
+            text=True,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.path),
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_TERMINAL_PROMPT": "0",
+                "GIT_AUTHOR_NAME": "A",
+                "GIT_AUTHOR_EMAIL": "a@example.org",
+                "GIT_COMMITTER_NAME": "A",
+                "GIT_COMMITTER_EMAIL": "a@example.org",
+                "LC_ALL": "C",
+            },
+        )
+
+    def write(self, name: str, content: str | bytes = "x\n") -> None:
+        """Write a file into the work tree."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def commit(self, message: str = "change") -> str:
+        """Commit everything; the full hash."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.head
+
+    @property
+    def head(self) -> str:
+        """The hash of the newest commit."""
+        return self.git("rev-parse", "HEAD").stdout.strip()
+
+    def push(self, url: str, *refs: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+        """Push branches (main) to a URL; whether it went well is the caller's to see."""
+        flags = [f"--push-option={option}" for option in options]
+        return self.git("push", "--quiet", *flags, url, *(refs or ("main",)), check=False)
+
+
+def url_with_key(service: GitService, algorithm: Algorithm, key: str) -> str:
+    """A clone URL with the key as the password."""
+    return f"{service.url.replace('://', f'://anyone:{key}@')}/git/{algorithm.path}.git"

@@ -1,0 +1,205 @@
+"""What a push sets off."""
+
+import base64
+import hashlib
+import os
+import socket
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from api.git.arrivals import catch_up
+from api.git.repositories import Repository
+from shared.database import database
+from shared.models import Algorithm, Build, Job
+from tests.environment import longshore_environment
+from tests.git_service import WorkTree, make_algorithm, make_key, url_with_key
+
+
+@pytest.fixture
+def algorithm(service):
+    return make_algorithm()
+
+
+@pytest.fixture
+def url(service, algorithm):
+    return url_with_key(service, algorithm, make_key(algorithm.owner))
+
+
+def builds(algorithm):
+    with database().reading() as session:
+        query = select(Build.commit_sha).where(Build.algorithm_id == algorithm.id).order_by(Build.seq)
+        return list(session.scalars(query))
+
+
+def seen_head(algorithm):
+    with database().reading() as session:
+        return session.scalar(select(Algorithm.compiled_head).where(Algorithm.id == algorithm.id))
+
+
+def test_a_push_to_the_default_branch_compiles_its_commit_once(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    assert builds(algorithm) == [tree.head]
+    assert tree.push(url).returncode == 0
+    first = tree.head
+    tree.write("more")
+    second = tree.commit()
+    assert tree.push(url).returncode == 0
+    assert builds(algorithm) == [first, second]
+    assert seen_head(algorithm) == second
+
+
+def test_a_push_to_another_branch_compiles_nothing(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    first = tree.head
+    tree.write("more")
+    tree.commit()
+    assert tree.push(url, "main:feature").returncode == 0
+    assert builds(algorithm) == [first]
+
+
+def test_nocompile_is_remembered_as_seen(algorithm, url, tree):
+    pushed = tree.push(url, options=("ci.skip", "nocompile"))
+    assert pushed.returncode == 0, pushed.stderr
+    assert builds(algorithm) == []
+    assert seen_head(algorithm) == tree.head
+    catch_up()
+    assert builds(algorithm) == []
+
+
+def test_push_options_are_data(algorithm, url, tree, tmp_path):
+    bad = tmp_path / "made"
+    options = (f"$(touch {bad})", f"`touch {bad}`", f"; touch {bad}", "-n", "nocompile ", "%s%n")
+    assert tree.push(url, options=options).returncode == 0
+    assert not bad.exists()
+    assert builds(algorithm) == [tree.head]
+
+
+def test_a_push_from_before_a_crash_is_found_again(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    tree.write("more")
+    tree.commit()
+    # What a crash leaves: the commit is in the repository, and nobody was told.
+    tree.git("push", "--quiet", str(Repository(algorithm.id).path), "main")
+    first = builds(algorithm)
+    catch_up()
+    catch_up()
+    assert builds(algorithm) == [*first, tree.head]
+    assert seen_head(algorithm) == tree.head
+
+
+def test_a_deletion_from_before_a_crash_is_found_again(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    with database().writing() as session:
+        session.scalars(select(Algorithm).where(Algorithm.id == algorithm.id)).one().deleted_at = 1
+    catch_up()
+    assert not Repository(algorithm.id).exists
+
+
+def test_a_setting_turns_compiling_off(service, algorithm, tree, tmp_path):
+    repository = Repository(algorithm.id)
+    repository.ensure()
+    tree.git("push", "--quiet", str(repository.path), "main")
+    here = {"git_url": service.url, "database_url": f"sqlite:///{service.directory / 'data' / 'longshore.db'}"}
+    with longshore_environment(service.directory / "data", tables=False, build_on_push=False, **here):
+        catch_up()
+    assert builds(algorithm) == []
+    assert seen_head(algorithm) == tree.head
+
+
+def test_deleting_the_default_branch_compiles_nothing(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    assert tree.push(url, ":main").returncode == 0
+    assert len(builds(algorithm)) == 1
+
+
+def test_the_jobs_of_a_push_belong_to_the_owner(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    with database().reading() as session:
+        job = session.scalars(select(Job).where(Job.algorithm_id == algorithm.id)).one()
+    assert (job.owner, job.git_hash) == (algorithm.owner, tree.head)
+    assert job.request_id
+
+
+def test_a_push_over_the_limit_is_refused_with_a_sentence(algorithm, url, tree):
+    first = tree.push(url)
+    assert first.returncode == 0
+    known = builds(algorithm)
+    tree.write("noise", os.urandom(6 * 1024 * 1024))
+    tree.commit()
+    refused = tree.push(url)
+    assert refused.returncode != 0
+    assert "exceeds maximum allowed size (2.00 MiB)" in refused.stderr
+    assert builds(algorithm) == known
+
+
+def test_a_lock_that_a_crash_left_refuses_no_push(algorithm, url, tree):
+    assert tree.push(url).returncode == 0
+    lock = Repository(algorithm.id).path / "refs" / "heads" / "main.lock"
+    lock.touch()
+    tree.write("more")
+    tree.commit()
+    assert "Unable to create" in tree.push(url).stderr
+    os.utime(lock, (0, 0))
+    assert tree.push(url).returncode == 0
+
+
+def test_damaged_objects_and_dangerous_names_are_refused(algorithm, url, tmp_path):
+    tree = WorkTree(tmp_path / "w")
+    tree.write("file")
+    tree.commit()
+    blob = tree.git("rev-parse", "HEAD:file").stdout.strip()
+    entry = b"100644 ..\0" + bytes.fromhex(blob)
+    content = b"tree %d\0" % len(entry) + entry
+    name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    path = tree.path / ".git" / "objects" / name[:2]
+    path.mkdir(exist_ok=True)
+    (path / name[2:]).write_bytes(zlib.compress(content))
+    commit = tree.git("commit-tree", "-m", "x", name).stdout.strip()
+    refused = tree.push(url, f"{commit}:refs/heads/main")
+    assert refused.returncode != 0
+    assert "hasDotdot" in refused.stderr
+
+
+def gits_of(service):
+    """The git processes that work in the service's repositories."""
+    working = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"GIT_PROJECT_ROOT=" + str(service.directory).encode() in environment:
+            working.append(process)
+    return working
+
+
+def within_seconds(seconds, condition):
+    """Whether the condition came true in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_client_that_goes_away_leaves_no_process_behind(service, algorithm, url, tree):
+    key = url.split(":")[2].split("@")[0]
+    host, port = service.url.removeprefix("http://").split(":")
+    head = [
+        f"POST /git/{algorithm.path}.git/git-receive-pack HTTP/1.1",
+        "Host: x",
+        "Authorization: Basic " + base64.b64encode(f"x:{key}".encode()).decode(),
+        "Content-Type: application/x-git-receive-pack-request",
+        "Transfer-Encoding: chunked",
+    ]
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall("\r\n".join([*head, "", "4", "00"]).encode())
+        assert within_seconds(20, lambda: gits_of(service))
+    assert within_seconds(20, lambda: not gits_of(service))
+    assert tree.push(url).returncode == 0
+    assert builds(algorithm) == [tree.head]
