@@ -1,0 +1,143 @@
+"""The start-up of the algorithm's process: the mended `traceback`, and what can be imported."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import traceback
+
+import pytest
+
+from tests.unit.workers.runner.running import FILES
+from workers.runner.boot import accept_old_keywords
+
+
+def caught():
+    try:
+        raise KeyError("missing")
+    except KeyError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda call, error: call(etype=type(error), value=error, tb=error.__traceback__),
+        lambda call, error: call(etype=type(error), value=error, tb=error.__traceback__, limit=5, chain=False),
+        lambda call, error: call(type(error), error, error.__traceback__),
+        lambda call, error: call(error),
+        lambda call, error: call(error, chain=False),
+        lambda call, error: call(type(error), value=error, tb=error.__traceback__),
+    ],
+)
+def test_every_form_of_the_call_gives_the_same(form):
+    error = caught()
+    assert form(accept_old_keywords(traceback.format_exception), error) == traceback.format_exception(error)
+
+
+def test_a_call_that_is_wrong_stays_wrong():
+    with pytest.raises(TypeError, match="colour"):
+        accept_old_keywords(traceback.format_exception)(caught(), colour="red")
+
+
+def booted(source, text, **environment):
+    """Run `src/Hello.py` by boot.py; gives the JSON that it prints."""
+    script = source / "src" / "Hello.py"
+    script.write_text("import json, os, sys\n" + text)
+    run = subprocess.run(
+        [sys.executable, FILES / "boot.py", script],
+        cwd=source,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_the_script_is_main_with_itself_as_argument(source):
+    seen = booted(source, "print(json.dumps([__name__, __file__, sys.argv, os.getcwd()]))")
+    script = str(source / "src" / "Hello.py")
+    assert seen == ["__main__", script, [script], str(source)]
+
+
+def test_every_way_to_import_ones_own_modules_works(source):
+    (source / "src" / "beside.py").write_text("value = 'beside'")
+    (source / "src" / "inner").mkdir()
+    (source / "src" / "inner" / "deep.py").write_text("value = 'deep'")
+    (source / "atroot.py").write_text("value = 'root'")
+    seen = booted(
+        source,
+        "from .beside import value as a\n"
+        "from beside import value as b\n"
+        "from src.beside import value as c\n"
+        "from .inner.deep import value as d\n"
+        "from atroot import value as e\n"
+        "print(json.dumps([a, b, c, d, e]))",
+    )
+    assert seen == ["beside", "beside", "beside", "deep", "root"]
+
+
+def test_a_package_source_works_as_well(source):
+    (source / "src" / "__init__.py").write_text("value = 'package'")
+    assert booted(source, "from . import value\nprint(json.dumps(value))") == "package"
+
+
+def test_a_helper_that_imports_the_algorithm_gets_the_running_one(source):
+    (source / "src" / "helper.py").write_text("from .Hello import setting\nseen = setting")
+    assert booted(source, "setting = 'set'\nfrom .helper import seen\nprint(json.dumps(seen))") == "set"
+
+
+def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source, tmp_path):
+    for place in (source, source / "src"):
+        for name in ("json", "types", "traceback", "server", "process", "init"):
+            (place / f"{name}.py").write_text("raise RuntimeError('not this one')")
+    (source / "src" / "mine.py").write_text("value = 1")
+    assert booted(source, "import types, traceback\nfrom mine import value\nprint(json.dumps(value))") == 1
+
+
+def test_an_installed_package_called_src_is_not_taken_for_the_source(source, tmp_path):
+    (tmp_path / "installed" / "src").mkdir(parents=True)
+    (tmp_path / "installed" / "src" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    (source / "src" / "beside.py").write_text("value = 1")
+    text = "from .beside import value\nprint(json.dumps(value))"
+    assert booted(source, text, PYTHONPATH=str(tmp_path / "installed")) == 1
+
+
+def test_the_runners_own_modules_are_not_on_the_path(source):
+    text = (
+        "import importlib.util\nprint(json.dumps([importlib.util.find_spec(n) is None for n in ('boot', 'answers')]))"
+    )
+    assert booted(source, text) == [True, True]
+
+
+def test_multiprocessing_finds_the_algorithm_again(source):
+    text = (
+        "import multiprocessing\n"
+        "from .beside import double\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(json.dumps(pool.map(double, [1, 2])))\n"
+    )
+    (source / "src" / "beside.py").write_text("def double(number):\n    return 2 * number")
+    assert booted(source, text) == [2, 4]
+
+
+@pytest.mark.parametrize("path", sorted(FILES.glob("*.py")), ids=lambda path: path.name)
+def test_the_files_are_python_3_8_and_need_the_standard_library_only(path):
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and node.level == 0
+            else []
+        )
+    }
+    assert imported <= sys.stdlib_module_names
+    assert not {part.stem for part in FILES.glob("*.py")} & sys.stdlib_module_names - {"__main__"}

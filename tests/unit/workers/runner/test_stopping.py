@@ -1,0 +1,74 @@
+"""How the runner ends, and how it refuses to begin."""
+
+import os
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.unit.workers.runner.running import PIPE
+
+WAITING = """
+def apply(request):
+    print(os.getpid())
+    wait_at("gate")
+    return request["data"]
+
+serve(apply)
+"""
+
+
+def test_the_running_call_finishes_and_the_queued_one_is_refused(algorithm, source, start):
+    algorithm(WAITING)
+    os.mkfifo(source / "gate")
+    runner = start()
+    with ThreadPoolExecutor(2) as callers:
+        running = callers.submit(runner.call, "first")
+        runner.until(lambda: "\n" in runner.out)
+        queued = callers.submit(runner.call, "second")
+        runner.until(lambda: connections_to(runner.socket) == 2)
+        runner.process.send_signal(signal.SIGTERM)
+        assert queued.result().status == 503
+        with pytest.raises(OSError, match="Connection refused"):
+            runner.call("third")
+        with (source / "gate").open("w"):
+            pass
+        assert running.result().result == "first"
+    assert runner.process.wait(20) == 0
+    assert not os.path.exists(f"/proc/{runner.out.strip()}")
+    assert not runner.socket.exists()
+    assert not PIPE.exists()
+
+
+def connections_to(path):
+    """Established connections that the runner holds on its socket."""
+    with open("/proc/net/unix") as table:
+        lines = [line.split() for line in table]
+    return sum(line[-1] == str(path) and line[5] == "03" for line in lines)
+
+
+def test_an_interrupt_ends_it_too_even_while_loading(algorithm, source, start):
+    os.mkfifo(source / "gate")
+    algorithm("wait_at('gate')")
+    runner = start()
+    with ThreadPoolExecutor(1) as caller:
+        waiting = caller.submit(runner.call, 1)
+        runner.until(lambda: connections_to(runner.socket) == 1)
+        runner.process.send_signal(signal.SIGINT)
+        assert waiting.result().status == 503
+    assert runner.process.wait(20) == 0
+
+
+def test_a_taken_port_is_an_error_at_start(algorithm, start):
+    algorithm("serve(lambda request: 1)")
+    with socket.create_server(("", 0)) as taken:
+        runner = start(LONGSHORE_PORT=str(taken.getsockname()[1]))
+        assert runner.process.wait(20) == 2
+    assert "cannot listen" in runner.err
+
+
+def test_a_wrong_setting_is_an_error_at_start(algorithm, start):
+    runner = start(LONGSHORE_PORT="http")
+    assert runner.process.wait(20) == 2
+    assert runner.err == "longshore: LONGSHORE_PORT must be a whole number up to 65535, not 'http'.\n"

@@ -1,0 +1,104 @@
+"""What a caller sends: the parameters of a call, and its body as the kit's line of JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from dataclasses import dataclass
+from email.message import Message
+from typing import NoReturn
+from urllib.parse import parse_qs
+
+DEFAULT_TIMEOUT = 300.0
+LONGEST_TIMEOUT = 3000.0
+TRUTHS = {"true": True, "false": False}
+TOO_DEEP = "The body is JSON nested too deeply."
+
+
+class Refused(Exception):  # noqa: N818 - named for what happens to the request
+    """The request cannot become a call; `status` is the HTTP status and the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The query of a call."""
+
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds."""
+    stdout: bool = False
+    """Whether the answer holds what the algorithm printed."""
+
+
+def parameters_from(query: str) -> Parameters:
+    """Read the query of a call; parameters that are not the runner's are left to others.
+
+    Raises:
+        Refused: 400, a value is wrong.
+    """
+    try:
+        given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+        timeout = float(given.get("timeout", DEFAULT_TIMEOUT))
+    except ValueError:
+        timeout = math.nan
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise Refused(400, f"timeout must be a number of seconds above 0 and up to {LONGEST_TIMEOUT:g}.")
+    stdout = TRUTHS.get(given.get("stdout", "false").lower())
+    if stdout is None:
+        raise Refused(400, "stdout must be true or false.")
+    return Parameters(timeout=timeout, stdout=stdout)
+
+
+def request_line(content_type: str | None, body: bytes) -> bytes:
+    """The kit's line for a body: `{"content_type": "json|text|binary", "data": …}`, in ASCII, without a line end.
+
+    Raises:
+        Refused: 400, the body is not what its content type says; 415, a content type that the platform does not know.
+    """
+    header = Message()
+    header["Content-Type"] = content_type or "application/json"
+    kind = header["Content-Type"].split(";")[0].strip().lower()
+    if kind == "application/json":
+        return _line("json", _parsed(body))
+    if kind == "text/plain":
+        return _line("text", _decoded(body, header.get_content_charset("utf-8")))
+    if kind == "application/octet-stream":
+        return _line("binary", base64.b64encode(body).decode("ascii"))
+    raise Refused(
+        415,
+        f"The content type {kind} is not known; send application/json, text/plain or application/octet-stream.",
+    )
+
+
+def _line(content_type: str, data: object) -> bytes:
+    try:
+        return json.dumps({"content_type": content_type, "data": data}).encode("ascii")
+    except RecursionError:
+        raise Refused(400, TOO_DEEP) from None
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except RecursionError:
+        raise Refused(400, TOO_DEEP) from None
+    except ValueError as problem:
+        raise Refused(400, f"The body is not valid JSON: {problem}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name + " is no JSON")
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    try:
+        return body.decode(charset)
+    except LookupError:
+        raise Refused(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
+    except ValueError:
+        raise Refused(400, f"The body is not valid text in the charset {charset}.") from None

@@ -1,0 +1,108 @@
+"""The runner: serves the algorithm on a port and a unix socket until it is asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import socketserver
+import sys
+import threading
+from types import FrameType
+
+from .algorithm import Algorithm
+from .handler import Calls, Handler
+from .init import FORWARDED, leave_pid_one
+from .listeners import tcp_listener, unix_listener
+from .settings import Settings, SettingsError, settings_from
+
+CALL_GRACE = 10.0
+"""Seconds that a running call has to end once the runner was asked to stop."""
+
+LAST_WORDS = 1.0
+"""Seconds to write the answers of calls that were cut short."""
+
+POLL_INTERVAL = 0.2
+"""Seconds until a listening thread sees that it is to end."""
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Serves one listening socket, with a thread for each connection that does not hold up the end."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listener: socket.socket, algorithm: Algorithm, calls: Calls, max_request_bytes: int) -> None:
+        super().__init__(("", 0), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.algorithm = algorithm
+        self.calls = calls
+        self.max_request_bytes = max_request_bytes
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that went away is no error of ours; anything else is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def serve(algorithm: Algorithm, listeners: list[socket.socket], max_request_bytes: int, stop_asked: int) -> None:
+    """Serve until a byte can be read from `stop_asked`; then let the running call finish, and end the algorithm."""
+    calls = Calls()
+    servers = [Server(listener, algorithm, calls, max_request_bytes) for listener in listeners]
+    threads = [threading.Thread(target=server.serve_forever, args=(POLL_INTERVAL,), daemon=True) for server in servers]
+    for thread in threads:
+        thread.start()
+    os.read(stop_asked, 1)
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+    algorithm.stop()
+    calls.wait_for_none(CALL_GRACE)
+    algorithm.end()
+    calls.wait_for_none(LAST_WORDS)
+
+
+def main() -> int:
+    """Run as the environment says, until SIGTERM or SIGINT; returns the exit status."""
+    try:
+        settings = settings_from(os.environ)
+    except SettingsError as problem:
+        print(f"longshore: {problem}", file=sys.stderr)
+        return 2
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    leave_pid_one()
+    stop_asked = _pipe_of_stop_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    try:
+        listeners = _listeners(settings)
+    except OSError as problem:
+        print(f"longshore: cannot listen: {problem}", file=sys.stderr)
+        return 2
+    algorithm = Algorithm(settings.algorithm_name, settings.source_directory, os.environ)
+    algorithm.start()
+    serve(algorithm, listeners, settings.max_request_bytes, stop_asked)
+    if settings.socket_path is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(settings.socket_path)
+    return 0
+
+
+def _listeners(settings: Settings) -> list[socket.socket]:
+    listeners = [] if settings.port == 0 else [tcp_listener(settings.port)]
+    if settings.socket_path is not None:
+        listeners.append(unix_listener(settings.socket_path))
+    return listeners
+
+
+def _pipe_of_stop_signals() -> int:
+    """A descriptor that can be read once a stop was asked for: a handler may do no more than write to a pipe."""
+    reader, writer = os.pipe()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        os.write(writer, b"!")
+
+    for number in FORWARDED:
+        signal.signal(number, ask)
+    return reader
