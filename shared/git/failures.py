@@ -63,18 +63,16 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
 
 def git_failure(errors: str, url: RepositoryUrl) -> WorkError:
     """The error behind what git wrote to stderr while it spoke to `url`. What nobody foresaw counts as passing."""
-    for pattern, error_class, sentence in _MEANINGS:
-        if re.search(pattern, errors):
-            return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_last_line(errors)))
-    return WorkError(ErrorClass.TRANSIENT, f"Git could not read the repository {url} ({_last_line(errors)}).")
-
-
-def _last_line(errors: str) -> str:
-    """The last line that git itself wrote, made harmless: the other side's words are left out."""
+    # What the other side says ("remote:") decides nothing and is repeated nowhere.
     lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("remote:")]
-    last = (
-        "".join(character if character.isprintable() else " " for character in lines[-1])
-        if lines
-        else "no reason given"
-    )
-    return last.removeprefix("fatal: ").removeprefix("error: ").strip()[:200]
+    for pattern, error_class, sentence in _MEANINGS:
+        for line in lines:
+            if re.search(pattern, line):
+                return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_harmless(line)))
+    reason = _harmless(lines[-1]) if lines else "it gave no reason"
+    return WorkError(ErrorClass.TRANSIENT, f"Git could not read the repository {url} ({reason}).")
+
+
+def _harmless(line: str) -> str:
+    plain = "".join(character if character.isprintable() else " " for character in line)
+    return plain.removeprefix("fatal: ").removeprefix("error: ").strip()[:200]

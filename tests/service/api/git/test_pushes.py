@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from api.git.app import create_app
 from api.git.arrivals import catch_up
 from api.git.repositories import Repository
 from shared.database import database
@@ -89,6 +90,14 @@ def test_a_push_from_before_a_crash_is_found_again(algorithm, url, tree):
     catch_up()
     assert builds(algorithm) == [*first, tree.head]
     assert seen_head(algorithm) == tree.head
+
+
+def test_the_service_looks_for_such_pushes_when_it_starts(algorithm, tree):
+    repository = Repository(algorithm.id)
+    repository.ensure()
+    tree.git("push", "--quiet", str(repository.path), "main")
+    create_app()
+    assert within_seconds(20, lambda: builds(algorithm) == [tree.head])
 
 
 def test_a_deletion_from_before_a_crash_is_found_again(algorithm, url, tree):
