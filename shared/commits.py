@@ -5,7 +5,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.git import hosted
 from shared.git.access import GitCredentials
 from shared.git.remote import newest_commit
-from shared.git.repository_url import RepositoryUrl
+from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
 from shared.models import Algorithm
 from shared.refusals import bad_request, try_later
 from shared.sealing import keyring
@@ -30,11 +30,15 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
                 "commitSha must be a full hash: the repository is elsewhere, and cannot be asked for a part of one."
             )
         return commit
-    url = RepositoryUrl.parse(
-        algorithm.repository_url,
-        allow_http=settings().source_allow_http,
-        allow_ssh=settings().source_ssh_known_hosts is not None,
-    )
+    try:
+        # Read again: the settings may be stricter than when the address was taken.
+        url = RepositoryUrl.parse(
+            algorithm.repository_url,
+            allow_http=settings().source_allow_http,
+            allow_ssh=settings().source_ssh_known_hosts is not None,
+        )
+    except InvalidRepositoryUrl as error:
+        raise bad_request(f"The algorithm's repository: {error}") from None
     opened = open_source(keyring(), algorithm)
     try:
         return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)

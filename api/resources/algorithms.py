@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from flask import Response
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +27,7 @@ from api.schemas.versions import VersionShown
 from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
+from shared.git import hosted
 from shared.git.repository_url import RepositoryUrl
 from shared.models import Algorithm, Owner
 from shared.orders.cancel import end_all_of_algorithm
@@ -35,6 +37,7 @@ from shared.sealing import keyring
 from shared.settings import settings
 from shared.sources import seal_source
 
+log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
 
 ROUTED_NAMES = ("version", "versions", "builds", "compile")
@@ -128,6 +131,8 @@ def delete_algorithm(algorithm: str) -> Response:
         found.source_credentials = None
         freed = end_all_of_algorithm(session, found.id)
     nudges.send(freed)
+    if found.hosted:
+        _remove_repository(found)
     return nothing()
 
 
@@ -147,6 +152,14 @@ def list_algorithms(username: str) -> Response:
         )
         readable = [row for row in rows if caller().may_read(row)]
         return answer([OwnedAlgorithmShown(id=row.id, algoname=row.name, username=row.owner) for row in readable])
+
+
+def _remove_repository(algorithm: Algorithm) -> None:
+    try:
+        hosted.delete(algorithm.id)
+    except Refusal as refusal:
+        # Nobody can reach it by now; the git service removes it at its next start.
+        log.warning("repository not removed yet", algorithm_id=algorithm.id, reason=refusal.message)
 
 
 def _settings(present: dict[str, Any], change: SettingsBody) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""One running system for all acceptance tests: they share a test process (`xdist_group`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parts.redis import PrivateRedis, private_redis
+from parts.registry import PrivateRegistry
+from tests.acceptance.system import System, longshore_up
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("acceptance"))
+
+
+@pytest.fixture(scope="session")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
+    """A Redis for the system alone, so that all it is told can be watched."""
+    with private_redis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis
+
+
+@pytest.fixture(scope="session")
+def system(
+    tmp_path_factory: pytest.TempPathFactory, docker_host: str, base_image: str, own_redis: PrivateRedis
+) -> Iterator[System]:
+    """A running Longshore, on SQLite."""
+    with longshore_up(
+        tmp_path_factory.mktemp("system"),
+        DOCKER_HOST=docker_host,
+        LONGSHORE_BASE_IMAGE=base_image,
+        LONGSHORE_REDIS_URL=own_redis.url(),
+        LONGSHORE_RETRY_DELAYS="1,1",
+        LONGSHORE_SOURCE_MAX_BYTES=str(64 * 1024 * 1024),
+    ) as running_system:
+        yield running_system
+
+
+@pytest.fixture(scope="session")
+def registry_id(system: System, registry: PrivateRegistry) -> str:
+    """The first registry, recorded with its own credentials."""
+    return system.record_registry(registry.host, "pusher", registry.users["pusher"])
+
+
+@pytest.fixture(scope="session")
+def second_registry_id(system: System, second_registry: PrivateRegistry) -> str:
+    """The second registry, recorded without credentials: every push brings its own."""
+    return system.record_registry(second_registry.host)
+
+
+@pytest.fixture
+def owner(request: pytest.FixtureRequest) -> str:
+    """An owner for one test."""
+    return "o_" + request.node.name.partition("[")[0].removeprefix("test_")[:26].rstrip("_")
+
+
+@pytest.fixture
+def owner_key(system: System, owner: str) -> str:
+    """A key of that owner."""
+    return system.owner_key(owner)
