@@ -1,0 +1,72 @@
+# Longshore's tasks. `make` alone lists them.
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+LOCKER := .cache/lock
+# The first of these that is at least 3.11, unless PYTHON names one.
+ifndef PYTHON
+PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; done)
+endif
+# More for pytest, for example: make test PYTEST_ARGS="-k leases -x"
+PYTEST_ARGS ?=
+TESTS_AT_ONCE ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-stop test checks lint format types lock migration clean
+
+help:  ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## Make the virtual environment in .venv, with the locked dependencies
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed, with its venv module." \
+		"Debian 12, Ubuntu 24.04 and newer: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
+		"Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing the locked dependencies into $(VENV)"
+	@[ -x $(VENV)/bin/python ] || "$(PYTHON)" -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo:  ## The main job on real parts, from nothing to a pulled image (KEEP=1: leave it running)
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages demo
+	@$(MAKE) --no-print-directory setup
+	@$(VENV)/bin/python -m demo
+
+demo-stop:  ## Stop what `KEEP=1 make demo` left running
+	@$(VENV)/bin/python -m demo stop
+
+test: setup  ## Every check and every test, with the real services that they need
+	@$(VENV)/bin/python -m parts.packages test
+	@$(MAKE) --no-print-directory checks
+	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(PYTEST_ARGS)
+
+checks: lint types
+
+lint: setup  ## Style, and the directions of imports
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/lint-imports
+
+format: setup  ## Put the code into its form
+	@$(VENV)/bin/ruff check --fix
+	@$(VENV)/bin/ruff format
+
+types: setup  ## Types, strictly
+	@$(VENV)/bin/mypy
+
+lock:  ## Lock the newest dependencies that pyproject.toml allows, for every Python and platform at once
+	@[ -x $(LOCKER)/bin/uv ] || { "$(PYTHON)" -m venv $(LOCKER) && $(LOCKER)/bin/python -m pip install --quiet uv; }
+	@$(LOCKER)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+migration: setup  ## Write the next migration from the models: make migration MESSAGE="what changes"
+	@$(VENV)/bin/python -m migrations "$(MESSAGE)"
+
+clean:  ## Remove everything that these tasks made in the checkout
+	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m demo stop
+	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +
