@@ -1,0 +1,99 @@
+"""Image references: what Longshore calls an algorithm's image in a registry."""
+
+import re
+from dataclasses import dataclass
+
+from shared.registry.address import RegistryAddress
+from shared.registry.address_grammar import PATH_SEGMENT
+
+MAX_REPOSITORY_LENGTH = 255
+"""Characters of `host/path/owner/name`: the engine refuses longer ones."""
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?|\[[0-9a-f:.]+\](?::[0-9]+)?")
+_SEPARATORS = re.compile(r"[._-]+")
+
+
+class InvalidReference(ValueError):  # noqa: N818 - reads as what it says
+    """No image can be called so; the text is a sentence that says why."""
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """One image in a repository, by tag or by digest."""
+
+    repository: str
+    """`host[:port]/path/owner/name`."""
+    tag: str | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tag is None) == (self.digest is None):
+            raise InvalidReference("An image reference has a tag or a digest, and not both.")
+        if self.tag is not None and not is_tag(self.tag):
+            raise InvalidReference(f"'{self.tag[:140]}' is no tag: up to 128 letters, digits, '_', '.' and '-'.")
+        if self.digest is not None and not is_digest(self.digest):
+            raise InvalidReference("An image's digest is sha256: and 64 hexadecimal digits (or sha512: and 128).")
+        domain, _, path = self.repository.partition("/")
+        if not _DOMAIN.fullmatch(domain) or not is_repository_path(path):
+            raise InvalidReference("An image's repository is a registry's host, a slash and a lower-case path.")
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.tag}" if self.tag is not None else f"{self.repository}@{self.digest}"
+
+
+def repository_path(address: RegistryAddress, owner: str, name: str) -> str:
+    """The repository of an algorithm as the registry itself calls it: `path/owner/name`."""
+    names = f"{mended(owner)}/{mended(name)}"
+    return f"{address.path}/{names}" if address.path else names
+
+
+def image_repository(address: RegistryAddress, owner: str, name: str) -> str:
+    """The repository of an algorithm as an engine calls it: `host[:port]/path/owner/name`.
+
+    Raises:
+        InvalidReference: it would be longer than an engine takes.
+    """
+    repository = f"{address.authority}/{repository_path(address, owner, name)}"
+    if len(repository) > MAX_REPOSITORY_LENGTH:
+        raise InvalidReference(f"The image's name would be longer than {MAX_REPOSITORY_LENGTH} characters.")
+    return repository
+
+
+def repository_place(address: RegistryAddress, owner: str, name: str) -> str:
+    """The same repository in one spelling, whichever way its registry was written: what a lock on it is called."""
+    return f"{address.place}/{mended(owner)}/{mended(name)}"
+
+
+def mended(name: str) -> str:
+    """`name` lower-cased and made a valid part of a repository name (distribution spec, `<name>`); never empty.
+
+    Different names can end up equal (`Foo`, `_foo` and `foo`): who records names compares them mended.
+    """
+    lowered = re.sub(r"[^a-z0-9._-]", "_", name.lower())
+    return _SEPARATORS.sub(lambda run: _one_separator(run[0]), lowered.strip("._-")) or "x"
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` can be a tag (distribution spec, `<reference>` as a tag)."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest of one of the registered algorithms (OCI image spec, descriptor: digests)."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_repository_path(text: str) -> bool:
+    """Whether `text` is a repository's name within a registry (distribution spec, `<name>`)."""
+    return len(text) <= MAX_REPOSITORY_LENGTH and all(PATH_SEGMENT.fullmatch(part) for part in text.split("/"))
+
+
+def _one_separator(run: str) -> str:
+    """The separator that the grammar allows in place of a run of `.`, `_` and `-`."""
+    if set(run) == {"-"}:
+        return run
+    if set(run) == {"."}:
+        return "."
+    return "__" if set(run) == {"_"} and len(run) > 1 else "_"

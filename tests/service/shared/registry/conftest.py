@@ -1,0 +1,28 @@
+import pytest
+
+from parts.place import parts_directory
+from parts.registry import private_registry, token_registry
+
+
+@pytest.fixture(scope="module")
+def place():
+    with parts_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def password_registry(place):
+    with private_registry(place / "password", users={"pusher": "secret"}) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def tls_registry(place):
+    with private_registry(place / "tls", users={"pusher": "secret"}, tls=True) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def registry_with_tokens(place):
+    with token_registry(place / "token") as registry:
+        yield registry

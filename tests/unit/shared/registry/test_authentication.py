@@ -1,0 +1,212 @@
+import json
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from shared.errors import ErrorClass, WorkError
+from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
+from shared.registry.credentials import Credentials
+from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
+
+CREDENTIALS = Credentials("pusher", "hunter2")
+
+
+def token_reply(token="issued", **fields):  # noqa: S107
+    return Reply(200, json.dumps({"token": token, **fields}).encode())
+
+
+def guarded(realm, *, accepts=("Bearer issued",), scope=None):
+    """A registry's answer: 401 with a bearer challenge until one of the headers is shown."""
+    parameters = f'realm="{realm}",service="the registry"' + (f',scope="{scope}"' if scope else "")
+
+    def respond(request):
+        if request.authorization in accepts:
+            return Reply(200, b"{}", VERSION)
+        return Reply(401, b"", {"WWW-Authenticate": f"Bearer {parameters}", **VERSION})
+
+    return respond
+
+
+def client_of(server, credentials=CREDENTIALS):
+    return RegistryClient(RegistryAddress.parse(server.url), credentials)
+
+
+def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry():
+    with (
+        fake_registry(token_reply()) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token?kept=1", scope="repository:a/b:pull extra:x:y")) as server,
+        client_of(server) as client,
+    ):
+        assert client.may_pull("a/b")
+    (asked,) = tokens.requests
+    assert asked.authorization == CREDENTIALS.basic
+    assert parse_qs(urlsplit(asked.path).query) == {
+        "kept": ["1"],
+        "client_id": ["longshore"],
+        "service": ["the registry"],
+        "scope": ["repository:a/b:pull", "extra:x:y"],
+    }
+    assert [request.authorization for request in server.requests] == [None, "Bearer issued"]
+
+
+def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another():
+    with (
+        fake_registry(token_reply(expires_in=300)) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server) as client,
+    ):
+        assert client.may_pull("a/b")
+        assert client.may_pull("a/b")
+        assert client.may_pull("a/c")
+    assert [parse_qs(urlsplit(each.path).query)["scope"] for each in tokens.requests] == [
+        ["repository:a/b:pull"],
+        ["repository:a/c:pull"],
+    ]
+    assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
+
+
+def test_a_token_is_renewed_before_its_end(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with (
+        fake_registry(token_reply(expires_in=100)) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server) as client,
+    ):
+        client.ping()
+        now = 1089.0
+        client.ping()
+        assert len(tokens.requests) == 1
+        now = 1091.0
+        client.ping()
+    assert len(tokens.requests) == 2
+    assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
+
+
+def test_a_token_that_the_registry_no_longer_takes_is_replaced_once():
+    issued = iter(["first", "second", "third"])
+    accepted = ["Bearer first"]
+    with (
+        fake_registry(lambda _: token_reply(next(issued))) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token", accepts=accepted)) as server,
+        client_of(server) as client,
+    ):
+        client.ping()
+        accepted[:] = ["Bearer second"]
+        client.ping()
+        accepted.clear()
+        with pytest.raises(WorkError) as failure:
+            client.ping()
+    assert failure.value.error_class is ErrorClass.AUTH
+    assert len(tokens.requests) == 3
+    assert not any(token in failure.value.message for token in ("first", "second", "third"))
+
+
+def test_an_identity_token_is_changed_for_an_access_token():
+    with (
+        fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server, Credentials("<token>", "refresh+me")) as client,
+    ):
+        assert client.may_pull("a/b")
+    (asked,) = tokens.requests
+    assert (asked.method, asked.path, asked.authorization) == ("POST", "/token", None)
+    assert parse_qs(asked.body.decode()) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["refresh+me"],
+        "client_id": ["longshore"],
+        "service": ["the registry"],
+        "scope": ["repository:a/b:pull"],
+    }
+
+
+def test_an_identity_token_does_not_go_where_a_password_is_wanted():
+    challenge = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
+    with (
+        fake_registry(challenge) as server,
+        client_of(server, Credentials("<token>", "refresh")) as client,
+        pytest.raises(WorkError, match="identity token") as failure,
+    ):
+        client.ping()
+    assert failure.value.error_class is ErrorClass.AUTH
+    assert [request.authorization for request in server.requests] == [None]
+
+
+def test_without_credentials_a_token_for_anybody_is_fetched():
+    with (
+        fake_registry(token_reply()) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server, None) as client,
+    ):
+        assert client.may_pull("a/b")
+    assert [request.authorization for request in tokens.requests] == [None]
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://auth.example/token",
+        "https://169.254.0.1/token",
+        "https://user@auth.example/token",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm):
+    with (
+        fake_registry(guarded(realm)) as server,
+        client_of(server) as client,
+        pytest.raises(WorkError, match="no credentials are sent") as failure,
+    ):
+        client.ping()
+    assert failure.value.error_class is ErrorClass.INVALID
+    assert [request.authorization for request in server.requests] == [None]
+
+
+def test_the_challenge_of_another_host_is_not_met():
+    """A store that the registry redirects to asks for a token: its realm gets nothing."""
+    with fake_registry(token_reply()) as tokens, fake_registry(guarded(f"{tokens.url}/token")) as store:
+        moved = Reply(307, headers={"Location": f"{store.url}/x"})
+        with fake_registry(moved) as server, client_of(server) as client, pytest.raises(WorkError) as failure:
+            client.manifest_digest("a/b", "1")
+    assert failure.value.error_class is ErrorClass.AUTH
+    assert tokens.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(401, b'{"details": "incorrect username or password"}'), ErrorClass.AUTH),
+        (Reply(403), ErrorClass.AUTH),
+        (Reply(404), ErrorClass.NOT_FOUND),
+        (Reply(429, b"", {"Retry-After": "9"}), ErrorClass.THROTTLED),
+        (Reply(503), ErrorClass.TRANSIENT),
+        (Reply(307, headers={"Location": "https://evil.example/"}), ErrorClass.INVALID),
+        (Reply(200, b"{}"), ErrorClass.INVALID),
+        (Reply(200, b"<html>"), ErrorClass.INVALID),
+        (Reply(200, b'{"token": "a\\r\\nX-Injected: 1"}'), ErrorClass.INVALID),
+        (Reply(200, b'{"token": 5}'), ErrorClass.INVALID),
+    ],
+)
+def test_the_class_of_what_a_token_server_answers(reply, expected):
+    with (
+        fake_registry(reply) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server) as client,
+        pytest.raises(WorkError) as failure,
+    ):
+        client.ping()
+    assert failure.value.error_class is expected
+    assert "hunter2" not in failure.value.message
+
+
+def test_an_identity_token_that_has_ended_is_a_question_of_credentials():
+    with (
+        fake_registry(Reply(400, b'{"error": "invalid_grant"}')) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server, Credentials("<token>", "refresh")) as client,
+        pytest.raises(WorkError, match="invalid_grant") as failure,
+    ):
+        client.ping()
+    assert failure.value.error_class is ErrorClass.AUTH

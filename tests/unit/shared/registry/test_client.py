@@ -1,0 +1,391 @@
+import hashlib
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from shared.errors import ErrorClass, Stopped, WorkError
+from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
+from shared.registry.credentials import Credentials
+from shared.registry.wire import MAX_BODY, Limits
+from shared.stopping import StopSignal
+from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
+
+CREDENTIALS = Credentials("pusher", "hunter2")
+BASIC = {"WWW-Authenticate": 'Basic realm="x"', **VERSION}
+MANIFEST = b'{"schemaVersion": 2}'
+DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
+OTHER = "sha256:" + "0" * 64
+
+
+def client_of(server, credentials=CREDENTIALS, **options):
+    return RegistryClient(RegistryAddress.parse(server.url), credentials, **options)
+
+
+def asking_for_basic(reply):
+    def respond(request):
+        return reply(request) if request.authorization else Reply(401, headers=BASIC)
+
+    return respond
+
+
+def failing(reply, ask=lambda client: client.ping()):
+    with fake_registry(reply) as server, client_of(server) as client, pytest.raises(WorkError) as failure:
+        ask(client)
+    assert server.host in failure.value.message
+    assert "hunter2" not in failure.value.message
+    return failure.value
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"{}", VERSION),
+        Reply(200, b"{}"),
+        Reply(200, b""),
+        asking_for_basic(lambda _: Reply(200, b"{}")),
+    ],
+)
+def test_a_registry_is_known_as_one(reply):
+    with fake_registry(reply) as server, client_of(server) as client:
+        client.ping()
+    assert server.requests[-1].path == "/v2/"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(404, b'{"error": {"code": 5004}}'),
+        Reply(404, b"{}", VERSION),
+        Reply(200, b"<html>welcome</html>", {"Content-Type": "text/html"}),
+        Reply(200, b'{"some": "service"}', {"Content-Type": "application/json"}),
+        Reply(401, b"who are you"),
+        Reply(401, b"", {"WWW-Authenticate": "Negotiate"}),
+        Reply(302, b"", {"Location": "https://login.example/?from=v2"}),
+        Reply(302, b"", {"Location": "http://[bad"}),
+        Reply(403, b"<html>go away</html>"),
+    ],
+)
+def test_what_is_no_registry_is_told_so(reply):
+    error = failing(reply)
+    assert error.error_class is ErrorClass.INVALID
+    assert "is no container registry" in error.message
+
+
+def test_a_server_that_does_not_speak_http_is_no_registry():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"-ERR unknown command\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = RegistryAddress.parse(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with RegistryClient(address) as client, pytest.raises(WorkError, match="does not answer in HTTP") as failure:
+            client.ping()
+        thread.join()
+    assert failure.value.error_class is ErrorClass.INVALID
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected", "wait"),
+    [
+        (Reply(429, b"", {"Retry-After": "7"}), ErrorClass.THROTTLED, 7.0),
+        (Reply(503, b"", {"Retry-After": "3"}), ErrorClass.TRANSIENT, 3.0),
+        (Reply(502, b"<html>bad gateway</html>"), ErrorClass.TRANSIENT, None),
+        (Reply(401, b"", BASIC), ErrorClass.AUTH, None),
+        (asking_for_basic(lambda _: Reply(403, b"", VERSION)), ErrorClass.AUTH, None),
+    ],
+)
+def test_the_class_of_what_a_registry_answers(reply, expected, wait):
+    error = failing(reply)
+    assert (error.error_class, error.retry_after) == (expected, wait)
+
+
+def test_a_wrong_password_is_sent_once_for_each_question():
+    with fake_registry(Reply(401, headers=BASIC)) as server, client_of(server) as client:
+        with pytest.raises(WorkError):
+            client.ping()
+        assert not client.may_push("a/b")
+    assert [bool(request.authorization) for request in server.requests] == [False, True, True]
+
+
+def test_what_a_registry_echoes_of_the_password_is_not_repeated():
+    def echo(request):
+        return Reply(403, f"refused {request.authorization} of hunter2".encode(), VERSION)
+
+    message = failing(asking_for_basic(echo)).message
+    assert "refused Basic *** of ***" in message
+
+
+def test_nobody_there_is_transient():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with (
+        RegistryClient(RegistryAddress.parse(f"http://127.0.0.1:{port}")) as client,
+        pytest.raises(WorkError) as failure,
+    ):
+        client.ping()
+    assert failure.value.error_class is ErrorClass.TRANSIENT
+    assert "refused" in failure.value.message
+
+
+def test_a_connection_that_breaks_off_is_transient():
+    error = failing(Reply(200, b"", {"Content-Length": "1000", "Connection": "close", **VERSION}))
+    assert error.error_class is ErrorClass.TRANSIENT
+    assert "broke the connection off" in error.message
+
+
+def test_a_connection_that_the_server_closed_is_opened_again():
+    with fake_registry(Reply(200, b"{}", {"Connection": "close"})) as server, client_of(server) as client:
+        client.ping()
+        client.ping()
+    assert len(server.requests) == 2
+
+
+def manifests(**by_method):
+    """Answers to HEAD and GET by the reference that is asked for."""
+
+    def respond(request):
+        reference = request.path.rpartition("/")[2]
+        reply = by_method[request.method.lower()]
+        return reply.get("digest" if ":" in reference else "tag", Reply(404)) if isinstance(reply, dict) else reply
+
+    return respond
+
+
+def shown(digest):
+    return Reply(200, headers={"Docker-Content-Digest": digest, "Content-Length": "20"})
+
+
+@pytest.mark.parametrize(
+    ("respond", "digest"),
+    [
+        (manifests(head=shown(DIGEST)), DIGEST),
+        (manifests(head=Reply(404)), None),
+        (manifests(head=Reply(200), get=Reply(200, MANIFEST)), DIGEST),
+        (manifests(head=shown("sha256:short"), get=Reply(200, MANIFEST)), DIGEST),
+        (manifests(head=Reply(405), get=Reply(200, MANIFEST)), DIGEST),
+        (manifests(head=Reply(405), get=Reply(404)), None),
+    ],
+)
+def test_the_digest_of_a_tag(respond, digest):
+    with fake_registry(respond) as server, client_of(server) as client:
+        assert client.manifest_digest("a/b", "1.0.0") == digest
+    assert "application/vnd.oci.image.index.v1+json" in server.requests[0].headers["accept"]
+
+
+def test_a_push_is_confirmed_by_the_manifests_own_bytes():
+    respond = manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))
+    with fake_registry(respond) as server, client_of(server) as client:
+        client.confirm("a/b", "1.0.0", DIGEST)
+    assert server.requests[-1].path == f"/v2/a/b/manifests/{DIGEST}"
+
+
+@pytest.mark.parametrize(
+    ("respond", "expected"),
+    [
+        (manifests(head=Reply(404)), ErrorClass.TRANSIENT),
+        (manifests(head=shown(OTHER)), ErrorClass.TRANSIENT),
+        (manifests(head=shown(DIGEST), get={"tag": Reply(200, MANIFEST)}), ErrorClass.TRANSIENT),
+        (manifests(head=shown(DIGEST), get=Reply(200, b'{"lying": true}')), ErrorClass.INVALID),
+        (manifests(head=shown(DIGEST), get=Reply(200, b"x" * (MAX_BODY + 1))), ErrorClass.INVALID),
+        (manifests(head=shown(DIGEST), get=Reply(500)), ErrorClass.TRANSIENT),
+    ],
+)
+def test_a_push_is_not_confirmed_where_the_registry_shows_something_else(respond, expected):
+    assert failing(respond, lambda client: client.confirm("a/b", "1.0.0", DIGEST)).error_class is expected
+
+
+@contextmanager
+def redirecting(*, status=307, method="get"):
+    """A registry that asks for a password and sends its readers to a store on another origin."""
+    with fake_registry(manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))) as store:
+        moved = Reply(status, headers={"Location": f"{store.url}/store/{DIGEST}"})
+        here = {"head": shown(DIGEST), "get": Reply(200, MANIFEST), method: moved}
+        with fake_registry(asking_for_basic(manifests(**here))) as server, client_of(server) as client:
+            yield client, server, store
+
+
+@pytest.mark.parametrize(("status", "method"), [(307, "get"), (302, "head"), (303, "head"), (308, "get")])
+def test_a_redirect_to_another_host_is_followed_without_the_credentials(status, method):
+    with redirecting(status=status, method=method) as (client, server, store):
+        client.confirm("a/b", "1.0.0", DIGEST)
+    assert [request.method.lower() for request in store.requests] == [method]
+    assert [request.authorization for request in store.requests] == [None]
+    assert server.requests[-1].authorization == CREDENTIALS.basic
+
+
+def test_a_redirect_within_the_registry_keeps_the_credentials():
+    def respond(request):
+        if request.path.startswith("/v2/a/"):
+            return Reply(302, headers={"Location": "/elsewhere/x"})
+        return Reply(200, MANIFEST)
+
+    with fake_registry(asking_for_basic(respond)) as server, client_of(server) as client:
+        assert client.manifest_digest("a/b", "1.0.0") == DIGEST
+    assert server.requests[-1].path == "/elsewhere/x"
+    assert server.requests[-1].authorization == CREDENTIALS.basic
+
+
+@pytest.mark.parametrize("location", ["http://store.example/x", "ftp://store.example/x", "https://169.254.0.1/x"])
+def test_a_redirect_to_where_nobody_should_go_is_not_followed(location):
+    respond = manifests(head=Reply(307, headers={"Location": location}))
+    error = failing(respond, lambda client: client.manifest_digest("a/b", "1"))
+    assert error.error_class is ErrorClass.INVALID
+    assert "not followed" in error.message
+
+
+def test_redirects_in_a_circle_end():
+    respond = manifests(head=Reply(307, headers={"Location": "/v2/a/b/manifests/1"}))
+    assert "circle" in failing(respond, lambda client: client.manifest_digest("a/b", "1")).message
+
+
+@pytest.mark.parametrize("location", ["/v2/a/b/blobs/uploads/id?_state=s", "{url}/v2/a/b/blobs/uploads/id?_state=s"])
+def test_the_upload_that_asks_for_permission_is_given_up(location):
+    def respond(request):
+        return Reply(202, headers={"Location": location.format(url=server.url)})
+
+    with fake_registry(respond) as server, client_of(server) as client:
+        assert client.may_push("a/b")
+    assert [(request.method, request.path) for request in server.requests] == [
+        ("POST", "/v2/a/b/blobs/uploads/"),
+        ("DELETE", "/v2/a/b/blobs/uploads/id?_state=s"),
+    ]
+
+
+def test_an_upload_on_another_host_is_left_alone():
+    with fake_registry(Reply(204)) as foreign:
+        elsewhere = Reply(202, headers={"Location": f"{foreign.url}/v2/a/b/blobs/uploads/id"})
+        with fake_registry(asking_for_basic(lambda _: elsewhere)) as server, client_of(server) as client:
+            assert client.may_push("a/b")
+    assert foreign.requests == []
+    assert [request.method for request in server.requests] == ["POST", "POST"]
+
+
+@pytest.mark.parametrize(("status", "allowed"), [(401, False), (403, False), (405, False), (202, True)])
+def test_who_may_push(status, allowed):
+    respond = asking_for_basic(lambda _: Reply(status, headers={"Location": "/x"}))
+    with fake_registry(respond) as server, client_of(server) as client:
+        assert client.may_push("a/b") is allowed
+
+
+@pytest.mark.parametrize(("status", "allowed"), [(401, False), (403, False), (404, True), (200, True)])
+def test_who_may_pull(status, allowed):
+    with fake_registry(asking_for_basic(lambda _: Reply(status))) as server, client_of(server) as client:
+        assert client.may_pull("a/b") is allowed
+
+
+@pytest.mark.parametrize("probe", ["may_push", "may_pull"])
+def test_a_registry_that_fails_says_nothing_of_permissions(probe):
+    error = failing(Reply(500), lambda client: getattr(client, probe)("a/b"))
+    assert error.error_class is ErrorClass.TRANSIENT
+
+
+@pytest.mark.parametrize("path", ["", "A/b", "a/../b", "a/b?x", "a//b"])
+def test_a_path_that_is_none_never_reaches_the_registry(path):
+    with fake_registry(Reply(200)) as server, client_of(server) as client:
+        for ask in (client.may_push, client.may_pull, lambda name: client.manifest_digest(name, "1")):
+            with pytest.raises(ValueError, match="path"):
+                ask(path)
+    assert server.requests == []
+
+
+def test_no_proxy_of_the_environment_is_asked(monkeypatch):
+    with fake_registry(Reply(502)) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        with fake_registry(Reply(200, b"{}", VERSION)) as server, client_of(server) as client:
+            client.ping()
+    assert proxy.requests == []
+
+
+def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_password_before_that_is_known():
+    with (
+        fake_registry(asking_for_basic(lambda _: Reply(200, b"{}"))) as server,
+        RegistryClient(RegistryAddress.parse(server.host), CREDENTIALS) as client,
+    ):
+        client.ping()
+    assert [(request.method, bool(request.authorization)) for request in server.requests] == [
+        ("HEAD", False),
+        ("GET", False),
+        ("GET", True),
+    ]
+
+
+def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http():
+    with fake_registry(Reply(200, b"{}", VERSION)) as server:
+        address = RegistryAddress.parse(f"https://{server.host}")
+        with (
+            RegistryClient(address, CREDENTIALS) as client,
+            pytest.raises(WorkError, match="does not speak TLS") as failure,
+        ):
+            client.ping()
+    assert failure.value.error_class is ErrorClass.INVALID
+    assert server.requests == []
+
+
+def test_a_certificate_authority_that_is_none_is_refused():
+    with pytest.raises(WorkError, match="PEM") as failure:
+        RegistryClient(RegistryAddress.parse("r.example"), ca_certificate="nonsense")
+    assert failure.value.error_class is ErrorClass.INVALID
+
+
+@contextmanager
+def held_back():
+    """A registry that answers nothing until the block is left."""
+    release = threading.Event()
+
+    def respond(_request):
+        release.wait(30)
+        return Reply(200, b"{}", VERSION)
+
+    with fake_registry(respond) as server:
+        try:
+            yield server
+        finally:
+            release.set()
+
+
+def test_a_stop_ends_a_read_that_waits():
+    stop = StopSignal()
+    with held_back() as server, client_of(server, stop=stop) as client:
+
+        def ask_once_it_waits():
+            server.asked.wait(30)
+            stop.ask("superseded")
+
+        thread = threading.Thread(target=ask_once_it_waits)
+        thread.start()
+        with pytest.raises(Stopped, match="superseded"):
+            client.ping()
+        thread.join()
+
+
+def test_nothing_is_asked_after_a_stop():
+    stop = StopSignal()
+    stop.ask("cancelled")
+    with fake_registry(Reply(200, b"{}")) as server, client_of(server, stop=stop) as client, pytest.raises(Stopped):
+        client.ping()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("limits", [Limits(read=0.05), Limits(whole=0.05)])
+def test_a_registry_that_does_not_answer_is_given_up(limits):
+    with held_back() as server, client_of(server, limits=limits) as client, pytest.raises(WorkError) as failure:
+        client.ping()
+    assert failure.value.error_class is ErrorClass.TRANSIENT
+    assert "in time" in failure.value.message
+
+
+def test_after_an_abort_nothing_works_any_more():
+    with fake_registry(Reply(200, b"{}", VERSION)) as server, client_of(server) as client:
+        client.abort()
+        with pytest.raises(WorkError):
+            client.ping()
+    assert server.requests == []

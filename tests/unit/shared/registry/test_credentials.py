@@ -1,0 +1,93 @@
+import base64
+import json
+
+import pytest
+
+from shared.registry.address import RegistryAddress
+from shared.registry.credentials import Credentials, InvalidCredentials, from_registry_auth
+
+
+def encoded(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def document(**auths):
+    return json.dumps({"auths": {key.replace("_", "."): value for key, value in auths.items()}})
+
+
+def test_no_representation_shows_the_password():
+    credentials = Credentials("pusher", "hunter2")
+    assert "hunter2" not in f"{credentials!r} {credentials}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        encoded("pusher:hun:ter2"),
+        f" {encoded('pusher:hun:ter2')}\n",
+        document(r_example={"auth": encoded("pusher:hun:ter2")}),
+        document(r_example={"username": "pusher", "password": "hun:ter2"}),
+        encoded(document(r_example={"auth": encoded("pusher:hun:ter2")})),
+    ],
+)
+def test_every_way_to_write_it_gives_the_same_credentials(text):
+    assert from_registry_auth(text) == Credentials("pusher", "hun:ter2")
+
+
+def test_base64_broken_into_lines_is_read():
+    long = "p" * 100
+    text = base64.encodebytes(f"pusher:{long}".encode()).decode()
+    assert "\n" in text.strip()
+    assert from_registry_auth(text).password == long
+
+
+def test_an_identity_token_takes_the_place_of_the_password():
+    credentials = from_registry_auth(document(r_example={"auth": encoded("00000:"), "identitytoken": "refresh"}))
+    assert credentials.is_identity_token
+    assert credentials.password == "refresh"
+
+
+def test_the_entry_is_chosen_by_the_registrys_host():
+    text = json.dumps(
+        {
+            "auths": {
+                "https://index.docker.io/v1/": {"auth": encoded("hub:one")},
+                "R.example:443": {"auth": encoded("mine:two")},
+                "not an address": {"auth": encoded("other:three")},
+            }
+        }
+    )
+    assert from_registry_auth(text, RegistryAddress.parse("r.example/team")) == Credentials("mine", "two")
+    assert from_registry_auth(text, RegistryAddress.parse("docker.io/team")) == Credentials("hub", "one")
+
+
+def test_credentials_for_another_registry_are_not_taken_for_this_one():
+    with pytest.raises(InvalidCredentials, match=r"no entry for r\.example"):
+        from_registry_auth(document(other_example={"auth": encoded("a:hunter2")}), RegistryAddress.parse("r.example"))
+
+
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("x" * 4097, "longer than 4096"),
+        ("hunter2!", "neither"),
+        (encoded("hunter2"), "no colon"),
+        (encoded("user:"), "not empty"),
+        (encoded(":hunter2"), "not empty"),
+        (encoded("us\ner:hunter2"), "control characters"),
+        (base64.b64encode(b"\xff\xfe:hunter2").decode(), "neither"),
+        ("{hunter2", "JSON"),
+        ("{}", "auths"),
+        ('{"auths": []}', "auths"),
+        ('{"auths": {"a.example": "hunter2"}}', "no object"),
+        ('{"auths": {"a.example": {}}}', "neither 'auth'"),
+        ('{"auths": {"a.example": {"auth": "hunter2!"}}}', "'auth' is no base64"),
+        (document(a_example={"auth": "x"}, b_example={"auth": "x"}), "several registries"),
+        ('{"auths": ' + "[" * 2000, "JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_without_repeating_it(text, because):
+    with pytest.raises(InvalidCredentials) as refusal:
+        from_registry_auth(text)
+    assert because in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)

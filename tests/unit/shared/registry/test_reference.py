@@ -1,0 +1,122 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.registry.address import RegistryAddress
+from shared.registry.reference import (
+    ImageReference,
+    InvalidReference,
+    image_repository,
+    is_digest,
+    is_repository_path,
+    is_tag,
+    mended,
+    repository_path,
+    repository_place,
+)
+from tests.unit.shared.registry.test_address import SEGMENT, registry_urls
+
+# The distribution spec's <name>, written again here so that the module's own copy is checked against it.
+NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+identifiers = st.from_regex(r"[A-Za-z0-9_]{1,30}", fullmatch=True)
+
+
+@given(registry_urls(), identifiers, identifiers)
+def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name):
+    address = RegistryAddress.parse(url)
+    repository = image_repository(address, owner, name)
+    host, _, path = repository.partition("/")
+    assert host == address.authority
+    assert path == repository_path(address, owner, name)
+    assert re.fullmatch(NAME, path)
+    assert str(ImageReference(repository, tag="1.0.0")) == f"{repository}:1.0.0"
+
+
+@given(st.text(max_size=40))
+def test_a_mended_name_is_valid_and_stays_as_it_is(text):
+    assert re.fullmatch(NAME, mended(text))
+    assert mended(mended(text)) == mended(text)
+
+
+@given(SEGMENT)
+def test_a_valid_name_needs_no_mending(name):
+    assert mended(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Hello", "hello"),
+        ("_private_", "private"),
+        ("a___b", "a__b"),
+        ("a__b", "a__b"),
+        ("a_.b", "a_b"),
+        ("a..b", "a.b"),
+        ("a---b", "a---b"),
+        ("Ünder score", "nder_score"),
+        ("___", "x"),
+        ("", "x"),
+    ],
+)
+def test_how_names_are_mended(name, expected):
+    assert mended(name) == expected
+
+
+def test_one_lock_for_two_spellings_of_a_registry():
+    spellings = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
+    assert {repository_place(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
+        "registry.example.com/a/team/hello"
+    }
+
+
+def test_a_repository_too_long_for_an_engine_is_refused():
+    with pytest.raises(InvalidReference, match="255"):
+        image_repository(RegistryAddress.parse("registry.example.com"), "o" * 120, "n" * 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [("1.2.3", True), ("c" * 40, True), ("_x", True), ("", False), (".x", False), ("a b", False), ("x" * 129, False)],
+)
+def test_what_is_a_tag(text, valid):
+    assert is_tag(text) is valid
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [(DIGEST, True), (DIGEST.upper(), False), (DIGEST[:-1], False), (DIGEST + "\n", False), ("md5:" + "0" * 32, False)],
+)
+def test_what_is_a_digest(text, valid):
+    assert is_digest(text) is valid
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"), [("a/b", True), ("", False), ("a//b", False), ("A/b", False), ("a/..", False)]
+)
+def test_what_is_a_repository_path(text, valid):
+    assert is_repository_path(text) is valid
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"repository": "registry.example.com/a"},
+        {"repository": "registry.example.com/a", "tag": "1", "digest": DIGEST},
+        {"repository": "registry.example.com/a", "tag": "a:b"},
+        {"repository": "registry.example.com/a", "digest": "sha256:1"},
+        {"repository": "registry.example.com", "tag": "1"},
+        {"repository": "registry.example.com/A", "tag": "1"},
+        {"repository": "--flag/a", "tag": "1"},
+    ],
+)
+def test_what_is_no_reference(parts):
+    with pytest.raises(InvalidReference):
+        ImageReference(**parts)
+
+
+def test_a_reference_by_digest():
+    assert str(ImageReference("localhost:5000/a/b", digest=DIGEST)) == f"localhost:5000/a/b@{DIGEST}"
