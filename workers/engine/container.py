@@ -15,6 +15,7 @@ from docker.errors import APIError, NotFound
 from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
+from shared.registry.reference import mended
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.limits import BuildLimits
 from workers.engine.lines import lines_of
@@ -93,13 +94,15 @@ class BuildContainer:
 
 
 @contextmanager
-def build_container(image_id: str, network: str, limits: BuildLimits, watch: BuildWatch) -> Iterator[BuildContainer]:
+def build_container(
+    image_id: str, owner: str, network: str, limits: BuildLimits, watch: BuildWatch
+) -> Iterator[BuildContainer]:
     """A container of the image that has no privileges, stays within the limits, and is removed at the end.
 
     Raises:
         Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
     """
-    name = NAME_PREFIX + uuid.uuid4().hex
+    name = f"{name_prefix(owner)}{uuid.uuid4().hex}"
     try:
         with interruptible(watch.stop, watch.deadline) as client:
             created = client.create_container(
@@ -131,22 +134,41 @@ def build_container(image_id: str, network: str, limits: BuildLimits, watch: Bui
             _remove(name)
 
 
-def remove_left_overs(older_than: timedelta) -> int:
+def name_prefix(owner: str) -> str:
+    """What the names of the owner's build containers begin with."""
+    return f"{NAME_PREFIX}{mended(owner)}-"
+
+
+def remove_left_overs(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:
     """Remove the build containers that a killed worker left behind, and give their number.
 
-    `older_than` must be longer than a build may take, so that none that runs is removed.
+    `older_than` must be longer than a build may take, so that none that runs is removed. A longer `prefix` of their
+    names leaves other owners' alone.
 
     Raises:
+        ValueError: `prefix` could match containers that are no builds.
         WorkError: the engine does not answer (unavailable).
     """
+    if not prefix.startswith(NAME_PREFIX):
+        raise ValueError(f"{prefix!r} does not begin with {NAME_PREFIX!r}")
     before = datetime.now(UTC) - older_than
     removed = 0
-    with engine_errors():
-        for found in engine().containers(all=True, filters={"name": f"^/?{NAME_PREFIX}"}):
-            if datetime.fromtimestamp(found["Created"], UTC) < before:
-                _remove(found["Id"])
-                removed += 1
+    for container_id, created in _containers_named(prefix):
+        if created < before:
+            _remove(container_id)
+            removed += 1
     return removed
+
+
+def _containers_named(prefix: str) -> list[tuple[str, datetime]]:
+    """Ids and times of making. The engine looks for a name anywhere in the names, so they are looked at again here."""
+    with engine_errors():
+        found = engine().containers(all=True, filters={"name": prefix})
+    return [
+        (container["Id"], datetime.fromtimestamp(container["Created"], UTC))
+        for container in found
+        if any(name.lstrip("/").startswith(prefix) for name in container["Names"])
+    ]
 
 
 def _remove(container: str) -> None:

@@ -3,16 +3,20 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from docker import APIClient
+from docker.errors import ImageNotFound
 
 from tests.service.workers.engine.holding_proxy import HoldingProxy
 from tests.service.workers.engine.package_index import PackageIndex
 from tests.unit.workers.engine.sources import archive_of
 from workers.engine.connection import engine
-from workers.engine.container import NAME_PREFIX
-from workers.engine.image import BuildRequest
+from workers.engine.container import name_prefix
+from workers.engine.environment import REPOSITORY
+from workers.engine.image import BuildRequest, local_reference
 from workers.engine.limits import BuildLimits
 
 MEBIBYTE = 1024 * 1024
@@ -38,9 +42,28 @@ def package_index() -> Iterator[PackageIndex]:
         yield index
 
 
+@pytest.fixture(scope="session")
+def built_references(docker_host: str) -> Iterator[set[str]]:
+    """What builds of these tests were asked to make; it is taken off the engine at the end, with its environments.
+
+    Only what stands in here, and only environments that it was built on: the engine may be somebody's own.
+    """
+    references: set[str] = set()
+    yield references
+    with closing(APIClient(base_url=docker_host)) as client:
+        environments: set[str] = set()
+        for reference in references:
+            with suppress(ImageNotFound):
+                tags = {tag for step in client.history(reference) for tag in step["Tags"] or []}
+                environments |= {tag for tag in tags if tag.startswith(f"{REPOSITORY}:")}
+                client.remove_image(reference)
+        for environment in environments:
+            client.remove_image(environment)
+
+
 @pytest.fixture
 def request_for(
-    base_image: str, owner: str, package_index: PackageIndex, tmp_path: Path
+    base_image: str, owner: str, package_index: PackageIndex, built_references: set[str], tmp_path: Path
 ) -> Callable[..., BuildRequest]:
     """Makes a build request for an algorithm with these files, of requirements that our own index serves."""
 
@@ -62,7 +85,9 @@ def request_for(
             "limits": BuildLimits(1024 * MEBIBYTE, 2.0, 256, seconds, MEBIBYTE),
             "lock_directory": tmp_path / "locks",
         }
-        return BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
+        request = BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
+        built_references.add(local_reference(request.owner, request.name, request.commit))
+        return request
 
     return make
 
@@ -86,7 +111,12 @@ def holding_proxy(registry) -> Iterator[HoldingProxy]:
         yield proxy
 
 
-def build_containers() -> list[str]:
-    """Names of the build containers that are on the engine."""
-    found = engine().containers(all=True, filters={"name": NAME_PREFIX})
-    return [container["Names"][0] for container in found]
+@pytest.fixture
+def build_containers(owner: str) -> Callable[[], list[str]]:
+    """Gives the names of this test's own build containers; an engine may have other builds, which are none of ours."""
+
+    def names() -> list[str]:
+        found = engine().containers(all=True, filters={"name": name_prefix(owner)})
+        return [container["Names"][0] for container in found]
+
+    return names
