@@ -1,0 +1,27 @@
+"""`longshore api`: the HTTP interface."""
+
+import click
+
+from api.app import create_app
+from cli.services import start_service
+from cli.serving import serve
+from cli.starting import port_option
+
+
+@click.command("api")
+@port_option("LONGSHORE_API_PORT", "Port to listen on")
+def command() -> None:
+    """Run the HTTP interface (/v1, /docs, /openapi.json, /healthz, /readyz).
+
+    As many of these as you like can run at the same time, each with LONGSHORE_API_WORKERS processes of
+    LONGSHORE_API_THREADS threads.
+    """
+    configured = start_service("api")
+    serve(
+        configured,
+        create_app,
+        port=configured.api_port,
+        processes=configured.api_workers,
+        threads=configured.api_threads,
+        preload=True,
+    )

@@ -1,0 +1,22 @@
+"""`longshore beat`: the clock."""
+
+import click
+
+from cli.services import start_service
+from cli.starting import data_dir_option
+
+
+@click.command("beat")
+@data_dir_option
+def command() -> None:
+    """Run the clock that sends due work again and reports what stalls.
+
+    One of these is enough; two do no harm.
+    """
+    configured = start_service("beat")
+    configured.data_dir.mkdir(parents=True, exist_ok=True)
+    # Importing Celery's application reads the settings, so not before they are checked.
+    from workers.app import celery  # noqa: PLC0415
+
+    schedule = str(configured.data_dir / "beat-schedule")
+    celery.Beat(schedule=schedule, loglevel=configured.log_level.upper(), quiet=True).run()

@@ -1,0 +1,26 @@
+"""`longshore gate`: the one public address."""
+
+import asyncio
+
+import click
+
+from api.gate import serve
+from cli.failures import SettingFailure
+from cli.starting import port_option, start
+
+
+@click.command("gate")
+@port_option("LONGSHORE_PORT", "Port to listen on")
+def command() -> None:
+    """Run the gate: one address before the API and the git service.
+
+    /git/… goes to LONGSHORE_GIT_URL, everything else to LONGSHORE_API_URL. Any reverse proxy that streams can take
+    its place.
+    """
+    configured = start("gate")
+    try:
+        asyncio.run(serve(configured))
+    except OSError as error:
+        raise SettingFailure(
+            f"LONGSHORE_HOST, LONGSHORE_PORT: cannot listen on {configured.host}:{configured.port}: {error.strerror}"
+        ) from None

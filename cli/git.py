@@ -1,0 +1,30 @@
+"""`longshore git`: hosted git repositories."""
+
+from shutil import which
+
+import click
+
+from api.git.app import create_app
+from cli.failures import Failure
+from cli.services import start_service
+from cli.serving import serve
+from cli.starting import data_dir_option, port_option
+
+THREADS = 32
+"""Clones and pushes at the same time; each mostly waits for its git process and for the network."""
+
+
+@click.command("git")
+@port_option("LONGSHORE_GIT_PORT", "Port to listen on")
+@data_dir_option
+def command() -> None:
+    """Run the service of hosted git repositories (/git/OWNER/NAME.git).
+
+    One of these runs, where the disk with the repositories is (the data directory). It is a process of its own
+    so that a large push holds up nobody.
+    """
+    if which("git") is None:
+        raise Failure("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
+    configured = start_service("git")
+    # One process, and the application made in it after the fork: it starts a thread.
+    serve(configured, create_app, port=configured.git_port, processes=1, threads=THREADS, preload=False)

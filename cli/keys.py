@@ -1,0 +1,93 @@
+"""`longshore keys`: API keys, for whoever has the database and no key yet."""
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy import select
+
+from api.resources.keys import OWNER_NAME
+from cli.failures import Failure
+from cli.services import open_database
+from cli.starting import data_dir_option, start
+from shared.clock import rfc3339
+from shared.keys import create_key, create_owner, revoke_key
+from shared.models import ApiKey, KeyKind
+
+KINDS = {"admin": KeyKind.ADMIN, "algorithm": KeyKind.ALGORITHM}
+
+
+@click.group("keys")
+def command() -> None:
+    """Make, list and revoke API keys.
+
+    These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
+    """
+
+
+@command.command("create")
+@click.option("--owner", required=True, metavar="NAME", help="Whose key it is; made if it is new.")
+@click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="algorithm",
+    show_default=True,
+    help="admin: may do everything. algorithm: manages and calls the algorithms of its owner.",
+)
+@click.option("--label", default="made by `longshore keys`", show_default=True, help="What it is for.")
+@click.option("--quiet", is_flag=True, help="Print the secret and nothing else.")
+@data_dir_option
+def create(owner: str, kind: str, label: str, quiet: bool) -> None:
+    """Make a key and print its secret, which is never shown again."""
+    start("keys")
+    _refuse_unusable(owner, label)
+    with open_database().writing() as session:
+        holder = create_owner(session, owner)
+        key, secret = create_key(session, holder.username, label=label, kind=KINDS[kind])
+    if not quiet:
+        click.echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
+    click.echo(secret)
+
+
+@command.command("list")
+@click.option("--owner", metavar="NAME", help="Only the keys of this owner.")
+@data_dir_option
+def list_keys(owner: str | None) -> None:
+    """List the keys: whose, what kind, and whether revoked. Secrets are not kept, so they cannot be listed."""
+    start("keys")
+    query = select(ApiKey).order_by(ApiKey.seq)
+    with open_database().reading() as session:
+        keys = list(session.scalars(query if owner is None else query.where(ApiKey.owner == owner)))
+    table = Table()
+    for heading in ("ID", "Owner", "Kind", "Label", "Key", "Made", "Revoked"):
+        table.add_column(heading, no_wrap=heading in ("ID", "Owner"), overflow="fold")
+    for key in keys:
+        revoked = rfc3339(key.revoked_at) or ""
+        table.add_row(
+            key.id, escape(key.owner), key.kind, escape(key.label), key.mask, rfc3339(key.created_at), revoked
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+@command.command("revoke")
+@click.argument("key_id", metavar="ID")
+@data_dir_option
+def revoke(key_id: str) -> None:
+    """Revoke a key, at once and for good."""
+    start("keys")
+    with open_database().writing() as session:
+        owner = session.scalar(select(ApiKey.owner).where(ApiKey.id == key_id))
+        if owner is None or not revoke_key(session, key_id, owner):
+            raise Failure(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
+    click.echo(f"Key {key_id} of {owner} is revoked.", err=True)
+
+
+def _refuse_unusable(owner: str, label: str) -> None:
+    if not OWNER_NAME.fullmatch(owner):
+        raise click.BadParameter("a letter, then letters, digits or underscores, at most 30", param_hint="--owner")
+    longest = ApiKey.label.type.length
+    if not label.strip() or len(label) > longest or not label.isprintable():
+        raise click.BadParameter(f"1 to {longest} printable characters", param_hint="--label")

@@ -1,0 +1,69 @@
+"""Migrations: applied once even when several processes ask at the same time, and checked before a process starts."""
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+import migrations
+from shared.database import Database
+from shared.settings import SettingsError
+
+ADVISORY_LOCK = 7_310_420
+"""The number under which PostgreSQL keeps other migrations waiting; any that nobody else in the database uses."""
+
+
+def configuration(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, with the connection that it shall use."""
+    config = Config()
+    config.set_main_option("script_location", migrations.__path__[0])
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(database: Database) -> tuple[str | None, str | None]:
+    """Apply the steps that are missing, all or none; the revision before and after.
+
+    Whoever comes second waits and finds nothing to do.
+
+    Raises:
+        SettingsError: the database was made by a newer Longshore.
+    """
+    with database.writing() as session:
+        connection = session.connection()
+        if connection.dialect.name == "postgresql":  # SQLite took its write lock at BEGIN
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+        before = _revision(connection)
+        if before is not None and before not in _known():
+            raise SettingsError(
+                f"The database is at migration {before}, which this Longshore does not know: a newer one made it. "
+                "Run that one."
+            )
+        command.upgrade(configuration(connection), "head")
+        return before, _revision(connection)
+
+
+def require_migrated(database: Database) -> None:
+    """Refuse a database whose migrations are missing. One that a newer Longshore migrated is taken as it is.
+
+    Raises:
+        SettingsError: `longshore migrate` is to be run first.
+    """
+    with database.reading() as session:
+        revision = _revision(session.connection())
+    if revision is None:
+        raise SettingsError("The database is empty: run `longshore migrate` first (is LONGSHORE_DATA_DIR right?).")
+    known = _known()
+    if revision in known and revision != known[0]:
+        raise SettingsError(f"The database is at migration {revision} of {known[0]}: run `longshore migrate` first.")
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _known() -> list[str]:
+    """Every revision, newest first."""
+    return [step.revision for step in ScriptDirectory.from_config(configuration()).walk_revisions()]

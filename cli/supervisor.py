@@ -1,0 +1,217 @@
+"""Running the parts on one machine: in order, until somebody says stop, and stopped in order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.children import Child, Output
+from cli.embedded_redis import find_redis_server, redis_answers, redis_command, socket_directory, socket_in
+from cli.failures import Failure
+from cli.ports import free_port
+from shared.jobs.nudges import Queues
+from shared.settings import Settings
+
+ADMIN_KEY_FILE = "admin-key"
+REDIS_NOTE_FILE = "redis-directory"
+POLL_SECONDS = 0.1
+MOST_FAILED_STARTS = 3
+SPARE_SECONDS = 10
+"""On top of the time that jobs and requests get to end: for ending itself."""
+WIDTH = len("maintenance")
+
+
+class StartFailedError(Exception):
+    """A part does not stay up."""
+
+
+class StoppedEarlyError(Exception):
+    """Somebody said stop before all was up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run where."""
+
+    configured: Settings
+    directory: Path
+    port: int
+    as_json: bool
+
+    @property
+    def url(self) -> str:
+        """The one address."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
+            self.configured.host, self.configured.host
+        )
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def admin_key_file(self) -> Path:
+        """Where the first admin key is."""
+        return self.directory / ADMIN_KEY_FILE
+
+
+async def run(plan: Plan) -> int:
+    """Run everything until SIGINT, SIGTERM or SIGHUP; the exit status.
+
+    Raises:
+        SettingsError: there is no Redis to start.
+        Failure: something did not come up.
+    """
+    with contextlib.ExitStack() as stack:
+        redis: list[str] | None = None
+        redis_url, redis_directory = plan.configured.redis_url, Path()
+        if not redis_url:
+            program = find_redis_server()
+            redis_directory = stack.enter_context(socket_directory(plan.directory / REDIS_NOTE_FILE))
+            redis = redis_command(program, redis_directory)
+            redis_url = f"redis+socket://{socket_in(redis_directory)}"
+        supervisor = Supervisor(plan, redis_url)
+        return await supervisor.run(redis, redis_directory)
+
+
+class Supervisor:
+    """The children, and the signals that end them."""
+
+    def __init__(self, plan: Plan, redis_url: str) -> None:
+        self._plan = plan
+        self._output = Output(as_json=plan.as_json, width=WIDTH)
+        self._stop = asyncio.Event()
+        self._children: list[Child] = []
+        self._environment = _environment(plan, redis_url)
+
+    async def run(self, redis: list[str] | None, redis_directory: Path) -> int:
+        """Start in order, wait for the signal, stop in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._signalled)
+        failed: StartFailedError | None = None
+        try:
+            if redis is not None:
+                self._start("redis", redis)
+                await self._until(lambda: redis_answers(redis_directory))
+            await self._migrate()
+            self._start_services()
+            await self._until(self._ready)
+            self._say_ready()
+            await self._stop.wait()
+        except StoppedEarlyError:
+            pass
+        except StartFailedError as error:
+            failed = error
+        await self._stop_all()
+        if failed is not None:
+            raise Failure(str(failed))
+        return 0
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            for child in self._children:
+                child.kill()
+            return
+        self._say("stopping; again to stop at once without waiting for what runs")
+        self._stop.set()
+
+    async def _migrate(self) -> None:
+        command = ["migrate", "--admin-key", str(self._plan.admin_key_file)]
+        child = self._start("migrate", _longshore(*command), once=True)
+        status = await child.finished()
+        self._children.remove(child)
+        if self._stop.is_set():
+            raise StoppedEarlyError
+        if status != 0:
+            raise StartFailedError("The database could not be prepared; what is above says why.")
+
+    def _start_services(self) -> None:
+        private = {"LONGSHORE_HOST": "127.0.0.1"}
+        without_port = {"LONGSHORE_WORKER_HEALTH_PORT": "0"}  # one machine has one engine: one worker tells of it
+        self._start("git", _longshore("git"), private)
+        self._start("api", _longshore("api"), private)
+        self._start("gate", _longshore("gate"))
+        self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
+        self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
+        maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "1")
+        self._start(Queues.MAINTENANCE, maintenance, without_port)
+        self._start("beat", _longshore("beat"))
+
+    def _start(
+        self, name: str, command: list[str], environment: dict[str, str] | None = None, *, once: bool = False
+    ) -> Child:
+        child = Child(name, command, {**self._environment, **(environment or {})}, self._output, once=once)
+        self._children.append(child)
+        child.start()
+        return child
+
+    async def _until(self, ready: Callable[[], Awaitable[bool]]) -> None:
+        while not await ready():
+            for child in self._children:
+                if child.ends >= MOST_FAILED_STARTS:
+                    raise StartFailedError(f"{child.name} does not stay up; what it said is above.")
+            if self._stop.is_set():
+                raise StoppedEarlyError
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _ready(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(self._plan.configured.host or None, self._plan.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+    async def _stop_all(self) -> None:
+        longest = self._plan.configured.shutdown_seconds + SPARE_SECONDS
+        behind = [child for child in self._children if child.name in ("api", "git")]
+        redis = [child for child in self._children if child.name == "redis"]
+        front = [child for child in self._children if child not in behind and child not in redis]
+        # The gate's requests need API and git to end, jobs need git; everything needs Redis.
+        for group in (front, behind, redis):
+            await asyncio.gather(*(child.stop(seconds=longest) for child in group))
+        self._say("stopped")
+
+    def _say(self, text: str) -> None:
+        self._output.line("longshore", text)
+
+    def _say_ready(self) -> None:
+        key = self._plan.admin_key_file
+        shown = key if key.exists() else "not kept here; `longshore keys create --owner NAME --kind admin` makes one"
+        for line in (
+            f"Longshore is ready at {self._plan.url} (its interface: {self._plan.url}/docs)",
+            f"admin key: {shown}",
+            "logs: here (LONGSHORE_LOG_LEVEL, LONGSHORE_LOG_FORMAT); stop with Ctrl-C",
+        ):
+            self._say(line)
+
+
+def _longshore(*arguments: str) -> list[str]:
+    # -P: the directory that one happens to be in may have packages of the same names.
+    return [sys.executable, "-P", "-m", "cli.main", *arguments]
+
+
+def _environment(plan: Plan, redis_url: str) -> dict[str, str]:
+    configured = plan.configured
+    chosen = configured.model_fields_set
+    api_port = configured.api_port if "api_port" in chosen else free_port()
+    git_port = configured.git_port if "git_port" in chosen else free_port()
+    return {
+        **os.environ,
+        "LONGSHORE_DATA_DIR": str(plan.directory),
+        "LONGSHORE_REDIS_URL": redis_url,
+        "LONGSHORE_PORT": str(plan.port),
+        "LONGSHORE_API_PORT": str(api_port),
+        "LONGSHORE_GIT_PORT": str(git_port),
+        "LONGSHORE_API_URL": f"http://127.0.0.1:{api_port}",
+        "LONGSHORE_GIT_URL": f"http://127.0.0.1:{git_port}",
+        "LONGSHORE_LOG_FORMAT": "json" if plan.as_json else "console",
+        "PYTHONUNBUFFERED": "1",
+    }

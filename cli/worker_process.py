@@ -1,0 +1,73 @@
+"""The worker's parent process: Celery's, with its health beside it, and the handing back when it ends.
+
+Imported after the settings are read and REMAP_SIGTERM is set: importing Celery's application needs both.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+
+import structlog
+from celery.platforms import SecurityWarning
+
+from cli.failures import SettingFailure
+from cli.worker_stopping import GracefulStop
+from shared.database import Database, database
+from shared.jobs.claims import hand_back
+from shared.settings import Settings
+from workers import nudges
+from workers.app import celery
+from workers.health import HealthServer, WorkerHealth
+from workers.node import NODE_NAME
+
+log = structlog.get_logger(__name__)
+
+
+def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
+    """Work until SIGTERM or SIGINT; the exit status.
+
+    Raises:
+        SettingFailure: the health port is taken.
+    """
+    # "Not as root": messages are JSON with an id, and whoever may use a Docker engine is root there anyway.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    worker = celery.Worker(
+        hostname=f"{'-'.join(queues)}@{NODE_NAME}",
+        queues=list(queues),
+        concurrency=concurrency,
+        pool="prefork",
+        loglevel=configured.log_level.upper(),
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    celery.conf.worker_soft_shutdown_timeout = 0
+    stop = GracefulStop(worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _hand_back(database()))
+    with contextlib.ExitStack() as stack:
+        health = stack.enter_context(WorkerHealth(database(), NODE_NAME, queues))
+        if configured.worker_health_port:
+            stack.enter_context(_health_server(configured.host, configured.worker_health_port, health))
+        try:
+            worker.start()
+        finally:
+            stop.ended()
+            _hand_back(database())
+    return 0 if stop.asked else worker.exitcode or 1
+
+
+def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
+    try:
+        return HealthServer((host, port), health)
+    except OSError as error:
+        raise SettingFailure(
+            f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}"
+        ) from None
+
+
+def _hand_back(opened: Database) -> None:
+    """The pool has ended: what its processes could not finish is due again at once."""
+    with opened.writing() as session:
+        given_back = hand_back(session, owner_prefix=f"{NODE_NAME}/")
+    if given_back:
+        log.info("handed back", jobs=len(given_back))
+        nudges.send(given_back)

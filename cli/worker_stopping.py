@@ -1,0 +1,67 @@
+"""How a worker stops: no more jobs are taken, those that run get their time, then Celery ends.
+
+Celery's own soft shutdown sleeps the whole time with its event loop standing still, though the last job may have
+ended in the first second.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+from celery.signals import worker_ready
+from celery.worker.state import active_requests, reserved_requests
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 0.1
+ENDING_SECONDS = 8
+"""For Celery to end its pool; after that the process leaves, and the kernel takes the pool's processes with it."""
+
+
+class GracefulStop:
+    """SIGTERM and SIGINT of a worker's parent process, from the moment that it is ready. A second one does not wait."""
+
+    def __init__(self, worker: Any, *, seconds: float, when_stuck: Callable[[], None]) -> None:
+        self.asked = False
+        self._worker = worker
+        self._seconds = seconds
+        self._when_stuck = when_stuck
+        self._at_once = threading.Event()
+        self._ended = threading.Event()
+        worker_ready.connect(self._take_signals, weak=False)
+
+    def ended(self) -> None:
+        """Celery has ended."""
+        self._ended.set()
+
+    def _take_signals(self, **_sent: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            self._at_once.set()
+            return
+        self.asked = True
+        consumer = self._worker.consumer
+        for queue in list(self._worker.app.amqp.queues.consume_from):
+            consumer.call_soon(consumer.cancel_task_queue, queue)
+        threading.Thread(target=self._end, name="stopping", daemon=True).start()
+
+    def _end(self) -> None:
+        if active_requests:
+            log.info("stopping when the jobs that run have ended", jobs=len(active_requests), seconds=self._seconds)
+        deadline = time.monotonic() + self._seconds
+        while (active_requests or reserved_requests) and time.monotonic() < deadline:
+            if self._at_once.wait(LOOK_SECONDS):
+                break
+        os.kill(os.getpid(), signal.SIGQUIT)  # Celery's cold shutdown
+        if not self._ended.wait(ENDING_SECONDS):
+            log.warning("the pool does not end; leaving it to the kernel")
+            self._when_stuck()
+            os._exit(0)

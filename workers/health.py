@@ -1,0 +1,151 @@
+"""A worker's health: its row in the database, and /healthz and /readyz where a port is set."""
+
+import json
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from docker import APIClient
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.utils import kwargs_from_env
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.database import Database
+from shared.errors import WorkError
+from shared.jobs.nudges import Queues
+from shared.workers import forget_dead_nodes, refresh_node, remove_node
+from workers.app import celery
+from workers.engine.connection import engine_errors
+from workers.forking import opened_between_forks
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 10
+ANSWER_SECONDS = 5
+NEEDS_ENGINE = {Queues.BUILDS, Queues.PUSHES}
+
+
+class WorkerHealth:
+    """While the block runs, a thread keeps the worker's row fresh, with what keeps it from working.
+
+    Runs in the worker's parent process, so that a busy pool does not look dead.
+    """
+
+    def __init__(self, database: Database, name: str, queues: Sequence[str]) -> None:
+        self._database = database
+        self._name = name
+        self._queues = queues
+        self._problem: str | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+
+    def __enter__(self) -> "WorkerHealth":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._ended.set()
+        self._thread.join(2 * ANSWER_SECONDS)
+        try:
+            with opened_between_forks(self._database) as database, database.writing() as session:
+                remove_node(session, self._name)
+        except SQLAlchemyError as error:
+            log.warning("the worker's row was not removed; it is forgotten later", error=type(error).__name__)
+
+    def problem(self) -> str | None:
+        """What keeps this worker from working at this moment, in a sentence; None: nothing."""
+        return self._engine_problem() or self._database_problem() or _broker_problem()
+
+    def _run(self) -> None:
+        while True:
+            self._refresh()
+            if self._ended.wait(REFRESH_SECONDS):
+                return
+
+    def _refresh(self) -> None:
+        problem = self._engine_problem()
+        if problem != self._problem:
+            log.warning("this worker waits", problem=problem) if problem else log.info("this worker goes on")
+            self._problem = problem
+        try:
+            with opened_between_forks(self._database) as database, database.writing() as session:
+                forget_dead_nodes(session)
+                refresh_node(session, self._name, self._queues, problem)
+        except SQLAlchemyError as error:
+            log.warning("the worker's row was not refreshed", error=type(error).__name__)
+
+    def _engine_problem(self) -> str | None:
+        if NEEDS_ENGINE.isdisjoint(self._queues):
+            return None
+        try:
+            with engine_errors():
+                client = APIClient(timeout=ANSWER_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
+                try:
+                    client.ping()
+                finally:
+                    client.close()
+        except WorkError as error:
+            return error.message
+        return None
+
+    def _database_problem(self) -> str | None:
+        try:
+            with opened_between_forks(self._database) as database:
+                database.ping()
+        except SQLAlchemyError:
+            return "the database does not answer"
+        return None
+
+
+def _broker_problem() -> str | None:
+    try:
+        with celery.connection_for_write(connect_timeout=ANSWER_SECONDS) as connection:
+            connection.ensure_connection(max_retries=1, timeout=ANSWER_SECONDS)
+    except (OperationalError, OSError):
+        return "Redis does not answer"
+    return None
+
+
+class HealthServer(ThreadingHTTPServer):
+    """/healthz and /readyz of one worker."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], health: WorkerHealth) -> None:
+        self.health = health
+        super().__init__(address, _HealthRequest)
+
+    def __enter__(self) -> "HealthServer":
+        threading.Thread(target=self.serve_forever, name="health-port", daemon=True).start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _HealthRequest(BaseHTTPRequestHandler):
+    server: HealthServer
+    timeout = ANSWER_SECONDS
+
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            self._answer(200, {"status": "ok"})
+        elif self.path == "/readyz":
+            problem = self.server.health.problem()
+            self._answer(503 if problem else 200, {"status": problem or "ok"})
+        else:
+            self._answer(404, {"status": "there is only /healthz and /readyz"})
+
+    def _answer(self, status: int, said: dict[str, str]) -> None:
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
+        """Say nothing: probes come every few seconds."""
