@@ -11,6 +11,7 @@ from shared.database import database
 from shared.errors import ErrorClass, Stopped, WorkError
 from shared.jobs.claims import Claim, claim_job, release_place
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.locks import lock_claimed
 from shared.jobs.nudges import Nudge
 from shared.settings import settings
 from workers import nudges
@@ -47,6 +48,7 @@ def _work_on(claim: Claim, work: Work) -> list[Nudge]:
         with LeaseKeeper(database(), claim, settings(), work.write) as keeper:
             finish = work.do(keeper)
         with database().writing() as session:
+            lock_claimed(session, claim)
             work.write(session)
             finish(session)
             following = succeed(session, claim)
@@ -70,6 +72,7 @@ def _work_on(claim: Claim, work: Work) -> list[Nudge]:
 def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
     try:
         with database().writing() as session:
+            lock_claimed(session, claim)
             work.write(session)
             return give_up_or_retry(
                 session,

@@ -9,19 +9,15 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.claims import Claim, FenceLost, held, nudges_for_place
+from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_dependents
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Version
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
 
 GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
-
-
-def lock_version(session: Session, version_id: str) -> None:
-    """Hold the version against whoever adds jobs to it now, so that none is missed when its build ends."""
-    session.execute(select(Version.id).where(Version.id == version_id).with_for_update())
 
 
 def succeed(session: Session, claim: Claim) -> list[Nudge]:
@@ -30,6 +26,7 @@ def succeed(session: Session, claim: Claim) -> list[Nudge]:
     Raises:
         FenceLost: the job is not this claim's any more.
     """
+    lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
     return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
 
@@ -42,9 +39,8 @@ def give_up_or_retry(
     Raises:
         FenceLost: the job is not this claim's any more.
     """
-    tries = session.scalar(select(Job.tries).where(held(claim)))
-    if tries is None:
-        raise FenceLost("the job was ended or taken over")
+    lock_claimed(session, claim)
+    tries = session.scalars(select(Job.tries).where(Job.id == claim.job_id)).one()
     if error.error_class == ErrorClass.UNAVAILABLE:
         return _go_round(session, claim, error, delay=unavailable_delay, tries=tries)
     if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
@@ -60,6 +56,7 @@ def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
     Raises:
         FenceLost: the job is not this claim's any more.
     """
+    lock_claimed(session, claim)
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
     return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
@@ -79,6 +76,7 @@ def end_by_decree(
     The worker finds its fence closed at its next write or look (each second), stops and frees the place; until
     then, or until its lease runs out, nobody else enters it.
     """
+    lock_version(session, job.version_id)
     ended = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.state.in_(LIVE_STATES))

@@ -7,6 +7,7 @@ from shared.clock import now_ms
 from shared.errors import ErrorClass
 from shared.jobs.due import lease_ran_out
 from shared.jobs.endings import end_by_decree
+from shared.jobs.locks import lock_version_of
 from shared.jobs.nudges import Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.pushes.events import record_event
@@ -17,6 +18,7 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
 
     Repeats the claim that was seen, so two sweeps at once requeue it once. No try is spent.
     """
+    lock_version_of(session, job_id)
     job = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.claim == claim, lease_ran_out())

@@ -7,9 +7,11 @@ from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass
+from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
 from shared.models import ImagePush, Job, JobKind, JobState, PushState, Version
 from shared.models.algorithms import PublishState
+from shared.pushes.events import record_event
 
 WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH: "push"}
 
@@ -33,8 +35,13 @@ def settle_overdue(session: Session) -> list[Nudge]:
             awaited.state.not_in((JobState.QUEUED, JobState.RUNNING)),
             (Job.kind != JobKind.PUSH) | (awaited.state != JobState.SUCCEEDED),
         )
+        .order_by(Job.seq)
     ).all()
-    return [nudge for job, ended in overdue for nudge in _settle(session, job, ended)]
+    nudges: list[Nudge] = []
+    for job, ended in overdue:
+        lock_version(session, job.version_id)
+        nudges += _settle(session, job, ended)
+    return nudges
 
 
 def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
@@ -64,6 +71,7 @@ def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
             .where(ImagePush.id == settled.push_id, ImagePush.generation == settled.generation)
             .values(state=PushState.FAILED, message=message, finished_at=now_ms())
         )
+        record_event(session, str(settled.push_id), "ended")
     return settle_dependents(session, settled)
 
 
@@ -72,7 +80,13 @@ def settle_publish(session: Session, job: Job) -> None:
     if job.state == JobState.SUCCEEDED:
         values: dict[str, Any] = {"publish_state": PublishState.PUBLISHED, "published_at": now_ms()}
     else:
-        values = {"publish_state": PublishState.NO, "semantic_version": None, "build_id": None, "publish_job_id": None}
+        values = {
+            "publish_state": PublishState.NO,
+            "semantic_version": None,
+            "build_id": None,
+            "publish_job_id": None,
+            "callability": "private",
+        }
     session.execute(
         update(Version)
         .where(Version.publish_job_id == job.id, Version.publish_state == PublishState.PENDING)

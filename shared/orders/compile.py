@@ -7,11 +7,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.endings import lock_version
+from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, order_push
+from shared.orders.push import PushOrder, lock_registries, order_push
 
 
 def order_compile(
@@ -30,6 +30,7 @@ def order_compile(
     Raises:
         Refusal: 404, a push names no known registry.
     """
+    lock_registries(session, pushes)
     version = _version_at(session, algorithm, git_hash)
     lock_version(session, version.id)
     existing = None if force else _usable_build(session, version)

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from shared.algorithms import newest_build
 from shared.clock import now_ms
-from shared.jobs.endings import lock_version
+from shared.jobs.locks import lock_version
 from shared.jobs.settling import settle_publish
 from shared.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.models.algorithms import PublishState
 from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, order_push
+from shared.orders.push import PushOrder, lock_registries, order_push
 from shared.refusals import Code, bad_request
 
 
@@ -60,6 +60,7 @@ def order_publish(
     build = newest_build(session, algorithm, order.version)
     if build is None:
         raise bad_request(f"Nothing of {algorithm.path} was compiled; compile it first.")
+    lock_registries(session, pushes)
     lock_version(session, build.version_id)
     session.refresh(build)
     version = session.scalars(select(Version).where(Version.id == build.version_id)).one()

@@ -1,12 +1,14 @@
 """Ordering a push: the row of (version, registry) is overwritten, an older push of it is superseded at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from shared.jobs.endings import end_by_decree, lock_version
+from shared.jobs.endings import end_by_decree
+from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Registry, Version
 from shared.models.jobs import LIVE_STATES
@@ -23,6 +25,16 @@ class PushOrder:
 
     registry_id: str
     credentials: Credentials | None = None
+
+
+def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
+    """Lock the registries of several pushes, always in the same order (shared.jobs.locks).
+
+    Raises:
+        Refusal: 404, no such registry.
+    """
+    for registry_id in sorted(order.registry_id for order in orders):
+        find_registry(session, registry_id, locked=True)
 
 
 def order_push(
@@ -57,7 +69,7 @@ def order_push(
         parent_id=parent.id if parent else None,
         awaits_id=awaits.id if awaits else None,
         lock_key=place_of(registry, algorithm, version.git_hash),
-        semantic_version=version.semantic_version,
+        semantic_version=_second_tag(version, parent),
         request_id=request_id,
     )
     session.add(job)
@@ -71,6 +83,12 @@ def order_push(
     if awaits is None:
         nudges.append(Nudge(job.id, job.kind))
     return Ordered(job, nudges, build)
+
+
+def _second_tag(version: Version, parent: Job | None) -> str | None:
+    """The semantic version, unless it is only reserved, for a publish that this push does not wait for."""
+    sure = version.published or (parent is not None and parent.kind == JobKind.PUBLISH)
+    return version.semantic_version if sure else None
 
 
 def _take_row(
