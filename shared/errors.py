@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from shared.text import storable
+
 
 class ErrorClass(StrEnum):
     """Why a job did not get done; the class alone decides whether it is tried again."""
@@ -11,7 +13,7 @@ class ErrorClass(StrEnum):
     NOT_FOUND = "not_found"
     """What was named does not exist there. Fails now."""
     INVALID = "invalid"
-    """What was sent, or what answered, can never work (broken source, untrusted certificate, no registry). Fails now."""
+    """What was sent, or what answered, can never work (broken source, untrusted certificate). Fails now."""
     THROTTLED = "throttled"
     """The other side asked to slow down (429). Tried again when it said, else by the retry delays."""
     TRANSIENT = "transient"
@@ -32,9 +34,9 @@ class WorkError(Exception):
     """
 
     def __init__(self, error_class: ErrorClass, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+        self.message = storable(message)
+        super().__init__(self.message)
         self.error_class = error_class
-        self.message = message
         self.retry_after = retry_after
 
 

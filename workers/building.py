@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from shared.builds import append_log, write_built
@@ -18,6 +18,7 @@ from shared.sealing import SealError, keyring
 from shared.settings import Settings, settings
 from shared.sources import open_source
 from shared.stopping import StopSignal
+from shared.text import storable
 from workers.engine.container import remove_left_overs
 from workers.engine.image import BuildRequest, BuiltImage, build_image
 from workers.engine.limits import BuildLimits
@@ -36,14 +37,17 @@ class LogBuffer:
     def add(self, line: str) -> None:
         """Keep a line; from the work's thread."""
         with self._lock:
-            # NUL cannot be stored in PostgreSQL, and a program may print anything.
-            self._lines.append(line.replace("\0", "\N{REPLACEMENT CHARACTER}") + "\n")
+            self._lines.append(storable(line) + "\n")
 
-    def take(self) -> str:
-        """What was said since the last call."""
+    def unwritten(self) -> list[str]:
+        """The lines that were not written down yet."""
         with self._lock:
-            said, self._lines = "".join(self._lines), []
-        return said
+            return list(self._lines)
+
+    def written(self, number: int) -> None:
+        """So many of them are in the row now, and the transaction is committed."""
+        with self._lock:
+            del self._lines[:number]
 
 
 class BuildWork:
@@ -54,10 +58,11 @@ class BuildWork:
         self._log = LogBuffer()
 
     def write(self, session: Session) -> None:
-        """Append to the log in the row what was said since."""
-        said = self._log.take()
-        if said:
-            append_log(session, self._claim, said)
+        """Append to the log in the row what was said since. A line is forgotten when it is committed, not before."""
+        lines = self._log.unwritten()
+        if lines:
+            append_log(session, self._claim, "".join(lines))
+            event.listen(session, "after_commit", lambda _session: self._log.written(len(lines)), once=True)
 
     def do(self, keeper: LeaseKeeper) -> Finish:
         """Build the image."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from shared.database import database
@@ -52,12 +52,14 @@ class ShownProgress:
             self._now = (progress, message)
 
     def unwritten(self) -> tuple[Progress, str] | None:
-        """What has changed since the last call."""
+        """What is not in the row yet."""
         with self._lock:
-            if self._now == self._written:
-                return None
-            self._written = self._now
-            return self._now
+            return None if self._now == self._written else self._now
+
+    def written(self, shown: tuple[Progress, str]) -> None:
+        """This is in the row now, and the transaction is committed."""
+        with self._lock:
+            self._written = shown
 
 
 class PushWork:
@@ -73,6 +75,7 @@ class PushWork:
         changed = self._shown.unwritten()
         if changed is not None:
             write_progress(session, self._claim, *changed)
+            event.listen(session, "after_commit", lambda _session: self._shown.written(changed), once=True)
 
     def do(self, keeper: LeaseKeeper) -> Finish:
         """Push every tag, and have the registry confirm each."""
