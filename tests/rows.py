@@ -1,0 +1,138 @@
+"""Rows for tests: algorithms, registries and jobs, brought as far as a test needs by what the workers call too."""
+
+import itertools
+from typing import Any, TypeVar
+
+from sqlalchemy import select, update
+
+from shared.builds import write_built
+from shared.clock import now_ms
+from shared.database import database
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.claims import Claim, claim_job
+from shared.jobs.endings import give_up_or_retry, succeed
+from shared.models import Algorithm, Base, Build, Job, Registry, Version
+from shared.orders.compile import order_compile
+from shared.orders.ordered import Ordered
+from shared.orders.publish import PublishOrder, order_publish
+from shared.orders.push import PushOrder, order_push
+from shared.pushes.progress import write_success
+from shared.registries import record_registry
+from shared.registry.credentials import Credentials
+from shared.sealing import keyring
+from shared.settings import settings
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+OTHER_HASH = "89abcdef0123456789abcdef0123456789abcdef"
+DIGEST = "sha256:" + "d" * 64
+OTHER_DIGEST = "sha256:" + "e" * 64
+
+Row = TypeVar("Row", bound=Base)
+_numbers = itertools.count(1)
+
+
+def fresh(row: Row) -> Row:
+    """What the database says of a row now."""
+    with database().reading() as session:
+        return session.scalars(select(type(row)).where(type(row).seq == row.seq)).one()
+
+
+def the(model: type[Row], **values: object) -> Row:
+    """The one row of a table with these values."""
+    with database().reading() as session:
+        return session.scalars(select(model).filter_by(**values)).one()
+
+
+def columns_of(row: Base) -> dict[str, Any]:
+    """Everything that the database says of a row, its log included."""
+    table = type(row).__table__
+    with database().reading() as session:
+        return dict(session.execute(select(table).where(table.c.seq == row.seq)).mappings().one())
+
+
+def change(row: Base, **values: object) -> None:
+    """Write into a row, past every rule: to let time pass, or to make what only a crash leaves behind."""
+    with database().writing() as session:
+        session.execute(update(type(row)).where(type(row).seq == row.seq).values(values))
+
+
+def make_registry(url: str | None = None, credentials: Credentials | None = None, **options: object) -> Registry:
+    """A recorded registry."""
+    state = {"registry_url": url or f"registry{next(_numbers)}.example.com", **options}
+    with database().writing() as session:
+        return record_registry(session, keyring(), state, credentials)
+
+
+def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, force: bool = False) -> Ordered:
+    """Order a compile, and pushes of it."""
+    pushes = [PushOrder(registry.id) for registry in registries]
+    with database().writing() as session:
+        return order_compile(session, algorithm, git_hash, pushes=pushes, force=force)
+
+
+def publish(algorithm: Algorithm, *registries: Registry, **order: Any) -> Ordered:
+    """Order a publish, and pushes of it."""
+    pushes = [PushOrder(registry.id) for registry in registries]
+    with database().writing() as session:
+        return order_publish(session, algorithm, PublishOrder(**order), pushes=pushes)
+
+
+def push(build: Build, registry: Registry, credentials: Credentials | None = None) -> Job:
+    """Order a push of a build."""
+    with database().writing() as session:
+        algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
+        version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
+        return order_push(session, algorithm, version, build, PushOrder(registry.id, credentials)).job
+
+
+def take(job: Job, owner: str = "worker/1") -> Claim | None:
+    """Try to claim a job, as a worker does that was nudged."""
+    return claim_job(database(), job.id, owner=owner, lease_seconds=settings().lease_seconds)
+
+
+def taken(job: Job, owner: str = "worker/1") -> Claim:
+    """Claim a job that is due and free."""
+    claim = take(job, owner)
+    assert claim is not None, f"{job.kind} {job.id} could not be claimed"
+    return claim
+
+
+def end_build(claim: Claim) -> None:
+    """End a claimed build well."""
+    with database().writing() as session:
+        write_built(session, claim, image_id="sha256:" + "1" * 64, image_bytes=1024, environment_key=None)
+        succeed(session, claim)
+
+
+def end_push(claim: Claim, digest: str = DIGEST) -> None:
+    """End a claimed push well."""
+    with database().writing() as session:
+        write_success(session, claim, digest=digest, image="registry.example.com/o/n:tag", message="Confirmed.")
+        succeed(session, claim)
+
+
+def end_badly(claim: Claim, error_class: ErrorClass = ErrorClass.INVALID, message: str = "It broke.") -> None:
+    """End a try of a claimed job with an error, as a worker does."""
+    with database().writing() as session:
+        give_up_or_retry(
+            session, claim, WorkError(error_class, message), delays=settings().retry_delays, unavailable_delay=15
+        )
+
+
+def build_commit(algorithm: Algorithm, git_hash: str = HASH, **order: Any) -> Build:
+    """Compile a commit and build it well."""
+    ordered = compile_commit(algorithm, git_hash, **order)
+    end_build(taken(ordered.job))
+    return the(Build, job_id=ordered.job.id)
+
+
+def lose_lease(job: Job) -> None:
+    """Let a lease run out: by the database's clock it did a second ago."""
+    change(job, lease_expires_at=now_ms() - 1000)
+
+
+def milliseconds_from_now(time: int | None) -> int:
+    """How far a time is ahead by the database's clock, in milliseconds."""
+    assert time is not None
+    with database().reading() as session:
+        return time - session.scalars(select(now_ms())).one()

@@ -1,0 +1,47 @@
+"""One installation for each test, on each kind of database."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from parts.postgres import PrivatePostgres
+from shared.database import database
+from shared.models import Base
+from tests.environment import longshore_environment
+
+
+@pytest.fixture(scope="session")
+def postgres_tables_url(postgres: PrivatePostgres) -> str:
+    """A PostgreSQL database with Longshore's tables, of this test process alone."""
+    url = postgres.create_database(f"tables_{uuid.uuid4().hex[:12]}")
+    engine = sqlalchemy.create_engine(url)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def postgres_installation(postgres_tables_url: str, tmp_path: Path) -> Iterator[str]:
+    """Settings, keys and an empty PostgreSQL database: for races that SQLite's one write lock does not know."""
+    with longshore_environment(tmp_path, tables=False, database_url=postgres_tables_url):
+        with database().writing() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+        yield "postgresql"
+
+
+@pytest.fixture
+def sqlite_installation(tmp_path: Path) -> Iterator[str]:
+    """Settings, keys and an empty SQLite database."""
+    with longshore_environment(tmp_path):
+        yield "sqlite"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def installation(request: pytest.FixtureRequest) -> str:
+    """Settings, keys and an empty database; the test runs once on each kind."""
+    fixture = "sqlite_installation" if request.param == "sqlite" else "postgres_installation"
+    return str(request.getfixturevalue(fixture))

@@ -1,0 +1,159 @@
+"""Rule 1: a job is done by whoever claimed it with the conditional UPDATE, whatever nudges come."""
+
+import time
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.errors import ErrorClass
+from shared.jobs.claims import renew_lease
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import (
+    build_commit,
+    change,
+    compile_commit,
+    end_badly,
+    fresh,
+    lose_lease,
+    make_registry,
+    milliseconds_from_now,
+    push,
+    take,
+    taken,
+    the,
+)
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def test_of_workers_that_claim_at_once_one_wins():
+    job = compile_commit(make_algorithm()).job
+    claims = together(*(lambda number=number: take(job, f"worker/{number}") for number in range(6)))
+    winners = [claim for claim in claims if claim is not None]
+    assert len(winners) == 1
+    assert (fresh(job).lease_owner, fresh(job).claim) == (winners[0].owner, 1)
+
+
+def test_a_second_nudge_does_nothing():
+    job = compile_commit(make_algorithm()).job
+    assert take(job, "worker/1") is not None
+    before = fresh(job)
+    assert take(job, "worker/2") is None
+    after = fresh(job)
+    assert (after.claim, after.lease_owner, after.lease_expires_at) == (1, "worker/1", before.lease_expires_at)
+
+
+def test_a_nudge_for_an_ended_job_does_nothing():
+    algorithm = make_algorithm()
+    build = build_commit(algorithm)
+    assert take(the(Job, id=build.job_id)) is None
+
+
+def test_a_nudge_for_an_unknown_job_does_nothing():
+    job = compile_commit(make_algorithm()).job
+    job.id = "no-such-job"
+    assert take(job) is None
+
+
+def test_a_claim_shows_in_the_build():
+    job = compile_commit(make_algorithm()).job
+    taken(job)
+    build = the(Build, job_id=job.id)
+    assert build.status == BuildStatus.RUNNING
+    assert build.started_at is not None
+
+
+def test_a_claim_shows_in_the_push():
+    job = push(build_commit(make_algorithm()), make_registry())
+    claim = taken(job)
+    row = the(ImagePush, id=job.push_id)
+    assert (row.state, row.claim, row.generation) == (PushState.IN_PROGRESS, claim.number, claim.generation)
+    assert row.started_at is not None
+
+
+def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch):
+    job = compile_commit(make_algorithm()).job
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind
+    claim = taken(job)
+    assert 0 < milliseconds_from_now(fresh(job).lease_expires_at) <= settings().lease_seconds * 1000
+    assert take(job, "worker/2") is None
+    with database().writing() as session:
+        renew_lease(session, claim, lease_seconds=1000)
+    assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
+
+
+def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try():
+    job = compile_commit(make_algorithm()).job
+    first = taken(job, "worker/1")
+    lose_lease(job)
+    second = taken(job, "worker/2")
+    assert second.number > first.number
+    assert (fresh(job).tries, fresh(job).losses) == (0, 1)
+
+
+def test_a_lost_lease_is_taken_over_by_one_only():
+    job = compile_commit(make_algorithm()).job
+    taken(job)
+    lose_lease(job)
+    claims = together(*(lambda number=number: take(job, f"worker/{number}") for number in range(2, 6)))
+    assert len([claim for claim in claims if claim is not None]) == 1
+
+
+def test_a_job_is_not_claimed_before_its_next_try_is_due():
+    job = push(build_commit(make_algorithm()), make_registry())
+    end_badly(taken(job), ErrorClass.TRANSIENT)
+    assert take(job) is None
+    change(job, next_attempt_at=now_ms())
+    assert take(job) is not None
+
+
+def test_a_push_is_not_claimed_before_its_build_has_succeeded():
+    ordered = compile_commit(make_algorithm(), "a" * 40, make_registry())
+    waiting = the(Job, parent_id=ordered.job.id)
+    assert take(waiting) is None
+    taken(ordered.job)
+    assert take(waiting) is None
+
+
+def test_two_registries_that_name_one_place_are_never_written_at_once():
+    build = build_commit(make_algorithm())
+    first = push(build, make_registry("registry.example.com/team"))
+    second = push(build, make_registry("https://Registry.Example.com:443/team"))
+    assert fresh(first).lock_key == fresh(second).lock_key
+    taken(first)
+    assert take(second, "worker/2") is None
+    assert fresh(second).state == JobState.QUEUED
+
+
+def test_two_claims_of_one_place_at_once_give_it_to_one():
+    algorithm, registries = make_algorithm(), [make_registry("https://r.example.com"), make_registry("r.example.com")]
+    for git_hash in ("a" * 40, "b" * 40, "c" * 40):
+        build = build_commit(algorithm, git_hash)
+        jobs = [push(build, registry) for registry in registries]
+        claims = together(lambda jobs=jobs: take(jobs[0], "worker/1"), lambda jobs=jobs: take(jobs[1], "worker/2"))
+        assert len([claim for claim in claims if claim is not None]) == 1
+
+
+def test_the_database_itself_refuses_a_second_worker_in_one_place():
+    build = build_commit(make_algorithm())
+    first = push(build, make_registry("registry.example.com"))
+    second = push(build, make_registry("http://registry.example.com:443"))
+    taken(first)
+    with pytest.raises(IntegrityError):
+        change(second, lease_owner="worker/2")
+
+
+def test_a_place_is_taken_from_a_worker_whose_lease_ran_out():
+    build = build_commit(make_algorithm())
+    first = push(build, make_registry("registry.example.com"))
+    second = push(build, make_registry("https://registry.example.com"))
+    slow = taken(first, "worker/1")
+    lose_lease(first)
+    assert take(second, "worker/2") is not None
+    assert fresh(first).claim > slow.number
+    assert the(ImagePush, id=first.push_id).claim > slow.number

@@ -1,0 +1,102 @@
+"""Nudges are sent again for what is due and unclaimed: losing every message loses no work (rule 1)."""
+
+import pytest
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.errors import ErrorClass
+from shared.jobs.due import MOST_NUDGES, NUDGE_PATIENCE_MS, take_due_nudges
+from shared.jobs.nudges import Nudge
+from shared.models import Job, JobKind
+from tests.git_service import make_algorithm
+from tests.rows import (
+    HASH,
+    build_commit,
+    change,
+    compile_commit,
+    end_badly,
+    fresh,
+    lose_lease,
+    make_registry,
+    publish,
+    push,
+    taken,
+    the,
+)
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def due(limit: int = 100) -> list[Nudge]:
+    with database().writing() as session:
+        return take_due_nudges(session, limit=limit)
+
+
+def test_what_is_due_is_nudged():
+    compiled = compile_commit(make_algorithm()).job
+    pushed = push(build_commit(make_algorithm()), make_registry())
+    assert due() == [Nudge(compiled.id, JobKind.COMPILE), Nudge(pushed.id, JobKind.PUSH)]
+
+
+def test_what_was_nudged_just_now_is_not_nudged_again():
+    compile_commit(make_algorithm())
+    assert len(due()) == 1
+    assert due() == []
+
+
+def test_what_waits_or_runs_or_ended_is_not_nudged():
+    algorithm = make_algorithm()
+    taken(compile_commit(algorithm, HASH, make_registry()).job)
+    compile_commit(algorithm)  # joins
+    publish(algorithm)
+    build_commit(make_algorithm())
+    backing_off = push(build_commit(make_algorithm()), make_registry())
+    end_badly(taken(backing_off), ErrorClass.TRANSIENT)
+    assert due() == []
+
+
+def test_a_push_is_nudged_when_its_build_has_succeeded_though_every_message_was_lost():
+    compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
+    change(compiled, state="succeeded")
+    assert due() == [Nudge(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
+
+
+def test_a_lost_job_is_nudged():
+    job = compile_commit(make_algorithm()).job
+    taken(job)
+    lose_lease(job)
+    assert due() == [Nudge(job.id, JobKind.COMPILE)]
+
+
+def test_nudges_become_rarer_and_stay_bounded():
+    job = compile_commit(make_algorithm()).job
+    for sent in (1, 2, 3):
+        assert len(due()) == 1
+        assert fresh(job).nudges == sent
+        change(job, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (sent + 1) + 5_000)
+        assert due() == []
+        change(job, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (sent + 1) - 1)
+    change(job, nudges=MOST_NUDGES, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (MOST_NUDGES + 1) - 1)
+    assert len(due()) == 1
+    assert fresh(job).nudges == MOST_NUDGES
+
+
+def test_a_claim_makes_nudges_frequent_again():
+    job = compile_commit(make_algorithm()).job
+    change(job, nudges=MOST_NUDGES)
+    taken(job)
+    assert fresh(job).nudges == 0
+
+
+def test_no_more_than_the_limit_at_once_and_the_oldest_first():
+    algorithm = make_algorithm()
+    jobs = [compile_commit(algorithm, f"{number:040x}").job for number in range(5)]
+    assert [nudge.job_id for nudge in due(limit=3)] == [job.id for job in jobs[:3]]
+    assert [nudge.job_id for nudge in due(limit=3)] == [job.id for job in jobs[3:]]
+
+
+def test_two_sweeps_at_once_nudge_a_job_once():
+    jobs = [compile_commit(make_algorithm()).job for _ in range(5)]
+    nudges = [nudge.job_id for sent in together(due, due, due) for nudge in sent]
+    assert sorted(nudges) == sorted(job.id for job in jobs)

@@ -1,0 +1,106 @@
+"""Rows are locked in one order: nobody is missed, and no two wait for each other (PostgreSQL; SQLite has one lock)."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from shared.database import database
+from shared.jobs.claims import Claim
+from shared.models import Build, ImagePush, Job, JobState, PushState
+from shared.pushes.progress import write_success
+from tests.git_service import make_algorithm
+from tests.rows import (
+    DIGEST,
+    build_commit,
+    compile_commit,
+    end_build,
+    fresh,
+    make_registry,
+    push,
+    taken,
+    the,
+)
+from tests.together import SECONDS, together
+from workers.execution import run_job
+
+pytestmark = pytest.mark.usefixtures("postgres_installation")
+
+WAITERS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+
+
+def until_somebody_waits_for_a_lock() -> None:
+    pause = threading.Event()
+    for _ in range(SECONDS * 100):
+        with database().reading() as session:
+            if session.scalar(WAITERS):
+                return
+        pause.wait(0.01)
+    pytest.fail("nobody waits for a lock")
+
+
+class PushThatIsOrderedAgainAtItsEnd:
+    """A push whose last transaction has written its row when a newer push of the same comes in."""
+
+    def __init__(self, claim: Claim, build: Build, registry) -> None:
+        self.claim = claim
+        self.newer: list[Job] = []
+        self._again = threading.Thread(target=lambda: self.newer.append(push(build, registry)))
+
+    def write(self, _session):
+        """Nothing moved."""
+
+    def do(self, _keeper):
+        return self._finish
+
+    def _finish(self, session):
+        write_success(session, self.claim, digest=DIGEST, image="i", message="Confirmed.")
+        self._again.start()
+        until_somebody_waits_for_a_lock()
+
+    def join(self):
+        self._again.join(SECONDS)
+
+
+def test_a_push_that_ends_while_it_is_ordered_again_waits_for_nobody_in_a_circle():
+    build, registry = build_commit(make_algorithm()), make_registry()
+    job = push(build, registry)
+    works = []
+
+    def work_for(claim: Claim) -> PushThatIsOrderedAgainAtItsEnd:
+        works.append(PushThatIsOrderedAgainAtItsEnd(claim, build, registry))
+        return works[0]
+
+    run_job(job.id, work_for)
+    works[0].join()
+    assert fresh(job).state == JobState.SUCCEEDED
+    row = the(ImagePush, id=job.push_id)
+    assert (row.state, row.last_success_digest, row.job_id) == (PushState.QUEUED, DIGEST, works[0].newer[0].id)
+
+
+def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind():
+    algorithm = make_algorithm()
+    for number in range(20):
+        first = compile_commit(algorithm, f"{number:040x}").job
+        claim = taken(first)
+        _, second = together(
+            lambda claim=claim: end_build(claim), lambda number=number: compile_commit(algorithm, f"{number:040x}")
+        )
+        assert fresh(second.job).state == JobState.SUCCEEDED
+
+
+def test_a_compile_and_a_push_to_the_same_registries_at_once_wait_for_nobody_in_a_circle():
+    algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
+    build = build_commit(algorithm)
+    for _ in range(10):
+        ordered = together(
+            lambda: compile_commit(algorithm, build.commit_sha, *registries),
+            lambda: compile_commit(algorithm, build.commit_sha, *reversed(registries)),
+            lambda: push(build, registries[0]),
+            lambda: push(build, registries[1]),
+        )
+        assert len(ordered) == 4
+    for registry in registries:
+        row = the(ImagePush, registry_id=registry.id)
+        live = the(Job, push_id=row.id, state=JobState.QUEUED)
+        assert (live.id, live.generation) == (row.job_id, row.generation)

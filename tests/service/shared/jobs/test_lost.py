@@ -1,0 +1,111 @@
+"""A job whose worker went away: reported, made due again without spending a try, and not for ever."""
+
+import pytest
+
+from shared.database import database
+from shared.errors import ErrorClass
+from shared.jobs.claims import hand_back, lost_jobs
+from shared.jobs.lost import requeue_lost
+from shared.jobs.nudges import Nudge
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def requeue(job: Job, max_losses: int = 5) -> list[Nudge]:
+    with database().writing() as session:
+        seen = dict(lost_jobs(session))
+        return requeue_lost(session, job.id, claim=seen[job.id], max_losses=max_losses)
+
+
+def test_a_living_lease_is_not_lost():
+    taken(compile_commit(make_algorithm()).job)
+    with database().reading() as session:
+        assert lost_jobs(session) == []
+
+
+def test_a_lost_push_is_due_again_and_says_so():
+    job = push(build_commit(make_algorithm()), make_registry())
+    taken(job)
+    lose_lease(job)
+    assert requeue(job) == [Nudge(job.id, job.kind)]
+    after = fresh(job)
+    assert (after.state, after.tries, after.losses, after.lease_owner) == (JobState.QUEUED, 0, 1, None)
+    row = the(ImagePush, id=job.push_id)
+    assert row.state == PushState.STALLED
+    assert "lost" in row.message
+    assert the(PushEvent, push_id=row.id, kind="stalled-lost").state == PushState.STALLED
+    assert take(job, "worker/2") is not None
+    assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
+
+
+def test_a_lost_build_is_due_again():
+    job = compile_commit(make_algorithm()).job
+    taken(job)
+    lose_lease(job)
+    requeue(job)
+    assert the(Build, job_id=job.id).status == BuildStatus.QUEUED
+    assert take(job, "worker/2") is not None
+
+
+def test_a_job_that_costs_worker_after_worker_fails():
+    job = push(build_commit(make_algorithm()), make_registry())
+    for _ in range(3):
+        taken(job)
+        lose_lease(job)
+        requeue(job, max_losses=3)
+    after = fresh(job)
+    assert (after.state, after.error_class, after.losses) == (JobState.FAILED, ErrorClass.LOST, 3)
+    assert the(ImagePush, id=job.push_id).state == PushState.FAILED
+
+
+def test_two_that_requeue_at_once_count_one_loss():
+    job = push(build_commit(make_algorithm()), make_registry())
+    taken(job)
+    lose_lease(job)
+    claim = fresh(job).claim
+
+    def requeue_seen() -> list[Nudge]:
+        with database().writing() as session:
+            return requeue_lost(session, job.id, claim=claim, max_losses=5)
+
+    nudges = together(requeue_seen, requeue_seen, requeue_seen)
+    assert sorted(len(sent) for sent in nudges) == [0, 0, 1]
+    assert fresh(job).losses == 1
+
+
+def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing():
+    job = push(build_commit(make_algorithm()), make_registry())
+    claim = taken(job, "node-a/17")
+    with database().writing() as session:
+        nudges = hand_back(session, owner_prefix="node-a/")
+    after = fresh(job)
+    assert nudges == [Nudge(job.id, job.kind)]
+    assert (after.state, after.tries, after.losses) == (JobState.QUEUED, 0, 0)
+    assert after.claim > claim.number
+    assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
+    assert take(job, "node-b/1") is not None
+
+
+def test_a_stopping_worker_hands_back_only_its_own():
+    mine, theirs = compile_commit(make_algorithm()).job, compile_commit(make_algorithm()).job
+    taken(mine, "node_a/1")
+    taken(theirs, "nodeXa/1")  # the underscore is no wildcard
+    with database().writing() as session:
+        hand_back(session, owner_prefix="node_a/")
+    assert fresh(mine).state == JobState.QUEUED
+    assert fresh(theirs).state == JobState.RUNNING
+
+
+def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs():
+    build = build_commit(make_algorithm())
+    job = push(build, make_registry("registry.example.com"))
+    taken(job, "node-a/1")
+    change(job, state=JobState.CANCELLED)
+    twin = push(build, make_registry("https://registry.example.com"))
+    with database().writing() as session:
+        hand_back(session, owner_prefix="node-a/")
+    assert take(twin, "node-b/1") is not None
