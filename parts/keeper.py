@@ -28,6 +28,8 @@ from parts.redis import private_redis
 from parts.registry import private_registry, token_registry
 
 STOP = "stop"
+ADDRESS, LOG, LOCK = "keeper", "keeper.log", "lock"
+"""Names in the keeper's directory: its socket, what it prints, and the lock of whoever starts it."""
 _LINE_SECONDS = 10
 
 
@@ -128,8 +130,9 @@ def _line(connection: socket.socket) -> str:
 
 
 def main() -> None:
-    """`python -m parts.keeper SOCKET PID`: keep parts for the process PID, asked for through SOCKET."""
-    address, watched_pid = Path(sys.argv[1]), int(sys.argv[2])
+    """`python -m parts.keeper DIRECTORY PID`: keep parts for the process PID, asked for through a socket there."""
+    directory, watched_pid = Path(sys.argv[1]), int(sys.argv[2])
+    address = directory / ADDRESS
     with socket.socket(socket.AF_UNIX) as listener:
         # Bound under another name first: whoever sees the socket can connect to it.
         listener.bind(f"{address}.new")
@@ -138,7 +141,11 @@ def main() -> None:
         try:
             keep(listener, watched_pid)
         finally:
-            address.unlink(missing_ok=True)
+            # A run that was killed cannot clear up after itself.
+            for name in (ADDRESS, LOG, LOCK):
+                (directory / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                directory.rmdir()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class RealParts:
     def __init__(self, directory: Path, run_pid: int) -> None:
         self._directory = directory
         self._run_pid = run_pid
-        self._address = directory / "keeper"
+        self._address = directory / keeper.ADDRESS
         self._environment = dict(os.environ)  # as it is now: tests change theirs
 
     def part(self, name: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class RealParts:
         Raises:
             RuntimeError: it cannot be had; the text says why.
         """
-        with (self._directory / "lock").open("w") as lock:
+        with (self._directory / keeper.LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._address.exists():
                 self._start_keeper()
@@ -50,12 +50,12 @@ class RealParts:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _start_keeper(self) -> None:
-        log = self._directory / "keeper.log"
+        log = self._directory / keeper.LOG
         # In a session of its own (so that Ctrl-C does not reach it) and nobody's child: it outlives this process and
         # ends with the run's first one.
         with log.open("ab") as output:
             subprocess.run(
-                ["setsid", "--fork", sys.executable, "-m", "parts.keeper", str(self._address), str(self._run_pid)],
+                ["setsid", "--fork", sys.executable, "-m", "parts.keeper", str(self._directory), str(self._run_pid)],
                 cwd=Path(__file__).resolve().parent.parent,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

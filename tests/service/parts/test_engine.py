@@ -1,5 +1,7 @@
 """A private engine runs containers and leaves nothing; the base image can make a virtual environment."""
 
+import os
+import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def test_an_engine_that_does_not_answer_is_said(monkeypatch, tmp_path):
         running_engine()
 
 
-def test_a_private_engine_takes_its_containers_along(docker_host, base_image):
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_private_engine_takes_its_containers_along(docker_host, base_image, crashes):
     with parts_directory() as directory:
         with private_engine(directory / "engine") as address:
             assert address != docker_host
@@ -43,8 +46,10 @@ def test_a_private_engine_takes_its_containers_along(docker_host, base_image):
             assert len(engine_processes(run)) >= 3, "the engine, its containerd, a shim"
             assert is_running(sleeper)
             assert mounts_below(directory)
-        assert not is_running(sleeper)
-        assert engine_processes(run) == []
+            if crashes:
+                os.kill(int((run / "pid").read_text()), signal.SIGKILL)
+        assert eventually(lambda: not is_running(sleeper))
+        assert eventually(lambda: engine_processes(run) == [])
         assert not engine_answers(address)
         assert mounts_below(directory) == mounts_below(run) == []
         assert not run.exists()

@@ -25,10 +25,10 @@ def run() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def address(run) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as directory:
-        address = Path(directory) / "keeper"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        address = Path(directory) / keeper.ADDRESS
         with subprocess.Popen(
-            [sys.executable, "-m", "parts.keeper", str(address), str(run.pid)], cwd=ROOT, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "parts.keeper", directory, str(run.pid)], cwd=ROOT, stderr=subprocess.DEVNULL
         ) as process:
             assert eventually(address.exists)
             yield address
@@ -42,7 +42,7 @@ def test_a_part_is_started_once_and_ends_with_the_run(run, address):
     assert keeper.ask(address, "redis", seconds=30)["port"] == port
     run.kill()
     assert eventually(lambda: not port_answers(port))
-    assert eventually(lambda: not address.exists())
+    assert eventually(lambda: not address.parent.exists())
 
 
 def test_stopping_waits_until_everything_is_stopped(address):
