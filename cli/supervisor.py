@@ -157,17 +157,11 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _ready(self) -> bool:
-        try:
-            reader, writer = await asyncio.open_connection(self._plan.configured.host or None, self._plan.port)
-        except OSError:
-            return False
-        try:
-            writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return (await reader.read()).startswith(b"HTTP/1.1 200 ")
-        except OSError:
-            return False
-        finally:
-            writer.close()
+        # The gate's answer is the API's; the git service has one of its own.
+        git_port = int(self._environment["LONGSHORE_GIT_PORT"])
+        return await _says_ready(self._plan.configured.host, self._plan.port) and await _says_ready(
+            "127.0.0.1", git_port
+        )
 
     async def _stop_all(self) -> None:
         longest = self._plan.configured.shutdown_seconds + SPARE_SECONDS
@@ -191,6 +185,20 @@ class Supervisor:
             "logs: here (LONGSHORE_LOG_LEVEL, LONGSHORE_LOG_FORMAT); stop with Ctrl-C",
         ):
             self._say(line)
+
+
+async def _says_ready(host: str, port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(host or None, port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+    finally:
+        writer.close()
 
 
 def _longshore(*arguments: str) -> list[str]:
