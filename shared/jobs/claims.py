@@ -188,7 +188,7 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
             lease_owner=None,
             lease_expires_at=None,
             nudged_at=None,
-            next_attempt_at=None,
+            next_attempt_at=now_ms(),
         )
         .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
         .execution_options(synchronize_session=False)

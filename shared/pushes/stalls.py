@@ -5,7 +5,7 @@ sweeps at once report once.
 """
 
 from sqlalchemy import and_, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
 from shared.jobs.due import place_is_free, waits_for_nothing
@@ -19,7 +19,9 @@ WORKER_SILENCE_MS = 60_000
 
 def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
     """Mark the due pushes that nobody claims because no worker lives on their queue; the ids of their rows."""
-    due_since = func.coalesce(Job.next_attempt_at, Job.created_at)
+    awaited = aliased(Job)
+    awaited_ended = select(awaited.finished_at).where(awaited.id == Job.awaits_id).scalar_subquery()
+    due_since = func.coalesce(Job.next_attempt_at, awaited_ended, Job.created_at)
     no_worker = ~exists(
         select(WorkerNode.seq).where(
             WorkerNode.queues.contains(f",{Queues.PUSHES},"), WorkerNode.seen_at > now_ms() - WORKER_SILENCE_MS
