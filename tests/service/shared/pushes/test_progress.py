@@ -1,0 +1,55 @@
+"""What a worker shows of a push while it runs."""
+
+import pytest
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import ImagePush, Job, PushState
+from shared.pushes.progress import Progress, write_progress
+from tests.git_service import make_algorithm
+from tests.rows import DIGEST, build_commit, change, end_push, make_registry, milliseconds_from_now, push, taken, the
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+SOME = Progress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
+
+
+def test_progress_is_shown():
+    job = push(build_commit(make_algorithm()), make_registry())
+    claim = taken(job)
+    with database().writing() as session:
+        write_progress(session, claim, SOME, "Pushes.")
+    row = the(ImagePush, id=job.push_id)
+    assert (row.done_bytes, row.total_bytes, row.layers_done, row.layers_total) == (5, 10, 1, 2)
+    assert (row.message, row.state) == ("Pushes.", PushState.IN_PROGRESS)
+
+
+def test_moving_again_ends_a_stall_and_standing_still_does_not():
+    job = push(build_commit(make_algorithm()), make_registry())
+    claim = taken(job)
+    with database().writing() as session:
+        write_progress(session, claim, SOME, "Pushes.")
+    row = the(ImagePush, id=job.push_id)
+    long_ago = now_ms() - 600_000
+    change(row, state=PushState.STALLED, moved_at=long_ago)
+    with database().writing() as session:
+        write_progress(session, claim, SOME, "Still asks.")
+    row = the(ImagePush, id=job.push_id)
+    assert row.state == PushState.STALLED
+    assert milliseconds_from_now(row.moved_at) <= -600_000
+    with database().writing() as session:
+        write_progress(session, claim, Progress(6, 10, 1, 2), "Pushes.")
+    row = the(ImagePush, id=job.push_id)
+    assert row.state == PushState.IN_PROGRESS
+    assert milliseconds_from_now(row.moved_at) > -60_000
+
+
+def test_a_success_shows_everything_done():
+    job = push(build_commit(make_algorithm()), make_registry())
+    claim = taken(job)
+    with database().writing() as session:
+        write_progress(session, claim, SOME, "Pushes.")
+    end_push(claim)
+    row = the(ImagePush, id=job.push_id)
+    assert (row.state, row.digest, row.done_bytes, row.layers_done) == (PushState.SUCCEEDED, DIGEST, 10, 2)
+    assert the(Job, id=job.id).state == "succeeded"

@@ -1,0 +1,161 @@
+"""Stalled pushes: reported when nobody can claim them or no byte moves, and never for what only waits."""
+
+import pytest
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.errors import ErrorClass
+from shared.jobs.claims import hand_back
+from shared.models import ImagePush, Job, PushEvent, PushState, WorkerNode
+from shared.pushes.stalls import WORKER_SILENCE_MS, report_still, report_unclaimed
+from shared.workers import refresh_node
+from tests.git_service import make_algorithm
+from tests.rows import (
+    HASH,
+    build_commit,
+    change,
+    compile_commit,
+    end_badly,
+    end_build,
+    lose_lease,
+    make_registry,
+    push,
+    take,
+    taken,
+    the,
+)
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+LONG_AGO = now_ms() - 3_600_000
+
+
+def unclaimed() -> list[str]:
+    with database().writing() as session:
+        return report_unclaimed(session, after_seconds=60)
+
+
+def still() -> list[str]:
+    with database().writing() as session:
+        return report_still(session, after_seconds=300)
+
+
+def old_push() -> Job:
+    job = push(build_commit(make_algorithm()), make_registry())
+    change(job, created_at=LONG_AGO)
+    return job
+
+
+def worker(queues: tuple[str, ...] = ("pushes",), seen_at: object = None) -> None:
+    with database().writing() as session:
+        refresh_node(session, "worker-1", queues, None)
+    if seen_at is not None:
+        change(the(WorkerNode, name="worker-1"), seen_at=seen_at)
+
+
+def test_a_due_push_that_nobody_can_claim_is_reported_once():
+    job = old_push()
+    assert unclaimed() == [job.push_id]
+    row = the(ImagePush, id=job.push_id)
+    assert row.state == PushState.STALLED
+    assert "No worker" in row.message
+    assert the(PushEvent, push_id=row.id, kind="stalled-unclaimed").state == PushState.STALLED
+    assert unclaimed() == []
+
+
+def test_a_young_push_is_not_stalled():
+    push(build_commit(make_algorithm()), make_registry())
+    assert unclaimed() == []
+
+
+def test_a_backlog_is_no_stall():
+    old_push()
+    worker()
+    assert unclaimed() == []
+
+
+def test_workers_of_other_queues_claim_no_push():
+    job = old_push()
+    worker(("builds", "maintenance"))
+    assert unclaimed() == [job.push_id]
+
+
+def test_a_worker_that_was_not_heard_of_claims_nothing():
+    job = old_push()
+    worker(seen_at=now_ms() - WORKER_SILENCE_MS - 1)
+    assert unclaimed() == [job.push_id]
+
+
+def test_a_wait_for_the_next_try_is_no_stall():
+    job = old_push()
+    end_badly(taken(job), ErrorClass.TRANSIENT)
+    assert unclaimed() == []
+    change(job, next_attempt_at=now_ms() - 61_000)
+    assert unclaimed() == [job.push_id]
+
+
+def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards():
+    compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
+    waiting = the(Job, parent_id=compiled.id)
+    for job in (compiled, waiting):
+        change(job, created_at=LONG_AGO)
+    claim = taken(compiled)
+    assert unclaimed() == []
+    end_build(claim)
+    assert unclaimed() == []  # it is due for a moment only
+    change(compiled, finished_at=now_ms() - 61_000)
+    assert unclaimed() == [waiting.push_id]
+
+
+def test_a_wait_for_a_place_is_no_stall():
+    build = build_commit(make_algorithm())
+    taken(push(build, make_registry("registry.example.com")))
+    waiting = push(build, make_registry("https://registry.example.com"))
+    change(waiting, created_at=LONG_AGO)
+    assert unclaimed() == []
+
+
+def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall():
+    job = old_push()
+    taken(job, "node/1")
+    with database().writing() as session:
+        hand_back(session, owner_prefix="node/")
+    assert unclaimed() == []
+
+
+def test_a_claim_ends_the_stall():
+    job = old_push()
+    unclaimed()
+    assert take(job) is not None
+    assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
+
+
+def test_a_running_push_that_moves_no_byte_is_reported_once():
+    job = old_push()
+    taken(job)
+    assert still() == []
+    change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+    assert still() == [job.push_id]
+    row = the(ImagePush, id=job.push_id)
+    assert row.state == PushState.STALLED
+    assert "No byte has moved" in row.message
+    assert the(PushEvent, push_id=row.id, kind="stalled-still").state == PushState.STALLED
+    assert still() == []
+
+
+def test_a_lost_push_is_not_still():
+    job = old_push()
+    taken(job)
+    lose_lease(job)
+    change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+    assert still() == []
+
+
+@pytest.mark.parametrize("report", [unclaimed, still])
+def test_two_that_look_at_once_report_once(report):
+    job = old_push()
+    if report is still:
+        taken(job)
+        change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+    assert sorted(together(report, report, report)) == [[], [], [job.push_id]]
