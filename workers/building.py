@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -95,7 +96,13 @@ def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None],
         WorkError: the source or the engine failed.
     """
     chosen = settings()
-    with fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop) as source:
+    with ExitStack() as kept:
+        try:
+            fetched = fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop)
+            source = kept.enter_context(fetched)
+        except WorkError as error:
+            log(error.message)  # the log's last line says why; from here on `build_image` sees to that
+            raise
         return build_image(_request(algorithm, commit, source.tar, chosen), log, stop)
 
 

@@ -140,7 +140,11 @@ class Repository:
         environment = os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
         done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.directory, env=environment, capture_output=True, text=True,
+            ["git", *identity, *arguments],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -15,8 +15,12 @@ SCRIPTS = Path(__file__).parent / "scripts"
 def run_script(python: Path, script: str, **given: str) -> Any:
     """What a script printed as its last line, as JSON."""
     done = subprocess.run(
-        [python, SCRIPTS / script], env={"PATH": "/usr/bin:/bin", **given}, capture_output=True, text=True,
-        check=False, timeout=180,
+        [python, SCRIPTS / script],
+        env={"PATH": "/usr/bin:/bin", **given},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -57,8 +61,12 @@ def test_the_generated_client(
 ) -> None:
     python = generated_client_python()
     given = {
-        "API_ADDRESS": system.url, "API_KEY": owner_key, "ADMIN_KEY": system.admin_key, "OWNER": owner,
-        "REGISTRY_URL": second_registry.host, "PASSWORD": second_registry.users["pusher"],
+        "API_ADDRESS": system.url,
+        "API_KEY": owner_key,
+        "ADMIN_KEY": system.admin_key,
+        "OWNER": owner,
+        "REGISTRY_URL": second_registry.host,
+        "PASSWORD": second_registry.users["pusher"],
     }
     created = run_script(python, "generated_create.py", **given)
     assert created["registry_url"] == second_registry.host

@@ -26,9 +26,7 @@ published = algorithms.publish_algorithm(
         version_info=generated.VersionInfoPublish(version_type="revision", insights_enabled=False),
     ),
 )
-algorithms.update_algorithm(
-    owner, name, generated.UpdateRequest(details=generated.Details(label="New label"))
-)
+algorithms.update_algorithm(owner, name, generated.UpdateRequest(details=generated.Details(label="New label")))
 listed = algorithms.get_algorithm_versions(owner, name)
 said = {
     "build_status": builds.get_algorithm_build_by_id(owner, name, build_id).status,
