@@ -1,0 +1,142 @@
+"""A password given in any call is found nowhere in clear (rule 5)."""
+
+import io
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import redis as redis_client
+
+from parts.redis import PrivateRedis
+from parts.registry import PrivateRegistry
+from tests.acceptance.system import ECHO, System, repository
+
+RECORDED = "pw-recorded-4b1d7e"
+PUSHED = "pw-wrong-push-9c2f60"
+SOURCE = "pw-source-77aa31"
+
+
+@contextmanager
+def monitored(redis: PrivateRedis) -> Iterator[list[bytes]]:
+    """Everything that Redis is told while the block runs."""
+    seen: list[bytes] = []
+    listening, done = threading.Event(), threading.Event()
+    monitor = subprocess.Popen(["redis-cli", "-p", str(redis.port), "monitor"], stdout=subprocess.PIPE, bufsize=0)
+
+    def read() -> None:
+        assert monitor.stdout is not None
+        for line in monitor.stdout:
+            seen.append(line)
+            listening.set()
+        done.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert listening.wait(10)
+        yield seen
+    finally:
+        monitor.terminate()
+        monitor.wait(10)
+        assert done.wait(10)
+        assert monitor.stdout is not None
+        monitor.stdout.close()
+
+
+def test_passwords_are_nowhere_in_clear(
+    system: System,
+    own_redis: PrivateRedis,
+    tmp_path: Path,
+    owner: str,
+    owner_key: str,
+    docker_host: str,
+    second_registry: PrivateRegistry,
+) -> None:
+    good = second_registry.users["pusher"]
+    answers: list[str] = []
+    with monitored(own_redis) as told:
+        recorded = system.call(
+            "POST",
+            "/v1/registries",
+            {"registry_url": second_registry.host, "registry_username": "pusher", "registry_password": RECORDED},
+        )
+        registry_id = recorded.json["id"]
+        checked = system.call(
+            "POST",
+            f"/v1/registries/{registry_id}/check",
+            {"registry_username": "pusher", "registry_password": PUSHED},
+        )
+        elsewhere = system.call(
+            "POST",
+            f"/v1/algorithms/{owner}",
+            {
+                "name": "Elsewhere",
+                "details": {"label": "e"},
+                "settings": {},
+                "source": {
+                    "repository_https_url": "https://127.0.0.1:1/no/repository.git",
+                    "credentials": {"username": "u", "password": SOURCE},
+                },
+            },
+        )
+        assert elsewhere.status == 201
+        unreachable = system.call("POST", f"/v1/algorithms/{owner}/Elsewhere/compile", {"commitSha": "a" * 40})
+        system.create_algorithm(owner, "Secret")
+        clone = repository(system, tmp_path / "clone", f"{owner}/Secret", owner_key)
+        clone.write({"src/Secret.py": ECHO})
+        commit = clone.commit()
+        clone.push()
+        pushes = {"registry_id": registry_id, "registry_username": "pusher", "registry_password": PUSHED}
+        answers.append(system.compile(f"{owner}/Secret", pushes=pushes).text)
+        path = f"/v1/algorithms/{owner}/Secret/versions/{commit}/registry"
+        assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "failed"
+        answers.append(system.call("GET", path).text)
+        mending = {"registry_id": registry_id, "registry_username": "pusher", "registry_password": good}
+        system.call("POST", path, mending, wait=60)
+        assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "succeeded"
+        system.call("DELETE", f"/v1/jobs/{unreachable.headers['X-Job-Id']}")
+        listings = ("/v1/jobs", "/v1/pushes", "/v1/registries", "/readyz")
+        answers.extend(system.call("GET", listing).text for listing in listings)
+    answers += [recorded.text, checked.text, elsewhere.text, unreachable.text]
+    secrets = [RECORDED, PUSHED, SOURCE, owner_key, system.admin_key]
+
+    assert b"longshore.push" in b"".join(told)
+    kept = redis_client.Redis(port=own_redis.port)
+    stored = b"".join(kept.dump(key) or b"" for key in kept.keys("*"))
+    kept.close()
+    places = {
+        "Redis, as it was told": b"".join(told),
+        "Redis, as it keeps": stored,
+        "logs": b"".join(path.read_bytes() for path in system.log.parent.glob("*.log")),
+        "answers": "".join(answers).encode(),
+        "database": b"".join(path.read_bytes() for path in system.data_dir.glob("longshore.db*")),
+        **image_places(docker_host, f"longshore/{owner.lower()}/secret:{commit}"),
+    }
+    for place, content in places.items():
+        assert content, place
+        for secret in secrets:
+            assert secret.encode() not in content, f"{secret} stands in: {place}"
+
+
+def image_places(docker_host: str, image: str) -> dict[str, bytes]:
+    """What the engine says of the image, and every byte of its layers (which is where a build context ends up)."""
+    client = docker.DockerClient(base_url=docker_host)
+    try:
+        found = client.images.get(image)
+        saved = io.BytesIO(b"".join(found.save()))
+        layers = bytearray()
+        with tarfile.open(fileobj=saved) as archive:
+            for member in archive.getmembers():
+                file = archive.extractfile(member)
+                if file is not None:
+                    layers += file.read()
+        return {
+            "history": repr(found.history()).encode(),
+            "inspect": repr(found.attrs).encode(),
+            "layers": bytes(layers),
+        }
+    finally:
+        client.close()
