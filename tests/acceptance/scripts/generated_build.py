@@ -10,6 +10,8 @@ configuration = generated.Configuration(host=os.environ["API_ADDRESS"])
 configuration.api_key["Authorization"] = os.environ["API_KEY"]
 configuration.api_key_prefix["Authorization"] = "Simple"
 client = generated.ApiClient(configuration)
+# The client's key calls know the platform's session cookie only; a key has to be sent along by hand.
+client.set_default_header("Authorization", f"Simple {os.environ['API_KEY']}")
 owner, name = os.environ["OWNER"], "Generated"
 algorithms, builds = generated.AlgorithmsApi(client), generated.BuildsApi(client)
 
