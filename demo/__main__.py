@@ -42,7 +42,8 @@ def _run(screen: Screen, directory: Path, go_on: Callable[[Path], None] | None) 
                 _say_how_to_go_on(screen, place, stage)
                 go_on(place.directory / "demo.log")
     except (StepFailedError, PartFailedError) as failure:
-        screen.line(f"failed, and everything is stopped: {failure}", style="31")
+        screen.line(f"failed, and everything is stopped: {str(failure).splitlines()[0]}", style="31")
+        screen.line(f"its logs are in {directory}")
         return 1
     except KeyboardInterrupt:
         screen.line("interrupted; everything is stopped")

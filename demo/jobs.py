@@ -39,7 +39,7 @@ def _describe(caller: Caller, wait: Wait, parts: list[dict[str, Any]]) -> None:
     if pushing:
         done, total = (pushing[0][name] / _MEGABYTE for name in ("done_bytes", "total_bytes"))
         layers = f"{pushing[0]['layers_done']} of {pushing[0]['layers_total']} layers"
-        wait.text = f"pushing: {done:.1f} of {total:.1f} MB, {layers}"
+        wait.text = f"pushing: {done:.1f} of {total:.1f} MB, {layers}" if total else "pushing"
     elif line := _log_lines(caller, 1):
         wait.text = f"building: {line}"
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
 
 from demo.screen import Screen
 from demo.surroundings import environment_of_builds
@@ -91,17 +90,12 @@ def _longshore(directory: Path, environment: dict[str, str]) -> Iterator[str]:
         "longshore",
         command,
         log=longshore_log(directory),
-        ready=lambda: _is_ready(url),
+        ready=lambda: f"Longshore is ready at {url}" in longshore_log(directory).read_text(errors="replace"),
         seconds=_START_SECONDS,
         grace=_STOP_SECONDS,
         environment=environment,
     ):
         yield url
-
-
-def _is_ready(url: str) -> bool:
-    with build_opener(ProxyHandler({})).open(f"{url}/readyz", timeout=5) as answer:
-        return bool(answer.status == 200)
 
 
 def _forget_settings() -> None:
