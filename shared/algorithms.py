@@ -3,9 +3,10 @@
 import re
 import uuid
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from shared.keys import Caller
 from shared.models import Algorithm, Build, BuildStatus, Version
 from shared.refusals import Code, bad_request, missing
 
@@ -68,6 +69,17 @@ def newest_build(session: Session, algorithm: Algorithm, version: Version | None
     if version is not None:
         query = query.where(Build.version_id == version.id)
     return session.scalar(query.order_by(Build.seq.desc()).limit(1))
+
+
+def readable_algorithms(caller: Caller) -> Select[tuple[str]] | None:
+    """The ids of the algorithms whose jobs and pushes a caller may read; None: of all."""
+    if caller.admin:
+        return None
+    query = select(Algorithm.id).where(Algorithm.owner == caller.owner)
+    if caller.algorithms is None or f"{caller.owner}/*" in caller.algorithms:
+        return query
+    names = [entry.partition("/")[2] for entry in caller.algorithms]
+    return query.where(Algorithm.name.in_(names))
 
 
 def _is_uuid(text: str) -> bool:

@@ -1,15 +1,17 @@
 """Recorded registries: where they are, and the credentials that open them."""
 
 import hashlib
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from shared.models import Algorithm, Registry
-from shared.refusals import missing
+from shared.models import Algorithm, ImagePush, Job, JobState, Registry
+from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
-from shared.registry.reference import image_repository
+from shared.registry.reference import image_repository, repository_place
+from shared.registry.trust import tls_context
 from shared.sealing import Keyring
 
 
@@ -26,6 +28,78 @@ def find_registry(session: Session, registry_id: str, *, locked: bool = False) -
     return registry
 
 
+def record_registry(
+    session: Session, keyring: Keyring, state: dict[str, Any], credentials: Credentials | None
+) -> Registry:
+    """Record a new registry.
+
+    Raises:
+        Refusal: 400, an address or a certificate that cannot be one.
+    """
+    registry = Registry(**state)
+    _refuse_unusable(registry)
+    session.add(registry)
+    session.flush()
+    if credentials is not None:
+        registry.credentials = seal_own(keyring, registry, credentials)
+        session.flush()
+    return registry
+
+
+def change_registry(
+    session: Session,
+    keyring: Keyring,
+    registry: Registry,
+    state: dict[str, Any],
+    credentials: Credentials | None,
+    *,
+    remove_credentials: bool,
+) -> None:
+    """Change a registry. What it is trusted by changes only together with its credentials, or loses them.
+
+    Pushes that wait go to the changed place; those with credentials of their own find that it was changed.
+
+    Raises:
+        Refusal: 400, an address or a certificate that cannot be one.
+    """
+    trusted = fingerprint(registry)
+    for name, value in state.items():
+        setattr(registry, name, value)
+    _refuse_unusable(registry)
+    if credentials is not None:
+        registry.credentials = seal_own(keyring, registry, credentials)
+    elif remove_credentials or fingerprint(registry) != trusted:
+        registry.credentials = None
+    session.flush()
+    _readdress_waiting(session, registry)
+
+
+def _readdress_waiting(session: Session, registry: Registry) -> None:
+    waiting = session.execute(
+        select(Job, ImagePush, Algorithm)
+        .join(ImagePush, and_(ImagePush.id == Job.push_id, ImagePush.generation == Job.generation))
+        .join(Algorithm, Algorithm.id == Job.algorithm_id)
+        .where(Job.registry_id == registry.id, Job.state == JobState.QUEUED)
+        .with_for_update(of=Job)  # one that is claimed at this moment is not moved under its worker
+    )
+    for job, push, algorithm in waiting:
+        push.image = f"{repository_of(registry, algorithm)}:{job.git_hash}"
+        push.registry_url = registry.registry_url
+        job.lock_key = place_of(registry, algorithm, job.git_hash)
+
+
+def _refuse_unusable(registry: Registry) -> None:
+    try:
+        address_of(registry)
+    except ValueError as error:
+        raise bad_request(f"registry_url: {error}") from None
+    if registry.ca_certificate is not None:
+        try:
+            tls_context(ca_certificate=registry.ca_certificate)
+        except ValueError as error:
+            raise bad_request(f"ca_certificate: {error}") from None
+
+
 def address_of(registry: Registry) -> RegistryAddress:
     """Where the registry is."""
     return RegistryAddress.parse(registry.registry_url, plain_http=registry.plain_http)
@@ -34,6 +108,11 @@ def address_of(registry: Registry) -> RegistryAddress:
 def repository_of(registry: Registry, algorithm: Algorithm) -> str:
     """The repository of an algorithm's images in a registry: HOST[:PORT]/path/owner/name."""
     return image_repository(address_of(registry), algorithm.owner, algorithm.name)
+
+
+def place_of(registry: Registry, algorithm: Algorithm, git_hash: str) -> str:
+    """The lock on an image reference, in one spelling: two registry rows may name one place."""
+    return f"image:{repository_place(address_of(registry), algorithm.owner, algorithm.name)}:{git_hash}"
 
 
 def fingerprint(registry: Registry) -> str:

@@ -141,15 +141,19 @@ def _plan(session: Session, claim: Claim) -> PushPlan:
         .join(Registry, Registry.id == Job.registry_id)
         .where(Job.id == claim.job_id)
     ).one()
-    job, push, algorithm, build, registry = found.tuple()
+    job, push, algorithm, build, registry = found._tuple()
     if registry.deleted_at is not None:
         raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
+    repository = repository_of(registry, algorithm)
+    if push.image != f"{repository}:{job.git_hash}":
+        # It was claimed by then, so the change did not move it: its place and what its row says are the old ones.
+        raise WorkError(ErrorClass.INVALID, "The registry was changed while this push ran; push again.")
     return PushPlan(
         algorithm=algorithm,
         build=build,
         registry=registry,
         credentials=_credentials(job, registry),
-        repository=repository_of(registry, algorithm),
+        repository=repository,
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
     )
