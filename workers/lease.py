@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
@@ -57,8 +57,9 @@ class LeaseKeeper:
             except FenceLost as lost:
                 self.stop.ask(str(lost))
                 return
-            except DBAPIError as error:
-                log.warning("the database did not take the heartbeat", error=type(error).__name__)
+            except Exception as error:  # whatever it is: without this thread nobody would stop the work
+                known = isinstance(error, SQLAlchemyError)
+                log.warning("the heartbeat was not written", error=type(error).__name__, exc_info=not known)
                 if time.monotonic() - self._renewed_at > self._settings.lease_seconds:
                     self.stop.ask("the lease could not be renewed: the database does not answer")
                     return
