@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import sqlalchemy
 
 from parts.postgres import PrivatePostgres
@@ -31,6 +32,21 @@ def postgres_installation(postgres_tables_url: str, tmp_path: Path) -> Iterator[
             for table in reversed(Base.metadata.sorted_tables):
                 session.execute(table.delete())
         yield "postgresql"
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[redis.Redis]:
+    """The Redis that workers of this process send their nudges to, empty."""
+    from workers.app import celery  # it reads the settings
+
+    before = celery.conf.broker_url
+    celery.conf.broker_url = redis_url
+    celery._after_fork()  # it forgets its connections
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+        yield client
+    celery.conf.broker_url = before
+    celery._after_fork()
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""Work that stands in for a build or a push: it does what a test says, under a real claim."""
+
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from shared.jobs.claims import Claim
+from tests.together import SECONDS
+from workers.execution import Finish
+from workers.lease import LeaseKeeper
+
+
+def nothing(_session: Session) -> None:
+    """Nothing is written."""
+
+
+class StandIn:
+    """A kind of work. Called with a claim it is that work, as `BuildWork` and `PushWork` are."""
+
+    def __init__(
+        self,
+        do: Callable[[LeaseKeeper], object] = lambda _keeper: None,
+        write: Callable[[Session], None] = nothing,
+        finish: Finish = nothing,
+    ) -> None:
+        self._do = do
+        self._write = write
+        self._finish = finish
+        self.claims: list[Claim] = []
+
+    def __call__(self, claim: Claim) -> "StandIn":
+        self.claims.append(claim)
+        return self
+
+    def write(self, session: Session) -> None:
+        """What moved since."""
+        self._write(session)
+
+    def do(self, keeper: LeaseKeeper) -> Finish:
+        """The work."""
+        self._do(keeper)
+        return self._finish
+
+
+def until_stopped(keeper: LeaseKeeper) -> None:
+    """Work that ends when it is stopped, as a read from a socket does that is shut."""
+    shut = threading.Event()
+    with keeper.stop.interrupting(shut.set):
+        assert shut.wait(SECONDS), "nobody stopped the work"

@@ -1,0 +1,120 @@
+"""The sweep: what fell through is found by query, and two sweeps at once do no harm."""
+
+import base64
+import json
+
+import pytest
+import redis
+from sqlalchemy import select
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import ImagePush, Job, JobState, PushEvent, PushState
+from shared.registry.credentials import Credentials
+from tests.git_service import make_algorithm
+from tests.rows import (
+    HASH,
+    build_commit,
+    change,
+    compile_commit,
+    end_build,
+    fresh,
+    lose_lease,
+    make_registry,
+    publish,
+    push,
+    taken,
+    the,
+)
+from tests.together import together
+from workers.app import celery
+from workers.sweeping import sweep
+
+pytestmark = pytest.mark.usefixtures("installation", "broker")
+
+
+def nudged(broker: redis.Redis, queue: str) -> list[str]:
+    """The ids of the jobs whose nudges are in a queue."""
+    bodies = [json.loads(message)["headers"]["argsrepr"] for message in broker.lrange(queue, 0, -1)]
+    return sorted(body.strip("[]',()") for body in bodies)
+
+
+def test_what_is_due_is_nudged_by_a_message_with_its_id_and_nothing_else(broker):
+    compiled = compile_commit(make_algorithm()).job
+    pushed = push(build_commit(make_algorithm()), make_registry(), Credentials("pusher", "open sesame"))
+    sweep()
+    assert nudged(broker, "builds") == [compiled.id]
+    assert nudged(broker, "pushes") == [pushed.id]
+    for queue, job in (("builds", compiled), ("pushes", pushed)):
+        (message,) = broker.lrange(queue, 0, -1)
+        arguments = json.loads(base64.b64decode(json.loads(message)["body"]))
+        assert arguments[:2] == [[job.id], {}]
+
+
+def test_every_message_can_be_lost(broker):
+    ordered = compile_commit(make_algorithm(), HASH, make_registry())
+    sweep()
+    broker.flushdb()
+    change(ordered.job, nudged_at=now_ms() - 3_600_000)
+    sweep()
+    assert nudged(broker, "builds") == [ordered.job.id]
+    end_build(taken(ordered.job))
+    sweep()
+    assert nudged(broker, "pushes") == [the(Job, parent_id=ordered.job.id).id]
+
+
+def test_a_lost_job_is_due_again_and_nudged(broker):
+    job = push(build_commit(make_algorithm()), make_registry())
+    taken(job)
+    lose_lease(job)
+    sweep()
+    assert (fresh(job).state, fresh(job).losses) == (JobState.QUEUED, 1)
+    assert nudged(broker, "pushes") == [job.id]
+
+
+def test_what_waited_for_an_ended_job_is_settled(broker):
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm)
+    published = publish(algorithm)
+    change(compiled.job, state=JobState.SUCCEEDED)
+    sweep()
+    assert fresh(published.job).state == JobState.SUCCEEDED
+    assert nudged(broker, "builds") == []
+
+
+def test_stalled_pushes_are_reported():
+    unclaimed = push(build_commit(make_algorithm()), make_registry())
+    change(unclaimed, created_at=now_ms() - 3_600_000)
+    still = push(build_commit(make_algorithm()), make_registry())
+    taken(still)
+    change(the(ImagePush, id=still.push_id), moved_at=now_ms() - 3_600_000)
+    sweep()
+    assert the(ImagePush, id=unclaimed.push_id).state == PushState.STALLED
+    assert the(ImagePush, id=still.push_id).state == PushState.STALLED
+
+
+def test_a_sweep_without_a_broker_does_the_rest():
+    job = push(build_commit(make_algorithm()), make_registry())
+    taken(job)
+    lose_lease(job)
+    celery.conf.broker_url = "redis://127.0.0.1:1/0"
+    celery._after_fork()
+    sweep()
+    assert fresh(job).state == JobState.QUEUED
+
+
+def test_sweeps_at_once_do_everything_once(broker):
+    due = [compile_commit(make_algorithm()).job for _ in range(3)]
+    lost = [push(build_commit(make_algorithm()), make_registry()) for _ in range(3)]
+    for job in lost:
+        taken(job, f"worker/{job.seq}")
+        lose_lease(job)
+    unclaimed = push(build_commit(make_algorithm()), make_registry())
+    change(unclaimed, created_at=now_ms() - 3_600_000)
+    together(sweep, sweep, sweep)
+    assert [fresh(job).losses for job in lost] == [1, 1, 1]
+    assert nudged(broker, "builds") == sorted(job.id for job in due)
+    assert nudged(broker, "pushes") == sorted(job.id for job in (*lost, unclaimed))
+    with database().reading() as session:
+        events = session.scalars(select(PushEvent.kind).order_by(PushEvent.kind)).all()
+    assert events == ["stalled-lost", "stalled-lost", "stalled-lost", "stalled-unclaimed"]
