@@ -189,7 +189,7 @@ def failure(status: int, message: str, *, headers: Mapping[str, str] | None = No
     response = web.json_response(
         {"error": {"id": request_id, "code": int(Code.INVALID_REQUEST), "message": message}},
         status=status,
-        headers={"X-Request-Id": request_id, "Cache-Control": "no-store", **(headers or {})},
+        headers={"X-Request-Id": request_id, "Cache-Control": "no-store", "Server": "longshore", **(headers or {})},
     )
     response.force_close()
     return response

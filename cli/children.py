@@ -111,18 +111,22 @@ class Child:
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _run(self) -> int:
-        self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self._command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environment,
-            start_new_session=True,  # Ctrl-C is the supervisor's; and a group that can be killed whole
-        )
+        # Not asyncio's own pipe: with that, wait() would wait for everybody who holds its other end.
+        said, saying = os.pipe()
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self._command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=saying,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is the supervisor's; and a group that can be killed whole
+            )
+        finally:
+            os.close(saying)
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        showing = asyncio.create_task(_each_line(process.stdout, self._show))
+        showing = asyncio.create_task(_each_line(said, self._show))
         status = await process.wait()
         _kill_group(process.pid)  # whatever it left behind: it would hold ports and the pipe
         await showing
@@ -138,7 +142,11 @@ class Child:
                 self._process.send_signal(number)
 
 
-async def _each_line(stream: asyncio.StreamReader, show: Callable[[bytes], None]) -> None:
+async def _each_line(said: int, show: Callable[[bytes], None]) -> None:
+    stream = asyncio.StreamReader()
+    transport, _protocol = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(said, "rb", buffering=0)
+    )
     rest = b""
     while chunk := await stream.read(LONGEST_LINE):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -148,6 +156,7 @@ async def _each_line(stream: asyncio.StreamReader, show: Callable[[bytes], None]
             show(line)
     if rest:
         show(rest)
+    transport.close()
 
 
 def _kill_group(leader: int) -> None:
