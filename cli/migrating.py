@@ -1,15 +1,19 @@
 """Migrations: applied once even when several processes ask at the same time, and checked before a process starts."""
 
+import time
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 import migrations
 from shared.database import Database
 from shared.settings import SettingsError
 
+FIRST_CONNECTION_SECONDS = 20
 ADVISORY_LOCK = 7_310_420
 """The number under which PostgreSQL keeps other migrations waiting; any that nobody else in the database uses."""
 
@@ -31,6 +35,7 @@ def migrate(database: Database) -> tuple[str | None, str | None]:
     Raises:
         SettingsError: the database was made by a newer Longshore.
     """
+    _connect_at_last(database)
     with database.writing() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":  # SQLite took its write lock at BEGIN
@@ -58,6 +63,24 @@ def require_migrated(database: Database) -> None:
     known = _known()
     if revision in known and revision != known[0]:
         raise SettingsError(f"The database is at migration {revision} of {known[0]}: run `longshore migrate` first.")
+
+
+def _connect_at_last(database: Database) -> None:
+    """Connect, again and again while SQLite says that the file is locked.
+
+    The first connections to a new file switch its journal to WAL; where two do so at once, one is refused without
+    waiting.
+    """
+    deadline = time.monotonic() + FIRST_CONNECTION_SECONDS
+    while True:
+        try:
+            database.ping()
+        except OperationalError as error:
+            if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _revision(connection: Connection) -> str | None:

@@ -27,7 +27,7 @@ def _restored() -> Iterator[None]:
 
 def logged(log_format: str = "json", level: str = "debug") -> io.StringIO:
     stream = io.StringIO()
-    configure_logs(Settings(log_format=log_format, log_level=level), process="test", stream=stream)  # type: ignore[arg-type]
+    configure_logs(Settings(log_format=log_format, log_level=level), process="test", stream=stream)
     return stream
 
 
