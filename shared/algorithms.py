@@ -78,7 +78,9 @@ def readable_algorithms(caller: Caller) -> Select[tuple[str]] | None:
     query = select(Algorithm.id).where(Algorithm.owner == caller.owner)
     if caller.algorithms is None or f"{caller.owner}/*" in caller.algorithms:
         return query
-    names = [entry.partition("/")[2] for entry in caller.algorithms]
+    # A list may name algorithms of other owners too; those are for calling.
+    listed = [entry.partition("/") for entry in caller.algorithms]
+    names = [name for owner, _, name in listed if owner == caller.owner]
     return query.where(Algorithm.name.in_(names))
 
 

@@ -25,6 +25,7 @@ class Caller:
     owner: str
     admin: bool
     may_manage: bool = True
+    may_call: bool = True
     algorithms: tuple[str, ...] | None = None
     """OWNER/NAME or OWNER/* of the only algorithms that this key is for; None: all that its owner may."""
 
@@ -130,6 +131,7 @@ def recognise(session: Session, secret: str) -> Caller | None:
         owner=key.owner,
         admin=key.kind == KeyKind.ADMIN,
         may_manage=bool(permissions.get("allow_algo_management", True)),
+        may_call=bool(permissions.get("allow_algo", True)),
         algorithms=None if listed is None else tuple(listed),
     )
 

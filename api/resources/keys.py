@@ -28,6 +28,8 @@ def create_own_key(username: str, body: KeyBody) -> Response:
     """A new key of an owner; the secret is shown this once."""
     if not caller().admin:
         caller().require_owner(username)
+        if not caller().may_call:
+            raise not_allowed("This key may not call algorithms, so it cannot make keys, which might; use another one.")
         if body.key_type != KeyKind.ALGORITHM.value:
             raise not_allowed("Only an admin key can make admin keys; ask for an AlgorithmKey.")
     return _make_key(username, body)
