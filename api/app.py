@@ -46,6 +46,7 @@ def create_app() -> APIFlask:
         DOCS_FAVICON=f"{SWAGGER_PATH}/favicon-32x32.png",
     )
     app.json_errors = False
+    app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
     app.security_schemes = {
         "key": {
             "type": "apiKey",

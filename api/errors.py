@@ -3,10 +3,10 @@
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, jsonify
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException
 
-from shared.refusals import Code, Refusal, try_later
+from shared.refusals import Code, Refusal, conflict, try_later
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,11 @@ def register_errors(app: APIFlask) -> None:
     def database_away(error: Exception) -> Response:
         log.exception("the database did not answer", error=type(error).__name__)
         return refused(try_later("The database does not answer; nothing was changed. Send it again.", seconds=5))
+
+    @app.errorhandler(IntegrityError)
+    def met_another(_error: IntegrityError) -> Response:
+        log.info("two requests met in a unique constraint")
+        return refused(conflict("Another request did the same at this moment; look at what it did, or send it again."))
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

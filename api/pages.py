@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -73,6 +74,6 @@ def _sequence(marker: str) -> int:
         word, _, number = raw.decode("ascii").partition(":")
     except (binascii.Error, UnicodeError, ValueError):
         word, number = "", ""
-    if word != "after" or not number.isdigit() or int(number[:20]) > LARGEST_SEQUENCE:
+    if word != "after" or not re.fullmatch(r"[0-9]{1,19}", number) or int(number) > LARGEST_SEQUENCE:
         raise bad_request("This marker is none of ours; take it from the page before.", Code.BAD_MARKER)
     return int(number)

@@ -8,7 +8,7 @@ from shared.git.remote import newest_commit
 from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
 from shared.models import Algorithm
 from shared.refusals import bad_request, try_later
-from shared.sealing import keyring
+from shared.sealing import SealError, keyring
 from shared.settings import settings
 from shared.sources import open_source
 
@@ -39,7 +39,10 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         )
     except InvalidRepositoryUrl as error:
         raise bad_request(f"The algorithm's repository: {error}") from None
-    opened = open_source(keyring(), algorithm)
+    try:
+        opened = open_source(keyring(), algorithm)
+    except SealError as error:
+        raise bad_request(f"The repository's credentials cannot be used: {error}. Give them again.") from None
     try:
         return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)
     except WorkError as error:

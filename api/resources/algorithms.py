@@ -28,7 +28,7 @@ from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
 from shared.git import hosted
-from shared.git.repository_url import RepositoryUrl
+from shared.git.repository_url import MAX_URL, RepositoryUrl
 from shared.models import Algorithm, Owner
 from shared.orders.cancel import end_all_of_algorithm
 from shared.refusals import Code, Refusal, bad_request, conflict, missing
@@ -191,6 +191,8 @@ def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:
         if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
             algorithm.source_credentials = None
         algorithm.repository_url = str(url)
+        if len(algorithm.repository_url) > MAX_URL:  # git's short form grows when it is written out
+            raise bad_request(f"source.repository_https_url: it has at most {MAX_URL} characters as {url.scheme}://….")
     if source.credentials is not None:
         if algorithm.repository_url is None:
             raise bad_request("source.credentials belong to a source.repository_https_url; Longshore's own needs none.")

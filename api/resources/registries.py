@@ -13,6 +13,7 @@ from shared.clock import now_ms
 from shared.database import database
 from shared.models import Registry
 from shared.orders.cancel import end_all_of_registry
+from shared.refusals import conflict
 from shared.registries import (
     address_of,
     change_registry,
@@ -22,7 +23,7 @@ from shared.registries import (
 )
 from shared.registry.check import check_registry as check
 from shared.registry.client import RegistryClient
-from shared.sealing import keyring
+from shared.sealing import SealError, keyring
 
 blueprint = v1_blueprint("registries")
 
@@ -99,7 +100,10 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
     given = given_credentials(body)
     with database().reading() as session:
         registry = find_registry(session, registry_id)
-        credentials = given or open_own(keyring(), registry)
+        try:
+            credentials = given or open_own(keyring(), registry)
+        except SealError as error:
+            raise conflict(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
     address = address_of(registry)
     with RegistryClient(
         address,

@@ -30,6 +30,8 @@ class Credentials:
             raise InvalidCredentials("A registry's credentials need a username and a password, both not empty.")
         if ":" in self.username:
             raise InvalidCredentials("A registry's username cannot hold a colon (RFC 7617).")
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in self.username + self.password):
+            raise InvalidCredentials("A registry's username and password cannot hold halves of surrogate pairs.")
         if any(ord(character) < 0x20 or ord(character) == 0x7F for character in self.username + self.password):
             raise InvalidCredentials("A registry's username and password cannot hold control characters (RFC 7617).")
 
