@@ -1,0 +1,152 @@
+"""API keys: who makes them, what they may do, and that they are shown once."""
+
+import pytest
+
+from shared.models import ApiKey
+from tests.rows import the
+from tests.service.api.calling import Api, owner_api
+from tests.together import together
+
+
+def test_an_admin_makes_an_owner_with_its_first_key(admin, app):
+    made = admin.post("/v1/admin/users/newcomer/keys", {"key_label": "ci", "key_type": "AlgorithmKey"})
+    assert (made["owner_name"], made["key_label"], made["key_type"]) == ("newcomer", "ci", "AlgorithmKey")
+    assert Api(app, made["api_key"]).get("/v1/users/newcomer/algorithms") == []
+
+
+def test_the_secret_is_shown_once_and_kept_nowhere(admin):
+    made = admin.post("/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})
+    (listed,) = admin.get("/v1/users/newcomer/keys")
+    assert listed["api_key"] == listed["api_key_mask"] == made["api_key_mask"]
+    assert made["api_key"] not in str(listed)
+    row = the(ApiKey, id=made["id"])
+    assert made["api_key"] not in (row.digest, row.mask, row.label)
+
+
+@pytest.mark.parametrize("form", ["Simple {}", "simple {}", "Bearer {}", "{}", "  {}  "])
+def test_every_form_of_the_header_is_taken(app, acme, form):
+    assert Api(app, None).get("/v1/registries", Authorization=form.format(acme.key)) == []
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Simple", "Simple ", "Simple nobody", "Basic {}", "nobody", "é" * 20, "x" * 600]
+)
+def test_no_or_an_unknown_key_is_401(app, acme, header):
+    Api(app, None).refused(401, 2002, "GET", "/v1/registries", Authorization=header.format(acme.key))
+
+
+def test_without_the_header_it_is_401_before_anything_else_is_looked_at(app):
+    for method, path in (("GET", "/v1/nowhere"), ("PATCH", "/v1/jobs"), ("POST", "/v1/registries")):
+        Api(app, None).refused(401, 2002, method, path, b"no JSON")
+
+
+def test_a_revoked_key_is_unknown_from_then_on(admin, app):
+    made = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
+    admin.delete(f"/v1/users/acme/keys/{made['id']}")
+    Api(app, made["api_key"]).refused(401, 2002, "GET", "/v1/registries")
+    admin.refused(404, 5004, "DELETE", f"/v1/users/acme/keys/{made['id']}")
+    assert admin.get("/v1/users/acme/keys") == []
+
+
+def test_owners_make_algorithm_keys_for_themselves_only(acme):
+    assert acme.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})["key_type"] == "AlgorithmKey"
+    acme.refused(403, 2001, "POST", "/v1/users/rival/keys", {"key_type": "AlgorithmKey"})
+    acme.refused(403, 2001, "POST", "/v1/admin/users/acme/keys", {"key_type": "AlgorithmKey"})
+    for kind in ("PlatformAdminKey", "ManagementKey"):
+        acme.refused(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": kind})
+
+
+def test_owners_see_and_revoke_their_own_keys_only(admin, acme, rival):
+    (key,) = [row for row in admin.get("/v1/users/rival/keys") if row["key_label"] == "test"]
+    acme.refused(403, 2001, "GET", "/v1/users/rival/keys")
+    acme.refused(403, 2001, "DELETE", f"/v1/users/rival/keys/{key['id']}")
+    admin.refused(404, 5004, "DELETE", f"/v1/users/acme/keys/{key['id']}")
+    rival.delete(f"/v1/users/rival/keys/{key['id']}")
+
+
+def test_a_management_key_is_an_admin_key(admin, app):
+    made = admin.post("/v1/users/acme/keys", {"key_type": "ManagementKey"})
+    assert made["key_type"] == "PlatformAdminKey"
+    Api(app, made["api_key"]).make_registry()
+
+
+def test_keys_of_an_owner_that_is_not_there(admin):
+    admin.refused(404, 3000, "GET", "/v1/users/nobody/keys")
+
+
+def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin, acme):
+    admin.refused(409, 2015, "POST", "/v1/users/ACME/keys", {"key_type": "AlgorithmKey"})
+
+
+def test_an_owners_first_keys_at_once_make_one_owner(admin):
+    answers = together(*([lambda: admin.call("POST", "/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})] * 4))
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert len(admin.get("/v1/users/newcomer/keys")) == [answer.status_code for answer in answers].count(200) > 0
+
+
+def test_a_key_that_may_not_manage_reads_and_changes_nothing(app, admin, acme):
+    path = acme.make_algorithm("acme")
+    reader = owner_api(app, admin, "acme", allow_algo_management=False)
+    assert reader.get(path)["name"] == "Hello"
+    reader.refused(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
+    reader.refused(403, 2001, "PUT", path, {})
+    reader.refused(403, 2001, "DELETE", path)
+    reader.refused(403, 2001, "POST", "/v1/algorithms/acme", {"name": "New", "details": {"label": "l"}})
+    reader.refused(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
+
+
+def test_a_key_for_some_algorithms_sees_no_others(app, admin, acme):
+    listed, other = acme.make_algorithm("acme", "Listed"), acme.make_algorithm("acme", "Other")
+    for path in (listed, other):
+        acme.post(f"{path}/compile", {"commitSha": "a" * 40})
+    for acl, seen in (
+        (["acme/Listed"], ["Listed"]),
+        (["acme/*"], ["Listed", "Other"]),
+        (["rival/Other", "acme/Listed"], ["Listed"]),
+        (["rival/*"], []),
+        ([], []),
+    ):
+        narrow = owner_api(app, admin, "acme", algo_acl=acl)
+        assert sorted(row["algoname"] for row in narrow.get("/v1/users/acme/algorithms")) == seen
+        jobs = narrow.get("/v1/jobs")["results"]
+        assert {row["algorithm"] for row in jobs} == {f"acme/{name}" for name in seen}
+        for path in (listed, other):
+            if path.rpartition("/")[2] in seen:
+                narrow.post(f"{path}/compile", {"commitSha": "b" * 40})
+            else:
+                narrow.refused(403, 2001, "GET", path)
+                narrow.refused(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
+
+
+def test_a_narrow_key_makes_no_broader_one(app, admin, acme):
+    body = {"key_type": "AlgorithmKey"}
+    owner_api(app, admin, "acme", algo_acl=["acme/Listed"]).refused(403, 2001, "POST", "/v1/users/acme/keys", body)
+    mute = owner_api(app, admin, "acme", allow_algo=False)
+    mute.refused(403, 2001, "POST", "/v1/users/acme/keys", body)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "listed"),
+    [({}, ["algo://*"]), ({"algo_acl": ["algo://acme/Hello", "acme/*"]}, ["algo://acme/Hello", "algo://acme/*"])],
+)
+def test_permissions_are_shown_as_they_are_enforced(admin, permissions, listed):
+    made = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey", "permissions": permissions})
+    assert made["permissions"]["algo_acl"] == listed
+    assert made["permissions"]["allow_algo"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "permissions"),
+    [
+        ("AlgorithmKey", {"referer_host": "example.com"}),
+        ("AlgorithmKey", {"allow_everything": True}),
+        ("AlgorithmKey", {"algo_acl": ["acme"]}),
+        ("AlgorithmKey", {"algo_acl": ["algo://*/Hello"]}),
+        ("AlgorithmKey", {"algo_acl": "algo://*"}),
+        ("AlgorithmKey", {"allow_algo": "yes"}),
+        ("PlatformAdminKey", {"allow_algo": False}),
+        ("PlatformAdminKey", {"algo_acl": ["acme/*"]}),
+    ],
+)
+def test_a_permission_that_cannot_be_enforced_is_refused(admin, kind, permissions):
+    admin.refused(400, 2015, "POST", "/v1/users/acme/keys", {"key_type": kind, "permissions": permissions})
