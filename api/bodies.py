@@ -1,6 +1,7 @@
 """Reading requests: one strict way from bytes to a model, and from a wrong request to a sentence."""
 
 import json
+import re
 from typing import Any
 
 from apiflask.schema_adapters.pydantic import PydanticAdapter
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from shared.refusals import Code, Refusal, bad_request
 
 MOST_PROBLEMS = 5
+# In pydantic's words for these two, a text has "items" and our class names show.
+LENGTH_OF_TEXT = re.compile(r"^Value should have at (most|least) (\d+) items? after validation, not")
+CLASS_EXPECTED = re.compile(r"^Input should be a valid dictionary or instance of \w+$")
 
 
 class StrictAdapter(PydanticAdapter):
@@ -88,4 +92,6 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 def _said(message: str) -> str:
     message = message.removeprefix("Value error, ")
+    message = LENGTH_OF_TEXT.sub(r"Must have at \1 \2 characters, not", message)
+    message = CLASS_EXPECTED.sub("Must be a JSON object", message)
     return message[:1].lower() + message[1:]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.base import Absent, Body, LongText, ShortText, Shown, Text
+from api.schemas.base import Body, LongText, ShortText, Shown, Text
 from shared.models import Algorithm
 
 Name = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}\z", max_length=63)]
@@ -53,7 +53,7 @@ class SourceBody(Body):
     """A repository elsewhere; without an address, Longshore hosts the repository."""
 
     repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
-    credentials: Annotated[SourceCredentialsBody | None, Absent] = None
+    credentials: SourceCredentialsBody | None = None
 
 
 class SampleBody(Body):
@@ -68,17 +68,17 @@ class AlgorithmBody(Body):
     name: Name
     details: DetailsBody
     settings: SettingsBody = SettingsBody()
-    source: Annotated[SourceBody | None, Absent] = None
-    version_info: Annotated[SampleBody | None, Absent] = None
+    source: SourceBody | None = None
+    version_info: SampleBody | None = None
 
 
 class AlgorithmChange(Body):
     """What changes of an algorithm."""
 
-    details: Annotated[DetailsChange | None, Absent] = None
-    settings: Annotated[SettingsBody | None, Absent] = None
-    source: Annotated[SourceBody | None, Absent] = None
-    version_info: Annotated[SampleBody | None, Absent] = None
+    details: DetailsChange | None = None
+    settings: SettingsBody | None = None
+    source: SourceBody | None = None
+    version_info: SampleBody | None = None
 
 
 class DetailsShown(Shown):

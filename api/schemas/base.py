@@ -5,18 +5,24 @@ from typing import Annotated, Any, ClassVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     SerializerFunctionWrapHandler,
     StringConstraints,
     model_serializer,
+    model_validator,
 )
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are ignored, types are not bent."""
+    """A request body: unknown fields are ignored, types are not bent, an empty object stands for an absent field."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty_objects(cls, given: Any) -> Any:
+        # The published Python client sends {} for everything it was not given.
+        return {name: value for name, value in given.items() if value != {}} if isinstance(given, dict) else given
 
 
 class Query(BaseModel):
@@ -36,19 +42,16 @@ class Shown(BaseModel):
         return {name: value for name, value in shown.items() if value is not None or name not in self.left_out}
 
 
-def _without_control_characters(text: str) -> str:
+def _storable(text: str) -> str:
+    # JSON can spell half of a surrogate pair; UTF-8, and with it every database, cannot.
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise ValueError("must not have half of a surrogate pair")
     # NUL cannot be stored (PostgreSQL); the others have no business in names and turn logs into lies.
     if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
         raise ValueError("must not have control characters")
     return text
 
 
-def _absent_if_empty(value: object) -> object:
-    # The published Python client sends {} for everything it was not given.
-    return None if value == {} else value
-
-
-Text = Annotated[str, AfterValidator(_without_control_characters)]
+Text = Annotated[str, AfterValidator(_storable)]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]
 ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
-Absent = BeforeValidator(_absent_if_empty)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from api.schemas.algorithms import DetailsChange, DetailsShown, SourceShown, show_details, show_source
-from api.schemas.base import Absent, Body, LongText, Shown
+from api.schemas.base import Body, LongText, Shown
 from api.schemas.pushes import PushBody, PushShown
 from shared.clock import rfc3339
 from shared.models import Algorithm, Build, BuildStatus, Version
@@ -19,7 +19,7 @@ CommitHash = Annotated[
 
 
 def _one_or_several(value: object) -> object:
-    if value in ({}, None):
+    if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
@@ -59,7 +59,7 @@ class PublishBody(Body):
 
     settings: PublishSettingsBody | None = None
     version_info: PublishVersionBody | None = None
-    details: Annotated[DetailsChange | None, Absent] = None
+    details: DetailsChange | None = None
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = []
 
