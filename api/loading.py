@@ -1,6 +1,6 @@
 """Loading what is shown together, in a fixed number of queries whatever the length of the list."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,7 +24,20 @@ def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
 
 def shown_versions(session: Session, algorithm: Algorithm, versions: Sequence[Version]) -> list[VersionShown]:
     """Versions of one algorithm with the builds that stand for them."""
-    builds = _builds_of(session, versions)
+    return _shown_with_builds(session, algorithm, versions, _builds_of(session, versions))
+
+
+def shown_ordered(session: Session, job: Job) -> VersionShown:
+    """What a compile or publish was about: its version, with the very build that the call made, joined or published."""
+    algorithm = session.scalars(select(Algorithm).where(Algorithm.id == job.algorithm_id)).one()
+    version = session.scalars(select(Version).where(Version.id == job.version_id)).one()
+    build = session.scalars(select(Build).where(Build.id == job.build_id)).one()
+    return _shown_with_builds(session, algorithm, [version], {version.id: build})[0]
+
+
+def _shown_with_builds(
+    session: Session, algorithm: Algorithm, versions: Sequence[Version], builds: Mapping[str, Build]
+) -> list[VersionShown]:
     pushes = _asked_pushes(session, [build.id for build in builds.values()])
     shown = []
     for version in versions:

@@ -15,11 +15,12 @@ from api.schemas.base import Shown
 from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
 from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
 from shared.database import database
+from shared.git import hosted
 from shared.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.orders.cancel import cancel_job
 from shared.orders.ordered import Ordered
 from shared.orders.push import PushOrder, order_push
-from shared.refusals import bad_request, conflict, missing
+from shared.refusals import Refusal, bad_request, conflict, missing
 
 blueprint = v1_blueprint("pushes")
 
@@ -56,7 +57,12 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
         push = PushOrder(given.registry_id, given_credentials(given))
         return order_push(session, found, version, build, push, request_id=g.request_id)
 
-    return name_job(nothing(), enqueue(order))
+    try:
+        return name_job(nothing(), enqueue(order))
+    except Refusal as refusal:
+        if refusal.status == 404 and _is_only_committed(algorithm, git_hash):
+            raise bad_request(f"{git_hash[:12]} was never compiled; compile it first.") from None
+        raise
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry", ["GET"])
@@ -90,6 +96,24 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
         freed = cancel_job(session, job)
     nudges.send(freed)
     return nothing()
+
+
+def _is_only_committed(algorithm: str, git_hash: str) -> bool:
+    """Whether a hash names no version, but a commit that could be made one."""
+    with database().reading() as session:
+        found = find_algorithm(session, algorithm)
+        known = session.scalar(
+            select(Version.id).where(
+                Version.algorithm_id == found.id, Version.git_hash.startswith(git_hash.lower(), autoescape=True)
+            )
+        )
+    if known is not None or not found.hosted:
+        return False
+    try:
+        hosted.resolve(found.id, git_hash.lower())
+    except Refusal:
+        return False
+    return True
 
 
 @blueprint.get("/pushes")

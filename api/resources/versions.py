@@ -1,10 +1,8 @@
 """Compiling, publishing and reading the versions of an algorithm."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from flask import Response, g
-from pydantic import BaseModel
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
@@ -12,7 +10,7 @@ from api.answers import answer
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.enqueueing import enqueue, name_job, repeated_job
-from api.loading import shown_versions
+from api.loading import shown_ordered, shown_versions
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, v1_blueprint
 from api.schemas.base import Query, Shown
@@ -27,7 +25,7 @@ from shared.orders.compile import order_compile
 from shared.orders.ordered import Ordered
 from shared.orders.publish import PublishOrder, order_publish
 from shared.orders.push import PushOrder
-from shared.refusals import bad_request
+from shared.refusals import Refusal, bad_request
 from shared.registries import find_registry
 
 blueprint = v1_blueprint("versions")
@@ -61,11 +59,12 @@ class VersionsPage(Shown):
 def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) -> Response:
     """Build a commit's image, and push it when it is built."""
     pushes = _push_orders(body.registry_push_credentials)
+    job_id = repeated_job()
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
-        _check_registries(session, pushes)
-    job_id = repeated_job()
+        if job_id is None:  # a repeat gets its job, whatever became of the registry since
+            _check_registries(session, pushes)
     # Asking the repository takes up to ten seconds: no transaction is open meanwhile (rule 6).
     commit = "" if job_id else resolve_commit(found, body.commitSha)
 
@@ -90,7 +89,7 @@ def publish_version(algorithm: str, body: PublishBody) -> Response:
         _check_registries(session, pushes)
         if body.details is not None:
             found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
-        version = find_version(session, found, body.commitSha) if body.commitSha else None
+        version = _pinned(session, found, body.commitSha) if body.commitSha else None
         return order_publish(session, found, _publish_order(body, version), pushes=pushes, request_id=g.request_id)
 
     return _answer_with_version(enqueue(order))
@@ -138,6 +137,14 @@ def _check_registries(session: Session, pushes: Sequence[PushOrder]) -> None:
         find_registry(session, push.registry_id)
 
 
+def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:
+    """The version that a publish pins; one that was never compiled is a mistake in the body, not in the address."""
+    try:
+        return find_version(session, algorithm, commit)
+    except Refusal as refusal:
+        raise bad_request(f"commitSha: {refusal.message}") from None
+
+
 def _publish_order(body: PublishBody, version: Version | None) -> PublishOrder:
     info = body.version_info or PublishVersionBody()
     return PublishOrder(
@@ -152,8 +159,5 @@ def _publish_order(body: PublishBody, version: Version | None) -> PublishOrder:
 
 def _answer_with_version(job_id: str) -> Response:
     with database().reading() as session:
-        job = session.scalars(select(Job).where(Job.id == job_id)).one()
-        algorithm = session.scalars(select(Algorithm).where(Algorithm.id == job.algorithm_id)).one()
-        version = session.scalars(select(Version).where(Version.id == job.version_id)).one()
-        shown: BaseModel | dict[str, Any] = shown_versions(session, algorithm, [version])[0]
+        shown = shown_ordered(session, session.scalars(select(Job).where(Job.id == job_id)).one())
     return name_job(answer(shown), job_id)

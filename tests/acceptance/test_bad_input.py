@@ -101,6 +101,18 @@ def test_publishing_before_and_twice(system: System, clone: Repository, owner: s
     assert system.call("POST", path, {}).error[:2] == (400, 1007)
 
 
+def test_pushing_what_was_never_built(system: System, clone: Repository, owner: str, registry_id: str) -> None:
+    clone.write({"README": "nothing to build"})
+    commit = clone.commit()
+    clone.push()
+    versions, body = f"/v1/algorithms/{owner}/Echo/versions", {"registry_id": registry_id}
+    for named in (commit, commit[:9]):
+        assert system.call("POST", f"{versions}/{named}/registry", body).error[:2] == (400, 2015)
+    assert system.call("POST", f"{versions}/{'0' * 40}/registry", body).error[:2] == (404, 5004)
+    compiled(system, owner)
+    assert system.call("POST", f"{versions}/{commit}/registry", body).error[:2] == (400, 2015)
+
+
 def test_a_push_to_the_default_branch_compiles(system: System, clone: Repository, owner: str) -> None:
     clone.write({"src/Echo.py": ECHO})
     commit = clone.commit()

@@ -1,0 +1,60 @@
+"""What compiles, publishes and pushes answer: the build of the very call, and a repeat of it."""
+
+import pytest
+from sqlalchemy import update
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import Build, BuildStatus, Job, JobState
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def build_well(build_id: str) -> None:
+    """A worker's part: the build ends well."""
+    with database().writing() as session:
+        session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.SUCCEEDED))
+        done = {"state": JobState.SUCCEEDED, "finished_at": now_ms()}
+        session.execute(update(Job).where(Job.build_id == build_id).values(done))
+
+
+@pytest.fixture
+def published(acme) -> str:
+    """The path of an algorithm whose commit is published."""
+    path = acme.make_algorithm("acme")
+    build = acme.post(f"{path}/compile", {"commitSha": COMMIT})["build"]
+    build_well(build["build_id"])
+    acme.post(f"{path}/versions", {})
+    return path
+
+
+def test_a_forced_compile_of_a_published_commit_answers_with_its_own_build(acme, published):
+    bound = acme.get(f"{published}/versions/{COMMIT}")["build"]
+    forced = acme.post(f"{published}/compile?force=true", {"commitSha": COMMIT})["build"]
+    assert forced["build_id"] != bound["build_id"]
+    assert forced["status"] == "in-progress"
+    assert acme.get(f"{published}/versions/{COMMIT}")["build"] == bound
+
+
+def test_a_publish_answers_with_the_build_that_it_published(acme):
+    path = acme.make_algorithm("acme")
+    build = acme.post(f"{path}/compile", {"commitSha": COMMIT})["build"]
+    build_well(build["build_id"])
+    shown = acme.post(f"{path}/versions", {})
+    assert shown["build"]["build_id"] == build["build_id"]
+    assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
+
+
+def test_pinning_a_commit_that_was_never_compiled_is_a_mistake_in_the_body(acme, published):
+    message = acme.refused(400, 2015, "POST", f"{published}/versions", {"commitSha": COMMIT[::-1]})
+    assert "compile that commit first" in message
+
+
+def test_a_repeat_gives_its_job_though_the_registry_is_gone(acme, admin):
+    path, registry_id = acme.make_algorithm("acme"), admin.make_registry()
+    body = {"commitSha": COMMIT, "registry_push_credentials": {"registry_id": registry_id}}
+    first = acme.call("POST", f"{path}/compile", body, Idempotency_Key="once")
+    admin.delete(f"/v1/registries/{registry_id}")
+    again = acme.call("POST", f"{path}/compile", body, Idempotency_Key="once")
+    assert again.status_code == 200
+    assert again.headers["X-Job-Id"] == first.headers["X-Job-Id"]
