@@ -1,0 +1,125 @@
+"""Pushing again, the status of pushes, and the list of them for dashboards."""
+
+import pytest
+
+from shared.models import Algorithm, ImagePush, Job, JobState
+from shared.registries import open_for_job
+from shared.registry.credentials import Credentials
+from shared.sealing import keyring
+from tests.rows import DIGEST, HASH, OTHER_HASH, build_commit, end_badly, end_push, fresh, lose_lease, taken, the
+
+
+@pytest.fixture
+def hello(acme) -> str:
+    """The path of a version with a succeeded build."""
+    path = acme.make_algorithm("acme")
+    build_commit(the(Algorithm, owner="acme"))
+    return f"{path}/versions/{HASH}"
+
+
+@pytest.fixture
+def registry(admin) -> str:
+    return admin.make_registry()
+
+
+def newest_push() -> Job:
+    return the(Job, id=the(ImagePush).job_id)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_push_again_is_taken_wrapped_and_bare(acme, hello, registry, wrapped):
+    push = {"registry_id": registry, "registry_username": "pusher", "registry_password": "open sesame"}
+    answer = acme.call("POST", f"{hello}/registry", {"registry_push_credentials": push} if wrapped else push)
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert "Content-Type" not in answer.headers
+    job = newest_push()
+    assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
+    opened = open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "")
+    assert opened == Credentials("pusher", "open sesame")
+
+
+def test_without_credentials_the_registrys_own_are_used(acme, hello, registry):
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    assert newest_push().credentials is None
+
+
+def test_the_status_is_what_was_observed(acme, hello, registry):
+    assert acme.get(f"{hello}/registry") == []
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    (status,) = acme.get(f"{hello}/registry")
+    assert (status["status"], status["digest"], status["last_success"]) == ("queued", None, None)
+    assert status["progress"] == {"done_bytes": 0, "total_bytes": 0, "layers_done": 0, "layers_total": 0}
+    assert (status["started_at"], status["finished_at"]) == (None, None)
+    claim = taken(newest_push())
+    (status,) = acme.get(f"{hello}/registry")
+    assert status["status"] == "in-progress"
+    assert status["started_at"] is not None
+    end_push(claim)
+    (status,) = acme.get(f"{hello}/registry")
+    assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
+    assert status["last_success"]["digest"] == DIGEST
+    assert status["last_success"]["finished_at"] == status["finished_at"]
+
+
+def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(acme, admin, hello, registry):
+    second = admin.make_registry("second.example.com")
+    for registry_id in (registry, second):
+        acme.post(f"{hello}/registry", {"registry_id": registry_id})
+        end_push(taken(the(Job, id=the(ImagePush, registry_id=registry_id).job_id)))
+    acme.post(f"{hello}/registry", {"registry_id": second})
+    job = the(Job, id=the(ImagePush, registry_id=second).job_id)
+    end_badly(taken(job), message="The password is wrong.")
+    one, two = acme.get(f"{hello}/registry")
+    assert (one["status"], two["status"], two["status_message"]) == ("succeeded", "failed", "The password is wrong.")
+    assert (two["digest"], two["last_success"]["digest"]) == (None, DIGEST)
+
+
+def test_a_version_without_a_good_build_cannot_be_pushed(acme, hello, registry):
+    path = hello.replace(HASH, OTHER_HASH)
+    acme.refused(404, 5004, "POST", f"{path}/registry", {"registry_id": registry})
+    acme.post("/v1/algorithms/acme/Hello/compile", {"commitSha": OTHER_HASH})
+    assert "compile" in acme.refused(400, 2015, "POST", f"{path}/registry", {"registry_id": registry})
+
+
+def test_an_unknown_registry_is_404(acme, hello):
+    acme.refused(404, 5004, "POST", f"{hello}/registry", {"registry_id": "00000000-0000-4000-8000-000000000000"})
+    acme.refused(404, 5004, "DELETE", f"{hello}/registry/00000000-0000-4000-8000-000000000000")
+
+
+def test_a_push_is_cancelled_once(acme, hello, registry):
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    acme.delete(f"{hello}/registry/{registry}")
+    (status,) = acme.get(f"{hello}/registry")
+    assert (status["status"], fresh(newest_push()).state) == ("cancelled", JobState.CANCELLED)
+    acme.refused(409, 2015, "DELETE", f"{hello}/registry/{registry}")
+
+
+def test_dashboards_read_every_push_they_may(acme, rival, admin, hello, registry):
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    rivals = rival.make_algorithm("rival")
+    build_commit(the(Algorithm, owner="rival"), OTHER_HASH)
+    rival.post(f"{rivals}/versions/{OTHER_HASH}/registry", {"registry_id": registry})
+    both = admin.get(f"/v1/pushes?status=queued&registry={registry}")["results"]
+    assert [(row["algorithm"], row["git_hash"]) for row in both] == [("rival/Hello", OTHER_HASH), ("acme/Hello", HASH)]
+    assert [row["algorithm"] for row in acme.get("/v1/pushes")["results"]] == ["acme/Hello"]
+    assert admin.get("/v1/pushes?status=failed")["results"] == []
+    assert admin.get("/v1/pushes?registry=nowhere")["results"] == []
+    page = admin.get("/v1/pushes?limit=1")
+    assert [row["algorithm"] for row in page["results"]] == ["rival/Hello"]
+    rest = admin.get(f"/v1/pushes?limit=1&marker={page['marker']}")
+    assert [row["algorithm"] for row in rest["results"]] == ["acme/Hello"]
+    acme.refused(400, 2015, "GET", "/v1/pushes?status=unheard-of")
+
+
+def test_a_push_that_is_asked_for_again_ends_the_older_one(acme, hello, registry):
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    older = newest_push()
+    taken(older)
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    newer = newest_push()
+    shown = acme.get(f"/v1/jobs/{older.id}")
+    assert (shown["state"], shown["superseded_by"]) == ("superseded", newer.id)
+    assert "progress" not in shown
+    lose_lease(older)
+    end_push(taken(newer))
+    assert acme.get(f"/v1/jobs/{newer.id}")["progress"]["done_bytes"] == 0

@@ -1,0 +1,288 @@
+"""Compiling, publishing and reading versions."""
+
+import pytest
+
+from shared.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Version
+from tests.rows import (
+    DIGEST,
+    HASH,
+    OTHER_HASH,
+    build_commit,
+    change,
+    end_badly,
+    end_build,
+    end_push,
+    fresh,
+    taken,
+    the,
+)
+
+PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
+
+
+@pytest.fixture
+def hello(acme) -> str:
+    """The path of an algorithm whose repository is elsewhere."""
+    return acme.make_algorithm("acme")
+
+
+def built(git_hash: str) -> None:
+    build_commit(the(Algorithm, owner="acme"), git_hash)
+
+
+def test_a_compile_answers_as_the_page_has_it(acme, hello):
+    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
+    job = the(Job, kind=JobKind.COMPILE)
+    assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
+    assert answer.headers["X-Job-Id"] == job.id
+    shown = answer.get_json()
+    assert shown["build"]["status"] == "in-progress"
+    assert (shown["build"]["commit_sha"], shown["build"]["resource_type"]) == (HASH, "algorithm_build")
+    assert shown["build"]["started_at"] is not None
+    assert "finished_at" not in shown["build"]
+    assert "compilation" not in shown
+    assert "semantic_version" not in shown["version_info"]
+    assert shown["version_info"]["git_hash"] == HASH
+    assert shown["resource_type"] == "algorithm"
+    assert shown["self_link"] == f"http://localhost{hello}/versions/{HASH}"
+
+
+def test_upper_case_in_a_hash_is_the_same_commit(acme, hello):
+    assert acme.post(f"{hello}/compile", {"commitSha": HASH.upper()})["version_info"]["git_hash"] == HASH
+
+
+def test_part_of_a_hash_cannot_be_asked_of_a_repository_elsewhere(acme, hello):
+    acme.refused(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH[:12]})
+
+
+def test_a_compile_with_push_credentials_shows_the_push(acme, admin, hello):
+    registry_id = admin.make_registry()
+    push = {"registry_id": registry_id, **PAIR}
+    shown = acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": push})
+    status = shown["build"]["registry_status"]
+    assert (status["registry_id"], status["status"], status["attempt"]) == (registry_id, "queued", 1)
+    assert status["image"] == f"registry.example.com/acme/hello:{HASH}"
+    assert "sesame" not in str(shown)
+
+
+def test_a_list_pushes_to_several_registries(acme, admin, hello):
+    registries = [admin.make_registry("a.example.com"), admin.make_registry("b.example.com")]
+    pushes = [{"registry_id": registry_id} for registry_id in registries]
+    acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": pushes})
+    listed = acme.get(f"{hello}/versions/{HASH}/registry")
+    assert [status["registry_id"] for status in listed] == registries
+    job = acme.get(f"/v1/jobs/{the(Job, kind=JobKind.COMPILE).id}")
+    assert [child["registry_id"] for child in job["children"]] == registries
+
+
+@pytest.mark.parametrize("empty", [None, {}, []])
+def test_nothing_given_pushes_nowhere(acme, hello, empty):
+    acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": empty})
+    assert acme.get(f"{hello}/versions/{HASH}/registry") == []
+
+
+def test_force_in_any_case_builds_anew(acme, hello):
+    built(HASH)
+    first = acme.post(f"{hello}/compile?force=False", {"commitSha": HASH})["build"]["build_id"]
+    second = acme.post(f"{hello}/compile?force=TRUE", {"commitSha": HASH})["build"]["build_id"]
+    assert first != second
+
+
+def test_a_compile_of_a_good_build_is_done_at_once(acme, hello):
+    built(HASH)
+    shown = acme.post(f"{hello}/compile", {"commitSha": HASH})
+    assert (shown["build"]["status"], shown["compilation"]["successful"]) == ("succeeded", True)
+
+
+@pytest.mark.parametrize("spelling", ["version", "versions"])
+@pytest.mark.parametrize("body", [None, {}, {"version_info": {}, "settings": {}, "details": {}}])
+def test_a_publish_without_a_word_is_a_private_revision(acme, hello, spelling, body):
+    built(HASH)
+    shown = acme.post(f"{hello}/{spelling}", body)
+    assert shown["version_info"]["semantic_version"] == "0.0.1"
+    assert shown["settings"]["algorithm_callability"] == "private"
+    assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
+
+
+def test_a_publish_says_what_it_is_told(acme, hello):
+    built(HASH)
+    info = {"version_type": "minor", "release_notes": "First.", "sample_input": "1", "sample_output": "2"}
+    shown = acme.post(
+        f"{hello}/versions",
+        {
+            "settings": {"algorithm_callability": "public"},
+            "version_info": info,
+            "details": {"summary": "Says hello."},
+        },
+    )
+    assert (shown["version_info"]["semantic_version"], shown["version_info"]["release_notes"]) == ("0.1.0", "First.")
+    assert (shown["version_info"]["sample_input"], shown["version_info"]["sample_output"]) == ("1", "2")
+    assert (shown["settings"]["algorithm_callability"], shown["details"]["summary"]) == ("public", "Says hello.")
+
+
+def test_a_publish_that_waits_for_its_build(acme, hello):
+    acme.post(f"{hello}/compile", {"commitSha": HASH})
+    first = acme.call("POST", f"{hello}/version")
+    again = acme.call("POST", f"{hello}/version")
+    assert first.headers["X-Job-Id"] == again.headers["X-Job-Id"]
+    assert first.get_json()["build"]["status"] == "in-progress"
+    end_build(taken(the(Job, kind=JobKind.COMPILE)))
+    shown = acme.get(f"{hello}/versions/{HASH}")
+    assert (shown["build"]["status"], shown["build"]["version_info"]) == (
+        "succeeded",
+        {"semantic_version": "0.0.1"},
+    )
+
+
+def test_publishing_twice_is_1007(acme, hello):
+    built(HASH)
+    acme.post(f"{hello}/version")
+    assert "0.0.1" in acme.refused(400, 1007, "POST", f"{hello}/version")
+
+
+def test_publishing_nothing_is_400(acme, hello):
+    assert "compile" in acme.refused(400, 2015, "POST", f"{hello}/version")
+
+
+def test_publishing_a_failed_build_says_why(acme, hello):
+    acme.post(f"{hello}/compile", {"commitSha": HASH})
+    end_badly(taken(the(Job)), message="src/Hello.py is missing.")
+    assert "src/Hello.py is missing." in acme.refused(400, 2015, "POST", f"{hello}/version")
+    shown = acme.get(f"{hello}/versions/{HASH}")
+    assert shown["build"]["status"] == "failed"
+    assert shown["compilation"] == {"successful": False, "output": "src/Hello.py is missing."}
+
+
+def test_a_refused_publish_changes_no_details(acme, hello):
+    acme.refused(400, 2015, "POST", f"{hello}/version", {"details": {"label": "New"}})
+    assert acme.get(hello)["details"]["label"] == "Hello"
+
+
+def test_a_publish_pins_another_commit_by_part_of_its_hash(acme, hello):
+    built(HASH)
+    built(OTHER_HASH)
+    shown = acme.post(f"{hello}/version", {"commitSha": HASH[:9]})
+    assert shown["version_info"]["git_hash"] == HASH
+
+
+def test_a_publish_with_a_push_is_tagged_with_its_number(acme, admin, hello):
+    built(HASH)
+    registry_id = admin.make_registry()
+    answer = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
+    pushed = the(Job, kind=JobKind.PUSH)
+    assert (pushed.parent_id, pushed.semantic_version) == (answer.headers["X-Job-Id"], "0.0.1")
+    assert answer.get_json()["build"]["registry_status"]["status"] == "queued"
+
+
+def test_a_failed_push_does_not_undo_a_publish(acme, admin, hello):
+    built(HASH)
+    acme.post(f"{hello}/version", {"registry_push_credentials": {"registry_id": admin.make_registry()}})
+    end_badly(taken(the(Job, kind=JobKind.PUSH)))
+    assert the(Version, git_hash=HASH).publish_state == "published"
+    assert the(ImagePush).state == PushState.FAILED
+
+
+@pytest.mark.parametrize("path", ["compile", "version", "versions"])
+def test_an_unknown_registry_is_404_before_anything_is_done(acme, hello, path):
+    built(OTHER_HASH)
+    body = {"registry_push_credentials": [{"registry_id": "00000000-0000-4000-8000-000000000000"}]}
+    acme.refused(404, 5004, "POST", f"{hello}/{path}", body)
+    assert the(Version).publish_state == "no"
+    assert the(Job).state == JobState.SUCCEEDED
+
+
+def test_versions_are_found_by_a_prefix_that_fits_one(acme, hello):
+    first, second, other = "abcdef0" + "1" * 33, "abcdef0" + "2" * 33, "fedcba0" + "1" * 33
+    for git_hash in (first, second, other):
+        acme.post(f"{hello}/compile", {"commitSha": git_hash})
+    assert acme.get(f"{hello}/versions/fedcba0")["version_info"]["git_hash"] == other
+    assert acme.get(f"{hello}/versions/{first[:8].upper()}")["version_info"]["git_hash"] == first
+    acme.refused(400, 2015, "GET", f"{hello}/versions/abcdef0")
+    for unknown in ("fedcba", "0000000", "not-a-hash", "f" * 40, "%25", "abcdef_", "f" * 4000):
+        acme.refused(404, 5004, "GET", f"{hello}/versions/{unknown}")
+
+
+def test_the_same_hash_of_another_algorithm_is_another_version(acme, hello):
+    other = acme.make_algorithm("acme", "Other")
+    acme.post(f"{hello}/compile", {"commitSha": HASH})
+    acme.refused(404, 5004, "GET", f"{other}/versions/{HASH}")
+
+
+def hashes(page) -> list[str]:
+    return [row["version_info"]["git_hash"] for row in page["results"]]
+
+
+def test_versions_are_filtered(acme, hello):
+    published, private, failed = "a" * 40, "b" * 40, "c" * 40
+    built(published)
+    acme.post(f"{hello}/version")
+    built(private)
+    acme.post(f"{hello}/compile", {"commitSha": failed})
+    end_badly(taken(the(Job, git_hash=failed)))
+    for query, seen in {
+        "": [failed, private, published],
+        "?published=true": [published],
+        "?published=False": [failed, private],
+        "?callable=True": [private, published],
+        "?callable=false": [failed],
+        "?callable=TRUE&published=FALSE": [private],
+        "?callable=1&published=0": [private],
+    }.items():
+        assert hashes(acme.get(f"{hello}/versions{query}")) == seen, query
+    acme.refused(400, 2015, "GET", f"{hello}/versions?published=perhaps")
+
+
+def test_pages_follow_each_other_by_their_markers(acme, hello):
+    made = [f"{number:040x}" for number in range(7)]
+    for git_hash in made[:5]:
+        acme.post(f"{hello}/compile", {"commitSha": git_hash})
+    first = acme.get(f"{hello}/versions?limit=2&published=false")
+    acme.post(f"{hello}/compile", {"commitSha": made[5]})  # newer ones do not shift the pages
+    second = acme.get(first["next_link"].removeprefix("http://localhost"))
+    third = acme.get(f"{hello}/versions?limit=2&marker={second['marker']}")
+    assert hashes(first) + hashes(second) + hashes(third) == made[4::-1]
+    assert "published=false" in second["next_link"]
+    assert (third["marker"], third["next_link"]) == (None, None)
+    full = acme.get(f"{hello}/versions?limit=6")
+    assert (len(full["results"]), full["marker"], full["next_link"]) == (6, None, None)
+
+
+def test_a_version_shows_the_push_that_its_build_asked_for(acme, admin, hello):
+    registry_id = admin.make_registry()
+    acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": {"registry_id": registry_id}})
+    end_build(taken(the(Job, kind=JobKind.COMPILE)))
+    end_push(taken(the(Job, kind=JobKind.PUSH)))
+    status = acme.get(f"{hello}/versions/{HASH}")["build"]["registry_status"]
+    assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
+
+
+def test_a_cancelled_build_shows_as_failed(acme, hello):
+    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
+    acme.delete(answer.headers["Location"])
+    assert acme.get(f"{hello}/versions/{HASH}")["build"]["status"] == "failed"
+    assert fresh(the(Job)).state == JobState.CANCELLED
+
+
+def test_builds_are_listed_and_read(acme, hello):
+    built(HASH)
+    acme.post(f"{hello}/compile", {"commitSha": OTHER_HASH})
+    page = acme.get(f"{hello}/builds?limit=1")
+    assert [row["commit_sha"] for row in page["results"]] == [OTHER_HASH]
+    (older,) = acme.get(f"{hello}/builds?marker={page['marker']}")["results"]
+    assert older == acme.get(f"{hello}/builds/{older['build_id']}")
+    assert (older["commit_sha"], older["status"]) == (HASH, "succeeded")
+    assert older["finished_at"] >= older["started_at"]
+    acme.refused(404, 5004, "GET", f"{hello}/builds/00000000-0000-4000-8000-000000000000")
+    other = acme.make_algorithm("acme", "Other")
+    acme.refused(404, 5004, "GET", f"{other}/builds/{older['build_id']}")
+
+
+def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme, hello):
+    acme.post(f"{hello}/compile", {"commitSha": HASH})
+    build = the(Build)
+    change(build, log="one\n")
+    logs = f"{hello}/builds/{build.id}/logs"
+    acme.refused(404, 5004, "GET", logs)
+    assert acme.get(f"{logs}?partial=True") == {"logs": "one\n"}
+    end_build(taken(the(Job)))
+    assert acme.get(logs) == {"logs": "one\n"}
