@@ -8,6 +8,7 @@ from shared.jobs.due import take_due_nudges
 from shared.jobs.lost import requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
+from shared.marks import mark_sweep
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
 from workers import nudges
@@ -27,6 +28,8 @@ def sweep() -> None:
         following += take_due_nudges(session, limit=MOST_NUDGES)
     nudges.send(following)
     _report_stalled()
+    with database().writing() as session:
+        mark_sweep(session)
 
 
 def _requeue_lost() -> list[Nudge]:

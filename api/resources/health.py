@@ -9,6 +9,7 @@ from api import nudges
 from api.answers import answer
 from api.schemas.base import Shown
 from shared.database import database
+from shared.marks import seconds_since_sweep
 from shared.workers import live_nodes
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
@@ -35,6 +36,8 @@ class ReadyShown(Shown):
     status: str
     database: str
     broker: str
+    seconds_since_sweep: int | None
+    """How long ago the sweep for due, lost and stalled jobs ran last."""
     workers: list[WorkerShown]
 
 
@@ -49,22 +52,27 @@ def alive() -> Response:
 @blueprint.output(ReadyShown)
 def ready() -> Response:
     """Whether database and broker are reachable (503 when not), and how the workers are."""
-    database_says, workers = _ask_database()
+    database_says, swept, workers = _ask_database()
     broker_says = _ask_broker()
     good = database_says == broker_says == "reachable"
     shown = ReadyShown(
-        status="ready" if good else "not ready", database=database_says, broker=broker_says, workers=workers
+        status="ready" if good else "not ready",
+        database=database_says,
+        broker=broker_says,
+        seconds_since_sweep=swept,
+        workers=workers,
     )
     return answer(shown, 200 if good else 503)
 
 
-def _ask_database() -> tuple[str, list[WorkerShown]]:
+def _ask_database() -> tuple[str, int | None, list[WorkerShown]]:
     try:
         with database().reading() as session:
             nodes = live_nodes(session)
+            swept = seconds_since_sweep(session)
     except SQLAlchemyError:
-        return "does not answer", []
-    return "reachable", [
+        return "does not answer", None, []
+    shown = [
         WorkerShown(
             name=node.name,
             queues=[queue for queue in node.queues.split(",") if queue],
@@ -73,6 +81,7 @@ def _ask_database() -> tuple[str, list[WorkerShown]]:
         )
         for node in nodes
     ]
+    return "reachable", swept, shown
 
 
 def _ask_broker() -> str:

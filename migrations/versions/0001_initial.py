@@ -188,6 +188,14 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "marks",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("name"),
+    )
+    op.create_table(
         "owners",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -282,6 +290,7 @@ def downgrade() -> None:
 
     op.drop_table("push_events")
     op.drop_table("owners")
+    op.drop_table("marks")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_jobs_lock_key_leased",

@@ -6,6 +6,7 @@ from shared.models.builds import Build, BuildStatus
 from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
+from shared.models.marks import Mark
 from shared.models.pushes import ImagePush, PushEvent, PushState
 from shared.models.registries import Registry
 from shared.models.workers import WorkerNode
@@ -22,6 +23,7 @@ __all__ = [
     "JobKind",
     "JobState",
     "KeyKind",
+    "Mark",
     "Owner",
     "PushEvent",
     "PushState",

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
+from shared.inserting import insert_unless_there
 from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
@@ -57,12 +57,7 @@ def order_compile(
 
 
 def _version_at(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(
-        insert(Version)
-        .values(algorithm_id=algorithm.id, git_hash=git_hash)
-        .on_conflict_do_nothing(index_elements=["algorithm_id", "git_hash"])
-    )
+    insert_unless_there(session, Version, ("algorithm_id", "git_hash"), algorithm_id=algorithm.id, git_hash=git_hash)
     return session.scalars(
         select(Version).where(Version.algorithm_id == algorithm.id, Version.git_hash == git_hash)
     ).one()

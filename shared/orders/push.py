@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from shared.inserting import insert_unless_there
 from shared.jobs.endings import end_by_decree
 from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
@@ -96,18 +96,15 @@ def _take_row(
 ) -> tuple[ImagePush, list[Nudge]]:
     """Make the push row this job's: raise its generation, keep its last success, end the job that had it."""
     same = (ImagePush.version_id == version.id, ImagePush.registry_id == registry.id)
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    fresh = session.scalar(
-        insert(ImagePush)
-        .values(
-            version_id=version.id,
-            registry_id=registry.id,
-            registry_url=registry.registry_url,
-            job_id=job.id,
-            image=image,
-        )
-        .on_conflict_do_nothing(index_elements=["version_id", "registry_id"])
-        .returning(ImagePush.id)
+    fresh = insert_unless_there(
+        session,
+        ImagePush,
+        ("version_id", "registry_id"),
+        version_id=version.id,
+        registry_id=registry.id,
+        registry_url=registry.registry_url,
+        job_id=job.id,
+        image=image,
     )
     nudges = [] if fresh else _supersede(session, session.scalars(select(ImagePush).where(*same)).one(), job)
     push = session.scalars(
