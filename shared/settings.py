@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     )
     lease_seconds: int = Field(60, ge=3, description="How long a claim lasts without a heartbeat, in seconds.")
     heartbeat_seconds: float = Field(15, gt=0, description="How often a running job renews its lease, in seconds.")
+    stuck_seconds: int = Field(
+        45 * MINUTE, ge=60, description="A job whose work does not move for this long loses its lease, in seconds."
+    )
     retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
         (2, 8, 30, 120, 600),
         description="Seconds before each new try after a passing failure, comma-separated; jitter is added.",
