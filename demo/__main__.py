@@ -26,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         print("usage: python -m demo [stop]", file=sys.stderr)
         return 2
+    if running_demo(directory) is not None:
+        screen.line(f"a demo runs in {directory} already; `make demo-stop` stops it")
+        return 1
     if os.environ.get("KEEP", "0") in {"", "0"}:
         return _run(screen, directory, None)
     return returning_early(lambda go_on: _run(screen, directory, go_on))
@@ -34,16 +37,14 @@ def main(arguments: Sequence[str]) -> int:
 def _run(screen: Screen, directory: Path, go_on: Callable[[Path], None] | None) -> int:
     try:
         with ending_on_sigterm(), occupied(directory) as place, ExitStack() as stack:
-            place.keep_logs = True  # until all went well
             stage = _play(screen, place, stack)
-            place.keep_logs = False
             _sum_up(screen)
             if go_on is not None:
                 _say_how_to_go_on(screen, place, stage)
                 go_on(place.directory / "demo.log")
     except (StepFailedError, PartFailedError) as failure:
         screen.line(f"failed, and everything is stopped: {str(failure).splitlines()[0]}", style="31")
-        screen.line(f"its logs are in {directory}")
+        screen.line(f"the logs are in {directory}")
         return 1
     except KeyboardInterrupt:
         screen.line("interrupted; everything is stopped")

@@ -27,7 +27,7 @@ class Place:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.keep_logs = False
-        """Whether logs are left behind at the end."""
+        """Whether clearing leaves the logs: where something failed."""
 
     @property
     def variables_file(self) -> Path:
@@ -62,13 +62,16 @@ def occupied(directory: Path) -> Iterator[Place]:
     place = Place(directory)
     with (directory / _LOCK).open("a+") as lock:
         if not _taken(lock.fileno()):
-            raise PartFailedError(f"a demo runs in {directory} already; `make demo-stop` stops one that was kept")
+            raise PartFailedError(f"a demo has just begun in {directory}")
         place.clear()
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         try:
             yield place
+        except Exception:
+            place.keep_logs = True
+            raise
         finally:
             with signals_deferred():
                 place.clear()

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 
 _WIDTH = 96
 _INDENT = "   "
@@ -94,8 +94,9 @@ class Screen:
 
     def _write(self, text: str) -> None:
         # Back to the beginning of the line and away with the progress that stands there (ECMA-48: CR, EL).
-        sys.stdout.write(f"\r\x1b[K{text}" if self._terminal else text)
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody reads any more; what was started must be stopped all the same
+            sys.stdout.write(f"\r\x1b[K{text}" if self._terminal else text)
+            sys.stdout.flush()
 
     def _styled(self, text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if style and self._terminal else text
