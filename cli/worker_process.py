@@ -6,6 +6,7 @@ Imported after the settings are read and REMAP_SIGTERM is set: importing Celery'
 import contextlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from celery.platforms import SecurityWarning
@@ -31,7 +32,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     """
     # "Not as root": messages are JSON with an id, and whoever may use a Docker engine is root there anyway.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    worker = celery.Worker(
+    worker = _Worker(
         hostname=f"{'-'.join(queues)}@{NODE_NAME}",
         queues=list(queues),
         concurrency=concurrency,
@@ -42,7 +43,9 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         quiet=True,
     )
     celery.conf.worker_soft_shutdown_timeout = 0
-    stop = GracefulStop(worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _hand_back(database()))
+    stop = worker.stopping = GracefulStop(
+        worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _hand_back(database())
+    )
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), NODE_NAME, queues))
         if configured.worker_health_port:
@@ -53,6 +56,14 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
             stop.ended()
             _hand_back(database())
     return 0 if stop.asked else worker.exitcode or 1
+
+
+class _Worker(celery.Worker):  # type: ignore[misc]
+    stopping: GracefulStop
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        super().install_platform_tweaks(worker)
+        self.stopping.take_signals()
 
 
 def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:

@@ -24,22 +24,27 @@ ENDING_SECONDS = 8
 
 
 class GracefulStop:
-    """SIGTERM and SIGINT of a worker's parent process, from the moment that it is ready. A second one does not wait."""
+    """SIGTERM and SIGINT of a worker's parent process. A second one does not wait."""
 
     def __init__(self, worker: Any, *, seconds: float, when_stuck: Callable[[], None]) -> None:
         self.asked = False
+        self._ready = False
         self._worker = worker
         self._seconds = seconds
         self._when_stuck = when_stuck
         self._at_once = threading.Event()
         self._ended = threading.Event()
-        worker_ready.connect(self._take_signals, weak=False)
+        worker_ready.connect(self._note_ready, weak=False)
 
     def ended(self) -> None:
         """Celery has ended."""
         self._ended.set()
 
-    def _take_signals(self, **_sent: object) -> None:
+    def _note_ready(self, **_sent: object) -> None:
+        self._ready = True
+
+    def take_signals(self) -> None:
+        """Take the signals over from Celery, which took them when it started."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -48,6 +53,8 @@ class GracefulStop:
             self._at_once.set()
             return
         self.asked = True
+        if not self._ready:  # it has taken no job yet; perhaps it waits for Redis
+            raise SystemExit(0)
         consumer = self._worker.consumer
         for queue in list(self._worker.app.amqp.queues.consume_from):
             consumer.call_soon(consumer.cancel_task_queue, queue)

@@ -1,0 +1,135 @@
+"""`longshore worker`: says how it is, and hands its jobs back when it stops."""
+
+import json
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from api.nudges import send
+from cli.migrating import migrate
+from parts.processes import free_port
+from shared.database import database
+from shared.models import JobState, WorkerNode
+from tests.environment import longshore_environment
+from tests.git_service import make_algorithm
+from tests.rows import compile_commit, fresh
+from tests.service.cli.running import LONGSHORE, longshore, until
+
+pytestmark = pytest.mark.usefixtures("installed")
+
+
+@pytest.fixture
+def installed(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> Iterator[None]:
+    """A migrated database and a Redis, as the settings name them."""
+    on_postgres = getattr(request, "param", "sqlite") == "postgresql"
+    url = request.getfixturevalue("empty_postgres_url") if on_postgres else ""
+    options = {"redis_url": redis_url, "database_url": url, "shutdown_seconds": 1, "source_allow_http": True}
+    with longshore_environment(tmp_path, tables=False, **options):
+        migrate(database())
+        yield
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def nodes() -> list[WorkerNode]:
+    with database().reading() as session:
+        return list(session.scalars(select(WorkerNode)))
+
+
+def readiness(port: int) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30) as answer:
+            return answer.status, json.loads(answer.read())["status"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())["status"]
+
+
+@pytest.mark.parametrize("installed", ["sqlite", "postgresql"], indirect=True)
+def test_a_job_that_runs_is_handed_back_by_a_worker_that_stops(
+    tmp_path: Path, silent_server: int, docker_host: str
+) -> None:
+    algorithm = make_algorithm(repository_url=f"http://127.0.0.1:{silent_server}/silent.git")
+    ordered = compile_commit(algorithm)
+    log = tmp_path / "worker.log"
+    engine = {"DOCKER_HOST": docker_host}
+    with longshore(
+        "worker", "--queues", "builds", log=log, ready=lambda: "ready." in log.read_text(), variables=engine
+    ) as worker:
+        send(ordered.nudges)
+        until(lambda: fresh(ordered.job).state == JobState.RUNNING, "the job runs")
+        claimed = fresh(ordered.job)
+        assert claimed.lease_owner is not None
+        assert claimed.lease_owner.rpartition("/")[0] == nodes()[0].name
+        worker.stop(grace=60)
+        assert worker.exit_status == 0, worker.last_lines()
+    given_back = fresh(ordered.job)
+    assert (given_back.state, given_back.lease_owner, given_back.tries) == (JobState.QUEUED, None, 0)
+    assert given_back.claim > claimed.claim
+    assert nodes() == []
+
+
+def test_a_worker_that_waits_for_redis_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    nobody = {"LONGSHORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    log = tmp_path / "worker.log"
+    with longshore(
+        *("worker", "--queues", "maintenance"),
+        log=log,
+        ready=lambda: "Cannot connect to redis" in log.read_text(),
+        variables=nobody,
+    ) as worker:
+        worker.stop(grace=60)
+        assert worker.exit_status == 0, worker.last_lines()
+    assert nodes() == []
+
+
+def test_without_an_engine_it_lives_but_is_not_ready(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "worker.log"
+    missing = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock", "LONGSHORE_WORKER_HEALTH_PORT": str(port)}
+    with longshore(
+        "worker", "--queues", "pushes,maintenance", log=log, ready=lambda: bool(nodes()), variables=missing
+    ) as worker:
+        (node,) = nodes()
+        assert node.queues == ",pushes,maintenance,"
+        assert node.problem is not None
+        assert f"the Docker engine at unix://{tmp_path}/none.sock does not answer" in node.problem
+        assert readiness(port) == (503, node.problem)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
+            assert answer.status == 200
+        worker.stop(grace=60)
+        assert worker.exit_status == 0, worker.last_lines()
+    assert nodes() == []
+
+
+def test_a_worker_that_needs_no_engine_does_not_ask_for_one(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "worker.log"
+    missing = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock", "LONGSHORE_WORKER_HEALTH_PORT": str(port)}
+    with longshore("worker", "--queues", "maintenance", log=log, ready=lambda: bool(nodes()), variables=missing):
+        assert readiness(port) == (200, "ok")
+        assert nodes()[0].problem is None
+
+
+def test_a_taken_health_port_is_said(tmp_path: Path, silent_server: int) -> None:
+    done = subprocess.run(
+        [*LONGSHORE, "worker", "--queues", "maintenance"],
+        env={**os.environ, "LONGSHORE_WORKER_HEALTH_PORT": str(silent_server)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"longshore: LONGSHORE_WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{silent_server}" in done.stderr
+    assert nodes() == []
