@@ -1,6 +1,6 @@
 """The proof that the status is true: what the registry has under each tag, and what the image from there answers."""
 
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import docker
 import requests
@@ -44,7 +44,9 @@ def run_pulled(caller: Caller, screen: Screen, stage: Stage) -> None:
         screen.line(f"pulled {image}")
         screen.line(f"layers from the registry: {pulled}; those of the environment, which the engine has: {present}")
         expect(pulled > 0, "nothing came from the registry")
-        with screen.waiting("starting it, without any network") as _, container_of(client, image) as socket:
+        with ExitStack() as stack:
+            with screen.waiting("starting it, without any network"):
+                socket = stack.enter_context(container_of(client, image))
             caller.remember("SOCKET", str(socket))
             answer = caller.curl(
                 f"""curl -sSi --unix-socket "$SOCKET" http://algorithm/ -H "Content-Type: application/json" \\

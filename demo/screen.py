@@ -1,6 +1,7 @@
 """What the reader of the demo sees: headlines, commands, answers, and that something moves while he waits."""
 
 import io
+import shutil
 import sys
 import threading
 import time
@@ -81,7 +82,9 @@ class Screen:
         next_line: float = _FIRST_LINE_SECONDS
         while not over.wait(_TICK_SECONDS):
             seconds = time.monotonic() - began
-            shown = f"{_INDENT}… {wait.text[: _WIDTH - 20]} ({seconds:.0f} s)"
+            # One row at most: only that can be written over.
+            room = min(_WIDTH, shutil.get_terminal_size().columns) - len(_INDENT) - len("…  (1000 s)") - 1
+            shown = f"{_INDENT}… {wait.text[: max(room, 0)]} ({seconds:.0f} s)"
             if self._terminal:
                 with self._lock:
                     self._write(self._styled(shown, "2"))
