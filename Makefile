@@ -40,8 +40,9 @@ demo:  ## The main job on real parts, from nothing to a pulled image (KEEP=1: le
 demo-stop:  ## Stop what `KEEP=1 make demo` left running
 	@$(VENV)/bin/python -m demo stop
 
-test: setup  ## Every check and every test, with the real services that they need
-	@$(VENV)/bin/python -m parts.packages test
+test:  ## Every check and every test, with the real services that they need
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
 	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(PYTEST_ARGS)
 

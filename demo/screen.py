@@ -1,6 +1,7 @@
 """What the reader of the demo sees: headlines, commands, answers, and that something moves while he waits."""
 
 import io
+import os
 import shutil
 import sys
 import threading
@@ -27,7 +28,7 @@ class Screen:
     """Standard output, and how long each step took."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
+        self._terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._lock = threading.Lock()
         self.steps: list[tuple[str, float]] = []
         """Each finished step's headline and seconds."""

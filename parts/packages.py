@@ -4,6 +4,7 @@
 only: it runs before the virtual environment exists.
 """
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from parts.processes import PartFailedError, ending_on_sigterm, find_program, say
 
+_VENV = "venv"  # a module of the Python that runs this, but a package to install all the same
 DEMO_PROGRAMS = {
+    _VENV: "python3-venv",
     "git": "git",
     "curl": "curl",
     "redis-server": "redis-server",
@@ -70,6 +73,10 @@ def ensure_programs(programs: Mapping[str, str]) -> None:
 def _is_installed(program: str) -> bool:
     if program == "postgres":
         return postgres_programs() is not None
+    if program == _VENV:
+        # Debian takes ensurepip out of Python's own package; without it venv makes no pip.
+        importlib.invalidate_caches()
+        return importlib.util.find_spec("ensurepip") is not None
     return find_program(program) is not None
 
 
