@@ -8,7 +8,8 @@ from werkzeug.test import TestResponse
 
 from tests.git_service import make_key
 
-ELSEWHERE = {"repository_https_url": "https://git.example.com/team/hello.git"}
+ELSEWHERE = {"repository_https_url": "https://localhost:1/team/hello.git"}
+"""A repository where nobody answers."""
 
 
 class Api:

@@ -163,7 +163,7 @@ def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(ac
     assert shown.get_json()["source"]["repository_https_url"] == ELSEWHERE["repository_https_url"]
     assert shown.get_json()["source"]["scm"]["provider"] == "other"
     assert credentials_of(algorithm_id) == ("git", "open sesame")
-    acme.put(path, {"source": {"repository_https_url": "https://git.example.com/team/other.git"}})
+    acme.put(path, {"source": {"repository_https_url": "https://localhost:1/team/other.git"}})
     assert credentials_of(algorithm_id) == ("git", "open sesame")
     acme.put(path, {"source": {"repository_https_url": "https://thief.example.com/team/hello.git"}})
     assert credentials_of(algorithm_id) is None
@@ -201,9 +201,12 @@ def test_a_short_form_that_grows_too_long_is_refused(acme, installation, monkeyp
     acme.refused(400, 2015, "POST", "/v1/algorithms/acme", body)
 
 
-def test_a_compile_without_a_commit_asks_the_git_service_which_is_away_here(acme):
+def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme):
     acme.post("/v1/algorithms/acme", {"name": "Hosted", "details": LABEL})
-    acme.refused(503, 2015, "POST", "/v1/algorithms/acme/Hosted/compile")
+    for path in ("/v1/algorithms/acme/Hosted", acme.make_algorithm("acme", "Elsewhere")):
+        answer = acme.call("POST", f"{path}/compile")
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, 2015)
+        assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_a_compile_whose_sources_key_is_gone_says_so(acme, app):
