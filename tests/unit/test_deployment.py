@@ -1,0 +1,44 @@
+"""The files with which Longshore is run: every queue has a consumer, and docker-compose takes its file."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli.main import COMMANDS
+from shared.jobs.nudges import Queues
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def commands() -> dict[str, list[str]]:
+    """The Procfile: the words of each process's command."""
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {name: command.split() for name, command in (line.split(": ", 1) for line in lines)}
+
+
+def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue():
+    started = commands()
+    assert {"gate", "api", "git", "beat"} <= set(started)
+    consumed = {words[words.index("--queues") + 1] for words in started.values() if "--queues" in words}
+    assert set(",".join(consumed).split(",")) == set(Queues.ALL)
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_of_the_procfile_exists(name):
+    program, command, *_ = commands()[name]
+    assert program == "longshore"
+    assert command in COMMANDS
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
+def test_docker_compose_takes_its_file():
+    taken = subprocess.run(
+        ["docker-compose", "--file", ROOT / "docker-compose.yml", "config", "--services"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert taken.returncode == 0, taken.stderr
+    assert {"api", "builds", "pushes", "beat", "redis", "postgres", "registry"} <= set(taken.stdout.split())
