@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MINUTE = 60
 MEBIBYTE = 1024 * 1024
+REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
 
 
 class SettingsError(Exception):
@@ -123,7 +124,12 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="Port of a worker's /healthz and /readyz on the listening address; 0: none."
     )
     lease_seconds: int = Field(60, ge=3, description="How long a claim lasts without a heartbeat, in seconds.")
-    heartbeat_seconds: float = Field(15, gt=0, description="How often a running job renews its lease, in seconds.")
+    heartbeat_seconds: float = Field(
+        15,
+        gt=0,
+        validate_default=True,
+        description="How often a running job renews its lease, in seconds: at most half of the lease.",
+    )
     stuck_seconds: int = Field(
         45 * MINUTE, ge=60, description="A job whose work does not move for this long loses its lease, in seconds."
     )
@@ -185,6 +191,29 @@ class Settings(BaseSettings):
     def _file_exists(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"names {value}, which is no file")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if value and not value.startswith(REDIS_SCHEMES):
+            raise ValueError(f"must begin with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}")
+        return value
+
+    @field_validator("public_url", "api_url", "git_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _beats_within_lease(cls, value: float, info: ValidationInfo) -> float:
+        # One beat may come late; were the lease over by then, every job would be taken over again and again.
+        lease = info.data.get("lease_seconds")
+        if lease is not None and value > lease / 2:
+            raise ValueError(f"must be at most half of LONGSHORE_LEASE_SECONDS, which is {lease}; it is {value:g}")
         return value
 
     @property

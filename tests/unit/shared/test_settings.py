@@ -1,0 +1,38 @@
+"""Settings are refused at start, each with a sentence that names the variable."""
+
+import pytest
+
+from shared.settings import SettingsError, load_settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("REDIS_URL", "http://user:hidden@localhost", "must begin with redis://"),
+        ("PUBLIC_URL", "longshore.example.com", "must begin with http:// or https://"),
+        ("API_URL", "localhost:8081", "must begin with http:// or https://"),
+        ("HEARTBEAT_SECONDS", "31", "at most half of LONGSHORE_LEASE_SECONDS"),
+        ("LOG_LEVEL", "loud", "'debug'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(monkeypatch, variable, value, said):
+    monkeypatch.setenv(f"LONGSHORE_{variable}", value)
+    with pytest.raises(SettingsError, match=said) as refused:
+        load_settings()
+    assert str(refused.value).startswith(f"LONGSHORE_{variable}: ")
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch):
+    monkeypatch.setenv("LONGSHORE_LEASE_SECONDS", "10")
+    with pytest.raises(SettingsError, match="^LONGSHORE_HEARTBEAT_SECONDS: ") as refused:
+        load_settings()
+    assert "it is 15" in str(refused.value)
+    monkeypatch.setenv("LONGSHORE_HEARTBEAT_SECONDS", "2.5")
+    assert load_settings().lease_seconds == 10
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://:p@h/1", "redis+socket:///run/redis.sock", ""])
+def test_every_way_to_redis_is_taken(monkeypatch, url):
+    monkeypatch.setenv("LONGSHORE_REDIS_URL", url)
+    assert load_settings().redis_url == url
