@@ -32,7 +32,8 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
         "The repository {url} has moved: redirects are not followed, set its new URL.",
     ),
     (
-        r"SSL certificate problem|certificate verif|gnutls_handshake|SSL: no alternative certificate",
+        r"SSL certificate problem|certificate verif|gnutls_handshake|SSL: no alternative certificate|"
+        r"SSL: certificate subject name",
         ErrorClass.INVALID,
         "The certificate of {host} is not trusted here; ask an administrator to add its authority.",
     ),

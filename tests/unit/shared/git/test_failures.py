@@ -21,6 +21,10 @@ URL = RepositoryUrl.parse("https://example.org/o/r.git")
         ("fatal: unable to access 'x': The requested URL returned error: 301", ErrorClass.INVALID),
         ("fatal: unable to access 'x': server certificate verification failed. CAfile: none", ErrorClass.INVALID),
         ("fatal: unable to access 'x': SSL certificate problem: self-signed certificate", ErrorClass.INVALID),
+        (
+            "fatal: unable to access 'x': SSL: certificate subject name (other.org) does not match target host name",
+            ErrorClass.INVALID,
+        ),
         ("fatal: unable to access 'x': Could not resolve host: example.org", ErrorClass.TRANSIENT),
         ("fatal: write error: No space left on device", ErrorClass.UNAVAILABLE),
         ("fatal: fsck error in packed object", ErrorClass.INVALID),
