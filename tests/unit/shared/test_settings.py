@@ -25,7 +25,7 @@ def test_what_cannot_be_used_is_refused(monkeypatch, variable, value, said):
 
 def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch):
     monkeypatch.setenv("LONGSHORE_LEASE_SECONDS", "10")
-    with pytest.raises(SettingsError, match="^LONGSHORE_HEARTBEAT_SECONDS: ") as refused:
+    with pytest.raises(SettingsError, match=r"^LONGSHORE_HEARTBEAT_SECONDS: ") as refused:
         load_settings()
     assert "it is 15" in str(refused.value)
     monkeypatch.setenv("LONGSHORE_HEARTBEAT_SECONDS", "2.5")
