@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import structlog
 from apiflask import APIFlask
-from flask import Flask, Response, g, request, send_from_directory
+from flask import Response, g, request, send_from_directory
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
@@ -14,6 +14,7 @@ from api.authentication import authenticate
 from api.errors import register_errors
 from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, versions
 from api.schemas.errors import ErrorShown
+from api.specification import complete
 from shared.refusals import bad_request
 from shared.settings import settings
 
@@ -47,14 +48,6 @@ def create_app() -> APIFlask:
     )
     app.json_errors = False
     app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
-    app.security_schemes = {
-        "key": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Authorization",
-            "description": "`Simple KEY`, `Bearer KEY` or the bare key.",
-        }
-    }
     register_errors(app)
     app.before_request(_begin)
     app.after_request(_finish)
@@ -62,6 +55,7 @@ def create_app() -> APIFlask:
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(health.blueprint)
     _serve_swagger(app)
+    app.spec_processor(complete)  # type: ignore[arg-type] - the document is JSON here, so a dict
     return app
 
 
@@ -86,10 +80,10 @@ def _finish(response: Response) -> Response:
     return response
 
 
-def _serve_swagger(app: Flask) -> None:
+def _serve_swagger(app: APIFlask) -> None:
     """The pages at /docs need nothing from outside: an installation may have no way to the internet."""
     app.add_url_rule(
         f"{SWAGGER_PATH}/<path:filename>",
         "swagger",
-        lambda filename: send_from_directory(swagger_ui_path, filename),
+        app.doc(hide=True)(lambda filename: send_from_directory(swagger_ui_path, filename)),
     )

@@ -1,0 +1,57 @@
+"""What the OpenAPI document promises of every operation."""
+
+from typing import Any
+
+import pytest
+
+from api.app import create_app
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The document of the whole interface."""
+    with create_app().test_client() as client:
+        described: dict[str, Any] = client.get("/openapi.json").get_json()
+        return described
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every method, path and operation."""
+    return [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "responses" in operation
+    ]
+
+
+def test_every_operation_has_a_name_of_its_own(document):
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    assert all(name.isidentifier() for name in names)
+
+
+def test_every_operation_says_how_it_fails_and_what_key_it_needs(document):
+    shown = document["components"]["schemas"]["ErrorShown"]
+    assert (
+        shown["properties"]["error"]["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    )
+    for _, path, operation in operations(document):
+        error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+        assert error == {"$ref": "#/components/schemas/ErrorShown"}
+        assert operation.get("security") == ([{"key": []}] if path.startswith("/v1/") else None)
+
+
+def test_calls_that_enqueue_tell_of_their_headers(document):
+    told = {
+        f"{method} {path}"
+        for method, path, operation in operations(document)
+        if {"Prefer", "Idempotency-Key"} <= {each["name"] for each in operation.get("parameters", [])}
+    }
+    spelled = ("{algorithm_id}", "{owner}/{name}")
+    ends = ("compile", "version", "versions", "versions/{git_hash}/registry")
+    assert told == {f"post /v1/algorithms/{name}/{end}" for name in spelled for end in ends}
+
+
+def test_only_what_callers_use_is_described(document):
+    assert {path for path in document["paths"] if not path.startswith("/v1/")} == {"/healthz", "/readyz"}
