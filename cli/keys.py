@@ -6,12 +6,11 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 
-from api.resources.keys import OWNER_NAME
 from cli.failures import Failure
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from shared.clock import rfc3339
-from shared.keys import create_key, create_owner, revoke_key
+from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 from shared.models import ApiKey, KeyKind
 
 KINDS = {"admin": KeyKind.ADMIN, "algorithm": KeyKind.ALGORITHM}

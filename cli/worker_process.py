@@ -42,7 +42,6 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         without_mingle=True,
         quiet=True,
     )
-    celery.conf.worker_soft_shutdown_timeout = 0
     stop = worker.stopping = GracefulStop(
         worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _hand_back(database())
     )

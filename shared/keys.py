@@ -1,6 +1,7 @@
 """API keys: made, recognised, revoked; and what a caller may do with one."""
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from shared.registry.reference import mended
 
 SECRET_BYTES = 32
 KEY_PREFIX = "ls"
+OWNER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def create_celery() -> Celery:
         broker_connection_retry_on_startup=True,
         # A blink of Redis must not kill builds: the row's lease decides.
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_soft_shutdown_timeout=settings().shutdown_seconds,
-        worker_enable_soft_shutdown_on_idle=False,
+        # `cli.worker_stopping` waits while jobs run; Celery's own wait is the full time, whatever runs.
+        worker_soft_shutdown_timeout=0,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         task_queues=[Queue(name) for name in Queues.ALL],  # type: ignore[no-untyped-call]

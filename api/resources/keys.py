@@ -11,13 +11,12 @@ from api.authentication import caller
 from api.routing import list_of, v1_blueprint
 from api.schemas.keys import KeyBody, KeyShown, PermissionsBody, show_key
 from shared.database import database
-from shared.keys import create_key, create_owner, revoke_key
+from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 from shared.models import ApiKey, KeyKind, Owner
 from shared.refusals import Code, bad_request, missing, not_allowed
 
 blueprint = v1_blueprint("keys")
 
-OWNER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
 LISTED_ALGORITHM = re.compile(r"(?:algo://)?(\*|[A-Za-z][A-Za-z0-9_]*/(?:\*|[A-Za-z][A-Za-z0-9_]*))")
 
 
