@@ -1,5 +1,6 @@
 """One installation for each test, on each kind of database."""
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +8,19 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy
+import structlog
 
 from parts.postgres import PrivatePostgres
 from shared.database import database
 from shared.models import Base
 from tests.environment import longshore_environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    """Tracebacks without the values of variables, which take long to print."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.stdlib.add_log_level, plain])
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +58,19 @@ def broker(redis_url: str) -> Iterator[redis.Redis]:
     celery._after_fork()
 
 
+@pytest.fixture(scope="session")
+def sqlite_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with Longshore's tables, to be copied."""
+    directory = tmp_path_factory.mktemp("tables")
+    with longshore_environment(directory):
+        return directory / "longshore.db"
+
+
 @pytest.fixture
-def sqlite_installation(tmp_path: Path) -> Iterator[str]:
+def sqlite_installation(sqlite_tables: Path, tmp_path: Path) -> Iterator[str]:
     """Settings, keys and an empty SQLite database."""
-    with longshore_environment(tmp_path):
+    shutil.copy(sqlite_tables, tmp_path)
+    with longshore_environment(tmp_path, tables=False):
         yield "sqlite"
 
 

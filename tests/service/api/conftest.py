@@ -7,10 +7,16 @@ from tests.git_service import make_key
 from tests.service.api.calling import Api, owner_api
 
 
-@pytest.fixture
-def app(installation) -> Flask:
-    """The application, on an empty database of each kind."""
+@pytest.fixture(scope="session")
+def any_app() -> Flask:
+    """The application: which database it speaks to is asked anew in each test."""
     return create_app()
+
+
+@pytest.fixture
+def app(any_app, installation) -> Flask:
+    """The application, on an empty database of each kind."""
+    return any_app
 
 
 @pytest.fixture

@@ -93,10 +93,11 @@ def test_stalled_pushes_are_reported():
     assert the(ImagePush, id=still.push_id).state == PushState.STALLED
 
 
-def test_a_sweep_without_a_broker_does_the_rest():
+def test_a_sweep_without_a_broker_does_the_rest(monkeypatch):
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
+    monkeypatch.setitem(celery.conf, "broker_transport_options", {"max_retries": 0})
     celery.conf.broker_url = "redis://127.0.0.1:1/0"
     celery._after_fork()
     sweep()

@@ -1,0 +1,38 @@
+"""A compile asks the hosted repository for its commit when the call is made, through the real git service."""
+
+import pytest
+
+from api.git.repositories import Repository
+from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
+from tests.service.api.calling import Api
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with git_service(tmp_path_factory.mktemp("git"), build_on_push=False) as running:
+        yield running
+
+
+def test_commits_of_a_hosted_repository(service: GitService, any_app, tmp_path):
+    algorithm = make_algorithm("acme")
+    api, path = Api(any_app, make_key("acme")), f"/v1/algorithms/{algorithm.path}"
+    assert "push" in api.refused(400, 2015, "POST", f"{path}/compile").lower()  # an empty repository
+
+    tree, url = WorkTree(tmp_path / "tree"), url_with_key(service, algorithm, api.key or "")
+    tree.write("src/Hello.py")
+    first = tree.commit()
+    assert tree.push(url).returncode == 0
+    assert api.post(f"{path}/compile")["version_info"]["git_hash"] == first
+    assert api.post(f"{path}/compile", {"commitSha": first[:9]})["version_info"]["git_hash"] == first
+
+    second = tree.commit()
+    assert tree.push(url).returncode == 0
+    assert api.post(f"{path}/compile", {})["version_info"]["git_hash"] == second
+    for unknown in ("f" * 40, "f" * 7):
+        api.refused(400, 2015, "POST", f"{path}/compile", {"commitSha": unknown})
+    assert [row["commit_sha"] for row in api.get(f"{path}/builds")["results"]] == [second, first]
+
+    repository = Repository(algorithm.id)
+    assert repository.exists
+    api.delete(path)
+    assert not repository.exists
