@@ -55,7 +55,7 @@ def create_app() -> APIFlask:
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(health.blueprint)
     _serve_swagger(app)
-    app.spec_processor(complete)  # type: ignore[arg-type] - the document is JSON here, so a dict
+    app.spec_processor(complete)  # type: ignore[arg-type]  # the document is JSON, so a dict
     return app
 
 
