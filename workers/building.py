@@ -20,7 +20,7 @@ from shared.settings import Settings, settings
 from shared.sources import open_source
 from shared.stopping import StopSignal
 from shared.text import storable
-from workers.engine.container import remove_left_overs
+from workers.engine.container import name_prefix, remove_left_overs
 from workers.engine.image import BuildRequest, BuiltImage, build_image
 from workers.engine.limits import BuildLimits
 from workers.execution import Finish
@@ -67,10 +67,10 @@ class BuildWork:
 
     def do(self, keeper: LeaseKeeper) -> Finish:
         """Build the image."""
-        remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
         with database().reading() as session:
             build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
             algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
+        self._clear_away(algorithm, build)
 
         def log(line: str) -> None:
             keeper.moved()
@@ -86,6 +86,12 @@ class BuildWork:
             image_bytes=built.size_bytes,
             environment_key=built.environment_key,
         )
+
+    def _clear_away(self, algorithm: Algorithm, build: Build) -> None:
+        """Remove what killed workers left: of this very build, which is this claim's alone now, and of old ones."""
+        if self._claim.number > 1:
+            remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
+        remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
 
 
 def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import Access, GitCredentials, access_to
@@ -23,6 +22,7 @@ from shared.git.tokens import git_token
 from shared.models import Algorithm
 from shared.settings import settings
 from shared.stopping import StopSignal
+from workers.scratch import scratch_directory
 
 MAX_ENTRIES = 500_000
 """Files of one commit. A few small trees that name each other can claim billions."""
@@ -66,8 +66,8 @@ def fetch_source(
     if not FULL_HASH.fullmatch(commit):
         raise WorkError(ErrorClass.INVALID, "A commit is named by its full hash here.")
     url, credentials = _where(algorithm, credentials)
-    with TemporaryDirectory(prefix="longshore-source-") as directory:
-        fetch = _Fetch(Path(directory), url, commit, log, stop)
+    with scratch_directory() as directory:
+        fetch = _Fetch(directory, url, commit, log, stop)
         try:
             source = fetch.run(access_to(url, credentials))
         except GitTimeout:

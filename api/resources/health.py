@@ -1,15 +1,17 @@
 """`/healthz` and `/readyz`: alive; and able to work, with what the workers say of themselves."""
 
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, g
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import nudges
 from api.answers import answer
 from api.schemas.base import Shown
+from api.schemas.errors import ErrorBody
 from shared.database import database
 from shared.marks import seconds_since_sweep
+from shared.refusals import Code
 from shared.workers import live_nodes
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
@@ -33,12 +35,16 @@ class WorkerShown(Shown):
 class ReadyShown(Shown):
     """Whether the parts that every request needs answer; the workers are for information."""
 
+    left_out = frozenset({"error"})
+
     status: str
     database: str
     broker: str
     seconds_since_sweep: int | None
     """How long ago the sweep for due, lost and stalled jobs ran last."""
     workers: list[WorkerShown]
+    error: ErrorBody | None = None
+    """What is missing, where something is: a 503 is an error like any other."""
 
 
 @blueprint.get("/healthz")
@@ -61,8 +67,14 @@ def ready() -> Response:
         broker=broker_says,
         seconds_since_sweep=swept,
         workers=workers,
+        error=None if good else _error(database_says, broker_says),
     )
     return answer(shown, 200 if good else 503)
+
+
+def _error(database_says: str, broker_says: str) -> ErrorBody:
+    message = f"The database: {database_says}; the broker (Redis): {broker_says}. Start what does not answer."
+    return ErrorBody(id=g.get("request_id", ""), code=Code.INVALID_REQUEST, message=message)
 
 
 def _ask_database() -> tuple[str, int | None, list[WorkerShown]]:

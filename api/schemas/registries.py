@@ -17,7 +17,7 @@ class CredentialsBody(Body):
 
     registry_username: Username | None = None
     registry_password: Password | None = None
-    registry_auth: Annotated[Text, StringConstraints(max_length=4096)] | None = Field(
+    registry_auth: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
         None, description="In place of both: a docker `auths` document, or base64 `user:password`."
     )
 

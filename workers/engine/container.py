@@ -95,14 +95,14 @@ class BuildContainer:
 
 @contextmanager
 def build_container(
-    image_id: str, owner: str, network: str, limits: BuildLimits, watch: BuildWatch
+    image_id: str, owner: str, network: str, limits: BuildLimits, watch: BuildWatch, *, commit: str = ""
 ) -> Iterator[BuildContainer]:
     """A container of the image that has no privileges, stays within the limits, and is removed at the end.
 
     Raises:
         Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
     """
-    name = f"{name_prefix(owner)}{uuid.uuid4().hex}"
+    name = f"{name_prefix(owner, commit)}{uuid.uuid4().hex}"
     try:
         with interruptible(watch.stop, watch.deadline) as client:
             created = client.create_container(
@@ -134,16 +134,16 @@ def build_container(
             _remove(name)
 
 
-def name_prefix(owner: str) -> str:
-    """What the names of the owner's build containers begin with."""
-    return f"{NAME_PREFIX}{mended(owner)}-"
+def name_prefix(owner: str, commit: str = "") -> str:
+    """What the names of the owner's build containers begin with; of those for one commit, if it is named."""
+    return f"{NAME_PREFIX}{mended(owner)}-" + (f"{commit[:12]}-" if commit else "")
 
 
 def remove_left_overs(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:
     """Remove the build containers that a killed worker left behind, and give their number.
 
-    `older_than` must be longer than a build may take, so that none that runs is removed. A longer `prefix` of their
-    names leaves other owners' alone.
+    `older_than` must be longer than a build may take, so that none that runs is removed; or zero, with the `prefix` of
+    a commit that nobody else can be building now.
 
     Raises:
         ValueError: `prefix` could match containers that are no builds.

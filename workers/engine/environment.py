@@ -61,6 +61,8 @@ class EnvironmentSpec:
     ca_bundle: bytes | None
     network: str
     limits: BuildLimits
+    commit: str = ""
+    """The commit that it is made for first; it takes no part in the key."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def _no_base_image(name: str, why: str) -> WorkError:
 
 
 def _make(spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, key: str | None, watch: BuildWatch) -> str:
-    with build_container(base.image_id, spec.owner, spec.network, spec.limits, watch) as container:
+    with build_container(base.image_id, spec.owner, spec.network, spec.limits, watch, commit=spec.commit) as container:
         _Installation(spec, base, tree, container).run()
         with watch.log.step("Keeping the environment"):
             return container.commit(_configuration(base), REPOSITORY if key else None, key)

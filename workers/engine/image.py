@@ -125,6 +125,7 @@ def _spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
         base_image=request.base_image,
         requirements=read_requirements(tree),
         owner=request.owner,
+        commit=request.commit,
         kit_requirement=request.kit_requirement,
         index_url=request.index_url,
         ca_bundle=request.ca_bundle,

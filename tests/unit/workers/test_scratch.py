@@ -1,0 +1,54 @@
+"""Scratch directories: gone with the work, or with the next one's when a kill left one behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from workers.scratch import YOUNG_SECONDS, scratch_directory
+
+KILLED = (
+    "import os, signal, sys\n"
+    "from workers.scratch import scratch_directory\n"
+    "with scratch_directory() as directory:\n"
+    "    (directory / 'file').write_text('left')\n"
+    "    print(directory, flush=True)\n"
+    "    sys.stdin.read()\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def make_old(directory):
+    old = directory.stat().st_mtime - 2 * YOUNG_SECONDS
+    os.utime(directory, (old, old))
+
+
+def test_it_is_gone_with_the_work(temporary):
+    with scratch_directory() as directory:
+        (directory / "file").write_text("x")
+        assert directory.parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stays(temporary):
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as user:
+        directory = temporary / user.stdout.readline().strip()
+        make_old(directory)
+        with scratch_directory():
+            assert (directory / "file").exists()
+        user.stdin.close()
+        user.wait()
+    assert directory.exists()
+    make_old(directory)
+    with scratch_directory():
+        assert not directory.exists()
