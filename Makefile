@@ -51,7 +51,7 @@ checks: lint types
 lint: setup  ## Style, and the directions of imports
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 format: setup  ## Put the code into its form
 	@$(VENV)/bin/ruff check --fix
