@@ -14,10 +14,12 @@ from tests.service.parts.helpers import eventually, is_running
 
 ROOT = Path(__file__).resolve().parents[3]
 
+# What started the tests may have left SIGINT ignored, as a shell does for what it runs in the background.
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from parts.processes import ending_on_sigterm, running
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ending_on_sigterm(), running("sleep", ["sleep", "600"], log=Path(sys.argv[1]), ready=lambda: True) as child:
     print(child.pid, flush=True)
     time.sleep(600)
