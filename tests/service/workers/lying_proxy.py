@@ -11,11 +11,15 @@ OTHER_DIGEST = "sha256:" + "0" * 64
 
 
 class LyingProxy:
-    """Where it listens, and what it says of manifests: the truth, that there is none (`gone`), or another (`other`)."""
+    """Where it listens, and what it says of manifests: the truth, that there is none (`gone`), or another (`other`).
+
+    It lies about those whose address ends with `about`.
+    """
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.says = "truth"
+        self.about = ""
         self.host = ""
 
 
@@ -29,7 +33,8 @@ def lying_proxy(target: str) -> Iterator[LyingProxy]:
 
         def _pass_on(self) -> None:
             body = self._body()
-            if self.command in ("GET", "HEAD") and "/manifests/" in self.path and proxy.says != "truth":
+            asked = self.command in ("GET", "HEAD") and "/manifests/" in self.path
+            if asked and self.path.endswith(proxy.about) and proxy.says != "truth":
                 self._lie()
                 return
             connection = http.client.HTTPConnection(proxy.target, timeout=30)

@@ -65,10 +65,12 @@ def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(build, 
     assert row.digest in row.message
 
 
+@pytest.mark.parametrize("about", ["", HASH, "0.0.1"])
 @pytest.mark.parametrize("lie", ["gone", "other"])
-def test_a_push_that_the_registry_does_not_show_has_not_succeeded(build, registry, lie):
+def test_a_push_that_the_registry_does_not_show_has_not_succeeded(build, registry, lie, about):
+    publish(the(Algorithm, id=build.algorithm_id))
     with lying_proxy(registry.host) as proxy:
-        proxy.says = lie
+        proxy.says, proxy.about = lie, about
         row = run_push(build, make_registry(f"http://{proxy.host}", PUSHER))
     assert (row.state, row.digest, row.last_success_digest) == (PushState.QUEUED, None, None)
     assert proxy.host in row.message
