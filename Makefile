@@ -44,7 +44,7 @@ test:  ## Every check and every test, with the real services that they need
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
-	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 checks: lint types
 

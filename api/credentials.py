@@ -1,12 +1,20 @@
 """Registry credentials as a body gives them, in either of the forms that clients send."""
 
+from sqlalchemy.orm import Session
+
+from api.schemas.pushes import PushBody
 from api.schemas.registries import CredentialsBody
+from shared.orders.push import PushOrder
 from shared.refusals import bad_request
+from shared.registries import address_of, find_registry
+from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentials, from_registry_auth
 
 
-def given_credentials(body: CredentialsBody) -> Credentials | None:
-    """The credentials that a body gives; None when it gives none.
+def given_credentials(body: CredentialsBody, registry: RegistryAddress | None) -> Credentials | None:
+    """The credentials that a body gives for a registry; None when it gives none.
+
+    A docker `auths` document may hold those of several registries: only this one's are taken.
 
     Raises:
         Refusal: 400, half of a pair or an unreadable registry_auth.
@@ -18,9 +26,19 @@ def given_credentials(body: CredentialsBody) -> Credentials | None:
         raise bad_request("registry_username and registry_password go together; give both, or neither.")
     try:
         if body.registry_auth:
-            return from_registry_auth(body.registry_auth)
+            return from_registry_auth(body.registry_auth, registry)
         if username is not None and password is not None:
             return Credentials(username, password)
     except InvalidCredentials as error:
         raise bad_request(str(error)) from None
     return None
+
+
+def push_order(session: Session, push: PushBody) -> PushOrder:
+    """What a body orders for one registry.
+
+    Raises:
+        Refusal: 404, no such registry; 400, credentials that are none for it.
+    """
+    registry = find_registry(session, push.registry_id)
+    return PushOrder(registry.id, given_credentials(push, address_of(registry)))

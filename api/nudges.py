@@ -17,7 +17,8 @@ SECONDS = 1.0
 
 
 @cache
-def _producer() -> Celery:
+def producer() -> Celery:
+    """The sender of this process, by its settings."""
     app = Celery("longshore-nudges", broker=settings().redis_url or "redis://localhost", set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -37,7 +38,7 @@ def send(nudges: Iterable[Nudge]) -> None:
     """Tell the workers of due jobs. What does not get through, the sweep sends again."""
     for nudge in nudges:
         try:
-            _producer().send_task(nudge.task, args=[nudge.job_id], queue=nudge.queue, retry=False, ignore_result=True)
+            producer().send_task(nudge.task, args=[nudge.job_id], queue=nudge.queue, retry=False, ignore_result=True)
         except (OperationalError, OSError) as error:
             log.warning("nudge not sent; the sweep sends it later", job_id=nudge.job_id, error=type(error).__name__)
             return
@@ -49,5 +50,5 @@ def ping_broker() -> None:
     Raises:
         kombu.exceptions.OperationalError, OSError: it gave none.
     """
-    with _producer().connection_for_write() as connection:
+    with producer().connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, timeout=SECONDS)

@@ -18,6 +18,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     real_parts.end(config)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file's tests stay in one test process; the acceptance tests share one running system."""
+    for item in items:
+        group = "acceptance" if "acceptance" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def parts(pytestconfig: pytest.Config) -> real_parts.RealParts:
     """The run's parts, shared by all its test processes."""

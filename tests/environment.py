@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from api.nudges import producer
 from shared.database import database
 from shared.models import Base
 from shared.sealing import keyring, new_key
@@ -13,7 +14,7 @@ from shared.settings import settings
 
 @contextmanager
 def longshore_environment(directory: Path, *, tables: bool = True, **variables: object) -> Iterator[Path]:
-    """While the block runs, `settings()`, `database()` and `keyring()` are fresh ones on `directory`.
+    """While the block runs, settings, database, keyring and the sender of nudges are fresh ones on `directory`.
 
     `variables` are settings by field name (`source_max_bytes=1024`). `tables`: the database's tables are made.
     """
@@ -39,5 +40,5 @@ def _replace_variables(variables: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("LONGSHORE_")]:
         del os.environ[name]
     os.environ.update(variables)
-    for cached in (settings, database, keyring):
+    for cached in (settings, database, keyring, producer):
         cached.cache_clear()

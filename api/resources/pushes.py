@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from api import nudges
 from api.answers import answer, nothing
 from api.authentication import caller
-from api.credentials import given_credentials
+from api.credentials import push_order
 from api.enqueueing import enqueue, name_job
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
@@ -19,7 +19,7 @@ from shared.git import hosted
 from shared.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.orders.cancel import cancel_job
 from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, order_push
+from shared.orders.push import order_push
 from shared.refusals import Refusal, bad_request, conflict, missing
 
 blueprint = v1_blueprint("pushes")
@@ -53,8 +53,7 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
         build = image_build(session, version)
         if build is None:
             raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
-        given = body.registry_push_credentials
-        push = PushOrder(given.registry_id, given_credentials(given))
+        push = push_order(session, body.registry_push_credentials)
         return order_push(session, found, version, build, push, request_id=g.request_id)
 
     try:

@@ -13,7 +13,7 @@ from shared.clock import now_ms
 from shared.database import database
 from shared.models import Registry
 from shared.orders.cancel import end_all_of_registry
-from shared.refusals import conflict
+from shared.refusals import bad_request, conflict
 from shared.registries import (
     address_of,
     change_registry,
@@ -21,6 +21,7 @@ from shared.registries import (
     open_own,
     record_registry,
 )
+from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
 from shared.registry.client import RegistryClient
 from shared.sealing import SealError, keyring
@@ -38,7 +39,8 @@ def create_registry(body: RegistryBody) -> Response:
     """Record a registry."""
     caller().require_admin()
     with database().writing() as session:
-        registry = record_registry(session, keyring(), body.model_dump(include=STATE), given_credentials(body))
+        given = given_credentials(body, _address(body))
+        registry = record_registry(session, keyring(), body.model_dump(include=STATE), given)
         shown = show_registry(registry)
     return answer(shown)
 
@@ -66,7 +68,7 @@ def get_registry(registry_id: str) -> Response:
 def update_registry(registry_id: str, body: RegistryBody) -> Response:
     """Change a registry. Credentials left out stay, unless the registry is another one now; null removes them."""
     caller().require_admin()
-    given = given_credentials(body)
+    given = given_credentials(body, _address(body))
     named = {"registry_username", "registry_password", "registry_auth"} & body.model_fields_set
     with database().writing() as session:
         registry = find_registry(session, registry_id, locked=True)
@@ -97,9 +99,9 @@ def delete_registry(registry_id: str) -> Response:
 def check_registry(registry_id: str, body: CredentialsBody) -> Response:
     """Ask the registry what these credentials, or its own, may do. Nothing that is given is stored."""
     caller().require_admin()
-    given = given_credentials(body)
     with database().reading() as session:
         registry = find_registry(session, registry_id)
+        given = given_credentials(body, address_of(registry))
         try:
             credentials = given or open_own(keyring(), registry)
         except SealError as error:
@@ -121,3 +123,10 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
             message=checked.message,
         )
     )
+
+
+def _address(body: RegistryBody) -> RegistryAddress:
+    try:
+        return RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
+    except InvalidAddress as error:
+        raise bad_request(f"registry_url: {error}") from None

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.answers import answer
 from api.authentication import caller
-from api.credentials import given_credentials
+from api.credentials import push_order
 from api.enqueueing import enqueue, name_job, repeated_job
 from api.loading import shown_ordered, shown_versions
 from api.pages import PageQuery, page_of, paged
@@ -26,7 +26,6 @@ from shared.orders.ordered import Ordered
 from shared.orders.publish import PublishOrder, order_publish
 from shared.orders.push import PushOrder
 from shared.refusals import Refusal, bad_request
-from shared.registries import find_registry
 
 blueprint = v1_blueprint("versions")
 
@@ -58,13 +57,13 @@ class VersionsPage(Shown):
 @blueprint.output(VersionShown)
 def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) -> Response:
     """Build a commit's image, and push it when it is built."""
-    pushes = _push_orders(body.registry_push_credentials)
+    pushes: list[PushOrder] = []
     job_id = repeated_job()
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
         if job_id is None:  # a repeat gets its job, whatever became of the registry since
-            _check_registries(session, pushes)
+            pushes = _push_orders(session, body.registry_push_credentials)
     # Asking the repository takes up to ten seconds: no transaction is open meanwhile (rule 6).
     commit = "" if job_id else resolve_commit(found, body.commitSha)
 
@@ -81,12 +80,11 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) ->
 @blueprint.output(VersionShown)
 def publish_version(algorithm: str, body: PublishBody) -> Response:
     """Give the newest build's commit a semantic version and make it callable, and push its image."""
-    pushes = _push_orders(body.registry_push_credentials)
 
     def order(session: Session) -> Ordered:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
-        _check_registries(session, pushes)
+        pushes = _push_orders(session, body.registry_push_credentials)
         if body.details is not None:
             found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
         version = _pinned(session, found, body.commitSha) if body.commitSha else None
@@ -125,16 +123,10 @@ def get_version(algorithm: str, git_hash: str) -> Response:
         return answer(shown_versions(session, found, [version])[0])
 
 
-def _push_orders(pushes: Sequence[PushBody]) -> list[PushOrder]:
-    orders = [PushOrder(push.registry_id, given_credentials(push)) for push in pushes]
-    if len({order.registry_id for order in orders}) < len(orders):
+def _push_orders(session: Session, pushes: Sequence[PushBody]) -> list[PushOrder]:
+    if len({push.registry_id for push in pushes}) < len(pushes):
         raise bad_request("registry_push_credentials names a registry twice; one push each.")
-    return orders
-
-
-def _check_registries(session: Session, pushes: Sequence[PushOrder]) -> None:
-    for push in pushes:
-        find_registry(session, push.registry_id)
+    return [push_order(session, push) for push in pushes]
 
 
 def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:

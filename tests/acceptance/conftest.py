@@ -1,19 +1,12 @@
-"""One running system for all acceptance tests: they share a test process (`xdist_group`)."""
+"""One running system for all acceptance tests: they share a test process."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from parts.redis import PrivateRedis, private_redis
 from parts.registry import PrivateRegistry
 from tests.acceptance.system import System, longshore_up
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("acceptance"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """`/v1/registries`."""
 
+import json
 import re
 
 import pytest
@@ -35,6 +36,23 @@ def test_a_registry_is_recorded_and_read(admin, acme):
     assert acme.get(f"/v1/registries/{registry_id}")["name"] == "Scanned"
     assert [row["id"] for row in acme.get("/v1/registries")] == [registry_id]
     assert credentials_of(registry_id) == Credentials("pusher", "open sesame")
+
+
+def test_a_docker_document_gives_each_registry_its_own_credentials_only(admin):
+    document = json.dumps(
+        {
+            "auths": {
+                "other.example.com": {"username": "other", "password": "not for here"},
+                "registry.example.com": {"username": "pusher", "password": "open sesame"},
+            }
+        }
+    )
+    body = {"registry_url": "registry.example.com/team", "registry_auth": document}
+    made = admin.post("/v1/registries", body)
+    assert credentials_of(made["id"]) == Credentials("pusher", "open sesame")
+    refused = admin.call("POST", "/v1/registries", {**body, "registry_url": "third.example.com"})
+    assert refused.status_code == 400
+    assert "not for here" not in refused.get_data(as_text=True)
 
 
 def test_no_answer_shows_a_credential(admin):
