@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LONGSHORE_", frozen=True, extra="ignore")
 
     data_dir: Path = Field(
-        Path("longshore-data"), description="Where one machine keeps its database, repositories, keys and logs."
+        Path("longshore-data"), description="Where one machine keeps its database, repositories and keys."
     )
     database_url: str = Field(
         "",
