@@ -44,7 +44,6 @@ _ROUTES = Map(
             endpoint="rpc",
             methods=["POST"],
         ),
-        Rule("/internal/repositories/<uuid:repository>", endpoint="create", methods=["PUT"]),
         Rule("/internal/repositories/<uuid:repository>", endpoint="delete", methods=["DELETE"]),
         Rule("/internal/repositories/<uuid:repository>/resolve", endpoint="resolve", methods=["POST"]),
         Rule("/healthz", endpoint="healthz", methods=["GET"]),
@@ -152,11 +151,6 @@ def _pushed(repository: Repository, options_file: Path, request_id: str) -> None
         log.exception("push_not_noticed", algorithm_id=repository.id, request_id=request_id)
 
 
-def _create(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
-    _internal(request, repository).ensure()
-    return _json({})
-
-
 def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
     _internal(request, repository).delete()
     return _json({})
@@ -198,7 +192,6 @@ def _json(body: dict[str, Any], status: int = 200) -> Response:
 _ENDPOINTS: dict[str, Callable[..., Response]] = {
     "refs": _refs,
     "rpc": _rpc,
-    "create": _create,
     "delete": _delete,
     "resolve": _resolve,
     "healthz": _healthz,

@@ -18,15 +18,6 @@ RETRY_SECONDS = 5
 log = structlog.get_logger(__name__)
 
 
-def create(algorithm_id: str) -> None:
-    """Make the algorithm's repository, unless it is there. (The service also makes it at its first use.)
-
-    Raises:
-        Refusal: 503, the git service is away.
-    """
-    _call("PUT", algorithm_id, "")
-
-
 def delete(algorithm_id: str) -> None:
     """Remove the algorithm's repository. What is missed here the service finds at its next start.
 
@@ -50,20 +41,9 @@ def resolve(algorithm_id: str, commit: str | None) -> str:
     return resolved
 
 
-def repository_path(algorithm: Algorithm) -> str:
-    """Where the hosted repository stands below the address of everything."""
-    return f"/git/{algorithm.path}.git"
-
-
-def clone_url(algorithm: Algorithm, base_url: str | None = None) -> str:
-    """What a caller clones. `base_url` is the address that the request came to; the public URL of the settings wins."""
-    base = settings().public_url or base_url or f"http://{settings().host}:{settings().port}"
-    return base.rstrip("/") + repository_path(algorithm)
-
-
 def internal_url(algorithm: Algorithm) -> str:
     """What a worker fetches, straight from the git service."""
-    return settings().resolved_git_url.rstrip("/") + repository_path(algorithm)
+    return f"{settings().resolved_git_url.rstrip('/')}/git/{algorithm.path}.git"
 
 
 def _call(method: str, algorithm_id: str, suffix: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

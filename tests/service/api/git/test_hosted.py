@@ -96,8 +96,6 @@ def test_an_ambiguous_prefix_is_refused(pushed, tree):
 def test_an_empty_repository_and_a_deleted_branch(service, tree):
     algorithm = make_algorithm()
     assert "empty" in refusal(algorithm.id, None).message
-    hosted.create(algorithm.id)
-    assert "empty" in refusal(algorithm.id, None).message
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     assert tree.push(url, "main", "main:other").returncode == 0
     assert tree.push(url, ":main").returncode == 0
@@ -157,7 +155,7 @@ def test_only_the_algorithms_own_admin_token_opens_the_internal_calls(service):
         git_token("admin", algorithm.id, -1),
     ]
     for secret in bad:
-        for method, suffix in (("PUT", ""), ("DELETE", ""), ("POST", "/resolve")):
+        for method, suffix in (("DELETE", ""), ("POST", "/resolve")):
             headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
             url = f"{service.url}/internal/repositories/{algorithm.id}{suffix}"
             with urllib3.PoolManager(retries=False) as pool:
@@ -170,11 +168,3 @@ def test_a_service_that_is_away_is_try_later(tmp_path):
         hosted.resolve("8f6f3a54-6d0c-4a58-bb0f-1c2cb1a4f001", None)
     assert refused.value.status == 503
     assert refused.value.headers["Retry-After"]
-
-
-def test_clone_urls_have_the_public_address_first(tmp_path):
-    with longshore_environment(tmp_path):
-        algorithm = make_algorithm("own")
-        assert hosted.clone_url(algorithm, "http://asked.example/") == "http://asked.example/git/own/Hello.git"
-    with longshore_environment(tmp_path, tables=False, public_url="https://public.example"):
-        assert hosted.clone_url(algorithm, "http://asked.example/") == "https://public.example/git/own/Hello.git"
