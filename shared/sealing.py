@@ -65,10 +65,6 @@ class Keyring:
         opened: dict[str, str] = json.loads(plain)
         return opened
 
-    def sealed_by_current(self, sealed: str) -> bool:
-        """Whether the value is sealed with the key that seals now."""
-        return sealed.partition(".")[0] == self.sealing_id
-
     def digest(self, message: bytes, *, purpose: str) -> str:
         """A keyed digest (HMAC-SHA256 under a key derived for the purpose), with the key's id in front."""
         return f"{self.sealing_id}.{self._mac(self.sealing_id, message, purpose).finalize().hex()}"

@@ -80,20 +80,18 @@ class RegistryClient(RegistrySession):
                 f"{self.host} answers with something else than {digest} when asked for it.",
             )
 
-    def may_push(self, repository_path: str) -> bool:
-        """Whether the credentials may push there: an upload is opened and given up again."""
-        return self.push_refusal(repository_path) is None
-
-    def may_pull(self, repository_path: str) -> bool:
-        """Whether the credentials may pull from there; a repository that does not exist yet may be pulled."""
-        return self.pull_refusal(repository_path) is None
-
     def push_refusal(self, repository_path: str) -> WorkError | None:
-        """Why the credentials may not push there, or that the registry takes no pushes at all; `None` if they may."""
+        """Why the credentials may not push there, or that the registry takes no pushes at all; `None` if they may.
+
+        An upload is opened and given up again.
+        """
         return _refusal(lambda: self._open_and_give_up_upload(repository_path))
 
     def pull_refusal(self, repository_path: str) -> WorkError | None:
-        """Why the credentials may not pull from there; `None` if they may."""
+        """Why the credentials may not pull from there; `None` if they may.
+
+        A repository that does not exist yet may be pulled.
+        """
         return _refusal(lambda: self._list_one_tag(repository_path))
 
     def _open_and_give_up_upload(self, repository_path: str) -> None:

@@ -1,7 +1,6 @@
 """Image references: what Longshore calls an algorithm's image in a registry."""
 
 import re
-from dataclasses import dataclass
 
 from shared.registry.address import RegistryAddress
 from shared.registry.address_grammar import PATH_SEGMENT
@@ -11,36 +10,11 @@ MAX_REPOSITORY_LENGTH = 255
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?|\[[0-9a-f:.]+\](?::[0-9]+)?")
 _SEPARATORS = re.compile(r"[._-]+")
 
 
 class InvalidReference(ValueError):  # noqa: N818 - reads as what it says
     """No image can be called so; the text is a sentence that says why."""
-
-
-@dataclass(frozen=True)
-class ImageReference:
-    """One image in a repository, by tag or by digest."""
-
-    repository: str
-    """`host[:port]/path/owner/name`."""
-    tag: str | None = None
-    digest: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.tag is None) == (self.digest is None):
-            raise InvalidReference("An image reference has a tag or a digest, and not both.")
-        if self.tag is not None and not is_tag(self.tag):
-            raise InvalidReference(f"'{self.tag[:140]}' is no tag: up to 128 letters, digits, '_', '.' and '-'.")
-        if self.digest is not None and not is_digest(self.digest):
-            raise InvalidReference("An image's digest is sha256: and 64 hexadecimal digits (or sha512: and 128).")
-        domain, _, path = self.repository.partition("/")
-        if not _DOMAIN.fullmatch(domain) or not is_repository_path(path):
-            raise InvalidReference("An image's repository is a registry's host, a slash and a lower-case path.")
-
-    def __str__(self) -> str:
-        return f"{self.repository}:{self.tag}" if self.tag is not None else f"{self.repository}@{self.digest}"
 
 
 def repository_path(address: RegistryAddress, owner: str, name: str) -> str:

@@ -41,9 +41,7 @@ def test_after_a_rotation_the_new_key_seals_and_the_old_one_opens():
     old, both = Keyring(keys("k1")), Keyring(keys("k2", "k1"))
     sealed = old.seal(SECRET, identity="i")
     assert both.open(sealed, identity="i") == SECRET
-    assert not both.sealed_by_current(sealed)
     again = both.seal(SECRET, identity="i")
-    assert both.sealed_by_current(again)
     assert Keyring(keys("k2")).open(again, identity="i") == SECRET
 
 

@@ -84,7 +84,7 @@ def test_the_right_password_may_push_and_pull(password_registry, repository):
 
 def test_asking_for_permission_leaves_no_upload_behind(password_registry, repository, place):
     with client_of(password_registry, "pusher") as client:
-        assert client.may_push(repository)
+        assert client.push_refusal(repository) is None
     uploads = place / "password" / "storage" / "docker" / "registry" / "v2" / "repositories" / repository / "_uploads"
     # This registry keeps an upload's directory; when it was begun stands there for as long as it can be gone on with.
     (upload,) = uploads.iterdir()

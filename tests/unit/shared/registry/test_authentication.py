@@ -38,7 +38,7 @@ def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry():
         fake_registry(guarded(f"{tokens.url}/token?kept=1", scope="repository:a/b:pull extra:x:y")) as server,
         client_of(server) as client,
     ):
-        assert client.may_pull("a/b")
+        assert client.pull_refusal("a/b") is None
     (asked,) = tokens.requests
     assert asked.authorization == CREDENTIALS.basic
     assert parse_qs(urlsplit(asked.path).query) == {
@@ -56,9 +56,9 @@ def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another():
         fake_registry(guarded(f"{tokens.url}/token")) as server,
         client_of(server) as client,
     ):
-        assert client.may_pull("a/b")
-        assert client.may_pull("a/b")
-        assert client.may_pull("a/c")
+        assert client.pull_refusal("a/b") is None
+        assert client.pull_refusal("a/b") is None
+        assert client.pull_refusal("a/c") is None
     assert [parse_qs(urlsplit(each.path).query)["scope"] for each in tokens.requests] == [
         ["repository:a/b:pull"],
         ["repository:a/c:pull"],
@@ -109,7 +109,7 @@ def test_an_identity_token_is_changed_for_an_access_token():
         fake_registry(guarded(f"{tokens.url}/token")) as server,
         client_of(server, Credentials("<token>", "refresh+me")) as client,
     ):
-        assert client.may_pull("a/b")
+        assert client.pull_refusal("a/b") is None
     (asked,) = tokens.requests
     assert (asked.method, asked.path, asked.authorization) == ("POST", "/token", None)
     assert parse_qs(asked.body.decode()) == {
@@ -139,7 +139,7 @@ def test_without_credentials_a_token_for_anybody_is_fetched():
         fake_registry(guarded(f"{tokens.url}/token")) as server,
         client_of(server, None) as client,
     ):
-        assert client.may_pull("a/b")
+        assert client.pull_refusal("a/b") is None
     assert [request.authorization for request in tokens.requests] == [None]
 
 

@@ -111,7 +111,7 @@ def test_a_wrong_password_is_sent_once_for_each_question():
     with fake_registry(Reply(401, headers=BASIC)) as server, client_of(server) as client:
         with pytest.raises(WorkError):
             client.ping()
-        assert not client.may_push("a/b")
+        assert client.push_refusal("a/b") is not None
     assert [bool(request.authorization) for request in server.requests] == [False, True, True]
 
 
@@ -252,7 +252,7 @@ def test_the_upload_that_asks_for_permission_is_given_up(location):
         return Reply(202, headers={"Location": location.format(url=server.url)})
 
     with fake_registry(respond) as server, client_of(server) as client:
-        assert client.may_push("a/b")
+        assert client.push_refusal("a/b") is None
     assert [(request.method, request.path) for request in server.requests] == [
         ("POST", "/v2/a/b/blobs/uploads/"),
         ("DELETE", "/v2/a/b/blobs/uploads/id?_state=s"),
@@ -263,7 +263,7 @@ def test_an_upload_on_another_host_is_left_alone():
     with fake_registry(Reply(204)) as foreign:
         elsewhere = Reply(202, headers={"Location": f"{foreign.url}/v2/a/b/blobs/uploads/id"})
         with fake_registry(asking_for_basic(lambda _: elsewhere)) as server, client_of(server) as client:
-            assert client.may_push("a/b")
+            assert client.push_refusal("a/b") is None
     assert foreign.requests == []
     assert [request.method for request in server.requests] == ["POST", "POST"]
 
@@ -272,16 +272,16 @@ def test_an_upload_on_another_host_is_left_alone():
 def test_who_may_push(status, allowed):
     respond = asking_for_basic(lambda _: Reply(status, headers={"Location": "/x"}))
     with fake_registry(respond) as server, client_of(server) as client:
-        assert client.may_push("a/b") is allowed
+        assert (client.push_refusal("a/b") is None) is allowed
 
 
 @pytest.mark.parametrize(("status", "allowed"), [(401, False), (403, False), (404, True), (200, True)])
 def test_who_may_pull(status, allowed):
     with fake_registry(asking_for_basic(lambda _: Reply(status))) as server, client_of(server) as client:
-        assert client.may_pull("a/b") is allowed
+        assert (client.pull_refusal("a/b") is None) is allowed
 
 
-@pytest.mark.parametrize("probe", ["may_push", "may_pull"])
+@pytest.mark.parametrize("probe", ["push_refusal", "pull_refusal"])
 def test_a_registry_that_fails_says_nothing_of_permissions(probe):
     error = failing(Reply(500), lambda client: getattr(client, probe)("a/b"))
     assert error.error_class is ErrorClass.TRANSIENT
@@ -290,7 +290,7 @@ def test_a_registry_that_fails_says_nothing_of_permissions(probe):
 @pytest.mark.parametrize("path", ["", "A/b", "a/../b", "a/b?x", "a//b"])
 def test_a_path_that_is_none_never_reaches_the_registry(path):
     with fake_registry(Reply(200)) as server, client_of(server) as client:
-        for ask in (client.may_push, client.may_pull, lambda name: client.manifest_digest(name, "1")):
+        for ask in (client.push_refusal, client.pull_refusal, lambda name: client.manifest_digest(name, "1")):
             with pytest.raises(ValueError, match="path"):
                 ask(path)
     assert server.requests == []

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import (
-    ImageReference,
     InvalidReference,
     image_repository,
     is_digest,
@@ -33,7 +32,6 @@ def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name)
     assert host == address.authority
     assert path == repository_path(address, owner, name)
     assert re.fullmatch(NAME, path)
-    assert str(ImageReference(repository, tag="1.0.0")) == f"{repository}:1.0.0"
 
 
 @given(st.text(max_size=40))
@@ -99,24 +97,3 @@ def test_what_is_a_digest(text, valid):
 )
 def test_what_is_a_repository_path(text, valid):
     assert is_repository_path(text) is valid
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"repository": "registry.example.com/a"},
-        {"repository": "registry.example.com/a", "tag": "1", "digest": DIGEST},
-        {"repository": "registry.example.com/a", "tag": "a:b"},
-        {"repository": "registry.example.com/a", "digest": "sha256:1"},
-        {"repository": "registry.example.com", "tag": "1"},
-        {"repository": "registry.example.com/A", "tag": "1"},
-        {"repository": "--flag/a", "tag": "1"},
-    ],
-)
-def test_what_is_no_reference(parts):
-    with pytest.raises(InvalidReference):
-        ImageReference(**parts)
-
-
-def test_a_reference_by_digest():
-    assert str(ImageReference("localhost:5000/a/b", digest=DIGEST)) == f"localhost:5000/a/b@{DIGEST}"
