@@ -41,7 +41,6 @@ class Source:
 
     tar: Path
     """A plain tar, gone when the block ends."""
-    tar_bytes: int
 
 
 @contextmanager
@@ -210,7 +209,7 @@ class _Fetch:
                     raise self._too_large(unpacked=f"more than {written:,} bytes as a tar")
                 file.write(chunk)
             self._must_have_succeeded(process)
-        return Source(tar, written)
+        return Source(tar)
 
     def _running(self, *args: str) -> AbstractContextManager[GitProcess]:
         return running_git(args, git_dir=self.repository, timeout=self.remaining, stop=self.stop)
