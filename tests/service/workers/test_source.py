@@ -59,13 +59,15 @@ def elsewhere(url):
 
 def members(algorithm, commit, credentials=None, log=lambda line: None):
     """Every member of the tar with its content or link, and no directory left afterwards."""
-    with fetch_source(algorithm, commit, credentials, log=log, stop=StopSignal()) as source:
-        with tarfile.open(source.tar) as archive:
-            found = {
-                member.name: archive.extractfile(member).read() if member.isreg() else member.linkname
-                for member in archive
-                if not member.isdir()
-            }
+    with (
+        fetch_source(algorithm, commit, credentials, log=log, stop=StopSignal()) as source,
+        tarfile.open(source.tar) as archive,
+    ):
+        found = {
+            member.name: archive.extractfile(member).read() if member.isreg() else member.linkname
+            for member in archive
+            if not member.isdir()
+        }
     assert not source.tar.parent.exists()
     return found
 
