@@ -8,7 +8,7 @@ ifndef PYTHON
 PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; done)
 endif
-# More for pytest, for example: make test PYTEST_ARGS="-k leases -x"
+# More for pytest, for example: make test PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 TESTS_AT_ONCE ?= 2
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from shared.text import storable
+from shared.text import sentence, storable
 
 
 class ErrorClass(StrEnum):
@@ -34,7 +34,7 @@ class WorkError(Exception):
     """
 
     def __init__(self, error_class: ErrorClass, message: str, *, retry_after: float | None = None) -> None:
-        self.message = storable(message)
+        self.message = sentence(storable(message))
         super().__init__(self.message)
         self.error_class = error_class
         self.retry_after = retry_after

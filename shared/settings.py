@@ -114,11 +114,6 @@ class Settings(BaseSettings):
         None, description="known_hosts file for ssh:// repositories; without it ssh:// is refused."
     )
 
-    home_registry: str = Field(
-        "",
-        description="The platform's own registry, the image store of several machines; used from a later release on.",
-    )
-
     worker_concurrency: int = Field(2, ge=1, le=256, description="Jobs that one worker process pool runs at once.")
     worker_health_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's /healthz and /readyz on the listening address; 0: none."

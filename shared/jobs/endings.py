@@ -140,7 +140,7 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
         raise FenceLost("the job was ended or taken over")
     message = f"{error.message} Tried again in {delay:.0f} s (try {tries + 1})."
     if error.error_class == ErrorClass.UNAVAILABLE:
-        message = f"{error.message} The job waits; looked at again in {delay:.0f} s."
+        message = f"{error.message} Looked at again in {delay:.0f} s."
     if job.push_id is not None:
         _write_push(session, job, PushState.QUEUED, message)
         record_event(session, job.push_id, "retry", message)

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import pytest
 import redis as redis_client
 
 from parts.redis import PrivateRedis
-from parts.registry import PrivateRegistry
-from tests.acceptance.system import ECHO, System, repository
+from parts.registry import PrivateRegistry, private_registry
+from tests.acceptance.system import ECHO, Repository, System, repository
 
 RECORDED = "pw-recorded-4b1d7e"
-PUSHED = "pw-wrong-push-9c2f60"
+WRONG = "pw-wrong-push-9c2f60"
+GOOD = "pw-good-push-51c0ffee"
 SOURCE = "pw-source-77aa31"
 
 
@@ -46,6 +48,46 @@ def monitored(redis: PrivateRedis) -> Iterator[list[bytes]]:
         monitor.stdout.close()
 
 
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[PrivateRegistry]:
+    """A registry whose password stands nowhere by chance."""
+    with private_registry(tmp_path / "registry", users={"pusher": GOOD}) as made:
+        yield made
+
+
+def give_every_password(system: System, clone: Repository, owner: str, registry: PrivateRegistry) -> list[str]:
+    """Give a password in every call that takes one; the answers."""
+    commit = clone.commit()
+    clone.push()
+    recorded = system.call("POST", "/v1/registries", {"registry_url": registry.host, **given(RECORDED)})
+    registry_id = recorded.json["id"]
+    changed = system.call("PUT", f"/v1/registries/{registry_id}", {"registry_url": registry.host, **given(RECORDED)})
+    checked = system.call("POST", f"/v1/registries/{registry_id}/check", given(GOOD))
+    assert checked.json["can_push"] is True
+    source = {
+        "repository_https_url": "https://127.0.0.1:1/no/repository.git",
+        "credentials": {"username": "u", "password": SOURCE},
+    }
+    body = {"name": "Elsewhere", "details": {"label": "e"}, "settings": {}, "source": source}
+    elsewhere = system.call("POST", f"/v1/algorithms/{owner}", body)
+    unreachable = system.call("POST", f"/v1/algorithms/{owner}/Elsewhere/compile", {"commitSha": "a" * 40})
+    failed = system.compile(f"{owner}/Secret", pushes={"registry_id": registry_id, **given(WRONG)})
+    assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "failed"
+    path = f"/v1/algorithms/{owner}/Secret/versions/{commit}/registry"
+    status = system.call("GET", path)
+    mended = system.call("POST", path, {"registry_id": registry_id, **given(GOOD)}, wait=60)
+    assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "succeeded"
+    system.call("DELETE", f"/v1/jobs/{unreachable.headers['X-Job-Id']}")
+    listings = [system.call("GET", path) for path in ("/v1/jobs", "/v1/pushes", "/v1/registries", "/readyz")]
+    answers = [recorded, changed, checked, elsewhere, unreachable, failed, status, mended, *listings]
+    return [answer.text + repr(answer.headers) for answer in answers]
+
+
+def given(password: str) -> dict[str, str]:
+    """A pair of credentials."""
+    return {"registry_username": "pusher", "registry_password": password}
+
+
 def test_passwords_are_nowhere_in_clear(
     system: System,
     own_redis: PrivateRedis,
@@ -53,56 +95,13 @@ def test_passwords_are_nowhere_in_clear(
     owner: str,
     owner_key: str,
     docker_host: str,
-    second_registry: PrivateRegistry,
+    guarded: PrivateRegistry,
 ) -> None:
-    good = second_registry.users["pusher"]
-    answers: list[str] = []
+    system.create_algorithm(owner, "Secret")
+    clone = repository(system, tmp_path / "clone", f"{owner}/Secret", owner_key)
+    clone.write({"src/Secret.py": ECHO})
     with monitored(own_redis) as told:
-        recorded = system.call(
-            "POST",
-            "/v1/registries",
-            {"registry_url": second_registry.host, "registry_username": "pusher", "registry_password": RECORDED},
-        )
-        registry_id = recorded.json["id"]
-        checked = system.call(
-            "POST",
-            f"/v1/registries/{registry_id}/check",
-            {"registry_username": "pusher", "registry_password": PUSHED},
-        )
-        elsewhere = system.call(
-            "POST",
-            f"/v1/algorithms/{owner}",
-            {
-                "name": "Elsewhere",
-                "details": {"label": "e"},
-                "settings": {},
-                "source": {
-                    "repository_https_url": "https://127.0.0.1:1/no/repository.git",
-                    "credentials": {"username": "u", "password": SOURCE},
-                },
-            },
-        )
-        assert elsewhere.status == 201
-        unreachable = system.call("POST", f"/v1/algorithms/{owner}/Elsewhere/compile", {"commitSha": "a" * 40})
-        system.create_algorithm(owner, "Secret")
-        clone = repository(system, tmp_path / "clone", f"{owner}/Secret", owner_key)
-        clone.write({"src/Secret.py": ECHO})
-        commit = clone.commit()
-        clone.push()
-        pushes = {"registry_id": registry_id, "registry_username": "pusher", "registry_password": PUSHED}
-        answers.append(system.compile(f"{owner}/Secret", pushes=pushes).text)
-        path = f"/v1/algorithms/{owner}/Secret/versions/{commit}/registry"
-        assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "failed"
-        answers.append(system.call("GET", path).text)
-        mending = {"registry_id": registry_id, "registry_username": "pusher", "registry_password": good}
-        system.call("POST", path, mending, wait=60)
-        assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "succeeded"
-        system.call("DELETE", f"/v1/jobs/{unreachable.headers['X-Job-Id']}")
-        listings = ("/v1/jobs", "/v1/pushes", "/v1/registries", "/readyz")
-        answers.extend(system.call("GET", listing).text for listing in listings)
-    answers += [recorded.text, checked.text, elsewhere.text, unreachable.text]
-    secrets = [RECORDED, PUSHED, SOURCE, owner_key, system.admin_key]
-
+        answers = give_every_password(system, clone, owner, guarded)
     assert b"longshore.push" in b"".join(told)
     kept = redis_client.Redis(port=own_redis.port)
     stored = b"".join(kept.dump(key) or b"" for key in kept.keys("*"))
@@ -113,11 +112,11 @@ def test_passwords_are_nowhere_in_clear(
         "logs": b"".join(path.read_bytes() for path in system.log.parent.glob("*.log")),
         "answers": "".join(answers).encode(),
         "database": b"".join(path.read_bytes() for path in system.data_dir.glob("longshore.db*")),
-        **image_places(docker_host, f"longshore/{owner.lower()}/secret:{commit}"),
+        **image_places(docker_host, f"longshore/{owner.lower()}/secret:{clone.git('rev-parse', 'HEAD')}"),
     }
     for place, content in places.items():
         assert content, place
-        for secret in secrets:
+        for secret in (RECORDED, WRONG, GOOD, SOURCE, owner_key, system.admin_key):
             assert secret.encode() not in content, f"{secret} stands in: {place}"
 
 

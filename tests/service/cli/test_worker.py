@@ -104,7 +104,7 @@ def test_without_an_engine_it_lives_but_is_not_ready(tmp_path: Path) -> None:
         (node,) = nodes()
         assert node.queues == ",pushes,maintenance,"
         assert node.problem is not None
-        assert f"the Docker engine at unix://{tmp_path}/none.sock does not answer" in node.problem
+        assert f"The Docker engine at unix://{tmp_path}/none.sock does not answer" in node.problem
         assert readiness(port) == (503, node.problem)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
             assert answer.status == 200

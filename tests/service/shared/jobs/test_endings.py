@@ -89,7 +89,7 @@ def test_what_is_missing_here_spends_no_try():
         after = try_and_break(job, ErrorClass.UNAVAILABLE)
     assert (after.state, after.tries) == (JobState.QUEUED, 0)
     assert 15_000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= 15_000
-    assert "waits" in the(ImagePush, id=job.push_id).message
+    assert "Looked at again in 15 s." in the(ImagePush, id=job.push_id).message
 
 
 def test_a_retry_of_a_build_shows_in_the_build():
@@ -138,4 +138,4 @@ def test_a_message_that_no_database_can_hold_is_mended():
     job = make_push()
     end_badly(taken(job), message="a registry's \0 and \ud800")
     assert fresh(job).state == JobState.FAILED
-    assert "a registry's" in (fresh(job).error_message or "")
+    assert "A registry's" in (fresh(job).error_message or "")

@@ -119,7 +119,8 @@ def test_what_one_token_pushed_another_confirms(registry_with_tokens, repository
     with client_of(registry_with_tokens, "writer") as client:
         digest = push_image(client, repository, "1.0.0")
     with client_of(registry_with_tokens, "reader") as client:
-        client.confirm(repository, "1.0.0", digest)
+        client.confirm(repository, "1.0.0", digest)  # raises where it is not so
+        assert client.manifest_digest(repository, "1.0.0") == digest
 
 
 def test_an_untrusted_certificate_says_what_to_do(tls_registry, repository):

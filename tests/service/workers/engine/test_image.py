@@ -155,7 +155,7 @@ def test_the_index_password_is_nowhere(request_for, package_index, owner):
 def test_a_requirement_that_does_not_exist_names_its_line(build_containers, request_for):
     error, lines = failure(request_for({"requirements.txt": b"# first\nsmall==1.0\nnosuchpackage==9\n"}))
     assert error.error_class is ErrorClass.INVALID
-    assert error.message == "requirements.txt line 3: no matching distribution for nosuchpackage==9"
+    assert error.message == "requirements.txt line 3: no matching distribution for nosuchpackage==9."
     assert lines[-1] == error.message
     assert build_containers() == []
 
@@ -167,7 +167,7 @@ def test_a_requirement_that_does_not_exist_names_its_line(build_containers, requ
             {"requirements.txt": b"small\nno requirement at all\n"},
             "requirements.txt line 2: 'no requirement at all' cannot",
         ),
-        ({"src/Small.py": b"", "name": "Other"}, "the source has no src/Other.py: in src there is: Small.py"),
+        ({"src/Small.py": b"", "name": "Other"}, "The source has no src/Other.py: in src there is: Small.py"),
     ],
 )
 def test_a_source_that_cannot_be_built_says_what_to_mend(request_for, files, sentence):
@@ -184,7 +184,7 @@ def test_a_source_without_src_says_so(request_for):
     request.source.write_bytes(archive_of({"README": b"", "Small.py": b""}))
     error, _ = failure(request)
     assert error.message == (
-        "the source has no src/Small.py: there is no directory src (at the top there is: README, Small.py)"
+        "The source has no src/Small.py: there is no directory src (at the top there is: README, Small.py)."
     )
 
 
@@ -233,7 +233,7 @@ def test_a_stop_ends_a_build_at_any_step(build_containers, request_for, owner, s
 def test_a_build_that_takes_too_long_is_ended(build_containers, request_for):
     error, lines = failure(request_for({"requirements.txt": b"held\n"}, seconds=1))
     assert error.error_class is ErrorClass.INVALID
-    assert error.message == "the build took longer than its limit of 1 seconds and was ended"
+    assert error.message == "The build took longer than its limit of 1 seconds and was ended."
     assert lines[-1] == error.message
     assert build_containers() == []
 
@@ -254,14 +254,14 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(build_containers, req
     client = engine()
     error, _ = failure(request_for({}, base_image="127.0.0.1:1/no/base:1"))
     assert error.error_class is ErrorClass.UNAVAILABLE
-    assert error.message.startswith("the base image 127.0.0.1:1/no/base:1 (LONGSHORE_BASE_IMAGE) is not on the Docker")
+    assert error.message.startswith("The base image 127.0.0.1:1/no/base:1 (LONGSHORE_BASE_IMAGE) is not on the Docker")
     empty = f"empty-{owner}"
     client.import_image_from_data(archive_of({"nothing": b""}), repository=empty)
     error, _ = failure(request_for({}, base_image=empty))
     client.remove_image(empty)
     assert (error.error_class, error.message) == (
         ErrorClass.UNAVAILABLE,
-        "the base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits",
+        "The base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits.",
     )
     error, _ = failure(request_for({"requirements.txt": b"small"}, network="no-such-network"))
     assert error.error_class is ErrorClass.UNAVAILABLE
@@ -275,7 +275,7 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(build_containers, req
     error, lines = failure(request_for({}))
     assert error.error_class is ErrorClass.UNAVAILABLE
     assert lines == [
-        f"the Docker engine at unix://{tmp_path}/none.sock does not answer: No such file or directory; the job waits"
+        f"The Docker engine at unix://{tmp_path}/none.sock does not answer: No such file or directory; the job waits."
     ]
 
 
