@@ -16,6 +16,7 @@ from cli.worker_stopping import GracefulStop
 from shared.database import Database, database
 from shared.jobs.claims import hand_back
 from shared.settings import Settings
+from shared.workers import remove_node
 from workers import nudges
 from workers.app import celery
 from workers.health import HealthServer, WorkerHealth
@@ -43,7 +44,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         quiet=True,
     )
     stop = worker.stopping = GracefulStop(
-        worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _hand_back(database())
+        worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _disappear(database())
     )
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), NODE_NAME, queues))
@@ -72,6 +73,13 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
         raise SettingFailure(
             f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}"
         ) from None
+
+
+def _disappear(opened: Database) -> None:
+    """What is left to do for a worker that cannot end in the regular way."""
+    with opened.writing() as session:
+        remove_node(session, NODE_NAME)
+    _hand_back(opened)
 
 
 def _hand_back(opened: Database) -> None:

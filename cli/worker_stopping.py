@@ -20,7 +20,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.1
 ENDING_SECONDS = 8
-"""For Celery to end its pool; after that the process leaves, and the kernel takes the pool's processes with it."""
+"""For Celery to end its pool; after that the process leaves, and its pool is killed with it (`workers.forking`)."""
+BEGINNING_SECONDS = 5
+"""For a worker that was not ready yet to become so; it has taken no job, and perhaps waits for a Redis in vain."""
 
 
 class GracefulStop:
@@ -28,7 +30,7 @@ class GracefulStop:
 
     def __init__(self, worker: Any, *, seconds: float, when_stuck: Callable[[], None]) -> None:
         self.asked = False
-        self._ready = False
+        self._ready = threading.Event()
         self._worker = worker
         self._seconds = seconds
         self._when_stuck = when_stuck
@@ -41,7 +43,7 @@ class GracefulStop:
         self._ended.set()
 
     def _note_ready(self, **_sent: object) -> None:
-        self._ready = True
+        self._ready.set()
 
     def take_signals(self) -> None:
         """Take the signals over from Celery, which took them when it started."""
@@ -49,18 +51,18 @@ class GracefulStop:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # Nothing may be raised here: a handler runs anywhere, also where a lock would then stay held for good.
         if self.asked:
             self._at_once.set()
             return
         self.asked = True
-        if not self._ready:  # it has taken no job yet; perhaps it waits for Redis
-            raise SystemExit(0)
-        consumer = self._worker.consumer
-        for queue in list(self._worker.app.amqp.queues.consume_from):
-            consumer.call_soon(consumer.cancel_task_queue, queue)
         threading.Thread(target=self._end, name="stopping", daemon=True).start()
 
     def _end(self) -> None:
+        if not self._ready.wait(BEGINNING_SECONDS):
+            log.info("stopping before it was ready")
+            self._leave()
+        self._take_no_more()
         if active_requests:
             log.info("stopping when the jobs that run have ended", jobs=len(active_requests), seconds=self._seconds)
         deadline = time.monotonic() + self._seconds
@@ -69,6 +71,16 @@ class GracefulStop:
                 break
         os.kill(os.getpid(), signal.SIGQUIT)  # Celery's cold shutdown
         if not self._ended.wait(ENDING_SECONDS):
-            log.warning("the pool does not end; leaving it to the kernel")
+            log.warning("the pool does not end; it is killed with this process")
+            self._leave()
+
+    def _take_no_more(self) -> None:
+        consumer = self._worker.consumer
+        for queue in list(self._worker.app.amqp.queues.consume_from):
+            consumer.call_soon(consumer.cancel_task_queue, queue)
+
+    def _leave(self) -> None:
+        try:
             self._when_stuck()
+        finally:  # a database that is away keeps nobody here: the leases run out
             os._exit(0)

@@ -10,6 +10,7 @@ from shared.database import database
 from shared.jobs.nudges import Queues
 from shared.logs import configure_logs
 from shared.settings import settings
+from workers.forking import end_with_parent
 
 SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
@@ -64,7 +65,8 @@ celery = create_celery()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _leave_connections_to_parent(**_kwargs: Any) -> None:
+def _begin_in_pool(**_kwargs: Any) -> None:
+    end_with_parent()
     database().forget_connections()
 
 

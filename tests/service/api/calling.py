@@ -56,7 +56,9 @@ class Api:
         assert 200 <= answer.status_code < 300, answer.get_data(as_text=True)
         return answer.get_json() if answer.data else None
 
-    def refused(self, status: int, code: int, method: str, path: str, body: object = None, **headers: str) -> str:
+    def expect_refusal(
+        self, status: int, code: int, method: str, path: str, body: object = None, **headers: str
+    ) -> str:
         """The message of a call that is refused with this status and code."""
         answer = self.call(method, path, body, **headers)
         error = answer.get_json()["error"] if answer.status_code >= 400 else {"code": None, "message": answer.data}

@@ -51,7 +51,7 @@ def test_it_is_found_by_name_and_by_id(acme):
     [("acme/Nothing", 1001), ("00000000-0000-4000-8000-000000000000", 1009), ("nothing", 1000), ("x" * 3000, 1000)],
 )
 def test_a_missing_one_is_404_in_the_words_that_the_client_looks_for(acme, path, code):
-    assert "No such algorithm" in acme.refused(404, code, "GET", f"/v1/algorithms/{path}")
+    assert "No such algorithm" in acme.expect_refusal(404, code, "GET", f"/v1/algorithms/{path}")
 
 
 def test_a_change_changes_what_it_names(acme):
@@ -65,7 +65,9 @@ def test_a_change_changes_what_it_names(acme):
 
 def test_the_form_of_the_published_client_is_refused_with_a_sentence(acme):
     path = acme.make_algorithm("acme")
-    message = acme.refused(415, 2015, "PUT", path, b"details=label", Content_Type="application/x-www-form-urlencoded")
+    message = acme.expect_refusal(
+        415, 2015, "PUT", path, b"details=label", Content_Type="application/x-www-form-urlencoded"
+    )
     assert "application/json" in message
 
 
@@ -74,8 +76,8 @@ def test_a_deleted_one_is_gone_its_jobs_end_and_its_name_is_free(acme):
     old = acme.get(path)["id"]
     acme.post(f"{path}/compile", {"commitSha": HASH})
     acme.delete(path)
-    acme.refused(404, 1001, "GET", path)
-    acme.refused(404, 1009, "GET", f"/v1/algorithms/{old}")
+    acme.expect_refusal(404, 1001, "GET", path)
+    acme.expect_refusal(404, 1009, "GET", f"/v1/algorithms/{old}")
     assert acme.get("/v1/users/acme/algorithms") == []
     assert the(Job, algorithm_id=old).state == JobState.FAILED
     acme.make_algorithm("acme")
@@ -89,13 +91,13 @@ def test_an_owners_algorithms_are_a_plain_array(acme, rival):
     listed = acme.get("/v1/users/acme/algorithms")
     assert [set(row) for row in listed] == [{"id", "algoname", "username"}] * 2
     assert [row["algoname"] for row in listed] == ["Second", "First"]
-    rival.refused(403, 2001, "GET", "/v1/users/acme/algorithms")
+    rival.expect_refusal(403, 2001, "GET", "/v1/users/acme/algorithms")
 
 
 @pytest.mark.parametrize("twin", ["Hello", "hello", "HELLO", "Hello_"])
 def test_a_name_that_is_taken_in_image_references_is_refused(acme, twin):
     acme.make_algorithm("acme")
-    acme.refused(409, 1002, "POST", "/v1/algorithms/acme", {"name": twin, "details": LABEL})
+    acme.expect_refusal(409, 1002, "POST", "/v1/algorithms/acme", {"name": twin, "details": LABEL})
 
 
 def test_the_same_name_under_another_owner_is_free(acme, rival):
@@ -105,21 +107,21 @@ def test_the_same_name_under_another_owner_is_free(acme, rival):
 
 @pytest.mark.parametrize("name", ["version", "Versions", "builds", "compile"])
 def test_words_of_the_interface_are_no_names(acme, name):
-    acme.refused(400, 2015, "POST", "/v1/algorithms/acme", {"name": name, "details": LABEL})
+    acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", {"name": name, "details": LABEL})
 
 
 @pytest.mark.parametrize("field", ["language", "algorithm_environment", "package_set"])
 def test_an_unknown_language_is_refused(acme, field):
     body = {"name": "Hello", "details": LABEL, "settings": {field: "cobol"}}
-    assert "python3" in acme.refused(400, 4001, "POST", "/v1/algorithms/acme", body)
+    assert "python3" in acme.expect_refusal(400, 4001, "POST", "/v1/algorithms/acme", body)
     acme.make_algorithm("acme", "Other")
-    acme.refused(400, 4001, "PUT", "/v1/algorithms/acme/Other", {"settings": {field: "cobol"}})
+    acme.expect_refusal(400, 4001, "PUT", "/v1/algorithms/acme/Other", {"settings": {field: "cobol"}})
 
 
 def test_an_owner_that_is_not_there(admin, acme):
     body = {"name": "Hello", "details": LABEL}
-    admin.refused(404, 3000, "POST", "/v1/algorithms/nobody", body)
-    acme.refused(403, 2001, "POST", "/v1/algorithms/nobody", body)
+    admin.expect_refusal(404, 3000, "POST", "/v1/algorithms/nobody", body)
+    acme.expect_refusal(403, 2001, "POST", "/v1/algorithms/nobody", body)
 
 
 def test_others_may_do_nothing_with_it(acme, rival):
@@ -141,7 +143,7 @@ def test_others_may_do_nothing_with_it(acme, rival):
         ("DELETE", f"/versions/{HASH}/registry/r", None),
     ]
     for method, suffix, body in calls:
-        rival.refused(403, 2001, method, f"{path}{suffix}", body)
+        rival.expect_refusal(403, 2001, method, f"{path}{suffix}", body)
 
 
 def test_an_admin_may(acme, admin):
@@ -185,9 +187,9 @@ def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(ac
 )
 def test_a_source_that_cannot_be_is_refused(acme, source):
     body = {"name": "Hello", "details": LABEL, "source": source}
-    message = acme.refused(400, 2015, "POST", "/v1/algorithms/acme", body)
+    message = acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
     assert "word" not in message.replace("password", "")
-    acme.refused(404, 1001, "GET", "/v1/algorithms/acme/Hello")
+    acme.expect_refusal(404, 1001, "GET", "/v1/algorithms/acme/Hello")
 
 
 def test_a_short_form_that_grows_too_long_is_refused(acme, installation, monkeypatch, tmp_path):
@@ -198,7 +200,7 @@ def test_a_short_form_that_grows_too_long_is_refused(acme, installation, monkeyp
     long = "git@git.example.com:" + "a" * (512 - len("git@git.example.com:"))
     acme.make_algorithm("acme", "Short", source={"repository_https_url": long[:500]})
     body = {"name": "Long", "details": LABEL, "source": {"repository_https_url": long}}
-    acme.refused(400, 2015, "POST", "/v1/algorithms/acme", body)
+    acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
 
 
 def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme):
@@ -214,7 +216,7 @@ def test_a_compile_whose_sources_key_is_gone_says_so(acme, app):
     path = acme.make_algorithm("acme", source=source)
     row = the(Algorithm, owner="acme")
     change(row, source_credentials="gone." + (row.source_credentials or "").partition(".")[2])
-    assert "'gone'" in acme.refused(400, 2015, "POST", f"{path}/compile")
+    assert "'gone'" in acme.expect_refusal(400, 2015, "POST", f"{path}/compile")
 
 
 def test_the_latest_version_stands_for_the_algorithm(acme):

@@ -364,8 +364,10 @@ def test_an_error_repeats_nothing_that_may_be_a_password(place):
 def test_the_wrong_keys(place):
     for api, status, code in ((place.rival, 403, 2001), (Api(place.acme.app, "revoked"), 401, 2002)):
         for method, path in BODIES[3:]:
-            api.refused(
+            api.expect_refusal(
                 status, code, method, path, {**DETAILS, "name": "X", "key_type": "AlgorithmKey", "registry_id": "x"}
             )
         for method, path in BODIES[:3]:
-            api.refused(status, code, method, path.format(registry=place.registry), {"registry_url": "r.example.com"})
+            api.expect_refusal(
+                status, code, method, path.format(registry=place.registry), {"registry_url": "r.example.com"}
+            )

@@ -123,7 +123,7 @@ def test_a_push_sent_again_under_its_key_supersedes_nothing(acme, admin, hello):
 )
 def test_the_same_key_with_another_request_is_409(acme, hello, path, body):
     acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
-    acme.refused(409, 2015, "POST", f"{hello}{path}", body, Idempotency_Key="one")
+    acme.expect_refusal(409, 2015, "POST", f"{hello}{path}", body, Idempotency_Key="one")
     assert count(Job) == 1
 
 
@@ -134,7 +134,7 @@ def test_the_key_of_another_caller_is_another_key(acme, admin, hello):
 
 
 def test_a_refused_request_leaves_its_key_free(acme, hello):
-    acme.refused(400, 2015, "POST", f"{hello}/version", {}, Idempotency_Key="one")
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {}, Idempotency_Key="one")
     build_commit(the(Algorithm, owner="acme"))
     assert acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one").status_code == 200
 
@@ -149,7 +149,7 @@ def test_a_key_is_free_again_after_a_day(acme, hello):
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
 def test_a_key_that_cannot_be_one_is_400(acme, hello, key):
-    acme.refused(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key=key)
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key=key)
 
 
 def test_what_a_key_is_kept_with_shows_no_password(acme, admin, hello):

@@ -16,7 +16,7 @@ def service(tmp_path_factory):
 def test_commits_of_a_hosted_repository(service: GitService, any_app, tmp_path):
     algorithm = make_algorithm("acme")
     api, path = Api(any_app, make_key("acme")), f"/v1/algorithms/{algorithm.path}"
-    assert "push" in api.refused(400, 2015, "POST", f"{path}/compile").lower()  # an empty repository
+    assert "push" in api.expect_refusal(400, 2015, "POST", f"{path}/compile").lower()  # an empty repository
 
     tree, url = WorkTree(tmp_path / "tree"), url_with_key(service, algorithm, api.key or "")
     tree.write("src/Hello.py")
@@ -29,7 +29,7 @@ def test_commits_of_a_hosted_repository(service: GitService, any_app, tmp_path):
     assert tree.push(url).returncode == 0
     assert api.post(f"{path}/compile", {})["version_info"]["git_hash"] == second
     for unknown in ("f" * 40, "f" * 7):
-        api.refused(400, 2015, "POST", f"{path}/compile", {"commitSha": unknown})
+        api.expect_refusal(400, 2015, "POST", f"{path}/compile", {"commitSha": unknown})
     assert [row["commit_sha"] for row in api.get(f"{path}/builds")["results"]] == [second, first]
 
     repository = Repository(algorithm.id)

@@ -62,21 +62,21 @@ def test_jobs_are_filtered_and_paged(acme, admin, hello):
     page = acme.get("/v1/jobs?limit=2&algorithm=acme/Hello")
     (last,) = acme.get(page["next_link"].removeprefix("http://localhost"))["results"]
     assert last["git_hash"] == HASH
-    acme.refused(404, 1001, "GET", "/v1/jobs?algorithm=acme/Nothing")
+    acme.expect_refusal(404, 1001, "GET", "/v1/jobs?algorithm=acme/Nothing")
 
 
 @pytest.mark.parametrize("query", ["?kind=cook", "?state=lost"])
 def test_what_no_job_can_be_is_400(acme, query):
-    acme.refused(400, 2015, "GET", f"/v1/jobs{query}")
+    acme.expect_refusal(400, 2015, "GET", f"/v1/jobs{query}")
 
 
 def test_jobs_are_their_owners(acme, rival, admin, hello):
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = the(Job)
     assert rival.get("/v1/jobs")["results"] == []
-    rival.refused(403, 2001, "GET", "/v1/jobs?algorithm=acme/Hello")
-    rival.refused(403, 2001, "GET", f"/v1/jobs/{job.id}")
-    rival.refused(403, 2001, "DELETE", f"/v1/jobs/{job.id}")
+    rival.expect_refusal(403, 2001, "GET", "/v1/jobs?algorithm=acme/Hello")
+    rival.expect_refusal(403, 2001, "GET", f"/v1/jobs/{job.id}")
+    rival.expect_refusal(403, 2001, "DELETE", f"/v1/jobs/{job.id}")
     assert [row["id"] for row in admin.get("/v1/jobs")["results"]] == [job.id]
     assert acme.get(f"/v1/jobs/{job.id}")["id"] == job.id
 
@@ -89,12 +89,12 @@ def test_a_job_is_cancelled_once(acme, hello):
     assert acme.get(f"/v1/jobs/{job.id}")["state"] == "cancelled"
     failed = acme.get(f"/v1/jobs/{publish.id}")
     assert (failed["state"], "cancelled" in failed["error"]["message"]) == ("failed", True)
-    acme.refused(409, 2015, "DELETE", f"/v1/jobs/{job.id}")
+    acme.expect_refusal(409, 2015, "DELETE", f"/v1/jobs/{job.id}")
 
 
 def test_an_unknown_job_is_404(acme):
     for method in ("GET", "DELETE"):
-        acme.refused(404, 5004, method, "/v1/jobs/00000000-0000-4000-8000-000000000000")
+        acme.expect_refusal(404, 5004, method, "/v1/jobs/00000000-0000-4000-8000-000000000000")
 
 
 def test_jobs_of_a_deleted_algorithm_are_still_read(acme, hello):

@@ -32,35 +32,35 @@ def test_every_form_of_the_header_is_taken(app, acme, form):
     "header", ["", "Simple", "Simple ", "Simple nobody", "Basic {}", "nobody", "é" * 20, "x" * 600]
 )
 def test_no_or_an_unknown_key_is_401(app, acme, header):
-    Api(app, None).refused(401, 2002, "GET", "/v1/registries", Authorization=header.format(acme.key))
+    Api(app, None).expect_refusal(401, 2002, "GET", "/v1/registries", Authorization=header.format(acme.key))
 
 
 def test_without_the_header_it_is_401_before_anything_else_is_looked_at(app):
     for method, path in (("GET", "/v1/nowhere"), ("PATCH", "/v1/jobs"), ("POST", "/v1/registries")):
-        Api(app, None).refused(401, 2002, method, path, b"no JSON")
+        Api(app, None).expect_refusal(401, 2002, method, path, b"no JSON")
 
 
 def test_a_revoked_key_is_unknown_from_then_on(admin, app):
     made = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
     admin.delete(f"/v1/users/acme/keys/{made['id']}")
-    Api(app, made["api_key"]).refused(401, 2002, "GET", "/v1/registries")
-    admin.refused(404, 5004, "DELETE", f"/v1/users/acme/keys/{made['id']}")
+    Api(app, made["api_key"]).expect_refusal(401, 2002, "GET", "/v1/registries")
+    admin.expect_refusal(404, 5004, "DELETE", f"/v1/users/acme/keys/{made['id']}")
     assert admin.get("/v1/users/acme/keys") == []
 
 
 def test_owners_make_algorithm_keys_for_themselves_only(acme):
     assert acme.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})["key_type"] == "AlgorithmKey"
-    acme.refused(403, 2001, "POST", "/v1/users/rival/keys", {"key_type": "AlgorithmKey"})
-    acme.refused(403, 2001, "POST", "/v1/admin/users/acme/keys", {"key_type": "AlgorithmKey"})
+    acme.expect_refusal(403, 2001, "POST", "/v1/users/rival/keys", {"key_type": "AlgorithmKey"})
+    acme.expect_refusal(403, 2001, "POST", "/v1/admin/users/acme/keys", {"key_type": "AlgorithmKey"})
     for kind in ("PlatformAdminKey", "ManagementKey"):
-        acme.refused(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": kind})
+        acme.expect_refusal(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": kind})
 
 
 def test_owners_see_and_revoke_their_own_keys_only(admin, acme, rival):
     (key,) = [row for row in admin.get("/v1/users/rival/keys") if row["key_label"] == "test"]
-    acme.refused(403, 2001, "GET", "/v1/users/rival/keys")
-    acme.refused(403, 2001, "DELETE", f"/v1/users/rival/keys/{key['id']}")
-    admin.refused(404, 5004, "DELETE", f"/v1/users/acme/keys/{key['id']}")
+    acme.expect_refusal(403, 2001, "GET", "/v1/users/rival/keys")
+    acme.expect_refusal(403, 2001, "DELETE", f"/v1/users/rival/keys/{key['id']}")
+    admin.expect_refusal(404, 5004, "DELETE", f"/v1/users/acme/keys/{key['id']}")
     rival.delete(f"/v1/users/rival/keys/{key['id']}")
 
 
@@ -71,11 +71,11 @@ def test_a_management_key_is_an_admin_key(admin, app):
 
 
 def test_keys_of_an_owner_that_is_not_there(admin):
-    admin.refused(404, 3000, "GET", "/v1/users/nobody/keys")
+    admin.expect_refusal(404, 3000, "GET", "/v1/users/nobody/keys")
 
 
 def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin, acme):
-    admin.refused(409, 2015, "POST", "/v1/users/ACME/keys", {"key_type": "AlgorithmKey"})
+    admin.expect_refusal(409, 2015, "POST", "/v1/users/ACME/keys", {"key_type": "AlgorithmKey"})
 
 
 def test_an_owners_first_keys_at_once_make_one_owner(admin):
@@ -88,11 +88,11 @@ def test_a_key_that_may_not_manage_reads_and_changes_nothing(app, admin, acme):
     path = acme.make_algorithm("acme")
     reader = owner_api(app, admin, "acme", allow_algo_management=False)
     assert reader.get(path)["name"] == "Hello"
-    reader.refused(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
-    reader.refused(403, 2001, "PUT", path, {})
-    reader.refused(403, 2001, "DELETE", path)
-    reader.refused(403, 2001, "POST", "/v1/algorithms/acme", {"name": "New", "details": {"label": "l"}})
-    reader.refused(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
+    reader.expect_refusal(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
+    reader.expect_refusal(403, 2001, "PUT", path, {})
+    reader.expect_refusal(403, 2001, "DELETE", path)
+    reader.expect_refusal(403, 2001, "POST", "/v1/algorithms/acme", {"name": "New", "details": {"label": "l"}})
+    reader.expect_refusal(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
 
 
 def test_a_key_for_some_algorithms_sees_no_others(app, admin, acme):
@@ -114,15 +114,17 @@ def test_a_key_for_some_algorithms_sees_no_others(app, admin, acme):
             if path.rpartition("/")[2] in seen:
                 narrow.post(f"{path}/compile", {"commitSha": "b" * 40})
             else:
-                narrow.refused(403, 2001, "GET", path)
-                narrow.refused(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
+                narrow.expect_refusal(403, 2001, "GET", path)
+                narrow.expect_refusal(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
 
 
 def test_a_narrow_key_makes_no_broader_one(app, admin, acme):
     body = {"key_type": "AlgorithmKey"}
-    owner_api(app, admin, "acme", algo_acl=["acme/Listed"]).refused(403, 2001, "POST", "/v1/users/acme/keys", body)
+    owner_api(app, admin, "acme", algo_acl=["acme/Listed"]).expect_refusal(
+        403, 2001, "POST", "/v1/users/acme/keys", body
+    )
     mute = owner_api(app, admin, "acme", allow_algo=False)
-    mute.refused(403, 2001, "POST", "/v1/users/acme/keys", body)
+    mute.expect_refusal(403, 2001, "POST", "/v1/users/acme/keys", body)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +151,4 @@ def test_permissions_are_shown_as_they_are_enforced(admin, permissions, listed):
     ],
 )
 def test_a_permission_that_cannot_be_enforced_is_refused(admin, kind, permissions):
-    admin.refused(400, 2015, "POST", "/v1/users/acme/keys", {"key_type": kind, "permissions": permissions})
+    admin.expect_refusal(400, 2015, "POST", "/v1/users/acme/keys", {"key_type": kind, "permissions": permissions})

@@ -76,14 +76,14 @@ def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(acme, admin
 
 def test_a_version_without_a_good_build_cannot_be_pushed(acme, hello, registry):
     path = hello.replace(HASH, OTHER_HASH)
-    acme.refused(404, 5004, "POST", f"{path}/registry", {"registry_id": registry})
+    acme.expect_refusal(404, 5004, "POST", f"{path}/registry", {"registry_id": registry})
     acme.post("/v1/algorithms/acme/Hello/compile", {"commitSha": OTHER_HASH})
-    assert "compile" in acme.refused(400, 2015, "POST", f"{path}/registry", {"registry_id": registry})
+    assert "compile" in acme.expect_refusal(400, 2015, "POST", f"{path}/registry", {"registry_id": registry})
 
 
 def test_an_unknown_registry_is_404(acme, hello):
-    acme.refused(404, 5004, "POST", f"{hello}/registry", {"registry_id": "00000000-0000-4000-8000-000000000000"})
-    acme.refused(404, 5004, "DELETE", f"{hello}/registry/00000000-0000-4000-8000-000000000000")
+    acme.expect_refusal(404, 5004, "POST", f"{hello}/registry", {"registry_id": "00000000-0000-4000-8000-000000000000"})
+    acme.expect_refusal(404, 5004, "DELETE", f"{hello}/registry/00000000-0000-4000-8000-000000000000")
 
 
 def test_a_push_is_cancelled_once(acme, hello, registry):
@@ -91,7 +91,7 @@ def test_a_push_is_cancelled_once(acme, hello, registry):
     acme.delete(f"{hello}/registry/{registry}")
     (status,) = acme.get(f"{hello}/registry")
     assert (status["status"], fresh(newest_push()).state) == ("cancelled", JobState.CANCELLED)
-    acme.refused(409, 2015, "DELETE", f"{hello}/registry/{registry}")
+    acme.expect_refusal(409, 2015, "DELETE", f"{hello}/registry/{registry}")
 
 
 def test_dashboards_read_every_push_they_may(acme, rival, admin, hello, registry):
@@ -108,7 +108,7 @@ def test_dashboards_read_every_push_they_may(acme, rival, admin, hello, registry
     assert [row["algorithm"] for row in page["results"]] == ["rival/Hello"]
     rest = admin.get(f"/v1/pushes?limit=1&marker={page['marker']}")
     assert [row["algorithm"] for row in rest["results"]] == ["acme/Hello"]
-    acme.refused(400, 2015, "GET", "/v1/pushes?status=unheard-of")
+    acme.expect_refusal(400, 2015, "GET", "/v1/pushes?status=unheard-of")
 
 
 def test_a_push_that_is_asked_for_again_ends_the_older_one(acme, hello, registry):

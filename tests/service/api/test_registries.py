@@ -120,8 +120,8 @@ def test_a_deleted_registry_is_gone_and_its_pushes_end(admin):
     job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
     admin.delete(f"/v1/registries/{registry_id}")
     assert admin.get("/v1/registries") == []
-    admin.refused(404, 5004, "GET", f"/v1/registries/{registry_id}")
-    admin.refused(404, 5004, "DELETE", f"/v1/registries/{registry_id}")
+    admin.expect_refusal(404, 5004, "GET", f"/v1/registries/{registry_id}")
+    admin.expect_refusal(404, 5004, "DELETE", f"/v1/registries/{registry_id}")
     assert (fresh(job).state, the(ImagePush, id=job.push_id).state) == (JobState.FAILED, PushState.FAILED)
     assert the(Registry, id=registry_id).credentials is None
     assert the(Job, id=job.id).error_message == "The registry was deleted."
@@ -139,7 +139,7 @@ def test_a_check_with_credentials_whose_key_is_gone_says_so(admin):
     registry_id = admin.make_registry("localhost:1", **PAIR)
     registry = the(Registry, id=registry_id)
     change(registry, credentials="gone." + (registry.credentials or "").partition(".")[2])
-    message = admin.refused(409, 2015, "POST", f"/v1/registries/{registry_id}/check")
+    message = admin.expect_refusal(409, 2015, "POST", f"/v1/registries/{registry_id}/check")
     assert "'gone'" in message
 
 
@@ -154,4 +154,4 @@ def test_a_check_with_credentials_whose_key_is_gone_says_so(admin):
 )
 def test_changes_need_an_admin_key(admin, acme, method, path):
     path = path.format(id=admin.make_registry())
-    acme.refused(403, 2001, method, path, {"registry_url": "registry.example.com"})
+    acme.expect_refusal(403, 2001, method, path, {"registry_url": "registry.example.com"})

@@ -46,7 +46,7 @@ def test_a_publish_answers_with_the_build_that_it_published(acme):
 
 
 def test_pinning_a_commit_that_was_never_compiled_is_a_mistake_in_the_body(acme, published):
-    message = acme.refused(400, 2015, "POST", f"{published}/versions", {"commitSha": COMMIT[::-1]})
+    message = acme.expect_refusal(400, 2015, "POST", f"{published}/versions", {"commitSha": COMMIT[::-1]})
     assert "compile that commit first" in message
 
 

@@ -52,7 +52,7 @@ def test_upper_case_in_a_hash_is_the_same_commit(acme, hello):
 
 
 def test_part_of_a_hash_cannot_be_asked_of_a_repository_elsewhere(acme, hello):
-    acme.refused(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH[:12]})
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH[:12]})
 
 
 def test_a_compile_with_push_credentials_shows_the_push(acme, admin, hello):
@@ -137,24 +137,24 @@ def test_a_publish_that_waits_for_its_build(acme, hello):
 def test_publishing_twice_is_1007(acme, hello):
     built(HASH)
     acme.post(f"{hello}/version")
-    assert "0.0.1" in acme.refused(400, 1007, "POST", f"{hello}/version")
+    assert "0.0.1" in acme.expect_refusal(400, 1007, "POST", f"{hello}/version")
 
 
 def test_publishing_nothing_is_400(acme, hello):
-    assert "compile" in acme.refused(400, 2015, "POST", f"{hello}/version")
+    assert "compile" in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
 
 
 def test_publishing_a_failed_build_says_why(acme, hello):
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     end_badly(taken(the(Job)), message="src/Hello.py is missing.")
-    assert "src/Hello.py is missing." in acme.refused(400, 2015, "POST", f"{hello}/version")
+    assert "src/Hello.py is missing." in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert shown["build"]["status"] == "failed"
     assert shown["compilation"] == {"successful": False, "output": "src/Hello.py is missing."}
 
 
 def test_a_refused_publish_changes_no_details(acme, hello):
-    acme.refused(400, 2015, "POST", f"{hello}/version", {"details": {"label": "New"}})
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {"details": {"label": "New"}})
     assert acme.get(hello)["details"]["label"] == "Hello"
 
 
@@ -186,7 +186,7 @@ def test_a_failed_push_does_not_undo_a_publish(acme, admin, hello):
 def test_an_unknown_registry_is_404_before_anything_is_done(acme, hello, path):
     built(OTHER_HASH)
     body = {"registry_push_credentials": [{"registry_id": "00000000-0000-4000-8000-000000000000"}]}
-    acme.refused(404, 5004, "POST", f"{hello}/{path}", body)
+    acme.expect_refusal(404, 5004, "POST", f"{hello}/{path}", body)
     assert the(Version).publish_state == "no"
     assert the(Job).state == JobState.SUCCEEDED
 
@@ -197,15 +197,15 @@ def test_versions_are_found_by_a_prefix_that_fits_one(acme, hello):
         acme.post(f"{hello}/compile", {"commitSha": git_hash})
     assert acme.get(f"{hello}/versions/fedcba0")["version_info"]["git_hash"] == other
     assert acme.get(f"{hello}/versions/{first[:8].upper()}")["version_info"]["git_hash"] == first
-    acme.refused(400, 2015, "GET", f"{hello}/versions/abcdef0")
+    acme.expect_refusal(400, 2015, "GET", f"{hello}/versions/abcdef0")
     for unknown in ("fedcba", "0000000", "not-a-hash", "f" * 40, "%25", "abcdef_", "f" * 4000):
-        acme.refused(404, 5004, "GET", f"{hello}/versions/{unknown}")
+        acme.expect_refusal(404, 5004, "GET", f"{hello}/versions/{unknown}")
 
 
 def test_the_same_hash_of_another_algorithm_is_another_version(acme, hello):
     other = acme.make_algorithm("acme", "Other")
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    acme.refused(404, 5004, "GET", f"{other}/versions/{HASH}")
+    acme.expect_refusal(404, 5004, "GET", f"{other}/versions/{HASH}")
 
 
 def hashes(page) -> list[str]:
@@ -229,7 +229,7 @@ def test_versions_are_filtered(acme, hello):
         "?callable=1&published=0": [private],
     }.items():
         assert hashes(acme.get(f"{hello}/versions{query}")) == seen, query
-    acme.refused(400, 2015, "GET", f"{hello}/versions?published=perhaps")
+    acme.expect_refusal(400, 2015, "GET", f"{hello}/versions?published=perhaps")
 
 
 def test_pages_follow_each_other_by_their_markers(acme, hello):
@@ -272,9 +272,9 @@ def test_builds_are_listed_and_read(acme, hello):
     assert older == acme.get(f"{hello}/builds/{older['build_id']}")
     assert (older["commit_sha"], older["status"]) == (HASH, "succeeded")
     assert older["finished_at"] >= older["started_at"]
-    acme.refused(404, 5004, "GET", f"{hello}/builds/00000000-0000-4000-8000-000000000000")
+    acme.expect_refusal(404, 5004, "GET", f"{hello}/builds/00000000-0000-4000-8000-000000000000")
     other = acme.make_algorithm("acme", "Other")
-    acme.refused(404, 5004, "GET", f"{other}/builds/{older['build_id']}")
+    acme.expect_refusal(404, 5004, "GET", f"{other}/builds/{older['build_id']}")
 
 
 def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme, hello):
@@ -282,7 +282,7 @@ def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme, hello):
     build = the(Build)
     change(build, log="one\n")
     logs = f"{hello}/builds/{build.id}/logs"
-    acme.refused(404, 5004, "GET", logs)
+    acme.expect_refusal(404, 5004, "GET", logs)
     assert acme.get(f"{logs}?partial=True") == {"logs": "one\n"}
     end_build(taken(the(Job)))
     assert acme.get(logs) == {"logs": "one\n"}

@@ -66,6 +66,7 @@ def test_a_part_that_is_killed_is_started_again(up: Up, part: str) -> None:
     until(lambda: up.child.log.read_text().count("is started again in") == said + 1, "it is missed")
     until(lambda: oldest(up, part) not in (0, killed), "it is there again")
     until(lambda: answers(f"{up.url}/readyz"), "everything answers again")
+    assert oldest(up, part) != killed
 
 
 def oldest(up: Up, part: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import urllib.error
@@ -20,7 +21,7 @@ from shared.models import JobState, WorkerNode
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.rows import compile_commit, fresh
-from tests.service.cli.running import LONGSHORE, longshore, until
+from tests.service.cli.running import LONGSHORE, longshore, processes_of, until
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -133,3 +134,14 @@ def test_a_taken_health_port_is_said(tmp_path: Path, silent_server: int) -> None
     assert done.returncode == 2
     assert f"longshore: LONGSHORE_WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{silent_server}" in done.stderr
     assert nodes() == []
+
+
+def test_the_pool_of_a_killed_worker_is_gone_too(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with longshore("worker", "--queues", "maintenance", log=log, ready=lambda: bool(nodes()), variables={}) as worker:
+        until(lambda: "ready." in log.read_text(), "its pool works")
+        family = processes_of(tmp_path)
+        assert len(family) > 1
+        os.kill(worker.pid, signal.SIGKILL)
+        until(lambda: not set(processes_of(tmp_path)) & set(family), "nothing of it is left")
+        assert processes_of(tmp_path) == {}
