@@ -103,6 +103,7 @@ def test_a_name_that_is_taken_in_image_references_is_refused(acme, twin):
 def test_the_same_name_under_another_owner_is_free(acme, rival):
     acme.make_algorithm("acme")
     rival.make_algorithm("rival")
+    assert [one["algoname"] for one in rival.get("/v1/users/rival/algorithms")] == ["Hello"]
 
 
 @pytest.mark.parametrize("name", ["version", "Versions", "builds", "compile"])
