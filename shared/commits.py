@@ -5,12 +5,11 @@ from shared.errors import ErrorClass, WorkError
 from shared.git import hosted
 from shared.git.access import GitCredentials
 from shared.git.remote import newest_commit
-from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
+from shared.git.repository_url import InvalidRepositoryUrl
 from shared.models import Algorithm
 from shared.refusals import bad_request, try_later
 from shared.sealing import SealError, keyring
-from shared.settings import settings
-from shared.sources import open_source
+from shared.sources import open_source, read_repository_url
 
 SECONDS = 10
 """How long a repository elsewhere may take to answer."""
@@ -32,11 +31,7 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         return commit
     try:
         # Read again: the settings may be stricter than when the address was taken.
-        url = RepositoryUrl.parse(
-            algorithm.repository_url,
-            allow_http=settings().source_allow_http,
-            allow_ssh=settings().source_ssh_known_hosts is not None,
-        )
+        url = read_repository_url(algorithm.repository_url)
     except InvalidRepositoryUrl as error:
         raise bad_request(f"The algorithm's repository: {error}") from None
     try:

@@ -1,7 +1,22 @@
-"""Credentials of private repositories elsewhere: sealed in the algorithm's row, opened where git is run."""
+"""Repositories elsewhere: which addresses are taken here, and their credentials, sealed in the algorithm's row."""
 
+from shared.git.repository_url import RepositoryUrl
 from shared.models import Algorithm
 from shared.sealing import Keyring
+from shared.settings import settings
+
+
+def read_repository_url(text: str) -> RepositoryUrl:
+    """A repository's address, if the settings of this installation admit it.
+
+    Raises:
+        InvalidRepositoryUrl: it cannot be one, or is not admitted here; with a sentence.
+    """
+    return RepositoryUrl.parse(
+        text,
+        allow_http=settings().source_allow_http,
+        allow_ssh=settings().source_ssh_known_hosts is not None,
+    )
 
 
 def seal_source(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:

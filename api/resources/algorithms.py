@@ -28,14 +28,14 @@ from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
 from shared.git import hosted
-from shared.git.repository_url import MAX_URL, RepositoryUrl
+from shared.git.repository_url import MAX_URL
 from shared.models import Algorithm, Owner
 from shared.orders.cancel import end_all_of_algorithm
 from shared.refusals import Code, Refusal, bad_request, conflict, missing
 from shared.registry.reference import mended
 from shared.sealing import keyring
 from shared.settings import settings
-from shared.sources import seal_source
+from shared.sources import read_repository_url, seal_source
 
 log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
@@ -181,11 +181,7 @@ def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:
         return
     if source.repository_https_url:
         try:
-            url = RepositoryUrl.parse(
-                source.repository_https_url,
-                allow_http=settings().source_allow_http,
-                allow_ssh=settings().source_ssh_known_hosts is not None,
-            )
+            url = read_repository_url(source.repository_https_url)
         except ValueError as error:
             raise bad_request(f"source.repository_https_url: {error}") from None
         if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
