@@ -11,7 +11,7 @@ WORKDIR /opt/longshore
 # The dependencies first: a change of Longshore alone does not install them again.
 COPY requirements.lock pyproject.toml README.md ./
 RUN python3 -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock
+    && .venv/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements.lock
 COPY api api
 COPY cli cli
 COPY migrations migrations

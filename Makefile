@@ -28,7 +28,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 		"Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing the locked dependencies into $(VENV)"
 	@[ -x $(VENV)/bin/python ] || "$(PYTHON)" -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@# --no-deps: the lock is complete, and pip would look for extras of what it pins beyond the lock
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
