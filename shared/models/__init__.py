@@ -1,6 +1,7 @@
 """The tables. A row of `jobs` is the job; everything else is what jobs are about."""
 
 from shared.models.algorithms import Algorithm, Version
+from shared.models.audit import AuditEvent
 from shared.models.base import Base
 from shared.models.builds import Build, BuildStatus
 from shared.models.idempotency import IdempotencyKey
@@ -8,15 +9,18 @@ from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
 from shared.models.pushes import ImagePush, PushEvent, PushState
-from shared.models.registries import Registry
+from shared.models.registries import PauseCause, Registry
+from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
 from shared.models.workers import WorkerNode
 
 __all__ = [
     "Algorithm",
     "ApiKey",
+    "AuditEvent",
     "Base",
     "Build",
     "BuildStatus",
+    "DeliveryState",
     "IdempotencyKey",
     "ImagePush",
     "Job",
@@ -25,9 +29,12 @@ __all__ = [
     "KeyKind",
     "Mark",
     "Owner",
+    "PauseCause",
     "PushEvent",
     "PushState",
     "Registry",
     "Version",
+    "Webhook",
+    "WebhookDelivery",
     "WorkerNode",
 ]

@@ -28,6 +28,8 @@ class Owner(Base):
     username: Mapped[str] = mapped_column(String(64), unique=True)
     image_name: Mapped[str] = mapped_column(String(64), unique=True)
     """The name as image references spell it: `Foo` and `foo` would write into one repository."""
+    served_at: Mapped[Millis | None]
+    """When a push of this owner was claimed last: whose turn it is goes by this."""
     created_at: Mapped[CreatedAt]
 
 
