@@ -38,6 +38,10 @@ class WorkError(Exception):
         super().__init__(self.message)
         self.error_class = error_class
         self.retry_after = retry_after
+        self.first_answer = False
+        """Whether a registry answered so to the first question, before anything of this very push was asked."""
+        self.at_registry = False
+        """Whether it came from the registry that is pushed to, and not from where the image comes from."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for the stop

@@ -132,6 +132,22 @@ class Settings(BaseSettings):
         (2, 8, 30, 120, 600),
         description="Seconds before each new try after a passing failure, comma-separated; jitter is added.",
     )
+    registry_pushes: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="Pushes to one registry at once, unless the registry's own max_pushes says otherwise.",
+    )
+    pause_after_failures: int = Field(
+        5,
+        ge=1,
+        description="A registry that fails so many times in a row for everybody (away, or its own password refused) is paused.",
+    )
+    probe_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (30, 60, 120, 300, 900),
+        min_length=1,
+        description="Seconds until a push tries a paused registry, and then again each time that it fails, comma-separated.",
+    )
     max_losses: int = Field(5, ge=1, description="How many times a job may lose its worker before it is failed.")
     unavailable_delay_seconds: float = Field(
         15, gt=0, description="Wait before asking again for a missing engine or disk, in seconds."
@@ -171,7 +187,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
 
-    @field_validator("retry_delays", mode="before")
+    @field_validator("retry_delays", "probe_delays", mode="before")
     @classmethod
     def _split_delays(cls, value: object) -> object:
         return tuple(float(part) for part in value.split(",") if part.strip()) if isinstance(value, str) else value

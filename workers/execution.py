@@ -13,10 +13,12 @@ from shared.jobs.claims import Claim, claim_job, release_place
 from shared.jobs.endings import give_up_or_retry, succeed
 from shared.jobs.locks import lock_claimed
 from shared.jobs.nudges import Nudge
+from shared.jobs.turns import next_pushes
 from shared.settings import settings
-from workers import nudges
+from workers import nudges, registry_notes
 from workers.lease import LeaseKeeper
 from workers.node import lease_owner
+from workers.persistence import persistently
 
 log = structlog.get_logger(__name__)
 
@@ -34,24 +36,30 @@ class Work(Protocol):
         """Do the work; returns what to write when the job ends well."""
 
 
-def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> None:
-    """Do a job if it is due and free; a nudge for any other is no news."""
+def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
+    """Do a job if it is due and free, and say whether it was; a nudge for any other is no news."""
     claim = claim_job(database(), job_id, owner=lease_owner(), lease_seconds=settings().lease_seconds)
     if claim is None:
-        return
+        return False
     with structlog.contextvars.bound_contextvars(job_id=job_id, claim=claim.number):
         nudges.send(_work_on(claim, work_for(claim)))
+    return True
+
+
+def run_next_push(nudged: str, work_for: Callable[[Claim], Work]) -> None:
+    """Do the push whose turn it is, if there is one: not always the one that the nudge names."""
+    with database().reading() as session:
+        turns = next_pushes(session, nudged)
+    for job_id in turns:
+        if run_job(job_id, work_for):
+            return
 
 
 def _work_on(claim: Claim, work: Work) -> list[Nudge]:
     try:
         with LeaseKeeper(database(), claim, settings(), work.write) as keeper:
             finish = work.do(keeper)
-        with database().writing() as session:
-            lock_claimed(session, claim)
-            work.write(session)
-            finish(session)
-            following = succeed(session, claim)
+        following = persistently(lambda: _end_well(claim, work, finish))
     except Stopped as stopped:
         log.info("stopped", reason=str(stopped))
         return _let_go(claim)
@@ -65,26 +73,44 @@ def _work_on(claim: Claim, work: Work) -> list[Nudge]:
         log.exception("unexpected error")
         message = f"Something went wrong in the worker ({type(error).__name__}); its log says more."
         return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
+    registry_notes.note_success(claim)
     log.info("done")
     return following
 
 
+def _end_well(claim: Claim, work: Work, finish: Finish) -> list[Nudge]:
+    with database().writing() as session:
+        lock_claimed(session, claim)
+        work.write(session)
+        finish(session)
+        return succeed(session, claim)
+
+
 def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
+    # First what it says of the registry: whether this job fails or waits goes by that.
+    registry_notes.note_error(claim, error)
     try:
-        with database().writing() as session:
-            lock_claimed(session, claim)
-            work.write(session)
-            return give_up_or_retry(
-                session,
-                claim,
-                error,
-                delays=settings().retry_delays,
-                unavailable_delay=settings().unavailable_delay_seconds,
-            )
+        return persistently(lambda: _write_error(claim, work, error))
     except Stopped:
         return _let_go(claim)
 
 
-def _let_go(claim: Claim) -> list[Nudge]:
+def _write_error(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
     with database().writing() as session:
-        return release_place(session, claim)
+        lock_claimed(session, claim)
+        work.write(session)
+        return give_up_or_retry(
+            session,
+            claim,
+            error,
+            delays=settings().retry_delays,
+            unavailable_delay=settings().unavailable_delay_seconds,
+        )
+
+
+def _let_go(claim: Claim) -> list[Nudge]:
+    def release() -> list[Nudge]:
+        with database().writing() as session:
+            return release_place(session, claim)
+
+    return persistently(release)

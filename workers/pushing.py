@@ -1,7 +1,8 @@
 """The work of a push: through the engine, believing only what the registry itself confirms (rule 3)."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import event, select
@@ -34,6 +35,8 @@ class PushPlan:
     registry: Registry
     credentials: Credentials | None
     repository: str
+    path: str
+    """The repository as the registry itself calls it."""
     image: str
     tags: tuple[str, ...]
 
@@ -82,32 +85,36 @@ class PushWork:
         with database().reading() as session:
             plan = _plan(session, self._claim)
         with _client(plan, keeper) as client:
-            path = repository_path(address_of(plan.registry), plan.algorithm.owner, plan.algorithm.name)
             self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
-            _refuse_early(plan, client, path)
+            with _at_registry(first_answer=True):
+                client.ping()
+            with _at_registry():
+                _refuse_early(plan, client)
             image = stored_image(plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop)
-            digest = self._push(plan, image.image_id, keeper)
-            self._say(keeper, f"Asks {plan.registry.registry_url} to confirm {digest}.")
-            for tag in plan.tags:
-                client.confirm(path, tag, digest)
+            with _at_registry():
+                digest = self._push(plan, image.image_id, client, keeper)
+                self._say(keeper, f"Asks {plan.registry.registry_url} to confirm {digest}.")
+                for tag in plan.tags:
+                    client.confirm(plan.path, tag, digest)
         message = f"The registry confirmed {digest} under {' and '.join(plan.tags)}.{image.remark}"
         return lambda session: write_success(session, self._claim, digest=digest, image=plan.image, message=message)
 
-    def _push(self, plan: PushPlan, image_id: str, keeper: LeaseKeeper) -> str:
+    def _push(self, plan: PushPlan, image_id: str, client: RegistryClient, keeper: LeaseKeeper) -> str:
         digests = []
         for tag in plan.tags:
             # The fence cannot reach into a registry: look at it before each tag moves.
             self._look_at_fence()
-            digests.append(
-                push_image(
-                    image_id,
-                    plan.repository,
-                    tag,
-                    plan.credentials,
-                    on_progress=self._progress_of(tag, keeper),
-                    stop=keeper.stop,
+            with _refusal_looked_at_again(client, plan):
+                digests.append(
+                    push_image(
+                        image_id,
+                        plan.repository,
+                        tag,
+                        plan.credentials,
+                        on_progress=self._progress_of(tag, keeper),
+                        stop=keeper.stop,
+                    )
                 )
-            )
         if len(set(digests)) != 1:
             raise WorkError(ErrorClass.TRANSIENT, "The engine pushed different bytes for the two tags of one image.")
         return digests[0]
@@ -154,6 +161,7 @@ def _plan(session: Session, claim: Claim) -> PushPlan:
         registry=registry,
         credentials=_credentials(job, registry),
         repository=repository,
+        path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
     )
@@ -185,17 +193,42 @@ def _client(plan: PushPlan, keeper: LeaseKeeper) -> RegistryClient:
     )
 
 
-def _refuse_early(plan: PushPlan, client: RegistryClient, path: str) -> None:
+@contextmanager
+def _at_registry(*, first_answer: bool = False) -> Iterator[None]:
+    """Whatever fails in the block came from the registry; from its first answer where nothing was asked before."""
+    try:
+        yield
+    except WorkError as error:
+        error.at_registry, error.first_answer = True, first_answer
+        raise
+
+
+@contextmanager
+def _refusal_looked_at_again(client: RegistryClient, plan: PushPlan) -> Iterator[None]:
+    """The registry took the credentials a moment ago: where it still does, a refusal in mid-push is one that passes.
+
+    A token that the engine got at the beginning can end while it still uploads.
+    """
+    try:
+        yield
+    except WorkError as error:
+        if error.error_class != ErrorClass.AUTH or client.push_refusal(plan.path) is not None:
+            raise
+        raise WorkError(
+            ErrorClass.TRANSIENT, f"{error.message} When asked again, the registry took the same credentials."
+        ) from error
+
+
+def _refuse_early(plan: PushPlan, client: RegistryClient) -> None:
     """Find out what the engine would find out late, or would not care about.
 
     The engine trusts loopback registries blindly and tells its errors in prose only; the registry's own answer is
     classified by its status.
     """
     registry = plan.registry
-    client.ping()
     unfit = tls_refusal(address_of(registry), verify_tls=registry.verify_tls, ca_certificate=registry.ca_certificate)
     if unfit is not None:
         raise WorkError(ErrorClass.INVALID, unfit)
-    refusal = client.push_refusal(path)
+    refusal = client.push_refusal(plan.path)
     if refusal is not None:
         raise refusal

@@ -2,7 +2,7 @@
 
 from workers.app import celery
 from workers.building import BuildWork
-from workers.execution import run_job
+from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
 from workers.sweeping import sweep
 
@@ -15,8 +15,8 @@ def build(job_id: str) -> None:
 
 @celery.task(name="longshore.push")  # type: ignore[untyped-decorator]
 def push(job_id: str) -> None:
-    """Push the image of a push job."""
-    run_job(job_id, PushWork)
+    """Push an image: that of this job, or of another whose turn comes before it."""
+    run_next_push(job_id, PushWork)
 
 
 @celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]

@@ -9,9 +9,17 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.database import Database
 from shared.errors import Stopped
-from shared.jobs.due import lease_ran_out, place_is_free, time_has_come, waits_for_nothing
+from shared.jobs.due import (
+    lease_ran_out,
+    place_is_free,
+    registry_takes_it,
+    registry_was_full,
+    time_has_come,
+    waits_for_nothing,
+)
 from shared.jobs.nudges import TASKS, Nudge
-from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
+from shared.registry_health import take_probe
 
 
 class FenceLost(Stopped):
@@ -29,6 +37,9 @@ class Claim:
     push_id: str | None = None
     generation: int = 0
     build_id: str | None = None
+    registry_id: str | None = None
+    own_credentials: bool = False
+    """Whether the push brought credentials of its own."""
 
 
 def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int) -> Claim | None:
@@ -48,11 +59,12 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
 
 
 def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Claim | None:
+    _lock_registry(session, job_id)
     _break_expired_locks(session, job_id)
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     job = session.scalar(
         update(Job)
-        .where(Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free())
+        .where(Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
@@ -68,12 +80,29 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     )
     if job is None:
         return None
-    claim = Claim(job.id, job.claim, owner, job.push_id, job.generation, job.build_id)
     if job.kind == JobKind.PUSH:
         _show_push_claimed(session, job)
+        own_credentials = job.credentials is not None
+        take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
+        session.execute(update(Owner).where(Owner.username == job.owner).values(served_at=now_ms()))
     else:
         _show_build_claimed(session, job)
-    return claim
+    return Claim(
+        job.id,
+        job.claim,
+        owner,
+        push_id=job.push_id,
+        generation=job.generation,
+        build_id=job.build_id,
+        registry_id=job.registry_id,
+        own_credentials=job.credentials is not None,
+    )
+
+
+def _lock_registry(session: Session, job_id: str) -> None:
+    """Hold the registry of a push, so that no two workers see the same last room in it."""
+    registry = select(Job.registry_id).where(Job.id == job_id).scalar_subquery()
+    session.execute(select(Registry.seq).where(Registry.id == registry).with_for_update())
 
 
 def _break_expired_locks(session: Session, job_id: str) -> None:
@@ -163,18 +192,29 @@ def release_place(session: Session, claim: Claim) -> list[Nudge]:
         update(Job)
         .where(Job.id == claim.job_id, Job.claim == claim.number, Job.state != JobState.RUNNING)
         .values(lease_owner=None, lease_expires_at=None)
-        .returning(Job.lock_key)
-        .execution_options(synchronize_session=False)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return [] if freed is None else nudges_for_place(session, freed)
+    return [] if freed is None else nudges_for_room(session, freed)
 
 
-def nudges_for_place(session: Session, lock_key: str) -> list[Nudge]:
-    """Nudges for the jobs that wait for a place which just became free."""
-    waiting = session.execute(
-        select(Job.id, Job.kind).where(Job.lock_key == lock_key, Job.state == JobState.QUEUED, time_has_come())
-    ).all()
-    return [Nudge(job_id, kind) for job_id, kind in waiting if kind in TASKS]
+def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
+    """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
+    at_place = select(Job.id, Job.kind).where(
+        Job.lock_key == freed.lock_key, Job.state == JobState.QUEUED, time_has_come()
+    )
+    waiting = list(session.execute(at_place))
+    if freed.registry_id is not None:
+        # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
+        at_registry = (
+            select(Job.id, Job.kind)
+            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, registry_was_full())
+            .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+            .order_by(Job.seq)
+            .limit(1)
+        )
+        waiting += session.execute(at_registry)
+    return [Nudge(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
 
 
 def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:

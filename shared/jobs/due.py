@@ -1,11 +1,12 @@
 """Which jobs are due: computed by query from the rows, never carried by an event."""
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
 from shared.jobs.nudges import Nudge
-from shared.models import Job, JobKind, JobState
+from shared.models import Job, JobKind, JobState, PauseCause, Registry
+from shared.settings import settings
 
 NUDGE_PATIENCE_MS = 30_000
 """A nudge that was sent is given this long, and this much longer with each, before the sweep sends another."""
@@ -38,6 +39,38 @@ def place_is_free() -> ColumnElement[bool]:
     )
 
 
+def registry_takes_it() -> ColumnElement[bool]:
+    """The registry of a push is open, or lets this one try, and has room for one more. Other jobs have no registry."""
+    quiet = or_(Registry.throttled_until.is_(None), Registry.throttled_until <= now_ms())
+    brings_its_own = and_(Registry.paused_by == PauseCause.AUTH, Job.credentials.is_not(None))
+    tries_it = and_(Registry.probe_at.is_not(None), Registry.probe_at <= now_ms())
+    let_in = or_(Registry.paused_at.is_(None), brings_its_own, tries_it)
+    closed = exists(
+        select(Registry.seq).where(
+            Registry.id == Job.registry_id, ~and_(quiet, let_in, _others_in_it() < _room_in_it())
+        )
+    )
+    return or_(Job.registry_id.is_(None), ~closed)
+
+
+def registry_was_full() -> ColumnElement[bool]:
+    """Before one push just ended, the registry of this one had no room."""
+    return exists(select(Registry.seq).where(Registry.id == Job.registry_id, _others_in_it() + 1 >= _room_in_it()))
+
+
+def _others_in_it() -> ColumnElement[int]:
+    other = aliased(Job)
+    busy = select(func.count(other.seq)).where(
+        other.registry_id == Registry.id, other.id != Job.id, other.lease_expires_at >= now_ms()
+    )
+    return busy.correlate(Registry, Job).scalar_subquery()
+
+
+def _room_in_it() -> ColumnElement[int]:
+    # A registry that asked to slow down gets one push at a time until one has succeeded.
+    return case((Registry.throttles > 0, 1), else_=func.coalesce(Registry.max_pushes, settings().registry_pushes))
+
+
 def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     """The due jobs whose last nudge has gone unheard, marked as nudged now; at most `limit`, oldest first.
 
@@ -48,6 +81,7 @@ def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     seen = session.execute(
         select(Job.id, Job.kind, Job.nudged_at)
         .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), time_has_come(), waits_for_nothing(), unheard)
+        .where(place_is_free(), registry_takes_it())
         .order_by(Job.seq)
         .limit(limit)
     ).all()

@@ -8,13 +8,14 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, FenceLost, held, nudges_for_place
+from shared.jobs.claims import Claim, FenceLost, held, nudges_for_room
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_dependents
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
+from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
+from shared.registry_health import trouble_of
 
 GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
@@ -28,7 +29,7 @@ def succeed(session: Session, claim: Claim) -> list[Nudge]:
     """
     lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
-    return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
+    return [*settle_dependents(session, job), *nudges_for_room(session, job)]
 
 
 def give_up_or_retry(
@@ -42,12 +43,25 @@ def give_up_or_retry(
     lock_claimed(session, claim)
     tries = session.scalars(select(Job.tries).where(Job.id == claim.job_id)).one()
     if error.error_class == ErrorClass.UNAVAILABLE:
-        return _go_round(session, claim, error, delay=unavailable_delay, tries=tries)
+        ahead = f"Looked at again in {unavailable_delay:.0f} s."
+        return _go_round(session, claim, error, delay=unavailable_delay, tries=tries, ahead=ahead)
+    if error.error_class == ErrorClass.THROTTLED and error.at_registry:
+        # The registry slows everybody down; that this push was the one to hear of it costs it no try.
+        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It goes on when the registry lets it.")
+    concerns_everybody = error.first_answer and trouble_of(error, own_credentials=claim.own_credentials)
+    if concerns_everybody and _is_paused(session, claim):
+        return _go_round(session, claim, error, delay=0, tries=tries, ahead="The registry is paused; it waits for it.")
     if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
         return fail(session, claim, error)
     # Jitter only adds: a registry that said when to come back is not asked sooner.
     delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
-    return _go_round(session, claim, error, delay=delay, tries=tries + 1)
+    ahead = f"Tried again in {delay:.0f} s (try {tries + 2})."
+    return _go_round(session, claim, error, delay=delay, tries=tries + 1, ahead=ahead)
+
+
+def _is_paused(session: Session, claim: Claim) -> bool:
+    paused_at = select(Registry.paused_at).where(Registry.id == claim.registry_id)
+    return session.scalar(paused_at) is not None
 
 
 def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
@@ -59,7 +73,7 @@ def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
     lock_claimed(session, claim)
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
-    return [*settle_dependents(session, job), *nudges_for_place(session, job.lock_key)]
+    return [*settle_dependents(session, job), *nudges_for_room(session, job)]
 
 
 def end_by_decree(
@@ -119,7 +133,7 @@ def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | N
     return job
 
 
-def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int) -> list[Nudge]:
+def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int, ahead: str) -> list[Nudge]:
     job = session.scalar(
         update(Job)
         .where(held(claim))
@@ -138,9 +152,7 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
     )
     if job is None:
         raise FenceLost("the job was ended or taken over")
-    message = f"{error.message} Tried again in {delay:.0f} s (try {tries + 1})."
-    if error.error_class == ErrorClass.UNAVAILABLE:
-        message = f"{error.message} Looked at again in {delay:.0f} s."
+    message = f"{error.message} {ahead}"
     if job.push_id is not None:
         _write_push(session, job, PushState.QUEUED, message)
         record_event(session, job.push_id, "retry", message)
@@ -148,7 +160,7 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
         session.execute(
             update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
         )
-    return nudges_for_place(session, job.lock_key)
+    return nudges_for_room(session, job)
 
 
 def _show_ended(session: Session, job: Job, state: JobState, message: str) -> None:

@@ -1,9 +1,9 @@
 """Jobs whose worker went away: reported, and given to the next worker."""
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms
+from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass
 from shared.jobs.due import lease_ran_out
 from shared.jobs.endings import end_by_decree
@@ -19,6 +19,7 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     Repeats the claim that was seen, so two sweeps at once requeue it once. No try is spent.
     """
     lock_version_of(session, job_id)
+    expired_at = session.scalar(select(Job.lease_expires_at).where(Job.id == job_id, Job.claim == claim))
     job = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.claim == claim, lease_ran_out())
@@ -39,7 +40,10 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     if job.losses >= max_losses:
         message = f"Its worker was lost {job.losses} times; look at the workers' logs, then ask for it again."
         return end_by_decree(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST)[1]
-    message = "The worker that had it was lost (its lease ran out); the next free worker takes it over."
+    message = (
+        f"The worker that had it was lost (its lease ran out at {rfc3339(expired_at)}); the next free worker takes "
+        "it over."
+    )
     _show_lost(session, job, message)
     return [Nudge(job.id, job.kind)]
 

@@ -1,14 +1,14 @@
 """Stalled pushes, as the sweep reports them: unclaimed, or still. (Lost ones are in `shared.jobs.lost`.)
 
-A backlog, a wait for the next try or for a build is no stall. Every UPDATE repeats what it saw, so that two
+A backlog, a wait for the next try, for a build or for a paused registry is no stall. Every UPDATE repeats what it saw, so that two
 sweeps at once report once.
 """
 
 from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.clock import now_ms
-from shared.jobs.due import place_is_free, waits_for_nothing
+from shared.clock import now_ms, rfc3339
+from shared.jobs.due import place_is_free, registry_takes_it, waits_for_nothing
 from shared.jobs.nudges import Queues
 from shared.models import ImagePush, Job, JobState, PushState, WorkerNode
 from shared.pushes.events import record_event
@@ -28,7 +28,7 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
         )
     )
     seen = session.execute(
-        select(ImagePush.id, ImagePush.generation, ImagePush.claim)
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim, due_since)
         .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
         .where(
             ImagePush.state == PushState.QUEUED,
@@ -36,24 +36,30 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
             due_since < now_ms() - after_seconds * 1000,
             waits_for_nothing(),
             place_is_free(),
+            registry_takes_it(),
             no_worker,
         )
     ).all()
-    message = (
-        f"No worker has claimed it for {after_seconds} s, and none is alive on the queue {Queues.PUSHES!r}; "
-        "it goes on as soon as one is (`longshore worker --queues pushes`)."
-    )
     return [
         push_id
-        for push_id, generation, claim in seen
-        if _mark(session, push_id, generation, claim, PushState.QUEUED, "stalled-unclaimed", message)
+        for push_id, generation, claim, since in seen
+        if _mark(
+            session,
+            push_id,
+            generation,
+            claim,
+            PushState.QUEUED,
+            "stalled-unclaimed",
+            f"No worker has claimed it since {rfc3339(since)}, and none is alive on the queue {Queues.PUSHES!r}; "
+            "it goes on as soon as one is (`longshore worker --queues pushes`).",
+        )
     ]
 
 
 def report_still(session: Session, *, after_seconds: int) -> list[str]:
     """Mark the claimed pushes that move no byte though their worker's lease is alive; the ids of their rows."""
     seen = session.execute(
-        select(ImagePush.id, ImagePush.generation, ImagePush.claim)
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim, ImagePush.moved_at)
         .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
         .where(
             ImagePush.state == PushState.IN_PROGRESS,
@@ -62,14 +68,19 @@ def report_still(session: Session, *, after_seconds: int) -> list[str]:
             ImagePush.moved_at < now_ms() - after_seconds * 1000,
         )
     ).all()
-    message = (
-        f"No byte has moved for {after_seconds} s, though its worker is alive; it goes on by itself when the registry "
-        "answers, and a re-push starts it afresh."
-    )
     return [
         push_id
-        for push_id, generation, claim in seen
-        if _mark(session, push_id, generation, claim, PushState.IN_PROGRESS, "stalled-still", message)
+        for push_id, generation, claim, since in seen
+        if _mark(
+            session,
+            push_id,
+            generation,
+            claim,
+            PushState.IN_PROGRESS,
+            "stalled-still",
+            f"No byte has moved since {rfc3339(since)}, though its worker is alive; it goes on by itself when the "
+            "registry answers, and a re-push starts it afresh.",
+        )
     ]
 
 
