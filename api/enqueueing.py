@@ -37,7 +37,7 @@ def enqueue(order: Callable[[Session], Ordered]) -> str:
     except IntegrityError:
         # Two requests met in a unique constraint: the other one is committed by now, so this one sees it.
         job_id = _order_once(order)
-    _wait_for(job_id)
+    wait_for(job_id)
     return job_id
 
 
@@ -74,7 +74,7 @@ def _waiting_rooms() -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(max(1, settings().api_threads // 2))
 
 
-def _wait_for(job_id: str) -> None:
+def wait_for(job_id: str) -> None:
     """Wait until the job and its parts have ended, as long as `Prefer: wait=N` says (RFC 7240)."""
     asked = WAIT.search(request.headers.get("Prefer", ""))
     if asked is None or not _waiting_rooms().acquire(blocking=False):

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from api.addresses import public_url
 from api.schemas.jobs import JobShown, PartShown, show_part
 from api.schemas.pushes import PushShown, show_push
 from api.schemas.versions import BuildShown, VersionShown, show_build, show_version
-from shared.models import Algorithm, Build, ImagePush, Job, JobKind, Version
+from shared.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Registry, Version
 from shared.models.algorithms import PublishState
+from shared.registry_health import why_it_waits
 
 
 def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
@@ -71,6 +72,26 @@ def shown_job(session: Session, job: Job) -> JobShown:
     return JobShown(**dict(shown), children=children)
 
 
+def shown_pushes(session: Session, pushes: Sequence[ImagePush]) -> list[PushShown]:
+    """Statuses of pushes; those that wait because of their registry say so."""
+    waits = _waits(session, [push for push in pushes if push.state == PushState.QUEUED])
+    return [show_push(push, waits.get(push.id)) for push in pushes]
+
+
+def _waits(session: Session, queued: Sequence[ImagePush]) -> dict[str, str]:
+    """What keeps registries from taking queued pushes, by the pushes' ids."""
+    if not queued:
+        return {}
+    found = session.execute(
+        select(ImagePush.id, Registry, Job.credentials.is_not(None))
+        .join(Registry, Registry.id == ImagePush.registry_id)
+        .join(Job, Job.id == ImagePush.job_id)
+        .where(ImagePush.id.in_([push.id for push in queued]))
+    )
+    why = {push_id: why_it_waits(registry, own_credentials=own) for push_id, registry, own in found}
+    return {push_id: text for push_id, text in why.items() if text is not None}
+
+
 def _builds_of(session: Session, versions: Sequence[Version]) -> dict[str, Build]:
     """For each version the build it was published with, else its newest."""
     ids = [version.id for version in versions]
@@ -84,10 +105,13 @@ def _builds_of(session: Session, versions: Sequence[Version]) -> dict[str, Build
 
 def _asked_pushes(session: Session, build_ids: Sequence[str]) -> dict[str, PushShown]:
     """For each build the status of the newest push that a compile or publish of it asked for."""
+    parent = aliased(Job)
     asked = session.execute(
         select(Job.build_id, ImagePush)
         .join(ImagePush, ImagePush.id == Job.push_id)
-        .where(Job.build_id.in_(build_ids), Job.kind == JobKind.PUSH, Job.parent_id.is_not(None))
+        .join(parent, parent.id == Job.parent_id)  # other than a compile or publish, a retry has parts too
+        .where(Job.build_id.in_(build_ids), Job.kind == JobKind.PUSH, parent.kind != JobKind.PUSH)
         .order_by(Job.seq)
-    )
-    return {build_id: show_push(push) for build_id, push in asked}
+    ).all()
+    shown = shown_pushes(session, [push for _, push in asked])
+    return {build_id: push for (build_id, _), push in zip(asked, shown, strict=True)}

@@ -4,7 +4,7 @@ from typing import Any
 
 from api.schemas.errors import ErrorShown
 
-ENQUEUES = (("post", "/compile"), ("post", "/version"), ("post", "/versions"), ("post", "/registry"))
+ENQUEUES = tuple(("post", end) for end in ("/compile", "/version", "/versions", "/registry", "/pushes/retry"))
 ERROR = {
     "description": "Refused or failed: what and why, and what to do.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorShown"}}},

@@ -1,14 +1,12 @@
 """`longshore keys`: API keys, for whoever has the database and no key yet."""
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from sqlalchemy import select
 
 from cli.failures import Failure
 from cli.services import open_database
 from cli.starting import data_dir_option, start
+from cli.tables import print_table
 from shared.clock import rfc3339
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 from shared.models import ApiKey, KeyKind
@@ -57,18 +55,14 @@ def list_keys(owner: str | None) -> None:
     query = select(ApiKey).order_by(ApiKey.seq)
     with open_database().reading() as session:
         keys = list(session.scalars(query if owner is None else query.where(ApiKey.owner == owner)))
-    table = Table()
-    for heading in ("ID", "Owner", "Kind", "Label", "Key", "Made", "Revoked"):
-        table.add_column(heading, no_wrap=heading in ("ID", "Owner"), overflow="fold")
-    for key in keys:
-        revoked = rfc3339(key.revoked_at) or ""
-        table.add_row(
-            key.id, escape(key.owner), key.kind, escape(key.label), key.mask, rfc3339(key.created_at), revoked
-        )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
+    print_table(
+        ("ID", "Owner", "Kind", "Label", "Key", "Made", "Revoked"),
+        [
+            (key.id, key.owner, key.kind, key.label, key.mask, rfc3339(key.created_at), rfc3339(key.revoked_at))
+            for key in keys
+        ],
+        whole=("ID", "Owner"),
+    )
 
 
 @command.command("revoke")

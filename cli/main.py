@@ -15,6 +15,8 @@ COMMANDS = {
     "worker": ("cli.worker", "Run a worker on one or more queues."),
     "beat": ("cli.beat", "Run the clock that sends due work again and reports what stalls."),
     "migrate": ("cli.migrate", "Bring the database to the newest schema."),
+    "registries": ("cli.registries", "See how registries take pushes, pause and resume them."),
+    "pushes": ("cli.pushes", "List pushes, those that stall among them, and push again what failed."),
     "keys": ("cli.keys", "Make, list and revoke API keys."),
     "secrets": ("cli.secrets", "Make and rotate the keys that seal stored passwords."),
     "settings": ("cli.settings", "Show every setting, its meaning, default and present value."),

@@ -6,12 +6,13 @@ from typing import Any
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from shared.models import Algorithm, ImagePush, Job, JobState, Registry
+from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
+from shared.registry_health import resume
 from shared.sealing import Keyring
 
 
@@ -70,6 +71,8 @@ def change_registry(
         registry.credentials = seal_own(keyring, registry, credentials)
     elif remove_credentials or fingerprint(registry) != trusted:
         registry.credentials = None
+    if registry.paused_by != PauseCause.OPERATOR:
+        resume(session, registry)  # what failed for everybody may be what was just changed
     session.flush()
     _readdress_waiting(session, registry)
 

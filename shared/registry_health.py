@@ -16,6 +16,8 @@ from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass, WorkError
 from shared.models import PauseCause, Registry
 
+NO_REASON = "No reason was given."
+"""What a pause says to which its operator gave none."""
 JITTER = 0.1
 FIRST_THROTTLE_SECONDS = 5
 LONGEST_THROTTLE_SECONDS = 900
@@ -137,9 +139,10 @@ def pause(session: Session, registry: Registry, reason: str) -> bool:
 
 def resume(session: Session, registry: Registry) -> bool:
     """Open a registry again, whoever paused it or however it asked to slow down. Whether it was not open."""
-    was_open = is_open(registry)
+    if is_open(registry):
+        return False
     _write(session, registry, **OPEN)
-    return not was_open
+    return True
 
 
 def take_probe(session: Session, registry_id: str, *, own_credentials: bool, hold_seconds: float) -> None:

@@ -36,7 +36,7 @@ def stored_image(algorithm: Algorithm, build: Build, *, say: Callable[[str], Non
         return StoredImage(build.image_id)
     for push, registry in _good_pushes(build):
         say(f"The engine does not have the image; pulls it from {registry.registry_url}.")
-        pulled = _pulled(algorithm, push, registry, stop)
+        pulled = _pulled(algorithm, push, registry, say, stop)
         if pulled is not None:
             return StoredImage(pulled, f" The image was pulled from {registry.registry_url}.")
     say("The engine does not have the image, nor has any registry; builds it again.")
@@ -64,10 +64,20 @@ def _good_pushes(build: Build) -> list[tuple[ImagePush, Registry]]:
         return [(push, registry) for push, registry in rows]
 
 
-def _pulled(algorithm: Algorithm, push: ImagePush, registry: Registry, stop: StopSignal) -> str | None:
+def _pulled(
+    algorithm: Algorithm, push: ImagePush, registry: Registry, say: Callable[[str], None], stop: StopSignal
+) -> str | None:
+    def on_event(done: str) -> None:
+        say(f"Pulls the image from {registry.registry_url}: {done}")
+
     try:
-        credentials = open_own(keyring(), registry)
-        return pull_image(repository_of(registry, algorithm), push.last_success_digest or "", credentials, stop=stop)
+        return pull_image(
+            repository_of(registry, algorithm),
+            push.last_success_digest or "",
+            open_own(keyring(), registry),
+            on_event=on_event,
+            stop=stop,
+        )
     except SealError:
         return None
     except WorkError as error:

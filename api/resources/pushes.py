@@ -9,10 +9,11 @@ from api.answers import answer, nothing
 from api.authentication import caller
 from api.credentials import push_order
 from api.enqueueing import enqueue, name_job
+from api.loading import shown_pushes
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.base import Shown
-from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
+from api.schemas.pushes import ListedPushShown, PushShown, RepushBody
 from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
 from shared.database import database
 from shared.git import hosted
@@ -73,7 +74,7 @@ def list_version_pushes(algorithm: str, git_hash: str) -> Response:
         caller().require_reader(found)
         version = find_version(session, found, git_hash)
         rows = session.scalars(select(ImagePush).where(ImagePush.version_id == version.id).order_by(ImagePush.seq))
-        return answer([show_push(row) for row in rows])
+        return answer(shown_pushes(session, rows.all()))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry/<registry_id>", ["DELETE"])
@@ -134,13 +135,14 @@ def list_pushes(query: PushesQuery) -> Response:
         if readable is not None:
             rows = rows.where(Algorithm.id.in_(readable))
         page, marker = page_of(session, rows, ImagePush.seq, query)
+        shown = shown_pushes(session, [push for push, _, _ in page])
         listed = [
             ListedPushShown(
-                **dict(show_push(push)),
+                **dict(push),
                 algorithm=algorithm.path,
                 algorithm_id=algorithm.id,
                 git_hash=version.git_hash,
             )
-            for push, version, algorithm in page
+            for push, (_, version, algorithm) in zip(shown, page, strict=True)
         ]
         return answer(paged(listed, marker))

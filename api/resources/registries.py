@@ -8,9 +8,18 @@ from api.answers import answer
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.routing import list_of, v1_blueprint
-from api.schemas.registries import CredentialsBody, RegistryBody, RegistryCheckShown, RegistryShown, show_registry
+from api.schemas.registries import (
+    CredentialsBody,
+    PauseBody,
+    RegistryBody,
+    RegistryCheckShown,
+    RegistryShown,
+    show_registry,
+)
+from shared import registry_health
 from shared.clock import now_ms
 from shared.database import database
+from shared.jobs.due import nudges_for_registry
 from shared.models import Registry
 from shared.orders.cancel import end_all_of_registry
 from shared.refusals import bad_request, conflict
@@ -25,11 +34,12 @@ from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
 from shared.registry.client import RegistryClient
 from shared.sealing import SealError, keyring
+from shared.text import sentence
 
 blueprint = v1_blueprint("registries")
 
 CHECKED_REPOSITORY = "longshore-check"
-STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http"}
+STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "max_pushes"}
 
 
 @blueprint.post("/registries")
@@ -90,6 +100,33 @@ def delete_registry(registry_id: str) -> Response:
         freed = end_all_of_registry(session, registry.id)
         shown = show_registry(registry)
     nudges.send(freed)
+    return answer(shown)
+
+
+@blueprint.post("/registries/<registry_id>/pause")
+@blueprint.input(PauseBody, arg_name="body")
+@blueprint.output(RegistryShown)
+def pause_registry(registry_id: str, body: PauseBody) -> Response:
+    """Begin no more pushes to a registry until it is resumed; those that run go on. Twice is as good as once."""
+    caller().require_admin()
+    with database().writing() as session:
+        registry = find_registry(session, registry_id, locked=True)
+        registry_health.pause(session, registry, sentence(body.reason or registry_health.NO_REASON))
+        shown = show_registry(registry)
+    return answer(shown)
+
+
+@blueprint.post("/registries/<registry_id>/resume")
+@blueprint.output(RegistryShown)
+def resume_registry(registry_id: str) -> Response:
+    """Push to a registry again, whoever paused it or however it asked to slow down. Twice is as good as once."""
+    caller().require_admin()
+    with database().writing() as session:
+        registry = find_registry(session, registry_id, locked=True)
+        registry_health.resume(session, registry)
+        waiting = nudges_for_registry(session, registry.id)
+        shown = show_registry(registry)
+    nudges.send(waiting)
     return answer(shown)
 
 

@@ -81,8 +81,8 @@ def show_progress(push: ImagePush) -> ProgressShown:
     )
 
 
-def show_push(push: ImagePush) -> PushShown:
-    """The status of a push as callers read it."""
+def show_push(push: ImagePush, waits: str | None = None) -> PushShown:
+    """The status of a push as callers read it; `waits` says what keeps its registry from taking it at the moment."""
     last = None
     if push.last_success_digest and push.last_success_image:
         last = LastSuccessShown(
@@ -93,7 +93,7 @@ def show_push(push: ImagePush) -> PushShown:
     return PushShown(
         registry_id=push.registry_id,
         status=push.state,
-        status_message=push.message,
+        status_message=push.message if waits is None else f"{push.message} {waits}",
         updated_at=rfc3339(push.updated_at) or "",
         registry_url=push.registry_url,
         image=push.image,

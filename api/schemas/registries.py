@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from api.schemas.base import Body, Shown, Text
 from shared.clock import rfc3339
-from shared.models import Registry
+from shared.models import PauseCause, Registry
 
 Username = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 Password = Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
@@ -30,6 +30,25 @@ class RegistryBody(CredentialsBody):
     verify_tls: bool = True
     ca_certificate: Annotated[Text, StringConstraints(max_length=65_536)] | None = None
     plain_http: bool = False
+    max_pushes: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="How many pushes it takes at once; null: as LONGSHORE_REGISTRY_PUSHES says."
+    )
+
+
+class PauseBody(Body):
+    """Why a registry is paused."""
+
+    reason: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
+
+
+class PauseShown(Shown):
+    """Since when and why nothing is pushed to a registry."""
+
+    since: str
+    by: PauseCause
+    reason: str
+    next_try_at: str | None
+    """When one push tries it again; null where it waits for an operator."""
 
 
 class RegistryShown(Shown):
@@ -44,6 +63,10 @@ class RegistryShown(Shown):
     verify_tls: bool
     ca_certificate: str | None
     plain_http: bool
+    max_pushes: int | None
+    paused: PauseShown | None
+    throttled_until: str | None
+    """It asked to slow down (429): nothing is pushed to it before this time."""
 
 
 class RegistryCheckShown(Shown):
@@ -68,4 +91,18 @@ def show_registry(registry: Registry) -> RegistryShown:
         verify_tls=registry.verify_tls,
         ca_certificate=registry.ca_certificate,
         plain_http=registry.plain_http,
+        max_pushes=registry.max_pushes,
+        paused=_show_pause(registry),
+        throttled_until=rfc3339(registry.throttled_until),
+    )
+
+
+def _show_pause(registry: Registry) -> PauseShown | None:
+    if registry.paused_at is None or registry.paused_by is None:
+        return None
+    return PauseShown(
+        since=rfc3339(registry.paused_at) or "",
+        by=registry.paused_by,
+        reason=registry.pause_reason or "",
+        next_try_at=rfc3339(registry.probe_at),
     )

@@ -71,6 +71,21 @@ def _room_in_it() -> ColumnElement[int]:
     return case((Registry.throttles > 0, 1), else_=func.coalesce(Registry.max_pushes, settings().registry_pushes))
 
 
+MOST_AT_ONCE = 50
+
+
+def nudges_for_registry(session: Session, registry_id: str) -> list[Nudge]:
+    """Nudges for the pushes that a registry takes now; of a long queue only for its beginning, the rest follow."""
+    due = (
+        select(Job.id, Job.kind)
+        .where(Job.registry_id == registry_id, Job.state == JobState.QUEUED)
+        .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .order_by(Job.seq)
+        .limit(MOST_AT_ONCE)
+    )
+    return [Nudge(job_id, kind) for job_id, kind in session.execute(due)]
+
+
 def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     """The due jobs whose last nudge has gone unheard, marked as nudged now; at most `limit`, oldest first.
 

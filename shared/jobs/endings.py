@@ -47,10 +47,10 @@ def give_up_or_retry(
         return _go_round(session, claim, error, delay=unavailable_delay, tries=tries, ahead=ahead)
     if error.error_class == ErrorClass.THROTTLED and error.at_registry:
         # The registry slows everybody down; that this push was the one to hear of it costs it no try.
-        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It goes on when the registry lets it.")
+        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
     concerns_everybody = error.first_answer and trouble_of(error, own_credentials=claim.own_credentials)
     if concerns_everybody and _is_paused(session, claim):
-        return _go_round(session, claim, error, delay=0, tries=tries, ahead="The registry is paused; it waits for it.")
+        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
     if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
         return fail(session, claim, error)
     # Jitter only adds: a registry that said when to come back is not asked sooner.

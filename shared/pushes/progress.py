@@ -22,12 +22,17 @@ class Progress:
 
 
 def write_progress(session: Session, claim: Claim, progress: Progress, message: str) -> None:
-    """Show how far the push is; a stalled row whose bytes move again is in progress.
+    """Show how far the push is; a stalled row in which something moves again is in progress.
 
     Raises:
         FenceLost: a newer push or claim owns the row.
     """
-    moved = or_(ImagePush.done_bytes != progress.done_bytes, ImagePush.layers_done != progress.layers_done)
+    # A new message counts: an image that is pulled or built again before the push moves no byte of the push.
+    moved = or_(
+        ImagePush.done_bytes != progress.done_bytes,
+        ImagePush.layers_done != progress.layers_done,
+        ImagePush.message != message,
+    )
     written = session.execute(
         update(ImagePush)
         .where(_fence(claim))

@@ -1,7 +1,7 @@
 """Stalled pushes, as the sweep reports them: unclaimed, or still. (Lost ones are in `shared.jobs.lost`.)
 
-A backlog, a wait for the next try, for a build or for a paused registry is no stall. Every UPDATE repeats what it saw, so that two
-sweeps at once report once.
+A backlog, a wait for the next try, for a build or for a paused registry is no stall. Every UPDATE repeats what it
+saw, so that two sweeps at once report once.
 """
 
 from sqlalchemy import and_, exists, func, select, update

@@ -52,8 +52,15 @@ def push_image(
     return digest
 
 
-def pull_image(repository: str, digest: str, credentials: Credentials | None, *, stop: StopSignal) -> str:
-    """Pull `repository@digest` and give the image's id on the engine.
+def pull_image(
+    repository: str,
+    digest: str,
+    credentials: Credentials | None,
+    *,
+    on_event: Callable[[str], None],
+    stop: StopSignal,
+) -> str:
+    """Pull `repository@digest` and give the image's id on the engine; `on_event` is told what the engine does.
 
     Raises:
         Stopped: the stop was asked for.
@@ -64,8 +71,9 @@ def pull_image(repository: str, digest: str, credentials: Credentials | None, *,
             events = client.pull(
                 repository, tag=digest, stream=True, decode=True, auth_config=_auth_config(credentials, repository)
             )
-        for _ in _checked(events, repository, credentials):
+        for event in _checked(events, repository, credentials):
             stop.check()
+            on_event(" ".join(str(event[part]) for part in ("id", "status", "progress") if part in event))
     image_id = image_id_of(f"{repository}@{digest}")
     if image_id is None:
         raise WorkError(ErrorClass.TRANSIENT, f"the Docker engine ended the pull of {repository}@{digest} without it")

@@ -32,6 +32,9 @@ def test_a_registry_is_recorded_and_read(admin, acme):
         "verify_tls": True,
         "ca_certificate": None,
         "plain_http": False,
+        "max_pushes": None,
+        "paused": None,
+        "throttled_until": None,
     }
     assert acme.get(f"/v1/registries/{registry_id}")["name"] == "Scanned"
     assert [row["id"] for row in acme.get("/v1/registries")] == [registry_id]

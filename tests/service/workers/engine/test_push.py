@@ -74,8 +74,10 @@ def test_an_image_comes_back_by_its_digest(repository, credentials, small_image)
     digest = push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=StopSignal())
     engine().remove_image(small_image, force=True)
     assert not has_image(small_image)
-    assert pull_image(repository, digest, credentials, stop=StopSignal()) == small_image
+    events: list[str] = []
+    assert pull_image(repository, digest, credentials, on_event=events.append, stop=StopSignal()) == small_image
     assert has_image(small_image)
+    assert any("complete" in event.lower() or "downloaded" in event.lower() for event in events), events
 
 
 @pytest.mark.parametrize("wrong", [None, Credentials("pusher", "wrong-password")])
@@ -85,7 +87,7 @@ def test_refused_credentials_fail_as_such(repository, small_image, wrong):
     assert caught.value.error_class is ErrorClass.AUTH
     assert "wrong-password" not in caught.value.message
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, wrong, stop=StopSignal())
+        pull_image(repository, "sha256:" + "0" * 64, wrong, on_event=[].append, stop=StopSignal())
     assert caught.value.error_class is ErrorClass.AUTH
 
 
@@ -108,7 +110,7 @@ def test_an_image_that_is_gone_is_not_found(repository, credentials):
 
 def test_a_manifest_that_is_gone_is_not_found(repository, credentials):
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, credentials, stop=StopSignal())
+        pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=[].append, stop=StopSignal())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 

@@ -1,0 +1,106 @@
+"""`/v1/pushes/retry`: pushing again what was not done, all at once (admin)."""
+
+from typing import Annotated, Literal
+
+from flask import Response, g
+from pydantic import Field, StringConstraints
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api import nudges
+from api.answers import answer
+from api.authentication import caller
+from api.credentials import given_credentials
+from api.enqueueing import name_job, repeated_job, wait_for
+from api.idempotency import remember_job
+from api.routing import v1_blueprint
+from api.schemas.base import Shown, Text
+from api.schemas.registries import CredentialsBody
+from shared.algorithms import find_algorithm
+from shared.database import database
+from shared.models import Job, PushState
+from shared.orders.retry import Retry, Skipped, retry_pushes
+from shared.refusals import bad_request
+from shared.registries import address_of, find_registry
+
+blueprint = v1_blueprint("pushes_again")
+
+
+class RetryBody(CredentialsBody):
+    """Which pushes to order again, and with which credentials if not the registries' own."""
+
+    registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    status: Literal["failed", "cancelled", "stalled"] = "failed"
+    algorithm: Annotated[Text, StringConstraints(min_length=1, max_length=130)] | None = Field(
+        None, description="OWNER/NAME or the id."
+    )
+
+
+class SkippedShown(Shown):
+    """A push that was not ordered again, and why."""
+
+    algorithm: str
+    git_hash: str
+    registry_id: str
+    reason: str
+
+
+class RetriedShown(Shown):
+    """What was ordered."""
+
+    enqueued: int
+    skipped: list[SkippedShown]
+    more: bool
+    """Whether there are more than one call takes: send it again."""
+
+
+@blueprint.post("/pushes/retry")
+@blueprint.input(RetryBody, arg_name="body")
+@blueprint.output(RetriedShown)
+def retry(body: RetryBody) -> Response:
+    """Push again what failed (or was cancelled, or stalled), the oldest first."""
+    caller().require_admin()
+    known = repeated_job()
+    if known is not None:
+        return _answer(_enqueued_before(known), [], more=False, job_id=known)
+    with database().reading() as session:
+        wanted = _wanted(session, body)
+    retried = retry_pushes(database(), wanted, request_id=g.request_id)
+    nudges.send(retried.nudges)
+    first = retried.jobs[0] if retried.jobs else None
+    if first is not None:
+        _remember(first)
+    return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
+
+
+def _wanted(session: Session, body: RetryBody) -> Retry:
+    registry = find_registry(session, body.registry_id) if body.registry_id else None
+    credentials = given_credentials(body, address_of(registry) if registry else None)
+    if credentials is not None and registry is None:
+        raise bad_request("Credentials are for one registry: name it as registry_id, or leave them out.")
+    return Retry(
+        status=PushState(body.status),
+        registry_id=registry.id if registry else None,
+        algorithm_id=find_algorithm(session, body.algorithm).id if body.algorithm else None,
+        credentials=credentials,
+    )
+
+
+def _remember(job_id: str) -> None:
+    with database().writing() as session:
+        remember_job(session, session.scalars(select(Job).where(Job.id == job_id)).one())
+
+
+def _enqueued_before(job_id: str) -> int:
+    """How many pushes the request ordered that this one repeats."""
+    with database().reading() as session:
+        parts = session.scalar(select(func.count(Job.seq)).where(Job.parent_id == job_id))
+    return 1 + (parts or 0)
+
+
+def _answer(enqueued: int, skipped: list[Skipped], *, more: bool, job_id: str | None) -> Response:
+    if job_id is not None:
+        wait_for(job_id)
+    shown = RetriedShown(enqueued=enqueued, skipped=[SkippedShown(**vars(each)) for each in skipped], more=more)
+    response = answer(shown)
+    return response if job_id is None else name_job(response, job_id)

@@ -1,0 +1,144 @@
+"""`longshore pushes`: what is pushed, what stalls, and pushing again what failed."""
+
+import sys
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import select
+
+from cli.failures import Failure
+from cli.registries import named_registry
+from cli.services import open_database
+from cli.starting import data_dir_option, start
+from cli.tables import print_table
+from shared.algorithms import find_algorithm
+from shared.clock import rfc3339
+from shared.models import Algorithm, ImagePush, PushState, Version
+from shared.orders.retry import RETRIABLE, Retry, retry_all
+from shared.registry.credentials import Credentials, InvalidCredentials
+
+
+@click.group("pushes")
+def command() -> None:
+    """List pushes, those that stall among them, and push again what failed.
+
+    These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
+    """
+
+
+_registry = click.option("--registry", metavar="REGISTRY", help="Only those to this one: its id, name or URL.")
+_limit = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many at most."
+)
+
+
+@command.command("list")
+@click.option("--status", type=click.Choice([state.value for state in PushState]), help="Only those in this state.")
+@_registry
+@_limit
+@data_dir_option
+def list_pushes(status: str | None, registry: str | None, limit: int) -> None:
+    """List the latest push of every version and registry, newest first."""
+    start("pushes")
+    _print(PushState(status) if status else None, registry, limit)
+
+
+@command.command("stalled")
+@_registry
+@_limit
+@data_dir_option
+def list_stalled(registry: str | None, limit: int) -> None:
+    """List the pushes that stall, since when, and what happens next. Ends with status 1 if there are any."""
+    start("pushes")
+    if _print(PushState.STALLED, registry, limit):
+        sys.exit(1)
+
+
+@command.command("retry")
+@_registry
+@click.option(
+    "--status",
+    type=click.Choice([state.value for state in RETRIABLE]),
+    default=PushState.FAILED.value,
+    show_default=True,
+    help="Which pushes.",
+)
+@click.option("--algorithm", metavar="OWNER/NAME", help="Only those of this one.")
+@click.option("--username", metavar="NAME", help="Push with these credentials instead of the registry's own.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
+@data_dir_option
+def retry(registry: str | None, status: str, algorithm: str | None, username: str | None, password_stdin: bool) -> None:
+    """Push again what failed, the oldest first.
+
+    Credentials given for one push are gone by now: without new ones the registry's own are used.
+    """
+    start("pushes")
+    database = open_database()
+    with database.reading() as session:
+        found_registry = named_registry(session, registry) if registry else None
+        found_algorithm = find_algorithm(session, algorithm) if algorithm else None
+    wanted = Retry(
+        status=PushState(status),
+        registry_id=found_registry.id if found_registry else None,
+        algorithm_id=found_algorithm.id if found_algorithm else None,
+        credentials=_credentials(registry, username, password_stdin),
+    )
+    enqueued = skipped = 0
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("pushing again", total=None)
+        for retried in retry_all(database, wanted):
+            enqueued, skipped = enqueued + len(retried.jobs), skipped + len(retried.skipped)
+            progress.advance(bar, len(retried.jobs))
+            for each in retried.skipped:
+                where = f"{each.algorithm}@{each.git_hash[:12]} to {each.registry_id}"
+                click.echo(f"skipped: {where}: {each.reason}", err=True)
+    click.echo(f"{enqueued} ordered again, {skipped} skipped; workers take them within seconds.")
+
+
+def _credentials(registry: str | None, username: str | None, password_stdin: bool) -> Credentials | None:
+    if username is None:
+        if password_stdin:
+            raise click.UsageError("--password-stdin goes with --username")
+        return None
+    if registry is None:
+        raise click.UsageError("credentials are for one registry: name it with --registry")
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else click.prompt("Password", hide_input=True)
+    try:
+        return Credentials(username, password)
+    except InvalidCredentials as error:
+        raise Failure(str(error)) from None
+
+
+def _print(status: PushState | None, registry: str | None, limit: int) -> int:
+    query = (
+        select(ImagePush, Version, Algorithm)
+        .join(Version, Version.id == ImagePush.version_id)
+        .join(Algorithm, Algorithm.id == Version.algorithm_id)
+        .order_by(ImagePush.seq.desc())
+        .limit(limit)
+    )
+    with open_database().reading() as session:
+        if status is not None:
+            query = query.where(ImagePush.state == status)
+        if registry is not None:
+            query = query.where(ImagePush.registry_id == named_registry(session, registry).id)
+        found = [row._tuple() for row in session.execute(query)]
+    print_table(
+        ("Algorithm", "Hash", "Registry", "Status", "Try", "Changed", "Message"),
+        [
+            (
+                algorithm.path,
+                version.git_hash[:12],
+                push.registry_url,
+                push.state,
+                push.attempt,
+                rfc3339(push.updated_at),
+                push.message,
+            )
+            for push, version, algorithm in found
+        ],
+        whole=("Hash",),
+    )
+    return len(found)
