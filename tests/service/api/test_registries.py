@@ -5,12 +5,14 @@ import re
 
 import pytest
 
-from shared.models import ImagePush, Job, JobState, PushState, Registry
+from shared.database import database
+from shared.models import ImagePush, Job, JobState, PauseCause, PushState, Registry
 from shared.registries import open_own
 from shared.registry.credentials import Credentials
+from shared.registry_health import note_failure
 from shared.sealing import keyring
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, push, the
+from tests.rows import build_commit, change, fresh, push, take, the
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
@@ -158,3 +160,46 @@ def test_a_check_with_credentials_whose_key_is_gone_says_so(admin):
 def test_changes_need_an_admin_key(admin, acme, method, path):
     path = path.format(id=admin.make_registry())
     acme.expect_refusal(403, 2001, method, path, {"registry_url": "registry.example.com"})
+
+
+def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin, acme):
+    registry_id = admin.make_registry()
+    job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
+    paused = admin.post(f"/v1/registries/{registry_id}/pause", {"reason": "moving house"})
+    assert (paused["paused"]["by"], paused["paused"]["reason"]) == ("operator", "Moving house.")
+    assert paused["paused"]["next_try_at"] is None
+    (listed,) = admin.get("/v1/pushes?status=queued")["results"]
+    assert "paused by an operator" in listed["status_message"]
+    assert "Moving house." in listed["status_message"]
+    assert admin.post(f"/v1/registries/{registry_id}/pause")["paused"] == paused["paused"]
+    resumed = admin.post(f"/v1/registries/{registry_id}/resume")
+    assert resumed["paused"] is None
+    (listed,) = admin.get("/v1/pushes?status=queued")["results"]
+    assert "paused" not in listed["status_message"]
+    assert take(job) is not None
+    for call in ("pause", "resume"):
+        acme.expect_refusal(403, 2001, "POST", f"/v1/registries/{registry_id}/{call}")
+        admin.expect_refusal(404, 5004, "POST", f"/v1/registries/none/{call}")
+
+
+def test_a_registry_that_was_mended_is_tried_again_at_once(admin):
+    registry_id = admin.make_registry(**PAIR)
+    registry = the(Registry, id=registry_id)
+    with database().writing() as session:
+        note_failure(session, registry_id, PauseCause.AUTH, "Refused.", pause_after=1, probe_delays=(30,))
+    assert admin.get(f"/v1/registries/{registry_id}")["paused"]["by"] == "auth"
+    changed = admin.put(f"/v1/registries/{registry_id}", {"registry_url": registry.registry_url, **PAIR})
+    assert changed["paused"] is None
+
+
+def test_a_change_does_not_resume_what_an_operator_paused(admin):
+    registry_id = admin.make_registry()
+    admin.post(f"/v1/registries/{registry_id}/pause")
+    changed = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", "max_pushes": 3})
+    assert (changed["paused"]["by"], changed["max_pushes"]) == ("operator", 3)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "3", 10_001, True])
+def test_a_number_of_pushes_is_a_whole_one(admin, number):
+    body = {"registry_url": "registry.example.com", "max_pushes": number}
+    admin.expect_refusal(400, 2015, "POST", "/v1/registries", body)

@@ -1,0 +1,95 @@
+"""`POST /v1/pushes/retry`."""
+
+import pytest
+
+from shared.models import ImagePush, Job, PushState
+from shared.registry.credentials import Credentials
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, end_badly, make_registry, push, taken, the
+
+RETRY = "/v1/pushes/retry"
+OWN = Credentials("pusher", "open sesame")
+GIVEN = {"registry_username": "pusher", "registry_password": "another secret"}
+
+
+def failed_push(registry, credentials: Credentials | None = None) -> Job:
+    job = push(build_commit(make_algorithm()), registry, credentials)
+    end_badly(taken(job))
+    return job
+
+
+def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin):
+    registry = make_registry()
+    jobs = [failed_push(registry) for _ in range(3)]
+    answer = admin.call("POST", RETRY, {})
+    assert answer.get_json() == {"enqueued": 3, "skipped": [], "more": False}
+    job = admin.get(answer.headers["Location"])
+    assert [part["kind"] for part in (job, *job["children"])] == ["push"] * 3
+    assert {the(ImagePush, id=job.push_id).state for job in jobs} == {PushState.QUEUED}
+
+
+def test_what_is_skipped_says_why(admin):
+    job = failed_push(make_registry(), OWN)
+    answer = admin.call("POST", RETRY)
+    (skipped,) = answer.get_json()["skipped"]
+    assert (skipped["registry_id"], skipped["git_hash"]) == (job.registry_id, job.git_hash)
+    assert "give some" in skipped["reason"]
+    assert "Location" not in answer.headers
+
+
+def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin):
+    registry = make_registry()
+    failed_push(registry, OWN)
+    admin.expect_refusal(400, 2015, "POST", RETRY, GIVEN)
+    answer = admin.call("POST", RETRY, {"registry_id": registry.id, **GIVEN})
+    assert answer.get_json()["enqueued"] == 1
+    assert the(Job, id=answer.headers["X-Job-Id"]).credentials is not None
+    assert b"another secret" not in answer.data
+
+
+def test_the_same_key_orders_nothing_twice(admin):
+    registry = make_registry()
+    for _ in range(2):
+        failed_push(registry)
+    first = admin.call("POST", RETRY, {}, Idempotency_Key="again")
+    second = admin.call("POST", RETRY, {}, Idempotency_Key="again")
+    assert first.get_json()["enqueued"] == second.get_json()["enqueued"] == 2
+    assert first.headers["X-Job-Id"] == second.headers["X-Job-Id"]
+    admin.expect_refusal(409, 2015, "POST", RETRY, {"status": "cancelled"}, Idempotency_Key="again")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"status": "succeeded"}, 400),
+        ({"status": 7}, 400),
+        ({"registry_id": "unknown"}, 404),
+        ({"algorithm": "nobody/Nothing"}, 404),
+        ({"registry_username": "half"}, 400),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(admin, body, status):
+    assert admin.call("POST", RETRY, body).status_code == status
+
+
+def test_only_administrators_retry_everything(acme):
+    acme.expect_refusal(403, 2001, "POST", RETRY, {})
+
+
+def test_a_retry_is_not_what_a_build_asked_for(admin, acme):
+    path = acme.make_algorithm("acme")
+    algorithm = the_algorithm(path)
+    registry = make_registry()
+    build = build_commit(algorithm)
+    end_badly(taken(push(build, registry)))
+    failed_push(registry)
+    admin.post(RETRY, {})
+    version = acme.get(f"{path}/versions/{build.commit_sha}")
+    assert "registry_status" not in version["build"]
+
+
+def the_algorithm(path: str):
+    from shared.models import Algorithm
+
+    owner, name = path.split("/")[-2:]
+    return the(Algorithm, owner=owner, name=name)
