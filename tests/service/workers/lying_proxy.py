@@ -13,7 +13,7 @@ OTHER_DIGEST = "sha256:" + "0" * 64
 class LyingProxy:
     """Where it listens, and what it says of manifests: the truth, that there is none (`gone`), or another (`other`).
 
-    It lies about those whose address ends with `about`.
+    It lies about those whose address ends with `about`. Where it says `slow down`, it answers everything with 429.
     """
 
     def __init__(self, target: str) -> None:
@@ -33,6 +33,9 @@ def lying_proxy(target: str) -> Iterator[LyingProxy]:
 
         def _pass_on(self) -> None:
             body = self._body()
+            if proxy.says == "slow down":
+                self._answer(429, [("Retry-After", "1")], b"{}")
+                return
             asked = self.command in ("GET", "HEAD") and "/manifests/" in self.path
             if asked and self.path.endswith(proxy.about) and proxy.says != "truth":
                 self._lie()
