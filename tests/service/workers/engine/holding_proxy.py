@@ -10,13 +10,15 @@ from typing import Self
 class HoldingProxy:
     """Passes everything on, until one connection has sent more than `hold_after` bytes: that one gets stuck.
 
-    `stuck` is set when that happens; `hung_up` once the other side gave the stuck connection up.
+    `lenient` lets whoever comes after the first stuck one pass. `stuck` is set when that happens; `hung_up` once the
+    other side gave the stuck connection up.
     """
 
-    def __init__(self, target: str, *, hold_after: int) -> None:
+    def __init__(self, target: str, *, hold_after: int, lenient: bool = False) -> None:
         address, _, port = target.partition(":")
         self._target = (address, int(port))
         self._hold_after = hold_after
+        self._lenient = lenient
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
         self._threads: list[threading.Thread] = []
@@ -67,7 +69,7 @@ class HoldingProxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 passed += len(data)
-                if hold_after is not None and passed > hold_after:
+                if hold_after is not None and passed > hold_after and not (self._lenient and self.stuck.is_set()):
                     self._hold(source)
                     return
                 target.sendall(data)

@@ -1,0 +1,90 @@
+"""A worker that is told to stop in the middle of a push: another one goes on at once, nobody waits for a lease."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from api.nudges import send
+from cli.migrating import migrate
+from parts.processes import Child
+from shared.database import database
+from shared.jobs.nudges import Nudge
+from shared.models import Build, ImagePush, Job, JobState, PushState
+from shared.registry.credentials import Credentials
+from tests.environment import longshore_environment
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, change, fresh, make_registry, push, the
+from tests.service.cli.running import longshore, until
+from tests.service.workers.engine.holding_proxy import HoldingProxy
+from tests.unit.workers.engine.sources import archive_of
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("installed")]
+
+MEBIBYTE = 1024 * 1024
+LEASE_SECONDS = 600
+"""Longer than a test may take: whoever waited for it would not be done in time."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, redis_url: str, empty_postgres_url: str) -> Iterator[None]:
+    options = {"redis_url": redis_url, "database_url": empty_postgres_url, "shutdown_seconds": 2}
+    with longshore_environment(tmp_path, tables=False, lease_seconds=LEASE_SECONDS, **options):
+        migrate(database())
+        yield
+
+
+@pytest.fixture
+def build(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    name = f"stopped-{uuid.uuid4().hex[:12]}"
+    with closing(APIClient(base_url=docker_host)) as client:
+        client.import_image_from_data(archive_of({"random": os.urandom(8 * MEBIBYTE)}), repository=name)
+        build = build_commit(make_algorithm())
+        change(build, image_id=client.inspect_image(name)["Id"])
+        yield fresh(build)
+        client.remove_image(name, force=True)
+
+
+def worker(directory: Path, name: str):
+    log = directory / f"{name}.log"
+    command = ("worker", "--queues", "pushes", "--concurrency", "1")
+    return longshore(*command, log=log, ready=lambda: "ready." in log.read_text(), variables={})
+
+
+def push_stuck_in(proxy: HoldingProxy, build: Build) -> Job:
+    job = push(build, make_registry(f"http://{proxy.host}", Credentials("pusher", "secret")))
+    send([Nudge(job.id, job.kind)])
+    until(proxy.stuck.is_set, "the push is in the middle of a layer")
+    return job
+
+
+def stop(running: Child) -> None:
+    running.stop(grace=60)
+    assert running.exit_status == 0, running.last_lines()
+
+
+def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry) -> None:
+    with HoldingProxy(registry.host, hold_after=MEBIBYTE, lenient=True) as proxy, worker(tmp_path, "first") as first:
+        job = push_stuck_in(proxy, build)
+        with worker(tmp_path, "second"):
+            stop(first)
+            proxy.resume()  # the engine sends a layer to one place once at a time, and the first is still at it
+            until(lambda: fresh(job).state == JobState.SUCCEEDED, "the second worker has pushed it")
+    done = fresh(job)
+    assert (done.claim > 1, done.tries, done.losses) == (True, 0, 0)
+    assert the(ImagePush, id=job.push_id).state == PushState.SUCCEEDED
+
+
+def test_a_push_that_ends_within_the_grace_period_is_not_handed_back(tmp_path: Path, build: Build, registry) -> None:
+    job = push(build, make_registry(registry.url, Credentials("pusher", "secret")))
+    with worker(tmp_path, "only") as only:
+        send([Nudge(job.id, job.kind)])
+        until(lambda: fresh(job).state != JobState.QUEUED, "the push has begun")
+        stop(only)
+    done = fresh(job)
+    assert (done.state, done.claim) == (JobState.SUCCEEDED, 1)
