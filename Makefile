@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 TESTS_AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test broken-rules checks lint format types lock migration clean
 
 help:  ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test:  ## Every check and every test, with the real services that they need
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
 	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+
+broken-rules: setup  ## Break each of the design's seven rules in a copy, and see that a test notices (3 minutes)
+	@$(VENV)/bin/python -m tests.broken_rules
 
 checks: lint types
 

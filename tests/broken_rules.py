@@ -1,0 +1,168 @@
+"""The seven rules of the design, each broken on purpose in a copy of the source: a test must fail for every one.
+
+`python -m tests.broken_rules [NUMBER …]` (`make broken-rules`): all of them, or those of these rules. Ends with
+status 1 if a rule can be broken without a test that notices.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", ".cache", "__pycache__", ".*_cache", ".hypothesis", ".longshore-demo"
+)
+SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way to break a rule: a text of a file that is replaced, and the tests of which one must notice."""
+
+    rule: int
+    what: str
+    file: str
+    text: str
+    replacement: str
+    tests: str
+
+
+BREAKS = (
+    Break(
+        1,
+        "a job is claimed whatever its row says",
+        "shared/jobs/claims.py",
+        "Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it()",
+        "Job.id == job_id",
+        "tests/service/shared/jobs/test_claims.py",
+    ),
+    Break(
+        1,
+        "what is due is not nudged again",
+        "workers/sweeping.py",
+        "following += take_due_nudges(session, limit=MOST_NUDGES)",
+        "take_due_nudges(session, limit=0)",
+        "tests/service/workers/test_sweeping.py",
+    ),
+    Break(
+        2,
+        "progress is written without generation and claim",
+        "shared/pushes/progress.py",
+        "ImagePush.id == claim.push_id, ImagePush.generation == claim.generation, ImagePush.claim == claim.number",
+        "ImagePush.id == claim.push_id",
+        "tests/service/shared/jobs/test_fences.py",
+    ),
+    Break(
+        2,
+        "a job is ended without its claim",
+        "shared/jobs/claims.py",
+        "return and_(Job.id == claim.job_id, Job.claim == claim.number, Job.state == JobState.RUNNING)",
+        "return and_(Job.id == claim.job_id)",
+        "tests/service/shared/jobs/test_fences.py",
+    ),
+    Break(
+        3,
+        "the registry is not asked for what was pushed",
+        "workers/pushing.py",
+        "client.confirm(plan.path, tag, digest)",
+        "pass",
+        "tests/service/workers/test_pushing.py",
+    ),
+    Break(
+        3,
+        "errors inside the engine's stream are not read",
+        "workers/engine/push.py",
+        'if "error" in event:',
+        'if "no such key" in event:',
+        "tests/unit/workers/engine/test_push_stream.py",
+    ),
+    Break(
+        4,
+        "a re-push forgets the last good one",
+        "shared/orders/push.py",
+        "push.digest = push.started_at",
+        "push.last_success_digest = push.digest = push.started_at",
+        "tests/service/shared/orders/test_push.py tests/service/workers/test_pushing.py",
+    ),
+    Break(
+        5,
+        "credentials of a push stay when it has ended",
+        "shared/jobs/endings.py",
+        "lease_expires_at=None,\n            credentials=None,",
+        "lease_expires_at=None,",
+        "tests/service/shared/jobs/test_endings.py",
+    ),
+    Break(
+        5,
+        "a sealed value opens for any row",
+        "shared/sealing.py",
+        "identity.encode())",
+        'b"")',
+        "tests/unit/shared/test_sealing.py",
+    ),
+    Break(
+        6,
+        "a transaction is open while work is done",
+        "workers/execution.py",
+        "            finish = work.do(keeper)\n",
+        "            with database().writing() as open_session:\n"
+        "                open_session.connection()\n                finish = work.do(keeper)\n",
+        "tests/service/workers/test_execution.py",
+    ),
+    Break(
+        7,
+        "an image is built again for every push",
+        "workers/stored_image.py",
+        "if build.image_id is not None and has_image(build.image_id):",
+        "if has_image('no such image'):",
+        "tests/service/workers/test_pushing.py",
+    ),
+    Break(
+        7,
+        "a tag may have another digest than the other",
+        "workers/pushing.py",
+        "return digests[0]",
+        "return digests[0][:-1] + '0'",
+        "tests/service/workers/test_pushing.py",
+    ),
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Break each rule, run the tests that guard it, and say which failed."""
+    wanted = {int(argument) for argument in arguments} or {each.rule for each in BREAKS}
+    unnoticed = 0
+    for each in BREAKS:
+        if each.rule not in wanted:
+            continue
+        noticed = _first_failure(each)
+        unnoticed += noticed is None
+        print(f"rule {each.rule}: {each.what}: {noticed or 'NOBODY NOTICES'}", flush=True)
+    return 1 if unnoticed else 0
+
+
+def _first_failure(broken: Break) -> str | None:
+    """The first test that fails when the rule is broken; None where none does."""
+    with tempfile.TemporaryDirectory(prefix="longshore-broken-") as directory:
+        copy = Path(directory) / "copy"
+        shutil.copytree(SOURCE, copy, ignore=LEFT_OUT)
+        file = copy / broken.file
+        text = file.read_text()
+        if broken.text not in text:
+            raise SystemExit(f"{broken.file} has no {broken.text!r} any more: mend tests/broken_rules.py")
+        file.write_text(text.replace(broken.text, broken.replacement))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *broken.tests.split()]
+        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" - ")[0] if failed else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
