@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import ipaddress
 import json
 from functools import cache
 from pathlib import Path
@@ -114,6 +115,26 @@ class Settings(BaseSettings):
         None, description="known_hosts file for ssh:// repositories; without it ssh:// is refused."
     )
 
+    registry_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"),
+        description="Networks that registries may be in, comma-separated, with ! in front of those that are excepted: "
+        "0.0.0.0/0,!10.0.0.0/8. Link-local and metadata addresses never are.",
+    )
+    source_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"), description="The same for repositories elsewhere, which callers name."
+    )
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"), description="The same for the targets of webhooks."
+    )
+    webhook_allow_http: bool = Field(
+        False, description="Whether webhooks may have plain http:// targets on other machines than this one."
+    )
+    webhook_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5, 30, 120, 600, 3600, 21600),
+        description="Seconds before an event is sent to a webhook again that did not take it, comma-separated.",
+    )
+    webhook_keep_days: float = Field(7, gt=0, description="How long deliveries that ended are kept, in days.")
+
     worker_concurrency: int = Field(2, ge=1, le=256, description="Jobs that one worker process pool runs at once.")
     worker_health_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's /healthz and /readyz on the listening address; 0: none."
@@ -187,7 +208,23 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
 
-    @field_validator("retry_delays", "probe_delays", mode="before")
+    @field_validator("registry_networks", "source_networks", "webhook_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        entries = value.split(",") if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple):
+            return value
+        entries = tuple(str(entry).strip() for entry in entries if str(entry).strip())
+        for entry in entries:
+            try:
+                ipaddress.ip_network(entry.removeprefix("!"))
+            except ValueError:
+                raise ValueError(
+                    f"must be networks such as 10.0.0.0/8 or !10.1.0.0/16, comma-separated; {entry!r} is none"
+                ) from None
+        return entries
+
+    @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")
     @classmethod
     def _split_delays(cls, value: object) -> object:
         return tuple(float(part) for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -288,7 +325,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value) if value else ""
     if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value)
+        return ",".join(part if isinstance(part, str) else f"{part:g}" for part in value)
     return str(value)
 
 

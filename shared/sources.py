@@ -2,6 +2,7 @@
 
 from shared.git.repository_url import RepositoryUrl
 from shared.models import Algorithm
+from shared.networks import source_networks
 from shared.sealing import Keyring
 from shared.settings import settings
 
@@ -17,6 +18,15 @@ def read_repository_url(text: str) -> RepositoryUrl:
         allow_http=settings().source_allow_http,
         allow_ssh=settings().source_ssh_known_hosts is not None,
     )
+
+
+def refuse_forbidden_repository(url: RepositoryUrl) -> None:
+    """Refuse a repository at an address that is not spoken to; not within a transaction, since it resolves the name.
+
+    Raises:
+        ForbiddenAddress: with a sentence.
+    """
+    source_networks().check_recorded(url.host, url.port or 443)
 
 
 def seal_source(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from api.nudges import producer
 from shared.database import database
 from shared.models import Base
+from shared.networks import registry_networks, source_networks, webhook_networks
 from shared.sealing import keyring, new_key
 from shared.settings import settings
 
@@ -40,5 +41,5 @@ def _replace_variables(variables: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("LONGSHORE_")]:
         del os.environ[name]
     os.environ.update(variables)
-    for cached in (settings, database, keyring, producer):
+    for cached in (settings, database, keyring, producer, registry_networks, source_networks, webhook_networks):
         cached.cache_clear()

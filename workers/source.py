@@ -20,6 +20,7 @@ from shared.git.hosted import internal_url
 from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
 from shared.git.tokens import git_token
 from shared.models import Algorithm
+from shared.networks import source_networks
 from shared.settings import settings
 from shared.stopping import StopSignal
 from workers.scratch import scratch_directory
@@ -68,7 +69,8 @@ def fetch_source(
     with scratch_directory() as directory:
         fetch = _Fetch(directory, url, commit, log, stop)
         try:
-            source = fetch.run(access_to(url, credentials))
+            networks = None if algorithm.hosted else source_networks()
+            source = fetch.run(access_to(url, credentials, networks))
         except GitTimeout:
             raise WorkError(
                 ErrorClass.TRANSIENT,

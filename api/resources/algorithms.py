@@ -28,14 +28,15 @@ from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
 from shared.git import hosted
-from shared.git.repository_url import MAX_URL
+from shared.git.repository_url import MAX_URL, InvalidRepositoryUrl
 from shared.models import Algorithm, Owner
+from shared.networks import ForbiddenAddress
 from shared.orders.cancel import end_all_of_algorithm
 from shared.refusals import Code, Refusal, bad_request, conflict, missing
 from shared.registry.reference import mended
 from shared.sealing import keyring
 from shared.settings import settings
-from shared.sources import read_repository_url, seal_source
+from shared.sources import read_repository_url, refuse_forbidden_repository, seal_source
 
 log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
@@ -62,6 +63,7 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
     if body.name.lower() in ROUTED_NAMES:
         raise bad_request(f"name: {body.name} is a word of this interface's addresses; choose another.")
     chosen = _settings({}, body.settings)
+    _refuse_forbidden(body.source)
     try:
         with database().writing() as session:
             if session.scalar(select(Owner).where(Owner.username == username)) is None:
@@ -104,6 +106,9 @@ def get_algorithm(algorithm: str) -> Response:
 @blueprint.output(AlgorithmShown)
 def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
     """Change details, settings or source of an algorithm; what is left out stays."""
+    with database().reading() as session:
+        caller().require_manager(find_algorithm(session, algorithm))
+    _refuse_forbidden(body.source)
     with database().writing() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
@@ -173,6 +178,16 @@ def _settings(present: dict[str, Any], change: SettingsBody) -> dict[str, Any]:
                 Code.UNKNOWN_LANGUAGE,
             )
     return {**DEFAULT_SETTINGS, **present, **given}
+
+
+def _refuse_forbidden(source: SourceBody | None) -> None:
+    """Refuse a repository at an address that is not spoken to, before a transaction begins."""
+    if source is None or not source.repository_https_url:
+        return
+    try:
+        refuse_forbidden_repository(read_repository_url(source.repository_https_url))
+    except (InvalidRepositoryUrl, ForbiddenAddress) as error:
+        raise bad_request(f"source.repository_https_url: {error}") from None
 
 
 def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:

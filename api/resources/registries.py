@@ -21,6 +21,7 @@ from shared.clock import now_ms
 from shared.database import database
 from shared.jobs.due import nudges_for_registry
 from shared.models import Registry
+from shared.networks import ForbiddenAddress, registry_networks
 from shared.orders.cancel import end_all_of_registry
 from shared.refusals import bad_request, conflict
 from shared.registries import (
@@ -48,8 +49,8 @@ STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "
 def create_registry(body: RegistryBody) -> Response:
     """Record a registry."""
     caller().require_admin()
+    given = given_credentials(body, _address(body))
     with database().writing() as session:
-        given = given_credentials(body, _address(body))
         registry = record_registry(session, keyring(), body.model_dump(include=STATE), given)
         shown = show_registry(registry)
     return answer(shown)
@@ -163,7 +164,10 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
 
 
 def _address(body: RegistryBody) -> RegistryAddress:
+    """Where a body says that the registry is; resolved and checked, so outside of any transaction."""
     try:
-        return RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
-    except InvalidAddress as error:
+        address = RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
+        registry_networks().check_recorded(address.host, address.port or 443)
+    except (InvalidAddress, ForbiddenAddress) as error:
         raise bad_request(f"registry_url: {error}") from None
+    return address

@@ -7,6 +7,7 @@ from shared.git.access import Access, GitCredentials, access_to
 from shared.git.command import FULL_HASH, GitAnswer, GitTimeout, run_git
 from shared.git.failures import git_failure
 from shared.git.repository_url import RepositoryUrl
+from shared.networks import source_networks
 
 
 def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None, *, timeout: float = 10) -> str:
@@ -18,7 +19,7 @@ def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None,
             answer in time (transient). The message is a sentence for the caller.
     """
     deadline = time.monotonic() + timeout
-    access = access_to(url, credentials)
+    access = access_to(url, credentials, source_networks())
     head = _names(_ls_remote(url, access, "HEAD", deadline)).get("HEAD")
     if head is not None:
         return head

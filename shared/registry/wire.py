@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 from shared.errors import ErrorClass, WorkError
+from shared.networks import AllowedNetworks, ForbiddenAddress, registry_networks
 from shared.registry.answer import Answer
 from shared.registry.failures import failure_of_exception
 from shared.registry.origins import host_of, origin_of
@@ -39,10 +40,17 @@ class Limits:
 class Wire:
     """Connections to a registry and to where it sends us. Used by one thread; `abort` may come from any other."""
 
-    def __init__(self, context: ssl.SSLContext, limits: Limits, stop: StopSignal | None = None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        limits: Limits,
+        stop: StopSignal | None = None,
+        networks: AllowedNetworks | None = None,
+    ) -> None:
         self._context = context
         self._limits = limits
         self._stop = stop
+        self._networks = networks or registry_networks()
         self._connections: dict[str, HTTPConnection] = {}
         self._cut: _Cut | None = None
         self._aborted = threading.Event()
@@ -111,11 +119,12 @@ class Wire:
             kept.close()
         parts = urlsplit(origin)
         host, port = parts.hostname or "", parts.port
-        connection = (
-            HTTPSConnection(host, port, timeout=self._limits.connect, ssl_context=self._context)
+        connection: _CheckedConnection | _CheckedTlsConnection = (
+            _CheckedTlsConnection(host, port, timeout=self._limits.connect, ssl_context=self._context)
             if parts.scheme == "https"
-            else HTTPConnection(host, port, timeout=self._limits.connect)
+            else _CheckedConnection(host, port, timeout=self._limits.connect)
         )
+        connection.networks = self._networks
         self._connections[origin] = connection
         return connection
 
@@ -147,6 +156,40 @@ class Wire:
         if not complete:
             connection.close()
         return Answer(method, url, response.status, response.headers, bytes(read[:most]), complete)
+
+
+class _Checked(HTTPConnection):
+    """A connection to one of the addresses that its host stands for, each of them checked; resolved this one time."""
+
+    networks: AllowedNetworks
+
+    def _new_conn(self) -> socket.socket:
+        name = self._dns_host
+        try:
+            addresses = self.networks.resolve(name, self.port or 0)
+        except ForbiddenAddress as refusal:
+            raise WorkError(ErrorClass.INVALID, str(refusal)) from None
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        failure: NewConnectionError | ConnectTimeoutError | None = None
+        for address in addresses:
+            # What urllib3 looks up: an address, so there is nothing to look up. Host and certificate stay the name's.
+            self._dns_host = address
+            try:
+                return super()._new_conn()
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                failure = error
+            finally:
+                self._dns_host = name
+        raise failure or NewConnectionError(self, "the name stands for no address")
+
+
+class _CheckedConnection(_Checked):
+    """In plain HTTP."""
+
+
+class _CheckedTlsConnection(_Checked, HTTPSConnection):
+    """Over TLS."""
 
 
 class _Cut:

@@ -1,0 +1,156 @@
+"""Which addresses Longshore speaks to on somebody's word: a registry's, a repository's, a webhook's.
+
+Checked when the address is recorded, and again at the connection, after the name was resolved: what a name stands for
+can change in between (DNS rebinding). Whoever connects goes to the very address that was checked.
+"""
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from shared.settings import settings
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+RESOLVE_SECONDS = 3.0
+"""How long the check of an address that is being recorded waits for the name server."""
+
+NEVER: tuple[tuple[str, str], ...] = (
+    ("169.254.0.0/16", "link-local, where clouds keep their metadata"),
+    ("fe80::/10", "link-local"),
+    ("fd00:ec2::/32", "the metadata service of a cloud"),
+    ("100.100.100.200/32", "the metadata service of a cloud"),
+    ("192.0.0.192/32", "the metadata service of a cloud"),
+    ("168.63.129.16/32", "the platform service of a cloud"),
+    ("fd20:ce::254/128", "the metadata service of a cloud"),
+    ("0.0.0.0/8", "no address of a host"),
+    ("::/128", "no address of a host"),
+    ("224.0.0.0/4", "a multicast address"),
+    ("ff00::/8", "a multicast address"),
+    ("255.255.255.255/32", "the broadcast address"),
+)
+"""Networks that no setting opens: what answers there trusts whoever asks."""
+_NEVER = tuple((ipaddress.ip_network(text), what) for text, what in NEVER)
+_METADATA_NAMES = frozenset(
+    ("metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
+)
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
+class ForbiddenAddress(ValueError):  # noqa: N818 - reads as what it says
+    """An address that is not spoken to here; the text is a sentence for the caller."""
+
+
+@dataclass(frozen=True)
+class AllowedNetworks:
+    """What one setting allows: the addresses in one of `inside` and in none of `outside`."""
+
+    setting: str
+    inside: tuple[Network, ...]
+    outside: tuple[Network, ...] = ()
+
+    @classmethod
+    def parse(cls, setting: str, entries: Sequence[str]) -> "AllowedNetworks":
+        """Read the entries of a setting: networks, those with `!` in front excepted.
+
+        Raises:
+            ValueError: one is no network.
+        """
+        inside = tuple(ipaddress.ip_network(entry) for entry in entries if not entry.startswith("!"))
+        outside = tuple(ipaddress.ip_network(entry[1:]) for entry in entries if entry.startswith("!"))
+        return cls(setting, inside, outside)
+
+    def check(self, address: str, host: str) -> None:
+        """Refuse an address that `host` stands for and that is not spoken to.
+
+        Raises:
+            ForbiddenAddress: it is not.
+        """
+        for meant in _meanings(ipaddress.ip_address(address.partition("%")[0])):
+            for network, what in _NEVER:
+                if meant in network:
+                    raise ForbiddenAddress(f"{_named(host, address)} is {what}: it is never spoken to.")
+            if not any(meant in network for network in self.inside) or any(meant in net for net in self.outside):
+                raise ForbiddenAddress(
+                    f"{_named(host, address)} is in no network that may be named here; an operator allows networks "
+                    f"with {self.setting}."
+                )
+
+    def resolve(self, host: str, port: int) -> list[str]:
+        """Every address that a host stands for, all of them checked, in the order to try them.
+
+        Raises:
+            ForbiddenAddress: one of them is not spoken to.
+            socket.gaierror: the name cannot be resolved.
+        """
+        bare = host.strip("[]").rstrip(".")
+        if bare.lower() in _METADATA_NAMES:
+            raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
+        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            self.check(address, bare)
+        return addresses
+
+    def check_recorded(self, host: str, port: int) -> None:
+        """Refuse a host that is being recorded; a name that stands for nothing yet is taken as it is.
+
+        Not within a transaction: it may take `RESOLVE_SECONDS`.
+
+        Raises:
+            ForbiddenAddress: it stands for an address that is not spoken to.
+        """
+        refusals: list[ForbiddenAddress] = []
+
+        def look() -> None:
+            try:
+                self.resolve(host, port)
+            except ForbiddenAddress as refusal:
+                refusals.append(refusal)
+            except (OSError, UnicodeError):
+                return  # it is asked again at the connection
+
+        # In a thread, because nothing else bounds the time of a name server.
+        thread = threading.Thread(target=look, name="resolving", daemon=True)
+        thread.start()
+        thread.join(RESOLVE_SECONDS)
+        if refusals:
+            raise refusals[0]
+
+
+def _meanings(address: Address) -> list[Address]:
+    """The address, and the IPv4 address inside of it where it spells one (RFC 4291, 3056 and 6052)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped is not None:
+        return [address.ipv4_mapped]
+    inner = address.sixtofour
+    if any(address in network for network in _NAT64) or (int(address) >> 32 == 0 and int(address) > 1):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return [address] if inner is None else [address, inner]
+
+
+def _named(host: str, address: str) -> str:
+    return address if host == address else f"{host} ({address})"
+
+
+@cache
+def registry_networks() -> AllowedNetworks:
+    """What a registry, and whatever it sends us to, may be."""
+    return AllowedNetworks.parse("LONGSHORE_REGISTRY_NETWORKS", settings().registry_networks)
+
+
+@cache
+def source_networks() -> AllowedNetworks:
+    """What a repository elsewhere may be."""
+    return AllowedNetworks.parse("LONGSHORE_SOURCE_NETWORKS", settings().source_networks)
+
+
+@cache
+def webhook_networks() -> AllowedNetworks:
+    """What a webhook may be."""
+    return AllowedNetworks.parse("LONGSHORE_WEBHOOK_NETWORKS", settings().webhook_networks)
