@@ -12,13 +12,13 @@ from werkzeug.exceptions import HTTPException
 
 from api.authentication import authenticate
 from api.errors import register_errors
-from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, retries, versions
+from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, retries, versions, webhooks
 from api.schemas.errors import ErrorShown
 from api.specification import complete
 from shared.refusals import bad_request
 from shared.settings import settings
 
-RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs)
+RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs, webhooks)
 OPEN_ADDRESSES = ("/healthz", "/readyz", "/openapi.json", "/docs")
 GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"

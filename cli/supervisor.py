@@ -135,7 +135,8 @@ class Supervisor:
         self._start("gate", _longshore("gate"))
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
-        maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "1")
+        # Two: while one sends to webhooks, which may be slow, the other sweeps.
+        maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "2")
         self._start(Queues.MAINTENANCE, maintenance, without_port)
         self._start("beat", _longshore("beat"))
 

@@ -6,6 +6,8 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.jobs.claims import Claim, FenceLost, held
 from shared.models import Build, BuildStatus, Job
+from shared.webhooks.events import EventType
+from shared.webhooks.outbox import emit_build
 
 
 def append_log(session: Session, claim: Claim, text: str) -> None:
@@ -41,3 +43,4 @@ def write_built(
             finished_at=now_ms(),
         )
     )
+    emit_build(session, claim.build_id or "", EventType.BUILD_SUCCEEDED)

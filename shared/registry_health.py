@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass, WorkError
 from shared.models import PauseCause, Registry
+from shared.webhooks.events import EventType
+from shared.webhooks.outbox import emit_registry
 
 NO_REASON = "No reason was given."
 """What a pause says to which its operator gave none."""
@@ -81,6 +83,8 @@ def note_failure(
         probes=probes,
         probe_at=now_ms() + int(delay * (1 + random.random() * JITTER) * 1000),  # noqa: S311 - no secret
     )
+    if newly:
+        emit_registry(session, registry, EventType.REGISTRY_PAUSED, reason)
     return newly
 
 
@@ -114,6 +118,8 @@ def note_success(session: Session, registry_id: str, *, own_credentials: bool) -
         return False
     was_paused = registry.paused_at is not None
     _write(session, registry, **OPEN)
+    if was_paused:
+        emit_registry(session, registry, EventType.REGISTRY_RESUMED, "A push went well.")
     return was_paused
 
 
@@ -134,6 +140,7 @@ def pause(session: Session, registry: Registry, reason: str) -> bool:
         pause_reason=reason,
         probe_at=None,
     )
+    emit_registry(session, registry, EventType.REGISTRY_PAUSED, reason)
     return True
 
 
@@ -141,7 +148,10 @@ def resume(session: Session, registry: Registry) -> bool:
     """Open a registry again, whoever paused it or however it asked to slow down. Whether it was not open."""
     if is_open(registry):
         return False
+    was_paused = registry.paused_at is not None
     _write(session, registry, **OPEN)
+    if was_paused:
+        emit_registry(session, registry, EventType.REGISTRY_RESUMED, "It was resumed, or changed.")
     return True
 
 

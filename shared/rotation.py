@@ -8,10 +8,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shared.database import Database
-from shared.models import Algorithm, Job, Registry
+from shared.models import Algorithm, Job, Registry, Webhook
 from shared.registries import open_for_job, open_own, seal_for_job, seal_own
 from shared.sealing import Keyring, SealError
 from shared.sources import open_source, seal_source
+from shared.webhooks.signing import open_secret, seal_secret
 
 BATCH = 50
 """Rows of one transaction: a writer of SQLite waits no longer than these take."""
@@ -25,7 +26,7 @@ class SealedColumn:
 
     name: str
     model: type[Any]
-    column: InstrumentedAttribute[str | None]
+    column: InstrumentedAttribute[Any]
     seal_again: Seal
 
 
@@ -55,10 +56,15 @@ def _algorithm(keyring: Keyring, algorithm: Algorithm) -> str:
     return seal_source(keyring, algorithm, *credentials)
 
 
+def _webhook(keyring: Keyring, webhook: Webhook) -> str:
+    return seal_secret(keyring, webhook.id, open_secret(keyring, webhook))
+
+
 SEALED_COLUMNS = (
     SealedColumn("registries.credentials", Registry, Registry.credentials, _registry),
     SealedColumn("jobs.credentials", Job, Job.credentials, _job),
     SealedColumn("algorithms.source_credentials", Algorithm, Algorithm.source_credentials, _algorithm),
+    SealedColumn("webhooks.secret", Webhook, Webhook.secret, _webhook),
 )
 
 

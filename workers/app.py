@@ -16,6 +16,12 @@ SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
 
 
+def _every_sweep(task: str) -> dict[str, Any]:
+    seconds = settings().sweep_seconds
+    # Ticks that nobody took are worth nothing later: they do not pile up.
+    return {"task": task, "schedule": seconds, "options": {"expires": max(10.0, 5 * seconds)}}
+
+
 def create_celery() -> Celery:
     """The application, by the settings of this process."""
     soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_SPARE_SECONDS
@@ -47,15 +53,9 @@ def create_celery() -> Celery:
             "longshore.build": Queues.BUILDS,
             "longshore.push": Queues.PUSHES,
             "longshore.sweep": Queues.MAINTENANCE,
+            "longshore.deliver": Queues.MAINTENANCE,
         },
-        beat_schedule={
-            "sweep": {
-                "task": "longshore.sweep",
-                "schedule": settings().sweep_seconds,
-                # Sweeps that nobody ran are worth nothing later: they do not pile up.
-                "options": {"expires": max(10.0, 5 * settings().sweep_seconds)},
-            }
-        },
+        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver")},
         timezone="UTC",
     )
     return app

@@ -2,6 +2,7 @@
 
 from workers.app import celery
 from workers.building import BuildWork
+from workers.delivering import deliver
 from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
 from workers.sweeping import sweep
@@ -23,3 +24,9 @@ def push(job_id: str) -> None:
 def sweep_now() -> None:
     """Find what fell through."""
     sweep()
+
+
+@celery.task(name="longshore.deliver")  # type: ignore[untyped-decorator]
+def deliver_now() -> None:
+    """Send what is due to webhooks."""
+    deliver()

@@ -16,6 +16,8 @@ from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushStat
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
 from shared.registry_health import trouble_of
+from shared.webhooks.events import EventType
+from shared.webhooks.outbox import emit_build
 
 GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
@@ -171,11 +173,15 @@ def _show_ended(session: Session, job: Job, state: JobState, message: str) -> No
     elif job.build_id is not None:
         status = BuildStatus.CANCELLED if state == JobState.CANCELLED else BuildStatus.FAILED
         # A job that only joined the build does not end it.
-        session.execute(
+        ended = session.execute(
             update(Build)
             .where(Build.id == job.build_id, Build.job_id == job.id)
             .values(status=status, message=message, finished_at=now_ms())
+            .returning(Build.id)
         )
+        if ended.first() is not None:
+            cancelled = status == BuildStatus.CANCELLED
+            emit_build(session, job.build_id, EventType.BUILD_CANCELLED if cancelled else EventType.BUILD_FAILED)
 
 
 def _write_push(session: Session, job: Job, state: PushState, message: str) -> None:

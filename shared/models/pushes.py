@@ -80,7 +80,8 @@ class PushEvent(Base):
     job_id: Mapped[str] = mapped_column(String(36))
     generation: Mapped[int]
     kind: Mapped[str] = mapped_column(String(32))
-    """`ended`, `superseded`, `retry`, `stalled-unclaimed`, `stalled-lost` or `stalled-still`."""
+    """`ended`, `superseded`, `overwritten` (after it had ended), `retry`, `stalled-unclaimed`, `stalled-lost` or
+    `stalled-still`."""
     state: Mapped[PushState] = mapped_column(String(16))
     message: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str | None] = mapped_column(String(80))

@@ -106,12 +106,15 @@ def _take_row(
         job_id=job.id,
         image=image,
     )
-    nudges = [] if fresh else _supersede(session, session.scalars(select(ImagePush).where(*same)).one(), job)
+    nudges: list[Nudge] = []
+    superseded = False
+    if not fresh:
+        superseded, nudges = _supersede(session, session.scalars(select(ImagePush).where(*same)).one(), job)
     push = session.scalars(
         select(ImagePush).where(*same).with_for_update().execution_options(populate_existing=True)
     ).one()
     if not fresh:
-        record_event(session, push.id, "superseded")
+        record_event(session, push.id, "superseded" if superseded else "overwritten")
     push.generation += 1
     push.claim = 0
     push.job_id = job.id
@@ -124,10 +127,12 @@ def _take_row(
     return push, nudges
 
 
-def _supersede(session: Session, push: ImagePush, job: Job) -> list[Nudge]:
-    nudges: list[Nudge] = []
+def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[Nudge]]:
+    """End the live push of the row, if there is one; whether there was, and whom to nudge."""
+    superseded, nudges = False, list[Nudge]()
     older = session.scalars(select(Job).where(Job.push_id == push.id, Job.state.in_(LIVE_STATES))).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
-        nudges += end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)[1]
-    return nudges
+        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
+        superseded, nudges = superseded or ended, [*nudges, *freed]
+    return superseded, nudges

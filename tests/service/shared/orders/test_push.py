@@ -101,8 +101,11 @@ def test_what_a_row_said_is_in_the_history():
     first = push(build, registry)
     end_push(taken(first))
     push(build, registry)
-    said = the(PushEvent, push_id=first.push_id, kind="superseded")
+    said = the(PushEvent, push_id=first.push_id, kind="overwritten")
     assert (said.job_id, said.state, said.digest) == (first.id, PushState.SUCCEEDED, DIGEST)
+    second = the(ImagePush, id=first.push_id).job_id
+    push(build, registry)
+    assert the(PushEvent, push_id=first.push_id, kind="superseded").job_id == second
 
 
 def test_credentials_given_for_a_push_are_kept_sealed_and_end_with_it():

@@ -24,7 +24,11 @@ def test_progress_is_shown():
     assert (row.message, row.state) == ("Pushes.", PushState.IN_PROGRESS)
 
 
-def test_moving_again_ends_a_stall_and_standing_still_does_not():
+@pytest.mark.parametrize(
+    ("moved", "message"),
+    [(Progress(6, 10, 1, 2), "Pushes."), (Progress(5, 10, 2, 2), "Pushes."), (SOME, "Pulls the image: layer 3.")],
+)
+def test_moving_again_ends_a_stall_and_standing_still_does_not(moved, message):
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     with database().writing() as session:
@@ -33,12 +37,12 @@ def test_moving_again_ends_a_stall_and_standing_still_does_not():
     long_ago = now_ms() - 600_000
     change(row, state=PushState.STALLED, moved_at=long_ago)
     with database().writing() as session:
-        write_progress(session, claim, SOME, "Still asks.")
+        write_progress(session, claim, SOME, "Pushes.")
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert milliseconds_from_now(row.moved_at) <= -600_000
     with database().writing() as session:
-        write_progress(session, claim, Progress(6, 10, 1, 2), "Pushes.")
+        write_progress(session, claim, moved, message)
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.IN_PROGRESS
     assert milliseconds_from_now(row.moved_at) > -60_000

@@ -1,0 +1,177 @@
+"""`/v1/webhooks`: who is told of what happens (admin)."""
+
+import uuid
+
+from flask import Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.answers import answer, nothing
+from api.authentication import caller
+from api.pages import PageQuery, page_of, paged
+from api.routing import list_of, v1_blueprint
+from api.schemas.webhooks import (
+    DeliveriesPage,
+    DeliveryShown,
+    WebhookBody,
+    WebhookChange,
+    WebhookShown,
+    show_delivery,
+    show_webhook,
+)
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.refusals import bad_request, conflict, missing
+from shared.sealing import keyring
+from shared.webhooks.deliveries import give_up_pending, send_again
+from shared.webhooks.events import EventType
+from shared.webhooks.outbox import emit
+from shared.webhooks.signing import new_secret, seal_secret
+from shared.webhooks.targets import InvalidTarget, check_target
+
+blueprint = v1_blueprint("webhooks")
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list."""
+
+    state: DeliveryState | None = None
+
+
+@blueprint.post("/webhooks")
+@blueprint.input(WebhookBody, arg_name="body")
+@blueprint.output(WebhookShown)
+def create_webhook(body: WebhookBody) -> Response:
+    """Record a webhook. Its secret, given or made here, is shown this once."""
+    caller().require_admin()
+    _check(body.url)
+    secret = body.secret or new_secret()
+    webhook = Webhook(id=str(uuid.uuid4()), name=body.name, url=body.url, events=body.events, enabled=body.enabled)
+    webhook.secret = seal_secret(keyring(), webhook.id, secret)
+    with database().writing() as session:
+        session.add(webhook)
+        session.flush()
+        session.refresh(webhook)
+    return answer(show_webhook(webhook, secret))
+
+
+@blueprint.get("/webhooks")
+@blueprint.output(list_of(WebhookShown))
+def list_webhooks() -> Response:
+    """Every webhook, newest first."""
+    caller().require_admin()
+    with database().reading() as session:
+        rows = session.scalars(select(Webhook).where(Webhook.deleted_at.is_(None)).order_by(Webhook.seq.desc()))
+        return answer([show_webhook(row) for row in rows])
+
+
+@blueprint.get("/webhooks/<webhook_id>")
+@blueprint.output(WebhookShown)
+def get_webhook(webhook_id: str) -> Response:
+    """One webhook."""
+    caller().require_admin()
+    with database().reading() as session:
+        return answer(show_webhook(_find(session, webhook_id)))
+
+
+@blueprint.put("/webhooks/<webhook_id>")
+@blueprint.input(WebhookChange, arg_name="body")
+@blueprint.output(WebhookShown)
+def update_webhook(webhook_id: str, body: WebhookChange) -> Response:
+    """Change a webhook; what is left out stays. Disabled, it is told of nothing, not even of what waited for it."""
+    caller().require_admin()
+    if body.url is not None:
+        _check(body.url)
+    with database().writing() as session:
+        webhook = _find(session, webhook_id, locked=True)
+        webhook.url = body.url or webhook.url
+        webhook.events = body.events or webhook.events
+        if "name" in body.model_fields_set:
+            webhook.name = body.name
+        if body.secret is not None:
+            webhook.secret = seal_secret(keyring(), webhook.id, body.secret)
+        if body.enabled is not None:
+            webhook.enabled, webhook.disabled_reason = body.enabled, None
+        if not webhook.enabled:
+            give_up_pending(session, webhook.id, "The webhook was disabled.")
+        session.flush()
+        session.refresh(webhook)
+        shown = show_webhook(webhook)
+    return answer(shown)
+
+
+@blueprint.delete("/webhooks/<webhook_id>")
+@blueprint.output({}, status_code=204)
+def delete_webhook(webhook_id: str) -> Response:
+    """Delete a webhook; what waited for it is not sent."""
+    caller().require_admin()
+    with database().writing() as session:
+        webhook = _find(session, webhook_id, locked=True)
+        webhook.deleted_at = session.scalar(select(now_ms()))
+        webhook.enabled = False
+        give_up_pending(session, webhook.id, "The webhook was deleted.")
+    return nothing()
+
+
+@blueprint.post("/webhooks/<webhook_id>/test")
+@blueprint.output(DeliveryShown)
+def try_webhook(webhook_id: str) -> Response:
+    """Send it a `ping`; the answer is the delivery, which is sent within seconds."""
+    caller().require_admin()
+    with database().writing() as session:
+        webhook = _find(session, webhook_id)
+        if not webhook.enabled:
+            raise conflict("The webhook is disabled; enable it first.")
+        shown = show_delivery(emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id}))
+    return answer(shown)
+
+
+@blueprint.get("/webhooks/<webhook_id>/deliveries")
+@blueprint.input(DeliveriesQuery, location="query", arg_name="query")
+@blueprint.output(DeliveriesPage)
+def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
+    """What was and is to be sent to a webhook, newest first."""
+    caller().require_admin()
+    with database().reading() as session:
+        rows = select(WebhookDelivery).where(WebhookDelivery.webhook_id == _find(session, webhook_id).id)
+        if query.state is not None:
+            rows = rows.where(WebhookDelivery.state == query.state)
+        page, marker = page_of(session, rows, WebhookDelivery.seq, query)
+        return answer(paged([show_delivery(row[0]) for row in page], marker))
+
+
+@blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/retry")
+@blueprint.output(DeliveryShown)
+def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
+    """Send an event again whose sending has ended."""
+    caller().require_admin()
+    with database().writing() as session:
+        webhook = _find(session, webhook_id)
+        delivery = session.scalar(
+            select(WebhookDelivery)
+            .where(WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == webhook.id)
+            .with_for_update()
+        )
+        if delivery is None:
+            raise missing(f"The webhook has no delivery with the id {delivery_id!r}.")
+        if delivery.state == DeliveryState.PENDING or not webhook.enabled:
+            raise conflict("It is to be sent anyway, or the webhook is disabled.")
+        send_again(session, delivery)
+        shown = show_delivery(delivery)
+    return answer(shown)
+
+
+def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook:
+    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.deleted_at.is_(None))
+    webhook = session.scalar(query.with_for_update() if locked else query)
+    if webhook is None:
+        raise missing(f"No webhook has the id {webhook_id!r}; GET /v1/webhooks lists them.")
+    return webhook
+
+
+def _check(url: str) -> None:
+    try:
+        check_target(url)
+    except InvalidTarget as error:
+        raise bad_request(f"url: {error}") from None

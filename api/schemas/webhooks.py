@@ -1,0 +1,116 @@
+"""Webhooks and their deliveries as operators write and read them."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from api.schemas.base import Body, Shown, Text
+from shared.clock import rfc3339
+from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.webhooks.events import EventType, is_pattern
+from shared.webhooks.signing import key_of
+
+
+def _pattern(text: str) -> str:
+    if not is_pattern(text):
+        raise ValueError(f"must be a type of event, or a pattern such as push.*; there are {', '.join(EventType)}")
+    return text
+
+
+def _secret(text: str) -> str:
+    key_of(text)
+    return text
+
+
+EventPattern = Annotated[Text, StringConstraints(max_length=64), AfterValidator(_pattern)]
+Secret = Annotated[Text, StringConstraints(max_length=128), AfterValidator(_secret)]
+Url = Annotated[Text, StringConstraints(min_length=1, max_length=1024)]
+Events = Annotated[list[EventPattern], Field(min_length=1, max_length=50)]
+
+
+class WebhookBody(Body):
+    """Who is to be told, of what."""
+
+    url: Url
+    events: Events = Field(["*"], description="Types of events, or patterns such as `push.*`; all if left out.")
+    name: Annotated[Text, StringConstraints(max_length=64)] | None = None
+    secret: Secret | None = Field(None, description="`whsec_` and base64 of 24 to 64 bytes; made here if left out.")
+    enabled: bool = True
+
+
+class WebhookChange(Body):
+    """What changes of a webhook; what is left out stays."""
+
+    url: Url | None = None
+    events: Events | None = None
+    name: Annotated[Text, StringConstraints(max_length=64)] | None = None
+    secret: Secret | None = None
+    enabled: bool | None = None
+
+
+class WebhookShown(Shown):
+    """A webhook. `secret` is shown in the answer that made it only."""
+
+    left_out = frozenset({"secret"})
+
+    id: str
+    name: str | None
+    url: str
+    events: list[str]
+    enabled: bool
+    disabled_reason: str | None
+    created_at: str
+    updated_at: str
+    secret: str | None = None
+
+
+class DeliveryShown(Shown):
+    """One event for one webhook, and how its sending goes."""
+
+    id: str
+    type: str
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: str | None
+    last_status: int | None
+    last_error: str | None
+    created_at: str
+    finished_at: str | None
+
+
+class DeliveriesPage(Shown):
+    """A page of deliveries."""
+
+    marker: str | None
+    next_link: str | None
+    results: list[DeliveryShown]
+
+
+def show_webhook(webhook: Webhook, secret: str | None = None) -> WebhookShown:
+    """A webhook as operators read it."""
+    return WebhookShown(
+        id=webhook.id,
+        name=webhook.name,
+        url=webhook.url,
+        events=webhook.events,
+        enabled=webhook.enabled,
+        disabled_reason=webhook.disabled_reason,
+        created_at=rfc3339(webhook.created_at) or "",
+        updated_at=rfc3339(webhook.updated_at) or "",
+        secret=secret,
+    )
+
+
+def show_delivery(delivery: WebhookDelivery) -> DeliveryShown:
+    """A delivery as operators read it."""
+    return DeliveryShown(
+        id=delivery.id,
+        type=delivery.type,
+        state=delivery.state,
+        attempts=delivery.attempts,
+        next_attempt_at=rfc3339(delivery.next_attempt_at),
+        last_status=delivery.last_status,
+        last_error=delivery.last_error,
+        created_at=rfc3339(delivery.created_at) or "",
+        finished_at=rfc3339(delivery.finished_at),
+    )

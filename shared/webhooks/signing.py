@@ -1,0 +1,66 @@
+"""Secrets of webhooks, and what they sign (Standard Webhooks 1.0: symmetric signatures).
+
+The library of that standard brings an HTTP client along; the tests verify with it what is signed here.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+
+from shared.models import Webhook
+from shared.sealing import Keyring
+
+PREFIX = "whsec_"
+FEWEST_BYTES, MOST_BYTES = 24, 64
+
+
+class InvalidSecret(ValueError):  # noqa: N818 - reads as what it says
+    """No secret that can sign; the text is a sentence."""
+
+
+def new_secret() -> str:
+    """A fresh secret as its holder keeps it."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a secret spells.
+
+    Raises:
+        InvalidSecret: it is no `whsec_` and base64 of 24 to 64 bytes.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith(PREFIX) or not FEWEST_BYTES <= len(key) <= MOST_BYTES:
+        raise InvalidSecret(
+            f"A webhook's secret is {PREFIX} and base64 of {FEWEST_BYTES} to {MOST_BYTES} random bytes."
+        )
+    return key
+
+
+def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature` for one try of a delivery; `timestamp` is in seconds since 1970."""
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
+
+
+def seal_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
+    """Seal a webhook's secret for its row."""
+    return keyring.seal({"secret": secret}, identity=_identity(webhook_id))
+
+
+def open_secret(keyring: Keyring, webhook: Webhook) -> str:
+    """A webhook's secret, decrypted at use.
+
+    Raises:
+        SealError: the key that sealed it is gone.
+    """
+    return keyring.open(webhook.secret, identity=_identity(webhook.id))["secret"]
+
+
+def _identity(webhook_id: str) -> str:
+    return f"webhooks/{webhook_id}/secret"

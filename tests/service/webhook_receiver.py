@@ -1,0 +1,73 @@
+"""A receiver of webhooks on a loopback port, which answers as it is told and believes only what is signed."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import standardwebhooks
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    def verified(self, secret: str) -> Any:
+        """The event, if it is signed with the secret (Standard Webhooks' own library)."""
+        return standardwebhooks.Webhook(secret).verify(self.body, self.headers)
+
+
+class Receiver(ThreadingHTTPServer):
+    """What came, and what is answered: `status`, with `headers`; held back while `held` is clear."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status = 204
+        self.answered_headers: dict[str, str] = {}
+        self.held = threading.Event()
+        self.held.set()
+        self.came = threading.Event()
+        self.received: list[Received] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(Received({name.lower(): value for name, value in self.headers.items()}, body))
+        self.server.came.set()
+        self.server.held.wait(30)
+        self.send_response(self.server.status)
+        for name, value in {"Content-Length": "0", **self.server.answered_headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
+        """Keep request lines out of the test output."""
+
+
+@contextmanager
+def webhook_receiver() -> Iterator[Receiver]:
+    """A receiver for the length of the block."""
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.held.set()
+            server.shutdown()
+            thread.join()
