@@ -55,6 +55,11 @@ def conflict(message: str, code: Code = Code.INVALID_REQUEST) -> Refusal:
     return Refusal(409, code, message)
 
 
+def too_many(message: str, *, seconds: int) -> Refusal:
+    """429: this caller asks too much; it may go on after so many seconds."""
+    return Refusal(429, Code.INVALID_REQUEST, message, headers={"Retry-After": str(seconds)})
+
+
 def try_later(message: str, *, seconds: int) -> Refusal:
     """503: something of ours is away; the same request may be sent again."""
     return Refusal(503, Code.INVALID_REQUEST, message, headers={"Retry-After": str(seconds)})

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from api import nudges
 from api.addresses import public_url
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.loading import latest_version, shown_versions
 from api.routing import algorithm_route, list_of, v1_blueprint
@@ -82,6 +83,7 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
             session.flush()
             _take_source(algorithm, body.source)
             session.flush()
+            audit(session, "algorithm.create", algorithm.id, owner=username, name=algorithm.name)
             shown = show_algorithm(algorithm, public_url())
     except IntegrityError:
         raise _name_taken(username, body.name) from None
@@ -121,6 +123,7 @@ def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
         _take_source(found, body.source)
         session.flush()
         session.refresh(found)
+        audit(session, "algorithm.update", found.id, owner=found.owner, given=sorted(body.model_fields_set))
         shown = show_algorithm(found, public_url())
     return answer(shown)
 
@@ -135,6 +138,7 @@ def delete_algorithm(algorithm: str) -> Response:
         found.deleted_at = session.scalar(select(now_ms()))
         found.source_credentials = None
         freed = end_all_of_algorithm(session, found.id)
+        audit(session, "algorithm.delete", found.id, owner=found.owner, name=found.name)
     nudges.send(freed)
     if found.hosted:
         _remove_repository(found)

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from api import nudges
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.loading import shown_job, shown_jobs
 from api.pages import PageQuery, page_of, paged
@@ -80,6 +81,7 @@ def cancel(job_id: str) -> Response:
         job, algorithm = _find_job(session, job_id)
         caller().require_manager(algorithm)
         freed = cancel_job(session, job)
+        audit(session, "job.cancel", job.id, owner=algorithm.owner, algorithm=algorithm.path, kind=job.kind)
     nudges.send(freed)
     return nothing()
 

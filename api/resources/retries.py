@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api import nudges
 from api.answers import answer
+from api.auditing import audit
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.enqueueing import name_job, repeated_job, wait_for
@@ -69,7 +70,7 @@ def retry(body: RetryBody) -> Response:
     nudges.send(retried.nudges)
     first = retried.jobs[0] if retried.jobs else None
     if first is not None:
-        _remember(first)
+        _remember(first, len(retried.jobs), body)
     return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
 
 
@@ -86,9 +87,11 @@ def _wanted(session: Session, body: RetryBody) -> Retry:
     )
 
 
-def _remember(job_id: str) -> None:
+def _remember(job_id: str, number: int, body: RetryBody) -> None:
     with database().writing() as session:
         remember_job(session, session.scalars(select(Job).where(Job.id == job_id)).one())
+        wanted = body.model_dump(include={"registry_id", "status", "algorithm"}, exclude_none=True)
+        audit(session, "pushes.retry", job_id, number=number, **wanted)
 
 
 def _enqueued_before(job_id: str) -> int:
