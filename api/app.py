@@ -12,7 +12,9 @@ from werkzeug.exceptions import HTTPException
 
 from api.authentication import authenticate
 from api.errors import register_errors
+from api.methods import tell_allowed
 from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, versions
+from api.routing import OwnerConverter
 from api.schemas.errors import ErrorShown
 from api.specification import complete
 from shared.refusals import bad_request
@@ -47,6 +49,7 @@ def create_app() -> APIFlask:
         DOCS_FAVICON=f"{SWAGGER_PATH}/favicon-32x32.png",
     )
     app.json_errors = False
+    app.url_map.converters["owner"] = OwnerConverter
     app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
     register_errors(app)
     app.before_request(_begin)
@@ -77,6 +80,7 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["Cache-Control"] = "no-store"
+    tell_allowed(response)
     return response
 
 
