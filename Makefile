@@ -11,12 +11,15 @@ endif
 # More for pytest, for example: make test PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 TESTS_AT_ONCE ?= 2
+# How long `make conformance` is, and on what: sqlite or postgresql.
+EXAMPLES ?= 5000
+DATABASE ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test broken-rules checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test broken-rules conformance checks lint format types lock migration clean
 
 help:  ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## Make the virtual environment in .venv, with the locked dependencies
 	@:
@@ -49,6 +52,9 @@ test:  ## Every check and every test, with the real services that they need
 
 broken-rules: setup  ## Break each of the design's seven rules in a copy, and see that a test notices (3 minutes)
 	@$(VENV)/bin/python -m tests.broken_rules
+
+conformance: setup  ## A running Longshore against its OpenAPI document (EXAMPLES=5000 DATABASE=sqlite)
+	@$(VENV)/bin/python -m tests.conformance --examples $(EXAMPLES) --database $(DATABASE)
 
 checks: lint types
 

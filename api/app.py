@@ -14,6 +14,7 @@ from api.addresses import caller_address
 from api.auditing import READING
 from api.authentication import authenticate, caller
 from api.errors import register_errors
+from api.methods import tell_allowed
 from api.rate_limits import rate_limits
 from api.resources import (
     algorithms,
@@ -29,6 +30,7 @@ from api.resources import (
     versions,
     webhooks,
 )
+from api.routing import OwnerConverter
 from api.schemas.errors import ErrorShown
 from api.specification import complete
 from shared.refusals import Refusal, bad_request
@@ -63,6 +65,7 @@ def create_app() -> APIFlask:
         DOCS_FAVICON=f"{SWAGGER_PATH}/favicon-32x32.png",
     )
     app.json_errors = False
+    app.url_map.converters["owner"] = OwnerConverter
     app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
     register_errors(app)
     app.before_request(_begin)
@@ -108,6 +111,7 @@ def _recognise() -> None:
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["Cache-Control"] = "no-store"
+    tell_allowed(response)
     return response
 
 

@@ -1,55 +1,61 @@
 """`GET /v1/audit`: the audit trail (admin)."""
 
-from datetime import UTC, datetime
+import re
+from datetime import datetime
 from typing import Annotated, Any
 
 from flask import Response
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from sqlalchemy import select
 
 from api.answers import answer
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
-from api.schemas.base import Shown
+from api.schemas.base import Moment, Shown, Text, Uuid
 from shared.clock import rfc3339
 from shared.database import database
 from shared.models import AuditEvent
 
 blueprint = v1_blueprint("audit")
 
+RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):[0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+\- ](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
 
 def _moment(text: object) -> object:
-    """A time of RFC 3339; a plus sign that a URL turned into a space is one again."""
-    if not isinstance(text, str):
-        return text
-    try:
-        moment = datetime.fromisoformat(text.replace(" ", "+").replace("Z", "+00:00").replace("z", "+00:00"))
-    except ValueError:
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z (RFC 3339)") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """A time of RFC 3339; a plus sign that a URL turned into a space is one again, a leap second the one before it."""
+    found = RFC3339.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z (RFC 3339)")
+    minute, second, fraction, zone = found.groups()
+    offset = "+00:00" if zone in ("Z", "z") else zone.replace(" ", "+")
+    second = min(second, "59")
+    return datetime.fromisoformat(f"{minute}:{second}{(fraction or '')[:7]}{offset}")
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Time = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra={"format": "date-time"})]
 
 
 class AuditQuery(PageQuery):
     """Which entries to list."""
 
-    actor: str | None = None
-    action: str | None = None
+    actor: Text | None = None
+    action: Text | None = None
     """A whole action, or what it begins with: `registry.`"""
-    target: str | None = None
-    owner: str | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    target: Text | None = None
+    owner: Text | None = None
+    since: Time | None = None
+    until: Time | None = None
 
 
 class AuditShown(Shown):
     """One thing that somebody did."""
 
-    id: str
-    time: str
+    id: Uuid
+    time: Moment
     actor: str
     key_id: str | None
     address: str | None

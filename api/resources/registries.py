@@ -102,6 +102,7 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
 
 
 @blueprint.delete("/registries/<registry_id>")
+@blueprint.output(RegistryShown)
 def delete_registry(registry_id: str) -> Response:
     """Delete a registry; its waiting and running pushes end as failed."""
     caller().require_admin()

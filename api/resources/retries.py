@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 from flask import Response, g
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -15,8 +16,8 @@ from api.credentials import given_credentials
 from api.enqueueing import name_job, repeated_job, wait_for
 from api.idempotency import remember_job
 from api.routing import v1_blueprint
-from api.schemas.base import Shown, Text
-from api.schemas.registries import CredentialsBody
+from api.schemas.base import ABSENT, Shown, Text
+from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsBody
 from shared.algorithms import find_algorithm
 from shared.database import database
 from shared.models import Job, PushState
@@ -27,8 +28,18 @@ from shared.registries import address_of, find_registry
 blueprint = v1_blueprint("pushes_again")
 
 
+CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {"properties": {"registry_id": {"type": "string"}}, "required": ["registry_id"]},
+    ]
+}
+
+
 class RetryBody(CredentialsBody):
     """Which pushes to order again, and with which credentials if not the registries' own."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, CREDENTIALS_NEED_A_REGISTRY]})
 
     registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
     status: Literal["failed", "cancelled", "stalled"] = "failed"
