@@ -31,7 +31,8 @@ class EventType(StrEnum):
 
 
 FAMILIES = tuple(dict.fromkeys(event.partition(".")[0] for event in EventType if "." in event))
-PATTERN = rf"^(?:{re.escape(PREFIX)})?(?:\*|(?:{'|'.join(FAMILIES)})\.\*|{'|'.join(re.escape(event) for event in EventType)})$"
+_NAMED = "|".join([*(rf"{family}\.\*" for family in FAMILIES), *(re.escape(event) for event in EventType)])
+PATTERN = rf"^(?:{re.escape(PREFIX)})?(?:\*|{_NAMED})$"
 """How one says which events one wants: `push.failed`, `push.*`, `*`; with the prefix or without."""
 
 
