@@ -107,7 +107,8 @@ def _storable(text: str) -> str:
 
 
 STORABLE = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F]*$"
-Text = Annotated[str, AfterValidator(_storable), Field(json_schema_extra={"pattern": STORABLE})]
+Storable = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[Storable, Field(json_schema_extra={"pattern": STORABLE})]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]
 ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Storable, Text, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
 from shared.clock import rfc3339
 from shared.models import ApiKey, KeyKind
@@ -34,7 +34,7 @@ class PermissionsBody(Body):
     allow_data: bool = False
     allow_data_write: bool = False
     allow_web_algo: bool = False
-    referer_host: Annotated[Text, Field(json_schema_extra={"maxLength": 0})] | None = None
+    referer_host: Annotated[Storable, WithJsonSchema({"type": "string", "maxLength": 0})] | None = None
 
 
 class KeyBody(Body):

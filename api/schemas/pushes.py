@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic import GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from api.schemas.base import Body, Moment, Shown, Text, Uuid
+from api.schemas.base import Body, Moment, Shown, Storable, Uuid
 from api.schemas.registries import CredentialsBody
 from shared.clock import rfc3339
 from shared.models import ImagePush, PushState
@@ -16,7 +16,7 @@ class PushBody(CredentialsBody):
     """One registry to push to, with credentials for this push or the registry's own."""
 
     registry_id: Annotated[
-        Text, StringConstraints(min_length=1, max_length=64), Field(json_schema_extra={"format": "uuid"})
+        Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
     ]
 
 

@@ -20,6 +20,9 @@ CommitHash = Annotated[
 ]
 
 
+MOST_PUSHES = 20
+
+
 def _one_or_several(value: object) -> object:
     if value is None:
         return []
@@ -28,8 +31,11 @@ def _one_or_several(value: object) -> object:
 
 Pushes = Annotated[
     list[PushBody],
-    BeforeValidator(_one_or_several, json_schema_input_type=PushBody | list[PushBody] | None),
-    Field(max_length=20),
+    Field(max_length=MOST_PUSHES),
+    BeforeValidator(
+        _one_or_several,
+        json_schema_input_type=PushBody | Annotated[list[PushBody], Field(max_length=MOST_PUSHES)] | None,
+    ),
 ]
 """One object, as the platform has it, or a list of them."""
 
