@@ -13,6 +13,7 @@ from shared.settings import settings
 Part = dict[str, Any]
 
 ENQUEUES = tuple(("post", end) for end in ("/compile", "/version", "/versions", "/registry", "/pushes/retry"))
+MAY_ENQUEUE_NOTHING = "/pushes/retry"
 REQUEST_ID = {"X-Request-Id": {"description": "The id of the request, as in the log.", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 ERRORS: dict[str, tuple[str, Part]] = {
@@ -76,7 +77,7 @@ def complete(document: Part) -> Part:
         if path.startswith("/v1/"):
             operation["security"] = [{"key": []}]
         if any(method == verb and path.endswith(end) for verb, end in ENQUEUES):
-            _describe_enqueueing(operation)
+            _describe_enqueueing(operation, always=not path.endswith(MAY_ENQUEUE_NOTHING))
         _describe_errors(operation)
     return document
 
@@ -147,14 +148,17 @@ def _describe_body(operation: Part, schemas: Part) -> None:
         content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
 
 
-def _describe_enqueueing(operation: Part) -> None:
+def _describe_enqueueing(operation: Part, *, always: bool) -> None:
     operation.setdefault("parameters", []).extend(
         {"name": name, "in": "header", "required": False, "description": said, "schema": schema}
         for name, said, schema in SENT
     )
     for status, response in operation["responses"].items():
         if status.startswith("2"):
-            response["headers"] = dict(ANSWERED)
+            response["headers"] = {
+                name: {**header, "required": always and header.get("required", False)}
+                for name, header in ANSWERED.items()
+            }
 
 
 def _describe_errors(operation: Part) -> None:

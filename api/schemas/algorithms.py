@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import ABSENT, Body, LongText, ShortText, Shown, Text, Uuid
+from api.schemas.base import ABSENT, Body, LongText, ShortText, Shown, Text, Uuid, WholeNumber
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.models import Algorithm
 
@@ -14,11 +14,6 @@ Name = Annotated[
     Field(json_schema_extra={"pattern": ALGORITHM, "not": {"enum": list(ROUTED_NAMES)}}),
 ]
 EnvironmentName = Annotated[Text, StringConstraints(max_length=100)]
-
-
-def _whole(value: object) -> object:
-    # 1.0 is an integer in JSON Schema, and so for whoever reads the document.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class DetailsBody(Body):
@@ -49,7 +44,7 @@ class SettingsBody(Body):
     license: Literal["apl", "apache2", "gpl3", "mit"] | None = None
     network_access: Literal["full", "isolated"] | None = None
     pipeline_enabled: bool | None = None
-    royalty_microcredits: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**53)] | None = None
+    royalty_microcredits: Annotated[WholeNumber, Field(ge=0, le=2**53)] | None = None
 
 
 class SourceCredentialsBody(Body):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -96,6 +97,11 @@ def without_null(described: JsonSchemaValue) -> JsonSchemaValue:
     return {**rest, "anyOf": kinds} if kinds else rest
 
 
+def _whole(value: object) -> object:
+    # 1.0 is an integer in JSON Schema, and so for whoever reads the document.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _storable(text: str) -> str:
     # JSON can spell half of a surrogate pair; UTF-8, and with it every database, cannot.
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
@@ -111,6 +117,7 @@ Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[Storable, Field(json_schema_extra={"pattern": STORABLE})]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]
 ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC, with milliseconds and `Z`."""
