@@ -49,7 +49,7 @@ SENT = (
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 )
-ANSWERED = {
+ANSWERED: dict[str, Part] = {
     "Location": {"description": "The job of the call.", "required": True, "schema": {"type": "string"}},
     "X-Job-Id": {
         "description": "The id of that job.",

@@ -1,4 +1,4 @@
-"""Keeping a claim while its work runs: a thread that looks whether it holds, writes what moved, and renews the lease."""
+"""Keeping a claim while its work runs: a thread looks whether it holds, writes what moved, and renews the lease."""
 
 import threading
 import time
