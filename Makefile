@@ -80,5 +80,5 @@ migration: setup  ## Write the next migration from the models: make migration ME
 
 clean:  ## Remove everything that these tasks made in the checkout
 	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m demo stop
-	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -49,6 +49,13 @@ SENT = (
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 )
+LAST_EVENT = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The id of the last event that was heard.",
+    "schema": {"type": "string"},
+}
 ANSWERED: dict[str, Part] = {
     "Location": {"description": "The job of the call.", "required": True, "schema": {"type": "string"}},
     "X-Job-Id": {
@@ -122,6 +129,8 @@ def _text_of(field: Part) -> Part:
 
 
 def _describe_parameters(operation: Part) -> None:
+    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+        operation.setdefault("parameters", []).append(LAST_EVENT)
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
             parameter["schema"] = patterns.path_parameter(parameter["name"])

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gate.")
     api_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore api`.")
     api_threads: int = Field(
-        8, ge=2, le=256, description="Threads of each API process; half of them may wait (Prefer: wait)."
+        8, ge=2, le=256, description="Threads of each API process; half of them may wait (Prefer: wait, events)."
     )
     public_url: str = Field(
         "", description="Address that callers use, for links and clone URLs. Empty: taken from each request."
@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     )
     max_wait_seconds: int = Field(
         60, ge=0, le=600, description="Longest wait that `Prefer: wait=N` can ask for, in seconds."
+    )
+
+    keepalive_seconds: float = Field(
+        25, gt=0, description="How often a job's event stream says that it lives while nothing happens, in seconds."
     )
 
     base_image: str = Field(
