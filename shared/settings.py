@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(2 * MEBIBYTE, ge=1024, description="Largest body of an API request, in bytes.")
     rate_limit_changes: int = Field(
-        6000,
+        20_000,
         ge=0,
         description="Requests that change something, per key and minute, over all API processes; 0: no limit.",
     )
