@@ -14,12 +14,15 @@ TESTS_AT_ONCE ?= 2
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without a seed a random one, which is printed.
 JOBS ?= 300
 FAULTS ?= 60
+# How long `make conformance` is, and on what: sqlite or postgresql.
+EXAMPLES ?= 5000
+DATABASE ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test chaos broken-rules checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test chaos broken-rules conformance checks lint format types lock migration clean
 
 help:  ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## Make the virtual environment in .venv, with the locked dependencies
 	@:
@@ -58,6 +61,9 @@ chaos: setup  ## Inject faults into a whole Longshore for real, and check what m
 broken-rules: setup  ## Break each of the design's seven rules in a copy, and see that a test notices (3 minutes)
 	@$(VENV)/bin/python -m tests.broken_rules
 
+conformance: setup  ## A running Longshore against its OpenAPI document (EXAMPLES=5000 DATABASE=sqlite)
+	@$(VENV)/bin/python -m tests.conformance --examples $(EXAMPLES) --database $(DATABASE)
+
 checks: lint types
 
 lint: setup  ## Style, and the directions of imports
@@ -82,5 +88,5 @@ migration: setup  ## Write the next migration from the models: make migration ME
 
 clean:  ## Remove everything that these tasks made in the checkout
 	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m demo stop
-	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

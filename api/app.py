@@ -10,16 +10,34 @@ from flask import Response, g, request, send_from_directory
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
-from api.authentication import authenticate
+from api.addresses import caller_address
+from api.auditing import READING
+from api.authentication import authenticate, caller
 from api.errors import register_errors
-from api.resources import algorithms, builds, health, jobs, keys, pushes, registries, retries, versions, webhooks
+from api.methods import tell_allowed
+from api.rate_limits import rate_limits
+from api.resources import (
+    algorithms,
+    audit,
+    builds,
+    health,
+    jobs,
+    keys,
+    metrics,
+    pushes,
+    registries,
+    retries,
+    versions,
+    webhooks,
+)
+from api.routing import OwnerConverter
 from api.schemas.errors import ErrorShown
 from api.specification import complete
-from shared.refusals import bad_request
+from shared.refusals import Refusal, bad_request
 from shared.settings import settings
 
-RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs, webhooks)
-OPEN_ADDRESSES = ("/healthz", "/readyz", "/openapi.json", "/docs")
+RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs, webhooks, audit)
+OPEN_ADDRESSES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
 
@@ -47,6 +65,7 @@ def create_app() -> APIFlask:
         DOCS_FAVICON=f"{SWAGGER_PATH}/favicon-32x32.png",
     )
     app.json_errors = False
+    app.url_map.converters["owner"] = OwnerConverter
     app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
     register_errors(app)
     app.before_request(_begin)
@@ -54,6 +73,7 @@ def create_app() -> APIFlask:
     for resource in RESOURCES:
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     _serve_swagger(app)
     app.spec_processor(complete)  # type: ignore[arg-type]  # the document is JSON, so a dict
     return app
@@ -66,7 +86,7 @@ def _begin() -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
     if not request.path.startswith(OPEN_ADDRESSES):
-        authenticate()
+        _recognise()
     if isinstance(request.routing_exception, HTTPException):
         raise request.routing_exception
     values = [request.path, *request.args.values(), *request.args.keys()]
@@ -74,9 +94,24 @@ def _begin() -> None:
         raise bad_request("An address cannot hold the character NUL.")
 
 
+def _recognise() -> None:
+    """Recognise the caller, and count its request."""
+    try:
+        authenticate()
+    except Refusal:
+        address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For"))
+        rate_limits().count_unknown(address or "unknown")
+        raise
+    if request.method in READING:
+        rate_limits().count_read(caller().key_id)
+    else:
+        rate_limits().count_change(caller().key_id)
+
+
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["Cache-Control"] = "no-store"
+    tell_allowed(response)
     return response
 
 

@@ -1,10 +1,8 @@
 """Calls that enqueue: one transaction, then the nudges, then `Prefer: wait`, then the headers that name the job."""
 
 import re
-import threading
 import time
 from collections.abc import Callable
-from functools import cache
 
 from flask import Response, g, request
 from sqlalchemy import exists, or_, select
@@ -13,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from api import nudges
 from api.idempotency import job_of_repeat, remember_job
+from api.waiting import waiting_rooms
 from shared.database import database
 from shared.models import Job
 from shared.models.jobs import LIVE_STATES
@@ -68,16 +67,10 @@ def _order_once(order: Callable[[Session], Ordered]) -> str:
     return ordered.job.id
 
 
-@cache
-def _waiting_rooms() -> threading.BoundedSemaphore:
-    # Half of the threads always stay free for those who do not wait.
-    return threading.BoundedSemaphore(max(1, settings().api_threads // 2))
-
-
 def wait_for(job_id: str) -> None:
     """Wait until the job and its parts have ended, as long as `Prefer: wait=N` says (RFC 7240)."""
     asked = WAIT.search(request.headers.get("Prefer", ""))
-    if asked is None or not _waiting_rooms().acquire(blocking=False):
+    if asked is None or not waiting_rooms().acquire(blocking=False):
         return
     g.waited_seconds = min(int(asked.group(1)), settings().max_wait_seconds)
     deadline = time.monotonic() + g.waited_seconds
@@ -87,7 +80,7 @@ def wait_for(job_id: str) -> None:
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.5, SLOWEST_LOOK_SECONDS)
     finally:
-        _waiting_rooms().release()
+        waiting_rooms().release()
 
 
 def _is_live(job_id: str) -> bool:

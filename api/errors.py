@@ -3,9 +3,11 @@
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, jsonify
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from api.auditing import audit_denied
 from shared.refusals import Code, Refusal, conflict, try_later
 
 log = structlog.get_logger(__name__)
@@ -17,6 +19,12 @@ SENTENCES = {
     413: "The request is too large.",
     414: "The address is too long.",
 }
+
+# A commit whose answer was lost may have been done all the same.
+DATABASE_AWAY = (
+    "The database does not answer. Whether the request was carried out, whole or not at all, is not known: send it "
+    "again; with the same Idempotency-Key what enqueues is done once."
+)
 
 
 def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -32,6 +40,8 @@ def register_errors(app: APIFlask) -> None:
 
     @app.errorhandler(Refusal)
     def refused(refusal: Refusal) -> Response:
+        if refusal.status == 403:
+            audit_denied(refusal.message)
         return error_response(refusal.status, refusal.code, refusal.message, refusal.headers)
 
     @app.errorhandler(HTTPException)
@@ -43,9 +53,14 @@ def register_errors(app: APIFlask) -> None:
 
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeout)
     def database_away(error: Exception) -> Response:
-        log.exception("the database did not answer", error=type(error).__name__)
-        return refused(try_later("The database does not answer; nothing was changed. Send it again.", seconds=5))
+        log.error("the database did not answer", error=type(error).__name__)
+        return refused(try_later(DATABASE_AWAY, seconds=5))
+
+    @app.errorhandler(DBAPIError)
+    def database_failed(error: DBAPIError) -> Response:
+        return database_away(error) if error.connection_invalidated else unexpected(error)
 
     @app.errorhandler(IntegrityError)
     def met_another(_error: IntegrityError) -> Response:

@@ -19,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from api.addresses import is_in
 from shared.refusals import Code
 from shared.settings import Settings
 
@@ -44,7 +45,8 @@ class ClientSilentError(Exception):
 class Gate:
     """Hands requests on, and counts those that are under way."""
 
-    def __init__(self, *, api_url: str, git_url: str) -> None:
+    def __init__(self, *, api_url: str, git_url: str, trusted_proxies: tuple[str, ...] = ()) -> None:
+        self._trusted = trusted_proxies
         self._api_url = api_url.rstrip("/")
         self._git_url = git_url.rstrip("/")
         self._under_way = 0
@@ -99,7 +101,7 @@ class Gate:
             async with self._session.request(
                 request.method,
                 URL(upstream + request.raw_path, encoded=True),
-                headers=forwarded_headers(request),
+                headers=forwarded_headers(request, self._trusted),
                 data=sent_body(request) if request.body_exists else None,
                 allow_redirects=False,
             ) as answer:
@@ -164,12 +166,17 @@ async def sent_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def forwarded_headers(request: web.BaseRequest) -> CIMultiDict[str]:
-    """The caller's headers without those of its connection, and with where it came from, which only we say."""
+def forwarded_headers(request: web.BaseRequest, trusted: tuple[str, ...] = ()) -> CIMultiDict[str]:
+    """The caller's headers without those of its connection, and with where it came from, which only we say.
+
+    What a peer in a `trusted` network says of that is kept in front.
+    """
     headers = end_to_end(request.headers)
     for name in [name for name in headers if name.lower() in OURS or name.lower().startswith("x-forwarded-")]:
         headers.popall(name, None)
-    headers["X-Forwarded-For"] = request.remote or "unknown"
+    peer = request.remote or "unknown"
+    hops = request.headers.getall("X-Forwarded-For", []) if is_in(peer, trusted) else []
+    headers["X-Forwarded-For"] = ", ".join([*hops, peer])
     headers["X-Forwarded-Proto"] = "http"
     if host := request.headers.get("Host"):
         headers["X-Forwarded-Host"] = host
@@ -239,7 +246,11 @@ async def serve(configured: Settings) -> None:
 @contextlib.asynccontextmanager
 async def listening(configured: Settings) -> AsyncIterator[int]:
     """The gate for the length of the block; gives the port that it listens on."""
-    gate = Gate(api_url=configured.resolved_api_url, git_url=configured.resolved_git_url)
+    gate = Gate(
+        api_url=configured.resolved_api_url,
+        git_url=configured.resolved_git_url,
+        trusted_proxies=configured.trusted_proxies,
+    )
     options: dict[str, Any] = {
         "auto_decompress": False,
         "access_log": None,

@@ -1,7 +1,5 @@
 """Pages of long lists: newest first, by an opaque marker."""
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -18,15 +16,25 @@ from shared.refusals import Code, bad_request
 
 LARGEST = 100
 DEFAULT = 50
-LARGEST_SEQUENCE = 2**63 - 1
+MARKER = re.compile("^[0-7][0-9a-f]{15}$")
+"""A sequence number; opaque to callers, and of a form that the document can tell."""
+EMPTY_TEXT: dict[str, Any] = {"type": "string", "maxLength": 0}
 Row = TypeVar("Row")
 
 
 class PageQuery(Query):
     """Which page of a list."""
 
-    limit: str | None = Field(None, description=f"How many, 1 to {LARGEST}; {DEFAULT} if left out.")
-    marker: str | None = Field(None, description="Where the page begins: the `marker` of the page before.")
+    limit: str | None = Field(
+        None,
+        description=f"How many, 1 to {LARGEST}; {DEFAULT} if left out.",
+        json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1, "maximum": LARGEST}, EMPTY_TEXT]},
+    )
+    marker: str | None = Field(
+        None,
+        description="Where the page begins: the `marker` of the page before.",
+        json_schema_extra={"anyOf": [{"type": "string", "pattern": MARKER.pattern}, EMPTY_TEXT]},
+    )
 
 
 def page_of(
@@ -65,15 +73,10 @@ def _limit(text: str | None) -> int:
 
 
 def _marker(sequence: int) -> str:
-    return base64.urlsafe_b64encode(f"after:{sequence}".encode()).decode().rstrip("=")
+    return f"{sequence:016x}"
 
 
 def _sequence(marker: str) -> int:
-    try:
-        raw = base64.urlsafe_b64decode(marker.encode("ascii") + b"=" * (-len(marker) % 4))
-        word, _, number = raw.decode("ascii").partition(":")
-    except (binascii.Error, UnicodeError, ValueError):
-        word, number = "", ""
-    if word != "after" or not re.fullmatch(r"[0-9]{1,19}", number) or int(number) > LARGEST_SEQUENCE:
+    if not MARKER.fullmatch(marker):
         raise bad_request("This marker is none of ours; take it from the page before.", Code.BAD_MARKER)
-    return int(number)
+    return int(marker, 16)

@@ -5,8 +5,17 @@ from typing import Any, TypeVar
 
 from apiflask import APIBlueprint
 from pydantic import BaseModel
+from werkzeug.routing import BaseConverter
 
 from api.bodies import install_strict_reading
+from api.schemas.patterns import UUID
+
+
+class OwnerConverter(BaseConverter):
+    """An owner where an algorithm's id may stand for other methods: whatever is no UUID."""
+
+    regex = f"(?!{UUID.strip('^$')}(?:/|$))[^/]+"
+
 
 View = TypeVar("View", bound=Callable[..., Any])
 

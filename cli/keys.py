@@ -3,10 +3,12 @@
 import click
 from sqlalchemy import select
 
+from cli.audit import operator
 from cli.failures import Failure
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
+from shared.audit import record
 from shared.clock import rfc3339
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 from shared.models import ApiKey, KeyKind
@@ -41,6 +43,7 @@ def create(owner: str, kind: str, label: str, quiet: bool) -> None:
     with open_database().writing() as session:
         holder = create_owner(session, owner)
         key, secret = create_key(session, holder.username, label=label, kind=KINDS[kind])
+        record(session, operator(), "key.create", key.id, owner=holder.username, kind=key.kind, label=label)
     if not quiet:
         click.echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
     click.echo(secret)
@@ -75,6 +78,7 @@ def revoke(key_id: str) -> None:
         owner = session.scalar(select(ApiKey.owner).where(ApiKey.id == key_id))
         if owner is None or not revoke_key(session, key_id, owner):
             raise Failure(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
+        record(session, operator(), "key.revoke", key_id, owner=owner)
     click.echo(f"Key {key_id} of {owner} is revoked.", err=True)
 
 

@@ -7,12 +7,14 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import select
 
+from cli.audit import operator
 from cli.failures import Failure
 from cli.registries import named_registry
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
 from shared.algorithms import find_algorithm
+from shared.audit import record
 from shared.clock import rfc3339
 from shared.models import Algorithm, ImagePush, PushState, Version
 from shared.orders.retry import RETRIABLE, Retry, retry_all
@@ -94,6 +96,9 @@ def retry(registry: str | None, status: str, algorithm: str | None, username: st
             for each in retried.skipped:
                 where = f"{each.algorithm}@{each.git_hash[:12]} to {each.registry_id}"
                 click.echo(f"skipped: {where}: {each.reason}", err=True)
+    with database.writing() as session:
+        to = wanted.registry_id or ""
+        record(session, operator(), "pushes.retry", to, number=enqueued, status=status, algorithm=algorithm)
     click.echo(f"{enqueued} ordered again, {skipped} skipped; workers take them within seconds.")
 
 

@@ -4,11 +4,13 @@ import click
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from cli.audit import operator
 from cli.failures import Failure
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
 from shared import registry_health
+from shared.audit import record
 from shared.models import Job, JobState, Registry
 from shared.registry_health import NO_REASON, why_it_waits
 from shared.text import sentence
@@ -65,6 +67,7 @@ def pause(registry: str, reason: str) -> None:
     with open_database().writing() as session:
         found = named_registry(session, registry, locked=True)
         changed = registry_health.pause(session, found, sentence(reason.strip() or NO_REASON))
+        record(session, operator(), "registry.pause", found.id, reason=reason)
     click.echo(f"{found.registry_url} {'is paused' if changed else 'was paused already'}.", err=True)
 
 
@@ -77,6 +80,7 @@ def resume(registry: str) -> None:
     with open_database().writing() as session:
         found = named_registry(session, registry, locked=True)
         changed = registry_health.resume(session, found)
+        record(session, operator(), "registry.resume", found.id)
     click.echo(f"{found.registry_url} {'takes pushes again' if changed else 'was open already'}.", err=True)
 
 

@@ -4,9 +4,11 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from cli.audit import operator
 from cli.failures import Failure
 from cli.services import open_database
 from cli.starting import data_dir_option, start
+from shared.audit import record
 from shared.rotation import count_outdated, rotate
 from shared.sealing import keyring, new_key
 
@@ -46,6 +48,8 @@ def rotate_keys() -> None:
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("sealing again", total=count_outdated(database, keys))
         rotated = rotate(database, keys, lambda: progress.advance(bar))
+    with database.writing() as session:
+        record(session, operator(), "secrets.rotate", keys.sealing_id, resealed=rotated.resealed)
     click.echo(f"{rotated.resealed} sealed again with key {keys.sealing_id}.")
     for column, row_id, reason in rotated.unopened:
         click.echo(f"not opened: {column} of {row_id}: {reason}", err=True)

@@ -45,8 +45,8 @@ class Switch(Generic[Part]):
 
     def off(self) -> None:
         """Turn it off, unless it is off."""
-        if self._on is not None:
-            self._on, stack = None, self._on
+        stack, self._on = self._on, None
+        if stack is not None:
             stack.close()
 
     def __enter__(self) -> Self:

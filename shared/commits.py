@@ -7,11 +7,11 @@ from shared.git.access import GitCredentials
 from shared.git.remote import newest_commit
 from shared.git.repository_url import InvalidRepositoryUrl
 from shared.models import Algorithm
-from shared.refusals import bad_request, try_later
+from shared.refusals import bad_request, conflict
 from shared.sealing import SealError, keyring
 from shared.sources import open_source, read_repository_url
 
-SECONDS = 10
+SECONDS = 8
 """How long a repository elsewhere may take to answer."""
 
 
@@ -19,7 +19,8 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     """The full hash of a commit: as given, of a prefix, or the newest of the default branch.
 
     Raises:
-        Refusal: 400 when there is no such commit, 503 when the repository does not answer.
+        Refusal: 400 when there is no such commit, 409 when a repository elsewhere does not answer, 503 when the git
+            service does not.
     """
     if algorithm.repository_url is None:
         return hosted.resolve(algorithm.id, commit)
@@ -42,5 +43,6 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)
     except WorkError as error:
         if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
-            raise try_later(error.message, seconds=int(error.retry_after or 10)) from None
+            # It is not ours that is away, but what the caller named: no failure of this service.
+            raise conflict(error.message, retry_after=int(error.retry_after or 10)) from None
         raise bad_request(error.message) from None

@@ -50,9 +50,14 @@ def missing(message: str, code: Code = Code.NOT_FOUND) -> Refusal:
     return Refusal(404, code, message)
 
 
-def conflict(message: str, code: Code = Code.INVALID_REQUEST) -> Refusal:
-    """409: it cannot be done in the present state."""
-    return Refusal(409, code, message)
+def conflict(message: str, code: Code = Code.INVALID_REQUEST, *, retry_after: int | None = None) -> Refusal:
+    """409: it cannot be done in the present state, which may be another one after so many seconds."""
+    return Refusal(409, code, message, headers={"Retry-After": str(retry_after)} if retry_after else None)
+
+
+def too_many(message: str, *, seconds: int) -> Refusal:
+    """429: this caller asks too much; it may go on after so many seconds."""
+    return Refusal(429, Code.INVALID_REQUEST, message, headers={"Retry-After": str(seconds)})
 
 
 def try_later(message: str, *, seconds: int) -> Refusal:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gate.")
     api_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore api`.")
     api_threads: int = Field(
-        8, ge=2, le=256, description="Threads of each API process; half of them may wait (Prefer: wait)."
+        8, ge=2, le=256, description="Threads of each API process; half of them may wait (Prefer: wait, events)."
     )
     public_url: str = Field(
         "", description="Address that callers use, for links and clone URLs. Empty: taken from each request."
@@ -63,8 +63,33 @@ class Settings(BaseSettings):
         "", description="Where API, workers and gate find the git service. Empty: http://127.0.0.1 and the git port."
     )
     max_body_bytes: int = Field(2 * MEBIBYTE, ge=1024, description="Largest body of an API request, in bytes.")
+    rate_limit_changes: int = Field(
+        20_000,
+        ge=0,
+        description="Requests that change something, per key and minute, over all API processes; 0: no limit.",
+    )
+    rate_limit_reads: int = Field(
+        60_000, ge=0, description="Requests that read, per key and minute, in each API process; 0: no limit."
+    )
+    rate_limit_git: int = Field(
+        600, ge=0, description="Requests of git clients, per key and minute (a push has three); 0: no limit."
+    )
+    rate_limit_unknown: int = Field(
+        600, ge=0, description="Requests without a known key, per address and minute, in each process; 0: no limit."
+    )
+    gate_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.0/8", "::1/128"),
+        description="Where the gate is, comma-separated networks: API and git service believe it who a caller is.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Load balancers before the gate, comma-separated networks, whose X-Forwarded-For is believed."
+    )
     max_wait_seconds: int = Field(
         60, ge=0, le=600, description="Longest wait that `Prefer: wait=N` can ask for, in seconds."
+    )
+
+    keepalive_seconds: float = Field(
+        25, gt=0, description="How often a job's event stream says that it lives while nothing happens, in seconds."
     )
 
     base_image: str = Field(
@@ -208,20 +233,22 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
 
-    @field_validator("registry_networks", "source_networks", "webhook_networks", mode="before")
+    @field_validator(
+        "registry_networks", "source_networks", "webhook_networks", "gate_networks", "trusted_proxies", mode="before"
+    )
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_networks(cls, value: object, info: ValidationInfo) -> object:
         entries = value.split(",") if isinstance(value, str) else value
         if not isinstance(entries, list | tuple):
             return value
         entries = tuple(str(entry).strip() for entry in entries if str(entry).strip())
+        exceptions = str(info.field_name).endswith("_networks") and info.field_name != "gate_networks"
         for entry in entries:
             try:
-                ipaddress.ip_network(entry.removeprefix("!"))
+                ipaddress.ip_network(entry.removeprefix("!") if exceptions else entry)
             except ValueError:
-                raise ValueError(
-                    f"must be networks such as 10.0.0.0/8 or !10.1.0.0/16, comma-separated; {entry!r} is none"
-                ) from None
+                such = "10.0.0.0/8 or !10.1.0.0/16" if exceptions else "10.0.0.0/8"
+                raise ValueError(f"must be networks such as {such}, comma-separated; {entry!r} is none") from None
         return entries
 
     @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")

@@ -19,10 +19,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
+from api.addresses import caller_address
 from api.git.arrivals import catch_up, receive
 from api.git.authentication import grant, secret_of
 from api.git.backend import GitRequest, answer
 from api.git.repositories import Repository, install_hooks
+from api.rate_limits import rate_limits
+from shared.audit import Actor
 from shared.database import database
 from shared.git.tokens import verify_git_token
 from shared.refusals import Code, Refusal, bad_request, not_allowed, try_later
@@ -128,8 +131,17 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
 
 def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
     secret = secret_of(request.headers.get("Authorization"))
-    with database().reading() as session:
-        granted = grant(session, secret, path, pushes=service == "git-receive-pack")
+    address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For")) or "unknown"
+    try:
+        with database().reading() as session:
+            granted = grant(session, secret, path, pushes=service == "git-receive-pack")
+    except Refusal as refusal:
+        if secret is not None and refusal.status == 401:
+            rate_limits().count_unknown(address)
+        raise
+    if granted.key_id is not None:
+        rate_limits().count_git(granted.key_id)
+    actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)
     repository.ensure()
     if action != "git-receive-pack":
@@ -139,16 +151,16 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     options.close()
     options_file = Path(options.name)
     asked = GitRequest(repository, action, service, granted.user, str(options_file))
-    return answer(request, asked, at_end=lambda: _pushed(repository, options_file, request_id))
+    return answer(request, asked, at_end=lambda: _pushed(repository, options_file, actor))
 
 
-def _pushed(repository: Repository, options_file: Path, request_id: str) -> None:
+def _pushed(repository: Repository, options_file: Path, actor: Actor) -> None:
     options = options_file.read_text("utf-8", "replace").splitlines()
     options_file.unlink()
     try:
-        receive(repository, decline_compile=DECLINE_COMPILE in options, request_id=request_id)
+        receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
     except Exception:  # the push itself has succeeded; the next push or start finds its head again
-        log.exception("push_not_noticed", algorithm_id=repository.id, request_id=request_id)
+        log.exception("push_not_noticed", algorithm_id=repository.id, request_id=actor.request_id)
 
 
 def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:

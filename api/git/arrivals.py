@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from api import nudges
 from api.git.repositories import Repository
+from shared.audit import Actor, record
 from shared.database import database
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm
@@ -17,8 +18,11 @@ from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
+NOBODY = Actor("unknown")
+"""Who pushed what is found only after a crash."""
 
-def receive(repository: Repository, *, decline_compile: bool, request_id: str | None = None) -> None:
+
+def receive(repository: Repository, *, decline_compile: bool, actor: Actor = NOBODY) -> None:
     """Take notice of the repository's head after a push. Twice for the same head does nothing twice."""
     with repository.locked():
         repository.settle_default_branch()
@@ -28,11 +32,11 @@ def receive(repository: Repository, *, decline_compile: bool, request_id: str | 
         repository.keep(head)
         compiles = settings().build_on_push and not decline_compile
         try:
-            to_send = _record(repository.id, head, compiles, request_id)
+            to_send = _record(repository.id, head, compiles, actor)
         except Refusal as refusal:
             # Recorded all the same: it would be refused again at every start.
             log.warning("compile_of_push_refused", algorithm_id=repository.id, commit=head, reason=refusal.message)
-            to_send = _record(repository.id, head, False, request_id)
+            to_send = _record(repository.id, head, False, actor)
     nudges.send(to_send)
 
 
@@ -59,7 +63,7 @@ def catch_up() -> None:
             log.exception("repository_not_looked_at", algorithm_id=algorithm_id)
 
 
-def _record(algorithm_id: str, head: str, compiles: bool, request_id: str | None) -> list[Nudge]:
+def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[Nudge]:
     with database().writing() as session:
         algorithm = session.scalar(
             select(Algorithm).where(Algorithm.id == algorithm_id, Algorithm.deleted_at.is_(None)).with_for_update()
@@ -69,6 +73,7 @@ def _record(algorithm_id: str, head: str, compiles: bool, request_id: str | None
         algorithm.compiled_head = head
         if not compiles:
             return []
-        ordered = order_compile(session, algorithm, head, request_id=request_id)
+        ordered = order_compile(session, algorithm, head, request_id=actor.request_id)
+        record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=ordered.job.id)
         log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=ordered.job.id)
         return ordered.nudges

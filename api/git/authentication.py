@@ -22,6 +22,8 @@ class Grant:
 
     algorithm_id: str
     user: str
+    key_id: str | None = None
+    """The key that was used; None: a token of one of our own jobs."""
 
 
 def secret_of(header: str | None) -> str | None:
@@ -58,7 +60,7 @@ def grant(session: Session, secret: str | None, path: str, *, pushes: bool) -> G
     algorithm = _hosted(session, path, caller)
     if pushes:
         caller.require_manager(algorithm)
-    return Grant(algorithm.id, caller.owner)
+    return Grant(algorithm.id, caller.owner, caller.key_id)
 
 
 def _hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:

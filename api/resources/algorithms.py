@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from api import nudges
 from api.addresses import public_url
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.loading import latest_version, shown_versions
 from api.routing import algorithm_route, list_of, v1_blueprint
@@ -23,7 +24,8 @@ from api.schemas.algorithms import (
     SourceBody,
     show_algorithm,
 )
-from api.schemas.versions import VersionShown
+from api.schemas.patterns import ROUTED_NAMES
+from api.schemas.versions import LatestShown
 from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
@@ -41,7 +43,7 @@ from shared.sources import read_repository_url, refuse_forbidden_repository, sea
 log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
 
-ROUTED_NAMES = ("version", "versions", "builds", "compile")
+CREDENTIALS_FOR_NOTHING = "source.credentials belong to a source.repository_https_url; Longshore's own needs none."
 DEFAULT_SETTINGS: dict[str, Any] = {
     "algorithm_callability": "private",
     "source_visibility": "closed",
@@ -54,7 +56,7 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 }
 
 
-@blueprint.post("/algorithms/<username>")
+@blueprint.post("/algorithms/<owner:username>")
 @blueprint.input(AlgorithmBody, arg_name="body")
 @blueprint.output(AlgorithmShown, status_code=201)
 def create_algorithm(username: str, body: AlgorithmBody) -> Response:
@@ -62,6 +64,8 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
     caller().require_owner(username)
     if body.name.lower() in ROUTED_NAMES:
         raise bad_request(f"name: {body.name} is a word of this interface's addresses; choose another.")
+    if body.source and body.source.credentials and not body.source.repository_https_url:
+        raise bad_request(CREDENTIALS_FOR_NOTHING)
     chosen = _settings({}, body.settings)
     _refuse_forbidden(body.source)
     try:
@@ -82,6 +86,7 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
             session.flush()
             _take_source(algorithm, body.source)
             session.flush()
+            audit(session, "algorithm.create", algorithm.id, owner=username, name=algorithm.name)
             shown = show_algorithm(algorithm, public_url())
     except IntegrityError:
         raise _name_taken(username, body.name) from None
@@ -89,7 +94,7 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
 
 
 @algorithm_route(blueprint, "", ["GET"])
-@blueprint.output(VersionShown)
+@blueprint.output(LatestShown)
 def get_algorithm(algorithm: str) -> Response:
     """The latest version: the newest published one, else the newest compiled one, else the algorithm alone."""
     with database().reading() as session:
@@ -121,6 +126,7 @@ def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
         _take_source(found, body.source)
         session.flush()
         session.refresh(found)
+        audit(session, "algorithm.update", found.id, owner=found.owner, given=sorted(body.model_fields_set))
         shown = show_algorithm(found, public_url())
     return answer(shown)
 
@@ -135,6 +141,7 @@ def delete_algorithm(algorithm: str) -> Response:
         found.deleted_at = session.scalar(select(now_ms()))
         found.source_credentials = None
         freed = end_all_of_algorithm(session, found.id)
+        audit(session, "algorithm.delete", found.id, owner=found.owner, name=found.name)
     nudges.send(freed)
     if found.hosted:
         _remove_repository(found)
@@ -206,7 +213,7 @@ def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:
             raise bad_request(f"source.repository_https_url: it has at most {MAX_URL} characters as {url.scheme}://….")
     if source.credentials is not None:
         if algorithm.repository_url is None:
-            raise bad_request("source.credentials belong to a source.repository_https_url; Longshore's own needs none.")
+            raise conflict(CREDENTIALS_FOR_NOTHING)
         algorithm.source_credentials = seal_source(
             keyring(), algorithm, source.credentials.username, source.credentials.password
         )

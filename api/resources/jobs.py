@@ -1,24 +1,39 @@
 """`/v1/jobs`: what was enqueued, by owner; and stopping it."""
 
-from flask import Response
+from typing import Any
+
+from flask import Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import nudges
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
+from api.following import Told, follow, next_events
 from api.loading import shown_job, shown_jobs
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
 from api.schemas.base import Shown
 from api.schemas.jobs import JobShown, PartShown
+from api.waiting import waiting_rooms
 from shared.algorithms import find_algorithm, readable_algorithms
 from shared.database import database
 from shared.models import Algorithm, Job, JobKind, JobState
 from shared.orders.cancel import cancel_job
-from shared.refusals import missing
+from shared.refusals import missing, try_later
+from shared.settings import settings
 
 blueprint = v1_blueprint("jobs")
+
+BUSY_SECONDS = 5
+EVENT_ANSWERS: dict[int, Any] = {
+    200: {
+        "description": "The events.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: {"description": "Everything was told, and nothing will come."},
+}
 
 
 class JobsQuery(PageQuery):
@@ -80,8 +95,34 @@ def cancel(job_id: str) -> Response:
         job, algorithm = _find_job(session, job_id)
         caller().require_manager(algorithm)
         freed = cancel_job(session, job)
+        audit(session, "job.cancel", job.id, owner=algorithm.owner, algorithm=algorithm.path, kind=job.kind)
     nudges.send(freed)
     return nothing()
+
+
+@blueprint.get("/jobs/<job_id>/events")
+@blueprint.doc(responses=EVENT_ANSWERS)
+def follow_job(job_id: str) -> Response:
+    """What happens to a job, as server-sent events until it and its parts have ended.
+
+    `state`: the job as `GET /v1/jobs/ID` shows it, without progress. `log`: `{offset, text}`, what a compile's log has
+    new. `progress`: `{pushes: [{job_id, registry_id, done_bytes, …}]}`. Whoever comes back with `Last-Event-ID` is
+    told what is new since; 204 when that is nothing and nothing will come.
+    """
+    with database().reading() as session:
+        _job, algorithm = _find_job(session, job_id)
+    caller().require_reader(algorithm)
+    told = Told.read(request.headers.get("Last-Event-ID", ""))
+    events, ended = next_events(job_id, told)
+    if ended and not events:
+        return nothing()
+    if not waiting_rooms().acquire(blocking=False):
+        raise try_later("Too many requests wait for jobs; come back, or ask GET /v1/jobs/ID.", seconds=BUSY_SECONDS)
+    stream = follow(job_id, events, ended, told, keepalive_seconds=settings().keepalive_seconds)
+    response = Response(stream, mimetype="text/event-stream")
+    response.call_on_close(waiting_rooms().release)
+    response.headers["X-Accel-Buffering"] = "no"  # proxies that would keep events back until there are many
+    return response
 
 
 def _find_job(session: Session, job_id: str) -> tuple[Job, Algorithm]:

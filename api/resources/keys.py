@@ -7,6 +7,7 @@ from flask import Response
 from sqlalchemy import select
 
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.routing import list_of, v1_blueprint
 from api.schemas.keys import KeyBody, KeyShown, PermissionsBody, show_key
@@ -65,6 +66,7 @@ def delete_key(username: str, key_id: str) -> Response:
     with database().writing() as session:
         if not revoke_key(session, key_id, username):
             raise missing(f"{username} has no key with the id {key_id!r}, or it is revoked already.")
+        audit(session, "key.revoke", key_id, owner=username)
     return nothing()
 
 
@@ -76,6 +78,7 @@ def _make_key(username: str, body: KeyBody) -> Response:
     with database().writing() as session:
         owner = create_owner(session, username)
         key, secret = create_key(session, owner.username, label=body.key_label, kind=kind, permissions=permissions)
+        audit(session, "key.create", key.id, owner=owner.username, kind=kind, label=body.key_label or None)
         shown = show_key(key, secret)
     return answer(shown)
 

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from api import nudges
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.credentials import push_order
 from api.enqueueing import enqueue, name_job
@@ -55,7 +56,18 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
         if build is None:
             raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
         push = push_order(session, body.registry_push_credentials)
-        return order_push(session, found, version, build, push, request_id=g.request_id)
+        ordered = order_push(session, found, version, build, push, request_id=g.request_id)
+        audit(
+            session,
+            "push",
+            ordered.job.id,
+            owner=found.owner,
+            algorithm=found.path,
+            commit=version.git_hash,
+            to=[push.registry_id],
+            own_credentials=push.credentials is not None,
+        )
+        return ordered
 
     try:
         return name_job(nothing(), enqueue(order))
@@ -94,6 +106,7 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
         if job is None:
             raise conflict("The push has ended; there is nothing to cancel.")
         freed = cancel_job(session, job)
+        audit(session, "push.cancel", job.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
     nudges.send(freed)
     return nothing()
 

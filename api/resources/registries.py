@@ -5,6 +5,7 @@ from sqlalchemy import select
 
 from api import nudges
 from api.answers import answer
+from api.auditing import audit
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.routing import list_of, v1_blueprint
@@ -52,6 +53,7 @@ def create_registry(body: RegistryBody) -> Response:
     given = given_credentials(body, _address(body))
     with database().writing() as session:
         registry = record_registry(session, keyring(), body.model_dump(include=STATE), given)
+        audit(session, "registry.create", registry.id, url=registry.registry_url, credentials=given is not None)
         shown = show_registry(registry)
     return answer(shown)
 
@@ -86,11 +88,21 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
         # An option that is left out stays as it is.
         state = body.model_dump(include=STATE & body.model_fields_set)
         change_registry(session, keyring(), registry, state, given, remove_credentials=bool(named) and given is None)
+        audit(
+            session,
+            "registry.update",
+            registry.id,
+            url=registry.registry_url,
+            given=sorted(state),
+            credentials=given is not None,
+            has_credentials=registry.credentials is not None,
+        )
         shown = show_registry(registry)
     return answer(shown)
 
 
 @blueprint.delete("/registries/<registry_id>")
+@blueprint.output(RegistryShown)
 def delete_registry(registry_id: str) -> Response:
     """Delete a registry; its waiting and running pushes end as failed."""
     caller().require_admin()
@@ -99,6 +111,7 @@ def delete_registry(registry_id: str) -> Response:
         registry.deleted_at = session.scalar(select(now_ms()))
         registry.credentials = None
         freed = end_all_of_registry(session, registry.id)
+        audit(session, "registry.delete", registry.id, url=registry.registry_url)
         shown = show_registry(registry)
     nudges.send(freed)
     return answer(shown)
@@ -113,6 +126,7 @@ def pause_registry(registry_id: str, body: PauseBody) -> Response:
     with database().writing() as session:
         registry = find_registry(session, registry_id, locked=True)
         registry_health.pause(session, registry, sentence(body.reason or registry_health.NO_REASON))
+        audit(session, "registry.pause", registry.id, reason=body.reason)
         shown = show_registry(registry)
     return answer(shown)
 
@@ -125,6 +139,7 @@ def resume_registry(registry_id: str) -> Response:
     with database().writing() as session:
         registry = find_registry(session, registry_id, locked=True)
         registry_health.resume(session, registry)
+        audit(session, "registry.resume", registry.id)
         waiting = nudges_for_registry(session, registry.id)
         shown = show_registry(registry)
     nudges.send(waiting)
@@ -137,8 +152,9 @@ def resume_registry(registry_id: str) -> Response:
 def check_registry(registry_id: str, body: CredentialsBody) -> Response:
     """Ask the registry what these credentials, or its own, may do. Nothing that is given is stored."""
     caller().require_admin()
-    with database().reading() as session:
+    with database().writing() as session:
         registry = find_registry(session, registry_id)
+        audit(session, "registry.check", registry.id)
         given = given_credentials(body, address_of(registry))
         try:
             credentials = given or open_own(keyring(), registry)

@@ -3,19 +3,21 @@
 from typing import Annotated, Literal
 
 from flask import Response, g
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api import nudges
 from api.answers import answer
+from api.auditing import audit
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.enqueueing import name_job, repeated_job, wait_for
 from api.idempotency import remember_job
 from api.routing import v1_blueprint
-from api.schemas.base import Shown, Text
-from api.schemas.registries import CredentialsBody
+from api.schemas.base import ABSENT, Shown, Text
+from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsBody
 from shared.algorithms import find_algorithm
 from shared.database import database
 from shared.models import Job, PushState
@@ -26,8 +28,18 @@ from shared.registries import address_of, find_registry
 blueprint = v1_blueprint("pushes_again")
 
 
+CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {"properties": {"registry_id": {"type": "string"}}, "required": ["registry_id"]},
+    ]
+}
+
+
 class RetryBody(CredentialsBody):
     """Which pushes to order again, and with which credentials if not the registries' own."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, CREDENTIALS_NEED_A_REGISTRY]})
 
     registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
     status: Literal["failed", "cancelled", "stalled"] = "failed"
@@ -69,7 +81,7 @@ def retry(body: RetryBody) -> Response:
     nudges.send(retried.nudges)
     first = retried.jobs[0] if retried.jobs else None
     if first is not None:
-        _remember(first)
+        _remember(first, len(retried.jobs), body)
     return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
 
 
@@ -86,9 +98,11 @@ def _wanted(session: Session, body: RetryBody) -> Retry:
     )
 
 
-def _remember(job_id: str) -> None:
+def _remember(job_id: str, number: int, body: RetryBody) -> None:
     with database().writing() as session:
         remember_job(session, session.scalars(select(Job).where(Job.id == job_id)).one())
+        wanted = body.model_dump(include={"registry_id", "status", "algorithm"}, exclude_none=True)
+        audit(session, "pushes.retry", job_id, number=number, **wanted)
 
 
 def _enqueued_before(job_id: str) -> int:

@@ -7,6 +7,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from api.answers import answer
+from api.auditing import audit
 from api.authentication import caller
 from api.credentials import push_order
 from api.enqueueing import enqueue, name_job, repeated_job
@@ -69,7 +70,9 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) ->
 
     def order(session: Session) -> Ordered:
         present = find_algorithm(session, found.id)
-        return order_compile(session, present, commit, pushes=pushes, force=query.force, request_id=g.request_id)
+        ordered = order_compile(session, present, commit, pushes=pushes, force=query.force, request_id=g.request_id)
+        _audit(session, "compile", present, ordered, pushes)
+        return ordered
 
     return _answer_with_version(enqueue(order))
 
@@ -88,7 +91,10 @@ def publish_version(algorithm: str, body: PublishBody) -> Response:
         if body.details is not None:
             found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
         version = _pinned(session, found, body.commitSha) if body.commitSha else None
-        return order_publish(session, found, _publish_order(body, version), pushes=pushes, request_id=g.request_id)
+        order = _publish_order(body, version)
+        ordered = order_publish(session, found, order, pushes=pushes, request_id=g.request_id)
+        _audit(session, "publish", found, ordered, pushes)
+        return ordered
 
     return _answer_with_version(enqueue(order))
 
@@ -127,6 +133,14 @@ def _push_orders(session: Session, pushes: Sequence[PushBody]) -> list[PushOrder
     if len({push.registry_id for push in pushes}) < len(pushes):
         raise bad_request("registry_push_credentials names a registry twice; one push each.")
     return [push_order(session, push) for push in pushes]
+
+
+def _audit(session: Session, action: str, algorithm: Algorithm, ordered: Ordered, pushes: Sequence[PushOrder]) -> None:
+    registries = [push.registry_id for push in pushes]
+    commit = ordered.build.commit_sha if ordered.build else None
+    audit(
+        session, action, ordered.job.id, owner=algorithm.owner, algorithm=algorithm.path, commit=commit, to=registries
+    )
 
 
 def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:

@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.answers import answer, nothing
+from api.auditing import audit
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
 from api.routing import list_of, v1_blueprint
@@ -52,6 +53,7 @@ def create_webhook(body: WebhookBody) -> Response:
     with database().writing() as session:
         session.add(webhook)
         session.flush()
+        audit(session, "webhook.create", webhook.id, url=webhook.url, events=webhook.events)
         session.refresh(webhook)
     return answer(show_webhook(webhook, secret))
 
@@ -97,6 +99,7 @@ def update_webhook(webhook_id: str, body: WebhookChange) -> Response:
             give_up_pending(session, webhook.id, "The webhook was disabled.")
         session.flush()
         session.refresh(webhook)
+        audit(session, "webhook.update", webhook.id, given=sorted(body.model_fields_set))
         shown = show_webhook(webhook)
     return answer(shown)
 
@@ -111,6 +114,7 @@ def delete_webhook(webhook_id: str) -> Response:
         webhook.deleted_at = session.scalar(select(now_ms()))
         webhook.enabled = False
         give_up_pending(session, webhook.id, "The webhook was deleted.")
+        audit(session, "webhook.delete", webhook.id, url=webhook.url)
     return nothing()
 
 

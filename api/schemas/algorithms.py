@@ -2,12 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import Body, LongText, ShortText, Shown, Text
+from api.schemas.base import ABSENT, Body, LongText, ShortText, Shown, Text, Uuid, WholeNumber
+from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.models import Algorithm
 
-Name = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}\z", max_length=63)]
+Name = Annotated[
+    Text,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}\z", max_length=63),
+    Field(json_schema_extra={"pattern": ALGORITHM, "not": {"enum": list(ROUTED_NAMES)}}),
+]
 EnvironmentName = Annotated[Text, StringConstraints(max_length=100)]
 
 
@@ -39,7 +44,7 @@ class SettingsBody(Body):
     license: Literal["apl", "apache2", "gpl3", "mit"] | None = None
     network_access: Literal["full", "isolated"] | None = None
     pipeline_enabled: bool | None = None
-    royalty_microcredits: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    royalty_microcredits: Annotated[WholeNumber, Field(ge=0, le=2**53)] | None = None
 
 
 class SourceCredentialsBody(Body):
@@ -64,6 +69,22 @@ class SampleBody(Body):
 
 class AlgorithmBody(Body):
     """An algorithm to create."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"source": {"properties": {"credentials": ABSENT}}}},
+                {
+                    "properties": {
+                        "source": {
+                            "properties": {"repository_https_url": {"type": "string", "minLength": 1}},
+                            "required": ["repository_https_url"],
+                        }
+                    }
+                },
+            ]
+        }
+    )
 
     name: Name
     details: DetailsBody
@@ -92,9 +113,9 @@ class DetailsShown(Shown):
 class ScmShown(Shown):
     """Where the source is kept, as the generated client's models insist on."""
 
-    id: str
+    id: Uuid
     name: str
-    provider: str
+    provider: Literal["internal", "other"]
     default: bool
     enabled: bool
 
@@ -113,20 +134,20 @@ class AlgorithmShown(Shown):
 
     left_out = frozenset({"version_info"})
 
-    id: str
+    id: Uuid
     name: str
     details: DetailsShown
     settings: dict[str, Any]
     source: SourceShown
     self_link: str
-    resource_type: str = "algorithm"
+    resource_type: Literal["algorithm"] = "algorithm"
     version_info: dict[str, Any] | None = None
 
 
 class OwnedAlgorithmShown(Shown):
     """A line in an owner's list."""
 
-    id: str
+    id: Uuid
     algoname: str
     username: str
 

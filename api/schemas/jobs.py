@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.base import Shown
+from api.schemas.base import Moment, Shown, Uuid
 from api.schemas.pushes import ProgressShown, show_progress
 from shared.clock import rfc3339
 from shared.errors import ErrorClass
@@ -23,19 +23,19 @@ class PartShown(Shown):
 
     left_out = frozenset({"registry_id", "started_at", "finished_at", "error", "progress", "superseded_by"})
 
-    id: str
+    id: Uuid
     kind: JobKind
     state: JobState
     algorithm: str
     git_hash: str
-    registry_id: str | None = None
+    registry_id: Uuid | None = None
     attempt: int
-    created_at: str
-    started_at: str | None = None
-    finished_at: str | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     error: JobErrorShown | None = None
     progress: ProgressShown | None = None
-    superseded_by: str | None = None
+    superseded_by: Uuid | None = None
 
 
 class JobShown(PartShown):

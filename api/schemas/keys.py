@@ -2,11 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import Body, Shown, Text
+from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Storable, Text, Uuid
+from api.schemas.patterns import LISTED_ALGORITHM
 from shared.clock import rfc3339
 from shared.models import ApiKey, KeyKind
+
+ListedAlgorithm = Annotated[
+    Text, StringConstraints(max_length=200), Field(json_schema_extra={"pattern": LISTED_ALGORITHM})
+]
+UNNARROWED: JsonSchemaValue = {
+    "type": "object",
+    "properties": {
+        "allow_algo": {"anyOf": [{"const": True}, EMPTY_OBJECT]},
+        "allow_algo_management": {"anyOf": [{"const": True}, EMPTY_OBJECT]},
+        "algo_acl": {"anyOf": [{"type": "array", "contains": {"enum": ["*", "algo://*"]}}, EMPTY_OBJECT]},
+    },
+}
 
 
 class PermissionsBody(Body):
@@ -16,15 +30,24 @@ class PermissionsBody(Body):
 
     allow_algo: bool = True
     allow_algo_management: bool = True
-    algo_acl: list[Annotated[Text, StringConstraints(max_length=200)]] = ["algo://*"]
+    algo_acl: list[ListedAlgorithm] = ["algo://*"]
     allow_data: bool = False
     allow_data_write: bool = False
     allow_web_algo: bool = False
-    referer_host: Text | None = None
+    referer_host: Annotated[Storable, WithJsonSchema({"type": "string", "maxLength": 0})] | None = None
 
 
 class KeyBody(Body):
     """A key to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"key_type": {"const": "AlgorithmKey"}}},
+                {"properties": {"permissions": {"anyOf": [*ABSENT["anyOf"], UNNARROWED]}}},
+            ]
+        }
+    )
 
     key_label: Annotated[Text, StringConstraints(max_length=100)] = ""
     key_type: Literal["PlatformAdminKey", "ManagementKey", "AlgorithmKey"]
@@ -34,12 +57,12 @@ class KeyBody(Body):
 class KeyShown(Shown):
     """A key. `api_key` is the secret in the answer that made it, and the mask ever after."""
 
-    id: str
+    id: Uuid
     username: str
     owner_name: str
     key_label: str
     key_type: KeyKind
-    created_at: str
+    created_at: Moment
     api_key: str
     api_key_mask: str
     permissions: dict[str, Any]

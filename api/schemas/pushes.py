@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import StringConstraints, model_validator
+from pydantic import GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from api.schemas.base import Body, Shown, Text
+from api.schemas.base import Body, Moment, Shown, Storable, Uuid
 from api.schemas.registries import CredentialsBody
 from shared.clock import rfc3339
 from shared.models import ImagePush, PushState
@@ -13,13 +15,21 @@ from shared.models import ImagePush, PushState
 class PushBody(CredentialsBody):
     """One registry to push to, with credentials for this push or the registry's own."""
 
-    registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+    registry_id: Annotated[
+        Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
+    ]
 
 
 class RepushBody(Body):
     """The body of a re-push as the page prints it, or what is inside of it bare."""
 
     registry_push_credentials: PushBody
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(core_schema))
+        wrapped = {"type": "object", "properties": described.pop("properties"), "required": described.pop("required")}
+        return {**described, "minProperties": 1, "anyOf": [wrapped, wrapped["properties"]["registry_push_credentials"]]}
 
     @model_validator(mode="before")
     @classmethod
@@ -43,23 +53,23 @@ class LastSuccessShown(Shown):
 
     digest: str
     image: str
-    finished_at: str
+    finished_at: Moment
 
 
 class PushShown(Shown):
     """The status of the latest push of a version to a registry."""
 
-    registry_id: str
+    registry_id: Uuid
     status: PushState
     status_message: str
-    updated_at: str
+    updated_at: Moment
     registry_url: str
     image: str
     digest: str | None
     attempt: int
     progress: ProgressShown
-    started_at: str | None
-    finished_at: str | None
+    started_at: Moment | None
+    finished_at: Moment | None
     last_success: LastSuccessShown | None
 
 
@@ -67,7 +77,7 @@ class ListedPushShown(PushShown):
     """A push as a dashboard lists it, with whose it is."""
 
     algorithm: str
-    algorithm_id: str
+    algorithm_id: Uuid
     git_hash: str
 
 

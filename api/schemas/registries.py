@@ -2,18 +2,48 @@
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import Body, Shown, Text
+from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Text, Uuid, WholeNumber
+from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, REGISTRY_URL
 from shared.clock import rfc3339
 from shared.models import PauseCause, Registry
 
-Username = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
-Password = Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
+Username = Annotated[
+    Text, StringConstraints(min_length=1, max_length=256), Field(json_schema_extra={"pattern": NO_CONTROL_OR_COLON})
+]
+Password = Annotated[
+    Text, StringConstraints(min_length=1, max_length=8192), Field(json_schema_extra={"pattern": NO_CONTROL})
+]
+
+
+ONE_FORM_OF_CREDENTIALS: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {
+            "properties": {
+                "registry_username": {"type": "string"},
+                "registry_password": {"type": "string"},
+                "registry_auth": ABSENT,
+            },
+            "required": ["registry_username", "registry_password"],
+        },
+    ]
+}
+PLAIN_HTTP_WHERE_IT_MAY_BE: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"plain_http": {"anyOf": [{"const": False}, EMPTY_OBJECT]}}},
+        {"properties": {"registry_url": {"pattern": PLAIN_HTTP_URL}}},
+    ]
+}
 
 
 class CredentialsBody(Body):
     """Username and password, as any of the clients sends them."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_FORM_OF_CREDENTIALS)
+    beyond_schema = frozenset({"registry_auth"})
 
     registry_username: Username | None = None
     registry_password: Password | None = None
@@ -25,12 +55,17 @@ class CredentialsBody(Body):
 class RegistryBody(CredentialsBody):
     """A registry to record, or its new state."""
 
-    registry_url: Text
+    model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, PLAIN_HTTP_WHERE_IT_MAY_BE]})
+    beyond_schema = frozenset({"registry_auth", "ca_certificate"})
+
+    registry_url: Annotated[Text, Field(json_schema_extra={"pattern": REGISTRY_URL, "maxLength": 128})]
     name: Annotated[Text, StringConstraints(max_length=32)] | None = None
     verify_tls: bool = True
-    ca_certificate: Annotated[Text, StringConstraints(max_length=65_536)] | None = None
+    ca_certificate: Annotated[Text, StringConstraints(max_length=65_536)] | None = Field(
+        None, description="PEM certificates of the authorities to trust besides the system's."
+    )
     plain_http: bool = False
-    max_pushes: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+    max_pushes: Annotated[WholeNumber, Field(ge=1, le=10_000)] | None = Field(
         None, description="How many pushes it takes at once; null: as LONGSHORE_REGISTRY_PUSHES says."
     )
 
@@ -44,28 +79,28 @@ class PauseBody(Body):
 class PauseShown(Shown):
     """Since when and why nothing is pushed to a registry."""
 
-    since: str
+    since: Moment
     by: PauseCause
     reason: str
-    next_try_at: str | None
+    next_try_at: Moment | None
     """When one push tries it again; null where it waits for an operator."""
 
 
 class RegistryShown(Shown):
     """A recorded registry; never a credential."""
 
-    id: str
+    id: Uuid
     name: str | None
     registry_url: str
-    created_at: str
-    updated_at: str
+    created_at: Moment
+    updated_at: Moment
     has_credentials: bool
     verify_tls: bool
     ca_certificate: str | None
     plain_http: bool
     max_pushes: int | None
     paused: PauseShown | None
-    throttled_until: str | None
+    throttled_until: Moment | None
     """It asked to slow down (429): nothing is pushed to it before this time."""
 
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, RootModel, StringConstraints
 
-from api.schemas.algorithms import DetailsChange, DetailsShown, SourceShown, show_details, show_source
-from api.schemas.base import Body, LongText, Shown
+from api.schemas.algorithms import AlgorithmShown, DetailsChange, DetailsShown, SourceShown, show_details, show_source
+from api.schemas.base import Body, LongText, Moment, Shown, Uuid
+from api.schemas.patterns import HASH
 from api.schemas.pushes import PushBody, PushShown
 from shared.clock import rfc3339
 from shared.models import Algorithm, Build, BuildStatus, Version
@@ -15,7 +16,11 @@ CommitHash = Annotated[
     str,
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     StringConstraints(pattern=r"^[0-9a-f]{7,64}\z"),
+    Field(json_schema_extra={"pattern": HASH}),
 ]
+
+
+MOST_PUSHES = 20
 
 
 def _one_or_several(value: object) -> object:
@@ -26,8 +31,11 @@ def _one_or_several(value: object) -> object:
 
 Pushes = Annotated[
     list[PushBody],
-    BeforeValidator(_one_or_several, json_schema_input_type=PushBody | list[PushBody]),
-    Field(max_length=20),
+    Field(max_length=MOST_PUSHES),
+    BeforeValidator(
+        _one_or_several,
+        json_schema_input_type=PushBody | Annotated[list[PushBody], Field(max_length=MOST_PUSHES)] | None,
+    ),
 ]
 """One object, as the platform has it, or a list of them."""
 
@@ -71,7 +79,7 @@ class VersionInfoShown(Shown):
 
     semantic_version: str | None = None
     git_hash: str
-    version_uuid: str
+    version_uuid: Uuid
     release_notes: str | None = None
     sample_input: str | None = None
     sample_output: str | None = None
@@ -89,12 +97,12 @@ class BuildShown(Shown):
 
     left_out = frozenset({"finished_at", "version_info", "registry_status"})
 
-    build_id: str
+    build_id: Uuid
     commit_sha: str
     status: Literal["in-progress", "succeeded", "failed"]
-    started_at: str
-    finished_at: str | None = None
-    resource_type: str = "algorithm_build"
+    started_at: Moment
+    finished_at: Moment | None = None
+    resource_type: Literal["algorithm_build"] = "algorithm_build"
     version_info: BuildVersionShown | None = None
     registry_status: PushShown | None = None
 
@@ -111,7 +119,7 @@ class VersionShown(Shown):
 
     left_out = frozenset({"compilation", "build"})
 
-    id: str
+    id: Uuid
     name: str
     details: DetailsShown
     settings: dict[str, Any]
@@ -120,7 +128,11 @@ class VersionShown(Shown):
     build: BuildShown | None = None
     compilation: CompilationShown | None = None
     self_link: str
-    resource_type: str = "algorithm"
+    resource_type: Literal["algorithm"] = "algorithm"
+
+
+class LatestShown(RootModel[VersionShown | AlgorithmShown]):
+    """The latest version of an algorithm, or the algorithm alone where there is none."""
 
 
 class BuildLogsShown(Shown):

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from api.schemas.base import Body, Shown, Text
+from api.schemas.base import Body, Moment, Shown, Text, Uuid
+from api.schemas.patterns import WEBHOOK_URL
 from shared.clock import rfc3339
 from shared.models import DeliveryState, Webhook, WebhookDelivery
-from shared.webhooks.events import EventType, is_pattern
+from shared.webhooks.events import PATTERN, EventType, is_pattern
 from shared.webhooks.signing import key_of
 
 
@@ -22,9 +23,16 @@ def _secret(text: str) -> str:
     return text
 
 
-EventPattern = Annotated[Text, StringConstraints(max_length=64), AfterValidator(_pattern)]
-Secret = Annotated[Text, StringConstraints(max_length=128), AfterValidator(_secret)]
-Url = Annotated[Text, StringConstraints(min_length=1, max_length=1024)]
+EventPattern = Annotated[Text, AfterValidator(_pattern), Field(json_schema_extra={"pattern": PATTERN})]
+Secret = Annotated[
+    Text,
+    StringConstraints(max_length=128),
+    AfterValidator(_secret),
+    Field(json_schema_extra={"pattern": r"^whsec_(?:[A-Za-z0-9+/]{4}){8,21}$"}),
+]
+Url = Annotated[
+    Text, StringConstraints(min_length=1, max_length=1024), Field(json_schema_extra={"pattern": WEBHOOK_URL})
+]
 Events = Annotated[list[EventPattern], Field(min_length=1, max_length=50)]
 
 
@@ -53,29 +61,29 @@ class WebhookShown(Shown):
 
     left_out = frozenset({"secret"})
 
-    id: str
+    id: Uuid
     name: str | None
     url: str
     events: list[str]
     enabled: bool
     disabled_reason: str | None
-    created_at: str
-    updated_at: str
+    created_at: Moment
+    updated_at: Moment
     secret: str | None = None
 
 
 class DeliveryShown(Shown):
     """One event for one webhook, and how its sending goes."""
 
-    id: str
+    id: Uuid
     type: str
     state: DeliveryState
     attempts: int
-    next_attempt_at: str | None
+    next_attempt_at: Moment | None
     last_status: int | None
     last_error: str | None
-    created_at: str
-    finished_at: str | None
+    created_at: Moment
+    finished_at: Moment | None
 
 
 class DeliveriesPage(Shown):

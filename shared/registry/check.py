@@ -22,7 +22,7 @@ class RegistryCheck:
     """What was found, in sentences; what to do where it is not well."""
 
 
-def check_registry(client: RegistryClient, repository_path: str, *, seconds: float = 10.0) -> RegistryCheck:
+def check_registry(client: RegistryClient, repository_path: str, *, seconds: float = 8.0) -> RegistryCheck:
     """Look at a registry with the client's credentials, in at most `seconds`; `repository_path` is what to push to.
 
     Whatever the registry does ends up in the answer. A client that ran out of time is of no further use.

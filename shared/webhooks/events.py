@@ -1,8 +1,8 @@
 """The events that webhooks are told of, and how they look: CloudEvents 1.0 in JSON (structured mode)."""
 
 import json
+import re
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Any
 
 from shared.clock import rfc3339
@@ -30,15 +30,21 @@ class EventType(StrEnum):
     """Sent when somebody tests the webhook."""
 
 
+FAMILIES = tuple(dict.fromkeys(event.partition(".")[0] for event in EventType if "." in event))
+_NAMED = "|".join([*(rf"{family}\.\*" for family in FAMILIES), *(re.escape(event) for event in EventType)])
+PATTERN = rf"^(?:{re.escape(PREFIX)})?(?:\*|{_NAMED})$"
+"""How one says which events one wants: `push.failed`, `push.*`, `*`; with the prefix or without."""
+
+
 def is_pattern(text: str) -> bool:
-    """Whether a text stands for at least one event type: `push.failed`, `push.*`, `*`, with the prefix or without."""
-    return any(matches(text, event) for event in EventType)
+    """Whether a text stands for event types."""
+    return re.search(PATTERN, text) is not None
 
 
 def matches(pattern: str, event: EventType) -> bool:
-    """Whether a pattern is for an event; nothing but `*` in it is special."""
-    literal = pattern.removeprefix(PREFIX).replace("[", "[[]").replace("?", "[?]")
-    return fnmatchcase(event.value, literal)
+    """Whether a pattern is for an event."""
+    wanted = pattern.removeprefix(PREFIX)
+    return wanted in ("*", event.value) or wanted == f"{event.partition('.')[0]}.*"
 
 
 def cloud_event(event_id: str, event: EventType, subject: str, at: int, data: dict[str, Any]) -> str:

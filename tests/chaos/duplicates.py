@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis
 
@@ -48,7 +49,7 @@ class Duplicator:
             message, _exchange, queue = json.loads(delivered)
             self._copy(client, queue, message)
 
-    def _copy(self, client: redis.Redis, queue: str, message: dict) -> None:
+    def _copy(self, client: redis.Redis, queue: str, message: dict[str, Any]) -> None:
         tag = message["properties"]["delivery_tag"]
         if tag in self._known:
             return

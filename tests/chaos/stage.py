@@ -53,8 +53,8 @@ class Stage:
             "wrong password": self.wrong_password,
             "caller's key": self.caller.key,
             "prober's key": self.prober.key,
+            "admin key": self.system.admin.key,
         }
-        found["admin key"] = self.system.admin.key
         for row in [*self.rows, self.probe_row]:
             found[f"password of {row.username}"] = row.password
             pair = base64.b64encode(f"{row.username}:{row.password}".encode()).decode()

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Process:
         """Wait until it works."""
         self.child.wait_until(self._is_ready, seconds=START_SECONDS)
 
-    def _begin(self):
+    def _begin(self) -> AbstractContextManager[Child]:
         return running(
             f"longshore {self.name}",
             [*LONGSHORE, *self.command],

@@ -55,4 +55,8 @@ def test_calls_that_enqueue_tell_of_their_headers(document):
 
 
 def test_only_what_callers_use_is_described(document):
-    assert {path for path in document["paths"] if not path.startswith("/v1/")} == {"/healthz", "/readyz"}
+    assert {path for path in document["paths"] if not path.startswith("/v1/")} == {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }

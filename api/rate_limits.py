@@ -1,0 +1,106 @@
+"""How much one caller may ask, per minute: counted for all processes in Redis, or in this one where Redis is away."""
+
+import os
+import time
+from functools import cache
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage, RedisStorage, Storage
+from limits.strategies import FixedWindowRateLimiter
+from redis.exceptions import RedisError
+
+from shared.refusals import too_many
+from shared.settings import settings
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 0.5
+AWAY_SECONDS = 10.0
+"""After Redis did not answer it is left alone for this long."""
+
+
+class RateLimits:
+    """The counters of one process; made after the fork."""
+
+    def __init__(self) -> None:
+        self._here = FixedWindowRateLimiter(MemoryStorage())
+        self._everywhere = _shared_limiter()
+        self._away_until = 0.0
+
+    def count_change(self, key_id: str) -> None:
+        """Count a request that changes something.
+
+        Raises:
+            Refusal: 429, too many by this key within a minute.
+        """
+        self._count("changes", key_id, settings().rate_limit_changes, everywhere=True)
+
+    def count_read(self, key_id: str) -> None:
+        """Count a request that reads: in this process only, for reading must stay quick.
+
+        Raises:
+            Refusal: 429, too many by this key within a minute.
+        """
+        self._count("reads", key_id, settings().rate_limit_reads, everywhere=False)
+
+    def count_git(self, key_id: str) -> None:
+        """Count a request of a git client, of which a clone or push has two or three.
+
+        Raises:
+            Refusal: 429, too many by this key within a minute.
+        """
+        self._count("git requests", key_id, settings().rate_limit_git, everywhere=True)
+
+    def count_unknown(self, address: str) -> None:
+        """Count a request without a key that is known here.
+
+        Raises:
+            Refusal: 429, too many from this address within a minute.
+        """
+        self._count("requests without a known key", address, settings().rate_limit_unknown, everywhere=False)
+
+    def _count(self, what: str, who: str, most: int, *, everywhere: bool) -> None:
+        if most == 0:
+            return
+        limit = RateLimitItemPerMinute(most, namespace=f"longshore:{what.replace(' ', '-')}")
+        limiter = self._everywhere if everywhere and time.monotonic() >= self._away_until else None
+        if limiter is not None:
+            try:
+                self._hit(limiter, limit, what, who)
+            except (RedisError, OSError) as error:
+                log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)
+                self._away_until = time.monotonic() + AWAY_SECONDS
+            else:
+                return
+        self._hit(self._here, limit, what, who)
+
+    def _hit(self, limiter: FixedWindowRateLimiter, limit: RateLimitItemPerMinute, what: str, who: str) -> None:
+        if limiter.hit(limit, who):
+            return
+        seconds = max(1, round(limiter.get_window_stats(limit, who).reset_time - time.time()) + 1)
+        raise too_many(f"More than {limit.amount} {what} within a minute; go on in {seconds} s.", seconds=seconds)
+
+
+def rate_limits() -> RateLimits:
+    """The counters of this process."""
+    return _of_process(os.getpid())
+
+
+@cache
+def _of_process(_pid: int) -> RateLimits:
+    return RateLimits()
+
+
+def _shared_limiter() -> FixedWindowRateLimiter | None:
+    url = settings().redis_url
+    if not url:
+        return None
+    # kombu and this library spell the address of a unix socket differently.
+    url = url.replace("redis+socket://", "redis+unix://", 1)
+    try:
+        storage: Storage = RedisStorage(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+    except (RedisError, OSError) as error:
+        log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)
+        return None
+    return FixedWindowRateLimiter(storage)

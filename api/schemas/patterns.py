@@ -1,0 +1,88 @@
+"""How names, hashes and addresses are written: what the document tells callers that other modules check."""
+
+import re
+from typing import Any
+
+from shared.settings import Settings
+
+OWNER = "^[A-Za-z][A-Za-z0-9_]{0,29}$"
+ALGORITHM = "^[A-Za-z][A-Za-z0-9_]{0,62}$"
+UUID = "^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+HASH = "^[0-9A-Fa-f]{7,64}$"
+LISTED_ALGORITHM = r"^(?:algo://)?(?:\*|[A-Za-z][A-Za-z0-9_]*/(?:\*|[A-Za-z][A-Za-z0-9_]*))$"
+NO_CONTROL = r"^[^\x00-\x1F\x7F]*$"
+NO_CONTROL_OR_COLON = r"^[^\x00-\x1F\x7F:]*$"
+BOOLEAN = "^(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]|[TtFfYyNn]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff])$"
+
+ROUTED_NAMES = ("version", "versions", "builds", "compile")
+"""Words of this interface's addresses, which no algorithm can be called by."""
+
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+# No 0, 169, 224 to 239 and 255 in front: what is there is never spoken to (shared.networks).
+_FIRST_BYTE = "(?:2(?:5[0-4]|4[0-9]|2[0-3]|[01][0-9])|1(?:[0-57-9][0-9]|6[0-8])|[1-9][0-9]?)"
+_IPV4 = rf"{_FIRST_BYTE}(?:\.{_BYTE}){{3}}"
+_H16 = "[0-9A-Fa-f]{1,4}"
+_FIRST_H16 = "(?:[1-9A-Ea-e][0-9A-Fa-f]{0,3}|[Ff][CcDd][0-9A-Fa-f]{2})"
+_IPV6 = "|".join(
+    (
+        f"{_FIRST_H16}(?::{_H16}){{7}}",
+        f"{_FIRST_H16}(?::{_H16}){{0,6}}::",
+        *(f"{_FIRST_H16}(?::{_H16}){{0,{6 - after}}}:(?::{_H16}){{1,{after}}}" for after in range(1, 7)),
+        "::1",
+    )
+)
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# The last part of a name has a letter that makes it no number: 127.1 and 0x7f.1 would be addresses to some.
+_LAST_LABEL = "[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SEGMENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_PATH = f"(?:/{_SEGMENT})*/?"
+_LOOPBACK = rf"(?:[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127(?:\.{_BYTE}){{3}}|\[::1\])(?::{_PORT})?"
+_PLACE = (
+    rf"(?:(?:(?:{_LABEL}\.)+{_LAST_LABEL}|{_IPV4}|\[(?:{_IPV6})\]|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])(?::{_PORT})?"
+    rf"|{_LAST_LABEL}:{_PORT})"
+)
+REGISTRY_URL = f"^(?:[Hh][Tt][Tt][Pp][Ss]?://)?{_PLACE}{_PATH}$"
+PLAIN_HTTP_URL = f"^(?:[Hh][Tt][Tt][Pp]://{_PLACE}|{_LOOPBACK}){_PATH}$"
+
+_ALNUM = "[A-Za-z0-9]"
+_SOURCE_LABEL = f"{_ALNUM}(?:[_-]*{_ALNUM})*"
+_SOURCE_HOST = rf"(?:(?:{_SOURCE_LABEL}\.)*[A-Za-z](?:[_-]*{_ALNUM})*|{_IPV4}|\[(?:{_IPV6})\])"
+_SOURCE_FIRST, _SOURCE_REST = r"[A-Za-z0-9_~+@=,:!$&'()*;]", r"[A-Za-z0-9._~+@=,:!$&'()*;-]"
+_SOURCE_PATH = f"(?:/{_SOURCE_FIRST}{_SOURCE_REST}*)+/?"
+_SSH_USER = "(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?"
+
+_QUERY = r"[A-Za-z0-9._~+@=,:!$&'()*;%/-]"
+_WEBHOOK_HOST = rf"(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4})"
+WEBHOOK_URL = rf"^(?:https://{_WEBHOOK_HOST}(?::{_PORT})?|http://{_LOOPBACK})(?:/{_QUERY}*)?(?:\?{_QUERY}*)?$"
+
+
+def repository_url(configured: Settings) -> str:
+    """How a repository elsewhere is named where these settings hold; an empty text names none."""
+    schemes = "[Hh][Tt][Tt][Pp][Ss]?" if configured.source_allow_http else "[Hh][Tt][Tt][Pp][Ss]"
+    forms = [f"{schemes}://{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}"]
+    if configured.source_ssh_known_hosts is not None:
+        forms.append(f"ssh://{_SSH_USER}{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}")
+        forms.append(f"{_SSH_USER}{_SOURCE_HOST}:{_SOURCE_FIRST}{_SOURCE_REST}*{_SOURCE_PATH}")
+    return f"^(?:{'|'.join(forms)})?$"
+
+
+def path_parameter(name: str) -> dict[str, Any]:
+    """The schema of what stands in an address under this name."""
+    return _PATH_PARAMETERS.get(name, {"type": "string", "format": "uuid"} if name.endswith("_id") else {})
+
+
+def is_written_so(name: str, value: str) -> bool:
+    """Whether what stands in an address is of the form that it has there."""
+    schema = path_parameter(name)
+    pattern = UUID if schema.get("format") == "uuid" else schema.get("pattern", "")
+    return re.search(pattern, value) is not None and value not in schema.get("not", {}).get("enum", ())
+
+
+_PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "username": {"type": "string", "pattern": OWNER},
+    "owner": {"type": "string", "pattern": OWNER},
+    "name": {"type": "string", "pattern": ALGORITHM, "not": {"enum": list(ROUTED_NAMES)}},
+    "git_hash": {"type": "string", "pattern": HASH},
+}

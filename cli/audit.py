@@ -1,0 +1,69 @@
+"""`longshore audit`: who did what, when, from where."""
+
+import getpass
+import json
+
+import click
+from sqlalchemy import select
+
+from cli.services import open_database
+from cli.starting import data_dir_option, start
+from cli.tables import print_table
+from shared.audit import Actor
+from shared.clock import rfc3339
+from shared.models import AuditEvent
+
+
+@click.command("audit")
+@click.option("--actor", metavar="OWNER", help="Only what this owner's keys did; `cli`: commands beside the database.")
+@click.option("--action", metavar="ACTION", help="Only this (registry.create), or what begins so (registry.).")
+@click.option("--target", metavar="ID", help="Only what was done to this.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many, of the newest.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, for programs.")
+@data_dir_option
+def command(actor: str | None, action: str | None, target: str | None, limit: int, as_json: bool) -> None:
+    """Show the audit trail, the newest entry last.
+
+    It acts on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so it needs no key.
+    """
+    start("audit")
+    query = select(AuditEvent).order_by(AuditEvent.seq.desc()).limit(limit)
+    if actor is not None:
+        query = query.where(AuditEvent.actor == actor)
+    if action is not None:
+        whole = not action.endswith(".")
+        query = query.where(AuditEvent.action == action if whole else AuditEvent.action.startswith(action))
+    if target is not None:
+        query = query.where(AuditEvent.target_id == target)
+    with open_database().reading() as session:
+        events = list(reversed(session.scalars(query).all()))
+    if as_json:
+        for event in events:
+            columns = {column.key: getattr(event, column.key) for column in AuditEvent.__table__.columns}
+            click.echo(json.dumps({**columns, "created_at": rfc3339(event.created_at)}))
+        return
+    print_table(
+        ("Time", "Actor", "From", "Action", "Target", "Owner", "Detail"),
+        [
+            (
+                rfc3339(event.created_at),
+                event.actor,
+                event.address,
+                event.action,
+                event.target_id,
+                event.owner,
+                json.dumps(event.detail, ensure_ascii=False) if event.detail else "",
+            )
+            for event in events
+        ],
+        whole=("Time",),
+    )
+
+
+def operator() -> Actor:
+    """Who runs a command beside the database, for the audit trail."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        user = "unknown"
+    return Actor("cli", address=f"user {user}"[:64])

@@ -1,0 +1,101 @@
+"""What an operator measures: counts over rows, in a fixed number of queries whatever their number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.jobs.due import place_is_free, registry_takes_it, time_has_come, waits_for_nothing
+from shared.jobs.nudges import TASKS
+from shared.marks import seconds_since_sweep
+from shared.models import ImagePush, Job, JobState, PushEvent, Registry, WebhookDelivery
+from shared.models.jobs import LIVE_STATES
+from shared.workers import live_nodes
+
+STALLED = "stalled-"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number, with what it is about."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def measures(session: Session) -> Iterable[Measure]:
+    """Everything that is measured."""
+    yield from _jobs(session)
+    yield from _waiting(session)
+    yield from _pushes(session)
+    yield from _history(session)
+    yield from _workers(session)
+    yield from _registries(session)
+    deliveries = session.execute(
+        select(WebhookDelivery.state, func.count(WebhookDelivery.seq)).group_by(WebhookDelivery.state)
+    )
+    yield from (Measure("webhook_deliveries", {"state": state}, number) for state, number in deliveries)
+    age = seconds_since_sweep(session)
+    if age is not None:
+        yield Measure("seconds_since_sweep", {}, age)
+
+
+def _jobs(session: Session) -> Iterable[Measure]:
+    live = select(Job.kind, Job.state, func.count(Job.seq)).where(Job.state.in_(LIVE_STATES))
+    for kind, state, number in session.execute(live.group_by(Job.kind, Job.state)):
+        yield Measure("jobs", {"kind": kind, "state": state}, number)
+
+
+def _waiting(session: Session) -> Iterable[Measure]:
+    """Jobs that only a worker is missing for: what worker pools are sized by."""
+    due = (
+        select(Job.kind, func.count(Job.seq), now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at)))
+        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED)
+        .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .group_by(Job.kind)
+    )
+    found = {kind: (number, age) for kind, number, age in session.execute(due)}
+    for kind, (_task, queue) in TASKS.items():
+        number, age = found.get(kind, (0, 0))
+        yield Measure("jobs_waiting", {"queue": queue}, number)
+        yield Measure("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
+
+
+def _pushes(session: Session) -> Iterable[Measure]:
+    counted = select(ImagePush.state, func.count(ImagePush.seq)).group_by(ImagePush.state)
+    for state, number in session.execute(counted):
+        yield Measure("pushes", {"status": state}, number)
+
+
+def _history(session: Session) -> Iterable[Measure]:
+    counted = select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
+    stalled: dict[str, int] = {}
+    for kind, state, number in session.execute(counted.group_by(PushEvent.kind, PushEvent.state)):
+        if kind == "ended":
+            yield Measure("push_results_total", {"status": state}, number)
+        elif kind == "retry":
+            yield Measure("push_retries_total", {}, number)
+        elif kind.startswith(STALLED):
+            stalled[kind.removeprefix(STALLED)] = stalled.get(kind.removeprefix(STALLED), 0) + number
+    for kind in ("unclaimed", "lost", "still"):
+        yield Measure("pushes_stalled_total", {"kind": kind}, stalled.get(kind, 0))
+
+
+def _workers(session: Session) -> Iterable[Measure]:
+    counted: dict[tuple[str, str], int] = {}
+    for node in live_nodes(session):
+        for queue in filter(None, node.queues.split(",")):
+            key = (queue, "no" if node.problem else "yes")
+            counted[key] = counted.get(key, 0) + 1
+    for (queue, ready), number in counted.items():
+        yield Measure("workers", {"queue": queue, "ready": ready}, number)
+
+
+def _registries(session: Session) -> Iterable[Measure]:
+    for registry in session.scalars(select(Registry).where(Registry.deleted_at.is_(None))):
+        about = {"registry_id": registry.id}
+        yield Measure("registry_paused", about, int(registry.paused_at is not None))
+        yield Measure("registry_failures_in_a_row", about, registry.failures)

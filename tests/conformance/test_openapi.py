@@ -1,0 +1,25 @@
+"""Whatever the document allows is answered as it says, and whatever it does not allow is refused: a short run.
+
+`make conformance EXAMPLES=5000` is the long one.
+"""
+
+from pathlib import Path
+
+from tests.conformance.against import examples_in, run_schemathesis
+from tests.service.cli.running import longshore_up
+
+
+def test_each_rule_of_the_document_on_sqlite(tmp_path: Path) -> None:
+    with longshore_up(tmp_path) as up:
+        # Both spellings of an algorithm have one view: here the names, below the ids too.
+        done = run_schemathesis(up, tmp_path, "--phases", "coverage", "--exclude-path-regex", r"\{algorithm_id\}")
+    assert done.returncode == 0, done.stdout[-20_000:]
+    assert examples_in(done.stdout) > 1000
+
+
+def test_requests_that_build_on_each_other_on_postgresql(tmp_path: Path, empty_postgres_url: str) -> None:
+    with longshore_up(tmp_path, LONGSHORE_DATABASE_URL=empty_postgres_url) as up:
+        options = ("--phases", "fuzzing,stateful", "--max-examples", "3", "--no-shrink")
+        done = run_schemathesis(up, tmp_path, *options)
+    assert done.returncode == 0, done.stdout[-20_000:]
+    assert examples_in(done.stdout) > 100

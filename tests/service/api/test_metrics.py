@@ -1,0 +1,58 @@
+"""`/metrics`: what an operator measures, in Prometheus' format."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.marks import mark_sweep
+from shared.models import ImagePush, PauseCause
+from shared.pushes.stalls import report_unclaimed
+from shared.workers import refresh_node
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_registry, push, taken, the
+
+
+def scraped(admin) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    answer = admin.app.test_client().get("/metrics")
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/plain"
+    families = text_string_to_metric_families(answer.get_data(as_text=True))
+    return {
+        (sample.name.removeprefix("longshore_"), tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_what_is_measured(admin):
+    registry = make_registry(paused_at=now_ms(), paused_by=PauseCause.UNREACHABLE, pause_reason="Away.", failures=4)
+    algorithm = make_algorithm("secretive")
+    end_push(taken(push(build_commit(algorithm), make_registry())))
+    end_badly(taken(push(build_commit(algorithm, "a" * 40), make_registry())))
+    stalled = push(build_commit(algorithm, "b" * 40), make_registry())
+    change(stalled, created_at=now_ms() - 3_600_000)
+    compile_commit(algorithm, "c" * 40)
+    with database().writing() as session:
+        report_unclaimed(session, after_seconds=60)
+        refresh_node(session, "worker-1", ("pushes",), "No engine.")
+        mark_sweep(session)
+    assert the(ImagePush, id=stalled.push_id).state == "stalled"
+    found = scraped(admin)
+    assert found["pushes", (("status", "succeeded"),)] == 1
+    assert found["push_results_total", (("status", "failed"),)] == 1
+    assert found["pushes_stalled_total", (("kind", "unclaimed"),)] == 1
+    assert found["pushes_stalled_total", (("kind", "lost"),)] == 0
+    assert found["jobs", (("kind", "compile"), ("state", "queued"))] == 1
+    assert found["jobs_waiting", (("queue", "pushes"),)] == 1
+    assert found["jobs_waiting_oldest_seconds", (("queue", "pushes"),)] > 3000
+    assert found["workers", (("queue", "pushes"), ("ready", "no"))] == 1
+    assert found["registry_paused", (("registry_id", registry.id),)] == 1
+    assert found["registry_failures_in_a_row", (("registry_id", registry.id),)] == 4
+    assert found["seconds_since_sweep", ()] < 60
+
+
+def test_an_empty_installation_has_numbers_and_no_names(admin):
+    make_algorithm("secretive", "Hidden")
+    text = admin.app.test_client().get("/metrics").get_data(as_text=True)
+    assert "longshore_build_info" in text
+    assert "secretive" not in text.lower()

@@ -1,0 +1,80 @@
+"""How much one caller may ask: per key, counted in Redis, and a clear answer to who asks too much."""
+
+import pytest
+import redis
+
+from api.rate_limits import _of_process
+from shared.settings import settings
+
+
+@pytest.fixture
+def limit(monkeypatch, redis_url):
+    """Sets limits; the counters are empty."""
+
+    def set_limits(url: str = redis_url, **limits: int) -> None:
+        monkeypatch.setenv("LONGSHORE_REDIS_URL", url)
+        for name, most in limits.items():
+            monkeypatch.setenv(f"LONGSHORE_RATE_LIMIT_{name.upper()}", str(most))
+        settings.cache_clear()
+        _of_process.cache_clear()
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushdb()
+
+    yield set_limits
+    _of_process.cache_clear()
+
+
+def make(api, name: str):
+    return api.call("POST", "/v1/registries", {"registry_url": f"{name}.example.com"})
+
+
+def test_too_many_changes_by_one_key_are_refused_for_a_while(admin, acme, limit):
+    limit(changes=3)
+    assert [make(admin, "r").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
+    refused = make(admin, "r")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 61
+    assert refused.get_json()["error"]["code"] == 2015
+    assert "changes within a minute" in refused.get_json()["error"]["message"]
+    assert make(acme, "r").status_code == 403, "another key is counted by itself"
+    assert admin.call("GET", "/v1/registries").status_code == 200, "reading goes on"
+
+
+def test_processes_count_together(admin, limit):
+    limit(changes=2)
+    make(admin, "r")
+    _of_process.cache_clear()  # as another process would
+    make(admin, "r")
+    _of_process.cache_clear()
+    assert make(admin, "r").status_code == 429
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", ""])
+def test_without_redis_each_process_counts_for_itself(admin, limit, url):
+    limit(url, changes=2)
+    assert [make(admin, "r").status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_reads_are_counted_apart(admin, limit):
+    limit(reads=2)
+    assert [admin.call("GET", "/v1/registries").status_code for _ in range(3)] == [200, 200, 429]
+    assert make(admin, "r").status_code == 200
+
+
+def test_zero_is_no_limit(admin, limit):
+    limit(changes=0, reads=0)
+    assert {admin.call("GET", "/v1/registries").status_code for _ in range(20)} == {200}
+
+
+def test_who_guesses_keys_is_slowed_down(app, admin, limit):
+    limit(unknown=2)
+    from tests.service.api.calling import Api
+
+    guesser = Api(app, "lsguess")
+    assert [guesser.call("GET", "/v1/registries").status_code for _ in range(4)] == [401, 401, 429, 429]
+    assert admin.call("GET", "/v1/registries").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/openapi.json"])
+def test_what_needs_no_key_has_no_limit(admin, limit, path):
+    limit(reads=1, unknown=1)
+    assert {admin.app.test_client().get(path).status_code for _ in range(4)} == {200}
