@@ -5,7 +5,7 @@ import structlog
 from shared.database import database
 from shared.jobs.claims import lost_jobs
 from shared.jobs.due import take_due_nudges
-from shared.jobs.lost import requeue_lost
+from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
 from shared.marks import mark_sweep
@@ -22,6 +22,8 @@ MOST_NUDGES = 200
 def sweep() -> None:
     """Requeue lost jobs, settle what waited for an ended job, nudge what is due, report stalled pushes."""
     following = _requeue_lost()
+    with database().writing() as session:
+        following += free_abandoned_places(session)
     with database().writing() as session:
         following += settle_overdue(session)
     with database().writing() as session:

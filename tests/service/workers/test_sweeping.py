@@ -51,6 +51,21 @@ def test_what_is_due_is_nudged_by_a_message_with_its_id_and_nothing_else(broker)
         assert arguments[:2] == [[job.id], {}]
 
 
+def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broker):
+    build, registry = build_commit(make_algorithm()), make_registry()
+    killed = push(build, registry)
+    taken(killed)
+    newer = push(build, registry)
+    change(newer, nudged_at=now_ms())  # in vain: the place was held
+    assert fresh(killed).state == JobState.SUPERSEDED
+    sweep()
+    assert nudged(broker, "pushes") == []  # its worker may still be about to let go
+    lose_lease(killed)
+    sweep()
+    assert fresh(killed).lease_owner is None
+    assert nudged(broker, "pushes") == [newer.id]
+
+
 def test_every_message_can_be_lost(broker):
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     sweep()
