@@ -8,7 +8,7 @@ from shared.jobs.due import take_due_nudges
 from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
-from shared.marks import mark_sweep
+from shared.marks import mark_sweep, swept_within
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
 from workers import nudges
@@ -17,6 +17,14 @@ log = structlog.get_logger(__name__)
 
 MOST_NUDGES = 200
 """At most this many nudges a sweep, so that a long queue does not flood Redis."""
+
+
+def sweep_on_tick() -> None:
+    """Sweep, unless one has just ended: of ticks that piled up, or of two beats, one is enough."""
+    with database().reading() as session:
+        swept = swept_within(session, settings().sweep_seconds / 2)
+    if not swept:
+        sweep()
 
 
 def sweep() -> None:
