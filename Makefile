@@ -11,12 +11,15 @@ endif
 # More for pytest, for example: make test PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 TESTS_AT_ONCE ?= 2
+# make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without a seed a random one, which is printed.
+JOBS ?= 300
+FAULTS ?= 60
 # How long `make conformance` is, and on what: sqlite or postgresql.
 EXAMPLES ?= 5000
 DATABASE ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test broken-rules conformance checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test chaos broken-rules conformance checks lint format types lock migration clean
 
 help:  ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +52,11 @@ test:  ## Every check and every test, with the real services that they need
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
 	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+
+chaos: setup  ## Inject faults into a whole Longshore for real, and check what must hold (about 15 minutes)
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@$(VENV)/bin/python -m tests.chaos --jobs $(JOBS) --faults $(FAULTS) \
+		$(if $(SEED),--seed $(SEED)) $(if $(SUMMARY),--summary $(SUMMARY))
 
 broken-rules: setup  ## Break each of the design's seven rules in a copy, and see that a test notices (3 minutes)
 	@$(VENV)/bin/python -m tests.broken_rules

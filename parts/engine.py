@@ -15,7 +15,7 @@ from docker.errors import APIError, DockerException
 
 from parts.mounts import unmount_below
 from parts.place import remove_tree
-from parts.processes import PartFailedError, required_program, running, say, signals_deferred
+from parts.processes import PartFailedError, descendants, required_program, running, say, signals_deferred
 
 _SYSTEM_SOCKET = Path("/var/run/docker.sock")
 _ENGINE_PROCESS = re.compile(r"^(dockerd|containerd|containerd-shim\S*|docker-init|runc)$")
@@ -58,8 +58,13 @@ def running_engine() -> str | None:
     return system if _SYSTEM_SOCKET.is_socket() and engine_answers(system) else None
 
 
+def engine_sockets() -> Path:
+    """A new directory for the sockets of a private engine."""
+    return Path(tempfile.mkdtemp(prefix="longshore-engine-", dir="/run"))
+
+
 @contextmanager
-def private_engine(directory: Path) -> Iterator[str]:
+def private_engine(directory: Path, *, sockets: Path | None = None) -> Iterator[str]:
     """An engine of our own for the length of the block; yields its DOCKER_HOST.
 
     Its containers have the host's network or none (no bridge, no firewall rules are made). Images and containers are
@@ -74,7 +79,8 @@ def private_engine(directory: Path) -> Iterator[str]:
     dockerd = required_program("dockerd")
     say("starting a private Docker engine")
     directory.mkdir(parents=True, exist_ok=True)
-    run = Path(tempfile.mkdtemp(prefix="longshore-engine-", dir="/run"))
+    run = sockets or engine_sockets()
+    run.mkdir(exist_ok=True)
     address = f"unix://{run}/docker.sock"
     command = [dockerd, "--bridge=none", "--iptables=false", "--userland-proxy=false", "--shutdown-timeout=10"]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{run}/exec", "--pidfile", f"{run}/pid"]
@@ -115,7 +121,7 @@ def _kill_containers(address: str) -> None:
 def _end_leftovers(run: Path) -> None:
     """Kill what an engine that had to be killed left: its containerd, its shims and the containers below those."""
     for pid in engine_processes(run):
-        for member in [*_descendants(pid), pid]:
+        for member in [*descendants(pid), pid]:
             with suppress(ProcessLookupError):
                 os.kill(member, signal.SIGKILL)
 
@@ -129,11 +135,3 @@ def engine_processes(run: Path) -> list[int]:
             if _ENGINE_PROCESS.match(Path(words[0]).name) and any(f"{run}/" in word for word in words[1:]):
                 found.append(int(entry.name))
     return found
-
-
-def _descendants(pid: int) -> list[int]:
-    children = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += [int(child) for child in task.read_text().split()]
-    return [member for child in children for member in [*_descendants(child), child]]

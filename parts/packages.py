@@ -24,7 +24,8 @@ DEMO_PROGRAMS = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
 }
-TEST_PROGRAMS = {**DEMO_PROGRAMS, "postgres": "postgresql", "skopeo": "skopeo"}
+_CLOCK = "libfaketime"  # a library that shifts a process's clock, not a program
+TEST_PROGRAMS = {**DEMO_PROGRAMS, "postgres": "postgresql", "skopeo": "skopeo", _CLOCK: "libfaketime"}
 _ENGINE_PROGRAMS = {"dockerd": "docker.io"}
 _BASE_IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
 
@@ -36,6 +37,11 @@ def postgres_programs() -> Path | None:
     """The directory of PostgreSQL's newest installed server programs (Debian keeps them off the PATH)."""
     versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").exists()]
     return max(versions, key=lambda path: float(path.parent.name), default=None)
+
+
+def clock_library() -> Path | None:
+    """The library that, preloaded, shifts a process's clock by what `FAKETIME` says; None where it is not installed."""
+    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 def missing_packages(programs: Mapping[str, str]) -> list[str]:
@@ -73,6 +79,8 @@ def ensure_programs(programs: Mapping[str, str]) -> None:
 def _is_installed(program: str) -> bool:
     if program == "postgres":
         return postgres_programs() is not None
+    if program == _CLOCK:
+        return clock_library() is not None
     if program == _VENV:
         # Debian takes ensurepip out of Python's own package; without it venv makes no pip.
         importlib.invalidate_caches()

@@ -60,7 +60,8 @@ class PrivatePostgres:
 def private_postgres(directory: Path, *, port: int | None = None) -> Iterator[PrivatePostgres]:
     """A PostgreSQL server for the length of the block, its files below `directory`.
 
-    As root it runs as the user `postgres`, who must be able to enter the directories above.
+    As root it runs as the user `postgres`, who must be able to enter the directories above. The same directory and
+    port bring a stopped one back, with its databases.
 
     Raises:
         PartFailedError: PostgreSQL 15 or newer is not installed, or it does not come up.
@@ -71,16 +72,8 @@ def private_postgres(directory: Path, *, port: int | None = None) -> Iterator[Pr
     directory.mkdir(parents=True, exist_ok=True)
     user = _own(directory)
     data, log = directory / "data", directory / "postgres.log"
-    run_to_end(
-        "initdb",
-        [
-            str(programs / "initdb"),
-            *("--pgdata", str(data), "--username", "longshore", "--auth", "trust"),
-            *("--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
-        ],
-        log=log,
-        user=user,
-    )
+    if not (data / "PG_VERSION").exists():
+        _init(programs, data, log, user)
     server = PrivatePostgres(port or free_port())
     settings = {
         "listen_addresses": "127.0.0.1",
@@ -102,6 +95,19 @@ def private_postgres(directory: Path, *, port: int | None = None) -> Iterator[Pr
         user=user,
     ):
         yield server
+
+
+def _init(programs: Path, data: Path, log: Path, user: str | None) -> None:
+    run_to_end(
+        "initdb",
+        [
+            str(programs / "initdb"),
+            *("--pgdata", str(data), "--username", "longshore", "--auth", "trust"),
+            *("--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
+        ],
+        log=log,
+        user=user,
+    )
 
 
 def _own(directory: Path) -> str | None:

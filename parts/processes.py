@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -108,14 +108,24 @@ def ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def descendants(pid: int) -> list[int]:
+    """The ids of all processes that descend from this one, deepest first."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += [int(child) for child in task.read_text().split()]
+    return [member for child in children for member in [*descendants(child), child]]
+
+
 class Child:
     """One started process, leader of a process group of its own."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path, *, log_begins: int = 0) -> None:
         self.name = name
         self.pid = process.pid
         self.log = log
         self._process = process
+        self._log_begins = log_begins
 
     @property
     def exit_status(self) -> int | None:
@@ -154,6 +164,16 @@ class Child:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
+    def said(self, text: str) -> bool:
+        """Whether a text stands in its log since it was started (the log may be older than that)."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_begins)
+            return text.encode() in log.read()
+
+    def family(self) -> list[int]:
+        """Its process id and those of all that descend from it, deepest first."""
+        return [*descendants(self.pid), self.pid]
+
     def stop(self, number: signal.Signals = signal.SIGTERM, *, grace: float) -> None:
         """Ask it to end, wait for so many seconds, then kill; what is left of its group is killed in any case."""
         if self.exit_status is None:
@@ -185,6 +205,7 @@ def _spawn(
         launcher += ["--reuid", user, "--regid", user, "--init-groups"]
     launcher += ["--", "/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
     with log.open("ab") as output:
+        log_begins = output.tell()
         process = subprocess.Popen(
             [*launcher, *command],
             stdin=subprocess.DEVNULL,
@@ -193,7 +214,7 @@ def _spawn(
             env=None if environment is None else {**os.environ, **environment},
             process_group=0,
         )
-    return Child(name, process, log)
+    return Child(name, process, log, log_begins=log_begins)
 
 
 @contextmanager

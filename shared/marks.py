@@ -17,6 +17,12 @@ def mark_sweep(session: Session) -> None:
         session.execute(update(Mark).where(Mark.name == SWEEP).values(at=now_ms()))
 
 
+def swept_within(session: Session, seconds: float) -> bool:
+    """Whether a sweep has ended in the last so many seconds."""
+    last = select(Mark.seq).where(Mark.name == SWEEP, Mark.at > now_ms() - int(seconds * 1000))
+    return session.scalar(last) is not None
+
+
 def seconds_since_sweep(session: Session) -> int | None:
     """How long ago the sweep ran last, in seconds; None: never."""
     age = session.scalar(select(now_ms() - Mark.at).where(Mark.name == SWEEP))

@@ -14,12 +14,13 @@ from workers.forking import end_with_parent
 
 SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
+TICK_SECONDS = 60 * 60
+"""A tick that nobody took for so long is dropped. The worker's own clock says how long, so it is longer than clocks
+differ: with seconds, a worker whose clock is ahead would never sweep."""
 
 
 def _every_sweep(task: str) -> dict[str, Any]:
-    seconds = settings().sweep_seconds
-    # Ticks that nobody took are worth nothing later: they do not pile up.
-    return {"task": task, "schedule": seconds, "options": {"expires": max(10.0, 5 * seconds)}}
+    return {"task": task, "schedule": settings().sweep_seconds, "options": {"expires": TICK_SECONDS}}
 
 
 def create_celery() -> Celery:

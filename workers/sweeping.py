@@ -5,10 +5,10 @@ import structlog
 from shared.database import database
 from shared.jobs.claims import lost_jobs
 from shared.jobs.due import take_due_nudges
-from shared.jobs.lost import requeue_lost
+from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
-from shared.marks import mark_sweep
+from shared.marks import mark_sweep, swept_within
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
 from workers import nudges
@@ -19,9 +19,19 @@ MOST_NUDGES = 200
 """At most this many nudges a sweep, so that a long queue does not flood Redis."""
 
 
+def sweep_on_tick() -> None:
+    """Sweep, unless one has just ended: of ticks that piled up, or of two beats, one is enough."""
+    with database().reading() as session:
+        swept = swept_within(session, settings().sweep_seconds / 2)
+    if not swept:
+        sweep()
+
+
 def sweep() -> None:
     """Requeue lost jobs, settle what waited for an ended job, nudge what is due, report stalled pushes."""
     following = _requeue_lost()
+    with database().writing() as session:
+        following += free_abandoned_places(session)
     with database().writing() as session:
         following += settle_overdue(session)
     with database().writing() as session:

@@ -5,7 +5,7 @@ from workers.building import BuildWork
 from workers.delivering import deliver
 from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
-from workers.sweeping import sweep
+from workers.sweeping import sweep_on_tick
 
 
 @celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
@@ -23,7 +23,7 @@ def push(job_id: str) -> None:
 @celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]
 def sweep_now() -> None:
     """Find what fell through."""
-    sweep()
+    sweep_on_tick()
 
 
 @celery.task(name="longshore.deliver")  # type: ignore[untyped-decorator]

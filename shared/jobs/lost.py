@@ -1,15 +1,17 @@
-"""Jobs whose worker went away: reported, and given to the next worker."""
+"""Jobs whose worker went away: reported, and given to the next worker; and the places that such a worker held."""
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass
+from shared.jobs.claims import nudges_for_room
 from shared.jobs.due import lease_ran_out
 from shared.jobs.endings import end_by_decree
 from shared.jobs.locks import lock_version_of
 from shared.jobs.nudges import Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
+from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
 
 
@@ -46,6 +48,21 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     )
     _show_lost(session, job, message)
     return [Nudge(job.id, job.kind)]
+
+
+def free_abandoned_places(session: Session) -> list[Nudge]:
+    """Take the places of ended jobs from workers that were lost before they let go of them, and nudge who waits there.
+
+    Such a job ended by decree while it ran (cancelled, superseded), so nobody takes it over and nobody else lets go.
+    """
+    abandoned = session.scalars(
+        update(Job)
+        .where(Job.state.not_in(LIVE_STATES), Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
+        .values(lease_owner=None, lease_expires_at=None)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).all()
+    return [nudge for job in abandoned for nudge in nudges_for_room(session, job)]
 
 
 def _show_lost(session: Session, job: Job, message: str) -> None:

@@ -15,9 +15,12 @@ from sqlalchemy import select
 
 from api.nudges import send
 from cli.migrating import migrate
+from parts.packages import clock_library
 from parts.processes import free_port
 from shared.database import database
+from shared.marks import seconds_since_sweep
 from shared.models import JobState, WorkerNode
+from shared.settings import settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.rows import compile_commit, fresh
@@ -120,6 +123,25 @@ def test_a_worker_that_needs_no_engine_does_not_ask_for_one(tmp_path: Path) -> N
     with longshore("worker", "--queues", "maintenance", log=log, ready=lambda: bool(nodes()), variables=missing):
         assert readiness(port) == (200, "ok")
         assert nodes()[0].problem is None
+
+
+def test_a_worker_sweeps_whose_clock_is_five_minutes_ahead(tmp_path: Path) -> None:
+    from workers.app import celery  # it reads the settings
+
+    log = tmp_path / "worker.log"
+    ahead = {"LD_PRELOAD": str(clock_library()), "FAKETIME": "+300s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    tick = celery.conf.beat_schedule["sweep"]
+    with longshore(
+        "worker", "--queues", "maintenance", log=log, ready=lambda: "ready." in log.read_text(), variables=ahead
+    ):
+        with celery.connection_for_write(settings().redis_url) as connection:
+            celery.send_task(tick["task"], connection=connection, **tick["options"])
+        until(lambda: swept() is not None, "it has swept")
+
+
+def swept() -> int | None:
+    with database().reading() as session:
+        return seconds_since_sweep(session)
 
 
 def test_a_taken_health_port_is_said(tmp_path: Path, silent_server: int) -> None:

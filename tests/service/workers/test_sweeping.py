@@ -5,11 +5,11 @@ import json
 
 import pytest
 import redis
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.models import ImagePush, Job, JobState, PushEvent, PushState
+from shared.models import ImagePush, Job, JobState, Mark, PushEvent, PushState
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -28,7 +28,7 @@ from tests.rows import (
 )
 from tests.together import together
 from workers.app import celery
-from workers.sweeping import sweep
+from workers.sweeping import sweep, sweep_on_tick
 
 pytestmark = pytest.mark.usefixtures("installation", "broker")
 
@@ -49,6 +49,32 @@ def test_what_is_due_is_nudged_by_a_message_with_its_id_and_nothing_else(broker)
         (message,) = broker.lrange(queue, 0, -1)
         arguments = json.loads(base64.b64decode(json.loads(message)["body"]))
         assert arguments[:2] == [[job.id], {}]
+
+
+def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broker):
+    build, registry = build_commit(make_algorithm()), make_registry()
+    killed = push(build, registry)
+    taken(killed)
+    newer = push(build, registry)
+    change(newer, nudged_at=now_ms())  # in vain: the place was held
+    assert fresh(killed).state == JobState.SUPERSEDED
+    sweep()
+    assert nudged(broker, "pushes") == []  # its worker may still be about to let go
+    lose_lease(killed)
+    sweep()
+    assert fresh(killed).lease_owner is None
+    assert nudged(broker, "pushes") == [newer.id]
+
+
+def test_of_ticks_that_piled_up_one_sweeps(broker):
+    sweep_on_tick()
+    job = compile_commit(make_algorithm()).job
+    sweep_on_tick()
+    assert nudged(broker, "builds") == []
+    with database().writing() as session:
+        session.execute(update(Mark).values(at=now_ms() - 10_000))
+    sweep_on_tick()
+    assert nudged(broker, "builds") == [job.id]
 
 
 def test_every_message_can_be_lost(broker):

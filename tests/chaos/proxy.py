@@ -1,0 +1,249 @@
+"""A proxy in front of a registry, which passes everything on until it is told to misbehave."""
+
+import asyncio
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from tests.chaos.plan import Kind
+
+SHARE = 0.5
+"""Of the requests while it misbehaves, so many meet the fault."""
+DELAY_SECONDS = (0.3, 3.0)
+THROTTLED_BYTES_PER_SECOND = 400_000
+CUT_AFTER_BYTES = 100_000
+USES_OF_A_TOKEN = 3
+FORGOTTEN_BYTES = 8 * 1024 * 1024
+"""Blobs smaller than this are never said to be there, so that every push has something to upload."""
+HOP_BY_HOP = ("Connection", "Keep-Alive", "Transfer-Encoding", "Host")
+ERRORS = {
+    Kind.REGISTRY_401: (401, "UNAUTHORIZED"),
+    Kind.REGISTRY_403: (403, "DENIED"),
+    Kind.REGISTRY_404: (404, "NAME_UNKNOWN"),
+    Kind.REGISTRY_413: (413, "SIZE_INVALID"),
+    Kind.REGISTRY_429: (429, "TOOMANYREQUESTS"),
+    Kind.REGISTRY_500: (500, "UNKNOWN"),
+    Kind.REGISTRY_502: (502, "UNKNOWN"),
+    Kind.REGISTRY_503: (503, "UNAVAILABLE"),
+}
+
+
+class _CutError(Exception):
+    """The connection is to be broken off here."""
+
+
+class FaultyProxy:
+    """Where it listens, and how it misbehaves at the moment."""
+
+    def __init__(self, target: str, seed: int) -> None:
+        self.host = ""
+        self.hits: Counter[Kind] = Counter()
+        """How many requests met each kind of fault."""
+        self._target = target
+        self._kind: Kind | None = None
+        self._chance = random.Random(seed)  # noqa: S311 - no secret
+        self._uses: Counter[str] = Counter()
+        self._forgotten: set[str] = set()
+        self._uploaded: set[tuple[str, str]] = set()
+        self._uploading = threading.Event()
+        self._session: aiohttp.ClientSession | None = None
+
+    def misbehave(self, kind: Kind) -> None:
+        """Begin with a fault."""
+        self._uses.clear()
+        self._kind = kind
+
+    def behave(self) -> None:
+        """Pass everything on."""
+        self._kind = None
+
+    def wait_for_upload(self, seconds: float) -> bool:
+        """Wait until the next bytes of a layer come through; whether some did."""
+        self._uploading.clear()
+        return self._uploading.wait(seconds)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Pass a request on, or meet it with the fault of the moment."""
+        kind = self._kind_for(request)
+        try:
+            answer = await self._misbehaved(request, kind)
+            if answer is None:
+                answer = await self._pass_on(request, kind)
+        except (aiohttp.ClientError, ConnectionError, _CutError):
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # nobody gets it
+        return answer
+
+    def _kind_for(self, request: web.BaseRequest) -> Kind | None:
+        kind = self._kind
+        if kind == Kind.TOKEN_EXPIRES:
+            return kind if self._token_is_used_up(request) else None
+        if kind == Kind.REGISTRY_LIES:
+            return kind if request.method in ("GET", "HEAD") and "/manifests/" in request.path else None
+        return kind if kind is not None and self._chance.random() < SHARE else None
+
+    def _token_is_used_up(self, request: web.BaseRequest) -> bool:
+        token = request.headers.get("Authorization", "")
+        if not token.startswith("Bearer "):
+            return False
+        self._uses[token] += 1
+        return self._uses[token] > USES_OF_A_TOKEN
+
+    async def _misbehaved(self, request: web.BaseRequest, kind: Kind | None) -> web.StreamResponse | None:
+        if kind is None:
+            return None
+        self.hits[kind] += 1
+        if kind in (Kind.REGISTRY_401, Kind.TOKEN_EXPIRES):
+            return await self._challenge(request)
+        if kind in ERRORS:
+            headers = {"Retry-After": "1"} if kind == Kind.REGISTRY_429 else {}
+            return _error(*ERRORS[kind], headers)
+        if kind == Kind.REGISTRY_LIES:
+            return self._lie(request)
+        if kind == Kind.REGISTRY_DELAYS:
+            await asyncio.sleep(self._chance.uniform(*DELAY_SECONDS))
+        return None
+
+    def _lie(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._chance.random() < SHARE:
+            return _error(404, "MANIFEST_UNKNOWN", {})
+        other = b'{"schemaVersion": 2}'
+        headers = {
+            "Content-Type": "application/vnd.docker.distribution.manifest.v2+json",
+            "Docker-Content-Digest": f"sha256:{self._chance.getrandbits(256):064x}",
+        }
+        return web.Response(status=200, headers=headers, body=b"" if request.method == "HEAD" else other)
+
+    async def _challenge(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What the registry says to whom it does not know, as it also says to whose token has ended."""
+        headers = self._headers(request)
+        headers.popall("Authorization", None)
+        headers.popall("Content-Length", None)
+        async with self._upstream.request(request.method, self._url(request), headers=headers) as answer:
+            challenge = answer.headers.get("WWW-Authenticate", 'Basic realm="chaos"')
+        if challenge.startswith("Bearer "):
+            challenge += ',error="invalid_token"'
+        return _error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
+
+    async def _pass_on(self, request: web.BaseRequest, kind: Kind | None) -> web.StreamResponse:
+        body = self._body(request, kind) if request.can_read_body else None
+        async with self._upstream.request(
+            request.method, self._url(request), headers=self._headers(request), data=body, allow_redirects=False
+        ) as answer:
+            if self._forgets(request, answer):
+                return _error(404, "BLOB_UNKNOWN", {})
+            if request.method == "PUT" and answer.status == 201:
+                self._uploaded.add((_repository(request), request.query.get("digest", "")))
+            headers = CIMultiDict(answer.headers)
+            for name in HOP_BY_HOP:
+                headers.popall(name, None)
+            passed = web.StreamResponse(status=answer.status, headers=headers)
+            await passed.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await passed.write(chunk)
+                if kind == Kind.REGISTRY_CUTS:
+                    raise _CutError
+            if kind == Kind.REGISTRY_CUTS and request.method not in ("HEAD",):
+                raise _CutError
+            await passed.write_eof()
+            return passed
+
+    async def _body(self, request: web.BaseRequest, kind: Kind | None) -> AsyncIterator[bytes]:
+        passed = 0
+        async for chunk in request.content.iter_chunked(64 * 1024):
+            passed += len(chunk)
+            if passed > CUT_AFTER_BYTES:
+                self._uploading.set()
+                if kind == Kind.REGISTRY_CUTS:
+                    raise _CutError
+            if kind == Kind.REGISTRY_THROTTLES:
+                await asyncio.sleep(len(chunk) / THROTTLED_BYTES_PER_SECOND)
+            yield chunk
+
+    def _forgets(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
+        if request.method != "HEAD" or "/blobs/" not in request.path or answer.status != 200:
+            return False
+        if int(answer.headers.get("Content-Length", 0)) >= FORGOTTEN_BYTES:
+            return False
+        digest = request.path.rpartition("/")[2]
+        if (_repository(request), digest) in self._uploaded:
+            # Whoever has just uploaded it asks once whether it is there.
+            self._uploaded.remove((_repository(request), digest))
+            return False
+        self._forgotten.add(digest)
+        return True
+
+    @property
+    def _upstream(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the proxy does not run")
+        return self._session
+
+    def _url(self, request: web.BaseRequest) -> URL:
+        url = URL(f"http://{self._target}{request.raw_path}", encoded=True)
+        # What it says not to have it cannot mount from elsewhere either.
+        return url.with_query(None) if url.query.get("mount") in self._forgotten else url
+
+    def _headers(self, request: web.BaseRequest) -> CIMultiDict[str]:
+        headers = CIMultiDict(request.headers)
+        for name in HOP_BY_HOP:
+            headers.popall(name, None)
+        # The registry names its uploads by the address at which it was asked.
+        headers["Host"] = self.host
+        return headers
+
+    async def run(self, listening: threading.Event, ended: asyncio.Event) -> None:
+        """Listen until `ended`."""
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        timeout = aiohttp.ClientTimeout(total=120)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False, skip_auto_headers=("User-Agent", "Accept")
+        ) as session:
+            self._session = session
+            runner = web.ServerRunner(web.Server(self.handle, access_log=None), shutdown_timeout=0.1)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.host = "{}:{}".format(*runner.addresses[0][:2])
+            listening.set()
+            await ended.wait()
+            await runner.cleanup()
+
+
+@contextmanager
+def faulty_proxy(target: str, seed: int) -> Iterator[FaultyProxy]:
+    """A proxy to the registry at `target` (host:port), in a thread of this process."""
+    proxy = FaultyProxy(target, seed)
+    listening = threading.Event()
+    loop = asyncio.new_event_loop()
+    ended = asyncio.Event()
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(proxy.run(listening, ended)), name="proxy", daemon=True
+    )
+    thread.start()
+    if not listening.wait(10):
+        raise RuntimeError("the proxy does not listen")
+    try:
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+def _repository(request: web.BaseRequest) -> str:
+    return request.path.partition("/blobs/")[0]
+
+
+def _error(status: int, code: str, headers: dict[str, str]) -> web.Response:
+    body = json.dumps({"errors": [{"code": code, "message": "injected"}]})
+    return web.Response(status=status, text=body, content_type="application/json", headers=headers)

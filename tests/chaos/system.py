@@ -1,0 +1,272 @@
+"""The whole Longshore under test: every part and every process of its own, so that each can be turned off and on."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parts.base_image import ensure_python_base
+from parts.engine import engine_sockets, private_engine, running_engine
+from parts.mounts import memory_disk
+from parts.packages import clock_library
+from parts.postgres import PrivatePostgres, private_postgres
+from parts.processes import Child, PartFailedError, free_port, port_answers, running, say
+from parts.redis import PrivateRedis, private_redis
+from parts.registry import PrivateRegistry, private_registry, token_registry
+from parts.switch import Switch
+from shared.database import Database
+from shared.sealing import new_key
+from tests.chaos.api import Api
+from tests.chaos.plan import LEASE_SECONDS
+from tests.chaos.proxy import FaultyProxy, faulty_proxy
+
+LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
+START_SECONDS = 90
+GRACE_SECONDS = 30
+DISK_MEGABYTES = 64
+CLOCK_SECONDS = 300
+HASTE = {
+    "LONGSHORE_LEASE_SECONDS": str(LEASE_SECONDS),
+    "LONGSHORE_HEARTBEAT_SECONDS": "1.5",
+    "LONGSHORE_RETRY_DELAYS": "0.5,1,2,4,8",
+    "LONGSHORE_UNAVAILABLE_DELAY_SECONDS": "1",
+    "LONGSHORE_PROBE_DELAYS": "1,2,3",
+    "LONGSHORE_SWEEP_SECONDS": "1",
+    "LONGSHORE_MAX_LOSSES": "50",
+    "LONGSHORE_SHUTDOWN_SECONDS": "3",
+}
+"""Everything that waits, waits shorter."""
+
+WORKERS = {
+    "pushes-1": ("pushes", 2),
+    "pushes-2": ("pushes", 2),
+    "builds": ("builds", 1),
+    "maintenance": ("maintenance", 1),
+}
+
+
+@dataclass
+class Process:
+    """One of Longshore's processes."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str]
+    port: int | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    """What it has beside the others, from its next start on."""
+    switch: Switch[Child] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.switch = Switch(self._begin)
+
+    @property
+    def child(self) -> Child:
+        """The process that runs, or ran last."""
+        return self.switch.part
+
+    def wait(self) -> None:
+        """Wait until it works."""
+        self.child.wait_until(self._is_ready, seconds=START_SECONDS)
+
+    def _begin(self) -> AbstractContextManager[Child]:
+        return running(
+            f"longshore {self.name}",
+            [*LONGSHORE, *self.command],
+            log=self.log,
+            ready=lambda: True,
+            grace=GRACE_SECONDS,
+            environment={**self.environment, **self.variables},
+        )
+
+    def _is_ready(self) -> bool:
+        if self.port is not None:
+            return port_answers(self.port)
+        return self.command[0] != "worker" or self.child.said(" ready.")
+
+
+@dataclass
+class System:
+    """Where everything is."""
+
+    directory: Path
+    scratch: Path
+    """The temporary directory of the workers, a small disk where mounting is permitted."""
+    can_fill_disk: bool
+    postgres: Switch[PrivatePostgres]
+    redis: Switch[PrivateRedis]
+    passwords: Switch[PrivateRegistry]
+    tokens: PrivateRegistry
+    engine: Switch[str] | None
+    """None where it is not ours to restart."""
+    docker_host: str
+    proxies: tuple[FaultyProxy, FaultyProxy]
+    """In front of the registry with passwords, and of the one with tokens."""
+    processes: dict[str, Process]
+    database: Database
+    api_url: str
+    git_url: str
+    admin: Api
+
+    @property
+    def logs(self) -> Path:
+        """Where all Longshore processes log."""
+        return self.directory / "logs"
+
+    def worker_names(self, queue: str) -> list[str]:
+        """The workers of a queue."""
+        return [name for name, (queues, _) in WORKERS.items() if queues == queue]
+
+
+def clock_variables(seconds: int) -> dict[str, str]:
+    """What shifts the clock of a process; nothing where the library is missing."""
+    library = clock_library()
+    if library is None:
+        return {}
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{seconds:+d}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+@contextmanager
+def system(directory: Path, seed: int) -> Iterator[System]:
+    """Everything, running, for the length of the block.
+
+    Raises:
+        PartFailedError: a part cannot be had; the text says why.
+    """
+    with ExitStack() as stack:
+        scratch, can_fill_disk = _scratch(stack, directory / "scratch")
+        engine, docker_host = _engine(stack, directory / "engine")
+        base_image = ensure_python_base(docker_host)
+        postgres_port, redis_port, registry_port = free_port(), free_port(), free_port()
+        postgres = stack.enter_context(Switch(lambda: private_postgres(directory / "postgres", port=postgres_port)))
+        redis = stack.enter_context(Switch(lambda: private_redis(directory / "redis", port=redis_port)))
+        users = {"pusher": f"pw-good-{secrets.token_hex(12)}"}
+        passwords = stack.enter_context(
+            Switch(lambda: private_registry(directory / "passwords", users=users, port=registry_port))
+        )
+        accounts = {"writer": (f"pw-token-{secrets.token_hex(12)}", {"pull", "push", "delete"})}
+        tokens = stack.enter_context(token_registry(directory / "tokens", accounts))
+        proxies = (
+            stack.enter_context(faulty_proxy(passwords.part.host, seed)),
+            stack.enter_context(faulty_proxy(tokens.host, seed + 1)),
+        )
+        url = postgres.part.create_database("chaos")
+        environment = _environment(directory, scratch, url, redis.part.url(), docker_host, base_image)
+        admin_key = _migrate(directory, environment)
+        api_url, git_url = environment["LONGSHORE_API_URL"], environment["LONGSHORE_GIT_URL"]
+        made = System(
+            directory=directory,
+            scratch=scratch,
+            can_fill_disk=can_fill_disk,
+            postgres=postgres,
+            redis=redis,
+            passwords=passwords,
+            tokens=tokens,
+            engine=engine,
+            docker_host=docker_host,
+            proxies=proxies,
+            processes=_processes(directory, environment),
+            database=Database(url),
+            api_url=api_url,
+            git_url=git_url,
+            admin=Api(api_url, admin_key),
+        )
+        stack.callback(made.database.close)
+        say("starting Longshore")
+        for process in made.processes.values():
+            stack.enter_context(process.switch)
+        for process in made.processes.values():
+            process.wait()
+        yield made
+
+
+def _scratch(stack: ExitStack, directory: Path) -> tuple[Path, bool]:
+    try:
+        return stack.enter_context(memory_disk(directory, megabytes=DISK_MEGABYTES)), True
+    except PartFailedError as error:
+        say(f"the disk cannot be filled in this run: {error}")
+        return directory, False
+
+
+def _engine(stack: ExitStack, directory: Path) -> tuple[Switch[str] | None, str]:
+    if os.geteuid() != 0:
+        named = running_engine()
+        if named is None:
+            raise PartFailedError("no Docker engine answers, and a private one needs root")
+        say("the engine is not restarted in this run: that needs root, for an engine of its own")
+        return None, named
+    sockets = engine_sockets()
+    stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+    engine = stack.enter_context(Switch(lambda: private_engine(directory, sockets=sockets)))
+    return engine, engine.part
+
+
+def _environment(
+    directory: Path, scratch: Path, database_url: str, redis_url: str, docker_host: str, base_image: str
+) -> dict[str, str]:
+    api_port, git_port = free_port(), free_port()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LONGSHORE_", "DOCKER_"))}
+    return {
+        **inherited,
+        **HASTE,
+        "DOCKER_HOST": docker_host,
+        "TMPDIR": str(scratch),
+        "LONGSHORE_DATA_DIR": str(directory / "data"),
+        "LONGSHORE_DATABASE_URL": database_url,
+        "LONGSHORE_REDIS_URL": redis_url,
+        "LONGSHORE_SECRET_KEYS": new_key(),
+        "LONGSHORE_API_PORT": str(api_port),
+        "LONGSHORE_GIT_PORT": str(git_port),
+        "LONGSHORE_API_URL": f"http://127.0.0.1:{api_port}",
+        "LONGSHORE_GIT_URL": f"http://127.0.0.1:{git_port}",
+        "LONGSHORE_API_WORKERS": "2",
+        "LONGSHORE_BASE_IMAGE": base_image,
+        "LONGSHORE_BUILD_NETWORK": "host",
+        "LONGSHORE_BUILD_ON_PUSH": "false",
+        "LONGSHORE_KIT_REQUIREMENT": "",
+        "LONGSHORE_LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _migrate(directory: Path, environment: dict[str, str]) -> str:
+    """Make the tables and the first admin key."""
+    (directory / "data").mkdir(mode=0o700)
+    key = directory / "admin-key"
+    done = subprocess.run(
+        [*LONGSHORE, "migrate", "--admin-key", str(key)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise PartFailedError(f"longshore migrate failed:\n{done.stderr}")
+    return key.read_text().strip()
+
+
+def _processes(directory: Path, environment: dict[str, str]) -> dict[str, Process]:
+    logs = directory / "logs"
+    logs.mkdir()
+    named = {
+        "api": ("api",),
+        "git": ("git",),
+        **{
+            name: ("worker", "--queues", queues, "--concurrency", str(concurrency))
+            for name, (queues, concurrency) in WORKERS.items()
+        },
+        "beat-1": ("beat",),
+        "beat-2": ("beat",),
+    }
+    ports = {"api": int(environment["LONGSHORE_API_PORT"]), "git": int(environment["LONGSHORE_GIT_PORT"])}
+    return {
+        name: Process(name, command, logs / f"{name}.log", environment, port=ports.get(name))
+        for name, command in named.items()
+    }
