@@ -41,6 +41,7 @@ def create_celery() -> Celery:
         task_time_limit=hard_limit,
         broker_transport_options={"visibility_timeout": hard_limit + HARD_LIMIT_SPARE_SECONDS},
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a Redis that is away for an hour is waited for as well
         # A blink of Redis must not kill builds: the row's lease decides.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # `cli.worker_stopping` waits while jobs run; Celery's own wait is the full time, whatever runs.
