@@ -11,6 +11,7 @@ from shared.jobs.nudges import Queues
 from shared.logs import configure_logs
 from shared.settings import settings
 from workers.forking import end_with_parent
+from workers.scratch import remove_left_overs
 
 SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
@@ -70,6 +71,7 @@ celery = create_celery()
 def _begin_in_pool(**_kwargs: Any) -> None:
     end_with_parent()
     database().forget_connections()
+    remove_left_overs()  # of the process in whose place this one is, if that was killed
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
