@@ -11,6 +11,7 @@ from shared.jobs.nudges import Queues
 from shared.logs import configure_logs
 from shared.settings import settings
 from workers.forking import end_with_parent
+from workers.scratch import remove_left_overs
 
 SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
@@ -41,6 +42,7 @@ def create_celery() -> Celery:
         task_time_limit=hard_limit,
         broker_transport_options={"visibility_timeout": hard_limit + HARD_LIMIT_SPARE_SECONDS},
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a Redis that is away for an hour is waited for as well
         # A blink of Redis must not kill builds: the row's lease decides.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # `cli.worker_stopping` waits while jobs run; Celery's own wait is the full time, whatever runs.
@@ -69,6 +71,7 @@ celery = create_celery()
 def _begin_in_pool(**_kwargs: Any) -> None:
     end_with_parent()
     database().forget_connections()
+    remove_left_overs()  # of the process in whose place this one is, if that was killed
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -1,6 +1,7 @@
-"""Scratch directories of a worker: gone with the work, or with the next work when a kill left one behind.
+"""Scratch directories of a worker: gone with the work, or when a process begins after a kill left one behind.
 
-Who uses one holds a lock on it (flock), which ends with the process, however that ended.
+Who uses one holds a lock on it (flock), which ends with the process, however that ended. It is made under a hidden
+name and gets its own once it is locked: whatever has that name and no lock is left over.
 """
 
 import fcntl
@@ -13,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "longshore-scratch-"
+HIDDEN_PREFIX = f".{PREFIX}"
 YOUNG_SECONDS = 60
-"""A directory younger than this may be about to be locked."""
+"""A hidden directory younger than this may be about to be locked."""
 
 
 @contextmanager
@@ -24,27 +26,38 @@ def scratch_directory() -> Iterator[Path]:
     Raises:
         OSError: the disk takes none.
     """
-    _remove_left_overs(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as directory:
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield Path(directory)
-        finally:
-            os.close(descriptor)
+    remove_left_overs()
+    hidden = Path(tempfile.mkdtemp(prefix=HIDDEN_PREFIX))
+    directory = hidden.with_name(hidden.name.removeprefix("."))
+    descriptor = os.open(hidden, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        hidden.rename(directory)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
 
 
-def _remove_left_overs(parent: Path) -> None:
+def remove_left_overs() -> None:
+    """Remove the directories that nobody uses any more, because who did was killed."""
+    parent = Path(tempfile.gettempdir())
     for directory in parent.glob(f"{PREFIX}*"):
-        try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # gone by now, or another user's
-        try:
-            if time.time() - os.fstat(descriptor).st_mtime > YOUNG_SECONDS:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
-        except BlockingIOError:
-            continue  # in use
-        finally:
-            os.close(descriptor)
+        _remove_unless_used(directory)
+    for directory in parent.glob(f"{HIDDEN_PREFIX}*"):
+        _remove_unless_used(directory, older_than=YOUNG_SECONDS)
+
+
+def _remove_unless_used(directory: Path, *, older_than: float | None = None) -> None:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return  # gone by now, or another user's
+    try:
+        if older_than is None or time.time() - os.fstat(descriptor).st_mtime > older_than:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except BlockingIOError:
+        return  # in use
+    finally:
+        os.close(descriptor)

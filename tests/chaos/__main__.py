@@ -20,14 +20,13 @@ from tests.chaos.stage import set_stage
 from tests.chaos.summary import summary, table, write_json
 from tests.chaos.system import system
 
-ROWS = 3
 SEEDS = 1_000_000
 
 
 def main() -> int:
     """Read the command line, run, and say how it was."""
     asked = _arguments()
-    plan = plans.draw(asked.seed, jobs=asked.jobs, faults=asked.faults, registries=ROWS)
+    plan = plans.draw(asked.seed, jobs=asked.jobs, faults=asked.faults)
     say(f"seed {plan.seed}: {plan.faults.total()} faults, {plan.calls.total()} calls")
     for kind, number in [*sorted(plan.faults.items()), *sorted(plan.calls.items())]:
         say(f"  {number:4} {kind}")

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 
 import redis
 from sqlalchemy import exists, select
@@ -12,7 +13,6 @@ from sqlalchemy import exists, select
 from parts.engine import engine_answers
 from shared.models import Job, JobKind, JobState
 from tests.chaos.plan import Fault, Kind, is_proxied
-from tests.chaos.proxy import FaultyProxy
 from tests.chaos.system import CLOCK_SECONDS, Process, System, clock_variables
 
 IN_THE_MIDDLE_SECONDS = 8
@@ -24,7 +24,14 @@ class Skipped(Exception):  # noqa: N818 - no error: this machine does not permit
     """The fault cannot be injected here; the text says why."""
 
 
-def inject(system: System, fault: Fault) -> AbstractContextManager[None]:
+@dataclass
+class Caught:
+    """Whether a fault caught something in the middle, where it is one that waits for that; else None."""
+
+    something: bool | None = None
+
+
+def inject(system: System, fault: Fault) -> AbstractContextManager[Caught]:
     """The fault, from the beginning of the block to its end; the block decides how long it lasts.
 
     Raises:
@@ -36,20 +43,25 @@ def inject(system: System, fault: Fault) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _registry_misbehaves(system: System, fault: Fault) -> Iterator[None]:
-    proxy = _proxy(system, fault)
-    proxy.misbehave(fault.kind)
+def _registry_misbehaves(system: System, fault: Fault) -> Iterator[Caught]:
+    """Both registries do, until at least one request has met it (which may be later than the block's end)."""
+    proxies = system.proxies if fault.kind != Kind.TOKEN_EXPIRES else system.proxies[1:]
+
+    def hits() -> int:
+        return sum(proxy.hits[fault.kind] for proxy in proxies)
+
+    before = hits()
+    for proxy in proxies:
+        proxy.misbehave(fault.kind)
+    caught = Caught()
     try:
-        yield
+        yield caught
     finally:
-        proxy.behave()
-
-
-def _proxy(system: System, fault: Fault) -> FaultyProxy:
-    with_passwords, with_tokens = system.proxies
-    if fault.kind == Kind.TOKEN_EXPIRES:
-        return with_tokens
-    return with_tokens if fault.choice % 3 == 0 else with_passwords
+        caught.something = _within(
+            IN_THE_MIDDLE_SECONDS, lambda: sum(proxy.hits[fault.kind] for proxy in proxies) > before
+        )
+        for proxy in proxies:
+            proxy.behave()
 
 
 def _worker(system: System, fault: Fault) -> Process:
@@ -58,40 +70,73 @@ def _worker(system: System, fault: Fault) -> Process:
     return system.processes[names[fault.choice % len(names)]]
 
 
-@contextmanager
-def _child_killed(system: System, fault: Fault) -> Iterator[None]:
-    _kill_one(_worker(system, fault).child.family()[:-1], fault)
-    yield
+def _busy_worker(system: System, fault: Fault) -> tuple[Process, int | None]:
+    """A worker, and which of its children holds a lease at this moment; the first of a kind that does, if one does."""
+    chosen = _worker(system, fault)
+    if chosen.name == "maintenance":  # it holds none
+        return chosen, None
+    alike = [system.processes[name] for name in system.worker_names(chosen.queue)]
+    found: list[tuple[Process, int | None]] = []
+
+    def look() -> bool:
+        pids = _pids_with_leases(system)
+        found.extend((process, pid) for process in alike for pid in process.child.family() if pid in pids)
+        return bool(found)
+
+    _within(IN_THE_MIDDLE_SECONDS, look)
+    return found[0] if found else (chosen, None)
+
+
+def _pids_with_leases(system: System) -> set[int]:
+    owners = select(Job.lease_owner).where(Job.state == JobState.RUNNING, Job.lease_owner.is_not(None))
+    with system.database.reading() as session:
+        return {int((owner or "").rpartition("/")[2]) for owner in session.scalars(owners)}
+
+
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
 
 
 @contextmanager
-def _api_child_killed(system: System, fault: Fault) -> Iterator[None]:
+def _child_killed(system: System, fault: Fault) -> Iterator[Caught]:
+    process, busy = _busy_worker(system, fault)
+    _kill_one([busy] if busy is not None else process.child.family()[:-1], fault)
+    yield Caught(busy is not None)
+
+
+@contextmanager
+def _api_child_killed(system: System, fault: Fault) -> Iterator[Caught]:
     _kill_one(system.processes["api"].child.family()[:-1], fault)
-    yield
+    yield Caught()
 
 
 def _kill_one(children: list[int], fault: Fault) -> None:
     if children:
-        with suppress(ProcessLookupError):
-            os.kill(sorted(children)[fault.choice % len(children)], signal.SIGKILL)
+        _signal(sorted(children)[fault.choice % len(children)], signal.SIGKILL)
 
 
 @contextmanager
-def _worker_killed(system: System, fault: Fault) -> Iterator[None]:
-    process = _worker(system, fault)
-    os.kill(process.child.pid, signal.SIGKILL)
+def _worker_killed(system: System, fault: Fault) -> Iterator[Caught]:
+    process, busy = _busy_worker(system, fault)
+    _signal(process.child.pid, signal.SIGKILL)
     process.child.wait()
-    yield
+    yield Caught(busy is not None)
     _start_anew(process)
 
 
 @contextmanager
-def _worker_frozen(system: System, fault: Fault) -> Iterator[None]:
-    family = _worker(system, fault).child.family()
+def _worker_frozen(system: System, fault: Fault) -> Iterator[Caught]:
+    process, busy = _busy_worker(system, fault)
+    family = process.child.family()
     for pid in reversed(family):  # the parent first, or it would replace its children
         _signal(pid, signal.SIGSTOP)
     try:
-        yield
+        yield Caught(busy is not None)
     finally:
         for pid in family:
             _signal(pid, signal.SIGCONT)
@@ -103,15 +148,15 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _worker_replaced(system: System, fault: Fault) -> Iterator[None]:
-    process = _worker(system, fault)
+def _worker_replaced(system: System, fault: Fault) -> Iterator[Caught]:
+    process, busy = _busy_worker(system, fault)
     process.switch.off()
     _start_anew(process)
-    yield
+    yield Caught(busy is not None)
 
 
 @contextmanager
-def _clock_off(system: System, fault: Fault) -> Iterator[None]:
+def _clock_off(system: System, fault: Fault) -> Iterator[Caught]:
     """The worker keeps its wrong clock until something else has it started anew."""
     variables = clock_variables(CLOCK_SECONDS if fault.choice % 2 else -CLOCK_SECONDS)
     if not variables:
@@ -122,7 +167,7 @@ def _clock_off(system: System, fault: Fault) -> Iterator[None]:
     process.switch.on()
     process.wait()
     process.variables = {}
-    yield
+    yield Caught()
 
 
 def _start_anew(process: Process) -> None:
@@ -132,80 +177,79 @@ def _start_anew(process: Process) -> None:
 
 
 @contextmanager
-def _redis_restarted(system: System, _fault: Fault) -> Iterator[None]:
+def _redis_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
     system.redis.off()
     system.redis.on()
-    yield
+    yield Caught()
 
 
 @contextmanager
-def _redis_flushed(system: System, _fault: Fault) -> Iterator[None]:
+def _redis_flushed(system: System, _fault: Fault) -> Iterator[Caught]:
     with redis.Redis(port=system.redis.part.port) as client:
         client.flushall()
-    yield
+    yield Caught()
 
 
 @contextmanager
-def _redis_away(system: System, _fault: Fault) -> Iterator[None]:
+def _redis_away(system: System, _fault: Fault) -> Iterator[Caught]:
     system.redis.off()
     try:
-        yield
+        yield Caught()
     finally:
         system.redis.on()
 
 
 @contextmanager
-def _postgres_restarted(system: System, _fault: Fault) -> Iterator[None]:
+def _postgres_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
     system.postgres.off()
     try:
-        yield
+        yield Caught()
     finally:
         system.postgres.on()
 
 
 @contextmanager
-def _registry_restarted(system: System, _fault: Fault) -> Iterator[None]:
+def _registry_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
     system.passwords.off()
     try:
-        yield
+        yield Caught()
     finally:
         system.passwords.on()
 
 
 @contextmanager
-def _engine_restarted(system: System, wait: Callable[[], bool]) -> Iterator[None]:
+def _engine_restarted(system: System, wait: Callable[[], bool]) -> Iterator[Caught]:
     if system.engine is None:
         raise Skipped("the engine is not ours to restart")
-    wait()
+    in_the_middle = wait()
     system.engine.off()
     try:
-        yield
+        yield Caught(in_the_middle)
     finally:
         system.engine.on()
         assert engine_answers(system.docker_host)
 
 
-def _engine_restarted_in_build(system: System, _fault: Fault) -> AbstractContextManager[None]:
+def _engine_restarted_in_build(system: System, _fault: Fault) -> AbstractContextManager[Caught]:
     return _engine_restarted(system, lambda: _wait_for_build(system))
 
 
-def _engine_restarted_in_push(system: System, fault: Fault) -> AbstractContextManager[None]:
+def _engine_restarted_in_push(system: System, fault: Fault) -> AbstractContextManager[Caught]:
     return _engine_restarted(system, lambda: system.proxies[fault.choice % 2].wait_for_upload(IN_THE_MIDDLE_SECONDS))
 
 
 def _wait_for_build(system: System) -> bool:
     runs = select(exists().where(Job.kind == JobKind.COMPILE, Job.state == JobState.RUNNING))
-    deadline = time.monotonic() + IN_THE_MIDDLE_SECONDS
-    while time.monotonic() < deadline:
+
+    def look() -> bool:
         with system.database.reading() as session:
-            if session.scalar(runs):
-                return True
-        time.sleep(LOOK_SECONDS)
-    return False
+            return bool(session.scalar(runs))
+
+    return _within(IN_THE_MIDDLE_SECONDS, look)
 
 
 @contextmanager
-def _disk_full(system: System, _fault: Fault) -> Iterator[None]:
+def _disk_full(system: System, _fault: Fault) -> Iterator[Caught]:
     if not system.can_fill_disk:
         raise Skipped("mounting a small disk is not permitted")
     filling = system.scratch / "filling"
@@ -214,12 +258,12 @@ def _disk_full(system: System, _fault: Fault) -> Iterator[None]:
             file.write(bytes(1024 * 1024))
             file.flush()
     try:
-        yield
+        yield Caught()
     finally:
         filling.unlink()
 
 
-_INJECTIONS: dict[Kind, Callable[[System, Fault], AbstractContextManager[None]]] = {
+_INJECTIONS: dict[Kind, Callable[[System, Fault], AbstractContextManager[Caught]]] = {
     Kind.CHILD_KILLED: _child_killed,
     Kind.WORKER_KILLED: _worker_killed,
     Kind.WORKER_FROZEN: _worker_frozen,

@@ -78,9 +78,8 @@ QUICK = (
     Kind.REGISTRY_CUTS,
     Kind.REGISTRY_503,
     Kind.REGISTRY_LIES,
-    Kind.TOKEN_EXPIRES,
 )
-"""What a plan with few faults chooses from."""
+"""What a plan with few faults chooses from; its registries have passwords only."""
 
 _SHARES = {
     CallKind.PUSH: 60,
@@ -141,6 +140,8 @@ class Plan:
     commits: int
     """How many commits it needs; the first `BUILT` are built before the first fault."""
     built: int
+    registries: int
+    """How many registries; the third is the one with tokens."""
 
     @property
     def faults(self) -> Counter[Kind]:
@@ -153,7 +154,7 @@ class Plan:
         return Counter(call.kind for step in self.steps for call in step.calls)
 
 
-def draw(seed: int, *, jobs: int, faults: int, registries: int) -> Plan:
+def draw(seed: int, *, jobs: int, faults: int) -> Plan:
     """The plan that a seed stands for."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     drawn = [_fault(chance, kind) for kind in _kinds(chance, faults)]
@@ -161,9 +162,9 @@ def draw(seed: int, *, jobs: int, faults: int, registries: int) -> Plan:
         first_away = next(index for index, fault in enumerate(drawn) if fault.kind == Kind.REDIS_AWAY)
         drawn[first_away] = Fault(Kind.REDIS_AWAY, LONG_AWAY_SECONDS, drawn[first_away].choice)
     pairs = _paired(chance, drawn)
-    built = 6 if faults >= _LONG_PLAN else 2
+    built, registries = (6, 3) if faults >= _LONG_PLAN else (2, 2)
     calls, commits = _calls(chance, jobs, built, registries)
-    return Plan(seed, _steps(pairs, calls), commits, built)
+    return Plan(seed, _steps(pairs, calls), commits, built, registries)
 
 
 def _kinds(chance: random.Random, faults: int) -> list[Kind]:

@@ -18,7 +18,10 @@ from tests.chaos.plan import Kind
 SHARE = 0.5
 """Of the requests while it misbehaves, so many meet the fault."""
 DELAY_SECONDS = (0.3, 3.0)
-THROTTLED_BYTES_PER_SECOND = 400_000
+USUAL_BYTES_PER_SECOND = 1_500_000
+"""Of one upload, so that a push takes long enough for faults to fall into it; of large layers only the beginning."""
+SLOWED_BYTES = 4_000_000
+THROTTLED_BYTES_PER_SECOND = 300_000
 CUT_AFTER_BYTES = 100_000
 USES_OF_A_TOKEN = 3
 FORGOTTEN_BYTES = 8 * 1024 * 1024
@@ -167,6 +170,8 @@ class FaultyProxy:
                     raise _CutError
             if kind == Kind.REGISTRY_THROTTLES:
                 await asyncio.sleep(len(chunk) / THROTTLED_BYTES_PER_SECOND)
+            elif passed < SLOWED_BYTES:
+                await asyncio.sleep(len(chunk) / USUAL_BYTES_PER_SECOND)
             yield chunk
 
     def _forgets(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:

@@ -11,7 +11,7 @@ from parts.processes import say
 from shared.models import Job
 from shared.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
-from tests.chaos.faults import Skipped, inject
+from tests.chaos.faults import Caught, Skipped, inject
 from tests.chaos.plan import Fault, Kind, Plan, Step
 from tests.chaos.stage import PROBE, PROBER, Stage
 
@@ -27,6 +27,8 @@ class Told:
     """What happened."""
 
     injected: Counter[Kind] = field(default_factory=Counter)
+    in_vain: Counter[Kind] = field(default_factory=Counter)
+    """Faults that were to catch something in the middle, and caught nothing."""
     skipped: dict[Kind, str] = field(default_factory=dict)
     recoveries: list[tuple[Kind, float]] = field(default_factory=list)
     """After which fault how many seconds passed until a push went well."""
@@ -50,18 +52,22 @@ def carry_out(stage: Stage, plan: Plan, callers: Callers) -> Told:
 
 def _take_step(stage: Stage, step: Step, callers: Callers, told: Told) -> None:
     accepted = callers.accepted
+    caught: list[tuple[Kind, Caught]] = []
     with contextlib.ExitStack() as stack:
         callers.give(step.calls)
         for fault in step.faults:
-            _inject(stage, fault, stack, told)
+            _inject(stage, fault, stack, told, caught)
         time.sleep(max(fault.seconds for fault in step.faults))
         if step.fault.kind == Kind.REDIS_AWAY:
             told.accepted_without_redis += callers.accepted - accepted
+    told.in_vain.update(kind for kind, what in caught if what.something is False)
 
 
-def _inject(stage: Stage, fault: Fault, stack: contextlib.ExitStack, told: Told) -> None:
+def _inject(
+    stage: Stage, fault: Fault, stack: contextlib.ExitStack, told: Told, caught: list[tuple[Kind, Caught]]
+) -> None:
     try:
-        stack.enter_context(inject(stage.system, fault))
+        caught.append((fault.kind, stack.enter_context(inject(stage.system, fault))))
     except Skipped as why:
         say(f"  skipped: {why}")
         told.skipped[fault.kind] = str(why)

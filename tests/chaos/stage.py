@@ -90,9 +90,9 @@ def set_stage(system: System, plan: Plan) -> Stage:
     direct, direct_tokens = system.passwords.part.host, system.tokens.host
     rows = [
         _record(system, with_passwords.host, "one", pusher, direct),
-        _record(system, with_tokens.host, "two", writer, direct_tokens),
-        _record(system, with_passwords.host, "three", pusher, direct),
-    ]
+        _record(system, with_passwords.host, "two", pusher, direct),
+        _record(system, with_tokens.host, "three", writer, direct_tokens),
+    ][: plan.registries]
     probe_row = _record(system, with_passwords.host, "probe", pusher, direct)
     commits = _commits(system, caller, OWNER, ALGORITHM, plan.commits, random.Random(plan.seed))  # noqa: S311
     (probe_commit,) = _commits(system, prober, PROBER, PROBE, 1, random.Random(0))  # noqa: S311
@@ -100,7 +100,7 @@ def set_stage(system: System, plan: Plan) -> Stage:
     say("building and pushing what there is before the first fault")
     jobs = []
     for number, commit in enumerate(commits[: plan.built]):
-        pushes = [{"registry_id": row.registry_id} for row in rows[:2]] if number == 0 else []
+        pushes = [{"registry_id": row.registry_id} for row in rows] if number == 0 else []
         jobs.append(_compile(caller, f"{OWNER}/{ALGORITHM}", commit, pushes))
     jobs.append(_compile(prober, f"{PROBER}/{PROBE}", probe_commit, [{"registry_id": probe_row.registry_id}]))
     for job in jobs:

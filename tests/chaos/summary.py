@@ -35,6 +35,7 @@ def summary(
         "seed": plan.seed,
         "faults": {kind.value: number for kind, number in sorted(told.injected.items())},
         "faults_injected": told.injected.total(),
+        "faults_that_caught_nothing": {kind.value: number for kind, number in sorted(told.in_vain.items())},
         "faults_skipped": {kind.value: why for kind, why in told.skipped.items()},
         "whole_run": {"beats": 2, "messages_delivered_again": duplicator.copied},
         "requests_met_by_the_proxies": dict(sorted(hits.items())),

@@ -55,6 +55,8 @@ class Process:
     """One of Longshore's processes."""
 
     name: str
+    queue: str
+    """What it works on, if it is a worker."""
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str]
@@ -267,6 +269,8 @@ def _processes(directory: Path, environment: dict[str, str]) -> dict[str, Proces
     }
     ports = {"api": int(environment["LONGSHORE_API_PORT"]), "git": int(environment["LONGSHORE_GIT_PORT"])}
     return {
-        name: Process(name, command, logs / f"{name}.log", environment, port=ports.get(name))
+        name: Process(
+            name, WORKERS.get(name, ("", 0))[0], command, logs / f"{name}.log", environment, port=ports.get(name)
+        )
         for name, command in named.items()
     }

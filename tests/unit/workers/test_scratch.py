@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from workers.scratch import YOUNG_SECONDS, scratch_directory
+from workers.scratch import HIDDEN_PREFIX, YOUNG_SECONDS, remove_left_overs, scratch_directory
 
 KILLED = (
     "import os, signal, sys\n"
@@ -26,11 +26,6 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make_old(directory):
-    old = directory.stat().st_mtime - 2 * YOUNG_SECONDS
-    os.utime(directory, (old, old))
-
-
 def test_it_is_gone_with_the_work(temporary):
     with scratch_directory() as directory:
         (directory / "file").write_text("x")
@@ -43,12 +38,21 @@ def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stay
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as user:
         directory = temporary / user.stdout.readline().strip()
-        make_old(directory)
         with scratch_directory():
             assert (directory / "file").exists()
         user.stdin.close()
         user.wait()
     assert directory.exists()
-    make_old(directory)
     with scratch_directory():
         assert not directory.exists()
+
+
+def test_what_is_not_locked_yet_is_left_alone_while_it_is_young(temporary):
+    hidden = temporary / f"{HIDDEN_PREFIX}made-at-this-moment"
+    hidden.mkdir()
+    remove_left_overs()
+    assert hidden.exists()
+    old = hidden.stat().st_mtime - 2 * YOUNG_SECONDS
+    os.utime(hidden, (old, old))
+    remove_left_overs()
+    assert not hidden.exists()

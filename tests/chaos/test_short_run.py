@@ -1,0 +1,29 @@
+"""A few faults of each big part, in every run of the tests; `make chaos` has them all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SEED = 202
+"""Its faults are of the worker, the engine, Redis, PostgreSQL and the registry."""
+
+
+@pytest.mark.timeout(900)
+def test_what_must_hold_holds_after_a_few_faults(tmp_path: Path) -> None:
+    written = tmp_path / "summary.json"
+    command = [sys.executable, "-m", "tests.chaos", "--seed", str(SEED), "--jobs", "12", "--faults", "6"]
+    done = subprocess.run(
+        [*command, "--summary", str(written)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(written.read_text())
+    assert found["violations"] == []
+    assert found["accepted"] == found["calls"] == 12
+    assert found["faults_injected"] + len(found["faults_skipped"]) == 6
