@@ -6,6 +6,7 @@ from flask import Response, g
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import nudges
@@ -81,7 +82,10 @@ def retry(body: RetryBody) -> Response:
     nudges.send(retried.nudges)
     first = retried.jobs[0] if retried.jobs else None
     if first is not None:
-        _remember(first, len(retried.jobs), body)
+        try:
+            _remember(first, len(retried.jobs), body)
+        except IntegrityError:  # the same request at the same moment has ordered its part, and is the one remembered
+            first = repeated_job()
     return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
 
 
