@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.addresses import caller_address
+from api.rate_limits import rate_limits
 from shared.audit import Actor, record
 from shared.database import database
 from shared.keys import Caller
@@ -23,14 +24,19 @@ def audit(session: Session, action: str, target_id: str, *, owner: str | None = 
 
 
 def audit_denied(message: str) -> None:
-    """Write down that this request was not allowed what it wanted to change; failing to do so changes no answer."""
+    """Write down that this request was not allowed what it wanted to change."""
     known: Caller | None = g.get("caller")
-    if known is None or request.method in READING:
+    if known is not None and request.method not in READING:
+        record_denied(_actor(known), request.method, request.path, message)
+
+
+def record_denied(actor: Actor, method: str, path: str, message: str) -> None:
+    """Write down, in a transaction of its own, that somebody was not allowed something; failing changes no answer."""
+    if actor.key_id is None or not rate_limits().is_worth_noting(actor.key_id):
         return
     try:
         with database().writing() as session:
-            detail = {"method": request.method, "path": request.path, "reason": message}
-            record(session, _actor(known), "denied", known.key_id, **detail)
+            record(session, actor, "denied", actor.key_id, method=method, path=path, reason=message)
     except SQLAlchemyError as error:
         log.warning("not written into the audit trail", error=type(error).__name__)
 

@@ -1,6 +1,7 @@
 """How much one caller may ask, per minute: counted for all processes in Redis, or in this one where Redis is away."""
 
 import os
+import re
 import time
 from functools import cache
 
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 ANSWER_SECONDS = 0.5
 AWAY_SECONDS = 10.0
 """After Redis did not answer it is left alone for this long."""
+MOST_DENIALS = 60
+"""So many refusals of one key within a minute are worth a line in the audit trail, in each process."""
 
 
 class RateLimits:
@@ -60,6 +63,10 @@ class RateLimits:
         """
         self._count("requests without a known key", address, settings().rate_limit_unknown, everywhere=False)
 
+    def is_worth_noting(self, key_id: str) -> bool:
+        """Whether one more refusal of this key is to be written down; nobody fills the audit trail by being refused."""
+        return self._here.hit(RateLimitItemPerMinute(MOST_DENIALS, namespace="longshore:denials"), key_id)
+
     def _count(self, what: str, who: str, most: int, *, everywhere: bool) -> None:
         if most == 0:
             return
@@ -92,14 +99,21 @@ def _of_process(_pid: int) -> RateLimits:
     return RateLimits()
 
 
+def respelled(url: str) -> str:
+    """An address of Redis as kombu takes it, as redis-py does: unix sockets, their database, and TLS differ."""
+    if url.startswith("redis+socket://"):
+        url = url.replace("redis+socket://", "redis+unix://", 1).replace("virtual_host=", "db=", 1)
+    return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda found: found[1].lower(), url)
+
+
 def _shared_limiter() -> FixedWindowRateLimiter | None:
     url = settings().redis_url
     if not url:
         return None
-    # kombu and this library spell the address of a unix socket differently.
-    url = url.replace("redis+socket://", "redis+unix://", 1)
     try:
-        storage: Storage = RedisStorage(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+        storage: Storage = RedisStorage(
+            respelled(url), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+        )
     except (RedisError, OSError) as error:
         log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)
         return None

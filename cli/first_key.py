@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sqlalchemy import exists, select
 
+from cli.audit import operator
+from shared.audit import record
 from shared.database import Database
 from shared.keys import create_key, create_owner
 from shared.models import ApiKey, KeyKind
@@ -24,7 +26,8 @@ def ensure_admin_key(database: Database, path: Path) -> bool:
         if session.scalar(select(exists().where(ApiKey.kind == KeyKind.ADMIN, ApiKey.revoked_at.is_(None)))):
             return False
         owner = create_owner(session, OWNER)
-        _key, secret = create_key(session, owner.username, label=LABEL, kind=KeyKind.ADMIN)
+        key, secret = create_key(session, owner.username, label=LABEL, kind=KeyKind.ADMIN)
+        record(session, operator(), "key.create", key.id, owner=owner.username, kind=key.kind, label=LABEL)
         # Before the commit: a key that nobody could read would be worse than a file whose key was never made.
         try:
             _write_private(path, secret)

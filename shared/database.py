@@ -13,6 +13,17 @@ from sqlalchemy.orm import Session
 from shared.settings import settings
 
 BUSY_MILLISECONDS = 20_000
+ANSWERS_OR_IS_AWAY = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""How soon a server counts as away that a network has swallowed (libpq, connection parameters): in seconds, the last in
+milliseconds."""
+POOL = {"pool_size": 5, "max_overflow": 35, "pool_timeout": 10}
+"""More connections than a process has threads: those beyond the first five are closed when they are not needed."""
 
 
 class Database:
@@ -62,7 +73,7 @@ def database() -> Database:
 def _create_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return create_engine(parsed, pool_pre_ping=True, connect_args=ANSWERS_OR_IS_AWAY, **POOL)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})

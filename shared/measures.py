@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.jobs.due import place_is_free, registry_takes_it, time_has_come, waits_for_nothing
-from shared.jobs.nudges import TASKS
+from shared.jobs.nudges import TASKS, Queues
 from shared.marks import seconds_since_sweep
-from shared.models import ImagePush, Job, JobState, PushEvent, Registry, WebhookDelivery
+from shared.models import ImagePush, Job, JobState, PauseCause, PushEvent, Registry, WebhookDelivery
 from shared.models.jobs import LIVE_STATES
 from shared.workers import live_nodes
 
@@ -85,11 +85,10 @@ def _history(session: Session) -> Iterable[Measure]:
 
 
 def _workers(session: Session) -> Iterable[Measure]:
-    counted: dict[tuple[str, str], int] = {}
+    counted = {(queue, ready): 0 for queue in Queues.ALL for ready in ("yes", "no")}
     for node in live_nodes(session):
         for queue in filter(None, node.queues.split(",")):
-            key = (queue, "no" if node.problem else "yes")
-            counted[key] = counted.get(key, 0) + 1
+            counted[queue, "no" if node.problem else "yes"] += 1
     for (queue, ready), number in counted.items():
         yield Measure("workers", {"queue": queue, "ready": ready}, number)
 
@@ -97,5 +96,6 @@ def _workers(session: Session) -> Iterable[Measure]:
 def _registries(session: Session) -> Iterable[Measure]:
     for registry in session.scalars(select(Registry).where(Registry.deleted_at.is_(None))):
         about = {"registry_id": registry.id}
-        yield Measure("registry_paused", about, int(registry.paused_at is not None))
+        for cause in PauseCause:
+            yield Measure("registry_paused", {**about, "cause": cause}, int(registry.paused_by == cause))
         yield Measure("registry_failures_in_a_row", about, registry.failures)

@@ -20,8 +20,9 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from api.addresses import caller_address
+from api.auditing import record_denied
 from api.git.arrivals import catch_up, receive
-from api.git.authentication import grant, secret_of
+from api.git.authentication import Grant, caller_with, grant, grant_token, secret_of
 from api.git.backend import GitRequest, answer
 from api.git.repositories import Repository, install_hooks
 from api.rate_limits import rate_limits
@@ -132,15 +133,7 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
 def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
     secret = secret_of(request.headers.get("Authorization"))
     address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For")) or "unknown"
-    try:
-        with database().reading() as session:
-            granted = grant(session, secret, path, pushes=service == "git-receive-pack")
-    except Refusal as refusal:
-        if secret is not None and refusal.status == 401:
-            rate_limits().count_unknown(address)
-        raise
-    if granted.key_id is not None:
-        rate_limits().count_git(granted.key_id)
+    granted = _granted(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
     actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)
     repository.ensure()
@@ -152,6 +145,28 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     options_file = Path(options.name)
     asked = GitRequest(repository, action, service, granted.user, str(options_file))
     return answer(request, asked, at_end=lambda: _pushed(repository, options_file, actor))
+
+
+def _granted(request: Request, request_id: str, secret: str | None, address: str, path: str, *, pushes: bool) -> Grant:
+    """What the caller may have; each of its requests is counted, also those that are refused."""
+    try:
+        with database().reading() as session:
+            caller = caller_with(session, secret)
+            if caller is None:
+                return grant_token(session, secret or "", path, pushes=pushes)
+    except Refusal as refusal:
+        if secret is not None and refusal.status == 401:
+            rate_limits().count_unknown(address)
+        raise
+    rate_limits().count_git(caller.key_id)
+    try:
+        with database().reading() as session:
+            return grant(session, caller, path, pushes=pushes)
+    except Refusal as refusal:
+        if refusal.status == 403:
+            actor = Actor(caller.owner, caller.key_id, address, request_id)
+            record_denied(actor, request.method, request.full_path, refusal.message)
+        raise
 
 
 def _pushed(repository: Repository, options_file: Path, actor: Actor) -> None:

@@ -37,26 +37,44 @@ def secret_of(header: str | None) -> str | None:
             return None
     if scheme.lower() in ("simple", "bearer"):
         return rest or None
-    return scheme if not rest else None
+    return scheme or None if not rest else None
 
 
-def grant(session: Session, secret: str | None, path: str, *, pushes: bool) -> Grant:
-    """Let a caller fetch from, or push to, the repository of the algorithm at OWNER/NAME.
+def caller_with(session: Session, secret: str | None) -> Caller | None:
+    """Whose key it is; None: it is a token of one of our own jobs.
 
     Raises:
-        Refusal: 401, no key or an unknown one; 404, there is no such repository, or the caller may not know of it;
-            403, it may be fetched but not pushed to.
+        Refusal: 401, no key or an unknown one.
     """
     if secret is None:
         raise _who_is_it("Give an API key as the password (any username).")
     if is_git_token(secret):
-        algorithm = _hosted(session, path)
-        if pushes or not verify_git_token(secret, "fetch", algorithm.id):
-            raise _who_is_it("The token is not good for this, or no longer.")
-        return Grant(algorithm.id, "job")
+        return None
     caller = recognise(session, secret)
     if caller is None:
         raise _who_is_it("The API key is unknown or was revoked.")
+    return caller
+
+
+def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Grant:
+    """Let a job fetch from the repository of its algorithm at OWNER/NAME.
+
+    Raises:
+        Refusal: 401, the token is for something else; 404, there is no such repository.
+    """
+    algorithm = _hosted(session, path)
+    if pushes or not verify_git_token(token, "fetch", algorithm.id):
+        raise _who_is_it("The token is not good for this, or no longer.")
+    return Grant(algorithm.id, "job")
+
+
+def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant:
+    """Let a caller fetch from, or push to, the repository of the algorithm at OWNER/NAME.
+
+    Raises:
+        Refusal: 404, there is no such repository, or the caller may not know of it; 403, it may be fetched but not
+            pushed to.
+    """
     algorithm = _hosted(session, path, caller)
     if pushes:
         caller.require_manager(algorithm)

@@ -136,6 +136,8 @@ def _push_orders(session: Session, pushes: Sequence[PushBody]) -> list[PushOrder
 
 
 def _audit(session: Session, action: str, algorithm: Algorithm, ordered: Ordered, pushes: Sequence[PushOrder]) -> None:
+    if ordered.repeated:
+        return
     registries = [push.registry_id for push in pushes]
     commit = ordered.build.commit_sha if ordered.build else None
     audit(

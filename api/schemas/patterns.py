@@ -48,7 +48,8 @@ PLAIN_HTTP_URL = f"^(?:[Hh][Tt][Tt][Pp]://{_PLACE}|{_LOOPBACK}){_PATH}$"
 
 _ALNUM = "[A-Za-z0-9]"
 _SOURCE_LABEL = f"{_ALNUM}(?:[_-]*{_ALNUM})*"
-_SOURCE_HOST = rf"(?:(?:{_SOURCE_LABEL}\.)*[A-Za-z](?:[_-]*{_ALNUM})*|{_IPV4}|\[(?:{_IPV6})\])"
+_SOURCE_NAME = rf"(?:(?:{_SOURCE_LABEL}\.)*[A-Za-z](?:[_-]*{_ALNUM})*|{_IPV4})"
+_SOURCE_HOST = rf"(?:{_SOURCE_NAME}|\[(?:{_IPV6})\])"
 _SOURCE_FIRST, _SOURCE_REST = r"[A-Za-z0-9_~+@=,:!$&'()*;]", r"[A-Za-z0-9._~+@=,:!$&'()*;-]"
 _SOURCE_PATH = f"(?:/{_SOURCE_FIRST}{_SOURCE_REST}*)+/?"
 _SSH_USER = "(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?"
@@ -64,7 +65,8 @@ def repository_url(configured: Settings) -> str:
     forms = [f"{schemes}://{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}"]
     if configured.source_ssh_known_hosts is not None:
         forms.append(f"ssh://{_SSH_USER}{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}")
-        forms.append(f"{_SSH_USER}{_SOURCE_HOST}:{_SOURCE_FIRST}{_SOURCE_REST}*{_SOURCE_PATH}")
+        # git's short form knows no brackets, and two colons would name a program that git runs.
+        forms.append(rf"(?!\S*::){_SSH_USER}{_SOURCE_NAME}:{_SOURCE_FIRST}{_SOURCE_REST}*(?:{_SOURCE_PATH})?")
     return f"^(?:{'|'.join(forms)})?$"
 
 

@@ -13,3 +13,5 @@ class Ordered:
     job: Job
     nudges: list[Nudge] = field(default_factory=list)
     build: Build | None = None
+    repeated: bool = False
+    """The job is an earlier order's, which this one only repeats."""

@@ -66,7 +66,8 @@ def order_publish(
     version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
     session.refresh(version)
     if version.publish_state == PublishState.PENDING:
-        return Ordered(session.scalars(select(Job).where(Job.id == version.publish_job_id)).one(), [], build)
+        earlier = session.scalars(select(Job).where(Job.id == version.publish_job_id)).one()
+        return Ordered(earlier, [], build, repeated=True)
     _refuse_unpublishable(version, build)
     job = _reserve(session, algorithm, version, build, order, request_id)
     ordered = Ordered(job, [], build)

@@ -46,7 +46,9 @@ def test_what_is_measured(admin):
     assert found["jobs_waiting", (("queue", "pushes"),)] == 1
     assert found["jobs_waiting_oldest_seconds", (("queue", "pushes"),)] > 3000
     assert found["workers", (("queue", "pushes"), ("ready", "no"))] == 1
-    assert found["registry_paused", (("registry_id", registry.id),)] == 1
+    assert found["registry_paused", (("cause", "unreachable"), ("registry_id", registry.id))] == 1
+    assert found["registry_paused", (("cause", "operator"), ("registry_id", registry.id))] == 0
+    assert found["workers", (("queue", "builds"), ("ready", "yes"))] == 0
     assert found["registry_failures_in_a_row", (("registry_id", registry.id),)] == 4
     assert found["seconds_since_sweep", ()] < 60
 

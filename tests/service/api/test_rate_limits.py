@@ -1,9 +1,12 @@
 """How much one caller may ask: per key, counted in Redis, and a clear answer to who asks too much."""
 
+import socket
+
 import pytest
 import redis
 
-from api.rate_limits import _of_process
+from api.rate_limits import _of_process, respelled
+from parts.redis import private_redis
 from shared.settings import settings
 
 
@@ -46,6 +49,40 @@ def test_processes_count_together(admin, limit):
     make(admin, "r")
     _of_process.cache_clear()
     assert make(admin, "r").status_code == 429
+
+
+def test_redis_on_a_socket_is_one_place_for_all_processes(admin, limit, tmp_path):
+    with private_redis(tmp_path / "r") as private:
+        limit(f"redis+socket://{private.socket}?virtual_host=7", changes=2)
+        for status in (200, 200, 429):
+            _of_process.cache_clear()  # as another process would
+            assert make(admin, "r").status_code == status
+        with redis.Redis.from_url(private.url(7)) as client:
+            assert client.dbsize() > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis+socket:///run/r.sock", "redis+unix:///run/r.sock"),
+        ("redis+socket:///run/r.sock?virtual_host=3", "redis+unix:///run/r.sock?db=3"),
+        ("rediss://:p@h/1?ssl_cert_reqs=CERT_REQUIRED", "rediss://:p@h/1?ssl_cert_reqs=required"),
+        ("rediss://:p@h/1?ssl_cert_reqs=none", "rediss://:p@h/1?ssl_cert_reqs=none"),
+    ],
+)
+def test_an_address_of_redis_is_spelled_as_each_library_takes_it(given, spelled):
+    assert respelled(given) == spelled
+
+
+def test_a_redis_that_hangs_is_asked_once_and_then_left_alone(admin, limit):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        limit(f"redis://127.0.0.1:{silent.getsockname()[1]}", changes=2)
+        assert [make(admin, "r").status_code for _ in range(3)] == [200, 200, 429]
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", ""])

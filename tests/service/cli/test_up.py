@@ -111,6 +111,22 @@ def test_git_through_the_gate(up: Up, tmp_path: Path) -> None:
             assert int(peak.split()[1]) < 160_000, f"{part}: {peak}"  # kB; more than the half of it is Python
 
 
+def test_events_of_a_job_come_through_the_gate_as_they_happen(up: Up) -> None:
+    up.call("POST", "/v1/admin/users/eve/keys", {"key_label": "eve", "key_type": "AlgorithmKey"})
+    source = {"repository_https_url": "https://localhost:1/eve/Waits.git"}
+    up.call("POST", "/v1/algorithms/eve", {"name": "Waits", "details": {"label": "Waits"}, "source": source})
+    assert up.call("POST", "/v1/algorithms/eve/Waits/compile", {"commitSha": "a" * 40})[0] == 200
+    (job,) = up.call("GET", "/v1/jobs?algorithm=eve/Waits")[1]["results"]
+    request = urllib.request.Request(
+        f"{up.url}/v1/jobs/{job['id']}/events", headers={"Authorization": f"Simple {up.admin_key}"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.readline().startswith(b"id: ")  # though the job waits for an engine, and its stream goes on
+        assert up.call("DELETE", f"/v1/jobs/{job['id']}")[0] == 204
+        rest = answer.read().decode()
+    assert '"state": "cancelled"' in rest.rpartition("data: ")[2]
+
+
 def git(*arguments: str) -> None:
     done = subprocess.run(
         ["git", *arguments],

@@ -52,7 +52,7 @@ def noting(seen: Seen, answer: Callable[[], web.Response] = web.Response) -> Han
 
 
 @contextlib.asynccontextmanager
-async def gate(*, api: int = 1, git: int = 1, shutdown_seconds: int = 5) -> AsyncIterator[int]:
+async def gate(*, api: int = 1, git: int = 1, shutdown_seconds: int = 5, proxies: str = "") -> AsyncIterator[int]:
     """Port 1 of the loopback: nobody listens there."""
     configured = Settings(
         port=0,
@@ -60,6 +60,7 @@ async def gate(*, api: int = 1, git: int = 1, shutdown_seconds: int = 5) -> Asyn
         api_url=f"http://127.0.0.1:{api}",
         git_url=f"http://127.0.0.1:{git}",
         shutdown_seconds=shutdown_seconds,
+        trusted_proxies=proxies,
     )
     async with listening(configured) as port:
         yield port
@@ -137,6 +138,20 @@ def test_headers_of_the_connection_and_what_a_caller_claims_of_itself_are_droppe
     assert seen.bodies == [b"hi"]
     assert b"X-Kept: 1" in answered
     assert b"Keep-Alive" not in answered
+
+
+@pytest.mark.parametrize(
+    ("proxies", "handed_on"), [("127.0.0.0/8", "203.0.113.9, 127.0.0.1"), ("10.0.0.0/8", "127.0.0.1")]
+)
+def test_only_a_trusted_proxy_says_who_is_behind_it(proxies: str, handed_on: str) -> None:
+    seen = Seen()
+
+    async def scenario() -> None:
+        async with service(noting(seen)) as api_port, gate(api=api_port, proxies=proxies) as port:
+            await raw(port, b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n")
+
+    run(scenario)
+    assert seen.headers[0].getall("X-Forwarded-For") == [handed_on]
 
 
 def test_both_ways_pass_piece_by_piece() -> None:
