@@ -16,6 +16,7 @@ from shared.database import database
 from shared.models import Job
 from shared.models.jobs import LIVE_STATES
 from shared.orders.ordered import Ordered
+from shared.refusals import Refusal
 from shared.settings import settings
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
@@ -36,6 +37,12 @@ def enqueue(order: Callable[[Session], Ordered]) -> str:
     except IntegrityError:
         # Two requests met in a unique constraint: the other one is committed by now, so this one sees it.
         job_id = _order_once(order)
+    except Refusal:
+        # What refuses it may be what the request that it repeats did meanwhile: a commit is published but once.
+        known = repeated_job()
+        if known is None:
+            raise
+        job_id = known
     wait_for(job_id)
     return job_id
 

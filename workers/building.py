@@ -21,6 +21,7 @@ from shared.sources import open_source
 from shared.stopping import StopSignal
 from shared.text import storable
 from workers.engine.container import name_prefix, remove_left_overs
+from workers.engine.cut_short import remove_cut_short
 from workers.engine.image import BuildRequest, BuiltImage, build_image
 from workers.engine.limits import BuildLimits
 from workers.execution import Finish
@@ -91,7 +92,15 @@ class BuildWork:
         """Remove what killed workers left: of this very build, which is this claim's alone now, and of old ones."""
         if self._claim.number > 1:
             remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
+            remove_cut_short(build.commit_sha, keep=_known_images(build))
         remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
+
+
+def _known_images(build: Build) -> set[str]:
+    """The images of the commit that builds of it have made: a push that waits may name any."""
+    with database().reading() as session:
+        made = select(Build.image_id).where(Build.version_id == build.version_id)
+        return {image_id for image_id in session.scalars(made) if image_id is not None}
 
 
 def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:

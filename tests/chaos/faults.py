@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import redis
 from sqlalchemy import exists, select
 
+from parts.clock import wrong_clock
 from parts.engine import engine_answers
+from parts.processes import PartFailedError
 from shared.models import Job, JobKind, JobState
 from tests.chaos.plan import Fault, Kind, is_proxied
-from tests.chaos.system import CLOCK_SECONDS, Process, System, clock_variables
+from tests.chaos.system import Process, System
 
 IN_THE_MIDDLE_SECONDS = 8
 """How long an engine waits to be restarted until something runs that it is in the middle of."""
 LOOK_SECONDS = 0.02
+CLOCK_SECONDS = 300
 
 
 class Skipped(Exception):  # noqa: N818 - no error: this machine does not permit the fault
@@ -158,9 +161,10 @@ def _worker_replaced(system: System, fault: Fault) -> Iterator[Caught]:
 @contextmanager
 def _clock_off(system: System, fault: Fault) -> Iterator[Caught]:
     """The worker keeps its wrong clock until something else has it started anew."""
-    variables = clock_variables(CLOCK_SECONDS if fault.choice % 2 else -CLOCK_SECONDS)
-    if not variables:
-        raise Skipped("libfaketime is not installed")
+    try:
+        variables = wrong_clock(CLOCK_SECONDS if fault.choice % 2 else -CLOCK_SECONDS)
+    except PartFailedError as error:
+        raise Skipped(str(error)) from None
     process = _worker(system, fault)
     process.switch.off()
     process.variables = variables

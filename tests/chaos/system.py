@@ -13,7 +13,6 @@ from pathlib import Path
 from parts.base_image import ensure_python_base
 from parts.engine import engine_sockets, private_engine, running_engine
 from parts.mounts import memory_disk
-from parts.packages import clock_library
 from parts.postgres import PrivatePostgres, private_postgres
 from parts.processes import Child, PartFailedError, free_port, port_answers, running, say
 from parts.redis import PrivateRedis, private_redis
@@ -29,7 +28,6 @@ LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
 START_SECONDS = 90
 GRACE_SECONDS = 30
 DISK_MEGABYTES = 64
-CLOCK_SECONDS = 300
 HASTE = {
     "LONGSHORE_LEASE_SECONDS": str(LEASE_SECONDS),
     "LONGSHORE_HEARTBEAT_SECONDS": "1.5",
@@ -124,19 +122,6 @@ class System:
     def worker_names(self, queue: str) -> list[str]:
         """The workers of a queue."""
         return [name for name, (queues, _) in WORKERS.items() if queues == queue]
-
-
-def clock_variables(seconds: int) -> dict[str, str]:
-    """What shifts the clock of a process; nothing where the library is missing."""
-    library = clock_library()
-    if library is None:
-        return {}
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME": f"{seconds:+d}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def build_container(
     finally:
         # An engine that just went away is already reported; `remove_left_overs` sees to the container then.
         with suppress(WorkError):
-            _remove(name)
+            remove_container(name)
 
 
 def name_prefix(owner: str, commit: str = "") -> str:
@@ -155,7 +155,7 @@ def remove_left_overs(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:
     removed = 0
     for container_id, created in _containers_named(prefix):
         if created < before:
-            _remove(container_id)
+            remove_container(container_id)
             removed += 1
     return removed
 
@@ -171,7 +171,12 @@ def _containers_named(prefix: str) -> list[tuple[str, datetime]]:
     ]
 
 
-def _remove(container: str) -> None:
+def remove_container(container: str) -> None:
+    """Remove a container with its volumes, also one that runs; one that is gone is no news.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
     with engine_errors():
         try:
             engine().remove_container(container, v=True, force=True)

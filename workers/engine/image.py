@@ -8,7 +8,7 @@ import json
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from shared.registry.reference import mended
 from shared.stopping import StopSignal
 from workers.engine.connection import NO_SPACE, disk_is_full, engine_address, interruptible
 from workers.engine.container import ENVIRONMENT
+from workers.engine.cut_short import REVISION
 from workers.engine.environment import Environment, EnvironmentSpec, ensure_environment
 from workers.engine.images import described_image, remove_reference
 from workers.engine.limits import BuildLimits, Deadline
@@ -138,7 +139,7 @@ def _build_on(environment: Environment, request: BuildRequest, tree: SourceTree,
     reference = local_reference(request.owner, request.name, request.commit)
     try:
         with watch.log.step("Building the algorithm's image"), tempfile.TemporaryFile() as context:
-            _write_context(context, environment.image_id, request.name, tree)
+            _write_context(context, environment.image_id, request, tree)
             context.seek(0)
             image_id = _build(context, reference, request, watch)
     except BaseException:
@@ -163,7 +164,6 @@ def _build(context: BinaryIO, reference: str, request: BuildRequest, watch: Buil
             rm=True,
             forcerm=True,
             decode=True,
-            labels=_labels(request),
             network_mode="none",
             container_limits={"memory": request.limits.memory_bytes, "memswap": request.limits.memory_bytes},
             use_config_proxy=False,
@@ -188,14 +188,14 @@ def _build_error(said: str) -> WorkError:
 def _labels(request: BuildRequest) -> dict[str, str]:
     return {
         "org.opencontainers.image.title": f"{request.owner}/{request.name}",
-        "org.opencontainers.image.revision": request.commit,
+        REVISION: request.commit,
         "io.longshore.algorithm": f"{request.owner}/{request.name}",
     }
 
 
-def _write_context(target: BinaryIO, environment_id: str, name: str, tree: SourceTree) -> None:
+def _write_context(target: BinaryIO, environment_id: str, request: BuildRequest, tree: SourceTree) -> None:
     with new_archive(target) as context:
-        add_file(context, "Dockerfile", dockerfile(environment_id, name).encode())
+        add_file(context, "Dockerfile", dockerfile(environment_id, request.name, _labels(request)).encode())
         _add_runner(context)
         tree.write_to(context, "algorithm")
 
@@ -205,8 +205,11 @@ def _add_runner(context: tarfile.TarFile) -> None:
         add_file(context, f"runner/{file.relative_to(RUNNER_SOURCE).as_posix()}", file.read_bytes())
 
 
-def dockerfile(environment_id: str, name: str) -> str:
-    """The Dockerfile of an algorithm image: no step of it runs a command, so none needs a network."""
+def dockerfile(environment_id: str, name: str, labels: Mapping[str, str]) -> str:
+    """The Dockerfile of an algorithm image: no step of it runs a command, so none needs a network.
+
+    The labels come first: what a build leaves behind that is cut short is known by them.
+    """
     variables = {
         "LONGSHORE_ALGORITHM_NAME": name,
         "LONGSHORE_PORT": str(PORT),
@@ -214,6 +217,7 @@ def dockerfile(environment_id: str, name: str) -> str:
     }
     lines = [
         f"FROM {environment_id}",
+        *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items()),
         f"COPY runner/ {DIRECTORY}/",
         f"COPY algorithm/ {SOURCE_DIRECTORY}/",
         *(f"ENV {key}={json.dumps(value)}" for key, value in variables.items()),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from api.waiting import waiting_rooms
 from shared.clock import now_ms
@@ -168,6 +168,32 @@ def test_the_same_request_twice_at_once_makes_one_job(acme, hello):
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
     assert count(Job) == 1
+
+
+@pytest.mark.parametrize("installation", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_the_same_publish_twice_at_once_is_no_1007(acme, hello, pool):
+    algorithm = the(Algorithm, owner="acme")
+    build_commit(algorithm)
+    with database().writing() as session:  # both have found no job of their key by the time that one may go on
+        session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
+        sent = [pool.submit(acme.call, "POST", f"{hello}/version", {}, Idempotency_Key="one") for _ in range(2)]
+        until_so_many_wait_for_locks(2)
+    answers = [answer.result(SECONDS) for answer in sent]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
+
+
+def until_so_many_wait_for_locks(number: int) -> None:
+    pause = threading.Event()
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(SECONDS * 50):
+        with database().reading() as session:
+            if session.scalar(waiting) == number:
+                return
+        pause.wait(0.02)
+    pytest.fail("they never wait")
 
 
 def test_publishes_at_once_are_one_publish(acme, hello):

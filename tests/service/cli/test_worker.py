@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from api.nudges import send
 from cli.migrating import migrate
-from parts.packages import clock_library
+from parts.clock import wrong_clock
 from parts.processes import free_port
 from shared.database import database
 from shared.marks import seconds_since_sweep
@@ -129,7 +129,7 @@ def test_a_worker_sweeps_whose_clock_is_five_minutes_ahead(tmp_path: Path) -> No
     from workers.app import celery  # it reads the settings
 
     log = tmp_path / "worker.log"
-    ahead = {"LD_PRELOAD": str(clock_library()), "FAKETIME": "+300s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    ahead = wrong_clock(300)
     tick = celery.conf.beat_schedule["sweep"]
     with longshore(
         "worker", "--queues", "maintenance", log=log, ready=lambda: "ready." in log.read_text(), variables=ahead

@@ -84,9 +84,10 @@ def test_what_is_built_with_the_source_has_no_key(text):
 
 
 def test_the_dockerfile_runs_nothing():
-    lines = dockerfile("sha256:" + "1" * 64, "Small").splitlines()
+    lines = dockerfile("sha256:" + "1" * 64, "Small", {"a.b": 'c "d"'}).splitlines()
+    assert lines[1] == 'LABEL a.b="c \\"d\\""'  # first: the image of every later step has it
     assert {line.split()[0] for line in lines} == {
-        "FROM", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT",
+        "FROM", "LABEL", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT",
     }  # fmt: skip
     assert 'ENV LONGSHORE_ALGORITHM_NAME="Small"' in lines
     assert "USER 65532:65532" in lines
