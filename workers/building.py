@@ -92,7 +92,7 @@ class BuildWork:
         """Remove what killed workers left: of this very build, which is this claim's alone now, and of old ones."""
         if self._claim.number > 1:
             remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
-            remove_cut_short(build.commit_sha, keep=_known_images(build))
+            remove_cut_short(f"{algorithm.owner}/{algorithm.name}", build.commit_sha, keep=_known_images(build))
         remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
 
 

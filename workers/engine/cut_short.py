@@ -8,19 +8,21 @@ from workers.engine.images import remove_reference
 
 REVISION = "org.opencontainers.image.revision"
 """The label with the commit; the first step of a build sets it, so that everything after it has it."""
+ALGORITHM = "io.longshore.algorithm"
+"""The label with OWNER/NAME: a fork has the same commits, and builds of its own."""
 _STEP = "#(nop)"
 """How the command of a container begins that the engine makes for a step which runs nothing."""
 
 
-def remove_cut_short(commit: str, keep: Collection[str] = ()) -> None:
-    """Remove what earlier builds of a commit left, except the images with these ids.
+def remove_cut_short(algorithm: str, commit: str, keep: Collection[str] = ()) -> None:
+    """Remove what earlier builds of a commit of OWNER/NAME left, except the images with these ids.
 
     Only for whoever has the builds of that commit for himself at this moment.
 
     Raises:
         WorkError: the engine does not answer (unavailable).
     """
-    ours = {"label": f"{REVISION}={commit}"}
+    ours = {"label": [f"{REVISION}={commit}", f"{ALGORITHM}={algorithm}"]}
     with engine_errors():
         containers = engine().containers(all=True, filters={**ours, "status": "created"})
     for container in containers:

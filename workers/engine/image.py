@@ -19,7 +19,7 @@ from shared.registry.reference import mended
 from shared.stopping import StopSignal
 from workers.engine.connection import NO_SPACE, disk_is_full, engine_address, interruptible
 from workers.engine.container import ENVIRONMENT
-from workers.engine.cut_short import REVISION
+from workers.engine.cut_short import ALGORITHM, REVISION
 from workers.engine.environment import Environment, EnvironmentSpec, ensure_environment
 from workers.engine.images import described_image, remove_reference
 from workers.engine.limits import BuildLimits, Deadline
@@ -189,7 +189,7 @@ def _labels(request: BuildRequest) -> dict[str, str]:
     return {
         "org.opencontainers.image.title": f"{request.owner}/{request.name}",
         REVISION: request.commit,
-        "io.longshore.algorithm": f"{request.owner}/{request.name}",
+        ALGORITHM: f"{request.owner}/{request.name}",
     }
 
 

@@ -17,7 +17,7 @@ from tests.service.workers.engine.package_index import PackageIndex, wheel_of
 from tests.unit.workers.engine.sources import archive_of
 from workers.engine.connection import engine, ping
 from workers.engine.container import BUILDER, build_container, name_prefix, remove_left_overs
-from workers.engine.cut_short import REVISION, remove_cut_short
+from workers.engine.cut_short import ALGORITHM, REVISION, remove_cut_short
 from workers.engine.image import BuildRequest, BuiltImage, build_image, local_reference
 from workers.engine.images import described_image, image_id_of
 from workers.engine.limits import BuildLimits, Deadline
@@ -305,19 +305,20 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(reques
     client = engine()
     step = {"command": ["/bin/sh", "-c", '#(nop) ENV A="b"'], "entrypoint": []}
     other = client.create_container(image.image_id, labels={REVISION: "another"}, **step)["Id"]
+    fork = client.create_container(image.image_id, labels={ALGORITHM: "another/Small"}, **step)["Id"]
     started = client.create_container(image.image_id)["Id"]
     left = client.create_container(image.image_id, **step)["Id"]
     nameless = client.commit(left)["Id"]
     kept = client.commit(other, conf={"Labels": {REVISION: request.commit}})["Id"]
     try:
-        remove_cut_short(request.commit, keep=[kept])
+        remove_cut_short(f"{request.owner}/{request.name}", request.commit, keep=[kept])
         found = {container["Id"] for container in client.containers(all=True)}
-        assert {left, other, started} & found == {other, started}
+        assert {left, other, fork, started} & found == {other, fork, started}
         assert described_image(nameless) is None
         assert described_image(kept) is not None
         assert described_image(image.image_id) is not None
     finally:
-        for container in (other, started):
+        for container in (other, fork, started):
             client.remove_container(container)
         client.remove_image(kept)
 
