@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from parts.postgres import PrivatePostgres
@@ -11,6 +12,8 @@ from tests import real_parts
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("longshore", deadline=None)  # a busy machine is no failure
+    hypothesis.settings.load_profile("longshore")
     real_parts.begin(config)
 
 

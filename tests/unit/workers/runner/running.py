@@ -86,7 +86,7 @@ class Runner:
                 stdout=out,
                 stderr=err,
             )
-        self.until(lambda: self.socket.exists() or self.process.poll() is not None)
+        self.until(lambda: self._listens() or self.process.poll() is not None)
 
     @property
     def out(self) -> str:
@@ -114,6 +114,17 @@ class Runner:
 
     def health(self) -> Reply:
         return self.request("GET", "/healthz")
+
+    def _listens(self) -> bool:
+        """That the socket's file exists does not say so: it is made a moment before."""
+        connection = UnixConnection(self.socket)
+        try:
+            connection.connect()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return True
 
     def until_loaded(self) -> Reply:
         self.until(lambda: self.health().status == 200)
