@@ -4,6 +4,7 @@ import ipaddress
 from functools import cache
 
 from flask import request
+from werkzeug.wrappers import Request
 
 from shared.settings import settings
 
@@ -13,12 +14,13 @@ def public_url() -> str:
     return settings().public_url.rstrip("/") or request.host_url.rstrip("/")
 
 
-def caller_address(peer: str | None, forwarded: str | None) -> str | None:
+def caller_address(asked: Request) -> str | None:
     """Where a request came from: its peer, or where that is our gate, whom the gate and trusted proxies say.
 
     The gate appends to X-Forwarded-For whom it spoke to; from the right, the first that is no trusted proxy is the
     caller. What stands left of it the caller may have written himself.
     """
+    peer, forwarded = asked.remote_addr, asked.headers.get("X-Forwarded-For")
     if peer is None or not forwarded or not is_in(peer, settings().gate_networks):
         return peer
     hops = [hop.strip() for hop in forwarded.split(",")]

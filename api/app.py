@@ -99,7 +99,7 @@ def _recognise() -> None:
     try:
         authenticate()
     except Refusal:
-        address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For"))
+        address = caller_address(request)
         rate_limits().count_unknown(address or "unknown")
         raise
     if request.method in READING:

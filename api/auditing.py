@@ -42,5 +42,5 @@ def record_denied(actor: Actor, method: str, path: str, message: str) -> None:
 
 
 def _actor(known: Caller) -> Actor:
-    address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For"))
+    address = caller_address(request)
     return Actor(known.owner, known.key_id, address, g.get("request_id"))

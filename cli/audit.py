@@ -4,12 +4,11 @@ import getpass
 import json
 
 import click
-from sqlalchemy import select
 
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
-from shared.audit import Actor
+from shared.audit import Actor, entries
 from shared.clock import rfc3339
 from shared.models import AuditEvent
 
@@ -27,14 +26,7 @@ def command(actor: str | None, action: str | None, target: str | None, limit: in
     It acts on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so it needs no key.
     """
     start("audit")
-    query = select(AuditEvent).order_by(AuditEvent.seq.desc()).limit(limit)
-    if actor is not None:
-        query = query.where(AuditEvent.actor == actor)
-    if action is not None:
-        whole = not action.endswith(".")
-        query = query.where(AuditEvent.action == action if whole else AuditEvent.action.startswith(action))
-    if target is not None:
-        query = query.where(AuditEvent.target_id == target)
+    query = entries(actor=actor, action=action, target=target).order_by(AuditEvent.seq.desc()).limit(limit)
     with open_database().reading() as session:
         events = list(reversed(session.scalars(query).all()))
     if as_json:

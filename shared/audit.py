@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from shared.models import AuditEvent
@@ -39,6 +40,38 @@ def record(
         )
     )
     session.flush()
+
+
+def entries(
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    target: str | None = None,
+    owner: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+) -> Select[tuple[AuditEvent]]:
+    """The entries that are asked for; what is left out narrows nothing.
+
+    `action` is a whole one, or what it begins with (`registry.`); `since` and `until` are in milliseconds, the latter
+    excluded.
+    """
+    rows = select(AuditEvent)
+    if action is not None and action.endswith("."):
+        rows = rows.where(AuditEvent.action.startswith(action, autoescape=True))
+    elif action is not None:
+        rows = rows.where(AuditEvent.action == action)
+    if actor is not None:
+        rows = rows.where(AuditEvent.actor == actor)
+    if target is not None:
+        rows = rows.where(AuditEvent.target_id == target)
+    if owner is not None:
+        rows = rows.where(AuditEvent.owner == owner)
+    if since is not None:
+        rows = rows.where(AuditEvent.created_at >= since)
+    if until is not None:
+        rows = rows.where(AuditEvent.created_at < until)
+    return rows
 
 
 def _short(value: Any) -> Any:

@@ -7,14 +7,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.due import place_is_free, registry_takes_it, time_has_come, waits_for_nothing
+from shared.jobs.due import may_begin
 from shared.jobs.nudges import TASKS, Queues
 from shared.marks import seconds_since_sweep
 from shared.models import ImagePush, Job, JobState, PauseCause, PushEvent, Registry, WebhookDelivery
 from shared.models.jobs import LIVE_STATES
+from shared.models.pushes import STALLED
 from shared.workers import live_nodes
-
-STALLED = "stalled-"
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ def _waiting(session: Session) -> Iterable[Measure]:
     """Jobs that only a worker is missing for: what worker pools are sized by."""
     due = (
         select(Job.kind, func.count(Job.seq), now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at)))
-        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED)
-        .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
         .group_by(Job.kind)
     )
     found = {kind: (number, age) for kind, number, age in session.execute(due)}

@@ -1,15 +1,13 @@
 """Every setting, in one documented class, read from `LONGSHORE_*` variables and refused at start when wrong."""
 
-import base64
-import binascii
-import ipaddress
-import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.setting_texts import masked, read_delays, read_environments, read_networks, read_secret_keys, shown
 
 MINUTE = 60
 MEBIBYTE = 1024 * 1024
@@ -218,43 +216,28 @@ class Settings(BaseSettings):
 
     @field_validator("secret_keys", mode="before")
     @classmethod
-    def _split_secret_keys(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return dict(_secret_key(entry) for entry in value.split(",") if entry.strip())
+    def _read_secret_keys(cls, value: object) -> object:
+        return read_secret_keys(value) if isinstance(value, str) else value
 
     @field_validator("environments", mode="before")
     @classmethod
-    def _parse_environments(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value or "{}")
-        except ValueError:
-            raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
+    def _read_environments(cls, value: object) -> object:
+        return read_environments(value) if isinstance(value, str) else value
 
-    @field_validator(
-        "registry_networks", "source_networks", "webhook_networks", "gate_networks", "trusted_proxies", mode="before"
-    )
+    @field_validator("registry_networks", "source_networks", "webhook_networks", mode="before")
     @classmethod
-    def _split_networks(cls, value: object, info: ValidationInfo) -> object:
-        entries = value.split(",") if isinstance(value, str) else value
-        if not isinstance(entries, list | tuple):
-            return value
-        entries = tuple(str(entry).strip() for entry in entries if str(entry).strip())
-        exceptions = str(info.field_name).endswith("_networks") and info.field_name != "gate_networks"
-        for entry in entries:
-            try:
-                ipaddress.ip_network(entry.removeprefix("!") if exceptions else entry)
-            except ValueError:
-                such = "10.0.0.0/8 or !10.1.0.0/16" if exceptions else "10.0.0.0/8"
-                raise ValueError(f"must be networks such as {such}, comma-separated; {entry!r} is none") from None
-        return entries
+    def _read_allowed_networks(cls, value: object) -> object:
+        return read_networks(value, with_exceptions=True)
+
+    @field_validator("gate_networks", "trusted_proxies", mode="before")
+    @classmethod
+    def _read_networks(cls, value: object) -> object:
+        return read_networks(value, with_exceptions=False)
 
     @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")
     @classmethod
-    def _split_delays(cls, value: object) -> object:
-        return tuple(float(part) for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    def _read_delays(cls, value: object) -> object:
+        return read_delays(value) if isinstance(value, str) else value
 
     @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "build_index_url", mode="before")
     @classmethod
@@ -321,43 +304,18 @@ class Settings(BaseSettings):
         rows = []
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
-            masked = isinstance(extra, dict) and bool(extra.get("masked"))
+            is_masked = isinstance(extra, dict) and bool(extra.get("masked"))
             default = field.get_default(call_default_factory=True, validated_data={})
             present = getattr(self, name)
             rows.append(
                 (
                     f"LONGSHORE_{name.upper()}",
                     field.description or "",
-                    _shown(default),
-                    _masked(present) if masked else _shown(present),
+                    shown(default),
+                    masked(present) if is_masked else shown(present),
                 )
             )
         return rows
-
-
-def _secret_key(entry: str) -> tuple[str, str]:
-    key_id, _, encoded = entry.strip().partition(":")
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        raw = b""
-    if not key_id.isalnum() or len(key_id) > 16 or len(raw) != 32:
-        raise ValueError("must be ID:BASE64[,ID:BASE64…], each with a short alphanumeric ID and 32 bytes in base64")
-    return key_id, encoded
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return json.dumps(value) if value else ""
-    if isinstance(value, tuple):
-        return ",".join(part if isinstance(part, str) else f"{part:g}" for part in value)
-    return str(value)
-
-
-def _masked(value: Any) -> str:
-    return "(set)" if value else ""
 
 
 def load_settings() -> Settings:

@@ -36,7 +36,7 @@ BREAKS = (
         1,
         "a job is claimed whatever its row says",
         "shared/jobs/claims.py",
-        "Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it()",
+        "Job.id == job_id, may_begin()",
         "Job.id == job_id",
         "tests/service/shared/jobs/test_claims.py",
     ),

@@ -132,7 +132,7 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
 
 def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
     secret = secret_of(request.headers.get("Authorization"))
-    address = caller_address(request.remote_addr, request.headers.get("X-Forwarded-For")) or "unknown"
+    address = caller_address(request) or "unknown"
     granted = _granted(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
     actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from flask import Response
 from pydantic import BeforeValidator, Field
-from sqlalchemy import select
 
 from api.answers import answer
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
 from api.schemas.base import Moment, Shown, Text, Uuid
+from shared.audit import entries
 from shared.clock import rfc3339
 from shared.database import database
 from shared.models import AuditEvent
@@ -80,28 +80,21 @@ class AuditPage(Shown):
 def list_audit(query: AuditQuery) -> Response:
     """Who did what, when, from where; newest first."""
     caller().require_admin()
-    rows = select(AuditEvent)
-    if query.actor is not None:
-        rows = rows.where(AuditEvent.actor == query.actor)
-    if query.action is not None and query.action.endswith("."):
-        rows = rows.where(AuditEvent.action.startswith(query.action, autoescape=True))
-    elif query.action is not None:
-        rows = rows.where(AuditEvent.action == query.action)
-    if query.target is not None:
-        rows = rows.where(AuditEvent.target_id == query.target)
-    if query.owner is not None:
-        rows = rows.where(AuditEvent.owner == query.owner)
-    if query.since is not None:
-        rows = rows.where(AuditEvent.created_at >= _milliseconds(query.since))
-    if query.until is not None:
-        rows = rows.where(AuditEvent.created_at < _milliseconds(query.until))
+    rows = entries(
+        actor=query.actor,
+        action=query.action,
+        target=query.target,
+        owner=query.owner,
+        since=_milliseconds(query.since),
+        until=_milliseconds(query.until),
+    )
     with database().reading() as session:
         page, marker = page_of(session, rows, AuditEvent.seq, query)
         return answer(paged([_show(row[0]) for row in page], marker))
 
 
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
 
 
 def _show(event: AuditEvent) -> AuditShown:

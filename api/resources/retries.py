@@ -82,8 +82,9 @@ def retry(body: RetryBody) -> Response:
     nudges.send(retried.nudges)
     first = retried.jobs[0] if retried.jobs else None
     if first is not None:
+        _write_down(first, len(retried.jobs), body)
         try:
-            _remember(first, len(retried.jobs), body)
+            _remember(first)
         except IntegrityError:  # the same request at the same moment has ordered its part, and is the one remembered
             first = repeated_job()
     return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
@@ -102,11 +103,15 @@ def _wanted(session: Session, body: RetryBody) -> Retry:
     )
 
 
-def _remember(job_id: str, number: int, body: RetryBody) -> None:
+def _write_down(job_id: str, number: int, body: RetryBody) -> None:
+    wanted = body.model_dump(include={"registry_id", "status", "algorithm"}, exclude_none=True)
+    with database().writing() as session:
+        audit(session, "pushes.retry", job_id, number=number, **wanted)
+
+
+def _remember(job_id: str) -> None:
     with database().writing() as session:
         remember_job(session, session.scalars(select(Job).where(Job.id == job_id)).one())
-        wanted = body.model_dump(include={"registry_id", "status", "algorithm"}, exclude_none=True)
-        audit(session, "pushes.retry", job_id, number=number, **wanted)
 
 
 def _enqueued_before(job_id: str) -> int:

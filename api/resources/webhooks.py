@@ -125,8 +125,7 @@ def try_webhook(webhook_id: str) -> Response:
     caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id)
-        if not webhook.enabled:
-            raise conflict("The webhook is disabled; enable it first.")
+        _refuse_disabled(webhook)
         shown = show_delivery(emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id}))
     return answer(shown)
 
@@ -159,8 +158,9 @@ def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
         )
         if delivery is None:
             raise missing(f"The webhook has no delivery with the id {delivery_id!r}.")
-        if delivery.state == DeliveryState.PENDING or not webhook.enabled:
-            raise conflict("It is to be sent anyway, or the webhook is disabled.")
+        _refuse_disabled(webhook)
+        if delivery.state == DeliveryState.PENDING:
+            raise conflict("It is to be sent anyway.")
         send_again(session, delivery)
         shown = show_delivery(delivery)
     return answer(shown)
@@ -172,6 +172,11 @@ def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook
     if webhook is None:
         raise missing(f"No webhook has the id {webhook_id!r}; GET /v1/webhooks lists them.")
     return webhook
+
+
+def _refuse_disabled(webhook: Webhook) -> None:
+    if not webhook.enabled:
+        raise conflict("The webhook is disabled; enable it first.")
 
 
 def _check(url: str) -> None:

@@ -1,7 +1,6 @@
 """How git reaches a repository: which transport it may use, and what it shows there, never in its arguments."""
 
 import base64
-import ipaddress
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
+from shared.hosts import is_address
 from shared.networks import AllowedNetworks, ForbiddenAddress
 from shared.settings import settings
 
@@ -44,7 +44,7 @@ def access_to(
     """
     config, environment = [], {}
     addresses = [] if networks is None or _is_proxied(url) else _resolved(url, networks)
-    if addresses and url.scheme != "ssh" and not _is_literal(url.host):
+    if addresses and url.scheme != "ssh" and not is_address(url.host):
         # curl's CURLOPT_RESOLVE, as git-config(1) hands it on.
         config.append(("http.curloptResolve", f"{url.host}:{_port(url)}:{','.join(addresses)}"))
     if url.scheme == "ssh":
@@ -74,14 +74,6 @@ def _is_proxied(url: RepositoryUrl) -> bool:
     proxies = getproxies()
     proxied = url.scheme != "ssh" and bool(proxies.get(url.scheme) or proxies.get("all"))
     return proxied and not proxy_bypass(url.host)
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _ssh_command(host: str, addresses: Sequence[str]) -> str:

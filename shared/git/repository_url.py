@@ -1,14 +1,14 @@
 """Addresses of repositories elsewhere, as callers write them: checked before git sees one."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
+
+from shared.hosts import passes_for_an_address
 
 MAX_URL = 512
 """Characters of an address; what the database keeps."""
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
-_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~+@=,:!$&'()*;-]+")
 _SCP = re.compile(r"(?:(?P<user>[^@/:]*)@)?(?P<host>[^@/:]+):(?P<path>[^/:].*|/.*)")
@@ -118,18 +118,9 @@ def _checked_user(user: str) -> str:
 def _checked_host(host: str) -> str:
     if not _HOST.fullmatch(host) or ".." in host:
         raise InvalidRepositoryUrl("The host in a repository's URL is a host name or an address.")
-    if _NUMBER.fullmatch(host.rpartition(".")[2]) and not _is_ipv4(host):
-        # inet_aton reads 127.1 and 0x7f.1 as addresses too; what looks harmless must not turn out to be another place.
+    if passes_for_an_address(host):
         raise InvalidRepositoryUrl("The host in a repository's URL looks like an IPv4 address but is none.")
     return host.lower()
-
-
-def _is_ipv4(host: str) -> bool:
-    try:
-        ipaddress.IPv4Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _checked_path(path: str, *, escapes: bool) -> str:

@@ -9,14 +9,7 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.database import Database
 from shared.errors import Stopped
-from shared.jobs.due import (
-    lease_ran_out,
-    place_is_free,
-    registry_takes_it,
-    registry_was_full,
-    time_has_come,
-    waits_for_nothing,
-)
+from shared.jobs.due import lease_ran_out, may_begin, registry_was_full, time_has_come
 from shared.jobs.nudges import TASKS, Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
 from shared.registry_health import take_probe
@@ -64,7 +57,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     job = session.scalar(
         update(Job)
-        .where(Job.id == job_id, time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .where(Job.id == job_id, may_begin())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
@@ -208,8 +201,8 @@ def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
         # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
-            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, registry_was_full())
-            .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED)
+            .where(registry_was_full(), may_begin())
             .order_by(Job.seq)
             .limit(1)
         )

@@ -53,6 +53,11 @@ def registry_takes_it() -> ColumnElement[bool]:
     return or_(Job.registry_id.is_(None), ~closed)
 
 
+def may_begin() -> ColumnElement[bool]:
+    """A worker may claim the job now."""
+    return and_(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+
+
 def registry_was_full() -> ColumnElement[bool]:
     """Before one push just ended, the registry of this one had no room."""
     return exists(select(Registry.seq).where(Registry.id == Job.registry_id, _others_in_it() + 1 >= _room_in_it()))
@@ -78,8 +83,7 @@ def nudges_for_registry(session: Session, registry_id: str) -> list[Nudge]:
     """Nudges for the pushes that a registry takes now; of a long queue only for its beginning, the rest follow."""
     due = (
         select(Job.id, Job.kind)
-        .where(Job.registry_id == registry_id, Job.state == JobState.QUEUED)
-        .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .where(Job.registry_id == registry_id, Job.state == JobState.QUEUED, may_begin())
         .order_by(Job.seq)
         .limit(MOST_AT_ONCE)
     )
@@ -95,8 +99,7 @@ def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     unheard = or_(Job.nudged_at.is_(None), Job.nudged_at < now_ms() - patience)
     seen = session.execute(
         select(Job.id, Job.kind, Job.nudged_at)
-        .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), time_has_come(), waits_for_nothing(), unheard)
-        .where(place_is_free(), registry_takes_it())
+        .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), unheard, may_begin())
         .order_by(Job.seq)
         .limit(limit)
     ).all()

@@ -7,7 +7,7 @@ orders a thousand pushes would have everybody else wait behind them in the queue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from shared.jobs.due import place_is_free, registry_takes_it, time_has_come, waits_for_nothing
+from shared.jobs.due import may_begin
 from shared.models import Job, JobKind, JobState, Owner
 
 MOST_TRIES = 5
@@ -31,8 +31,7 @@ def next_pushes(session: Session, nudged: str) -> list[str]:
         select(Job.id)
         .outerjoin(Owner, Owner.username == Job.owner)
         .outerjoin(busy, busy.c.owner == Job.owner)
-        .where(Job.kind == JobKind.PUSH, Job.state == JobState.QUEUED)
-        .where(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
+        .where(Job.kind == JobKind.PUSH, Job.state == JobState.QUEUED, may_begin())
         .order_by(func.coalesce(busy.c.pushes, 0), func.coalesce(Owner.served_at, 0), Job.seq)
         .limit(MOST_TRIES)
     )

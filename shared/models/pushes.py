@@ -26,6 +26,10 @@ class PushState(StrEnum):
     """Somebody ended it."""
 
 
+STALLED = "stalled-"
+"""How the kinds of `PushEvent` begin that tell of a stall; what follows says which."""
+
+
 class ImagePush(Base):
     """The latest push of a version to a registry, and the last good one."""
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from shared.hosts import is_loopback_host
 from shared.registry.address_grammar import (
     DEFAULT_PORTS,
     DOCKER_HUB,
     DOCKER_HUB_API,
     InvalidAddress,
-    is_loopback_host,
     known_as,
     names_a_registry,
     refuse_bad_path,

@@ -3,6 +3,8 @@
 import ipaddress
 import re
 
+from shared.hosts import passes_for_an_address
+
 MAX_LENGTH = 128
 """Characters of a `registry_url`."""
 
@@ -21,16 +23,6 @@ _DOCKER_HUB_NAMES = {DOCKER_HUB, "index.docker.io", DOCKER_HUB_API}
 
 class InvalidAddress(ValueError):  # noqa: N818 - reads as what it says
     """A `registry_url` that cannot be used; the text is a sentence that says why and what to write."""
-
-
-def is_loopback_host(host: str) -> bool:
-    """Whether `host` (a name or an address, IPv6 with or without brackets) is this machine by its very name."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def refuse_unusable_characters(url: str) -> None:
@@ -108,19 +100,10 @@ def _refuse_bad_host(host: str) -> None:
             "registry_url's host is no host name: its parts are letters, digits and hyphens between dots, "
             "and none is empty, longer than 63 characters, or begins or ends with a hyphen."
         )
-    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]) and not _is_ipv4(host):
-        # inet_aton reads 127.1 and 0x7f.1 as addresses too; what looks harmless must not turn out to be another place.
+    if passes_for_an_address(host):
         raise InvalidAddress(
             "registry_url's host looks like an IPv4 address but is none: write four numbers from 0 to 255."
         )
-
-
-def _is_ipv4(host: str) -> bool:
-    try:
-        ipaddress.IPv4Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def names_a_registry(host: str) -> bool:

@@ -4,7 +4,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from shared.registry.address_grammar import DEFAULT_PORTS, is_loopback_host
+from shared.hosts import is_loopback_host
+from shared.registry.address_grammar import DEFAULT_PORTS
 
 _UNUSABLE = re.compile(r"[^\x21-\x7e]|\\")
 

@@ -119,7 +119,7 @@ class Wire:
             kept.close()
         parts = urlsplit(origin)
         host, port = parts.hostname or "", parts.port
-        connection: _CheckedConnection | _CheckedTlsConnection = (
+        connection = (
             _CheckedTlsConnection(host, port, timeout=self._limits.connect, ssl_context=self._context)
             if parts.scheme == "https"
             else _CheckedConnection(host, port, timeout=self._limits.connect)
@@ -158,7 +158,7 @@ class Wire:
         return Answer(method, url, response.status, response.headers, bytes(read[:most]), complete)
 
 
-class _Checked(HTTPConnection):
+class _CheckedConnection(HTTPConnection):
     """A connection to one of the addresses that its host stands for, each of them checked; resolved this one time."""
 
     networks: AllowedNetworks
@@ -184,12 +184,8 @@ class _Checked(HTTPConnection):
         raise failure or NewConnectionError(self, "the name stands for no address")
 
 
-class _CheckedConnection(_Checked):
-    """In plain HTTP."""
-
-
-class _CheckedTlsConnection(_Checked, HTTPSConnection):
-    """Over TLS."""
+class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
+    """The same over TLS."""
 
 
 class _Cut:

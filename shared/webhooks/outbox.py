@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.models import Algorithm, Build, ImagePush, PushState, Registry, Version, Webhook, WebhookDelivery
+from shared.models.pushes import STALLED
 from shared.webhooks.events import EventType, cloud_event, matches
 
 OF_PUSH_STATE = {
@@ -15,7 +16,6 @@ OF_PUSH_STATE = {
     PushState.FAILED: EventType.PUSH_FAILED,
     PushState.CANCELLED: EventType.PUSH_CANCELLED,
 }
-STALLED = "stalled-"
 
 
 def emit(session: Session, webhook: Webhook, event: EventType, subject: str, data: dict[str, Any]) -> WebhookDelivery:

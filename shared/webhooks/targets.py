@@ -2,8 +2,8 @@
 
 from urllib.parse import urlsplit
 
+from shared.hosts import is_loopback_host
 from shared.networks import ForbiddenAddress, webhook_networks
-from shared.registry.address_grammar import is_loopback_host
 from shared.registry.origins import origin_of
 from shared.settings import settings
 

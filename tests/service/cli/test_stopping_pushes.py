@@ -1,13 +1,9 @@
 """A worker that is told to stop in the middle of a push: another one goes on at once, nobody waits for a lease."""
 
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from docker import APIClient
 
 from api.nudges import send
 from cli.migrating import migrate
@@ -17,11 +13,10 @@ from shared.jobs.nudges import Nudge
 from shared.models import Build, ImagePush, Job, JobState, PushState
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment
-from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, make_registry, push, the
+from tests.rows import fresh, make_registry, push, the
 from tests.service.cli.running import longshore, until
+from tests.service.large_build import large_build
 from tests.service.workers.engine.holding_proxy import HoldingProxy
-from tests.unit.workers.engine.sources import archive_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("installed")]
 
@@ -41,13 +36,8 @@ def installed(tmp_path: Path, redis_url: str, empty_postgres_url: str) -> Iterat
 @pytest.fixture
 def build(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
     monkeypatch.setenv("DOCKER_HOST", docker_host)
-    name = f"stopped-{uuid.uuid4().hex[:12]}"
-    with closing(APIClient(base_url=docker_host)) as client:
-        client.import_image_from_data(archive_of({"random": os.urandom(8 * MEBIBYTE)}), repository=name)
-        build = build_commit(make_algorithm())
-        change(build, image_id=client.inspect_image(name)["Id"])
-        yield fresh(build)
-        client.remove_image(name, force=True)
+    with large_build(docker_host) as build:
+        yield build
 
 
 def worker(directory: Path, name: str):

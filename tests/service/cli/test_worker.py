@@ -137,6 +137,7 @@ def test_a_worker_sweeps_whose_clock_is_five_minutes_ahead(tmp_path: Path) -> No
         with celery.connection_for_write(settings().redis_url) as connection:
             celery.send_task(tick["task"], connection=connection, **tick["options"])
         until(lambda: swept() is not None, "it has swept")
+    assert swept() is not None
 
 
 def swept() -> int | None:

@@ -3,9 +3,7 @@
 Harbor's replication (goharbor/harbor), Quay's mirroring (quay/quay), and docker-py: a real engine and a real registry.
 """
 
-import os
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -20,12 +18,11 @@ from shared.jobs.claims import claim_job
 from shared.models import Build, ImagePush, Job, JobState, PushState
 from shared.orders.cancel import cancel_job
 from shared.registry.credentials import Credentials
-from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_push, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.rows import change, end_push, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.service.large_build import large_build
 from tests.service.workers.engine.holding_proxy import HoldingProxy
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.together import SECONDS, together
-from tests.unit.workers.engine.sources import archive_of
 from workers.execution import run_job
 from workers.pushing import PushWork
 from workers.sweeping import sweep
@@ -38,15 +35,9 @@ PUSHER, WRONG = Credentials("pusher", "secret"), Credentials("pusher", "wrong")
 
 @pytest.fixture
 def build(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """A build whose image, with one layer larger than what sockets keep, no registry has yet."""
     monkeypatch.setenv("DOCKER_HOST", docker_host)
-    name = f"complained-{uuid.uuid4().hex[:12]}"
-    with closing(APIClient(base_url=docker_host)) as client:
-        client.import_image_from_data(archive_of({"random": os.urandom(8 * MEBIBYTE)}), repository=name)
-        build = build_commit(make_algorithm())
-        change(build, image_id=client.inspect_image(name)["Id"])
-        yield fresh(build)
-        client.remove_image(name, force=True)
+    with large_build(docker_host) as build:
+        yield build
 
 
 def run(job: Job) -> ImagePush:

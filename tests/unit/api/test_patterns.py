@@ -26,13 +26,13 @@ def written_so(pattern: str, longest: int) -> st.SearchStrategy[str]:
 @SOME
 @given(written_so(patterns.REGISTRY_URL, MAX_LENGTH))
 def test_what_the_document_calls_a_registry_is_one(url):
-    RegistryAddress.parse(url)
+    assert RegistryAddress.parse(url).host
 
 
 @SOME
 @given(written_so(patterns.PLAIN_HTTP_URL, MAX_LENGTH))
 def test_where_the_document_allows_plain_http_it_is_taken(url):
-    RegistryAddress.parse(url, plain_http=True)
+    assert RegistryAddress.parse(url, plain_http=True).plain_http
 
 
 @SOME
@@ -44,8 +44,7 @@ def test_what_the_document_calls_a_repository_is_one(tmp_path_factory, http, ssh
     known_hosts.touch()
     configured = Settings(source_allow_http=http, source_ssh_known_hosts=known_hosts if ssh else None)
     url = data.draw(written_so(patterns.repository_url(configured), MAX_URL - 10))
-    if url:
-        RepositoryUrl.parse(url, allow_http=http, allow_ssh=ssh)
+    assert not url or RepositoryUrl.parse(url, allow_http=http, allow_ssh=ssh).host
 
 
 @pytest.mark.parametrize(
