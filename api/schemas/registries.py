@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Text, Uuid, WholeNumber
+from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, Body, Moment, Shown, Text, Uuid
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, REGISTRY_URL
 from shared.clock import rfc3339
 from shared.models import PauseCause, Registry
@@ -65,7 +65,7 @@ class RegistryBody(CredentialsBody):
         None, description="PEM certificates of the authorities to trust besides the system's."
     )
     plain_http: bool = False
-    max_pushes: Annotated[WholeNumber, Field(ge=1, le=10_000)] | None = Field(
+    max_pushes: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = Field(
         None, description="How many pushes it takes at once; null: as LONGSHORE_REGISTRY_PUSHES says."
     )
 
