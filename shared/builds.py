@@ -28,7 +28,13 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
 
 
 def write_built(
-    session: Session, claim: Claim, *, image_id: str, image_bytes: int, environment_key: str | None
+    session: Session,
+    claim: Claim,
+    *,
+    image_id: str,
+    manifest_digest: str | None,
+    image_bytes: int,
+    environment_key: str | None,
 ) -> None:
     """Show that the image stands. The job's own end, in the same transaction, is the fence."""
     session.execute(
@@ -38,6 +44,7 @@ def write_built(
             status=BuildStatus.SUCCEEDED,
             message=None,
             image_id=image_id,
+            manifest_digest=manifest_digest,
             image_bytes=image_bytes,
             environment_key=environment_key,
             finished_at=now_ms(),

@@ -9,11 +9,14 @@ from sqlalchemy.orm import Session
 from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
 from shared.registry_health import resume
 from shared.sealing import Keyring
+from shared.settings import settings
+from shared.stopping import StopSignal
 
 
 def find_registry(session: Session, registry_id: str, *, locked: bool = False) -> Registry:
@@ -108,6 +111,25 @@ def address_of(registry: Registry) -> RegistryAddress:
     return RegistryAddress.parse(registry.registry_url, plain_http=registry.plain_http)
 
 
+def client_of(registry: Registry, credentials: Credentials | None, *, stop: StopSignal | None = None) -> RegistryClient:
+    """A client that speaks to the registry as its options say.
+
+    Raises:
+        WorkError: its `ca_certificate` is none (invalid).
+    """
+    proxy = registry.proxy_url
+    if proxy is None and (configured := settings().registry_proxy) is not None:
+        proxy = configured.get_secret_value()
+    return RegistryClient(
+        address_of(registry),
+        credentials,
+        verify_tls=registry.verify_tls,
+        ca_certificate=registry.ca_certificate,
+        proxy=proxy,
+        stop=stop,
+    )
+
+
 def repository_of(registry: Registry, algorithm: Algorithm) -> str:
     """The repository of an algorithm's images in a registry: HOST[:PORT]/path/owner/name."""
     return image_repository(address_of(registry), algorithm.owner, algorithm.name)
@@ -121,8 +143,10 @@ def place_of(registry: Registry, algorithm: Algorithm, git_hash: str) -> str:
 def fingerprint(registry: Registry) -> str:
     """What credentials are bound to: scheme, host and the ways of trusting it, so that a changed registry gets none."""
     address = address_of(registry)
-    said = (address.origin, registry.verify_tls, registry.ca_certificate or "", registry.plain_http)
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+    said = [address.origin, registry.verify_tls, registry.ca_certificate or "", registry.plain_http]
+    if registry.proxy_url:
+        said.append(registry.proxy_url)  # over plain HTTP it reads the password
+    return hashlib.sha256(repr(tuple(said)).encode()).hexdigest()
 
 
 def seal_own(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:

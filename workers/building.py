@@ -20,6 +20,7 @@ from shared.settings import Settings, settings
 from shared.sources import open_source
 from shared.stopping import StopSignal
 from shared.text import storable
+from workers.collecting import collect_if_full
 from workers.engine.container import name_prefix, remove_left_overs
 from workers.engine.cut_short import remove_cut_short
 from workers.engine.image import BuildRequest, BuiltImage, build_image
@@ -27,6 +28,8 @@ from workers.engine.limits import BuildLimits
 from workers.execution import Finish
 from workers.lease import LeaseKeeper
 from workers.source import fetch_source
+from workers.store.chosen import image_store
+from workers.store.image_store import StoreUse
 
 
 class LogBuffer:
@@ -79,11 +82,21 @@ class BuildWork:
 
         if self._claim.number > 1:
             log(f"--- Begun anew (attempt {self._claim.number}) ---")
-        built = make_image(algorithm, build.commit_sha, log=log, stop=keeper.stop)
+        with image_store().use() as use:
+            built = make_image(
+                algorithm,
+                build.commit_sha,
+                use,
+                refresh=build.refreshes_environment,
+                log=log,
+                stop=keeper.stop,
+            )
+        collect_if_full()
         return lambda session: write_built(
             session,
             self._claim,
             image_id=built.image_id,
+            manifest_digest=built.manifest_digest,
             image_bytes=built.size_bytes,
             environment_key=built.environment_key,
         )
@@ -103,8 +116,18 @@ def _known_images(build: Build) -> set[str]:
         return {image_id for image_id in session.scalars(made) if image_id is not None}
 
 
-def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:
-    """Fetch a commit's source and build its image.
+def make_image(
+    algorithm: Algorithm,
+    commit: str,
+    use: StoreUse,
+    *,
+    log: Callable[[str], None],
+    stop: StopSignal,
+    refresh: bool = False,
+) -> BuiltImage:
+    """Fetch a commit's source and build its image, which is held in the store by `use`.
+
+    With `refresh` its requirements are resolved anew, though an environment for them may be there.
 
     Raises:
         Stopped: the stop was asked for.
@@ -118,10 +141,10 @@ def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None],
         except WorkError as error:
             log(error.message)  # the log's last line says why; from here on `build_image` sees to that
             raise
-        return build_image(_request(algorithm, commit, source.tar, chosen), log, stop)
+        return build_image(_request(algorithm, commit, source.tar, chosen, refresh=refresh), use, log, stop)
 
 
-def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings) -> BuildRequest:
+def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings, *, refresh: bool) -> BuildRequest:
     return BuildRequest(
         owner=algorithm.owner,
         name=algorithm.name,
@@ -139,6 +162,8 @@ def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings) 
             seconds=chosen.build_seconds,
             log_bytes=chosen.build_log_bytes,
         ),
+        refresh=refresh,
+        allow_dockerfile=chosen.build_own_dockerfile,
         lock_directory=chosen.data_dir.absolute() / "locks",
     )
 

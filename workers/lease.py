@@ -51,6 +51,23 @@ class LeaseKeeper:
         """The work has moved."""
         self._moved_at = time.monotonic()
 
+    def hold_for(self, seconds: float) -> None:
+        """Make sure that the claim holds now, and for at least so many seconds more; from the work's own thread.
+
+        Raises:
+            FenceLost: the job was ended or taken over.
+        """
+        left = self._settings.lease_seconds - (time.monotonic() - self._renewed_at)
+        if left < seconds:
+            now = time.monotonic()
+            with self._database.writing() as session:
+                renew_lease(session, self._claim, lease_seconds=self._settings.lease_seconds)
+            self._renewed_at = now
+            return
+        with self._database.reading() as session:
+            if not still_held(session, self._claim):
+                raise FenceLost("the job was ended or taken over")
+
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             try:

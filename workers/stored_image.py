@@ -1,86 +1,166 @@
-"""Where the image of a push comes from: the engine, else a registry that has it, else it is built again."""
+"""Where the image of a push comes from: the store, the engine, a registry that has it, else it is built again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from sqlalchemy import select, update
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
 from shared.models import Algorithm, Build, ImagePush, Registry
-from shared.registries import open_own, repository_of
+from shared.registries import address_of, client_of, open_own
+from shared.registry.client import RegistryClient
+from shared.registry.reference import repository_path
 from shared.sealing import SealError, keyring
 from shared.stopping import StopSignal
 from workers.building import make_image
 from workers.engine.images import has_image
-from workers.engine.push import pull_image
+from workers.engine.loading import load_image
+from workers.engine.saving import save_image
+from workers.oci.descriptor import BrokenDocument
+from workers.oci.manifest import Manifest
+from workers.store.held_image import held_image
+from workers.store.image_store import StoreUse
 
 
-@dataclass(frozen=True)
-class StoredImage:
-    """An image that is on this worker's engine now."""
+class ImageSearch:
+    """The search for the image of a succeeded build, in whatever way is left.
 
-    image_id: str
-    remark: str = ""
-    """What the status should say of where it came from."""
+    `say` is told what is being done; `before_long` is called once, before anything that takes long.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        build: Build,
+        *,
+        say: Callable[[str], None],
+        stop: StopSignal,
+        before_long: Callable[[], None],
+    ) -> None:
+        self._algorithm = algorithm
+        self._build = build
+        self._say = say
+        self._stop = stop
+        self._before_long = before_long
+        self.remark = ""
+        """What the status should say of where the image came from; begins with a space, or nothing."""
+
+    def in_store(self, use: StoreUse) -> Manifest:
+        """The image, held in the store with everything that it names.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: no way to the image worked.
+        """
+        known = self._build.manifest_digest
+        manifest = held_image(use, known) if known is not None else None
+        if manifest is not None:
+            return manifest
+        self._before_long()
+        manifest = self._from_engine(use) or self._from_registries(use) or self._built_again(use)
+        with database().writing() as session:
+            session.execute(
+                update(Build)
+                .where(Build.id == self._build.id)
+                .values(manifest_digest=manifest.descriptor.digest, image_id=manifest.config.digest)
+            )
+        return manifest
+
+    def on_engine(self, use: StoreUse) -> str:
+        """The image's id on the engine.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: no way to the image worked.
+        """
+        known = self._build.image_id
+        if known is not None and has_image(known):
+            return known
+        manifest = self.in_store(use)
+        self._say("Loads the image into the engine.")
+        return load_image(use, manifest, self._stop)
+
+    def _from_engine(self, use: StoreUse) -> Manifest | None:
+        """An image that an engine built, before there was a store or because the store lost it."""
+        image_id = self._build.image_id
+        # Workers that only push need no engine.
+        with suppress(WorkError):
+            if image_id is not None and has_image(image_id):
+                self._say("The image store does not have the image; takes it from the engine.")
+                return save_image(use, image_id, self._stop)
+        return None
+
+    def _from_registries(self, use: StoreUse) -> Manifest | None:
+        for push, registry in self._good_pushes():
+            self._say(f"The image store does not have the image; pulls it from {registry.registry_url}.")
+            manifest = self._pulled(push, registry, use)
+            if manifest is not None:
+                self.remark = f" The image was pulled from {registry.registry_url}."
+                return manifest
+        return None
+
+    def _pulled(self, push: ImagePush, registry: Registry, use: StoreUse) -> Manifest | None:
+        path = repository_path(address_of(registry), self._algorithm.owner, self._algorithm.name)
+        try:
+            with client_of(registry, open_own(keyring(), registry), stop=self._stop) as client:
+                return pull_into(use, client, path, push.last_success_digest or "", self._say)
+        except (SealError, BrokenDocument):
+            return None
+        except WorkError as error:
+            if error.error_class == ErrorClass.UNAVAILABLE:
+                raise
+            return None
+
+    def _good_pushes(self) -> list[tuple[ImagePush, Registry]]:
+        """Where this version was pushed to well, the latest first, as callers asked for it."""
+        with database().reading() as session:
+            rows = session.execute(
+                select(ImagePush, Registry)
+                .join(Registry, Registry.id == ImagePush.registry_id)
+                .where(
+                    ImagePush.version_id == self._build.version_id,
+                    ImagePush.last_success_digest.is_not(None),
+                    Registry.deleted_at.is_(None),
+                )
+                .order_by(ImagePush.last_success_order.desc())
+            )
+            return [(push, registry) for push, registry in rows]
+
+    def _built_again(self, use: StoreUse) -> Manifest:
+        self._say("The image store does not have the image, nor has any registry; builds it again.")
+        built = make_image(self._algorithm, self._build.commit_sha, use, log=self._say, stop=self._stop)
+        before = self._build.manifest_digest
+        if before != built.manifest_digest:
+            self.remark = " The image was built again, so its digest may differ from that of earlier pushes."
+        manifest = held_image(use, built.manifest_digest)
+        if manifest is None:
+            raise WorkError(ErrorClass.TRANSIENT, "The image was removed from the store as soon as it was built.")
+        return manifest
 
 
-def stored_image(algorithm: Algorithm, build: Build, *, say: Callable[[str], None], stop: StopSignal) -> StoredImage:
-    """The image of a succeeded build, brought onto the engine if another worker made it or it was removed.
+def pull_into(
+    use: StoreUse, client: RegistryClient, repository_path: str, digest: str, say: Callable[[str], None]
+) -> Manifest | None:
+    """Copy an image from a registry into the store; None where the registry does not have it.
 
     Raises:
-        Stopped: the stop was asked for.
-        WorkError: no way to the image worked.
+        Stopped, WorkError: as the client and the store say.
+        BrokenDocument: what the registry has is no image.
     """
-    if build.image_id is not None and has_image(build.image_id):
-        return StoredImage(build.image_id)
-    for push, registry in _good_pushes(build):
-        say(f"The engine does not have the image; pulls it from {registry.registry_url}.")
-        pulled = _pulled(algorithm, push, registry, say, stop)
-        if pulled is not None:
-            return StoredImage(pulled, f" The image was pulled from {registry.registry_url}.")
-    say("The engine does not have the image, nor has any registry; builds it again.")
-    built = make_image(algorithm, build.commit_sha, log=say, stop=stop)
-    with database().writing() as session:
-        session.execute(update(Build).where(Build.id == build.id).values(image_id=built.image_id))
-    return StoredImage(
-        built.image_id, " The image was built again, so its digest may differ from that of earlier pushes."
-    )
-
-
-def _good_pushes(build: Build) -> list[tuple[ImagePush, Registry]]:
-    """Where this version was pushed to well, the latest first, as callers asked for it."""
-    with database().reading() as session:
-        rows = session.execute(
-            select(ImagePush, Registry)
-            .join(Registry, Registry.id == ImagePush.registry_id)
-            .where(
-                ImagePush.version_id == build.version_id,
-                ImagePush.last_success_digest.is_not(None),
-                Registry.deleted_at.is_(None),
-            )
-            .order_by(ImagePush.last_success_order.desc())
-        )
-        return [(push, registry) for push, registry in rows]
-
-
-def _pulled(
-    algorithm: Algorithm, push: ImagePush, registry: Registry, say: Callable[[str], None], stop: StopSignal
-) -> str | None:
-    def on_event(done: str) -> None:
-        say(f"Pulls the image from {registry.registry_url}: {done}")
-
-    try:
-        return pull_image(
-            repository_of(registry, algorithm),
-            push.last_success_digest or "",
-            open_own(keyring(), registry),
-            on_event=on_event,
-            stop=stop,
-        )
-    except SealError:
+    content = client.manifest(repository_path, digest)
+    if content is None:
         return None
-    except WorkError as error:
-        if error.error_class == ErrorClass.UNAVAILABLE:
-            raise
-        return None
+    manifest = Manifest.parse(content)
+    for blob in manifest.blobs:
+        if use.hold(blob.digest) is None:
+            say(f"Pulls {blob.digest} ({blob.size:,} bytes) from {client.host}.")
+            use.add(_pieces(client, repository_path, blob.digest), blob.digest)
+    use.add([content], digest)
+    return manifest
+
+
+def _pieces(client: RegistryClient, repository_path: str, digest: str) -> Iterator[bytes]:
+    with client.open_blob(repository_path, digest) as reader:
+        while piece := reader.read(1024 * 1024):
+            yield piece

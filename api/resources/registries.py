@@ -28,20 +28,20 @@ from shared.refusals import bad_request, conflict
 from shared.registries import (
     address_of,
     change_registry,
+    client_of,
     find_registry,
     open_own,
     record_registry,
 )
 from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
-from shared.registry.client import RegistryClient
 from shared.sealing import SealError, keyring
 from shared.text import sentence
 
 blueprint = v1_blueprint("registries")
 
 CHECKED_REPOSITORY = "longshore-check"
-STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "max_pushes"}
+STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "transport", "proxy_url", "max_pushes"}
 
 
 @blueprint.post("/registries")
@@ -161,12 +161,7 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
         except SealError as error:
             raise conflict(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
     address = address_of(registry)
-    with RegistryClient(
-        address,
-        credentials,
-        verify_tls=registry.verify_tls,
-        ca_certificate=registry.ca_certificate,
-    ) as client:
+    with client_of(registry, credentials) as client:
         checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
     return answer(
         RegistryCheckShown(

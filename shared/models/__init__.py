@@ -3,6 +3,7 @@
 from shared.models.algorithms import Algorithm, Version
 from shared.models.audit import AuditEvent
 from shared.models.base import Base
+from shared.models.blobs import RegistryBlob
 from shared.models.builds import Build, BuildStatus
 from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
@@ -33,6 +34,7 @@ __all__ = [
     "PushEvent",
     "PushState",
     "Registry",
+    "RegistryBlob",
     "Version",
     "Webhook",
     "WebhookDelivery",
