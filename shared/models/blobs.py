@@ -1,4 +1,4 @@
-"""Where in a registry a layer is already: what makes a push to another repository there a mount instead of an upload."""
+"""Where in a registry a layer is already, so that a push to another repository there mounts it."""
 
 from sqlalchemy import String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from shared.models.base import Base, Sequence
 
 
 class RegistryBlob(Base):
-    """A large layer that was pushed to a registry, and into which repository last. A hint: the registry may have lost it."""
+    """A large layer and the repository it was pushed to last: a hint, since the registry may have lost it."""
 
     __tablename__ = "registry_blobs"
     __table_args__ = (UniqueConstraint("registry_id", "digest"),)

@@ -34,6 +34,8 @@ def test_a_registry_is_recorded_and_read(admin, acme):
         "verify_tls": True,
         "ca_certificate": None,
         "plain_http": False,
+        "transport": None,
+        "proxy_url": None,
         "max_pushes": None,
         "paused": None,
         "throttled_until": None,
@@ -104,6 +106,8 @@ def test_a_long_token_is_taken_as_a_password(admin):
         ({"registry_auth": None}, None),
         ({"registry_url": "other.example.com"}, None),
         ({"verify_tls": False}, None),
+        ({"proxy_url": "http://proxy.example.com:3128"}, None),
+        ({"transport": "engine"}, Credentials("pusher", "open sesame")),
         ({"registry_url": "other.example.com", **PAIR}, Credentials("pusher", "open sesame")),
     ],
 )
@@ -112,6 +116,17 @@ def test_a_change_keeps_or_removes_credentials(admin, fields, kept):
     shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", **fields})
     assert shown["has_credentials"] == (kept is not None)
     assert credentials_of(registry_id) == kept
+
+
+def test_the_way_to_a_registry_is_recorded(admin):
+    way = {"transport": "engine", "proxy_url": "http://proxy.example.com:3128"}
+    registry_id = admin.make_registry(**way)
+    shown = admin.get(f"/v1/registries/{registry_id}")
+    assert {name: shown[name] for name in way} == way
+    shown = admin.put(
+        f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", "transport": None, "proxy_url": None}
+    )
+    assert (shown["transport"], shown["proxy_url"]) == (None, None)
 
 
 def test_options_that_are_left_out_stay(admin):

@@ -1,0 +1,40 @@
+"""Where a registry has a layer: hints that pushes leave for one another."""
+
+import pytest
+
+from shared.database import database
+from shared.pushes.places import known_places, note_places
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")
+
+
+def note(digests, repository, registry_id="r1"):
+    with database().writing() as session:
+        note_places(session, registry_id, digests, repository)
+
+
+def known(*digests, registry_id="r1"):
+    with database().reading() as session:
+        return dict(known_places(session, registry_id, digests))
+
+
+def test_what_was_noted_of_one_registry_is_known_of_that_one_only():
+    note([ONE, TWO], "acme/first")
+    assert known(ONE, TWO, THREE) == {ONE: "acme/first", TWO: "acme/first"}
+    assert known(ONE, registry_id="r2") == {}
+
+
+def test_the_latest_place_is_kept():
+    note([ONE], "acme/first")
+    note([ONE, TWO], "acme/second")
+    assert known(ONE, TWO) == {ONE: "acme/second", TWO: "acme/second"}
+
+
+def test_pushes_that_note_the_same_layers_at_once_do_not_fail():
+    together(
+        *[lambda turn=turn: note([ONE, TWO, THREE][:: -1 if turn % 2 else 1], f"acme/{turn}") for turn in range(8)]
+    )
+    assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}
