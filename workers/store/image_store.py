@@ -35,6 +35,9 @@ class StoreUse(Protocol):
         Nothing of it can be seen before all of it is there. With a `digest` the content is checked against it.
         """
 
+    def forget(self, digest: str) -> None:
+        """Drop a blob that turned out to be damaged, so that the next try makes it again."""
+
     def name(self, name: str, manifest: Descriptor) -> None:
         """Let `name` stand for a manifest, whose blobs must all be there; what it stood for before is let go."""
 

@@ -34,7 +34,6 @@ def test_the_latest_place_is_kept():
 
 
 def test_pushes_that_note_the_same_layers_at_once_do_not_fail():
-    together(
-        *[lambda turn=turn: note([ONE, TWO, THREE][:: -1 if turn % 2 else 1], f"acme/{turn}") for turn in range(8)]
-    )
+    orders = [[ONE, TWO, THREE], [THREE, TWO, ONE]] * 4
+    together(*[lambda order=order: note(order, "acme/first") for order in orders])
     assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}

@@ -1,0 +1,171 @@
+"""The collector: it makes room, and never takes what a job needs."""
+
+import multiprocessing
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.workers.store.images import add_image
+from workers.oci.manifest import Manifest
+from workers.store.collector import YOUNG_SECONDS
+from workers.store.held_image import held_image
+from workers.store.layout import LayoutStore
+
+LONG = YOUNG_SECONDS + 100
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayoutStore:
+    return LayoutStore(tmp_path / "images")
+
+
+def age(store: LayoutStore, image: Manifest | None = None, seconds: float = LONG) -> None:
+    """Let it be long ago that an image, or everything, was used."""
+    wanted = None if image is None else {image.descriptor.digest, *(blob.digest for blob in image.blobs)}
+    for path in store._blobs.iterdir():
+        if wanted is None or f"sha256:{path.name}" in wanted:
+            os.utime(path, (time.time() - seconds,) * 2)
+
+
+def added(store: LayoutStore, name: str | None, *layers: bytes) -> Manifest:
+    with store.use() as use:
+        return add_image(use, name, *layers)
+
+
+def is_whole(store: LayoutStore, image: Manifest) -> bool:
+    return all(
+        (store._blobs / each.digest.removeprefix("sha256:")).exists() for each in (image.descriptor, *image.blobs)
+    )
+
+
+def test_what_was_not_used_for_longest_goes_first(store):
+    images = [added(store, f"acme/one:{number}") for number in range(3)]
+    for number, image in enumerate(images):
+        age(store, image, LONG + 100 - number)
+    with store.use() as use:
+        assert use.named("acme/one:0"), "used again"
+    done = store.collect(store.size_bytes() - 1)
+    assert done is not None
+    assert (done.names_removed, done.bytes_after) == (1, store.size_bytes())
+    assert [is_whole(store, image) for image in images] == [True, False, True]
+
+
+def test_within_the_limit_nothing_that_has_a_name_goes(store):
+    image, loose = added(store, "acme/one:1"), added(store, None)
+    age(store)
+    store.collect(store.size_bytes())
+    assert (is_whole(store, image), is_whole(store, loose)) == (True, False)
+
+
+def test_what_was_added_a_moment_ago_stays(store):
+    image = added(store, None)
+    done = store.collect(0)
+    assert done is not None
+    assert is_whole(store, image)
+
+
+def test_what_is_awaited_stays(store):
+    awaited, other = added(store, "acme/one:1"), added(store, "acme/two:1")
+    age(store)
+    store.collect(0, keep={awaited.descriptor.digest})
+    assert (is_whole(store, awaited), is_whole(store, other)) == (True, False)
+
+
+def test_what_somebody_uses_stays_until_the_use_ends(store):
+    image = added(store, "acme/one:1")
+    with store.use() as use:
+        assert held_image(use, image.descriptor.digest)
+        age(store)
+        store.collect(0)
+        assert is_whole(store, image)
+    age(store)
+    store.collect(0)
+    assert not is_whole(store, image)
+
+
+def test_a_layer_that_another_image_shares_stays(store):
+    shared = os.urandom(4096)
+    old, new = added(store, "acme/old:1", shared, b"old"), added(store, "acme/new:1", shared, b"new")
+    age(store, old)
+    age(store, new, LONG - 50)
+    store.collect(store.size_bytes() - 1)
+    assert (is_whole(store, old), is_whole(store, new)) == (False, True)
+
+
+def _hold_and_die(directory: Path, digest: str) -> None:
+    begun = LayoutStore(directory).use()
+    use = begun.__enter__()
+    assert held_image(use, digest)
+    os._exit(0)
+
+
+def test_what_a_killed_process_held_is_free(store):
+    image = added(store, "acme/one:1")
+    process = multiprocessing.get_context("spawn").Process(
+        target=_hold_and_die, args=(store._directory, image.descriptor.digest)
+    )
+    process.start()
+    process.join(60)
+    assert len(list((store._directory / "uses").iterdir())) == 1
+    age(store)
+    store.collect(0)
+    assert not is_whole(store, image)
+    assert list((store._directory / "uses").iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_removed(store):
+    left = store._blobs / ".0123.part"
+    left.write_bytes(b"half")
+    store.collect(0)
+    assert not left.exists()
+
+
+def test_one_collects_at_a_time(store):
+    image = added(store, "acme/one:1")
+    age(store)
+    from workers.store.collector import Collector
+
+    with Collector(store._directory, store._blobs, store._index, store._uses)._only_collector():
+        assert store.collect(0) is None
+    assert is_whole(store, image)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "hold", "end", "collect"]), st.integers(0, 5), st.booleans()), max_size=30
+    )
+)
+def test_whatever_happens_nothing_that_is_held_or_awaited_is_lost(tmp_path_factory, steps):
+    store = LayoutStore(tmp_path_factory.mktemp("layout") / "images")
+    images: list[Manifest] = []
+    held: dict[int, ExitStack] = {}
+    shared = os.urandom(64)
+    for what, number, flag in steps:
+        if what == "add":
+            images.append(added(store, f"acme/one:{number}" if flag else None, shared, os.urandom(64)))
+        elif what == "hold" and number < len(images) and number not in held:
+            stack = ExitStack()
+            use = stack.enter_context(store.use())
+            if held_image(use, images[number].descriptor.digest):
+                held[number] = stack
+            else:
+                stack.close()
+        elif what == "end" and number in held:
+            held.pop(number).close()
+        elif what == "collect":
+            keep = (
+                {images[number].descriptor.digest}
+                if number < len(images) and is_whole(store, images[number])
+                else set()
+            )
+            age(store)
+            store.collect(200 if flag else 0, keep)
+            assert all(is_whole(store, image) for image in images if image.descriptor.digest in keep)
+        assert all(is_whole(store, images[number]) for number in held)
+    for stack in held.values():
+        stack.close()

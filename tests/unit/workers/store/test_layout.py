@@ -1,0 +1,178 @@
+"""The image store on disk: content-addressed, whole or not at all, safe for several processes."""
+
+import json
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ErrorClass, WorkError
+from tests.together import together
+from tests.unit.workers.store.images import add_image
+from workers.oci.descriptor import digest_of
+from workers.store.held_image import held_image
+from workers.store.layout import LayoutStore
+
+ABSENT = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayoutStore:
+    return LayoutStore(tmp_path / "images")
+
+
+def read(use, digest: str, offset: int = 0) -> bytes:
+    with use.open(digest, offset) as reader:
+        return b"".join(iter(lambda: reader.read(7), b""))
+
+
+def blobs(store: LayoutStore) -> set[str]:
+    return {path.name for path in store._blobs.iterdir()}
+
+
+def test_what_was_added_is_read_back_from_any_offset(store):
+    with store.use() as use:
+        digest, size = use.add([b"in ", b"two ", b"pieces"])
+        assert (digest, size) == (digest_of(b"in two pieces"), 13)
+        assert (use.hold(digest), read(use, digest), read(use, digest, 7)) == (13, b"in two pieces", b"pieces")
+
+
+def test_what_is_not_there_is_told(store):
+    with store.use() as use:
+        assert use.hold(ABSENT) is None
+        assert use.named("acme/none:1") is None
+        with pytest.raises(WorkError) as lost, use.open(ABSENT):
+            pass
+    assert lost.value.error_class == ErrorClass.TRANSIENT
+
+
+def test_a_content_that_is_not_what_it_should_be_is_not_kept(store):
+    with store.use() as use, pytest.raises(WorkError) as damaged:
+        use.add([b"something else"], ABSENT)
+    assert damaged.value.error_class == ErrorClass.TRANSIENT
+    assert blobs(store) == set()
+
+
+def test_nothing_is_seen_of_a_blob_whose_writer_fails(store):
+    def chunks():
+        yield b"a beginning"
+        raise RuntimeError
+
+    with store.use() as use, pytest.raises(RuntimeError):
+        use.add(chunks())
+    assert blobs(store) == set()
+
+
+def test_an_image_is_found_by_its_name_and_by_its_digest(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    with store.use() as use:
+        assert use.named("acme/one:1") == image.descriptor
+        found = held_image(use, image.descriptor.digest)
+        assert found is not None
+        assert found.blobs == image.blobs
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut short"])
+def test_an_image_of_which_something_is_missing_is_not_there(store, harm):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+        layer = store._blobs / image.layers[0].digest.removeprefix("sha256:")
+        layer.unlink() if harm == "removed" else os.truncate(layer, 5)
+        assert use.named("acme/one:1") is None
+        assert held_image(use, image.descriptor.digest) is None
+        assert not layer.exists(), "what is damaged is dropped, so that it is made again"
+
+
+def test_what_is_there_is_not_written_again(store):
+    with store.use() as use:
+        digest, _ = use.add([b"once"])
+        before = (store._blobs / digest.removeprefix("sha256:")).stat().st_ino
+        use.add([b"once"])
+        assert (store._blobs / digest.removeprefix("sha256:")).stat().st_ino == before
+
+
+def test_it_is_an_image_layout_as_the_specification_says(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    assert json.loads((store._directory / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads((store._directory / "index.json").read_text())
+    assert (index["schemaVersion"], len(index["manifests"])) == (2, 1)
+    [entry] = index["manifests"]
+    assert entry["annotations"] == {"org.opencontainers.image.ref.name": "acme/one:1"}
+    assert (entry["digest"], entry["size"]) == (image.descriptor.digest, image.descriptor.size)
+
+
+def test_names_written_at_once_by_threads_are_all_kept(store):
+    def add(number: int) -> None:
+        with store.use() as use:
+            add_image(use, f"acme/one:{number}")
+
+    together(*[lambda number=number: add(number) for number in range(16)])
+    assert set(store._index.names()) == {f"acme/one:{number}" for number in range(16)}
+
+
+def _add_in_a_process(directory: Path, number: int) -> None:
+    with LayoutStore(directory).use() as use:
+        for turn in range(10):
+            add_image(use, f"acme/p{number}:{turn}", b"the same layer of all")
+
+
+def test_names_written_at_once_by_processes_are_all_kept(store):
+    spawned = multiprocessing.get_context("spawn")
+    processes = [spawned.Process(target=_add_in_a_process, args=(store._directory, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len(store._index.names()) == 30
+    with store.use() as use:
+        assert all(use.named(name) is not None for name in store._index.names())
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(WorkError) as refused:
+        LayoutStore(tmp_path)
+    assert refused.value.error_class == ErrorClass.UNAVAILABLE
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_layout_of_another_version_is_left_alone(tmp_path):
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')
+    with pytest.raises(WorkError, match=r"2\.0\.0"):
+        LayoutStore(tmp_path)
+
+
+def test_a_damaged_index_says_what_to_do(store):
+    (store._directory / "index.json").write_text("{}")
+    with store.use() as use, pytest.raises(WorkError, match="move the directory away"):
+        use.named("acme/one:1")
+
+
+def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]]") -> None:
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    store = LayoutStore(directory)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        with store.use() as use:
+            use.add([b"x" * 8192])
+    except WorkError as error:
+        told.put((error.error_class.value, error.message))
+
+
+def test_a_disk_that_takes_no_more_makes_the_job_wait(store):
+    spawned = multiprocessing.get_context("spawn")
+    told = spawned.Queue()
+    process = spawned.Process(target=_fill_the_disk, args=(store._directory, told))
+    process.start()
+    error_class, message = told.get(timeout=60)
+    process.join(60)
+    assert error_class == ErrorClass.UNAVAILABLE
+    assert "the job waits" in message
+    assert blobs(store) == set()
