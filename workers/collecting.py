@@ -16,7 +16,10 @@ log = structlog.get_logger(__name__)
 
 
 def collect_if_full() -> None:
-    """Remove what was not used for longest, if the store has outgrown its setting. Best effort: the next build tries again."""
+    """Remove what was not used for longest, if the store has outgrown its setting.
+
+    Best effort: after the next build it is tried again.
+    """
     try:
         store = image_store()
         if not isinstance(store, LayoutStore) or store.size_bytes() <= settings().store_max_bytes:

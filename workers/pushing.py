@@ -90,7 +90,9 @@ class PushWork:
                     before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
                     on_progress=lambda seen, message: self._show(keeper, seen, message),
                 )
-        message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{search.remark}{pushed.remark}"
+        message = (
+            f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{search.remark}{pushed.remark}"
+        )
 
         def finish(session: Session) -> None:
             write_success(session, self._claim, digest=pushed.digest, image=plan.image, message=message)
@@ -140,9 +142,8 @@ def _transport(
         per_registry=settings().uploads_per_registry,
         tag_seconds=_tag_seconds(),
     )
-    elsewhere = sorted({repository for repository in known.values() if repository != plan.path})
     return (
-        DirectTransport(client, plan.path, manifest, use, mount_from=elsewhere, limits=limits, stop=keeper.stop),
+        DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=keeper.stop),
         [digest for digest in large if digest not in known],
     )
 

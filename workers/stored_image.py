@@ -9,8 +9,10 @@ from shared.database import database
 from shared.errors import ErrorClass, WorkError
 from shared.models import Algorithm, Build, ImagePush, Registry
 from shared.registries import address_of, client_of, open_own
+from shared.registry.blobs import reading_blob
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
+from shared.registry.upload import PIECE_BYTES
 from shared.sealing import SealError, keyring
 from shared.stopping import StopSignal
 from workers.building import make_image
@@ -161,6 +163,6 @@ def pull_into(
 
 
 def _pieces(client: RegistryClient, repository_path: str, digest: str) -> Iterator[bytes]:
-    with client.open_blob(repository_path, digest) as reader:
-        while piece := reader.read(1024 * 1024):
+    with reading_blob(client, repository_path, digest, f"repository:{repository_path}:pull") as read:
+        while piece := read(PIECE_BYTES):
             yield piece

@@ -179,6 +179,8 @@ def _tls_failure(host: str, error: ssl.SSLError) -> WorkError:
 
 
 def _what_broke(host: str, error: BaseException) -> str:
+    if "Tunnel connection failed" in str(error):  # http.client tells a proxy's refusal of CONNECT in these words only
+        return f"The proxy on the way to {host} refused: {excerpt(str(error))}."
     if isinstance(error, NameResolutionError):
         return f"The name {host} cannot be resolved: check the registry's host, or the name server."
     # In urllib3 whatever kept a connection from being made is a kind of timeout too: this order.

@@ -117,13 +117,13 @@ class _LayoutUse:
     @contextmanager
     def open(self, digest: str, offset: int = 0) -> Iterator[BinaryIO]:
         """Read a held blob from `offset` (bytes) on."""
-        path = self._path(digest)
-        try:
-            file = path.open("rb", buffering=0)
-        except FileNotFoundError:
-            raise WorkError(ErrorClass.TRANSIENT, f"The image store has lost {digest}; it is made again.") from None
-        with disk_errors(self._directory), file:
+        with disk_errors(self._directory):
+            try:
+                file = self._path(digest).open("rb", buffering=0)
+            except FileNotFoundError:
+                raise WorkError(ErrorClass.TRANSIENT, f"The image store has lost {digest}; it is made again.") from None
             file.seek(offset)
+        with file:
             yield file
 
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:

@@ -1,0 +1,253 @@
+"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent and taken up again.
+
+POST, one PATCH with all of it, PUT: what every registry knows. Chunks only for one that asks for them (413, or
+`OCI-Chunk-Min-Length`), and to go on where a connection broke.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlencode
+
+from shared.errors import ErrorClass, WorkError
+from shared.registry.answer import Answer
+from shared.registry.blobs import TRANSFER, blob_size
+from shared.registry.session import RegistrySession
+from shared.registry.wire import Limits, Outgoing
+from shared.stopping import StopSignal
+
+PIECE_BYTES = 256 * 1024
+"""What is in memory of a blob, and what must get away within the limit of silence."""
+TRIES = 5
+CHUNK_BYTES = 16 * 1024 * 1024
+LEAST_CHUNK_BYTES = 1024 * 1024
+COMMIT = Limits(connect=5.0, read=300.0, whole=None)
+"""Registries look through a whole layer, or copy it, before they answer its PUT."""
+
+_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+
+
+class UnreadableBlob(WorkError):  # noqa: N818 - reads as what it says
+    """What is to be uploaded cannot be read where it comes from: to send it again would not help."""
+
+
+class Placed(StrEnum):
+    """How a blob came to be in a repository."""
+
+    WAS_THERE = "was there"
+    MOUNTED = "mounted"
+    UPLOADED = "uploaded"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob to upload. `size` is in bytes; `read_from` gives a reader from an offset on."""
+
+    digest: str
+    size: int
+    read_from: Callable[[int], AbstractContextManager[Callable[[int], bytes]]]
+    check: Callable[[], None]
+    """Called when a registry says that the content is not the digest's: raises `WorkError` if that is so."""
+
+
+class BlobUpload:
+    """The way of one blob into one repository; for one thread."""
+
+    def __init__(
+        self,
+        session: RegistrySession,
+        repository_path: str,
+        blob: Blob,
+        *,
+        mount_from: Sequence[str] = (),
+        moved: Callable[[int], None],
+        stop: StopSignal,
+    ) -> None:
+        """`moved` is told how many bytes the registry was sent so far; it may become less, when it starts anew."""
+        self._session = session
+        self._path = repository_path
+        self._blob = blob
+        self._mount_from = [repository for repository in mount_from if repository != repository_path]
+        self._moved = moved
+        self._stop = stop
+        self._scope = f"repository:{repository_path}:pull,push"
+        self._chunk = 0
+        """Bytes of a chunk; 0: all at once."""
+        self._location: str | None = None
+        """The upload that was begun."""
+
+    def run(self, *, look: bool = True) -> Placed:
+        """Bring the blob there. `look`: it may be there already, and the registry is believed to know.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: it did not work, also when tried again; classified.
+        """
+        if look and blob_size(self._session, self._path, self._blob.digest, self._scope) is not None:
+            return Placed.WAS_THERE
+        if look and self._is_mounted():
+            return Placed.MOUNTED
+        for number in range(1, TRIES + 1):
+            try:
+                self._upload()
+            except UnreadableBlob:
+                raise
+            except WorkError as error:
+                if error.error_class != ErrorClass.TRANSIENT or number == TRIES:
+                    raise
+                self._stop.pause(random.uniform(0.5, 1.0) * 2 ** (number - 1))  # noqa: S311 - spreads tries, no secret
+            else:
+                return Placed.UPLOADED
+        raise AssertionError("the last try returns or raises")
+
+    def _is_mounted(self) -> bool:
+        """Whether another repository of the registry lent its blob; a mount that failed may have begun an upload."""
+        for repository in self._mount_from:
+            try:
+                answer = self._post(
+                    {"mount": self._blob.digest, "from": repository}, f"{self._scope} repository:{repository}:pull"
+                )
+            except WorkError as error:
+                if error.error_class not in {ErrorClass.AUTH, ErrorClass.INVALID, ErrorClass.NOT_FOUND}:
+                    raise
+                continue  # no token for that one: the blob is sent
+            if answer.status == 201:
+                return True
+            if answer.status == 202:
+                self._begun(answer)
+                return False
+            if answer.status == 429:
+                raise self._session.failure(answer, f"mounting a layer into {self._path}")
+        return False
+
+    def _post(self, query: dict[str, str], scope: str) -> Answer:
+        asked = f"?{urlencode(query)}" if query else ""
+        return self._session.send("POST", f"/v2/{self._path}/blobs/uploads/{asked}", scope=scope, body=b"")
+
+    def _upload(self) -> None:
+        offset = self._taken_up()
+        if self._location is None:
+            answer = self._post({}, self._scope)
+            if answer.status != 202:
+                raise self._failure(answer, "opening an upload")
+            self._begun(answer)
+        self._send_from(offset)
+        self._commit()
+
+    def _begun(self, answer: Answer) -> None:
+        self._location = answer.location or None
+        least = answer.headers.get("OCI-Chunk-Min-Length", "")
+        if least.isdigit() and int(least) > 0:
+            self._chunk = max(int(least), CHUNK_BYTES)
+        if self._location is None:
+            raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} opened an upload without saying where.")
+
+    def _taken_up(self) -> int:
+        """Where to go on in the upload that broke off, in bytes; it is given up unless the registry says."""
+        self._moved(0)
+        if self._location is None:
+            return 0
+        location, self._location = self._location, None
+        try:
+            answer = self._session.send_to("GET", location, scope=self._scope)
+        except WorkError as error:
+            if error.error_class == ErrorClass.THROTTLED:
+                raise
+            return 0
+        found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
+        if answer.status != 204 or found is None:
+            return 0
+        self._location = answer.location or location
+        end = int(found[1])
+        # "0-0" is said both of an upload of one byte and of an empty one: an empty one is begun from its beginning.
+        return end + 1 if 0 < end < self._blob.size else 0
+
+    def _send_from(self, offset: int) -> None:
+        while True:
+            chunk = self._chunk or (self._blob.size - offset if offset else 0)
+            end = min(offset + chunk, self._blob.size) if chunk else self._blob.size
+            answer = self._patch(offset, end, as_chunk=bool(chunk))
+            if answer.status == 413 and self._smaller_chunks():
+                continue
+            if answer.status not in {201, 202, 204}:
+                failure = self._failure(answer, "uploading a layer")
+                if offset and not self._chunk and failure.error_class == ErrorClass.INVALID:
+                    # It does not let uploads be taken up, so the whole is sent again.
+                    failure = WorkError(ErrorClass.TRANSIENT, failure.message)
+                    self._location = None
+                raise failure
+            self._location = answer.location or self._location
+            if end >= self._blob.size:
+                return
+            offset = end
+
+    def _smaller_chunks(self) -> bool:
+        """Ask for less at once, if that is still possible."""
+        if self._chunk == 0:
+            self._chunk = CHUNK_BYTES
+        elif self._chunk > LEAST_CHUNK_BYTES:
+            self._chunk //= 4
+        else:
+            return False
+        return True
+
+    def _patch(self, start: int, end: int, *, as_chunk: bool) -> Answer:
+        headers = {"Content-Type": "application/octet-stream"}
+        if as_chunk:
+            headers["Content-Range"] = f"{start}-{max(end - 1, 0)}"
+        body = Outgoing(end - start, lambda: self._pieces(start, end))
+        return self._session.send_to(
+            "PATCH", self._location or "", scope=self._scope, headers=headers, body=body, limits=TRANSFER
+        )
+
+    def _pieces(self, start: int, end: int) -> Iterator[bytes]:
+        self._moved(start)
+        with _at_source(), self._blob.read_from(start) as read:
+            while start < end:
+                piece = read(min(PIECE_BYTES, end - start))
+                if not piece:
+                    raise WorkError(ErrorClass.TRANSIENT, f"{self._blob.digest} in the image store is cut short.")
+                yield piece
+                start += len(piece)
+                self._moved(start)
+
+    def _commit(self) -> None:
+        location = self._location or ""
+        joint = "&" if "?" in location else "?"
+        answer = self._session.send_to(
+            "PUT",
+            f"{location}{joint}{urlencode({'digest': self._blob.digest})}",
+            scope=self._scope,
+            headers={"Content-Type": "application/octet-stream"},
+            body=b"",
+            limits=COMMIT,
+        )
+        if answer.status in {201, 204}:
+            self._location = None
+            return
+        self._location = None
+        if "DIGEST_INVALID" in answer.body.decode("utf-8", "replace"):
+            with _at_source():
+                self._blob.check()
+            raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} received a layer damaged on its way.")
+        raise self._failure(answer, "finishing the upload of a layer")
+
+    def _failure(self, answer: Answer, doing: str) -> WorkError:
+        failure = self._session.failure(answer, f"{doing} to {self._path}")
+        if answer.status in {404, 416} and answer.method != "POST":
+            self._location = None
+            # An upload that the registry does not know (any more): it is begun anew, it never mends itself.
+            return WorkError(ErrorClass.TRANSIENT, failure.message)
+        return failure
+
+
+@contextmanager
+def _at_source() -> Iterator[None]:
+    """Whatever fails in the block is a failure of where the blob comes from."""
+    try:
+        yield
+    except WorkError as error:
+        raise UnreadableBlob(error.error_class, error.message, retry_after=error.retry_after) from error

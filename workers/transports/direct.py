@@ -1,0 +1,174 @@
+"""Longshore's own push: blobs from the image store, as they are, straight into the registry (rule 7).
+
+The order of distribution-spec 1.1 (pushing): blobs, then the manifest by its digest, then the tags, then a look at
+what the registry shows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shared.registry.answer import Answer
+from shared.registry.client import RegistryClient
+from shared.stopping import StopSignal
+from workers.oci.descriptor import BrokenDocument
+from workers.oci.manifest import Manifest
+from workers.oci.media_types import OCI_MANIFEST
+from workers.store.image_store import StoreUse
+from workers.transports.blobs import BlobUploads
+from workers.transports.transport import PushedImage, PushProgress
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much at once, and how long a tag may take."""
+
+    per_push: int = 4
+    """Blobs of one push."""
+    per_registry: int = 16
+    """Blobs of all pushes of this process to one registry."""
+    tag_seconds: float = 20.0
+    """Within which the putting of a tag ends: before the lease does, so that nobody else holds it by then."""
+
+
+class DirectTransport:
+    """Pushes an image of the store (a `Transport`)."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository_path: str,
+        manifest: Manifest,
+        blobs: StoreUse,
+        *,
+        mount_from: Mapping[str, str] | None = None,
+        limits: UploadLimits | None = None,
+        stop: StopSignal,
+    ) -> None:
+        """`mount_from` says, by digest, in which repositories of the registry blobs may be already."""
+        self._client = client
+        self._path = repository_path
+        self._manifest = manifest
+        self._blobs = blobs
+        self._mount_from = mount_from or {}
+        self._limits = limits or UploadLimits()
+        self._stop = stop
+
+    def push(
+        self,
+        tags: tuple[str, ...],
+        *,
+        before_tag: Callable[[str], None],
+        on_progress: Callable[[PushProgress, str], None],
+    ) -> PushedImage:
+        """Push the image under every tag, and have the registry confirm each.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: what the registry or the store said, classified.
+        """
+        shown = {tag: self._client.manifest_digest(self._path, tag) for tag in tags}
+        there = self._there_already(set(shown.values()))
+        if there is not None:
+            # A registry keeps what its manifests name: what it shows needs no look at the blobs.
+            self._client.confirm_manifest(self._path, there.descriptor.digest)
+            return self._pushed(there)
+        put = self._put_by_digest(on_progress)
+        digest = put.descriptor.digest
+        for tag in tags:
+            if shown[tag] != digest:
+                before_tag(tag)
+                on_progress(self._all_done(), f"Sets the tag {tag}.")
+                self._put_tag(put, tag)
+        for tag in tags:
+            self._client.confirm(self._path, tag, digest)
+        return self._pushed(put)
+
+    def _there_already(self, shown: set[str | None]) -> Manifest | None:
+        """The image in the words in which the registry shows it under every tag, if it does."""
+        if len(shown) != 1:
+            return None
+        return next((each for each in self._spellings() if each.descriptor.digest in shown), None)
+
+    def _spellings(self) -> list[Manifest]:
+        """The image as it is, and in the other vocabulary where that can tell it."""
+        try:
+            return [self._manifest, _in_other_words(self._manifest)]
+        except BrokenDocument:
+            return [self._manifest]
+
+    def _put_by_digest(self, on_progress: Callable[[PushProgress, str], None]) -> Manifest:
+        digest = self._manifest.descriptor.digest
+        if self._client.manifest_digest(self._path, digest) == digest:
+            return self._manifest
+        self._upload_blobs(on_progress, look=True)
+        answer = self._put(self._manifest)
+        if _lacks_a_blob(answer):
+            # It said that it had a blob which its garbage collection took: nothing that it says of them is believed.
+            self._upload_blobs(on_progress, look=False)
+            answer = self._put(self._manifest)
+        if _is_taken(answer):
+            return self._manifest
+        if _knows_other_words(answer):
+            for other in self._spellings()[1:]:
+                if _is_taken(self._put(other)):
+                    return other
+        raise self._client.failure(answer, f"taking the manifest of {self._path}")
+
+    def _upload_blobs(self, on_progress: Callable[[PushProgress, str], None], *, look: bool) -> None:
+        uploads = BlobUploads(
+            self._client,
+            self._path,
+            self._manifest,
+            self._blobs,
+            mount_from=self._mount_from,
+            at_once=self._limits.per_push,
+            at_once_in_process=self._limits.per_registry,
+            on_progress=on_progress,
+            stop=self._stop,
+        )
+        uploads.run(look=look)
+
+    def _put(self, manifest: Manifest) -> Answer:
+        return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
+
+    def _put_tag(self, manifest: Manifest, tag: str) -> None:
+        answer = self._client.put_manifest(
+            self._path, tag, manifest.content, manifest.media_type, seconds=self._limits.tag_seconds
+        )
+        if not _is_taken(answer):
+            raise self._client.failure(answer, f"setting the tag {self._path}:{tag}")
+
+    def _pushed(self, manifest: Manifest) -> PushedImage:
+        if manifest.media_type == self._manifest.media_type:
+            return PushedImage(manifest.descriptor.digest)
+        whose = "the OCI's" if manifest.media_type == OCI_MANIFEST else "Docker's"
+        return PushedImage(
+            manifest.descriptor.digest,
+            f" The registry knows {whose} media types only, so the digest differs from that in other registries.",
+        )
+
+    def _all_done(self) -> PushProgress:
+        layers = {layer.digest for layer in self._manifest.layers}
+        size = sum(blob.size for blob in self._manifest.blobs)
+        return PushProgress(size, size, len(layers), len(layers))
+
+
+def _in_other_words(manifest: Manifest) -> Manifest:
+    return manifest.in_words_of_docker() if manifest.media_type == OCI_MANIFEST else manifest.in_words_of_oci()
+
+
+def _is_taken(answer: Answer) -> bool:
+    return answer.status in {200, 201, 202}
+
+
+def _lacks_a_blob(answer: Answer) -> bool:
+    said = answer.body.decode("utf-8", "replace")
+    return answer.status in {400, 404} and ("MANIFEST_BLOB_UNKNOWN" in said or "BLOB_UNKNOWN" in said)
+
+
+def _knows_other_words(answer: Answer) -> bool:
+    """Whether a refusal can be one of the vocabulary: registries say so in several ways."""
+    said = answer.body.decode("utf-8", "replace")
+    return answer.status == 415 or (
+        answer.status in {400, 404, 405, 422} and ("MANIFEST_INVALID" in said or "UNSUPPORTED" in said)
+    )
