@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import ABSENT, Body, LongText, ShortText, Shown, Text, Uuid, WholeNumber
+from api.schemas.base import ABSENT, WHOLE, Body, LongText, ShortText, Shown, Text, Uuid
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.models import Algorithm
 
@@ -44,7 +44,7 @@ class SettingsBody(Body):
     license: Literal["apl", "apache2", "gpl3", "mit"] | None = None
     network_access: Literal["full", "isolated"] | None = None
     pipeline_enabled: bool | None = None
-    royalty_microcredits: Annotated[WholeNumber, Field(ge=0, le=2**53)] | None = None
+    royalty_microcredits: Annotated[int, Field(ge=0, le=2**53), WHOLE] | None = None
 
 
 class SourceCredentialsBody(Body):

@@ -117,7 +117,8 @@ Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[Storable, Field(json_schema_extra={"pattern": STORABLE})]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]
 ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)
+"""Goes behind the limits of an `int`: before them, the document would not tell the limits."""
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC, with milliseconds and `Z`."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Text, Uuid, WholeNumber
+from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, Body, Moment, Shown, Text, Uuid
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
 from shared.clock import rfc3339
 from shared.models import PauseCause, Registry
@@ -72,7 +72,7 @@ class RegistryBody(CredentialsBody):
     proxy_url: (
         Annotated[Text, StringConstraints(max_length=255), Field(json_schema_extra={"pattern": PROXY_URL})] | None
     ) = Field(None, description="HTTP proxy to it, http://HOST:PORT; null: as LONGSHORE_REGISTRY_PROXY says.")
-    max_pushes: Annotated[WholeNumber, Field(ge=1, le=10_000)] | None = Field(
+    max_pushes: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = Field(
         None, description="How many pushes it takes at once; null: as LONGSHORE_REGISTRY_PUSHES says."
     )
 
