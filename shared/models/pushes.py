@@ -37,6 +37,7 @@ class ImagePush(Base):
     __table_args__ = (
         UniqueConstraint("version_id", "registry_id"),
         Index("ix_image_pushes_registry_state", "registry_id", "state", "seq"),
+        Index("ix_image_pushes_registry_seq", "registry_id", "seq"),
         Index("ix_image_pushes_state_seq", "state", "seq"),
     )
 
@@ -90,3 +91,17 @@ class PushEvent(Base):
     message: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
+
+
+class PushTally(Base):
+    """How many events of one kind and state the history holds, up to a number: it only grows, so it is counted once."""
+
+    __tablename__ = "push_tallies"
+    __table_args__ = (UniqueConstraint("kind", "state"),)
+
+    seq: Mapped[Sequence]
+    kind: Mapped[str] = mapped_column(String(32))
+    """A kind of `PushEvent`; empty in the one row that says up to where all were counted."""
+    state: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int] = mapped_column(BigInteger)
+    """How many; in the row without a kind, the `seq` of the last event that was counted."""
