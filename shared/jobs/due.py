@@ -99,27 +99,23 @@ def nudges_for_registry(session: Session, registry_id: str) -> list[Nudge]:
 def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     """The due jobs whose last nudge has gone unheard, marked as nudged now; at most `limit`, oldest first.
 
-    The mark repeats the one it saw, so two sweeps at once send a job's nudge once.
+    The mark repeats the question, so two sweeps at once send a job's nudge once.
     """
     patience = NUDGE_PATIENCE_MS * (1 + Job.nudges)
     unheard = or_(Job.nudged_at.is_(None), Job.nudged_at < now_ms() - patience)
     seen = session.execute(
-        select(Job.id, Job.kind, Job.nudged_at)
+        select(Job.id, Job.kind)
         .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), unheard, may_begin())
         .order_by(Job.seq)
         .limit(limit)
     ).all()
-    return [Nudge(job_id, kind) for job_id, kind, nudged_at in seen if _mark(session, job_id, nudged_at)]
-
-
-def _mark(session: Session, job_id: str, nudged_at: int | None) -> bool:
-    same = Job.nudged_at.is_(None) if nudged_at is None else Job.nudged_at == nudged_at
     nudges = case((Job.nudges < MOST_NUDGES, Job.nudges + 1), else_=MOST_NUDGES)
-    marked = session.execute(
+    marked = session.scalars(
         update(Job)
-        .where(Job.id == job_id, same)
+        .where(Job.id.in_([job_id for job_id, _kind in seen]), unheard)
         .values(nudged_at=now_ms(), nudges=nudges)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     )
-    return marked.first() is not None
+    ours = set(marked)
+    return [Nudge(job_id, kind) for job_id, kind in seen if job_id in ours]

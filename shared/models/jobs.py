@@ -62,7 +62,7 @@ class Job(Base):
         _partial("uq_jobs_lock_key_leased", "lock_key", where="lease_owner IS NOT NULL", unique=True),
         # What workers and the sweep ask for is among the few jobs that wait or run, however long the history is.
         _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
-        _partial("ix_jobs_queued_pushes", "owner", "seq", where="state = 'queued' AND kind = 'push'"),
+        _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
         _partial("ix_jobs_queued_lock_key", "lock_key", where="state = 'queued'"),
         _partial("ix_jobs_queued_awaits", "awaits_id", where="state = 'queued' AND awaits_id IS NOT NULL"),
         # Lists, newest first, by each of their filters.

@@ -78,8 +78,6 @@ class PushEvent(Base):
     """What a row of `image_pushes` said before it was overwritten, and what the sweep reported. Append-only."""
 
     __tablename__ = "push_events"
-    __table_args__ = (Index("ix_push_events_kind_state", "kind", "state"),)
-
     seq: Mapped[Sequence]
     push_id: Mapped[Reference]
     job_id: Mapped[str] = mapped_column(String(36))
