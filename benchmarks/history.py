@@ -95,9 +95,7 @@ def make_history(engine: Engine, history: History) -> None:
             connection.execute(text("VACUUM ANALYZE"))
 
 
-def _insert(
-    connection: Connection, model: type[Base], count: int, columns: Callable[[Number], dict[str, Any]]
-) -> None:
+def _insert(connection: Connection, model: type[Base], count: int, columns: Callable[[Number], dict[str, Any]]) -> None:
     numbers = _numbers(count)
     values = columns(numbers.c.n)
     connection.execute(insert(model).from_select(list(values), select(*map(_expression, values.values()))))
@@ -262,9 +260,7 @@ def _event(number: Number, history: History) -> dict[str, Any]:
         "push_id": _id(PUSHES, number),
         "job_id": _id(PUSH_JOBS, number),
         "generation": 1,
-        "kind": case(
-            (shown == "queued", "retry"), (shown == "stalled", "stalled-unclaimed"), else_="ended"
-        ),
+        "kind": case((shown == "queued", "retry"), (shown == "stalled", "stalled-unclaimed"), else_="ended"),
         "state": shown,
         "created_at": now_ms() - DAY_MS,
     }

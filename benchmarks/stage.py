@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from rich.progress import Progress
+
 from cli.migrating import migrate
 from parts.postgres import PrivatePostgres, private_postgres
 from parts.processes import free_port, running
 from parts.redis import PrivateRedis, private_redis
-from rich.progress import Progress
 from shared.database import Database
 from shared.keys import create_key, create_owner
 from shared.models import KeyKind
@@ -90,9 +91,7 @@ class Stage:
             yield port
 
     @contextmanager
-    def serving(
-        self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]
-    ) -> Iterator[None]:
+    def serving(self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
         """A process that serves HTTP, for the length of the block."""
         log = self.directory / f"{name}.log"
         with running(

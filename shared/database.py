@@ -1,14 +1,14 @@
 """The database: short transactions on SQLite or PostgreSQL, read or write."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, Row, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
@@ -30,6 +30,7 @@ POOL = {"pool_size": 5, "max_overflow": 35, "pool_timeout": 10}
 
 
 PING_AFTER_SECONDS = 1.0
+"""A connection that rested for so long is asked whether it still leads anywhere."""
 
 
 class Database:
@@ -41,7 +42,10 @@ class Database:
         self._writer = self.engine.execution_options(begin_immediate=True)
         # PostgreSQL shows each statement its own moment anyway (READ COMMITTED): BEGIN and ROLLBACK around the queries
         # of a request would only be two more round trips. SQLite's BEGIN costs none, and gives all one moment.
-        self._reader = self.engine if self.engine.dialect.name == "sqlite" else _without_transactions(self.engine)
+        if self.engine.dialect.name == "sqlite":
+            self._reader, self._asker = self.engine, self.engine.execution_options(no_begin=True)
+        else:
+            self._reader = self._asker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -54,6 +58,15 @@ class Database:
         """A session whose changes are committed when the block ends, and rolled back when it raises."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def ask(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
+        """The rows of one query, outside of any transaction: there is nothing to begin, and nothing to end.
+
+        What is asked at every request is made once, with `bindparam` for the `values`: to make a statement takes longer
+        than to run it.
+        """
+        with self._asker.connect() as connection:
+            return connection.execute(query, values).all()
 
     def ping(self) -> None:
         """Ask the database for an answer.
@@ -94,10 +107,6 @@ def _create_engine(url: str) -> Engine:
     return engine
 
 
-def _without_transactions(engine: Engine) -> Engine:
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
 def _note_rest(_connection: Any, record: Any) -> None:
     record.info["rests_since"] = time.monotonic()
 
@@ -122,5 +131,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    immediate = connection.get_execution_options().get("begin_immediate")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("no_begin"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("begin_immediate") else "BEGIN")

@@ -11,6 +11,7 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 LISTS = (
+    ("algorithms", "ix_algorithms_owner_name", ["owner", "name"]),
     ("image_pushes", "ix_image_pushes_registry_seq", ["registry_id", "seq"]),
     ("jobs", "ix_jobs_kind_seq", ["kind", "seq"]),
     ("jobs", "ix_jobs_kind_state_seq", ["kind", "state", "seq"]),
@@ -25,6 +26,7 @@ AMONG_FEW = (
     ("ix_jobs_queued_pushes", ["owner", "kind", "state", "seq"], "state = 'queued' AND kind = 'push'"),
 )
 REPLACED = (
+    ("algorithms", "ix_algorithms_owner", ["owner"]),
     ("jobs", "ix_jobs_awaits_id", ["awaits_id"]),
     ("jobs", "ix_jobs_registry_state", ["registry_id", "state"]),
     ("jobs", "ix_jobs_state_next_attempt", ["state", "next_attempt_at"]),

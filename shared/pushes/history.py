@@ -43,9 +43,7 @@ def count_pushes(session: Session, events: Counts) -> dict[str, int]:
 
     An ended push has said so (`ended`), and leaves that state only when it is ordered again (`overwritten`).
     """
-    live = (
-        select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE)).group_by(ImagePush.state)
-    )
+    live = select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE)).group_by(ImagePush.state)
     counts = {str(state): number for state, number in session.execute(live)}
     for state in PushState:
         if state not in LIVE:
