@@ -75,7 +75,7 @@ def hash_of(number: int) -> str:
 
 def make_history(engine: Engine, history: History) -> None:
     """Fill the empty tables. The statistics are as autovacuum would leave them (SQLite keeps none)."""
-    indexes = [index for model in LARGE for index in model.__table__.indexes]
+    indexes = [index for model in LARGE for index in Base.metadata.tables[model.__tablename__].indexes]
     with engine.begin() as connection:
         for index in indexes:  # made at the end, they take a fraction of the time
             index.drop(connection)

@@ -56,7 +56,7 @@ def table(results: Iterable[Result]) -> Table:
     shown = Table("case", "ours", "peer", "", "ratio", "target", "")
     for result in results:
         sign = "≥" if result.more_is_better else "≤"
-        held_to = f"{result.target:g} ×" if result.peer else f"{result.target:g} {result.unit}"
+        held_to = f"{result.target:g} x peer" if result.peer else f"{result.target:g} {result.unit}"
         shown.add_row(
             result.case,
             f"{result.ours:,.2f} {result.unit}",
