@@ -83,7 +83,7 @@ def _end_well(claim: Claim, work: Work, finish: Finish) -> list[Nudge]:
         lock_claimed(session, claim)
         work.write(session)
         finish(session)
-        return succeed(session, claim)
+        return succeed(session, claim, locked=True)
 
 
 def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:

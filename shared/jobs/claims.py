@@ -12,6 +12,7 @@ from shared.errors import Stopped
 from shared.jobs.due import lease_ran_out, may_begin, registry_was_full, time_has_come
 from shared.jobs.nudges import TASKS, Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
+from shared.models.jobs import IS_QUEUED
 from shared.registry_health import take_probe
 
 
@@ -52,31 +53,17 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
 
 
 def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Claim | None:
-    _lock_registry(session, job_id)
-    _break_expired_locks(session, job_id)
-    lost = case((Job.state == JobState.RUNNING, 1), else_=0)
-    job = session.scalar(
-        update(Job)
-        .where(Job.id == job_id, may_begin())
-        .values(
-            state=JobState.RUNNING,
-            claim=Job.claim + 1,
-            losses=Job.losses + lost,
-            lease_owner=owner,
-            lease_expires_at=now_ms() + lease_seconds * 1000,
-            started_at=func.coalesce(Job.started_at, now_ms()),
-            next_attempt_at=None,
-            nudges=0,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    paused = _lock_registry(session, job_id)
+    job = _take(session, job_id, owner, lease_seconds)
+    if job is None and _break_expired_locks(session, job_id):
+        job = _take(session, job_id, owner, lease_seconds)
     if job is None:
         return None
     if job.kind == JobKind.PUSH:
         _show_push_claimed(session, job)
-        own_credentials = job.credentials is not None
-        take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
+        if paused:
+            own_credentials = job.credentials is not None
+            take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
         session.execute(update(Owner).where(Owner.username == job.owner).values(served_at=now_ms()))
     else:
         _show_build_claimed(session, job)
@@ -92,14 +79,39 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     )
 
 
-def _lock_registry(session: Session, job_id: str) -> None:
-    """Hold the registry of a push, so that no two workers see the same last room in it."""
+def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Job | None:
+    lost = case((Job.state == JobState.RUNNING, 1), else_=0)
+    taken: Job | None = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, may_begin())
+        .values(
+            state=JobState.RUNNING,
+            claim=Job.claim + 1,
+            losses=Job.losses + lost,
+            lease_owner=owner,
+            lease_expires_at=now_ms() + lease_seconds * 1000,
+            started_at=func.coalesce(Job.started_at, now_ms()),
+            next_attempt_at=None,
+            nudges=0,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return taken
+
+
+def _lock_registry(session: Session, job_id: str) -> bool:
+    """Hold the registry of a push, so that no two workers see the same last room in it; whether it is paused."""
     registry = select(Job.registry_id).where(Job.id == job_id).scalar_subquery()
-    session.execute(select(Registry.seq).where(Registry.id == registry).with_for_update())
+    paused_at = select(Registry.paused_at).where(Registry.id == registry).with_for_update()
+    return session.scalar(paused_at) is not None
 
 
-def _break_expired_locks(session: Session, job_id: str) -> None:
-    """Take the place from workers whose lease ran out; the claim is raised, so they find the fence closed."""
+def _break_expired_locks(session: Session, job_id: str) -> bool:
+    """Take the place from workers whose lease ran out; whether there were any.
+
+    The claim is raised, so they find the fence closed.
+    """
     place = select(Job.lock_key).where(Job.id == job_id).scalar_subquery()
     broken = session.execute(
         update(Job)
@@ -108,8 +120,10 @@ def _break_expired_locks(session: Session, job_id: str) -> None:
         .returning(Job.push_id, Job.generation, Job.claim)
         .execution_options(synchronize_session=False)
     )
-    for push_id, generation, claim in broken.all():
+    rows = broken.all()
+    for push_id, generation, claim in rows:
         close_push_fence(session, push_id, generation, claim)
+    return bool(rows)
 
 
 def close_push_fence(session: Session, push_id: str | None, generation: int, claim: int) -> None:
@@ -193,16 +207,13 @@ def release_place(session: Session, claim: Claim) -> list[Nudge]:
 
 def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
     """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
-    at_place = select(Job.id, Job.kind).where(
-        Job.lock_key == freed.lock_key, Job.state == JobState.QUEUED, time_has_come()
-    )
+    at_place = select(Job.id, Job.kind).where(Job.lock_key == freed.lock_key, Job.state == IS_QUEUED, time_has_come())
     waiting = list(session.execute(at_place))
-    if freed.registry_id is not None:
+    if freed.registry_id is not None and session.scalar(select(registry_was_full(freed.registry_id))):
         # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
-            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED)
-            .where(registry_was_full(), may_begin())
+            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, may_begin())
             .order_by(Job.seq)
             .limit(1)
         )

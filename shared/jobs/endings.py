@@ -23,13 +23,16 @@ GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
 
 
-def succeed(session: Session, claim: Claim) -> list[Nudge]:
+def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[Nudge]:
     """End a claimed job well. What it is about (build, push row) is written by the caller, in the same transaction.
+
+    `locked`: the caller holds the job already (`lock_claimed`), before it wrote that.
 
     Raises:
         FenceLost: the job is not this claim's any more.
     """
-    lock_claimed(session, claim)
+    if not locked:
+        lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
     return [*settle_dependents(session, job), *nudges_for_room(session, job)]
 
@@ -54,7 +57,7 @@ def give_up_or_retry(
     if concerns_everybody and _is_paused(session, claim):
         return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
     if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
-        return fail(session, claim, error)
+        return _fail(session, claim, error)
     # Jitter only adds: a registry that said when to come back is not asked sooner.
     delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
     ahead = f"Tried again in {delay:.0f} s (try {tries + 2})."
@@ -73,6 +76,10 @@ def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
         FenceLost: the job is not this claim's any more.
     """
     lock_claimed(session, claim)
+    return _fail(session, claim, error)
+
+
+def _fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
     return [*settle_dependents(session, job), *nudges_for_room(session, job)]

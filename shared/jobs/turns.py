@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from shared.jobs.due import may_begin
 from shared.models import Job, JobKind, JobState, Owner
+from shared.models.jobs import IS_PUSH, IS_QUEUED
 
 MOST_TRIES = 5
 """Pushes that a worker tries to claim one after the other, while others take them before it."""
@@ -17,9 +18,18 @@ MOST_TRIES = 5
 def next_pushes(session: Session, nudged: str) -> list[str]:
     """The ids of due pushes in the order in which a worker should try to claim one; the nudged one last.
 
-    First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn, and of
-    each the oldest push.
+    First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn; of each the
+    oldest push, and where there are few owners more of the first. The length of the queue costs nothing: of each owner
+    it is read until the first push that is due.
     """
+    found = _first_of_each_owner(session)
+    if 0 < len(found) < MOST_TRIES:
+        found += _further_ones(session, found)
+    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it.
+    return [*found, *({nudged} - set(found))]
+
+
+def _first_of_each_owner(session: Session) -> list[str]:
     running = aliased(Job)
     busy = (
         select(running.owner.label("owner"), func.count(running.seq).label("pushes"))
@@ -27,14 +37,35 @@ def next_pushes(session: Session, nudged: str) -> list[str]:
         .group_by(running.owner)
         .subquery()
     )
-    due = (
+    first = (
+        select(Job.seq)
+        .where(Job.owner == Owner.username, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin())
+        .order_by(Job.seq)
+        .limit(1)
+        .correlate(Owner)
+        .scalar_subquery()
+    )
+    owners = (
+        select(first.label("first"), busy.c.pushes, Owner.served_at)
+        .outerjoin(busy, busy.c.owner == Owner.username)
+        .select_from(Owner)
+        .subquery()
+    )
+    turns = (
         select(Job.id)
-        .outerjoin(Owner, Owner.username == Job.owner)
-        .outerjoin(busy, busy.c.owner == Job.owner)
-        .where(Job.kind == JobKind.PUSH, Job.state == JobState.QUEUED, may_begin())
-        .order_by(func.coalesce(busy.c.pushes, 0), func.coalesce(Owner.served_at, 0), Job.seq)
+        .join(owners, owners.c.first == Job.seq)
+        .order_by(func.coalesce(owners.c.pushes, 0), func.coalesce(owners.c.served_at, 0), Job.seq)
         .limit(MOST_TRIES)
     )
-    found = list(session.scalars(due))
-    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it.
-    return [*found, *({nudged} - set(found))]
+    return list(session.scalars(turns))
+
+
+def _further_ones(session: Session, found: list[str]) -> list[str]:
+    owner = select(Job.owner).where(Job.id == found[0]).scalar_subquery()
+    further = (
+        select(Job.id)
+        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin(), Job.id.not_in(found))
+        .order_by(Job.seq)
+        .limit(MOST_TRIES - len(found))
+    )
+    return list(session.scalars(further))

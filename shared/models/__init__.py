@@ -9,7 +9,7 @@ from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
-from shared.models.pushes import ImagePush, PushEvent, PushState
+from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
 from shared.models.registries import PauseCause, Registry
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
 from shared.models.workers import WorkerNode
@@ -33,6 +33,7 @@ __all__ = [
     "PauseCause",
     "PushEvent",
     "PushState",
+    "PushTally",
     "Registry",
     "RegistryBlob",
     "Version",

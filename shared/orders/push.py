@@ -130,7 +130,8 @@ def _take_row(
 def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[Nudge]]:
     """End the live push of the row, if there is one; whether there was, and whom to nudge."""
     superseded, nudges = False, list[Nudge]()
-    older = session.scalars(select(Job).where(Job.push_id == push.id, Job.state.in_(LIVE_STATES))).all()
+    of_row = (Job.version_id == push.version_id, Job.push_id == push.id)
+    older = session.scalars(select(Job).where(*of_row, Job.state.in_(LIVE_STATES))).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
         ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
