@@ -2,7 +2,7 @@
 
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,22 +16,23 @@ from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import mended
+from workers.assembly.archive import Entry, archived, directory_entry
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.limits import BuildLimits
 from workers.engine.lines import lines_of
-from workers.engine.source import add_directory, new_archive
 from workers.engine.watch import BuildWatch
 
 NAME_PREFIX = "longshore-build-"
-"""Build containers are known by name, not by label: a commit copies labels into the image."""
+"""Build containers are known by name: images of callers' own Dockerfiles may have any label."""
 BUILDER = 65531
 """User and group that installs. Nobody else has this number; it owns nothing but the environment."""
 ENVIRONMENT = "/opt/longshore/env"
 WORK = "/opt/longshore/work"
-"""Where sources, certificates and temporary files of the build are: a volume, so no commit ever contains them."""
+"""Where sources, certificates and temporary files of the build are: a volume beside the environment, no part of it."""
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 """What the first process does: nothing, but collecting the processes that the others leave behind."""
 _FRAME_HEADER_BYTES = 8
+_CHUNK_BYTES = 1024 * 1024
 NO_PROGRAM = "executable file not found"
 """How the engine says that an image lacks what it is to run."""
 
@@ -43,14 +44,14 @@ class BuildContainer:
     container_id: str
     watch: BuildWatch
 
-    def put(self, write: Callable[[tempfile.SpooledTemporaryFile[bytes]], None]) -> None:
-        """Unpack a tar at the root of the container; `write` writes it.
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Unpack these members of a tar at the root of the container.
 
         Raises:
             Stopped, WorkError: as `interruptible` says.
         """
         with tempfile.SpooledTemporaryFile(max_size=1024 * 1024) as archive:
-            write(archive)
+            archive.writelines(archived(entries))
             archive.seek(0)
             with interruptible(self.watch.stop, self.watch.deadline) as client:
                 client.put_archive(self.container_id, "/", cast("BinaryIO", archive))
@@ -64,7 +65,7 @@ class BuildContainer:
     ) -> int:
         """Run a command, hand each line that it prints to `log`, and give its exit code.
 
-        The environment variables are the command's alone: they are in no configuration that a commit could keep.
+        The environment variables are the command's alone: they are in no configuration of the container.
 
         Raises:
             Stopped, WorkError: as `interruptible` says; also when the engine lost the command (unavailable).
@@ -82,15 +83,17 @@ class BuildContainer:
             raise WorkError(ErrorClass.UNAVAILABLE, "the Docker engine lost a build that it ran; the job waits")
         return int(state["ExitCode"])
 
-    def commit(self, configuration: Mapping[str, object], repository: str | None, tag: str | None) -> str:
-        """Make an image of the container's files, with the given configuration, and give its id.
+    @contextmanager
+    def files_below(self, path: str) -> Iterator[Iterator[bytes]]:
+        """A tar of a directory of the container, as the engine writes it: in the order of names, below the last part
+        of the path.
 
         Raises:
             Stopped, WorkError: as `interruptible` says.
         """
         with interruptible(self.watch.stop, self.watch.deadline) as client:
-            made = client.commit(self.container_id, repository=repository, tag=tag, conf=dict(configuration))
-        return str(made["Id"])
+            chunks, _ = client.get_archive(self.container_id, path, chunk_size=_CHUNK_BYTES)
+            yield chunks
 
 
 @contextmanager
@@ -125,7 +128,7 @@ def build_container(
                 use_config_proxy=False,
             )
             container = BuildContainer(created["Id"], watch)
-            container.put(_write_directories)
+            container.put(_directories())
             _start(client, container.container_id, network)
         yield container
     finally:
@@ -205,13 +208,12 @@ def _start(client: APIClient, container_id: str, network: str) -> None:
         ) from error
 
 
-def _write_directories(archive: tempfile.SpooledTemporaryFile[bytes]) -> None:
-    with new_archive(cast("BinaryIO", archive)) as tar:
-        add_directory(tar, "opt")
-        add_directory(tar, "opt/longshore")
-        add_directory(tar, ENVIRONMENT.strip("/"), BUILDER)
-        for directory in ("source", "home", "scratch"):
-            add_directory(tar, f"{WORK.strip('/')}/{directory}", BUILDER)
+def _directories() -> Iterator[Entry]:
+    yield directory_entry("opt")
+    yield directory_entry("opt/longshore")
+    yield directory_entry(ENVIRONMENT.strip("/"), BUILDER)
+    for directory in ("source", "home", "scratch", "pip"):
+        yield directory_entry(f"{WORK.strip('/')}/{directory}", BUILDER)
 
 
 def _output(response: requests.Response) -> Iterator[bytes]:
