@@ -18,6 +18,7 @@ class DirectoryStore:
     """Blobs by their digests, and names; nothing is ever collected."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._blobs, self._names = directory / "blobs" / "sha256", directory / "names"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._names.mkdir(exist_ok=True)

@@ -15,6 +15,8 @@ ENCODING, ERRORS = "utf-8", "surrogateescape"
 """How names are written: with tarfile's defaults they would depend on the machine's locale."""
 _WHITEOUT = ".wh."
 _PIECE_BYTES = 1024 * 1024
+_BUFFER_BYTES = 32 * 1024
+"""What tarfile reads ahead. It copies the rest of it for every header: a large buffer costs more than it saves."""
 
 Entry = tuple[tarfile.TarInfo, Iterable[bytes]]
 """A member, and its content in pieces that add up to the member's size."""
@@ -76,7 +78,7 @@ def streamed(chunks: Iterable[bytes]) -> tarfile.TarFile:
     Raises:
         tarfile.ReadError: it is none.
     """
-    return tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_PIECE_BYTES, encoding=ENCODING, errors=ERRORS)
+    return tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_BUFFER_BYTES, encoding=ENCODING, errors=ERRORS)
 
 
 def is_whiteout(path: str) -> bool:

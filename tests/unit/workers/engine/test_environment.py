@@ -24,7 +24,6 @@ from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_CONFIG
 
 
-
 def base(digit: str = "1", architecture: str = "amd64") -> BaseImage:
     manifest = Manifest(Descriptor(OCI_CONFIG, "sha256:" + digit * 64, 2), ())
     return BaseImage("base:1", Image(manifest, {"os": "linux", "architecture": architecture}))
@@ -87,7 +86,9 @@ def test_what_changes_what_is_installed_changes_the_key(other, on):
 
 def test_owners_share_only_what_is_pinned_by_hash():
     assert requirements_key(spec(HASHED), BASE) == requirements_key(spec(HASHED, owner="two"), BASE)
-    assert requirements_key(spec(HASHED + "\nb==1"), BASE) != requirements_key(spec(HASHED + "\nb==1", owner="two"), BASE)
+    assert requirements_key(spec(HASHED + "\nb==1"), BASE) != requirements_key(
+        spec(HASHED + "\nb==1", owner="two"), BASE
+    )
 
 
 @pytest.mark.parametrize("text", [".", "-e ./pkg", "git+https://example.com/a.git"])
