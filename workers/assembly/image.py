@@ -40,7 +40,8 @@ class Image:
     @property
     def variables(self) -> dict[str, str]:
         """The environment variables that it sets."""
-        return dict(entry.split("=", 1) for entry in self.runs_as.get("Env") or [])
+        entries = (entry.partition("=") for entry in self.runs_as.get("Env") or [])
+        return {name: value for name, _, value in entries}
 
     @property
     def size_bytes(self) -> int:

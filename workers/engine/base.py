@@ -65,7 +65,10 @@ def base_image(use: StoreUse, name: str, watch: BuildWatch, lock_directory: Path
         return BaseImage(name, last)
     if image_id is None:
         image_id = _pulled(name, watch)
-    return BaseImage(name, _stored(use, name, image_id, watch, lock_directory))
+    found = _stored(use, name, image_id, watch, lock_directory)
+    if last is None or last.manifest.descriptor.digest != found.manifest.descriptor.digest:
+        use.name(_last(name), found.manifest.descriptor)
+    return BaseImage(name, found)
 
 
 def _stored(use: StoreUse, name: str, image_id: str, watch: BuildWatch, lock_directory: Path | None) -> Image:
@@ -78,8 +81,6 @@ def _stored(use: StoreUse, name: str, image_id: str, watch: BuildWatch, lock_dir
                 with watch.log.step(f"Bringing the base image {name} into the image store"):
                     found = save_image(use, image_id, watch.stop, watch.deadline)
                 use.name(key, found.manifest.descriptor)
-    if use.named(_last(name)) != found.manifest.descriptor:
-        use.name(_last(name), found.manifest.descriptor)
     return found
 
 

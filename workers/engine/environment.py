@@ -131,10 +131,11 @@ def _layer(use: StoreUse, container: BuildContainer, directories: tuple[str, ...
 
 
 def _files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:
-    for directory in directories:
-        path = directory.strip("/")
-        yield from parent_entries(path)
-        with container.files_below(directory) as chunks, streamed(chunks) as archive:
+    paths = [directory.strip("/") for directory in directories]
+    # A layer may not have the same directory twice.
+    yield from {entry.name: (entry, content) for path in paths for entry, content in parent_entries(path)}.values()
+    for path in paths:
+        with container.files_below(f"/{path}") as chunks, streamed(chunks) as archive:
             for member in archive:
                 yield _entry(archive, member, path.rpartition("/")[0])
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from shared.errors import ErrorClass, WorkError
 from shared.stopping import StopSignal
@@ -34,14 +34,23 @@ def save_image(use: StoreUse, image_id: str, stop: StopSignal, deadline: Deadlin
         Stopped, WorkError: as `interruptible` and the store say; also where the engine saves it in a form that is not
             known (transient).
     """
-    saved = _SavedImage(use)
     with interruptible(stop, deadline) as client:
-        try:
-            with streamed(client.get_image(image_id, chunk_size=_CHUNK_BYTES)) as archive:
-                for member in archive:
-                    saved.take(archive, member)
-        except tarfile.TarError as error:
-            raise _unreadable(str(error)) from error
+        return read_saved(use, client.get_image(image_id, chunk_size=_CHUNK_BYTES))
+
+
+def read_saved(use: StoreUse, chunks: Iterable[bytes]) -> Image:
+    """Add the image that an engine saved to the store, as its archive comes.
+
+    Raises:
+        WorkError: as the store says; also where the archive has a form that is not known, or breaks off (transient).
+    """
+    saved = _SavedImage(use)
+    try:
+        with streamed(chunks) as archive:
+            for member in archive:
+                saved.take(archive, member)
+    except tarfile.TarError as error:
+        raise _unreadable(str(error)) from error
     return saved.image()
 
 
