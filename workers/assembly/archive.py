@@ -43,10 +43,11 @@ def file_entry(path: str, content: bytes, owner: int = 0) -> Entry:
     return entry, (content,)
 
 
-def parent_entries(path: str) -> Iterator[Entry]:
-    """The directories above a path, the topmost first. They are root's: whoever unpacks them changes no other's."""
-    parts = path.split("/")[:-1]
-    return (directory_entry("/".join(parts[: depth + 1])) for depth in range(len(parts)))
+def parent_entries(*paths: str) -> Iterator[Entry]:
+    """The directories above these paths, each once, the topmost first, owned by root."""
+    split = [path.split("/") for path in paths]
+    above = {"/".join(parts[:depth]) for parts in split for depth in range(1, len(parts))}
+    return (directory_entry(path) for path in sorted(above))
 
 
 def archived(entries: Iterable[Entry]) -> Iterator[bytes]:

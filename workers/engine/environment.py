@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
-from workers.assembly.archive import (
-    Entry,
-    archived,
-    content_of,
-    is_whiteout,
-    parent_entries,
-    plain_entry,
-    streamed,
-)
+from workers.assembly.archive import Entry, archived, parent_entries
 from workers.assembly.image import Image, Step, derived_image, named_image
+from workers.assembly.installed import installed_entries
 from workers.assembly.layers import Layer, add_layer, fast
 from workers.assembly.source import SourceTree
 from workers.engine.base import BaseImage, base_image
@@ -131,27 +124,7 @@ def _layer(use: StoreUse, container: BuildContainer, directories: tuple[str, ...
 
 
 def _files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:
-    paths = [directory.strip("/") for directory in directories]
-    # A layer may not have the same directory twice.
-    yield from {entry.name: (entry, content) for path in paths for entry, content in parent_entries(path)}.values()
-    for path in paths:
-        with container.files_below(f"/{path}") as chunks, streamed(chunks) as archive:
-            for member in archive:
-                yield _entry(archive, member, path.rpartition("/")[0])
-
-
-def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, above: str) -> Entry:
-    """The member as it stands in a layer. What a file has beside content and mode (times, names, attributes) is left
-    out: an environment that is installed again is as equal as it can be."""
-    if is_whiteout(member.name):
-        raise WorkError(
-            ErrorClass.INVALID,
-            f"a requirement installs {member.name[:200]!r}, a name that deletes files in an image (.wh.)",
-        )
-    entry = plain_entry(f"{above}/{member.name}".strip("/"))
-    entry.type, entry.mode, entry.uid, entry.gid = member.type, member.mode & 0o7777, member.uid, member.gid
-    entry.linkname = f"{above}/{member.linkname}".strip("/") if member.islnk() else member.linkname
-    if not member.isreg():
-        return entry, ()
-    entry.type, entry.size = tarfile.REGTYPE, member.size
-    return entry, content_of(archive, member)
+    yield from parent_entries(*(directory.strip("/") for directory in directories))
+    for directory in directories:
+        with container.files_below(directory) as chunks:
+            yield from installed_entries(chunks, directory.strip("/").rpartition("/")[0])

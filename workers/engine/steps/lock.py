@@ -20,9 +20,11 @@ def canonical(name: str) -> str:
 hashes = {}
 for report in filter(Path.exists, map(Path, sys.argv[1:])):
     for item in json.loads(report.read_text("utf-8"))["install"]:
-        said = (item["download_info"].get("archive_info") or {}).get("hash") or ""
-        if said.startswith("sha256="):
-            hashes[canonical(item["metadata"]["name"])] = said.replace("=", ":", 1)
+        archive = item["download_info"].get("archive_info") or {}
+        # pip before 23.1 tells one hash, in the older words of PEP 610.
+        sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").partition("sha256=")[2]
+        if sha256:
+            hashes[canonical(item["metadata"]["name"])] = f"sha256:{sha256}"
 for found in distributions():
     name = canonical(found.metadata["Name"])
     known = f" --hash={hashes[name]}" if name in hashes else ""

@@ -54,6 +54,7 @@ def test_an_archive_tells_nothing_of_the_machine():
 
 def test_the_directories_above_a_path_come_the_topmost_first():
     assert [entry.name for entry, _ in parent_entries("opt/longshore/env")] == ["opt", "opt/longshore"]
+    assert [entry.name for entry, _ in parent_entries("opt/longshore/env", "opt/algorithm")] == ["opt", "opt/longshore"]
     assert list(parent_entries("opt")) == []
 
 
