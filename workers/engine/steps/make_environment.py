@@ -14,11 +14,8 @@ import venv
 import zipfile
 from pathlib import Path
 
-_PLACES = [Path(ensurepip.__file__).with_name("_bundled")]
-if sysconfig.get_config_var(
-    "WHEEL_PKG_DIR"
-):  # distributions keep the wheels elsewhere (PEP 394's neighbours, ensurepip)
-    _PLACES.insert(0, Path(sysconfig.get_config_var("WHEEL_PKG_DIR")))
+_KEPT_ELSEWHERE = sysconfig.get_config_var("WHEEL_PKG_DIR")  # as distributions may (configure --with-wheel-pkg-dir)
+_PLACES = [Path(place) for place in (_KEPT_ELSEWHERE, Path(ensurepip.__file__).with_name("_bundled")) if place]
 
 
 def bundled(project: str) -> list[Path]:
@@ -34,7 +31,7 @@ def unpack(wheel: Path, target: Path) -> None:
 
 environment, pip = map(Path, sys.argv[1:])
 venv.create(environment, symlinks=True)
-site = environment / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
+site = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 for wheel in bundled("setuptools")[:1]:
     unpack(wheel, site)
 found = bundled("pip")
