@@ -1,7 +1,7 @@
 """An image of the store into the engine, written as it is read (Engine API, "Import images")."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shared.errors import ErrorClass, WorkError
 from shared.stopping import StopSignal
@@ -14,14 +14,15 @@ from workers.oci.descriptor import Descriptor
 from workers.store.image_store import StoreUse
 
 _CHUNK_BYTES = 1024 * 1024
+_SMALL_BYTES = 256 * 1024
+"""What is sent at once. An engine that has the layers below of another image does not ask for them: for a change of
+source alone that is all; else all is sent again, with what is larger."""
 
 
-def load_image(
-    use: StoreUse, image: Image, stop: StopSignal, deadline: Deadline | None = None, *, reference: str | None = None
-) -> str:
-    """Give the engine an image unless it has it, under a `reference` (repository:tag) or none, and give its id.
+def load_image(use: StoreUse, image: Image, stop: StopSignal, deadline: Deadline | None = None) -> str:
+    """Give the engine an image unless it has it, and give its id: the digest of the configuration.
 
-    The id is the digest of the configuration.
+    The image gets no name there.
 
     Raises:
         Stopped, WorkError: as `interruptible` and the store say; also where the engine does not take the image
@@ -30,10 +31,13 @@ def load_image(
     image_id = image.manifest.config.digest
     if has_image(image_id):
         return image_id
-    with interruptible(stop, deadline) as client:
-        for part in client.load_image(archived(_members(use, image, reference)), quiet=True):  # type: ignore[no-untyped-call]
-            if "error" in part:
-                raise _load_error(str(part["error"]))
+    blobs = image.manifest.blobs
+    small = [blob for blob in blobs if blob.size <= _SMALL_BYTES]
+    refusal = _refusal(use, image, small, stop, deadline)
+    if refusal is not None and len(small) < len(blobs):
+        refusal = _refusal(use, image, blobs, stop, deadline)
+    if refusal is not None:
+        raise _load_error(refusal)
     if not has_image(image_id):
         raise WorkError(
             ErrorClass.UNAVAILABLE,
@@ -43,15 +47,28 @@ def load_image(
     return image_id
 
 
-def _members(use: StoreUse, image: Image, reference: str | None) -> Iterator[Entry]:
+def _refusal(
+    use: StoreUse,
+    image: Image,
+    sent: Sequence[Descriptor],
+    stop: StopSignal,
+    deadline: Deadline | None,
+) -> str | None:
+    """Send these blobs of the image, and give what the engine says where it does not take the image so."""
+    with interruptible(stop, deadline) as client:
+        answer = client.load_image(archived(_members(use, image, sent)), quiet=True)  # type: ignore[no-untyped-call]
+        return next((str(part["error"]) for part in answer if "error" in part), None)
+
+
+def _members(use: StoreUse, image: Image, sent: Sequence[Descriptor]) -> Iterator[Entry]:
     config, layers = image.manifest.config, image.manifest.layers
-    for blob in image.manifest.blobs:
+    for blob in sent:
         entry = plain_entry(_path(blob))
         entry.size = blob.size
         yield entry, _content(use, blob)
     said = {
         "Config": _path(config),
-        "RepoTags": [reference] if reference else None,
+        "RepoTags": None,
         "Layers": [_path(layer) for layer in layers],
     }
     yield file_entry("manifest.json", json.dumps([said]).encode())

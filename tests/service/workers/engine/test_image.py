@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -237,6 +238,29 @@ def test_a_change_of_source_alone_needs_no_engine(request_for, built, monkeypatc
     assert changed.manifest_digest != first.manifest_digest
     again, _ = built(request_for(files))
     assert again.size_bytes == first.size_bytes
+
+
+def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(request_for, store, built, running):
+    first, _ = built(request_for({"requirements.txt": b"small==1.0\n"}))
+    changed, _ = built(request_for({"requirements.txt": b"small==1.0\n", "src/Small.py": b"# changed\n"}))
+    with running(first):
+        reading = ReadingStore(store.directory)
+        image_id = load_image(reading, stored(store, changed), StopSignal())
+        engine().remove_image(image_id)
+    read = [blob.size for blob in stored(store, changed).manifest.blobs if blob.digest in reading.read]
+    assert max(read) < 64 * 1024 < max(layer.size for layer in stored(store, changed).manifest.layers)
+
+
+class ReadingStore(DirectoryStore):
+    """Notes which blobs are read."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.read: set[str] = set()
+
+    def open(self, digest: str, offset: int = 0) -> contextlib.AbstractContextManager[BinaryIO]:
+        self.read.add(digest)
+        return super().open(digest, offset)
 
 
 def test_one_environment_in_two_stores_gives_one_digest(request_for, store, built, tmp_path, monkeypatch):
