@@ -1,6 +1,7 @@
 """The container in which an environment is installed: it waits, steps are run in it, and it is always removed."""
 
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -102,10 +103,13 @@ def build_container(
 ) -> Iterator[BuildContainer]:
     """A container of the image that has no privileges, stays within the limits, and is removed at the end.
 
+    When the block succeeded, its removal goes on for a while in a thread of its own.
+
     Raises:
         Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
     """
     name = f"{name_prefix(owner, commit)}{uuid.uuid4().hex}"
+    remover = engine()
     try:
         with interruptible(watch.stop, watch.deadline) as client:
             created = client.create_container(
@@ -131,10 +135,17 @@ def build_container(
             container.put(_directories())
             _start(client, container.container_id, network)
         yield container
-    finally:
-        # An engine that just went away is already reported; `remove_left_overs` sees to the container then.
-        with suppress(WorkError):
-            remove_container(name)
+    except BaseException:
+        _remove_quietly(name, remover)
+        raise
+    # Deleting ten thousand files takes seconds, for which nobody who waits for the image needs to wait.
+    threading.Thread(target=_remove_quietly, args=(name, remover)).start()
+
+
+def _remove_quietly(name: str, client: APIClient) -> None:
+    """An engine that just went away is reported elsewhere; `remove_left_overs` sees to the container then."""
+    with suppress(WorkError):
+        remove_container(name, client)
 
 
 def name_prefix(owner: str, commit: str = "") -> str:
@@ -174,15 +185,17 @@ def _containers_named(prefix: str) -> list[tuple[str, datetime]]:
     ]
 
 
-def remove_container(container: str) -> None:
+def remove_container(container: str, client: APIClient | None = None) -> None:
     """Remove a container with its volumes, also one that runs; one that is gone is no news.
+
+    With a `client` it is that one's engine, whatever is named as the engine by then.
 
     Raises:
         WorkError: the engine does not answer (unavailable).
     """
     with engine_errors():
         try:
-            engine().remove_container(container, v=True, force=True)
+            (client or engine()).remove_container(container, v=True, force=True)
         except NotFound:
             return
         except APIError as error:

@@ -39,19 +39,16 @@ def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:
     """
     if not spec.requirements.shareable:
         return None
-    return _digest(
-        {
-            **_common(spec, base),
-            "requirements": spec.requirements.fingerprint(),
-            "kit": spec.kit_requirement,
-            "index": without_credentials(spec.index_url) if spec.index_url else None,
-        }
-    )
+    return _digest({**_common(spec, base), "asked": _asked(spec)})
 
 
 def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
-    """The hexadecimal SHA-256 of what is installed, and on what: however differently it was asked for."""
-    return _digest({**_common(spec, base), "lock": lock})
+    """The hexadecimal SHA-256 of what is installed, and on what: however differently it was asked for.
+
+    A lock with a line that has no hash does not say what was installed: then what was asked for takes part as well.
+    """
+    is_whole = all(" --hash=" in line for line in lock.splitlines())
+    return _digest({**_common(spec, base), "lock": lock, "asked": None if is_whole else _asked(spec)})
 
 
 def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:
@@ -60,6 +57,14 @@ def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:
         "base": base.image_id,
         "platform": base.image.platform,
         "owner": None if spec.requirements.pinned_by_hash else spec.owner,
+    }
+
+
+def _asked(spec: EnvironmentSpec) -> dict[str, object]:
+    return {
+        "requirements": spec.requirements.fingerprint(),
+        "kit": spec.kit_requirement,
+        "index": without_credentials(spec.index_url) if spec.index_url else None,
     }
 
 

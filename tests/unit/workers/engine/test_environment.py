@@ -107,6 +107,14 @@ def test_an_environment_is_known_by_what_is_installed_not_by_how_that_was_asked_
         assert other != key
 
 
+def test_a_lock_without_hashes_does_not_tell_what_is_installed():
+    hashless = LOCK + "b==1\n"
+    key = environment_key(spec(HASHED), BASE, hashless)
+    assert environment_key(spec(HASHED), BASE, hashless) == key
+    assert environment_key(spec(HASHED.replace("0", "5")), BASE, hashless) != key
+    assert environment_key(spec(HASHED, index_url=None), BASE, hashless) != key
+
+
 def test_a_stop_ends_the_wait_for_another_build(tmp_path):
     stop, waiting = StopSignal(), threading.Event()
 
