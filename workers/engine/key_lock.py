@@ -1,4 +1,4 @@
-"""Lets builds of one environment on one machine wait for each other instead of doing the same work twice."""
+"""Lets builds on one machine that need the same base image or environment wait instead of doing the work twice."""
 
 import fcntl
 import time
@@ -29,7 +29,7 @@ def key_lock(directory: Path | None, key: str, watch: BuildWatch) -> Iterator[No
         told = False
         while not _taken(file.fileno()):
             if not told:
-                watch.log("Another build is installing the same requirements: waiting for it")
+                watch.log("Another build is making the same: waiting for it")
                 told = True
             watch.check()
             time.sleep(LOOK_AGAIN_SECONDS)
