@@ -10,6 +10,7 @@ from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Regis
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
+from shared.registry.connections import InvalidProxy, Proxy
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
@@ -95,6 +96,16 @@ def _readdress_waiting(session: Session, registry: Registry) -> None:
 
 
 def _refuse_unusable(registry: Registry) -> None:
+    if registry.proxy_url is not None:
+        try:
+            proxy = Proxy.parse(registry.proxy_url)
+        except InvalidProxy as error:
+            raise bad_request(str(error)) from None
+        if proxy.headers:
+            raise bad_request(
+                "proxy_url holds a user or password, which everybody who reads the registry would see: an operator "
+                "gives it in LONGSHORE_REGISTRY_PROXY."
+            )
     try:
         address_of(registry)
     except ValueError as error:

@@ -15,8 +15,10 @@ from shared.registry.reference import repository_path
 from shared.registry.upload import PIECE_BYTES
 from shared.sealing import SealError, keyring
 from shared.stopping import StopSignal
+from workers.assembly.image import read_image
 from workers.building import make_image
-from workers.engine.images import has_image
+from workers.engine.image import image_name, local_reference
+from workers.engine.images import has_image, name_image
 from workers.engine.loading import load_image
 from workers.engine.saving import save_image
 from workers.oci.descriptor import BrokenDocument
@@ -61,6 +63,7 @@ class ImageSearch:
             return manifest
         self._before_long()
         manifest = self._from_engine(use) or self._from_registries(use) or self._built_again(use)
+        use.name(image_name(manifest.descriptor.digest), manifest.descriptor)
         with database().writing() as session:
             session.execute(
                 update(Build)
@@ -81,7 +84,9 @@ class ImageSearch:
             return known
         manifest = self.in_store(use)
         self._say("Loads the image into the engine.")
-        return load_image(use, manifest, self._stop)
+        image_id = load_image(use, read_image(use, manifest.descriptor), self._stop)
+        name_image(image_id, local_reference(self._algorithm.owner, self._algorithm.name, self._build.commit_sha))
+        return image_id
 
     def _from_engine(self, use: StoreUse) -> Manifest | None:
         """An image that an engine built, before there was a store or because the store lost it."""
@@ -90,7 +95,7 @@ class ImageSearch:
         with suppress(WorkError):
             if image_id is not None and has_image(image_id):
                 self._say("The image store does not have the image; takes it from the engine.")
-                return save_image(use, image_id, self._stop)
+                return save_image(use, image_id, self._stop).manifest
         return None
 
     def _from_registries(self, use: StoreUse) -> Manifest | None:

@@ -35,6 +35,7 @@ from shared.registries import (
 )
 from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
+from shared.registry.connections import ANYWHERE, InvalidProxy, Proxy
 from shared.sealing import SealError, keyring
 from shared.text import sentence
 
@@ -179,6 +180,11 @@ def _address(body: RegistryBody) -> RegistryAddress:
     try:
         address = RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
         registry_networks().check_recorded(address.host, address.port or 443)
+        if body.proxy_url is not None:
+            proxy = Proxy.parse(body.proxy_url)
+            ANYWHERE.check_recorded(proxy.host, proxy.port)
+    except InvalidProxy as error:
+        raise bad_request(str(error)) from None
     except (InvalidAddress, ForbiddenAddress) as error:
         raise bad_request(f"registry_url: {error}") from None
     return address

@@ -74,7 +74,7 @@ class Installation:
         self._registries += 1
         place = self.directory / f"registry-{self._registries}"
         registry = self.stack.enter_context(private_registry(place))
-        (name, password), = registry.users.items()
+        ((name, password),) = registry.users.items()
         body = {"registry_url": registry.url, "registry_username": name, "registry_password": password}
         made, _ = self.call("POST", "/v1/registries", body)
         return made["id"], registry

@@ -14,9 +14,7 @@ from parts.registry import PrivateRegistry
 def timed(*command: str, environment: dict[str, str] | None = None, directory: Path | None = None) -> float:
     """Run a program to its good end; seconds."""
     begin = time.perf_counter()
-    subprocess.run(
-        command, check=True, capture_output=True, cwd=directory, env={**os.environ, **(environment or {})}
-    )
+    subprocess.run(command, check=True, capture_output=True, cwd=directory, env={**os.environ, **(environment or {})})
     return time.perf_counter() - begin
 
 
@@ -24,7 +22,7 @@ def login(installation: Installation, registry: PrivateRegistry) -> dict[str, st
     """Variables under which docker and crane find the registry's password, and the engine."""
     import base64
 
-    (name, password), = registry.users.items()
+    ((name, password),) = registry.users.items()
     directory = installation.directory / f"docker-config-{registry.host.replace(':', '-')}"
     directory.mkdir(exist_ok=True)
     auth = base64.b64encode(f"{name}:{password}".encode()).decode()
@@ -34,7 +32,7 @@ def login(installation: Installation, registry: PrivateRegistry) -> dict[str, st
 
 def credentials(registry: PrivateRegistry) -> str:
     """As skopeo takes them."""
-    (name, password), = registry.users.items()
+    ((name, password),) = registry.users.items()
     return f"{name}:{password}"
 
 

@@ -23,9 +23,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("builds", schema=None) as batch_op:
         batch_op.add_column(sa.Column("manifest_digest", sa.String(length=80), nullable=True))
-        batch_op.add_column(
-            sa.Column("refreshes_environment", sa.Boolean(), server_default=sa.false(), nullable=False)
-        )
+        batch_op.add_column(sa.Column("refreshes_environment", sa.Boolean(), server_default=sa.false(), nullable=False))
     with op.batch_alter_table("registries", schema=None) as batch_op:
         batch_op.add_column(sa.Column("transport", sa.String(length=16), nullable=True))
         batch_op.add_column(sa.Column("proxy_url", sa.String(length=255), nullable=True))

@@ -15,7 +15,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from shared.errors import ErrorClass, WorkError
 from shared.networks import AllowedNetworks, ForbiddenAddress
 
-_ANYWHERE = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
+ANYWHERE = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
 """Where a proxy may be: an operator or administrator chose it. What is never spoken to never is."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
@@ -69,7 +69,7 @@ def new_connection(
         if secure
         else _CheckedConnection(to_host, to_port, timeout=seconds)
     )
-    connection.networks = networks if proxy is None else _ANYWHERE
+    connection.networks = networks if proxy is None else ANYWHERE
     if proxy is not None:
         _check_literal(host, networks)
         if secure:
