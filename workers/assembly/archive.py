@@ -91,7 +91,7 @@ class _Stream(io.RawIOBase, IO[bytes]):
     """An iterator of bytes, as tarfile wants to read it."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
+        self._chunks = filter(None, chunks)
         self._rest = b""
 
     def read(self, size: int = -1) -> bytes:
