@@ -35,7 +35,7 @@ def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
         Refusal: 404, no such registry.
     """
     for registry_id in sorted(order.registry_id for order in orders):
-        find_registry(session, registry_id, locked=True)
+        find_registry(session, registry_id, kept=True)
 
 
 def order_push(
@@ -55,7 +55,7 @@ def order_push(
         Refusal: 404, no such registry.
     """
     # Locked, so that a registry deleted or changed at this moment is either refused here or sees this job.
-    registry = find_registry(session, order.registry_id, locked=True)
+    registry = find_registry(session, order.registry_id, kept=True)
     lock_version(session, version.id)
     repository = repository_of(registry, algorithm)
     image = f"{repository}:{version.git_hash}"
