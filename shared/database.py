@@ -40,17 +40,14 @@ class Database:
         self.engine = _create_engine(url)
         # SQLite takes its write lock at BEGIN, so that two writers queue up instead of failing at their first write.
         self._writer = self.engine.execution_options(begin_immediate=True)
-        # PostgreSQL shows each statement its own moment anyway (READ COMMITTED): BEGIN and ROLLBACK around the queries
-        # of a request would only be two more round trips. SQLite's BEGIN costs none, and gives all one moment.
-        if self.engine.dialect.name == "sqlite":
-            self._reader, self._asker = self.engine, self.engine.execution_options(no_begin=True)
-        else:
-            self._reader = self._asker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # One query has one moment by itself: BEGIN and ROLLBACK around it would be two more round trips.
+        alone = {"no_begin": True} if self.engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+        self._asker = self.engine.execution_options(**alone)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for queries, and for nothing else: on PostgreSQL a change would stay, and a lock would not."""
-        with Session(self._reader, expire_on_commit=False) as session:
+        """A session for queries; whatever it changed is rolled back."""
+        with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -60,7 +57,7 @@ class Database:
             yield session
 
     def ask(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
-        """The rows of one query, outside of any transaction: there is nothing to begin, and nothing to end.
+        """The rows of one query that changes nothing, outside of any transaction.
 
         What is asked at every request is made once, with `bindparam` for the `values`: to make a statement takes longer
         than to run it.

@@ -20,14 +20,17 @@ from shared.settings import settings
 from shared.stopping import StopSignal
 
 
-def find_registry(session: Session, registry_id: str, *, locked: bool = False) -> Registry:
+def find_registry(session: Session, registry_id: str, *, locked: bool = False, kept: bool = False) -> Registry:
     """A registry that is recorded and not deleted.
+
+    `locked`: for a change of it. `kept`: so that nobody changes it meanwhile; those who only keep it do not wait for
+    each other, or every push to one registry would be ordered after the other.
 
     Raises:
         Refusal: 404.
     """
     query = select(Registry).where(Registry.id == registry_id, Registry.deleted_at.is_(None))
-    registry = session.scalar(query.with_for_update() if locked else query)
+    registry = session.scalar(query.with_for_update(read=not locked) if locked or kept else query)
     if registry is None:
         raise missing(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
     return registry

@@ -67,7 +67,7 @@ def list_jobs(query: JobsQuery) -> Response:
         if query.registry is not None:
             # Only pushes have a registry: said here, or the database would look through them all for another kind.
             none = query.kind not in (None, JobKind.PUSH)
-            rows = rows.where(Job.id.in_(()) if none else Job.registry_id == query.registry)
+            rows = rows.where(Job.seq < 0 if none else Job.registry_id == query.registry)
         if query.algorithm is not None:
             found = find_algorithm(session, query.algorithm)
             caller().require_reader(found)

@@ -93,13 +93,15 @@ def end_by_decree(
     *,
     error_class: ErrorClass | None = None,
     superseded_by: str | None = None,
+    locked: bool = False,
 ) -> tuple[bool, list[Nudge]]:
     """End a job whatever its worker is doing; whether it had not ended already, and whom to nudge.
 
     The worker finds its fence closed at its next write or look (each second), stops and frees the place; until
-    then, or until its lease runs out, nobody else enters it.
+    then, or until its lease runs out, nobody else enters it. `locked`: the caller holds the version already.
     """
-    lock_version(session, job.version_id)
+    if not locked:
+        lock_version(session, job.version_id)
     ended = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.state.in_(LIVE_STATES))

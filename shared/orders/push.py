@@ -1,5 +1,6 @@
 """Ordering a push: the row of (version, registry) is overwritten, an older push of it is superseded at once."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
         Refusal: 404, no such registry.
     """
     for registry_id in sorted(order.registry_id for order in orders):
-        find_registry(session, registry_id, locked=True)
+        find_registry(session, registry_id, kept=True)
 
 
 def order_push(
@@ -54,11 +55,12 @@ def order_push(
         Refusal: 404, no such registry.
     """
     # Locked, so that a registry deleted or changed at this moment is either refused here or sees this job.
-    registry = find_registry(session, order.registry_id, locked=True)
+    registry = find_registry(session, order.registry_id, kept=True)
     lock_version(session, version.id)
     repository = repository_of(registry, algorithm)
     image = f"{repository}:{version.git_hash}"
     job = Job(
+        id=str(uuid.uuid4()),
         kind=JobKind.PUSH,
         owner=algorithm.owner,
         algorithm_id=algorithm.id,
@@ -72,13 +74,12 @@ def order_push(
         semantic_version=_second_tag(version, parent),
         request_id=request_id,
     )
-    session.add(job)
-    session.flush()
     push, nudges = _take_row(session, version, registry, job, image)
     job.push_id, job.generation = push.id, push.generation
     if order.credentials is not None:
         job.registry_fingerprint = fingerprint(registry)
         job.credentials = seal_for_job(keyring(), job.id, job.registry_fingerprint, order.credentials)
+    session.add(job)
     session.flush()
     if awaits is None:
         nudges.append(Nudge(job.id, job.kind))
@@ -96,7 +97,8 @@ def _take_row(
 ) -> tuple[ImagePush, list[Nudge]]:
     """Make the push row this job's: raise its generation, keep its last success, end the job that had it."""
     same = (ImagePush.version_id == version.id, ImagePush.registry_id == registry.id)
-    fresh = insert_unless_there(
+    known = session.scalar(select(ImagePush).where(*same))
+    fresh = known is None and insert_unless_there(
         session,
         ImagePush,
         ("version_id", "registry_id"),
@@ -108,8 +110,8 @@ def _take_row(
     )
     nudges: list[Nudge] = []
     superseded = False
-    if not fresh:
-        superseded, nudges = _supersede(session, session.scalars(select(ImagePush).where(*same)).one(), job)
+    if known is not None:
+        superseded, nudges = _supersede(session, known, job)
     push = session.scalars(
         select(ImagePush).where(*same).with_for_update().execution_options(populate_existing=True)
     ).one()
@@ -134,6 +136,6 @@ def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[
     older = session.scalars(select(Job).where(*of_row, Job.state.in_(LIVE_STATES))).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
-        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
+        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
         superseded, nudges = superseded or ended, [*nudges, *freed]
     return superseded, nudges

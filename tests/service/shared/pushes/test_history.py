@@ -57,7 +57,7 @@ def counted_by_hand() -> tuple[Counter, dict]:
         states = select(ImagePush.state, func.count()).group_by(ImagePush.state)
         return (
             Counter({(kind, state): number for kind, state, number in session.execute(events)}),
-            dict(session.execute(states)),
+            dict(row._tuple() for row in session.execute(states)),
         )
 
 
