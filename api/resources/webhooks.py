@@ -1,5 +1,6 @@
 """`/v1/webhooks`: who is told of what happens (admin)."""
 
+import re
 import uuid
 
 from flask import Response
@@ -11,6 +12,7 @@ from api.auditing import audit
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
 from api.routing import list_of, v1_blueprint
+from api.schemas.patterns import WEBHOOK_URL
 from api.schemas.webhooks import (
     DeliveriesPage,
     DeliveryShown,
@@ -184,3 +186,9 @@ def _check(url: str) -> None:
         check_target(url)
     except InvalidTarget as error:
         raise bad_request(f"url: {error}") from None
+    # Whether plain HTTP may be was looked at by then; the form is that of the document.
+    if not re.search(WEBHOOK_URL, url) and not re.search(WEBHOOK_URL, url.replace("http://", "https://", 1)):
+        raise bad_request(
+            "url: A webhook's url names a host by letters, digits, hyphens and dots, or by an IPv4 address; whatever "
+            "else stands in its path or query than letters, digits and -._~+@=,:!$&'()*;/% is written as %XX."
+        )
