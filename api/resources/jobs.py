@@ -14,7 +14,7 @@ from api.following import Told, follow, next_events
 from api.loading import shown_job, shown_jobs
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
-from api.schemas.base import Shown
+from api.schemas.base import Shown, Text
 from api.schemas.jobs import JobShown, PartShown
 from api.waiting import waiting_rooms
 from shared.algorithms import find_algorithm, readable_algorithms
@@ -41,8 +41,8 @@ class JobsQuery(PageQuery):
 
     kind: JobKind | None = None
     state: JobState | None = None
-    algorithm: str | None = None
-    registry: str | None = None
+    algorithm: Text | None = None
+    registry: Text | None = None
 
 
 class JobsPage(Shown):

@@ -13,7 +13,7 @@ from api.enqueueing import enqueue, name_job
 from api.loading import shown_pushes
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
-from api.schemas.base import Shown
+from api.schemas.base import Shown, Text
 from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
 from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
 from shared.database import database
@@ -32,7 +32,7 @@ class PushesQuery(PageQuery):
     """Which pushes to list."""
 
     status: PushState | None = None
-    registry: str | None = None
+    registry: Text | None = None
 
 
 class PushesPage(Shown):

@@ -88,6 +88,8 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
         registry = find_registry(session, registry_id, locked=True)
         # An option that is left out stays as it is.
         state = body.model_dump(include=STATE & body.model_fields_set)
+        if "plain_http" not in state and not _may_be_plain(body):
+            state["plain_http"] = False  # it was about the address before
         change_registry(session, keyring(), registry, state, given, remove_credentials=bool(named) and given is None)
         audit(
             session,
@@ -173,6 +175,14 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
             message=checked.message,
         )
     )
+
+
+def _may_be_plain(body: RegistryBody) -> bool:
+    try:
+        RegistryAddress.parse(body.registry_url, plain_http=True)
+    except InvalidAddress:
+        return False
+    return True
 
 
 def _address(body: RegistryBody) -> RegistryAddress:

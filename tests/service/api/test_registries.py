@@ -135,6 +135,12 @@ def test_options_that_are_left_out_stay(admin):
     assert (shown["plain_http"], shown["name"]) == (True, "Plain")
 
 
+def test_plain_http_does_not_stay_where_the_new_address_forbids_it(admin):
+    registry_id = admin.make_registry("http://registry.example.com", plain_http=True)
+    shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com"})
+    assert (shown["plain_http"], shown["registry_url"]) == (False, "registry.example.com")
+
+
 def test_a_deleted_registry_is_gone_and_its_pushes_end(admin):
     registry_id = admin.make_registry(**PAIR)
     job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
