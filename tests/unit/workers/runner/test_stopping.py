@@ -43,6 +43,13 @@ def test_the_running_call_finishes_and_the_queued_one_is_refused(algorithm, sour
     assert not PIPE.exists()
 
 
+def connections_to(path):
+    """Established connections to the runner's socket, also those that it has not accepted yet."""
+    with open("/proc/net/unix") as table:
+        lines = [line.split() for line in table]
+    return sum(line[-1] == str(path) and line[5] == "03" for line in lines)
+
+
 def sockets_of(runner):
     """Sockets that the runner has open: one more for each connection that it accepted, none for one that waits."""
     directory = f"/proc/{runner.process.pid}/fd"
@@ -57,6 +64,7 @@ def test_an_interrupt_ends_it_too_even_while_loading(algorithm, source, start):
     os.mkfifo(source / "gate")
     algorithm("wait_at('gate')")
     runner = start()
+    runner.until(lambda: connections_to(runner.socket) == 0)
     before = sockets_of(runner)
     with ThreadPoolExecutor(1) as caller:
         waiting = caller.submit(runner.call, 1)
