@@ -15,14 +15,18 @@ from rich.progress import Progress
 from benchmarks import reads, requests
 from benchmarks.results import Result, table, write_json
 from benchmarks.stage import Stage, forget_settings
+from benchmarks.transfers import images, memory, repushes
 from parts.place import parts_directory
 from parts.processes import PartFailedError, ending_on_sigterm, say
 
 CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
     "reads": reads.run,
     "requests": requests.run,
+    "images": images.run,
+    "memory": memory.run,
+    "repushes": repushes.run,
 }
-"""Each a module of its own, which yields its results as it finds them. The transfers stand beside these."""
+"""Each a module of its own, which yields its results as it finds them."""
 
 
 def main(arguments: Sequence[str]) -> int:
