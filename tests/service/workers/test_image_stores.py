@@ -1,0 +1,120 @@
+"""Both image stores keep the same promises: the layout on disk, and a real registry of the platform's own."""
+
+import os
+import subprocess
+import threading
+import uuid
+
+import pytest
+
+from parts.registry import PrivateRegistry
+from shared.errors import ErrorClass, WorkError
+from shared.registry.address import RegistryAddress
+from shared.registry.credentials import Credentials
+from tests.unit.workers.store.images import add_image
+from workers.oci.manifest import Manifest
+from workers.store.held_image import held_image
+from workers.store.home_registry import BLOCK_BYTES, HomeRegistry
+from workers.store.image_store import ImageStore, StoreUse
+from workers.store.layout import LayoutStore
+
+NOWHERE = "sha256:" + "0" * 64
+
+
+def home(registry: PrivateRegistry, *, password: str = "secret", path: str = "") -> HomeRegistry:
+    address = RegistryAddress.parse(f"{registry.url}/{path or uuid.uuid4().hex}")
+    return HomeRegistry(address, Credentials("pusher", password), ca_certificate=registry.authority_pem)
+
+
+@pytest.fixture(params=["layout", "registry", "tls_registry"])
+def store(request, tmp_path) -> ImageStore:
+    if request.param == "layout":
+        return LayoutStore(tmp_path / "images")
+    return home(request.getfixturevalue(request.param))
+
+
+def read(use: StoreUse, digest: str, offset: int = 0) -> bytes:
+    with use.open(digest, offset) as reader:
+        return b"".join(iter(lambda: reader.read(65_536), b""))
+
+
+def test_what_one_use_added_another_reads_from_any_offset(store):
+    content = os.urandom(2 * BLOCK_BYTES + 17)
+    with store.use() as use:
+        digest, size = use.add(content[at : at + 100_000] for at in range(0, len(content), 100_000))
+    assert size == len(content)
+    with store.use() as use:
+        assert use.hold(digest) == len(content)
+        assert read(use, digest) == content
+        assert read(use, digest, BLOCK_BYTES + 5) == content[BLOCK_BYTES + 5 :]
+
+
+def test_what_is_not_there_is_told(store):
+    with store.use() as use:
+        assert use.hold(NOWHERE) is None
+        assert use.named("nothing/of:that-name") is None
+        assert held_image(use, NOWHERE) is None
+
+
+def test_what_is_not_what_it_should_be_is_not_kept(store):
+    with store.use() as use:
+        with pytest.raises(WorkError, match="damaged on its way") as damaged:
+            use.add([b"something else"], NOWHERE)
+        assert damaged.value.error_class == ErrorClass.TRANSIENT
+        assert use.hold(NOWHERE) is None
+
+
+def test_an_image_is_found_by_its_name_and_by_its_digest(store):
+    name = "alice/Hello.World:0123456789abcdef0123456789abcdef01234567"
+    with store.use() as use:
+        manifest = add_image(use, name)
+    with store.use() as use:
+        assert use.named(name) == manifest.descriptor
+        assert held_image(use, manifest.descriptor.digest) == Manifest.parse(manifest.content)
+        assert read(use, manifest.descriptor.digest) == manifest.content
+
+
+def test_a_name_stands_for_what_it_was_given_last(store):
+    with store.use() as use:
+        add_image(use, "requirements/abc")
+        newer = add_image(use, "requirements/abc")
+        assert use.named("requirements/abc") == newer.descriptor
+
+
+def test_several_threads_read_at_once(store):
+    with store.use() as use:
+        blobs = {use.add([content])[0]: content for content in (os.urandom(300_000) for _ in range(4))}
+        found: dict[str, bytes] = {}
+        threads = [threading.Thread(target=lambda each=each: found.update({each: read(use, each)})) for each in blobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == blobs
+
+
+def test_other_tools_read_the_layout(tmp_path):
+    """image-spec 1.1: any tool that knows image layouts finds an image under its name."""
+    store = LayoutStore(tmp_path / "images")
+    with store.use() as use:
+        manifest = add_image(use, "alice/hello:0123456789abcdef0123456789abcdef01234567")
+        add_image(use, f"environment/{'0' * 64}")
+    for name in ("alice/hello:0123456789abcdef0123456789abcdef01234567", f"environment/{'0' * 64}"):
+        shown = subprocess.run(
+            ["skopeo", "inspect", "--raw", f"oci:{tmp_path / 'images'}:{name}"], check=True, capture_output=True
+        )
+        assert (shown.stdout == manifest.content) == name.startswith("alice/")
+
+
+def test_a_home_registry_that_refuses_has_the_job_wait(registry):
+    with home(registry, password="wrong").use() as use, pytest.raises(WorkError) as refused:
+        use.hold(NOWHERE)
+    assert refused.value.error_class == ErrorClass.UNAVAILABLE
+    assert "The home registry" in refused.value.message and "wrong" not in refused.value.message
+
+
+def test_workers_share_a_home_registry(registry):
+    with home(registry, path="pool").use() as use:
+        manifest = add_image(use, f"shared/{uuid.uuid4().hex}")
+    with home(registry, path="pool").use() as use:
+        assert held_image(use, manifest.descriptor.digest) == Manifest.parse(manifest.content)
