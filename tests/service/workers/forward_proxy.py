@@ -51,7 +51,7 @@ def forward_proxy() -> Iterator[ForwardProxy]:
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass_on  # noqa: N815 - the library names them
 
-        def do_CONNECT(self) -> None:  # noqa: N802 - the library names it
+        def do_CONNECT(self) -> None:
             self._note()
             host, _, port = self.path.rpartition(":")
             with socket.create_connection((host, int(port))) as target:

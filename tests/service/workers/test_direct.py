@@ -1,4 +1,4 @@
-"""The direct transport against distribution's own registry: passwords, tokens, TLS, mounts, proxies, a home registry."""
+"""The direct transport against distribution's own registry: with passwords, tokens, TLS, and through proxies."""
 
 import base64
 import os

@@ -21,9 +21,12 @@ from workers.store.layout import LayoutStore
 NOWHERE = "sha256:" + "0" * 64
 
 
-def home(registry: PrivateRegistry, *, password: str = "secret", path: str = "") -> HomeRegistry:
+PUSHER = Credentials("pusher", "secret")
+
+
+def home(registry: PrivateRegistry, path: str = "", credentials: Credentials = PUSHER) -> HomeRegistry:
     address = RegistryAddress.parse(f"{registry.url}/{path or uuid.uuid4().hex}")
-    return HomeRegistry(address, Credentials("pusher", password), ca_certificate=registry.authority_pem)
+    return HomeRegistry(address, credentials, ca_certificate=registry.authority_pem)
 
 
 @pytest.fixture(params=["layout", "registry", "tls_registry"])
@@ -107,14 +110,15 @@ def test_other_tools_read_the_layout(tmp_path):
 
 
 def test_a_home_registry_that_refuses_has_the_job_wait(registry):
-    with home(registry, password="wrong").use() as use, pytest.raises(WorkError) as refused:
+    with home(registry, credentials=Credentials("pusher", "wrong")).use() as use, pytest.raises(WorkError) as refused:
         use.hold(NOWHERE)
     assert refused.value.error_class == ErrorClass.UNAVAILABLE
-    assert "The home registry" in refused.value.message and "wrong" not in refused.value.message
+    assert "The home registry" in refused.value.message
+    assert "wrong" not in refused.value.message
 
 
 def test_workers_share_a_home_registry(registry):
-    with home(registry, path="pool").use() as use:
+    with home(registry, "pool").use() as use:
         manifest = add_image(use, f"shared/{uuid.uuid4().hex}")
-    with home(registry, path="pool").use() as use:
+    with home(registry, "pool").use() as use:
         assert held_image(use, manifest.descriptor.digest) == Manifest.parse(manifest.content)
