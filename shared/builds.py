@@ -4,7 +4,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.claims import Claim, FenceLost, held
+from shared.jobs.claims import HELD, Claim, FenceLost, held_by
 from shared.models import Build, BuildStatus, Job
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build
@@ -18,10 +18,11 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
     """
     written = session.execute(
         update(Build)
-        .where(Build.id == claim.build_id, exists(select(Job.id).where(held(claim))))
+        .where(Build.id == claim.build_id, exists(select(Job.id).where(HELD)))
         .values(log=Build.log + text)
         .returning(Build.id)
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
+        held_by(claim),
     )
     if written.first() is None:
         raise FenceLost("the job was ended or taken over")

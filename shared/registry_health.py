@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms, rfc3339
@@ -108,7 +108,7 @@ def note_success(session: Session, registry_id: str, *, own_credentials: bool) -
 
     A push with credentials of its own says nothing of the recorded ones.
     """
-    registry = session.scalar(select(Registry).where(Registry.id == registry_id))
+    registry: Registry | None = session.scalar(_REGISTRY, {"the_registry": registry_id})
     if registry is None or is_open(registry):
         return False
     registry = _locked(session, registry_id)
@@ -121,6 +121,9 @@ def note_success(session: Session, registry_id: str, *, own_credentials: bool) -
     if was_paused:
         emit_registry(session, registry, EventType.REGISTRY_RESUMED, "A push went well.")
     return was_paused
+
+
+_REGISTRY = select(Registry).where(Registry.id == bindparam("the_registry"))
 
 
 def is_open(registry: Registry) -> bool:

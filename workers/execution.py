@@ -1,6 +1,6 @@
 """Running one job: claim it, keep the lease, do the work outside of any transaction, end it behind the fence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -48,11 +48,17 @@ def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
 
 def run_next_push(nudged: str, work_for: Callable[[Claim], Work]) -> None:
     """Do the push whose turn it is, if there is one: not always the one that the nudge names."""
+    tried = list[str]()
+    while turns := _turns(nudged, tried):
+        for job_id in turns:
+            if run_job(job_id, work_for):
+                return
+        tried += turns
+
+
+def _turns(nudged: str, tried: Sequence[str]) -> list[str]:
     with database().reading() as session:
-        turns = next_pushes(session, nudged)
-    for job_id in turns:
-        if run_job(job_id, work_for):
-            return
+        return next_pushes(session, nudged, tried)
 
 
 def _work_on(claim: Claim, work: Work) -> list[Nudge]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorClass, WorkError
@@ -41,14 +41,7 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
     Raises:
         WorkError: the registry was deleted (not_found), or changed in a way that forbids this push (invalid).
     """
-    found = session.execute(
-        select(Job, ImagePush, Algorithm, Build, Registry)
-        .join(ImagePush, ImagePush.id == Job.push_id)
-        .join(Algorithm, Algorithm.id == Job.algorithm_id)
-        .join(Build, Build.id == Job.build_id)
-        .join(Registry, Registry.id == Job.registry_id)
-        .where(Job.id == claim.job_id)
-    ).one()
+    found = session.execute(_PUSH, {"the_job": claim.job_id}).one()
     job, push, algorithm, build, registry = found._tuple()
     if registry.deleted_at is not None:
         raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
@@ -66,6 +59,16 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
     )
+
+
+_PUSH = (
+    select(Job, ImagePush, Algorithm, Build, Registry)
+    .join(ImagePush, ImagePush.id == Job.push_id)
+    .join(Algorithm, Algorithm.id == Job.algorithm_id)
+    .join(Build, Build.id == Job.build_id)
+    .join(Registry, Registry.id == Job.registry_id)
+    .where(Job.id == bindparam("the_job"))
+)
 
 
 def _credentials(job: Job, registry: Registry) -> Credentials | None:

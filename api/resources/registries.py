@@ -96,7 +96,7 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
             "registry.update",
             registry.id,
             url=registry.registry_url,
-            given=sorted(state),
+            given=sorted(STATE & body.model_fields_set),
             credentials=given is not None,
             has_credentials=registry.credentials is not None,
         )

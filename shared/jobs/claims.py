@@ -1,10 +1,13 @@
 """Claims and leases: who works on a job, by a conditional UPDATE and the database's clock."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, case, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.clock import now_ms
 from shared.database import Database
@@ -64,7 +67,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
         if paused:
             own_credentials = job.credentials is not None
             take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
-        session.execute(update(Owner).where(Owner.username == job.owner).values(served_at=now_ms()))
+        session.execute(_SERVED, {"the_owner": job.owner})
     else:
         _show_build_claimed(session, job)
     return Claim(
@@ -79,17 +82,33 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     )
 
 
+_SERVED = (
+    update(Owner)
+    .where(Owner.username == bindparam("the_owner"))
+    .values(served_at=now_ms())
+    .execution_options(synchronize_session=False)
+)
+
+
 def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Job | None:
+    values = {"the_job": job_id, "the_owner": owner, "lease_ms": lease_seconds * 1000}
+    taken: Job | None = session.scalar(_taking(), values)
+    return taken
+
+
+@cache
+def _taking() -> ReturningUpdate[tuple[Job]]:
+    # Made once, as everything that each push asks.
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
-    taken: Job | None = session.scalar(
+    return (
         update(Job)
-        .where(Job.id == job_id, may_begin())
+        .where(Job.id == bindparam("the_job"), may_begin())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
             losses=Job.losses + lost,
-            lease_owner=owner,
-            lease_expires_at=now_ms() + lease_seconds * 1000,
+            lease_owner=bindparam("the_owner"),
+            lease_expires_at=now_ms() + bindparam("lease_ms", type_=BigInteger()),
             started_at=func.coalesce(Job.started_at, now_ms()),
             next_attempt_at=None,
             nudges=0,
@@ -97,14 +116,18 @@ def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Job 
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return taken
 
 
 def _lock_registry(session: Session, job_id: str) -> bool:
     """Hold the registry of a push, so that no two workers see the same last room in it; whether it is paused."""
-    registry = select(Job.registry_id).where(Job.id == job_id).scalar_subquery()
-    paused_at = select(Registry.paused_at).where(Registry.id == registry).with_for_update()
-    return session.scalar(paused_at) is not None
+    return session.scalar(_PAUSED_AT, {"the_job": job_id}) is not None
+
+
+_PAUSED_AT = (
+    select(Registry.paused_at)
+    .where(Registry.id == select(Job.registry_id).where(Job.id == bindparam("the_job")).scalar_subquery())
+    .with_for_update()
+)
 
 
 def _break_expired_locks(session: Session, job_id: str) -> bool:
@@ -137,24 +160,32 @@ def close_push_fence(session: Session, push_id: str | None, generation: int, cla
 
 
 def _show_push_claimed(session: Session, job: Job) -> None:
-    shown = session.execute(
-        update(ImagePush)
-        .where(ImagePush.id == job.push_id, ImagePush.generation == job.generation)
-        .values(
-            claim=job.claim,
-            state=PushState.IN_PROGRESS,
-            message="A worker prepares the push.",
-            attempt=job.tries + 1,
-            started_at=func.coalesce(ImagePush.started_at, now_ms()),
-            moved_at=now_ms(),
-            done_bytes=0,
-            layers_done=0,
-        )
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
-    )
-    if shown.first() is None:
+    values = {
+        "the_push": job.push_id,
+        "the_generation": job.generation,
+        "the_claim": job.claim,
+        "the_attempt": job.tries + 1,
+    }
+    if session.execute(_PUSH_CLAIMED, values).first() is None:
         raise FenceLost("a newer push owns the row")
+
+
+_PUSH_CLAIMED = (
+    update(ImagePush)
+    .where(ImagePush.id == bindparam("the_push"), ImagePush.generation == bindparam("the_generation"))
+    .values(
+        claim=bindparam("the_claim"),
+        state=PushState.IN_PROGRESS,
+        message="A worker prepares the push.",
+        attempt=bindparam("the_attempt"),
+        started_at=func.coalesce(ImagePush.started_at, now_ms()),
+        moved_at=now_ms(),
+        done_bytes=0,
+        layers_done=0,
+    )
+    .returning(ImagePush.id)
+    .execution_options(synchronize_session=False)
+)
 
 
 def _show_build_claimed(session: Session, job: Job) -> None:
@@ -166,9 +197,13 @@ def _show_build_claimed(session: Session, job: Job) -> None:
     )
 
 
-def held(claim: Claim) -> ColumnElement[bool]:
-    """The condition that every write under a claim repeats (rule 2)."""
-    return and_(Job.id == claim.job_id, Job.claim == claim.number, Job.state == JobState.RUNNING)
+HELD = and_(Job.id == bindparam("held_job"), Job.claim == bindparam("held_claim"), Job.state == JobState.RUNNING)
+"""The condition that every write under a claim repeats (rule 2); `held_by` has its values."""
+
+
+def held_by(claim: Claim) -> dict[str, Any]:
+    """The values for `HELD`."""
+    return {"held_job": claim.job_id, "held_claim": claim.number}
 
 
 def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
@@ -179,18 +214,22 @@ def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
     """
     renewed = session.execute(
         update(Job)
-        .where(held(claim), Job.lease_owner == claim.owner)
+        .where(HELD, Job.lease_owner == claim.owner)
         .values(lease_expires_at=now_ms() + lease_seconds * 1000)
         .returning(Job.id)
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
+        held_by(claim),
     )
     if renewed.first() is None:
         raise FenceLost("the job was ended or taken over")
 
 
 def still_held(session: Session, claim: Claim) -> bool:
-    """Whether the job is still this claim's: what the watching thread asks each second."""
-    return session.scalar(select(Job.id).where(held(claim))) is not None
+    """Whether the job is still this claim's: what the watching thread asks each half second."""
+    return session.scalar(_STILL_HELD, held_by(claim)) is not None
+
+
+_STILL_HELD = select(Job.id).where(HELD)
 
 
 def release_place(session: Session, claim: Claim) -> list[Nudge]:
@@ -207,9 +246,8 @@ def release_place(session: Session, claim: Claim) -> list[Nudge]:
 
 def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
     """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
-    at_place = select(Job.id, Job.kind).where(Job.lock_key == freed.lock_key, Job.state == IS_QUEUED, time_has_come())
-    waiting = list(session.execute(at_place))
-    if freed.registry_id is not None and session.scalar(select(registry_was_full(freed.registry_id))):
+    waiting = list(session.execute(_at_place(), {"the_place": freed.lock_key}))
+    if freed.registry_id is not None and session.scalar(registry_was_full(), {"the_registry": freed.registry_id}):
         # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
@@ -219,6 +257,13 @@ def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
         )
         waiting += session.execute(at_registry)
     return [Nudge(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
+
+
+@cache
+def _at_place() -> Select[tuple[str, JobKind]]:
+    return select(Job.id, Job.kind).where(
+        Job.lock_key == bindparam("the_place"), Job.state == IS_QUEUED, time_has_come()
+    )
 
 
 def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:

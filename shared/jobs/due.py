@@ -1,6 +1,11 @@
-"""Which jobs are due: computed by query from the rows, never carried by an event."""
+"""Which jobs are due: computed by query from the rows, never carried by an event.
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+The conditions are made once: they are asked at every claim, and to make them takes longer than to answer them.
+"""
+
+from functools import cache
+
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
@@ -14,6 +19,7 @@ NUDGE_PATIENCE_MS = 30_000
 MOST_NUDGES = 20
 
 
+@cache
 def waits_for_nothing() -> ColumnElement[bool]:
     """The job that this one waits for, if any, has succeeded."""
     awaited = aliased(Job)
@@ -21,6 +27,7 @@ def waits_for_nothing() -> ColumnElement[bool]:
     return or_(Job.awaits_id.is_(None), succeeded)
 
 
+@cache
 def time_has_come() -> ColumnElement[bool]:
     """The job is queued and its next try is due, or its lease has run out."""
     queued = and_(Job.state == JobState.QUEUED, or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now_ms()))
@@ -28,11 +35,13 @@ def time_has_come() -> ColumnElement[bool]:
     return and_(Job.state.in_(LIVE_STATES), or_(queued, lease_ran_out()))
 
 
+@cache
 def lease_ran_out() -> ColumnElement[bool]:
     """A worker claimed the job and was not heard of since."""
     return and_(Job.state == JobState.RUNNING, or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < now_ms()))
 
 
+@cache
 def place_is_free() -> ColumnElement[bool]:
     """No other worker is at the same image reference."""
     other = aliased(Job)
@@ -41,6 +50,7 @@ def place_is_free() -> ColumnElement[bool]:
     )
 
 
+@cache
 def registry_takes_it() -> ColumnElement[bool]:
     """The registry of a push is open, or lets this one try, and has room for one more. Other jobs have no registry.
 
@@ -58,14 +68,17 @@ def registry_takes_it() -> ColumnElement[bool]:
     return or_(Job.registry_id.is_(None), let_in_by_it)
 
 
+@cache
 def may_begin() -> ColumnElement[bool]:
     """A worker may claim the job now."""
     return and_(time_has_come(), waits_for_nothing(), place_is_free(), registry_takes_it())
 
 
-def registry_was_full(registry_id: str) -> ColumnElement[bool]:
-    """Before one push just ended, the registry had no room."""
-    return exists(select(Registry.seq).where(Registry.id == registry_id, _in_it() + 1 >= _room_in_it()))
+@cache
+def registry_was_full() -> Select[tuple[bool]]:
+    """Whether, before one push just ended, the registry `the_registry` had no room."""
+    full = select(Registry.seq).where(Registry.id == bindparam("the_registry"), _in_it() + 1 >= _room_in_it())
+    return select(exists(full))
 
 
 def _in_it() -> ColumnElement[int]:
@@ -77,9 +90,11 @@ def _in_it() -> ColumnElement[int]:
     return busy.correlate(Registry).scalar_subquery()
 
 
+@cache
 def _room_in_it() -> ColumnElement[int]:
+    usual = bindparam("usual_room", callable_=lambda: settings().registry_pushes, type_=Integer())
     # A registry that asked to slow down gets one push at a time until one has succeeded.
-    return case((Registry.throttles > 0, 1), else_=func.coalesce(Registry.max_pushes, settings().registry_pushes))
+    return case((Registry.throttles > 0, 1), else_=func.coalesce(Registry.max_pushes, usual))
 
 
 MOST_AT_ONCE = 50

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, FenceLost, held, nudges_for_room
+from shared.jobs.claims import HELD, Claim, FenceLost, held_by, nudges_for_room
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_dependents
@@ -124,30 +124,38 @@ def end_by_decree(
 
 
 def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:
-    job = session.scalar(
-        update(Job)
-        .where(held(claim))
-        .values(
-            state=state,
-            finished_at=now_ms(),
-            lease_owner=None,
-            lease_expires_at=None,
-            credentials=None,
-            error_class=error.error_class if error else None,
-            error_message=error.message if error else None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    values = {
+        "the_state": state,
+        "the_class": error.error_class if error else None,
+        "the_message": error.message if error else None,
+    }
+    job: Job | None = session.scalar(_LEAVING, {**held_by(claim), **values})
     if job is None:
         raise FenceLost("the job was ended or taken over")
     return job
 
 
+_LEAVING = (
+    update(Job)
+    .where(HELD)
+    .values(
+        state=bindparam("the_state"),
+        finished_at=now_ms(),
+        lease_owner=None,
+        lease_expires_at=None,
+        credentials=None,
+        error_class=bindparam("the_class"),
+        error_message=bindparam("the_message"),
+    )
+    .returning(Job)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
+
+
 def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int, ahead: str) -> list[Nudge]:
     job = session.scalar(
         update(Job)
-        .where(held(claim))
+        .where(HELD)
         .values(
             state=JobState.QUEUED,
             tries=tries,
@@ -159,7 +167,8 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
             error_message=error.message,
         )
         .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
+        .execution_options(synchronize_session=False, populate_existing=True),
+        held_by(claim),
     )
     if job is None:
         raise FenceLost("the job was ended or taken over")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
@@ -20,9 +20,12 @@ WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH
 def settle_dependents(session: Session, ended: Job) -> list[Nudge]:
     """Carry an end over to the queued jobs that waited for it; the nudges of those that are due now."""
     nudges: list[Nudge] = []
-    for job in session.scalars(select(Job).where(Job.awaits_id == ended.id, Job.state == IS_QUEUED)):
+    for job in session.scalars(_DEPENDENTS, {"the_awaited": ended.id}):
         nudges += _settle(session, job, ended)
     return nudges
+
+
+_DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("the_awaited"), Job.state == IS_QUEUED)
 
 
 def settle_overdue(session: Session) -> list[Nudge]:

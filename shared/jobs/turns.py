@@ -4,7 +4,10 @@ A nudge tells a worker that there is work; which push it takes is decided when i
 orders a thousand pushes would have everybody else wait behind them in the queue of messages.
 """
 
-from sqlalchemy import func, select
+from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from shared.jobs.due import may_begin
@@ -15,21 +18,24 @@ MOST_TRIES = 5
 """Pushes that a worker tries to claim one after the other, while others take them before it."""
 
 
-def next_pushes(session: Session, nudged: str) -> list[str]:
+def next_pushes(session: Session, nudged: str, tried: Sequence[str] = ()) -> list[str]:
     """The ids of due pushes in the order in which a worker should try to claim one; the nudged one last.
 
     First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn; of each the
-    oldest push, and where there are few owners more of the first. The length of the queue costs nothing: of each owner
-    it is read until the first push that is due.
+    oldest push. Asked again with what was `tried` in vain, it gives further ones of the first owner. The length of the
+    queue costs nothing: of each owner it is read until the first push that is due.
     """
-    found = _first_of_each_owner(session)
-    if 0 < len(found) < MOST_TRIES:
-        found += _further_ones(session, found)
+    if not tried:
+        found = list(session.scalars(_first_of_each_owner()))
+        if found:
+            return found
+    further = _further_ones(session, tried) if 0 < len(tried) < MOST_TRIES else []
     # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it.
-    return [*found, *({nudged} - set(found))]
+    return [*further, *({nudged} - {*further, *tried})]
 
 
-def _first_of_each_owner(session: Session) -> list[str]:
+@cache
+def _first_of_each_owner() -> Select[tuple[str]]:
     running = aliased(Job)
     busy = (
         select(running.owner.label("owner"), func.count(running.seq).label("pushes"))
@@ -51,21 +57,20 @@ def _first_of_each_owner(session: Session) -> list[str]:
         .select_from(Owner)
         .subquery()
     )
-    turns = (
+    return (
         select(Job.id)
         .join(owners, owners.c.first == Job.seq)
         .order_by(func.coalesce(owners.c.pushes, 0), func.coalesce(owners.c.served_at, 0), Job.seq)
         .limit(MOST_TRIES)
     )
-    return list(session.scalars(turns))
 
 
-def _further_ones(session: Session, found: list[str]) -> list[str]:
-    owner = select(Job.owner).where(Job.id == found[0]).scalar_subquery()
+def _further_ones(session: Session, tried: Sequence[str]) -> list[str]:
+    owner = select(Job.owner).where(Job.id == tried[0]).scalar_subquery()
     further = (
         select(Job.id)
-        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin(), Job.id.not_in(found))
+        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin(), Job.id.not_in(tried))
         .order_by(Job.seq)
-        .limit(MOST_TRIES - len(found))
+        .limit(MOST_TRIES - len(tried))
     )
     return list(session.scalars(further))
