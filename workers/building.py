@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class BuildWork:
 
         if self._claim.number > 1:
             log(f"--- Begun anew (attempt {self._claim.number}) ---")
-        with image_store().use() as use:
+        with image_store().use(keeper.stop) as use:
             built = make_image(
                 algorithm,
                 build.commit_sha,
@@ -106,7 +106,9 @@ class BuildWork:
         if self._claim.number > 1:
             remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
             remove_cut_short(f"{algorithm.owner}/{algorithm.name}", build.commit_sha, keep=_known_images(build))
-        remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
+        # A build whose environment is in the store needs no engine.
+        with suppress(WorkError):
+            remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
 
 
 def _known_images(build: Build) -> set[str]:
@@ -124,10 +126,12 @@ def make_image(
     log: Callable[[str], None],
     stop: StopSignal,
     refresh: bool = False,
+    made_with: str | None = None,
 ) -> BuiltImage:
     """Fetch a commit's source and build its image, which is held in the store by `use`.
 
-    With `refresh` its requirements are resolved anew, though an environment for them may be there.
+    With `refresh` its requirements are resolved anew, though an environment for them may be there. `made_with` is the
+    key of the environment that it had when it was built before.
 
     Raises:
         Stopped: the stop was asked for.
@@ -141,10 +145,14 @@ def make_image(
         except WorkError as error:
             log(error.message)  # the log's last line says why; from here on `build_image` sees to that
             raise
-        return build_image(_request(algorithm, commit, source.tar, chosen, refresh=refresh), use, log, stop)
+        return build_image(
+            _request(algorithm, commit, source.tar, chosen, refresh=refresh, made_with=made_with), use, log, stop
+        )
 
 
-def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings, *, refresh: bool) -> BuildRequest:
+def _request(
+    algorithm: Algorithm, commit: str, source: Path, chosen: Settings, *, refresh: bool, made_with: str | None
+) -> BuildRequest:
     return BuildRequest(
         owner=algorithm.owner,
         name=algorithm.name,
@@ -163,6 +171,7 @@ def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings, 
             log_bytes=chosen.build_log_bytes,
         ),
         refresh=refresh,
+        made_with=made_with,
         allow_dockerfile=chosen.build_own_dockerfile,
         lock_directory=chosen.data_dir.absolute() / "locks",
     )

@@ -22,9 +22,9 @@ from workers.push_plan import PushPlan, read_plan
 from workers.store.chosen import image_store
 from workers.store.image_store import StoreUse
 from workers.stored_image import ImageSearch
-from workers.transports.direct import DirectTransport, UploadLimits
+from workers.transports.direct import DirectTransport, UploadLimits, shows
 from workers.transports.engine import EngineTransport
-from workers.transports.transport import PushProgress, Transport
+from workers.transports.transport import PushedImage, PushProgress, Transport
 
 
 class ShownProgress:
@@ -74,14 +74,18 @@ class PushWork:
             self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
             with _at_registry(first_answer=True):
                 client.ping()
+            digest = plan.build.manifest_digest
+            with _at_registry():
+                if plan.transport == "direct" and digest is not None and shows(client, plan.path, plan.tags, digest):
+                    return self._done(plan, PushedImage(digest))
             return self._pushed(plan, client, keeper)
 
     def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: LeaseKeeper) -> Finish:
         search = ImageSearch(
-            plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop,
+            self._claim, plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop,
             before_long=lambda: _refuse_early(plan, client),
         )  # fmt: skip
-        with image_store().use() as use:
+        with image_store().use(keeper.stop) as use:
             transport, layers = _transport(plan, client, search, use, keeper)
             with _at_registry():
                 pushed = transport.push(
@@ -90,9 +94,10 @@ class PushWork:
                     before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
                     on_progress=lambda seen, message: self._show(keeper, seen, message),
                 )
-        message = (
-            f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{search.remark}{pushed.remark}"
-        )
+        return self._done(plan, pushed, search.remark, layers)
+
+    def _done(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
+        message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{remark}{pushed.remark}"
 
         def finish(session: Session) -> None:
             write_success(session, self._claim, digest=pushed.digest, image=plan.image, message=message)

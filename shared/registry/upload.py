@@ -139,9 +139,9 @@ class BlobUpload:
 
     def _begun(self, answer: Answer) -> None:
         self._location = answer.location or None
-        least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        if least.isdigit() and int(least) > 0:
-            self._chunk = max(int(least), CHUNK_BYTES)
+        least = least_chunk(answer)
+        if least:
+            self._chunk = max(least, CHUNK_BYTES)
         if self._location is None:
             raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} opened an upload without saying where.")
 
@@ -242,6 +242,15 @@ class BlobUpload:
             # An upload that the registry does not know (any more): it is begun anew, it never mends itself.
             return WorkError(ErrorClass.TRANSIENT, failure.message)
         return failure
+
+
+def least_chunk(answer: Answer) -> int:
+    """The least bytes of a chunk that a registry takes which opened an upload; 0 where it does not say.
+
+    Source: distribution-spec 1.1, pushing a blob in chunks (`OCI-Chunk-Min-Length`).
+    """
+    said = answer.headers.get("OCI-Chunk-Min-Length", "")
+    return int(said) if said.isdigit() else 0
 
 
 @contextmanager

@@ -6,7 +6,7 @@ They flow as they are read: an archive is an iterator of its bytes, so that none
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Self
 
 MOMENT = 315619200
 """The one time that every file gets, in seconds (1980-01-02, the first day that zip archives can express in all time
@@ -77,14 +77,41 @@ def streamed(chunks: Iterable[bytes]) -> tarfile.TarFile:
     """Read an archive as it comes; its members must be looked at in their order.
 
     Raises:
-        tarfile.ReadError: it is none.
+        tarfile.ReadError: it is none, or it breaks off, be it between two members.
     """
-    return tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_BUFFER_BYTES, encoding=ENCODING, errors=ERRORS)
+    return tarfile.open(
+        fileobj=_Stream(chunks),
+        mode="r|",
+        bufsize=_BUFFER_BYTES,
+        encoding=ENCODING,
+        errors=ERRORS,
+        tarinfo=_WholeArchive,
+    )
+
+
+def members_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a streamed archive, which keeps none of them in memory."""
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined] # it would keep them all
+        yield member
 
 
 def is_whiteout(path: str) -> bool:
     """Whether a layer with this path in it would delete a file of the layers below (image-spec 1.1: whiteouts)."""
     return any(part.startswith(_WHITEOUT) for part in path.split("/"))
+
+
+class _WholeArchive(tarfile.TarInfo):
+    """Takes nothing but the blocks of zeros for the end: tarfile takes whatever is no header for it."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it breaks off: {error}") from error
 
 
 class _Stream(io.RawIOBase, IO[bytes]):

@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 
 from shared.errors import ErrorClass, WorkError
-from workers.assembly.archive import Entry, content_of, is_whiteout, plain_entry, streamed
+from workers.assembly.archive import Entry, content_of, is_whiteout, members_of, plain_entry, streamed
 
 
 def installed_entries(chunks: Iterable[bytes], above: str) -> Iterator[Entry]:
@@ -18,7 +18,7 @@ def installed_entries(chunks: Iterable[bytes], above: str) -> Iterator[Entry]:
         WorkError: a member has a name that would delete files of the layers below (invalid).
     """
     with streamed(chunks) as archive:
-        for member in archive:
+        for member in members_of(archive):
             yield _entry(archive, member, above)
 
 

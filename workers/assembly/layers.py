@@ -47,7 +47,8 @@ def fast() -> Compressor:
 def exact() -> Compressor:
     """For small layers that are made anew on every machine and must have one digest.
 
-    The standard library's zlib does the same on every processor, and takes no setting from its surroundings.
+    zlib does the same on every processor and takes no setting from its surroundings. It is the one that this Python was
+    linked with: machines whose distribution has zlib-ng in its place make other digests than the rest.
     """
     return zlib.compressobj(level=6, wbits=_GZIP)
 

@@ -75,7 +75,7 @@ def _stored(use: StoreUse, name: str, image_id: str, watch: BuildWatch, lock_dir
     key = f"base/{image_id.partition(':')[2]}"
     found = named_image(use, key)
     if found is None:
-        with key_lock(lock_directory, key.replace("/", "-"), watch):
+        with key_lock(lock_directory, key.replace("/", "-"), watch.log, watch.check):
             found = named_image(use, key)
             if found is None:
                 with watch.log.step(f"Bringing the base image {name} into the image store"):

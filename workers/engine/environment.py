@@ -55,19 +55,28 @@ def ensure_environment(
             reached (transient); the engine, the base image or the network is missing, or the store does not work
             (unavailable).
     """
+    if spec.made_with is not None:
+        known = named_image(use, f"environment/{spec.made_with}")
+        if known is not None:
+            watch.log(f"The image had environment {spec.made_with[:12]}, which is used again")
+            return Environment(known, spec.made_with, reused=True)
     base = base_image(use, spec.base_image, watch, lock_directory)
     asked = requirements_key(spec, base)
     if asked is None:
         watch.log("The requirements name the source or a repository: this environment is made for this build alone")
         return _made(use, spec, base, tree, watch)
     resolved = f"requirements/{asked}"
-    with key_lock(lock_directory, asked, watch):
+    with key_lock(lock_directory, asked, watch.log, watch.check):
         found = None if spec.refresh else named_image(use, resolved)
         if found is not None:
             key = found.manifest.annotations[KEY]
             watch.log(f"The requirements are installed already: environment {key[:12]} is used again")
             return Environment(found, key, reused=True)
         made = _made(use, spec, base, tree, watch)
+        # Another machine may have resolved the same meanwhile: then all go on with what that one found.
+        others = None if spec.refresh else named_image(use, resolved)
+        if others is not None:
+            return Environment(others, others.manifest.annotations[KEY], reused=True)
         use.name(resolved, made.image.manifest.descriptor)
         return made
 

@@ -29,6 +29,8 @@ class EnvironmentSpec:
     """The commit that it is made for first; it takes no part in the keys."""
     refresh: bool = False
     """Resolve the requirements again, even where that was done before."""
+    made_with: str | None = None
+    """The key of the environment that the same image had before, to be made again as it was."""
 
 
 def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:

@@ -19,6 +19,7 @@ from workers.engine.cut_short import ALGORITHM, REVISION
 from workers.engine.dockerfile import DOCKERFILE, build_by_dockerfile
 from workers.engine.environment import Environment, ensure_environment
 from workers.engine.environment_spec import EnvironmentSpec
+from workers.engine.images import remove_reference
 from workers.engine.installation import PYTHON
 from workers.engine.limits import BuildLimits, Deadline
 from workers.engine.log import BuildLog, secrets_of_url
@@ -38,7 +39,8 @@ class BuildRequest:
 
     `source` is a plain tar of the commit's tree (`git archive`), a path or a seekable file object. `index_url` may
     hold credentials. `ca_bundle` is PEM. `lock_directory` is where builds on this machine wait for one another.
-    `refresh` resolves the requirements again; `allow_dockerfile` has the source's own Dockerfile built, if it has one.
+    `refresh` resolves the requirements again; `made_with` is the key of the environment that the image had when it was
+    built before; `allow_dockerfile` has the source's own Dockerfile built, if it has one.
     """
 
     owner: str
@@ -53,6 +55,7 @@ class BuildRequest:
     limits: BuildLimits
     lock_directory: Path | None = None
     refresh: bool = False
+    made_with: str | None = None
     allow_dockerfile: bool = False
 
 
@@ -145,6 +148,7 @@ def _spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
         network=request.network,
         limits=request.limits,
         refresh=request.refresh,
+        made_with=request.made_with,
     )
 
 
@@ -163,6 +167,7 @@ def _built_by_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTree,
         image_id = build_by_dockerfile(tree, reference, _labels(request), request.network, request.limits, watch)
     with watch.log.step("Bringing the image into the image store"):
         image = save_image(use, image_id, watch.stop, watch.deadline)
+        remove_reference(reference)  # the store has a limit and a collector, the engine has neither
     return _named(use, image, request, None, environment_reused=False)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from shared.errors import ErrorClass, WorkError
 from shared.stopping import StopSignal
-from workers.assembly.archive import content_of, streamed
+from workers.assembly.archive import content_of, members_of, streamed
 from workers.assembly.image import Image, add_image
 from workers.assembly.layers import Layer, add_layer, fast
 from workers.engine.connection import interruptible
@@ -24,6 +24,7 @@ from workers.store.image_store import StoreUse
 _CHUNK_BYTES = 1024 * 1024
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
@@ -47,7 +48,7 @@ def read_saved(use: StoreUse, chunks: Iterable[bytes]) -> Image:
     saved = _SavedImage(use)
     try:
         with streamed(chunks) as archive:
-            for member in archive:
+            for member in members_of(archive):
                 saved.take(archive, member)
     except tarfile.TarError as error:
         raise _unreadable(str(error)) from error
@@ -88,6 +89,12 @@ class _SavedImage:
             self._layers[path] = add_layer(self._use, whole, fast)
         elif begin.startswith(_GZIP_MAGIC):
             self._compressed[path] = Descriptor(OCI_LAYER_GZIP, *self._use.add(whole))
+        elif begin.startswith(_ZSTD_MAGIC):
+            raise WorkError(
+                ErrorClass.INVALID,
+                "the Docker engine saves a layer compressed with zstd, which not every registry takes; "
+                "have the base image made with gzip",
+            )
         elif size <= _LARGEST_DOCUMENT:
             self._documents[path] = b"".join(whole)
 

@@ -10,23 +10,21 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
-from shared.errors import ErrorClass, WorkError
+from shared.errors import WorkError
 from shared.registry.address import RegistryAddress
-from shared.registry.answer import Answer
-from shared.registry.blobs import TRANSFER, blob_size, reading_blob
+from shared.registry.blobs import blob_path, blob_size, reading_blob
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.registry.upload import COMMIT
+from shared.stopping import StopSignal
 from workers.oci.descriptor import BrokenDocument, Descriptor
 from workers.oci.manifest import Manifest
+from workers.store.held_image import held_image
+from workers.store.home_upload import at_home, upload_chunks
 from workers.store.image_store import BlobReader, StoreUse
 
-BLOCK_BYTES = 4 * 1024 * 1024
-"""What is in memory of a blob while it is added: its digest and length are known at its end only."""
 _NO_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -42,9 +40,9 @@ class HomeRegistry:
         self._path = f"{address.path}/images" if address.path else "longshore/images"
 
     @contextmanager
-    def use(self) -> Iterator[StoreUse]:
-        """Begin to use it."""
-        with RegistryClient(self._address, self._credentials, ca_certificate=self._ca_certificate) as client:
+    def use(self, stop: StopSignal | None = None) -> Iterator[StoreUse]:
+        """Begin to use it; `stop` ends what waits for it."""
+        with RegistryClient(self._address, self._credentials, ca_certificate=self._ca_certificate, stop=stop) as client:
             use = _HomeUse(client, self._path)
             try:
                 yield use
@@ -67,11 +65,14 @@ class _HomeUse:
         self._of_threads: dict[int, RegistryClient] = {}
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
+        self._forgotten: set[str] = set()
 
     def hold(self, digest: str) -> int | None:
         """A blob's size in bytes; None where there is none."""
+        if digest in self._forgotten:
+            return None
         if digest not in self._sizes:
-            with _at_home():
+            with at_home():
                 size = blob_size(self._session(), self._path, digest, self._scope)
                 if size is None:
                     content = self._session().manifest(self._path, digest)
@@ -84,40 +85,52 @@ class _HomeUse:
     @contextmanager
     def open(self, digest: str, offset: int = 0) -> Iterator[BlobReader]:
         """Read a blob from `offset` (bytes) on."""
-        with _at_home():
+        with at_home():
             content = None
             if blob_size(self._session(), self._path, digest, self._scope) is None:
                 content = self._session().manifest(self._path, digest)
         if content is not None:
             yield io.BytesIO(content[offset:])
             return
-        with _at_home(), reading_blob(self._session(), self._path, digest, self._scope, offset) as read:
-            yield _Reader(read)
+        with ExitStack() as kept:
+            # What the block itself raises is its own business, so only the two ways into the registry are named.
+            with at_home():
+                read = kept.enter_context(reading_blob(self._session(), self._path, digest, self._scope, offset))
+
+            def read_at_home(most: int) -> bytes:
+                with at_home():
+                    return read(most)
+
+            yield _Reader(read_at_home)
 
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
         """Add a blob, and give its digest and size (bytes)."""
         if digest is not None and (size := self.hold(digest)) is not None:
             return digest, size
-        with _at_home():
-            made, size = self._uploaded(chunks, digest)
+        made, size = upload_chunks(self._session(), self._path, self._scope, chunks, digest)
+        self._forgotten.discard(made)
         self._sizes[made] = size
         return made, size
 
     def forget(self, digest: str) -> None:
-        """Look again for a blob that turned out to be damaged."""
+        """Have a damaged blob removed, if the registry lets us; in this use it is gone in any case."""
         self._sizes.pop(digest, None)
+        self._forgotten.add(digest)
+        with suppress(WorkError):
+            self._session().send("DELETE", blob_path(self._path, digest), scope=f"repository:{self._path}:delete")
 
     def name(self, name: str, manifest: Descriptor) -> None:
         """Let `name` stand for a manifest."""
         with self.open(manifest.digest) as reader:
             content = b"".join(iter(lambda: reader.read(64 * 1024), b""))
-        with _at_home():
+        with at_home():
             answer = self._session().put_manifest(self._path, _tag(name), content, manifest.media_type)
-            self._expect(answer, {201}, "naming an image")
+            if answer.status != 201:
+                raise self._client.failure(answer, "naming an image")
 
     def named(self, name: str) -> Descriptor | None:
         """The manifest that a name stands for, with everything that it names; None where there is none."""
-        with _at_home():
+        with at_home():
             content = self._session().manifest(self._path, _tag(name))
         if content is None:
             return None
@@ -125,8 +138,7 @@ class _HomeUse:
             manifest = Manifest.parse(content)
         except BrokenDocument:
             return None
-        self._sizes[manifest.descriptor.digest] = len(content)
-        return manifest.descriptor
+        return None if held_image(self, manifest.descriptor.digest) is None else manifest.descriptor
 
     def close(self) -> None:
         """Close what the threads opened."""
@@ -135,60 +147,13 @@ class _HomeUse:
 
     def _session(self) -> RegistryClient:
         """The calling thread's own session."""
+        me = threading.get_ident()
         with self._lock:
-            return self._of_threads.setdefault(threading.get_ident(), self._client.beside())
-
-    def _uploaded(self, chunks: Iterable[bytes], digest: str | None) -> tuple[str, int]:
-        session, hashed, size = self._session(), hashlib.sha256(), 0
-        answer = session.send("POST", f"/v2/{self._path}/blobs/uploads/", scope=self._scope, body=b"")
-        location = self._expect(answer, {202}, "opening an upload").location
-        for block in _blocks(chunks):
-            hashed.update(block)
-            headers = {
-                "Content-Type": "application/octet-stream",
-                "Content-Range": f"{size}-{size + len(block) - 1}",
-            }
-            answer = session.send_to("PATCH", location, scope=self._scope, headers=headers, body=block, limits=TRANSFER)
-            location = self._expect(answer, {201, 202, 204}, "uploading a layer").location or location
-            size += len(block)
-        made = f"sha256:{hashed.hexdigest()}"
-        if digest is not None and made != digest:
-            raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {made}: it was damaged on its way.")
-        joint = "&" if "?" in location else "?"
-        address = f"{location}{joint}{urlencode({'digest': made})}"
-        answer = session.send_to("PUT", address, scope=self._scope, body=b"", limits=COMMIT)
-        self._expect(answer, {201, 204}, "finishing an upload")
-        return made, size
-
-    def _expect(self, answer: Answer, statuses: set[int], doing: str) -> Answer:
-        if answer.status not in statuses:
-            raise self._client.failure(answer, doing)
-        return answer
+            if me not in self._of_threads:
+                self._of_threads[me] = self._client.beside()
+            return self._of_threads[me]
 
 
 def _tag(name: str) -> str:
     """A tag for a name: what can be read of it, and a hash, so that no two names have one tag."""
     return f"{_NO_TAG.sub('-', name).strip('.-')[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of one size, and what is left."""
-    kept = bytearray()
-    for chunk in chunks:
-        kept += chunk
-        while len(kept) >= BLOCK_BYTES:
-            yield bytes(kept[:BLOCK_BYTES])
-            del kept[:BLOCK_BYTES]
-    if kept:
-        yield bytes(kept)
-
-
-@contextmanager
-def _at_home() -> Iterator[None]:
-    """Whatever is wrong with the platform's own registry is for its operator: the job waits and spends no try."""
-    try:
-        yield
-    except WorkError as error:
-        if error.error_class == ErrorClass.TRANSIENT:
-            raise
-        raise WorkError(ErrorClass.UNAVAILABLE, f"The home registry: {error.message} The job waits.") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
+from shared.stopping import StopSignal
 from workers.oci.descriptor import Descriptor, is_sha256
 from workers.store.collector import Collected, Collector
 from workers.store.held_image import held_image
@@ -41,7 +42,7 @@ class LayoutStore:
             self._prepare()
 
     @contextmanager
-    def use(self) -> Iterator[StoreUse]:
+    def use(self, _stop: StopSignal | None = None) -> Iterator[StoreUse]:
         """Begin to use it; the use ends with the block, or with the process."""
         with disk_errors(self._directory):
             begun = self._uses.begin()

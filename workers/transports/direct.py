@@ -4,7 +4,7 @@ The order of distribution-spec 1.1 (pushing): blobs, then the manifest by its di
 what the registry shows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.registry.answer import Answer
@@ -16,6 +16,20 @@ from workers.oci.media_types import OCI_MANIFEST
 from workers.store.image_store import StoreUse
 from workers.transports.blobs import BlobUploads
 from workers.transports.transport import PushedImage, PushProgress
+
+
+def shows(client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str) -> bool:
+    """Whether the registry has this manifest under every tag: then nothing is to be pushed, and no image is needed.
+
+    A registry keeps what its manifests name: what it shows needs no look at the blobs.
+
+    Raises:
+        WorkError: the registry said something else, or what it has is not what it says (transient).
+    """
+    if any(client.manifest_digest(repository_path, tag) != digest for tag in tags):
+        return False
+    client.confirm_manifest(repository_path, digest)
+    return True
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
 """Both image stores keep the same promises: the layout on disk, and a real registry of the platform's own."""
 
 import os
+import socket
 import subprocess
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from parts.registry import PrivateRegistry
-from shared.errors import ErrorClass, WorkError
+from shared.errors import ErrorClass, Stopped, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
+from shared.stopping import StopSignal
+from tests.together import SECONDS
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
 from workers.store.held_image import held_image
-from workers.store.home_registry import BLOCK_BYTES, HomeRegistry
+from workers.store.home_registry import HomeRegistry
+from workers.store.home_upload import BLOCK_BYTES
 from workers.store.image_store import ImageStore, StoreUse
 from workers.store.layout import LayoutStore
 
@@ -94,6 +100,72 @@ def test_several_threads_read_at_once(store):
         for thread in threads:
             thread.join()
     assert found == blobs
+
+
+def test_an_image_of_which_a_layer_is_lost_is_not_there_under_its_name(store):
+    name = f"a/b:{uuid.uuid4().hex}"
+    with store.use() as use:
+        manifest = add_image(use, name)
+        use.forget(manifest.layers[0].digest)
+    with store.use() as use:
+        assert use.named(name) is None
+        assert held_image(use, manifest.descriptor.digest) is None
+
+
+def test_what_was_damaged_is_made_again(store):
+    content = os.urandom(1000)
+    with store.use() as use:
+        digest, _ = use.add([content])
+        use.forget(digest)
+        assert use.hold(digest) is None
+        assert use.add([content], digest) == (digest, 1000)
+        assert use.hold(digest) == 1000
+
+
+def test_what_goes_wrong_elsewhere_is_not_laid_on_the_store(store):
+    with store.use() as use:
+        digest, _ = use.add([b"content"])
+        with pytest.raises(WorkError, match="of the reader's own") as read, use.open(digest):
+            raise WorkError(ErrorClass.INVALID, "An error of the reader's own.")
+        with pytest.raises(WorkError, match="of the source's own") as added:
+            use.add(failing())
+    assert (read.value.error_class, added.value.error_class) == (ErrorClass.INVALID, ErrorClass.INVALID)
+
+
+def failing() -> Iterator[bytes]:
+    yield b"begin"
+    raise WorkError(ErrorClass.INVALID, "An error of the source's own.")
+
+
+def test_a_stop_ends_what_waits_for_a_home_registry():
+    stop = StopSignal()
+    with silent_server() as (host, asked):
+        store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
+        asker = threading.Thread(target=lambda: asked.wait(SECONDS) and stop.ask("cancelled"))
+        asker.start()
+        with pytest.raises(Stopped, match="cancelled"), store.use(stop) as use:
+            use.hold(NOWHERE)
+        asker.join()
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[str, threading.Event]]:
+    """Takes connections and answers nothing; the event says that one came."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = threading.Event()
+        kept = list[socket.socket]()
+
+        def take() -> None:
+            with suppress(OSError):
+                kept.append(server.accept()[0])
+                asked.set()
+
+        taker = threading.Thread(target=take, daemon=True)
+        taker.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", asked
+        for connection in kept:
+            connection.close()
+        taker.join()
 
 
 def test_other_tools_read_the_layout(tmp_path):

@@ -23,6 +23,7 @@ from tests.rows import HASH, build_commit, change, fresh, make_registry, publish
 from tests.service.large_build import large_build
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.engine.sources import archive_of
+from workers import stored_image
 from workers.execution import run_job
 from workers.lease import LeaseKeeper
 from workers.pushing import PushWork
@@ -138,12 +139,68 @@ def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
     build, registry, second_registry, monkeypatch
 ):
     first = run_push(build, make_registry(registry.url, PUSHER))
-    shutil.rmtree(settings().store_dir)
-    chosen._layout.cache_clear()
+    lose_store()
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     second = run_push(build, make_registry(second_registry.url, PUSHER))
     assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
     assert f"The image was pulled from {registry.url}." in second.message
+
+
+@DIRECT
+def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(build, registry, second_registry):
+    """Rule 7: an engine compresses again, so its image would have another digest in the second registry."""
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    lose_store()
+    second = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert f"The image was pulled from {registry.url}." in second.message
+
+
+@DIRECT
+def test_a_registry_that_has_the_image_and_is_away_is_waited_for(build, registry, second_registry, monkeypatch):
+    """What is built again may be another image, so nothing is built while a registry may still give it."""
+    with lying_proxy(registry.host) as proxy:
+        assert run_push(build, make_registry(f"http://{proxy.host}", PUSHER)).state == PushState.SUCCEEDED
+        lose_store()
+        monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+        proxy.says = "slow down"
+        waiting = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert waiting.state == PushState.QUEUED
+    assert proxy.host in waiting.message
+
+
+@DIRECT
+def test_what_a_registry_has_needs_no_image(build, registry, monkeypatch):
+    target = make_registry(registry.url, PUSHER)
+    first = run_push(build, target)
+    lose_store()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    again = run_push(build, target)
+    assert (again.state, again.digest) == (PushState.SUCCEEDED, first.digest)
+    assert again.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled"
+
+
+@DIRECT
+def test_a_push_that_is_over_leaves_the_builds_row_alone(build, registry, monkeypatch):
+    """Rule 2: a slow push that finds the image elsewhere writes nothing of what a newer one may have found."""
+    job = push(build, make_registry(registry.url, PUSHER))
+    saved = stored_image.save_image
+
+    def cancelled_meanwhile(*arguments: Any) -> Any:
+        found = saved(*arguments)
+        with database().writing() as session:
+            cancel_job(session, session.get_one(Job, job.seq))
+        return found
+
+    monkeypatch.setattr(stored_image, "save_image", cancelled_meanwhile)
+    run_job(job.id, PushWork)
+    assert fresh(job).state == JobState.CANCELLED
+    assert fresh(build).manifest_digest is None
+
+
+def lose_store() -> None:
+    shutil.rmtree(settings().store_dir)
+    chosen._layout.cache_clear()
 
 
 @DIRECT

@@ -12,6 +12,7 @@ from workers.assembly.archive import (
     directory_entry,
     file_entry,
     is_whiteout,
+    members_of,
     parent_entries,
     plain_entry,
     streamed,
@@ -37,6 +38,24 @@ def test_an_archive_that_breaks_off_is_an_error():
         assert member is not None
         with pytest.raises(tarfile.ReadError):
             list(content_of(archive, member))
+
+
+@pytest.mark.parametrize("after", [b"", b'{"message": "read error"}', b"junk" * 128])
+def test_an_archive_that_breaks_off_between_two_members_is_an_error(after):
+    """tarfile takes what is no header for the end: half an environment would be a whole one."""
+    first = b"".join([*archived([file_entry("a", b"x" * 5000)])][:-1])
+    with streamed([first, after]) as archive:
+        member = archive.next()
+        assert member is not None
+        assert len(b"".join(content_of(archive, member))) == 5000
+        with pytest.raises(tarfile.ReadError, match="breaks off"):
+            archive.next()
+
+
+def test_members_that_passed_are_not_kept():
+    with streamed(archived(file_entry(str(number), b"") for number in range(1000))) as archive:
+        assert sum(1 for _ in members_of(archive)) == 1000
+        assert len(archive.members) <= 1  # type: ignore[attr-defined]
 
 
 def test_names_of_any_length_and_any_bytes_are_kept():

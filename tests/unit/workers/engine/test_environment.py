@@ -15,10 +15,8 @@ from workers.assembly.source import open_source
 from workers.engine.base import BaseImage
 from workers.engine.environment_spec import EnvironmentSpec, environment_key, requirements_key
 from workers.engine.key_lock import key_lock
-from workers.engine.limits import BuildLimits, Deadline
-from workers.engine.log import BuildLog
+from workers.engine.limits import BuildLimits
 from workers.engine.requirements import Requirements, read_requirements
-from workers.engine.watch import BuildWatch
 from workers.oci.descriptor import Descriptor
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_CONFIG
@@ -127,7 +125,7 @@ def test_a_stop_ends_the_wait_for_another_build(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         with (
             pytest.raises(Stopped, match="cancelled"),
-            key_lock(tmp_path, "k", BuildWatch(BuildLog(log, 1000), stop, Deadline(60))),
+            key_lock(tmp_path, "k", log, stop.check),
         ):
             pytest.fail("the lock was taken although another holds it")
     assert waiting.is_set()
