@@ -6,11 +6,14 @@ from typing import Any
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
+from shared.errors import ErrorClass, WorkError
 from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
+from shared.networks import registry_networks
+from shared.pushes.places import forget_places
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
-from shared.registry.connections import InvalidProxy, Proxy
+from shared.registry.connections import InvalidProxy, Proxy, is_excepted
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
@@ -70,7 +73,7 @@ def change_registry(
     Raises:
         Refusal: 400, an address or a certificate that cannot be one.
     """
-    trusted = fingerprint(registry)
+    trusted, was_at = fingerprint(registry), registry.registry_url
     for name, value in state.items():
         setattr(registry, name, value)
     _refuse_unusable(registry)
@@ -81,6 +84,8 @@ def change_registry(
     if registry.paused_by != PauseCause.OPERATOR:
         resume(session, registry)  # what failed for everybody may be what was just changed
     session.flush()
+    if registry.registry_url != was_at:
+        forget_places(session, registry.id)
     _readdress_waiting(session, registry)
 
 
@@ -129,19 +134,30 @@ def client_of(registry: Registry, credentials: Credentials | None, *, stop: Stop
     """A client that speaks to the registry as its options say.
 
     Raises:
-        WorkError: its `ca_certificate` is none (invalid).
+        WorkError: its `ca_certificate` or its proxy is none (invalid).
     """
-    proxy = registry.proxy_url
-    if proxy is None and (configured := settings().registry_proxy) is not None:
-        proxy = configured.get_secret_value()
+    address = address_of(registry)
     return RegistryClient(
-        address_of(registry),
+        address,
         credentials,
         verify_tls=registry.verify_tls,
         ca_certificate=registry.ca_certificate,
-        proxy=proxy,
+        proxy=_proxy_to(registry, address),
         stop=stop,
     )
+
+
+def _proxy_to(registry: Registry, address: RegistryAddress) -> Proxy | None:
+    """Its own proxy, in a network that a registry may be in; else the operator's, but not to where none is wanted."""
+    try:
+        if registry.proxy_url is not None:
+            return Proxy.parse(registry.proxy_url, registry_networks())
+        configured = settings().registry_proxy
+        if configured is None or is_excepted(address.host, settings().registry_no_proxy):
+            return None
+        return Proxy.parse(configured.get_secret_value())
+    except InvalidProxy as error:
+        raise WorkError(ErrorClass.INVALID, str(error)) from None
 
 
 def repository_of(registry: Registry, algorithm: Algorithm) -> str:

@@ -170,13 +170,18 @@ class Settings(BaseSettings):
     )
     uploads_per_push: int = Field(4, ge=1, le=64, description="Blobs that one direct push uploads at once.")
     uploads_per_registry: int = Field(
-        16, ge=1, le=1024, description="Blobs that one worker process uploads to one registry at once."
+        16, ge=1, le=1024, description="Blobs that all workers of this machine upload to one registry at once."
     )
     registry_proxy: SecretStr | None = Field(
         None,
         description="HTTP proxy to registries, http://[USER:PASSWORD@]HOST:PORT, unless a registry names its own. It resolves "
         "their names, so what they stand for is not checked again at the connection.",
         json_schema_extra={"masked": True},
+    )
+    registry_no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "::1"),
+        description="Hosts of registries, comma-separated, that are reached without that proxy; `.example.com` stands for all "
+        "below it.",
     )
     store_max_bytes: int = Field(
         50 * 1024 * MEBIBYTE,
@@ -272,6 +277,11 @@ class Settings(BaseSettings):
     @classmethod
     def _read_networks(cls, value: object) -> object:
         return read_networks(value, with_exceptions=False)
+
+    @field_validator("registry_no_proxy", mode="before")
+    @classmethod
+    def _read_hosts(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")
     @classmethod

@@ -57,16 +57,15 @@ class LeaseKeeper:
         Raises:
             FenceLost: the job was ended or taken over.
         """
-        left = self._settings.lease_seconds - (time.monotonic() - self._renewed_at)
-        if left < seconds:
-            now = time.monotonic()
-            with self._database.writing() as session:
-                renew_lease(session, self._claim, lease_seconds=self._settings.lease_seconds)
-            self._renewed_at = now
-            return
         with self._database.reading() as session:
             if not still_held(session, self._claim):
                 raise FenceLost("the job was ended or taken over")
+        # Reckoned after the look, which may have taken its time.
+        now = time.monotonic()
+        if self._settings.lease_seconds - (now - self._renewed_at) < seconds:
+            with self._database.writing() as session:
+                renew_lease(session, self._claim, lease_seconds=self._settings.lease_seconds)
+            self._renewed_at = now
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):

@@ -1,7 +1,7 @@
 """The work of a push: by the transport that the registry wants, believing only what it itself confirms (rule 3)."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import event
@@ -14,6 +14,7 @@ from shared.pushes.places import WORTH_BYTES, known_places, note_places
 from shared.pushes.progress import Progress, write_progress, write_success
 from shared.registries import client_of
 from shared.registry.client import RegistryClient
+from shared.registry.upload import Placed
 from shared.settings import settings
 from workers.execution import Finish
 from workers.lease import LeaseKeeper
@@ -71,6 +72,7 @@ class PushWork:
         with database().reading() as session:
             plan = read_plan(session, self._claim)
         with client_of(plan.registry, plan.credentials, stop=keeper.stop) as client:
+            client.pushes = True
             self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
             with _at_registry(first_answer=True):
                 client.ping()
@@ -86,7 +88,7 @@ class PushWork:
             before_long=lambda: _refuse_early(plan, client),
         )  # fmt: skip
         with image_store().use(keeper.stop) as use:
-            transport, layers = _transport(plan, client, search, use, keeper)
+            transport, known = _transport(plan, client, search, use, keeper)
             with _at_registry():
                 pushed = transport.push(
                     plan.tags,
@@ -94,7 +96,7 @@ class PushWork:
                     before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
                     on_progress=lambda seen, message: self._show(keeper, seen, message),
                 )
-        return self._done(plan, pushed, search.remark, layers)
+        return self._done(plan, pushed, search.remark, _worth_noting(pushed, known))
 
     def _done(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
         message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{remark}{pushed.remark}"
@@ -120,8 +122,8 @@ class PushWork:
 
 def _transport(
     plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: LeaseKeeper
-) -> tuple[Transport, Sequence[str]]:
-    """The transport for this push, and the digests of large layers that nobody knew the registry to have."""
+) -> tuple[Transport, Mapping[str, str | None]]:
+    """The transport for this push; and for each large layer, where else the registry is known to have it."""
     if plan.transport == "engine":
         _refuse_early(plan, client)
         image_id = search.on_engine(use)
@@ -136,7 +138,7 @@ def _transport(
                 proxy_url=plan.registry.proxy_url,
                 stop=keeper.stop,
             ),
-            (),
+            {},
         )
     manifest = search.in_store(use)
     large = _large_layers(manifest)
@@ -145,12 +147,22 @@ def _transport(
     limits = UploadLimits(
         per_push=settings().uploads_per_push,
         per_registry=settings().uploads_per_registry,
+        slots=settings().data_dir.absolute() / "locks",
         tag_seconds=_tag_seconds(),
     )
     return (
         DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=keeper.stop),
-        [digest for digest in large if digest not in known],
+        {digest: known.get(digest) for digest in large},
     )
+
+
+def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
+    """The large layers of which it was not known where they are, or not where they are now."""
+    return [
+        digest
+        for digest, place in known.items()
+        if pushed.placed.get(digest) == Placed.UPLOADED or (place is None and digest in pushed.placed)
+    ]
 
 
 def _large_layers(manifest: Manifest) -> list[str]:

@@ -24,6 +24,7 @@ from shared.jobs.due import nudges_for_registry
 from shared.models import Registry
 from shared.networks import ForbiddenAddress, registry_networks
 from shared.orders.cancel import end_all_of_registry
+from shared.pushes.places import forget_places
 from shared.refusals import bad_request, conflict
 from shared.registries import (
     address_of,
@@ -35,7 +36,7 @@ from shared.registries import (
 )
 from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
-from shared.registry.connections import ANYWHERE, InvalidProxy, Proxy
+from shared.registry.connections import InvalidProxy, Proxy
 from shared.sealing import SealError, keyring
 from shared.text import sentence
 
@@ -114,6 +115,7 @@ def delete_registry(registry_id: str) -> Response:
         registry.deleted_at = session.scalar(select(now_ms()))
         registry.credentials = None
         freed = end_all_of_registry(session, registry.id)
+        forget_places(session, registry.id)
         audit(session, "registry.delete", registry.id, url=registry.registry_url)
         shown = show_registry(registry)
     nudges.send(freed)
@@ -192,7 +194,7 @@ def _address(body: RegistryBody) -> RegistryAddress:
         registry_networks().check_recorded(address.host, address.port or 443)
         if body.proxy_url is not None:
             proxy = Proxy.parse(body.proxy_url)
-            ANYWHERE.check_recorded(proxy.host, proxy.port)
+            registry_networks().check_recorded(proxy.host, proxy.port)
     except InvalidProxy as error:
         raise bad_request(str(error)) from None
     except (InvalidAddress, ForbiddenAddress) as error:

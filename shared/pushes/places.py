@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,11 @@ def known_places(session: Session, registry_id: str, digests: Iterable[str]) -> 
         )
     )
     return {digest: repository for digest, repository in rows}  # noqa: C416 - rows are no pairs to mypy
+
+
+def forget_places(session: Session, registry_id: str) -> None:
+    """The registry is elsewhere now, or gone: what was where before is nobody's business there."""
+    session.execute(delete(RegistryBlob).where(RegistryBlob.registry_id == registry_id))
 
 
 def note_places(session: Session, registry_id: str, digests: Iterable[str], repository: str) -> None:

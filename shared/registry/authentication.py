@@ -142,7 +142,10 @@ class Authenticator:
     def _asked(self, realm: str, query: list[tuple[str, str]]) -> Answer:
         credentials = self._credentials
         if credentials is not None and credentials.is_identity_token:
-            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *query]
+            # OAuth2 knows one scope with spaces in it, where the older way repeats it (RFC 6749 section 3.3).
+            scopes = " ".join(value for name, value in query if name == "scope")
+            kept = [(name, value) for name, value in query if name != "scope"]
+            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *kept, ("scope", scopes)]
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._wire.exchange("POST", realm, headers, urlencode(form).encode())
         else:

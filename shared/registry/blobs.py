@@ -24,7 +24,8 @@ def blob_size(session: RegistrySession, repository_path: str, digest: str, scope
         WorkError: the registry answered something else, classified.
     """
     answer = session.send("HEAD", blob_path(repository_path, digest), scope=scope, follow=True)
-    if answer.status == 404:
+    # The storage that a registry redirects to often takes GET alone: what it says of HEAD is nothing.
+    if answer.status == 404 or (answer.status != 200 and not session.is_own(answer.url)):
         return None
     if answer.status != 200:
         raise session.failure(answer, f"looking for a layer in {repository_path}")

@@ -1,11 +1,10 @@
 """Connections to the addresses that a host stands for, each of them checked; or through an HTTP proxy."""
 
 import base64
-import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +15,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.networks import AllowedNetworks, ForbiddenAddress
 
 ANYWHERE = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
-"""Where a proxy may be: an operator or administrator chose it. What is never spoken to never is."""
+"""Where a proxy may be that an operator chose. What is never spoken to never is."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -32,10 +31,12 @@ class Proxy:
     port: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """`Proxy-Authorization`, where it wants a password."""
+    networks: AllowedNetworks = ANYWHERE
+    """Where it may be."""
 
     @classmethod
-    def parse(cls, url: str) -> "Proxy":
-        """Read `http://[USER:PASSWORD@]HOST:PORT`.
+    def parse(cls, url: str, networks: AllowedNetworks = ANYWHERE) -> "Proxy":
+        """Read `http://[USER:PASSWORD@]HOST:PORT`. By default it may be anywhere, as one may that an operator chose.
 
         Raises:
             InvalidProxy: it is written otherwise.
@@ -48,9 +49,18 @@ class Proxy:
         if not _HOST.fullmatch(host) or port is None or parts.scheme != "http" or parts.path.strip("/") or parts.query:
             raise InvalidProxy("proxy_url is written http://HOST:PORT: a proxy is spoken to in plain HTTP.")
         if parts.username is None:
-            return cls(host, port)
+            return cls(host, port, networks=networks)
         given = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        return cls(host, port, {"Proxy-Authorization": f"Basic {base64.b64encode(given.encode()).decode()}"})
+        headers = {"Proxy-Authorization": f"Basic {base64.b64encode(given.encode()).decode()}"}
+        return cls(host, port, headers, networks)
+
+
+def is_excepted(host: str, exceptions: Sequence[str]) -> bool:
+    """Whether a host is one of those, or below one of those that begin with a dot, that are reached without a proxy."""
+    host = host.strip("[]").rstrip(".").lower()
+    return any(
+        host == entry.lower() or (entry.startswith(".") and host.endswith(entry.lower())) for entry in exceptions
+    )
 
 
 def new_connection(
@@ -58,7 +68,7 @@ def new_connection(
 ) -> HTTPConnection:
     """A connection to an origin (`scheme://host:port`), not open yet; `seconds` for each address and each step of TLS.
 
-    A proxy resolves the host itself, so only an address that stands in the origin is checked then.
+    A proxy resolves the host itself, so only what stands in the origin is checked then.
     """
     parts = urlsplit(origin)
     host, port = parts.hostname or "", parts.port
@@ -69,21 +79,17 @@ def new_connection(
         if secure
         else _CheckedConnection(to_host, to_port, timeout=seconds)
     )
-    connection.networks = networks if proxy is None else ANYWHERE
+    connection.networks = networks if proxy is None else proxy.networks
     if proxy is not None:
-        _check_literal(host, networks)
+        _check_words(host, networks)
         if secure:
             connection.set_tunnel(host, port, headers=dict(proxy.headers))
     return connection
 
 
-def _check_literal(host: str, networks: AllowedNetworks) -> None:
+def _check_words(host: str, networks: AllowedNetworks) -> None:
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return
-    try:
-        networks.check(host, host)
+        networks.check_words(host)
     except ForbiddenAddress as refusal:
         raise WorkError(ErrorClass.INVALID, str(refusal)) from None
 

@@ -1,5 +1,6 @@
 """A conversation with one registry: in which scheme, with what to convince it, and how far it is followed."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -11,7 +12,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.answer import Answer
 from shared.registry.authentication import Authenticator
-from shared.registry.connections import InvalidProxy, Proxy
+from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
 from shared.registry.failures import failure_of_answer, speaks_no_tls
 from shared.registry.origins import host_of, may_lead_to, origin_of
@@ -40,18 +41,17 @@ class RegistrySession:
         *,
         verify_tls: bool = True,
         ca_certificate: str | None = None,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
         limits: Limits | None = None,
         stop: StopSignal | None = None,
     ) -> None:
         try:
             context = tls_context(verify_tls=verify_tls, ca_certificate=ca_certificate)
-            through = Proxy.parse(proxy) if proxy is not None else None
-        except (InvalidCertificate, InvalidProxy) as error:
+        except InvalidCertificate as error:
             raise WorkError(ErrorClass.INVALID, str(error)) from error
         self.address = address
         self.credentials = credentials
-        self._wire = Wire(context, limits or Limits(), stop, proxy=through)
+        self._wire = Wire(context, limits or Limits(), stop, proxy=proxy)
         # The same trust for the token server: who could pretend to be the registry could ask for the password itself.
         self._authenticator = Authenticator(self._wire.beside(), address.authority, credentials)
         self._is_first = True
@@ -138,12 +138,27 @@ class RegistrySession:
         Raises:
             WorkError: it is none that a registry may send us to (invalid).
         """
-        if origin_of(url) == self._settled_origin():
+        if origin_of(_over_tls(url, self._settled_origin())) == self._settled_origin():
             parts = urlsplit(url)
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             return self.send(method, path, scope=scope, headers=headers, body=body, limits=limits)
         self._refuse_unfollowed(self._settled_origin(), url)
         return self._wire.exchange(method, url, {"User-Agent": "longshore", **(headers or {})}, body, limits=limits)
+
+    @contextmanager
+    def ending_within(self, seconds: float) -> Iterator[None]:
+        """What the block asks ends within so many seconds, tokens included; the session ends with it, if it is cut."""
+        clock = threading.Timer(seconds, self.abort)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+
+    def is_own(self, url: str) -> bool:
+        """Whether an address is the registry's own, and not that of a storage behind it."""
+        return origin_of(url) == self._origin
 
     @contextmanager
     def reading(
@@ -226,6 +241,14 @@ class RegistrySession:
                 authorization = None
             answer = self._wire.exchange(answer.method, target, _with(headers, authorization))
         raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
+
+
+def _over_tls(url: str, origin: str) -> str:
+    """The address as a registry means it that does not know of the TLS in front of it."""
+    parts, own = urlsplit(url), urlsplit(origin)
+    if parts.scheme == "http" and own.scheme == "https" and parts.hostname == own.hostname and parts.port is None:
+        return parts._replace(scheme="https", netloc=own.netloc).geturl()
+    return url
 
 
 def _with(headers: dict[str, str], authorization: str | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ POST, one PATCH with all of it, PUT: what every registry knows. Chunks only for 
 
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ from shared.stopping import StopSignal
 PIECE_BYTES = 256 * 1024
 """What is in memory of a blob, and what must get away within the limit of silence."""
 TRIES = 5
+"""In a row that brought the upload no further."""
+FIRST_REST_SECONDS = 1.0
+TRIES_OF_THE_WHOLE = 2
+"""In a row that brought nothing: who refuses a large body may close the connection before its answer arrives."""
+LONGEST_REST_SECONDS = 60.0
+"""A registry that asks for a longer one is left alone by the whole push."""
 CHUNK_BYTES = 16 * 1024 * 1024
 LEAST_CHUNK_BYTES = 1024 * 1024
 COMMIT = Limits(connect=5.0, read=300.0, whole=None)
@@ -65,19 +72,33 @@ class BlobUpload:
         mount_from: Sequence[str] = (),
         moved: Callable[[int], None],
         stop: StopSignal,
+        given_up: threading.Event | None = None,
     ) -> None:
-        """`moved` is told how many bytes the registry was sent so far; it may become less, when it starts anew."""
+        """`moved` is told how many bytes the registry was sent so far; it may become less, when it starts anew.
+
+        Once `given_up` is set, nothing is tried again.
+        """
         self._session = session
         self._path = repository_path
         self._blob = blob
         self._mount_from = [repository for repository in mount_from if repository != repository_path]
         self._moved = moved
         self._stop = stop
+        self._given_up = given_up or threading.Event()
         self._scope = f"repository:{repository_path}:pull,push"
         self._chunk = 0
         """Bytes of a chunk; 0: all at once."""
+        self._guesses = False
+        """Whether it did not ask for chunks: it broke off so often that its refusal of the whole may have been lost."""
         self._location: str | None = None
         """The upload that was begun."""
+        self._was_sent = False
+        """Whether anything was sent to it."""
+        self._was_committed = False
+        """Whether the registry was asked to finish it, and may have done so without our hearing of it."""
+        self._reached = 0
+        """Bytes that the registry said to have of a broken upload: while they grow, going on is worth it."""
+        self._tries = 0
 
     def run(self, *, look: bool = True) -> Placed:
         """Bring the blob there. `look`: it may be there already, and the registry is believed to know.
@@ -86,37 +107,60 @@ class BlobUpload:
             Stopped: the stop was asked for.
             WorkError: it did not work, also when tried again; classified.
         """
-        if look and blob_size(self._session, self._path, self._blob.digest, self._scope) is not None:
-            return Placed.WAS_THERE
-        if look and self._is_mounted():
-            return Placed.MOUNTED
-        for number in range(1, TRIES + 1):
+        while True:
             try:
-                self._upload()
+                return self._placed(look=look)
             except UnreadableBlob:
                 raise
             except WorkError as error:
-                if error.error_class != ErrorClass.TRANSIENT or number == TRIES:
+                self._tries += 1
+                if self._tries == TRIES_OF_THE_WHOLE and not self._chunk:
+                    self._chunk, self._guesses = CHUNK_BYTES, True
+                if error.error_class != ErrorClass.TRANSIENT or self._tries >= TRIES:
                     raise
-                self._stop.pause(random.uniform(0.5, 1.0) * 2 ** (number - 1))  # noqa: S311 - spreads tries, no secret
-            else:
-                return Placed.UPLOADED
-        raise AssertionError("the last try returns or raises")
+                self._rest(error)
+
+    def _placed(self, *, look: bool) -> Placed:
+        # What we were about to finish ourselves may be believed to be there, whoever else lies about it.
+        if (look or self._was_committed) and self._is_there():
+            return Placed.UPLOADED if self._was_committed else Placed.WAS_THERE
+        if look and self._location is None and self._is_mounted():
+            return Placed.MOUNTED
+        self._upload()
+        return Placed.UPLOADED
+
+    def _is_there(self) -> bool:
+        return blob_size(self._session, self._path, self._blob.digest, self._scope) is not None
+
+    def _rest(self, error: WorkError) -> None:
+        """Wait before the next try, as long as the registry asks for; or give up, where nobody waits for this any more.
+
+        Raises:
+            WorkError: the error, where there will be no other try.
+        """
+        spread = FIRST_REST_SECONDS * random.uniform(0.5, 1.0) * 2 ** (self._tries - 1)  # noqa: S311 - no secret
+        seconds = max(spread, error.retry_after or 0)
+        if seconds > LONGEST_REST_SECONDS:
+            raise error
+        with self._stop.interrupting(self._given_up.set):
+            if self._given_up.wait(seconds):
+                raise error
 
     def _is_mounted(self) -> bool:
         """Whether another repository of the registry lent its blob; a mount that failed may have begun an upload."""
-        for repository in self._mount_from:
+        mount_from, self._mount_from = self._mount_from, []  # asked for once: it is no more than a hint
+        for repository in mount_from:
             try:
                 answer = self._post(
                     {"mount": self._blob.digest, "from": repository}, f"{self._scope} repository:{repository}:pull"
                 )
             except WorkError as error:
-                if error.error_class not in {ErrorClass.AUTH, ErrorClass.INVALID, ErrorClass.NOT_FOUND}:
+                if error.error_class == ErrorClass.THROTTLED:
                     raise
-                continue  # no token for that one: the blob is sent
+                continue  # no token for that one, or it broke off: the blob is sent
             if answer.status == 201:
                 return True
-            if answer.status == 202:
+            if answer.status == 202 and answer.location:
                 self._begun(answer)
                 return False
             if answer.status == 429:
@@ -138,7 +182,7 @@ class BlobUpload:
         self._commit()
 
     def _begun(self, answer: Answer) -> None:
-        self._location = answer.location or None
+        self._location, self._was_sent = answer.location or None, False
         least = least_chunk(answer)
         if least:
             self._chunk = max(least, CHUNK_BYTES)
@@ -148,7 +192,7 @@ class BlobUpload:
     def _taken_up(self) -> int:
         """Where to go on in the upload that broke off, in bytes; it is given up unless the registry says."""
         self._moved(0)
-        if self._location is None:
+        if self._location is None or not self._was_sent:
             return 0
         location, self._location = self._location, None
         try:
@@ -163,21 +207,25 @@ class BlobUpload:
         self._location = answer.location or location
         end = int(found[1])
         # "0-0" is said both of an upload of one byte and of an empty one: an empty one is begun from its beginning.
-        return end + 1 if 0 < end < self._blob.size else 0
+        offset = end + 1 if 0 < end < self._blob.size else 0
+        if offset >= self._reached + PIECE_BYTES:
+            self._reached, self._tries = offset, 0
+        return offset
 
     def _send_from(self, offset: int) -> None:
-        while True:
+        while not offset or offset < self._blob.size:
             chunk = self._chunk or (self._blob.size - offset if offset else 0)
             end = min(offset + chunk, self._blob.size) if chunk else self._blob.size
             answer = self._patch(offset, end, as_chunk=bool(chunk))
             if answer.status == 413 and self._smaller_chunks():
                 continue
-            if answer.status not in {201, 202, 204}:
+            if answer.status not in {200, 201, 202, 204}:
                 failure = self._failure(answer, "uploading a layer")
-                if offset and not self._chunk and failure.error_class == ErrorClass.INVALID:
-                    # It does not let uploads be taken up, so the whole is sent again.
+                unasked = self._guesses or (offset and not self._chunk)
+                if unasked and failure.error_class == ErrorClass.INVALID:
+                    # It takes no chunks, and lets no upload be taken up, so the whole is sent again.
                     failure = WorkError(ErrorClass.TRANSIENT, failure.message)
-                    self._location = None
+                    self._location, self._chunk, self._guesses = None, 0, False
                 raise failure
             self._location = answer.location or self._location
             if end >= self._blob.size:
@@ -199,6 +247,7 @@ class BlobUpload:
         if as_chunk:
             headers["Content-Range"] = f"{start}-{max(end - 1, 0)}"
         body = Outgoing(end - start, lambda: self._pieces(start, end))
+        self._was_sent = True
         return self._session.send_to(
             "PATCH", self._location or "", scope=self._scope, headers=headers, body=body, limits=TRANSFER
         )
@@ -216,6 +265,7 @@ class BlobUpload:
 
     def _commit(self) -> None:
         location = self._location or ""
+        self._was_committed = True
         joint = "&" if "?" in location else "?"
         answer = self._session.send_to(
             "PUT",
@@ -225,10 +275,9 @@ class BlobUpload:
             body=b"",
             limits=COMMIT,
         )
-        if answer.status in {201, 204}:
-            self._location = None
-            return
         self._location = None
+        if answer.status in {200, 201, 204}:
+            return
         if "DIGEST_INVALID" in answer.body.decode("utf-8", "replace"):
             with _at_source():
                 self._blob.check()
@@ -237,9 +286,12 @@ class BlobUpload:
 
     def _failure(self, answer: Answer, doing: str) -> WorkError:
         failure = self._session.failure(answer, f"{doing} to {self._path}")
-        if answer.status in {404, 416} and answer.method != "POST":
+        unknown = answer.status in {404, 416} and answer.method != "POST"
+        # A storage behind the registry that refuses an address which the registry signed: for too long ago, mostly.
+        ended = answer.status in {400, 401, 403} and not self._session.is_own(answer.url)
+        if unknown or ended:
             self._location = None
-            # An upload that the registry does not know (any more): it is begun anew, it never mends itself.
+            # It is begun anew, it never mends itself.
             return WorkError(ErrorClass.TRANSIENT, failure.message)
         return failure
 

@@ -25,6 +25,8 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes: what the distribution spec lets registries limit manifests to (pushing manifests)."""
 
 _READ_AT_ONCE = 64 * 1024
+_HUNG_UP = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+"""How sending fails when the other side has closed the connection; over TLS that is an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,17 @@ class Wire:
         host = host_of(url)
         with self._cuttable(limits.whole) as cut:
             connection = self._connection(url)
+            kept = connection.sock is not None
             try:
-                yield connection, self._asked(connection, cut, method, url, headers, body, limits), cut
+                try:
+                    response = self._asked(connection, cut, method, url, headers, body, limits)
+                except (http.client.RemoteDisconnected, *_HUNG_UP):
+                    if cut.made or not kept or isinstance(body, Outgoing):
+                        raise
+                    # It was closed while it rested, and before anything of this request was answered.
+                    connection.close()
+                    response = self._asked(connection, cut, method, url, headers, body, limits)
+                yield connection, response, cut
             except (HTTPError, http.client.HTTPException, OSError) as error:
                 connection.close()
                 if cut.made:
@@ -211,7 +222,7 @@ class Wire:
         if isinstance(body, Outgoing):
             headers = {**headers, "Content-Length": str(body.length)}
         # Who refuses a body without reading it closes the connection: the refusal is there to be read all the same.
-        with suppress(BrokenPipeError, ConnectionResetError) if isinstance(body, Outgoing) else nullcontext():
+        with suppress(*_HUNG_UP) if isinstance(body, Outgoing) else nullcontext():
             connection.request(method, target, content, headers, preload_content=False, decode_content=False)
         if cut.made:
             raise ConnectionAbortedError

@@ -5,31 +5,41 @@ what the registry shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.registry.answer import Answer
 from shared.registry.client import RegistryClient
+from shared.registry.upload import Placed
 from shared.stopping import StopSignal
 from workers.oci.descriptor import BrokenDocument
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_MANIFEST
 from workers.store.image_store import StoreUse
 from workers.transports.blobs import BlobUploads
+from workers.transports.slots import upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 
 def shows(client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str) -> bool:
-    """Whether the registry has this manifest under every tag: then nothing is to be pushed, and no image is needed.
-
-    A registry keeps what its manifests name: what it shows needs no look at the blobs.
+    """Whether the registry has this image under every tag, whole: then nothing is to be pushed, and no image is needed.
 
     Raises:
-        WorkError: the registry said something else, or what it has is not what it says (transient).
+        WorkError: the registry said something else, or what it has is not what it says.
     """
-    if any(client.manifest_digest(repository_path, tag) != digest for tag in tags):
+    shown = {client.manifest_digest(repository_path, tag) for tag in tags}
+    return shown == {digest} and _is_whole(client, repository_path, digest)
+
+
+def _is_whole(client: RegistryClient, repository_path: str, digest: str) -> bool:
+    content = client.confirm_manifest(repository_path, digest)
+    try:
+        blobs = Manifest.parse(content).blobs
+    except BrokenDocument:
         return False
-    client.confirm_manifest(repository_path, digest)
-    return True
+    # Registries have lost layers whose manifests they kept: a push again is what mends that.
+    return all(client.has_blob(repository_path, blob.digest) for blob in blobs)
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,9 @@ class UploadLimits:
     per_push: int = 4
     """Blobs of one push."""
     per_registry: int = 16
-    """Blobs of all pushes of this process to one registry."""
+    """Blobs of all pushes to one registry by workers that share `slots`."""
+    slots: Path | None = None
+    """A directory for the places at registries; without one nothing is shared."""
     tag_seconds: float = 20.0
     """Within which the putting of a tag ends: before the lease does, so that nobody else holds it by then."""
 
@@ -80,28 +92,23 @@ class DirectTransport:
             Stopped: the stop was asked for.
             WorkError: what the registry or the store said, classified.
         """
-        shown = {tag: self._client.manifest_digest(self._path, tag) for tag in tags}
-        there = self._there_already(set(shown.values()))
-        if there is not None:
-            # A registry keeps what its manifests name: what it shows needs no look at the blobs.
-            self._client.confirm_manifest(self._path, there.descriptor.digest)
-            return self._pushed(there)
-        put = self._put_by_digest(on_progress)
+        shown = {self._client.manifest_digest(self._path, tag) for tag in tags}
+        for spelling in self._spellings():
+            if shown == {spelling.descriptor.digest} and _is_whole(
+                self._client, self._path, spelling.descriptor.digest
+            ):
+                return self._pushed(spelling)
+        uploads = self._uploads(on_progress)
+        put = self._put_by_digest(uploads)
         digest = put.descriptor.digest
         for tag in tags:
-            if shown[tag] != digest:
+            if self._client.manifest_digest(self._path, tag) != digest:
                 before_tag(tag)
                 on_progress(self._all_done(), f"Sets the tag {tag}.")
                 self._put_tag(put, tag)
         for tag in tags:
             self._client.confirm(self._path, tag, digest)
-        return self._pushed(put)
-
-    def _there_already(self, shown: set[str | None]) -> Manifest | None:
-        """The image in the words in which the registry shows it under every tag, if it does."""
-        if len(shown) != 1:
-            return None
-        return next((each for each in self._spellings() if each.descriptor.digest in shown), None)
+        return self._pushed(put, uploads.placed)
 
     def _spellings(self) -> list[Manifest]:
         """The image as it is, and in the other vocabulary where that can tell it."""
@@ -110,37 +117,41 @@ class DirectTransport:
         except BrokenDocument:
             return [self._manifest]
 
-    def _put_by_digest(self, on_progress: Callable[[PushProgress, str], None]) -> Manifest:
-        digest = self._manifest.descriptor.digest
-        if self._client.manifest_digest(self._path, digest) == digest:
-            return self._manifest
-        self._upload_blobs(on_progress, look=True)
+    def _put_by_digest(self, uploads: BlobUploads) -> Manifest:
+        uploads.run(look=True)
         answer = self._put(self._manifest)
         if _lacks_a_blob(answer):
             # It said that it had a blob which its garbage collection took: nothing that it says of them is believed.
-            self._upload_blobs(on_progress, look=False)
+            uploads.run(look=False)
             answer = self._put(self._manifest)
         if _is_taken(answer):
             return self._manifest
         if _knows_other_words(answer):
             for other in self._spellings()[1:]:
-                if _is_taken(self._put(other)):
+                again = self._put(other)
+                if _is_taken(again):
                     return other
+                if again.status == 429 or again.status >= 500:
+                    answer = again  # it knows these words, and could not just now
         raise self._client.failure(answer, f"taking the manifest of {self._path}")
 
-    def _upload_blobs(self, on_progress: Callable[[PushProgress, str], None], *, look: bool) -> None:
-        uploads = BlobUploads(
+    def _uploads(self, on_progress: Callable[[PushProgress, str], None]) -> BlobUploads:
+        return BlobUploads(
             self._client,
             self._path,
             self._manifest,
             self._blobs,
             mount_from=self._mount_from,
             at_once=self._limits.per_push,
-            at_once_in_process=self._limits.per_registry,
+            slot=self._slot,
             on_progress=on_progress,
             stop=self._stop,
         )
-        uploads.run(look=look)
+
+    def _slot(self, waiting: Callable[[float], None]) -> AbstractContextManager[None]:
+        if self._limits.slots is None:
+            return nullcontext()
+        return upload_slot(self._limits.slots, self._client.host, self._limits.per_registry, waiting)
 
     def _put(self, manifest: Manifest) -> Answer:
         return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
@@ -152,13 +163,14 @@ class DirectTransport:
         if not _is_taken(answer):
             raise self._client.failure(answer, f"setting the tag {self._path}:{tag}")
 
-    def _pushed(self, manifest: Manifest) -> PushedImage:
+    def _pushed(self, manifest: Manifest, placed: Mapping[str, Placed] | None = None) -> PushedImage:
         if manifest.media_type == self._manifest.media_type:
-            return PushedImage(manifest.descriptor.digest)
+            return PushedImage(manifest.descriptor.digest, placed=placed or {})
         whose = "the OCI's" if manifest.media_type == OCI_MANIFEST else "Docker's"
         return PushedImage(
             manifest.descriptor.digest,
             f" The registry knows {whose} media types only, so the digest differs from that in other registries.",
+            placed or {},
         )
 
     def _all_done(self) -> PushProgress:

@@ -1,8 +1,10 @@
 """What every transport does: bring one image under its tags into one repository of a registry."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from shared.registry.upload import Placed
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class PushedImage:
     """Of the manifest."""
     remark: str = ""
     """What the status should say of how it went; a sentence that begins with a space, or nothing."""
+    placed: Mapping[str, Placed] = field(default_factory=dict)
+    """How each blob came there, by digest, as far as the transport knows."""
 
 
 class Transport(Protocol):

@@ -11,6 +11,7 @@ import pytest
 from parts.registry import PrivateRegistry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
+from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
 from shared.stopping import StopSignal
 from tests.service.workers.forward_proxy import forward_proxy
@@ -42,7 +43,7 @@ def client_of(registry: PrivateRegistry, user: str, proxy: str | None = None) ->
         RegistryAddress.parse(registry.url),
         Credentials(user, registry.users[user]),
         ca_certificate=registry.authority_pem,
-        proxy=proxy,
+        proxy=Proxy.parse(proxy) if proxy else None,
     )
 
 

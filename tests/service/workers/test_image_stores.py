@@ -1,12 +1,10 @@
 """Both image stores keep the same promises: the layout on disk, and a real registry of the platform's own."""
 
 import os
-import socket
 import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -15,6 +13,7 @@ from shared.errors import ErrorClass, Stopped, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
 from shared.stopping import StopSignal
+from tests.silent_server import silent_server
 from tests.together import SECONDS
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
@@ -146,26 +145,6 @@ def test_a_stop_ends_what_waits_for_a_home_registry():
         with pytest.raises(Stopped, match="cancelled"), store.use(stop) as use:
             use.hold(NOWHERE)
         asker.join()
-
-
-@contextmanager
-def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """Takes connections and answers nothing; the event says that one came."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = threading.Event()
-        kept = list[socket.socket]()
-
-        def take() -> None:
-            with suppress(OSError):
-                kept.append(server.accept()[0])
-                asked.set()
-
-        taker = threading.Thread(target=take, daemon=True)
-        taker.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}", asked
-        for connection in kept:
-            connection.close()
-        taker.join()
 
 
 def test_other_tools_read_the_layout(tmp_path):

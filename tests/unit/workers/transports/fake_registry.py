@@ -33,6 +33,8 @@ class FakeRegistry:
     """Google's refuses them."""
     most_bytes: int = 0
     """Of one request; more is 413. 0: any number."""
+    refuses_silently: bool = False
+    """It hangs up instead, or the answer is lost with the connection that it closes."""
     least_chunk: int = 0
     """It advertises `OCI-Chunk-Min-Length`."""
     breaks_after: list[int] = field(default_factory=list)
@@ -46,6 +48,12 @@ class FakeRegistry:
     mounts: bool = True
     uploads_at: str = ""
     """Another origin to which it sends uploads."""
+    heads_at: str = ""
+    """Another origin to which it redirects those who look for a blob."""
+    finishes_silently: list[int] = field(default_factory=list)
+    """What it answers to the next who finish an upload, though it went well; for 0 it hangs up."""
+    refusals_of: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """By the end of an address: the answer to every PUT there."""
     refusals: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
     """By method: answers to give to the next requests instead."""
 
@@ -61,7 +69,7 @@ def fake_registry() -> Iterator[FakeRegistry]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     server.daemon_threads = True
     registry.host = f"127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield registry
@@ -84,6 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, {**headers, "Connection": "close"})
             return
         path = urlsplit(self.path).path
+        for end, refusal in self.registry.refusals_of.items():
+            if self.command == "PUT" and path.endswith(end):
+                self.close_connection = True
+                self._answer(refusal[0], {**refusal[1], "Connection": "close"})
+                return
         for pattern, answer in (
             (_UPLOAD, self._upload),
             (_UPLOADS, self._open),
@@ -101,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.registry.blobs.get((repository, digest))
         if content is None and self.command == "HEAD" and digest in self.registry.lies_of:
             content = b""
-        if content is None:
+        if self.command == "HEAD" and self.registry.heads_at:
+            self._answer(307, {"Location": f"{self.registry.heads_at}{self.path}"})
+        elif content is None:
             self._answer(404)
         else:
             self._answer(200, content=content)
@@ -141,6 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             refused = 413
         elif wanted and int(wanted.partition("-")[0]) != len(kept):
             refused = 416
+        if refused == 413 and self.registry.refuses_silently:
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
         if refused:
             self.close_connection = True
             self._answer(refused, {"Connection": "close"})
@@ -163,7 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(400, content=b'{"errors":[{"code":"DIGEST_INVALID"}]}')
         else:
             self.registry.blobs[repository, digest] = bytes(kept)
-            self._answer(201)
+            status = self.registry.finishes_silently.pop(0) if self.registry.finishes_silently else 201
+            if status:
+                self._answer(status)
+            else:
+                self.close_connection = True
+                self.connection.shutdown(2)
 
     def _manifest(self, repository: str, reference: str) -> None:
         if self.command == "PUT":

@@ -11,16 +11,21 @@ from shared.errors import ErrorClass, Stopped, WorkError
 from shared.registry import upload
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
+from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
+from shared.registry.upload import Placed
 from shared.stopping import StopSignal
 from tests.environment import longshore_environment
+from tests.silent_server import silent_server
 from tests.together import SECONDS
 from tests.unit.workers.store.images import add_image
 from tests.unit.workers.transports.fake_registry import FakeRegistry, fake_registry
 from workers.oci.manifest import Manifest
 from workers.store.image_store import StoreUse
 from workers.store.layout import LayoutStore
+from workers.transports import blobs
 from workers.transports.direct import DirectTransport, UploadLimits
+from workers.transports.slots import LOOK_SECONDS, upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 PATH = "acme/one"
@@ -36,7 +41,7 @@ def _settings(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again follow at once."""
-    monkeypatch.setattr(StopSignal, "pause", lambda self, _seconds: self.check())
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -74,7 +79,9 @@ class Push:
 
     def run(self, *tags: str, credentials: Credentials | None = None, proxy: str | None = None) -> PushedImage:
         address = RegistryAddress.parse(f"http://{self._where}")
-        with RegistryClient(address, credentials, stop=self.stop, proxy=proxy) as client:
+        with RegistryClient(
+            address, credentials, stop=self.stop, proxy=Proxy.parse(proxy) if proxy else None
+        ) as client:
             transport = DirectTransport(client, PATH, self._image, self._use, stop=self.stop, **self._options)
             return transport.push(
                 tags or ("1",), before_tag=self.fence, on_progress=lambda *told: self.told.append(told)
@@ -88,7 +95,9 @@ def has_all(registry: FakeRegistry, image: Manifest, *tags: str) -> bool:
 
 def test_an_image_is_pushed_as_it_is_under_every_tag(registry, image, use):
     push = Push(registry, image, use)
-    assert push.run("1", "1.0.0") == PushedImage(image.descriptor.digest)
+    assert push.run("1", "1.0.0") == PushedImage(
+        image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), Placed.UPLOADED)
+    )
     assert has_all(registry, image, "1", "1.0.0")
     assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
 
@@ -100,7 +109,7 @@ def test_the_manifest_comes_last_and_by_its_digest_first(registry, image, use):
     assert all("/upload/" in path for path in puts[:-2])
 
 
-def test_what_is_there_under_the_tag_costs_two_requests(registry, image, use):
+def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(registry, image, use):
     Push(registry, image, use).run("1")
     registry.asked.clear()
     push = Push(registry, image, use)
@@ -108,16 +117,132 @@ def test_what_is_there_under_the_tag_costs_two_requests(registry, image, use):
     assert [(method, path.rpartition("/")[2]) for method, path, _ in registry.asked] == [
         ("HEAD", "1"),
         ("GET", image.descriptor.digest),
+        *(("HEAD", blob.digest) for blob in image.blobs),
     ]
     assert push.fences == [], "no tag moved"
 
 
-def test_a_new_tag_of_what_is_there_looks_at_no_blob(registry, image, use):
+def test_a_new_tag_of_what_is_there_sends_no_blob(registry, image, use):
     Push(registry, image, use).run("1")
     registry.asked.clear()
     Push(registry, image, use).run("1", "1.0.0")
-    assert not [path for _, path, _ in registry.asked if "/blobs/" in path or "/upload/" in path]
+    assert registry.requests("PATCH") == []
     assert has_all(registry, image, "1.0.0")
+
+
+@pytest.mark.parametrize("tag", ["1", "2"])
+def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(registry, image, use, tag):
+    Push(registry, image, use).run("1")
+    del registry.blobs[PATH, image.layers[0].digest]
+    Push(registry, image, use).run(tag)
+    assert has_all(registry, image, tag)
+
+
+@pytest.mark.parametrize("heard", [504, 0])
+def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(registry, image, use, heard):
+    registry.finishes_silently = [heard]
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert sum(int(headers["Content-Length"]) for method, _, headers in registry.asked if method == "PATCH") == sum(
+        blob.size for blob in image.blobs
+    )
+
+
+@pytest.mark.parametrize("answer", [(503, {"Retry-After": "0"}), (502, {})])
+def test_a_hiccup_before_the_first_byte_is_no_failure(registry, image, use, answer):
+    registry.refusals["POST"] = [answer]
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(registry, image, use):
+    registry.refusals["POST"] = [(503, {"Retry-After": "120"})]
+    with pytest.raises(WorkError) as busy:
+        Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert busy.value.retry_after == 120
+    assert len(registry.requests("POST")) == 1
+
+
+def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(registry, image, use):
+    registry.breaks_after = [MEBIBYTE // 4] * 10
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+
+
+def test_what_was_all_sent_before_it_broke_is_only_finished(registry, image, use):
+    registry.breaks_after = [3 * MEBIBYTE]
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("PATCH")) == 3, "each blob once"
+
+
+def test_a_refused_layer_ends_the_push_at_once(registry, image, use, monkeypatch):
+    """Without waiting for the rests of those that are tried again."""
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    registry.refusals["PATCH"] = [(503, {}), (503, {}), (403, {})]
+    with pytest.raises(WorkError) as refused:
+        Push(registry, image, use).run()
+    assert refused.value.error_class == ErrorClass.AUTH
+
+
+def test_what_ends_the_waiting_for_uploads_ends_the_uploads(registry, image, use, monkeypatch):
+    """A task's time limit is raised in the middle of the waiting."""
+
+    def out_of_time(*_arguments: object, **_options: object) -> object:
+        raise TimeoutError
+
+    monkeypatch.setattr(blobs, "wait", out_of_time)
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    registry.refusals["PATCH"] = [(503, {})] * 3
+    with pytest.raises(TimeoutError):
+        Push(registry, image, use).run()
+
+
+def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_layer(registry, image, use):
+    with fake_registry() as storage:
+        storage.refusals["HEAD"] = [(403, {})] * 3
+        registry.heads_at = f"http://{storage.host}"
+        Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+def test_an_upload_address_that_ended_is_asked_for_again(registry, image, use):
+    with fake_registry() as storage:
+        storage.uploads, storage.blobs = registry.uploads, registry.blobs
+        storage.refusals["PATCH"] = [(403, {})]
+        registry.uploads_at = f"http://{storage.host}"
+        Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("POST")) == 4
+
+
+def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(registry, image, use):
+    """The fence was looked at: by the time that it may have been lost, nothing reaches the registry any more."""
+    with silent_server() as (host, _asked):
+        registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'})
+        with pytest.raises(WorkError) as slow:
+            Push(registry, image, use, limits=UploadLimits(tag_seconds=0.2)).run(
+                credentials=Credentials("pusher", "secret")
+            )
+    assert slow.value.error_class == ErrorClass.TRANSIENT
+    assert (PATH, "1") not in registry.manifests
+
+
+def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, tmp_path):
+    limits = UploadLimits(per_registry=1, slots=tmp_path / "slots")
+    taken = upload_slot(limits.slots, registry.host, 1, pytest.fail)
+    waited: list[float] = []
+    push = Push(registry, image, use, limits=limits)
+
+    def free(_seconds: float) -> None:
+        waited.append(_seconds)
+        taken.__exit__(None, None, None)
+
+    taken.__enter__()
+    with upload_slot(limits.slots, registry.host, 1, free):
+        assert waited == [LOOK_SECONDS]
+    push.run()
+    assert has_all(registry, image)
 
 
 def test_a_layer_that_is_there_is_not_sent(registry, image, use):
@@ -161,10 +286,11 @@ def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(re
     assert len(registry.requests("PATCH")) == 3
 
 
-@pytest.mark.parametrize("how", ["413", "advertised"])
+@pytest.mark.parametrize("how", ["413", "hangs up", "advertised"])
 def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monkeypatch):
     monkeypatch.setattr(upload, "CHUNK_BYTES", 1024 * 1024)
-    if how == "413":
+    registry.refuses_silently = how == "hangs up"
+    if how != "advertised":
         registry.most_bytes = 1024 * 1024
     else:
         registry.least_chunk = 1000
@@ -227,7 +353,7 @@ def test_a_registry_of_one_vocabulary_is_told_in_it(registry, image, use, words,
     assert pushed.digest == Manifest.parse(content).descriptor.digest
     assert (whose in pushed.remark) if whose else pushed.remark == ""
     registry.asked.clear()
-    assert Push(registry, image, use).run() == pushed
+    assert Push(registry, image, use).run() == PushedImage(pushed.digest, pushed.remark)
     assert registry.requests("PUT") == [], "and is not told again"
 
 
