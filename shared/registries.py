@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorClass, WorkError
@@ -32,11 +32,16 @@ def find_registry(session: Session, registry_id: str, *, locked: bool = False, k
     Raises:
         Refusal: 404.
     """
-    query = select(Registry).where(Registry.id == registry_id, Registry.deleted_at.is_(None))
-    registry = session.scalar(query.with_for_update(read=not locked) if locked or kept else query)
+    query = _LOCKED if locked else _KEPT if kept else _REGISTRY
+    registry: Registry | None = session.scalar(query, {"the_registry": registry_id})
     if registry is None:
         raise missing(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
     return registry
+
+
+_REGISTRY = select(Registry).where(Registry.id == bindparam("the_registry"), Registry.deleted_at.is_(None))
+_KEPT = _REGISTRY.with_for_update(read=True)
+_LOCKED = _REGISTRY.with_for_update()
 
 
 def record_registry(

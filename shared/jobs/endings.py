@@ -102,25 +102,35 @@ def end_by_decree(
     """
     if not locked:
         lock_version(session, job.version_id)
-    ended = session.scalar(
-        update(Job)
-        .where(Job.id == job.id, Job.state.in_(LIVE_STATES))
-        .values(
-            state=state,
-            error_class=error_class,
-            error_message=message,
-            credentials=None,
-            superseded_by=superseded_by,
-            finished_at=now_ms(),
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    values = {
+        "the_job": job.id,
+        "the_state": state,
+        "the_class": error_class,
+        "the_message": message,
+        "the_newer": superseded_by,
+    }
+    ended: Job | None = session.scalar(_DECREED, values)
     if ended is None:
         return False, []
     if state != JobState.SUPERSEDED:  # whoever supersedes writes the row himself
         _show_ended(session, ended, state, message)
     return True, settle_dependents(session, ended)
+
+
+_DECREED = (
+    update(Job)
+    .where(Job.id == bindparam("the_job"), Job.state.in_(LIVE_STATES))
+    .values(
+        state=bindparam("the_state"),
+        error_class=bindparam("the_class"),
+        error_message=bindparam("the_message"),
+        credentials=None,
+        superseded_by=bindparam("the_newer"),
+        finished_at=now_ms(),
+    )
+    .returning(Job)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
 
 
 def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:

@@ -122,7 +122,7 @@ def test_an_identity_token_is_changed_for_an_access_token():
 
 
 def test_an_identity_token_asks_for_several_scopes_in_one_word():
-    """OAuth2 has one `scope` (RFC 6749 section 3.3): servers that read the first of several give no right to the rest."""
+    """OAuth2 has one `scope` (RFC 6749 section 3.3): some servers read the first of several only."""
     with (
         fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
