@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.errors import ErrorClass, WorkError
 from workers.oci.descriptor import BrokenDocument, Descriptor
 from workers.oci.media_types import OCI_INDEX
-from workers.store.writing import replaced
+from workers.store.writing import replace_file
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation under which tools look for a name."""
@@ -47,8 +47,7 @@ class Index:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             names = made(dict(self.names()))
-            with replaced(self._path) as file:
-                file.write(_written(names))
+            replace_file(self._path, _written(names))
         finally:
             os.close(descriptor)
 

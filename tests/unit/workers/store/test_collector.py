@@ -15,6 +15,7 @@ from workers.oci.manifest import Manifest
 from workers.store.collector import YOUNG_SECONDS
 from workers.store.held_image import held_image
 from workers.store.layout import LayoutStore
+from workers.store.writing import LEFT_SECONDS
 
 LONG = YOUNG_SECONDS + 100
 
@@ -119,10 +120,13 @@ def test_what_a_killed_process_held_is_free(store):
 
 
 def test_what_a_killed_writer_left_is_removed(store):
-    left = store._blobs / ".0123.part"
-    left.write_bytes(b"half")
+    left, begun = store._blobs / ".0123.part", store._blobs / ".4567.part"
+    for path in (left, begun):
+        path.write_bytes(b"half")
+    os.utime(left, (time.time() - LEFT_SECONDS - 1,) * 2)
     store.collect(0)
     assert not left.exists()
+    assert begun.exists(), "its writer is about to lock it"
 
 
 def test_one_collects_at_a_time(store):

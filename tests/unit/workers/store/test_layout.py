@@ -65,6 +65,16 @@ def test_nothing_is_seen_of_a_blob_whose_writer_fails(store):
     assert blobs(store) == set()
 
 
+def test_what_the_source_of_a_blob_fails_with_is_not_said_of_the_disk(store):
+    def chunks():
+        yield b"a beginning"
+        raise ConnectionResetError("by the registry")
+
+    with store.use() as use, pytest.raises(ConnectionResetError, match="by the registry"):
+        use.add(chunks())
+    assert blobs(store) == set()
+
+
 def test_an_image_is_found_by_its_name_and_by_its_digest(store):
     with store.use() as use:
         image = add_image(use, "acme/one:1")
