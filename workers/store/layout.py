@@ -94,6 +94,17 @@ def _check_version(marker: Path) -> None:
         )
 
 
+def _is_there(path: Path, size: int) -> bool:
+    """Whether a blob is there as it should be; then it is new again for the collector, as one that was written is."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class _LayoutUse:
     """One use of the store (a `StoreUse`)."""
 
@@ -141,10 +152,9 @@ class _LayoutUse:
             if digest is not None and made != digest:
                 raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {made}: it was damaged on its way.")
             with self._disk.errors(), self._use.noted(made):
-                path = self._path(made)
-                if not path.exists():
+                if not _is_there(self._path(made), size):
                     finish(file)
-                    temporary.rename(path)
+                    temporary.replace(self._path(made))
         return made, size
 
     def forget(self, digest: str) -> None:

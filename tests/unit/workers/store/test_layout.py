@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,46 @@ def test_an_image_of_which_something_is_missing_is_not_there(store, harm):
         assert use.named("acme/one:1") is None
         assert held_image(use, image.descriptor.digest) is None
         assert not layer.exists(), "what is damaged is dropped, so that it is made again"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100, None], ids=["empty", "cut short", "other", "zeros"])
+def test_a_damaged_manifest_is_forgotten_and_made_again(store, content):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    path = store._blobs / image.descriptor.digest.removeprefix("sha256:")
+    path.write_bytes(bytes(image.descriptor.size) if content is None else content)
+    with store.use() as use:
+        assert held_image(use, image.descriptor.digest) is None
+        assert not path.exists()
+        use.add([image.content])
+        assert held_image(use, image.descriptor.digest) is not None
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_what_is_no_manifest_though_it_is_whole_is_an_error(store):
+    with store.use() as use:
+        digest, _ = use.add([b"a layer"])
+        with pytest.raises(WorkError) as refused:
+            held_image(use, digest)
+        assert use.hold(digest) == 7
+    assert refused.value.error_class == ErrorClass.INVALID
+
+
+def test_what_is_there_with_another_size_is_replaced(store):
+    with store.use() as use:
+        digest, size = use.add([b"a layer"])
+        os.truncate(store._blobs / digest.removeprefix("sha256:"), 3)
+        assert use.add([b"a layer"]) == (digest, size)
+        assert read(use, digest) == b"a layer"
+
+
+def test_what_is_added_again_is_new_again(store):
+    with store.use() as use:
+        digest, _ = use.add([b"once"])
+        path = store._blobs / digest.removeprefix("sha256:")
+        os.utime(path, (0, 0))
+        use.add([b"once"])
+    assert path.stat().st_mtime > time.time() - 60
 
 
 def test_what_is_there_is_not_written_again(store):
