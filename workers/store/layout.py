@@ -16,6 +16,7 @@ from workers.store.disk import Disk
 from workers.store.held_image import held_image
 from workers.store.image_store import StoreUse
 from workers.store.index import Index
+from workers.store.stored import stored_blobs
 from workers.store.uses import Use, Uses
 from workers.store.writing import finish, replace_file, write_all, written_beside
 
@@ -46,6 +47,8 @@ class LayoutStore:
     def use(self) -> Iterator[StoreUse]:
         """Begin to use it; the use ends with the block, or with the process."""
         with self._disk.errors():
+            if not self._uses.are_prepared():  # the directory was moved away
+                self._prepare()
             begun = self._uses.begin()
             use = begun.__enter__()
         try:
@@ -55,8 +58,8 @@ class LayoutStore:
 
     def size_bytes(self) -> int:
         """What the blobs take."""
-        with self._disk.errors(), os.scandir(self._blobs) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+        with self._disk.errors():
+            return sum(blob.size for blob in stored_blobs(self._blobs).values())
 
     def collect(self, limit_bytes: int, keep: Collection[str] = ()) -> Collected | None:
         """Remove what was not used for longest until the blobs take no more than the limit; None while another does.
@@ -77,10 +80,10 @@ class LayoutStore:
                 f"{self._directory} has files in it and is no image layout: choose another data directory",
             )
         self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._uses.prepare()
-        self._index.prepare()
-        if not marker.exists():
+        if not marker.exists():  # where there is one, an index that is missing was lost, and with it every name
+            self._index.prepare()
             replace_file(marker, json.dumps({"imageLayoutVersion": VERSION}).encode())
+        self._uses.prepare()
 
 
 def _check_version(marker: Path) -> None:
@@ -165,13 +168,13 @@ class _LayoutUse:
     def name(self, name: str, manifest: Descriptor) -> None:
         """Let `name` stand for a manifest."""
         with self._disk.errors():
-            if self._index.names().get(name) != manifest:
-                self._index.change(lambda names: {**names, name: manifest})
+            if self._index.get(name) != manifest:
+                self._index.put(name, manifest)
 
     def named(self, name: str) -> Descriptor | None:
         """The manifest that a name stands for, held with everything that it names; None where anything is missing."""
         with self._disk.errors():
-            manifest = self._index.names().get(name)
+            manifest = self._index.get(name)
         if manifest is None or held_image(self, manifest.digest) is None:
             return None
         return manifest

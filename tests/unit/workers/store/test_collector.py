@@ -3,18 +3,21 @@
 import multiprocessing
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import WorkError
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
-from workers.store.collector import YOUNG_SECONDS
+from workers.store.collector import YOUNG_SECONDS, Collector
 from workers.store.held_image import held_image
 from workers.store.layout import LayoutStore
+from workers.store.stored import stored_blobs
 from workers.store.writing import LEFT_SECONDS
 
 LONG = YOUNG_SECONDS + 100
@@ -36,6 +39,19 @@ def age(store: LayoutStore, image: Manifest | None = None, seconds: float = LONG
 def added(store: LayoutStore, name: str | None, *layers: bytes) -> Manifest:
     with store.use() as use:
         return add_image(use, name, *layers)
+
+
+def collector(store: LayoutStore) -> Collector:
+    return Collector(store._directory, store._blobs, store._index, store._uses)
+
+
+@contextmanager
+def in_the_middle_of_a_collection(store: LayoutStore) -> Iterator[None]:
+    """What has a name was looked for, and nothing is needed; the block runs, and then all that may go goes."""
+    begun = collector(store)
+    going = begun._going(0, stored_blobs(store._blobs), set())
+    yield
+    begun._removed(going, keep=())
 
 
 def is_whole(store: LayoutStore, image: Manifest) -> bool:
@@ -78,12 +94,14 @@ def test_what_is_awaited_stays(store):
 
 
 def test_what_somebody_uses_stays_until_the_use_ends(store):
-    image = added(store, "acme/one:1")
+    image, newer = added(store, "acme/one:1"), added(store, "acme/two:1")
     with store.use() as use:
         assert held_image(use, image.descriptor.digest)
         age(store)
-        store.collect(0)
-        assert is_whole(store, image)
+        age(store, image, LONG + 100)
+        store.collect(store.size_bytes() - 1)
+        assert (is_whole(store, image), is_whole(store, newer)) == (True, False)
+        assert set(store._index.names()) == {"acme/one:1"}
     age(store)
     store.collect(0)
     assert not is_whole(store, image)
@@ -96,6 +114,64 @@ def test_a_layer_that_another_image_shares_stays(store):
     age(store, new, LONG - 50)
     store.collect(store.size_bytes() - 1)
     assert (is_whole(store, old), is_whole(store, new)) == (False, True)
+
+
+def test_a_name_that_stands_for_another_image_by_now_stays(store):
+    added(store, "acme/one:1")
+    age(store)
+    with in_the_middle_of_a_collection(store):
+        image = added(store, "acme/one:1")
+    with store.use() as use:
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_what_was_added_again_meanwhile_stays(store):
+    layer = os.urandom(1024)
+    added(store, "acme/one:1", layer)
+    age(store)
+    with in_the_middle_of_a_collection(store), store.use() as use:
+        digest, _ = use.add([layer])
+    with store.use() as use:
+        assert use.hold(digest) == len(layer)
+
+
+def test_what_was_held_meanwhile_stays_and_keeps_its_name(store):
+    image = added(store, "acme/one:1")
+    age(store)
+    with store.use() as use:
+        with in_the_middle_of_a_collection(store):
+            assert held_image(use, image.descriptor.digest)
+            age(store)
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_what_was_named_meanwhile_out_of_what_is_old_stays(store):
+    """As the layers of a base are that a long build held: old, and nobody's any more once it has ended."""
+    old = added(store, "acme/base:1", b"the base")
+    age(store)
+    with in_the_middle_of_a_collection(store):
+        with store.use() as use:
+            assert held_image(use, old.descriptor.digest)
+            image = add_image(use, "acme/one:1", b"the base", b"the source")
+        age(store)
+    assert is_whole(store, image)
+
+
+def test_without_an_index_nothing_is_collected(store):
+    image, loose = added(store, "acme/one:1"), added(store, None)
+    age(store)
+    (store._directory / "index.json").unlink()
+    with pytest.raises(WorkError, match=r"index\.json is gone"):
+        store.collect(0)
+    assert (is_whole(store, image), is_whole(store, loose)) == (True, True)
+
+
+def test_a_manifest_is_read_once_in_a_collection(store):
+    image = added(store, "acme/one:1")
+    begun = collector(store)
+    reached = begun._reached_by(image.descriptor.digest)
+    (store._blobs / image.descriptor.digest.removeprefix("sha256:")).unlink()
+    assert begun._reached_by(image.descriptor.digest) == reached > {image.descriptor.digest}
 
 
 def _hold_and_die(directory: Path, digest: str) -> None:
@@ -132,9 +208,7 @@ def test_what_a_killed_writer_left_is_removed(store):
 def test_one_collects_at_a_time(store):
     image = added(store, "acme/one:1")
     age(store)
-    from workers.store.collector import Collector
-
-    with Collector(store._directory, store._blobs, store._index, store._uses)._only_collector():
+    with collector(store)._only_collector():
         assert store.collect(0) is None
     assert is_whole(store, image)
 

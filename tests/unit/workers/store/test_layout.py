@@ -204,6 +204,76 @@ def test_a_damaged_index_says_what_to_do(store):
         use.named("acme/one:1")
 
 
+def test_a_directory_that_was_moved_away_is_made_anew(store, tmp_path):
+    with store.use() as use:
+        add_image(use, "acme/one:1")
+    store._directory.rename(tmp_path / "away")
+    with store.use() as use:
+        image = add_image(use, "acme/two:1")
+        assert use.named("acme/one:1") is None
+        assert use.named("acme/two:1") == image.descriptor
+
+
+def test_a_lost_index_is_not_taken_for_one_without_names(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    index = store._directory / "index.json"
+    content = index.read_bytes()
+    index.unlink()
+    for found in (store, LayoutStore(store._directory)):
+        with found.use() as use, pytest.raises(WorkError, match="put it back") as refused:
+            use.name("acme/two:1", image.descriptor)
+        assert refused.value.error_class == ErrorClass.UNAVAILABLE
+    index.write_bytes(content)
+    with store.use() as use:
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_an_index_that_was_changed_is_read_again_whatever_its_times_say(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+        index = store._directory / "index.json"
+        before = index.stat()
+        index.write_bytes(index.read_bytes().replace(b"acme/one:1", b"acme/two:1"))
+        os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
+        use.name("acme/three:1", image.descriptor)
+    assert set(store._index.names()) == {"acme/two:1", "acme/three:1"}
+
+
+def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store):
+    with store.use() as use:
+        use.add([b"four"])
+    (store._blobs / ".0123.part").write_bytes(b"half")
+    (store._blobs / ("0" * 64)).symlink_to("removed")  # it is listed, and not there when it is looked at
+    assert store.size_bytes() == 4
+
+
+def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
+    store = LayoutStore(directory)
+    noted, cut_short, after = ("sha256:" + digit * 64 for digit in "123")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with store.use() as use:
+        use.hold(noted)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+        try:
+            use.hold(cut_short)
+        except WorkError as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            use.hold(after)
+            told.put((error.message, store._uses.held() & {noted, cut_short, after}))
+
+
+def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store):
+    spawned = multiprocessing.get_context("spawn")
+    told = spawned.Queue()
+    process = spawned.Process(target=_note_on_a_full_disk, args=(store._directory, told))
+    process.start()
+    process.join(60)
+    message, held = told.get(timeout=1)
+    assert "no space left" in message
+    assert held == {"sha256:" + digit * 64 for digit in "13"}
+
+
 def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]]") -> None:
     import signal
 
