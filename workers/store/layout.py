@@ -61,6 +61,13 @@ class LayoutStore:
         with self._disk.errors():
             return sum(blob.size for blob in stored_blobs(self._blobs).values())
 
+    def collection_goal(self, limit_bytes: int) -> int | None:
+        """To how many bytes the blobs should be brought now; None where they may stay.
+
+        Costs nothing where this process has neither added anything nor met a full disk since it was asked last.
+        """
+        return self._disk.goal_bytes(limit_bytes, self.size_bytes)
+
     def collect(self, limit_bytes: int, keep: Collection[str] = ()) -> Collected | None:
         """Remove what was not used for longest until the blobs take no more than the limit; None while another does.
 
@@ -158,6 +165,7 @@ class _LayoutUse:
                 if not _is_there(self._path(made), size):
                     finish(file)
                     temporary.replace(self._path(made))
+                    self._disk.grown = True
         return made, size
 
     def forget(self, digest: str) -> None:

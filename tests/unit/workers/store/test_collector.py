@@ -4,13 +4,15 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parts.mounts import memory_disk
+from parts.processes import PartFailedError
 from shared.errors import WorkError
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
@@ -164,6 +166,31 @@ def test_without_an_index_nothing_is_collected(store):
     with pytest.raises(WorkError, match=r"index\.json is gone"):
         store.collect(0)
     assert (is_whole(store, image), is_whole(store, loose)) == (True, True)
+
+
+def fill(directory: Path) -> None:
+    with suppress(OSError), (directory / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+def test_a_disk_without_a_byte_of_room_is_collected(tmp_path):
+    with ExitStack() as mounted:
+        try:
+            disk = mounted.enter_context(memory_disk(tmp_path / "disk", megabytes=4))
+        except PartFailedError as refused:
+            pytest.skip(str(refused))
+        store = LayoutStore(disk / "images")
+        old, new = (added(store, f"acme/one:{number}", os.urandom(1024 * 1024)) for number in range(2))
+        age(store, old)
+        with store.use() as use, pytest.raises(WorkError, match="no space left"):
+            use.add([bytes(4096)] * 1024)
+        fill(disk)
+        goal = store.collection_goal(10**9)
+        assert goal == int(store.size_bytes() * 0.8)
+        assert store.collect(goal) is not None
+        assert (is_whole(store, old), is_whole(store, new)) == (False, True)
+        assert set(store._index.names()) == {"acme/one:1"}
 
 
 def test_a_manifest_is_read_once_in_a_collection(store):

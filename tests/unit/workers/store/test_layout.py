@@ -248,6 +248,27 @@ def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store
     assert store.size_bytes() == 4
 
 
+def test_past_its_limit_it_is_brought_below_it(store):
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(999) == 899
+    with store.use() as use:
+        use.add([bytes(1001)])
+    assert store.collection_goal(2001) is None
+
+
+def test_who_adds_nothing_does_not_look_at_the_size_again(store):
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(2000) is None
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(999) is None
+    with store.use() as use:
+        use.add([bytes(1001)])
+    assert store.collection_goal(999) == 899
+
+
 def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
     store = LayoutStore(directory)
     noted, cut_short, after = ("sha256:" + digit * 64 for digit in "123")
