@@ -65,7 +65,7 @@ class Collector:
         named = Counter(digest for manifest in names.values() for digest in self._reached_by(manifest.digest))
         total = sum(blob.size for digest, blob in found.items() if digest in needed or digest in named)
         going = {}
-        for name in sorted(names, key=lambda name: _last_used(found, names[name])):
+        for name in sorted(names, key=lambda name: _turn(found, names[name])):
             if total <= limit_bytes:
                 break
             manifest = names[name]
@@ -129,6 +129,6 @@ class Collector:
             os.close(descriptor)
 
 
-def _last_used(found: Mapping[str, StoredBlob], manifest: Descriptor) -> float:
-    """When an image was used last; what is not there any more goes first."""
-    return found[manifest.digest].used if manifest.digest in found else 0
+def _turn(found: Mapping[str, StoredBlob], manifest: Descriptor) -> tuple[float, str]:
+    """When it is the turn of a manifest's names, all one after the other; what is not there any more goes first."""
+    return (found[manifest.digest].used if manifest.digest in found else 0, manifest.digest)

@@ -74,6 +74,19 @@ def test_what_was_not_used_for_longest_goes_first(store):
     assert [is_whole(store, image) for image in images] == [True, False, True]
 
 
+def test_all_names_of_an_image_go_before_any_of_the_next(store):
+    images = [added(store, f"a/{number}:1") for number in range(2)]
+    with store.use() as use:
+        for number, image in enumerate(images):
+            use.name(f"b/{number}:1", image.descriptor)
+    moment = time.time() - LONG
+    for path in store._blobs.iterdir():
+        os.utime(path, (moment, moment))
+    store.collect(store.size_bytes() - 1)
+    assert sorted(is_whole(store, image) for image in images) == [False, True]
+    assert len(store._index.names()) == 2, "both of the other image"
+
+
 def test_within_the_limit_nothing_that_has_a_name_goes(store):
     image, loose = added(store, "acme/one:1"), added(store, None)
     age(store)
