@@ -20,7 +20,6 @@ from shared.settings import Settings, settings
 from shared.sources import open_source
 from shared.stopping import StopSignal
 from shared.text import storable
-from workers.collecting import collect_if_full
 from workers.engine.container import name_prefix, remove_left_overs
 from workers.engine.cut_short import remove_cut_short
 from workers.engine.image import BuildRequest, BuiltImage, build_image
@@ -91,7 +90,6 @@ class BuildWork:
                 log=log,
                 stop=keeper.stop,
             )
-        collect_if_full()
         return lambda session: write_built(
             session,
             self._claim,

@@ -1,7 +1,8 @@
-"""Bringing this machine's image store back to its size, after builds; what jobs wait for is never taken."""
+"""Bringing this machine's image store back to its size, after jobs; what jobs wait for is never taken."""
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.database import database
@@ -16,21 +17,27 @@ log = structlog.get_logger(__name__)
 
 
 def collect_if_full() -> None:
-    """Remove what was not used for longest, if the store has outgrown its setting.
+    """Remove what was not used for longest, if the store has outgrown its setting or its disk.
 
-    Best effort: after the next build it is tried again.
+    Best effort: after the next job that adds something, or finds no room for it, it is tried again.
     """
     try:
         store = image_store()
-        if not isinstance(store, LayoutStore) or store.size_bytes() <= settings().store_max_bytes:
+        if not isinstance(store, LayoutStore):
             return
-        with database().reading() as session:
-            keep = _awaited_images(session)
-        done = store.collect(settings().store_max_bytes, keep)
-        if done is not None:
-            log.info("image store collected", before=done.bytes_before, after=done.bytes_after)
-    except WorkError as error:
-        log.warning("the image store was not collected", error=error.message)
+        goal_bytes = store.collection_goal(settings().store_max_bytes)
+        if goal_bytes is not None:
+            _collect(store, goal_bytes)
+    except (WorkError, SQLAlchemyError, OSError) as error:
+        log.warning("the image store was not collected", error=str(error))
+
+
+def _collect(store: LayoutStore, goal_bytes: int) -> None:
+    with database().reading() as session:
+        keep = _awaited_images(session)
+    done = store.collect(goal_bytes, keep)
+    if done is not None:
+        log.info("image store collected", before=done.bytes_before, after=done.bytes_after, goal=goal_bytes)
 
 
 def _awaited_images(session: Session) -> set[str]:

@@ -16,6 +16,7 @@ from shared.jobs.nudges import Nudge
 from shared.jobs.turns import next_pushes
 from shared.settings import settings
 from workers import nudges, registry_notes
+from workers.collecting import collect_if_full
 from workers.lease import LeaseKeeper
 from workers.node import lease_owner
 from workers.persistence import persistently
@@ -42,7 +43,12 @@ def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
     if claim is None:
         return False
     with structlog.contextvars.bound_contextvars(job_id=job_id, claim=claim.number):
-        nudges.send(_work_on(claim, work_for(claim)))
+        try:
+            nudges.send(_work_on(claim, work_for(claim)))
+        finally:
+            # Whatever a job is and however it ends, it may have filled the store, or met a full one; and what it made
+            # is known to be waited for only now that its end is written.
+            collect_if_full()
     return True
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from shared.errors import ErrorClass, WorkError
-from workers.oci.descriptor import BrokenDocument
+from workers.oci.descriptor import BrokenDocument, digest_of
 from workers.oci.manifest import Manifest
 from workers.store.image_store import StoreUse
 
@@ -12,15 +12,20 @@ MOST_BYTES = 4 * 1024 * 1024
 
 
 def held_image(use: StoreUse, digest: str) -> Manifest | None:
-    """The image of this manifest, held with all that it names; None where anything is missing or cut short.
+    """The image of this manifest, held with all that it names; None where anything is missing or damaged.
+
+    What is damaged is forgotten, so that it is made again. Of the blobs only the size is looked at.
 
     Raises:
-        WorkError: the store does not work (unavailable), or what it has is no manifest (invalid).
+        WorkError: the store does not work (unavailable), or the digest is not that of a manifest (invalid).
     """
     if use.hold(digest) is None:
         return None
     with use.open(digest) as reader:
         content = read_whole(reader.read)
+    if digest_of(content) != digest:
+        use.forget(digest)
+        return None
     try:
         manifest = Manifest.parse(content)
     except BrokenDocument as broken:

@@ -33,7 +33,8 @@ class StoreUse(Protocol):
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
         """Add a blob, and give its digest and size (bytes).
 
-        Nothing of it can be seen before all of it is there. With a `digest` the content is checked against it.
+        Nothing of it can be seen before all of it is there. With a `digest` the content is checked against it. A blob
+        that is there with another size is replaced. What `chunks` raises comes out as it is.
         """
 
     def forget(self, digest: str) -> None:
@@ -43,7 +44,10 @@ class StoreUse(Protocol):
         """Let `name` stand for a manifest, whose blobs must all be there; what it stood for before is let go."""
 
     def named(self, name: str) -> Descriptor | None:
-        """The manifest that a name stands for, held with everything that it names; None where anything is missing."""
+        """The manifest that a name stands for, held with everything that it names.
+
+        None where anything is missing, or was damaged: that is forgotten, so that whoever asked makes it again.
+        """
 
 
 class ImageStore(Protocol):

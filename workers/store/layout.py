@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,11 +13,13 @@ from shared.errors import ErrorClass, WorkError
 from shared.stopping import StopSignal
 from workers.oci.descriptor import Descriptor, is_sha256
 from workers.store.collector import Collected, Collector
+from workers.store.disk import Disk
 from workers.store.held_image import held_image
 from workers.store.image_store import StoreUse
 from workers.store.index import Index
+from workers.store.stored import stored_blobs
 from workers.store.uses import Use, Uses
-from workers.store.writing import disk_errors, finish, replaced, written_beside
+from workers.store.writing import finish, replace_file, write_all, written_beside
 
 VERSION = "1.0.0"
 """Of the layout (image-spec 1.1: oci-layout file)."""
@@ -35,34 +37,44 @@ class LayoutStore:
             WorkError: there is something else, or the disk does not work (unavailable).
         """
         self._directory = directory
+        self._disk = Disk(directory)
         self._blobs = directory / "blobs" / "sha256"
         self._index = Index(directory)
         self._uses = Uses(directory)
-        with disk_errors(directory):
+        with self._disk.errors():
             self._prepare()
 
     @contextmanager
     def use(self, _stop: StopSignal | None = None) -> Iterator[StoreUse]:
         """Begin to use it; the use ends with the block, or with the process."""
-        with disk_errors(self._directory):
+        with self._disk.errors():
+            if not self._uses.are_prepared():  # the directory was moved away
+                self._prepare()
             begun = self._uses.begin()
             use = begun.__enter__()
         try:
-            yield _LayoutUse(self._directory, self._blobs, self._index, use)
+            yield _LayoutUse(self._disk, self._blobs, self._index, use)
         finally:
             begun.__exit__(None, None, None)
 
     def size_bytes(self) -> int:
         """What the blobs take."""
-        with disk_errors(self._directory), os.scandir(self._blobs) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+        with self._disk.errors():
+            return sum(blob.size for blob in stored_blobs(self._blobs).values())
+
+    def collection_goal(self, limit_bytes: int) -> int | None:
+        """To how many bytes the blobs should be brought now; None where they may stay.
+
+        Costs nothing where this process has neither added anything nor met a full disk since it was asked last.
+        """
+        return self._disk.goal_bytes(limit_bytes, self.size_bytes)
 
     def collect(self, limit_bytes: int, keep: Collection[str] = ()) -> Collected | None:
         """Remove what was not used for longest until the blobs take no more than the limit; None while another does.
 
         What somebody uses, the images with the digests in `keep`, and what was added a moment ago all stay.
         """
-        with disk_errors(self._directory):
+        with self._disk.errors():
             return Collector(self._directory, self._blobs, self._index, self._uses).collect(limit_bytes, keep)
 
     def _prepare(self) -> None:
@@ -76,11 +88,10 @@ class LayoutStore:
                 f"{self._directory} has files in it and is no image layout: choose another data directory",
             )
         self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not marker.exists():  # where there is one, an index that is missing was lost, and with it every name
+            self._index.prepare()
+            replace_file(marker, json.dumps({"imageLayoutVersion": VERSION}).encode())
         self._uses.prepare()
-        self._index.prepare()
-        if not marker.exists():
-            with replaced(marker) as file:
-                file.write(json.dumps({"imageLayoutVersion": VERSION}).encode())
 
 
 def _check_version(marker: Path) -> None:
@@ -94,11 +105,22 @@ def _check_version(marker: Path) -> None:
         )
 
 
+def _is_there(path: Path, size: int) -> bool:
+    """Whether a blob is there as it should be; then it is new again for the collector, as one that was written is."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class _LayoutUse:
     """One use of the store (a `StoreUse`)."""
 
-    def __init__(self, directory: Path, blobs: Path, index: Index, use: Use) -> None:
-        self._directory = directory
+    def __init__(self, disk: Disk, blobs: Path, index: Index, use: Use) -> None:
+        self._disk = disk
         self._blobs = blobs
         self._index = index
         self._use = use
@@ -106,7 +128,7 @@ class _LayoutUse:
     def hold(self, digest: str) -> int | None:
         """Keep a blob for this use and give its size in bytes; None where there is none."""
         path = self._path(digest)
-        with disk_errors(self._directory), self._use.noted(digest):
+        with self._disk.errors(), self._use.noted(digest):
             try:
                 found = path.stat()
             except FileNotFoundError:
@@ -118,7 +140,7 @@ class _LayoutUse:
     @contextmanager
     def open(self, digest: str, offset: int = 0) -> Iterator[BinaryIO]:
         """Read a held blob from `offset` (bytes) on."""
-        with disk_errors(self._directory):
+        with self._disk.errors():
             try:
                 file = self._path(digest).open("rb", buffering=0)
             except FileNotFoundError:
@@ -130,35 +152,38 @@ class _LayoutUse:
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
         """Add a blob, and give its digest and size (bytes)."""
         hashed, size = hashlib.sha256(), 0
-        with disk_errors(self._directory), written_beside(self._blobs) as (file, temporary):
-            for chunk in chunks:
+        with ExitStack() as written:
+            with self._disk.errors():
+                file, temporary = written.enter_context(written_beside(self._blobs))
+            for chunk in chunks:  # what goes wrong in here is none of the disk's errors
                 hashed.update(chunk)
-                size += file.write(chunk)
+                with self._disk.errors():
+                    size += write_all(file, chunk)
             made = f"sha256:{hashed.hexdigest()}"
             if digest is not None and made != digest:
                 raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {made}: it was damaged on its way.")
-            with self._use.noted(made):
-                path = self._path(made)
-                if not path.exists():
+            with self._disk.errors(), self._use.noted(made):
+                if not _is_there(self._path(made), size):
                     finish(file)
-                    temporary.rename(path)
+                    temporary.replace(self._path(made))
+                    self._disk.grown = True
         return made, size
 
     def forget(self, digest: str) -> None:
         """Drop a damaged blob."""
-        with disk_errors(self._directory):
+        with self._disk.errors():
             self._path(digest).unlink(missing_ok=True)
 
     def name(self, name: str, manifest: Descriptor) -> None:
         """Let `name` stand for a manifest."""
-        with disk_errors(self._directory):
-            if self._index.names().get(name) != manifest:
-                self._index.change(lambda names: {**names, name: manifest})
+        with self._disk.errors():
+            if self._index.get(name) != manifest:
+                self._index.put(name, manifest)
 
     def named(self, name: str) -> Descriptor | None:
         """The manifest that a name stands for, held with everything that it names; None where anything is missing."""
-        with disk_errors(self._directory):
-            manifest = self._index.names().get(name)
+        with self._disk.errors():
+            manifest = self._index.get(name)
         if manifest is None or held_image(self, manifest.digest) is None:
             return None
         return manifest

@@ -1,6 +1,7 @@
 """Who uses which blobs of a store at this moment: what a collector may not take.
 
-A use is a file that its process holds locked; what it holds stands in it, a digest to a line. The lock ends with the
+A use is a file that its process holds locked; what it holds stands in it, a digest to a line, each after a line's end
+of its own, so that what a full disk cut short spoils none after it. The lock ends with the
 process, however that ends. The gate makes "noted, then looked for" and "read all notes, then removed" exclude each
 other: whoever notes holds it shared for a moment, a collector holds it alone while it removes.
 """
@@ -10,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from pathlib import Path
 
 
@@ -24,6 +26,10 @@ class Uses:
         """Make what is needed."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._gate.touch(mode=0o600)
+
+    def are_prepared(self) -> bool:
+        """Whether that was made, and nobody has taken it away since."""
+        return self._gate.exists()
 
     @contextmanager
     def begin(self) -> Iterator["Use"]:
@@ -43,6 +49,11 @@ class Uses:
         """While the block runs no collector removes anything."""
         with self._passing(fcntl.LOCK_SH):
             yield
+
+    def held(self) -> set[str]:
+        """What is held by anybody at this moment."""
+        with self.alone() as held:
+            return held
 
     @contextmanager
     def alone(self) -> Iterator[set[str]]:
@@ -73,7 +84,9 @@ class Use:
         """Note a digest; in the block it can be looked for, and what is found stays."""
         with self._uses.noting():
             if digest not in self._noted:
-                os.write(self._descriptor, f"{digest}\n".encode())
+                note = f"\n{digest}\n".encode()
+                if os.write(self._descriptor, note) < len(note):
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
                 self._noted.add(digest)
             yield
 
@@ -82,7 +95,7 @@ def _held(path: Path) -> list[str]:
     """What a use holds; one whose process is gone holds nothing and is removed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
+    except FileNotFoundError:
         return []  # it ended just now
     try:
         with suppress(BlockingIOError):

@@ -2,60 +2,53 @@
 
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from errno import EDQUOT, ENOSPC
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from shared.errors import ErrorClass, WorkError
-
-
-@contextmanager
-def disk_errors(directory: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a `WorkError`.
-
-    Raises:
-        WorkError: there is no room, or the directory cannot be used (unavailable).
-    """
-    try:
-        yield
-    except OSError as error:
-        why = "there is no space left" if error.errno in (ENOSPC, EDQUOT) else f"it cannot be used ({error.strerror})"
-        raise WorkError(
-            ErrorClass.UNAVAILABLE, f"the image store in {directory}: {why}; the job waits for that to be mended"
-        ) from error
+LEFT_SECONDS = 60
+"""What was written so short a time ago is not left over: its writer may not have locked it yet."""
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends well."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Let a file have this content, whether there was one or not."""
     with written_beside(path.parent) as (file, temporary):
-        yield file
+        write_all(file, content)
         finish(file)
         temporary.replace(path)
 
 
 @contextmanager
-def written_beside(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def written_beside(directory: Path) -> Iterator[tuple[FileIO, Path]]:
     """A new file in `directory`, locked for as long as it is written and removed unless the block gave it another name.
 
-    A file of this kind that nobody holds locked is left over.
+    A file of this kind that nobody holds locked is left over. It has no buffer: what could not be written must not be
+    tried once more when it is closed, and fail there.
     """
     path = directory / f".{uuid.uuid4().hex}.part"
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield file, path
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # then it is left over
+                path.unlink(missing_ok=True)
 
 
-def finish(file: BinaryIO) -> None:
+def write_all(file: FileIO, content: bytes) -> int:
+    """Write everything, also where the system takes a part at a time; gives the number of bytes."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+    return len(content)
+
+
+def finish(file: FileIO) -> None:
     """Have the disk keep what was written."""
-    file.flush()
     os.fsync(file.fileno())
 
 
@@ -68,7 +61,8 @@ def remove_left_overs(directory: Path) -> None:
             continue  # finished just now
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            if time.time() - os.fstat(descriptor).st_mtime > LEFT_SECONDS:
+                path.unlink(missing_ok=True)
         except BlockingIOError:
             continue  # somebody writes it
         finally:

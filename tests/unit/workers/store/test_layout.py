@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_nothing_is_seen_of_a_blob_whose_writer_fails(store):
     assert blobs(store) == set()
 
 
+def test_what_the_source_of_a_blob_fails_with_is_not_said_of_the_disk(store):
+    def chunks():
+        yield b"a beginning"
+        raise ConnectionResetError("by the registry")
+
+    with store.use() as use, pytest.raises(ConnectionResetError, match="by the registry"):
+        use.add(chunks())
+    assert blobs(store) == set()
+
+
 def test_an_image_is_found_by_its_name_and_by_its_digest(store):
     with store.use() as use:
         image = add_image(use, "acme/one:1")
@@ -84,6 +95,46 @@ def test_an_image_of_which_something_is_missing_is_not_there(store, harm):
         assert use.named("acme/one:1") is None
         assert held_image(use, image.descriptor.digest) is None
         assert not layer.exists(), "what is damaged is dropped, so that it is made again"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100, None], ids=["empty", "cut short", "other", "zeros"])
+def test_a_damaged_manifest_is_forgotten_and_made_again(store, content):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    path = store._blobs / image.descriptor.digest.removeprefix("sha256:")
+    path.write_bytes(bytes(image.descriptor.size) if content is None else content)
+    with store.use() as use:
+        assert held_image(use, image.descriptor.digest) is None
+        assert not path.exists()
+        use.add([image.content])
+        assert held_image(use, image.descriptor.digest) is not None
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_what_is_no_manifest_though_it_is_whole_is_an_error(store):
+    with store.use() as use:
+        digest, _ = use.add([b"a layer"])
+        with pytest.raises(WorkError) as refused:
+            held_image(use, digest)
+        assert use.hold(digest) == 7
+    assert refused.value.error_class == ErrorClass.INVALID
+
+
+def test_what_is_there_with_another_size_is_replaced(store):
+    with store.use() as use:
+        digest, size = use.add([b"a layer"])
+        os.truncate(store._blobs / digest.removeprefix("sha256:"), 3)
+        assert use.add([b"a layer"]) == (digest, size)
+        assert read(use, digest) == b"a layer"
+
+
+def test_what_is_added_again_is_new_again(store):
+    with store.use() as use:
+        digest, _ = use.add([b"once"])
+        path = store._blobs / digest.removeprefix("sha256:")
+        os.utime(path, (0, 0))
+        use.add([b"once"])
+    assert path.stat().st_mtime > time.time() - 60
 
 
 def test_what_is_there_is_not_written_again(store):
@@ -151,6 +202,97 @@ def test_a_damaged_index_says_what_to_do(store):
     (store._directory / "index.json").write_text("{}")
     with store.use() as use, pytest.raises(WorkError, match="move the directory away"):
         use.named("acme/one:1")
+
+
+def test_a_directory_that_was_moved_away_is_made_anew(store, tmp_path):
+    with store.use() as use:
+        add_image(use, "acme/one:1")
+    store._directory.rename(tmp_path / "away")
+    with store.use() as use:
+        image = add_image(use, "acme/two:1")
+        assert use.named("acme/one:1") is None
+        assert use.named("acme/two:1") == image.descriptor
+
+
+def test_a_lost_index_is_not_taken_for_one_without_names(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+    index = store._directory / "index.json"
+    content = index.read_bytes()
+    index.unlink()
+    for found in (store, LayoutStore(store._directory)):
+        with found.use() as use, pytest.raises(WorkError, match="put it back") as refused:
+            use.name("acme/two:1", image.descriptor)
+        assert refused.value.error_class == ErrorClass.UNAVAILABLE
+    index.write_bytes(content)
+    with store.use() as use:
+        assert use.named("acme/one:1") == image.descriptor
+
+
+def test_an_index_that_was_changed_is_read_again_whatever_its_times_say(store):
+    with store.use() as use:
+        image = add_image(use, "acme/one:1")
+        index = store._directory / "index.json"
+        before = index.stat()
+        index.write_bytes(index.read_bytes().replace(b"acme/one:1", b"acme/two:1"))
+        os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
+        use.name("acme/three:1", image.descriptor)
+    assert set(store._index.names()) == {"acme/two:1", "acme/three:1"}
+
+
+def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store):
+    with store.use() as use:
+        use.add([b"four"])
+    (store._blobs / ".0123.part").write_bytes(b"half")
+    (store._blobs / ("0" * 64)).symlink_to("removed")  # it is listed, and not there when it is looked at
+    assert store.size_bytes() == 4
+
+
+def test_past_its_limit_it_is_brought_below_it(store):
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(999) == 899
+    with store.use() as use:
+        use.add([bytes(1001)])
+    assert store.collection_goal(2001) is None
+
+
+def test_who_adds_nothing_does_not_look_at_the_size_again(store):
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(2000) is None
+    with store.use() as use:
+        use.add([bytes(1000)])
+    assert store.collection_goal(999) is None
+    with store.use() as use:
+        use.add([bytes(1001)])
+    assert store.collection_goal(999) == 899
+
+
+def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
+    store = LayoutStore(directory)
+    noted, cut_short, after = ("sha256:" + digit * 64 for digit in "123")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with store.use() as use:
+        use.hold(noted)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+        try:
+            use.hold(cut_short)
+        except WorkError as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            use.hold(after)
+            told.put((error.message, store._uses.held() & {noted, cut_short, after}))
+
+
+def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store):
+    spawned = multiprocessing.get_context("spawn")
+    told = spawned.Queue()
+    process = spawned.Process(target=_note_on_a_full_disk, args=(store._directory, told))
+    process.start()
+    process.join(60)
+    message, held = told.get(timeout=1)
+    assert "no space left" in message
+    assert held == {"sha256:" + digit * 64 for digit in "13"}
 
 
 def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]]") -> None:
