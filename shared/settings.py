@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     store_max_bytes: int = Field(
         50 * 1024 * MEBIBYTE,
         ge=64 * MEBIBYTE,
-        description="Size in bytes to which the image store on this machine's disk is brought back after builds; what jobs "
+        description="Size in bytes to which the image store on this machine's disk is brought back after jobs; what jobs "
         "still need stays beyond it.",
     )
     home_registry: str = Field(
