@@ -28,6 +28,9 @@ CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
 }
 """Each a module of its own, which yields its results as it finds them."""
 
+WIDTH = 140
+"""Characters of the table, also where it goes into a file."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Read the command line, measure, and say what was found."""
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    Console().print(table(results))
+    Console(width=WIDTH).print(table(results))
     if asked.json:
         write_json(results, asked.json)
     return 0 if all(result.kept for result in results) else 1
@@ -59,7 +62,7 @@ def _measure(cases: Sequence[str]) -> list[Result]:
     results: list[Result] = []
     with ExitStack() as stack:
         directory = stack.enter_context(parts_directory())
-        console = Console(stderr=True)
+        console = Console(stderr=True, width=WIDTH)
         progress = stack.enter_context(Progress(console=console))
         stage = Stage(directory, stack, progress)
         for case in cases:
