@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.claims import Claim
 from shared.models import Algorithm, Build, ImagePush, Job, Registry
@@ -13,6 +14,9 @@ from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path
 from shared.sealing import SealError, keyring
 from shared.settings import settings
+
+BELIEVED_WHOLE_MS = 10 * 60_000
+"""After a good push a registry that still shows the manifest is not asked for each of its layers again."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class PushPlan:
     """The repository as the registry itself calls it."""
     image: str
     tags: tuple[str, ...]
+    was_whole_lately: bool
+    """A push of the same image there went well a moment ago: the registry is believed to have kept it."""
 
     @property
     def transport(self) -> str:
@@ -42,7 +48,7 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         WorkError: the registry was deleted (not_found), or changed in a way that forbids this push (invalid).
     """
     found = session.execute(_PUSH, {"the_job": claim.job_id}).one()
-    job, push, algorithm, build, registry = found._tuple()
+    job, push, algorithm, build, registry, age = found._tuple()
     if registry.deleted_at is not None:
         raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
     repository = repository_of(registry, algorithm)
@@ -58,11 +64,14 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
+        was_whole_lately=(
+            push.last_success_digest == build.manifest_digest and age is not None and age < BELIEVED_WHOLE_MS
+        ),
     )
 
 
 _PUSH = (
-    select(Job, ImagePush, Algorithm, Build, Registry)
+    select(Job, ImagePush, Algorithm, Build, Registry, now_ms() - ImagePush.last_success_at)
     .join(ImagePush, ImagePush.id == Job.push_id)
     .join(Algorithm, Algorithm.id == Job.algorithm_id)
     .join(Build, Build.id == Job.build_id)

@@ -12,11 +12,11 @@ from shared.errors import WorkError
 from shared.jobs.claims import Claim
 from shared.pushes.places import WORTH_BYTES, known_places, note_places
 from shared.pushes.progress import Progress, write_progress, write_success
-from shared.registries import client_of
 from shared.registry.client import RegistryClient
 from shared.registry.upload import Placed
 from shared.settings import settings
 from workers.execution import Finish
+from workers.kept_clients import kept_clients
 from workers.lease import LeaseKeeper
 from workers.oci.manifest import Manifest
 from workers.push_plan import PushPlan, read_plan
@@ -46,6 +46,11 @@ class ShownProgress:
         with self._lock:
             return None if self._now == self._written else self._now
 
+    def drop(self) -> None:
+        """What was said is overtaken, and not worth writing any more."""
+        with self._lock:
+            self._written = self._now
+
     def written(self, shown: tuple[Progress, str]) -> None:
         """This is in the row now, and the transaction is committed."""
         with self._lock:
@@ -71,16 +76,16 @@ class PushWork:
         """Push every tag, and have the registry confirm each."""
         with database().reading() as session:
             plan = read_plan(session, self._claim)
-        with client_of(plan.registry, plan.credentials, stop=keeper.stop) as client:
-            client.pushes = True
-            self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
-            with _at_registry(first_answer=True):
-                client.ping()
+        with kept_clients().client(plan.registry, plan.credentials, keeper.stop) as kept:
+            if not kept.has_just_answered:
+                self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
+                with _at_registry(first_answer=True):
+                    kept.ping()
             digest = plan.build.manifest_digest
-            with _at_registry():
-                if plan.transport == "direct" and digest is not None and shows(client, plan.path, plan.tags, digest):
-                    return self._done(plan, PushedImage(digest))
-            return self._pushed(plan, client, keeper)
+            if digest is not None and _is_there(plan, kept.client, digest):
+                self._shown.drop()
+                return self._done(plan, PushedImage(digest))
+            return self._pushed(plan, kept.client, keeper)
 
     def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: LeaseKeeper) -> Finish:
         search = ImageSearch(
@@ -154,6 +159,14 @@ def _transport(
         DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=keeper.stop),
         {digest: known.get(digest) for digest in large},
     )
+
+
+def _is_there(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
+    """Whether the registry shows what the direct transport would push, and is believed to have all of it."""
+    with _at_registry():
+        return plan.transport == "direct" and shows(
+            client, plan.path, plan.tags, digest, look_at_blobs=not plan.was_whole_lately
+        )
 
 
 def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:

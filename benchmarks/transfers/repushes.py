@@ -3,7 +3,8 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from shared.models import Build, ImagePush, Version
 
 VERSIONS = 2000
 PROCESSES = 2
+CALLERS = 4
 MOST_SECONDS = 600
 LOOK_SECONDS = 0.1
 
@@ -66,19 +68,26 @@ def _like(database: Database, commit: str) -> list[str]:
 def _push_all(
     here: Installation, database: Database, algorithm: Algorithm, registry_id: str, hashes: list[str]
 ) -> float:
-    """Push every version, one request after the other over one connection; seconds until all have succeeded."""
-    address = urlsplit(here.url)
+    """Push every version, ordered by a few callers at once; seconds until all have succeeded."""
     body = json.dumps({"registry_push_credentials": {"registry_id": registry_id}}).encode()
+    orders = [
+        request_bytes("POST", f"{algorithm.path}/versions/{git_hash}/registry", here.key, body) for git_hash in hashes
+    ]
     begun = time.perf_counter()
-    with socket.create_connection((address.hostname or "", address.port or 80), timeout=60) as connection:
-        for git_hash in hashes:
-            path = f"{algorithm.path}/versions/{git_hash}/registry"
-            exchange(connection, request_bytes("POST", path, here.key, body))
+    with ThreadPoolExecutor(CALLERS) as callers:
+        list(callers.map(lambda number: _send(here, orders[number::CALLERS]), range(CALLERS)))
     while _unfinished(database):
         if time.perf_counter() - begun > MOST_SECONDS:
             raise RuntimeError(f"the re-pushes did not end within {MOST_SECONDS} seconds")
         time.sleep(LOOK_SECONDS)
     return time.perf_counter() - begun
+
+
+def _send(here: Installation, orders: Sequence[bytes]) -> None:
+    address = urlsplit(here.url)
+    with socket.create_connection((address.hostname or "", address.port or 80), timeout=60) as connection:
+        for order in orders:
+            exchange(connection, order)
 
 
 def _unfinished(database: Database) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, case, func, select, update
+from sqlalchemy import BigInteger, Row, Select, and_, bindparam, case, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -67,7 +67,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
         if paused:
             own_credentials = job.credentials is not None
             take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
-        session.execute(_SERVED, {"the_owner": job.owner})
+        session.connection().execute(_SERVED, {"the_owner": job.owner})
     else:
         _show_build_claimed(session, job)
     return Claim(
@@ -90,14 +90,14 @@ _SERVED = (
 )
 
 
-def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Job | None:
+def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Row[Any] | None:
     values = {"the_job": job_id, "the_owner": owner, "lease_ms": lease_seconds * 1000}
-    taken: Job | None = session.scalar(_taking(), values)
-    return taken
+    # On the connection: the session would make the statement anew, to find what it changes among its objects.
+    return session.connection().execute(_taking(), values).first()
 
 
 @cache
-def _taking() -> ReturningUpdate[tuple[Job]]:
+def _taking() -> ReturningUpdate[Any]:
     # Made once, as everything that each push asks.
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     return (
@@ -113,8 +113,7 @@ def _taking() -> ReturningUpdate[tuple[Job]]:
             next_attempt_at=None,
             nudges=0,
         )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
+        .returning(*Job.__table__.c)
     )
 
 
@@ -159,14 +158,14 @@ def close_push_fence(session: Session, push_id: str | None, generation: int, cla
     )
 
 
-def _show_push_claimed(session: Session, job: Job) -> None:
+def _show_push_claimed(session: Session, job: Row[Any]) -> None:
     values = {
         "the_push": job.push_id,
         "the_generation": job.generation,
         "the_claim": job.claim,
         "the_attempt": job.tries + 1,
     }
-    if session.execute(_PUSH_CLAIMED, values).first() is None:
+    if session.connection().execute(_PUSH_CLAIMED, values).first() is None:
         raise FenceLost("a newer push owns the row")
 
 
@@ -188,7 +187,7 @@ _PUSH_CLAIMED = (
 )
 
 
-def _show_build_claimed(session: Session, job: Job) -> None:
+def _show_build_claimed(session: Session, job: Row[Any]) -> None:
     session.execute(
         update(Build)
         .where(Build.id == job.build_id)

@@ -28,7 +28,7 @@ def write_progress(session: Session, claim: Claim, progress: Progress, message: 
     Raises:
         FenceLost: a newer push or claim owns the row.
     """
-    written = session.execute(_PROGRESS, {**_fence_of(claim), **_said(progress, message)})
+    written = session.connection().execute(_PROGRESS, {**_fence_of(claim), **_said(progress, message)})
     if written.first() is None:
         raise FenceLost("a newer push or claim owns the row")
 
@@ -40,7 +40,7 @@ def write_success(session: Session, claim: Claim, *, digest: str, image: str, me
         FenceLost: a newer push or claim owns the row.
     """
     values = {"the_job": claim.job_id, "the_digest": digest, "the_image": image, "the_message": message}
-    row: str | None = session.execute(_SUCCESS, {**_fence_of(claim), **values}).scalar()
+    row: str | None = session.connection().execute(_SUCCESS, {**_fence_of(claim), **values}).scalar()
     if row is None:
         raise FenceLost("a newer push or claim owns the row")
     record_event(session, row, "ended")

@@ -16,6 +16,7 @@ from shared.registry.credentials import Credentials
 from shared.registry.failures import failure_of_answer
 from shared.registry.origins import host_of, may_lead_to, origin_of
 from shared.registry.wire import Wire
+from shared.stopping import StopSignal
 
 _CLIENT_ID = "longshore"
 _SHORTEST_LIFE = 60.0
@@ -102,6 +103,10 @@ class Authenticator:
     def close(self) -> None:
         """Close the connection to the token server."""
         self._wire.close()
+
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends."""
+        self._wire.serve(stop)
 
     def abort(self) -> None:
         """End what is asked of the token server now."""

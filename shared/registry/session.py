@@ -73,6 +73,11 @@ class RegistrySession:
         other._wire = self._wire.beside()
         return other
 
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends: with the same connections, tokens and knowledge."""
+        self._wire.serve(stop)
+        self._authenticator.serve(stop)
+
     def close(self) -> None:
         """Close the connections."""
         self._wire.close()

@@ -75,6 +75,10 @@ class Wire:
         """Another wire with the same trust and limits, for another thread."""
         return Wire(self._context, self._limits, self._stop, self._networks, self._proxy)
 
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends."""
+        self._stop = stop
+
     def exchange(
         self,
         method: str,

@@ -13,7 +13,7 @@ from shared.registry.answer import Answer
 from shared.registry.client import RegistryClient
 from shared.registry.upload import Placed
 from shared.stopping import StopSignal
-from workers.oci.descriptor import BrokenDocument
+from workers.oci.descriptor import BrokenDocument, digest_of
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_MANIFEST
 from workers.store.image_store import StoreUse
@@ -22,23 +22,31 @@ from workers.transports.slots import upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 
-def shows(client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str) -> bool:
-    """Whether the registry has this image under every tag, whole: then nothing is to be pushed, and no image is needed.
+def shows(
+    client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str, *, look_at_blobs: bool
+) -> bool:
+    """Whether the registry has this image under every tag: then nothing is to be pushed, and no image is needed.
+
+    Registries have lost layers whose manifests they kept, and a push again is what mends that: with `look_at_blobs` it
+    is asked for each of them too.
 
     Raises:
-        WorkError: the registry said something else, or what it has is not what it says.
+        WorkError: the registry said something else.
     """
-    shown = {client.manifest_digest(repository_path, tag) for tag in tags}
-    return shown == {digest} and _is_whole(client, repository_path, digest)
+    first, *others = tags
+    content = client.manifest(repository_path, first)
+    if content is None or digest_of(content) != digest:
+        return False
+    if any(client.manifest_digest(repository_path, tag) != digest for tag in others):
+        return False
+    return not look_at_blobs or _has_blobs(client, repository_path, content)
 
 
-def _is_whole(client: RegistryClient, repository_path: str, digest: str) -> bool:
-    content = client.confirm_manifest(repository_path, digest)
+def _has_blobs(client: RegistryClient, repository_path: str, manifest: bytes) -> bool:
     try:
-        blobs = Manifest.parse(content).blobs
+        blobs = Manifest.parse(manifest).blobs
     except BrokenDocument:
         return False
-    # Registries have lost layers whose manifests they kept: a push again is what mends that.
     return all(client.has_blob(repository_path, blob.digest) for blob in blobs)
 
 
@@ -94,10 +102,11 @@ class DirectTransport:
         """
         shown = {self._client.manifest_digest(self._path, tag) for tag in tags}
         for spelling in self._spellings():
-            if shown == {spelling.descriptor.digest} and _is_whole(
-                self._client, self._path, spelling.descriptor.digest
-            ):
-                return self._pushed(spelling)
+            digest = spelling.descriptor.digest
+            if shown == {digest}:
+                content = self._client.confirm_manifest(self._path, digest)
+                if _has_blobs(self._client, self._path, content):
+                    return self._pushed(spelling)
         uploads = self._uploads(on_progress)
         put = self._put_by_digest(uploads)
         digest = put.descriptor.digest
