@@ -20,6 +20,8 @@ def note_success(claim: Claim) -> None:
     if claim.registry_id is None:
         return
     try:
+        if registry_health.is_known_open(database(), claim.registry_id):
+            return
         with database().writing() as session:
             resumed = registry_health.note_success(session, claim.registry_id, own_credentials=claim.own_credentials)
     except DBAPIError as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, Select, and_, bindparam, case, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, bindparam, case, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -246,7 +246,9 @@ def release_place(session: Session, claim: Claim) -> list[Nudge]:
 def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
     """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
     waiting = list(session.execute(_at_place(), {"the_place": freed.lock_key}))
-    if freed.registry_id is not None and session.scalar(registry_was_full(), {"the_registry": freed.registry_id}):
+    if freed.registry_id is not None and session.scalar(
+        select(registry_was_full()), {"the_registry": freed.registry_id}
+    ):
         # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
@@ -256,6 +258,11 @@ def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
         )
         waiting += session.execute(at_registry)
     return [Nudge(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
+
+
+def is_waited_for_at_place() -> ColumnElement[bool]:
+    """Some job waits for the place `the_place`."""
+    return _at_place().exists()
 
 
 @cache

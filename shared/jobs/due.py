@@ -5,7 +5,7 @@ The conditions are made once: they are asked at every claim, and to make them ta
 
 from functools import cache
 
-from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
@@ -75,10 +75,9 @@ def may_begin() -> ColumnElement[bool]:
 
 
 @cache
-def registry_was_full() -> Select[tuple[bool]]:
-    """Whether, before one push just ended, the registry `the_registry` had no room."""
-    full = select(Registry.seq).where(Registry.id == bindparam("the_registry"), _in_it() + 1 >= _room_in_it())
-    return select(exists(full))
+def registry_was_full() -> ColumnElement[bool]:
+    """Before one push just ended, the registry `the_registry` had no room."""
+    return exists(select(Registry.seq).where(Registry.id == bindparam("the_registry"), _in_it() + 1 >= _room_in_it()))
 
 
 def _in_it() -> ColumnElement[int]:

@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Select, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import HELD, Claim, FenceLost, held_by, nudges_for_room
+from shared.jobs.claims import HELD, Claim, FenceLost, held_by, is_waited_for_at_place, nudges_for_room
+from shared.jobs.due import registry_was_full
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
-from shared.jobs.settling import settle_dependents
+from shared.jobs.settling import has_dependents, settle_dependents
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
@@ -34,7 +36,20 @@ def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[Nud
     if not locked:
         lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
+    return _carried_over(session, job)
+
+
+def _carried_over(session: Session, job: Job) -> list[Nudge]:
+    """Settle who waited for a job that has ended, and nudge who may begin now. Mostly nobody: that is one question."""
+    values = {"the_awaited": job.id, "the_place": job.lock_key, "the_registry": job.registry_id}
+    if not session.connection().execute(_anybody_waits(), values).scalar():
+        return []
     return [*settle_dependents(session, job), *nudges_for_room(session, job)]
+
+
+@cache
+def _anybody_waits() -> Select[tuple[bool]]:
+    return select(or_(has_dependents(), is_waited_for_at_place(), registry_was_full()))
 
 
 def give_up_or_retry(
@@ -82,7 +97,7 @@ def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
 def _fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
-    return [*settle_dependents(session, job), *nudges_for_room(session, job)]
+    return _carried_over(session, job)
 
 
 def end_by_decree(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
@@ -23,6 +23,11 @@ def settle_dependents(session: Session, ended: Job) -> list[Nudge]:
     for job in session.scalars(_DEPENDENTS, {"the_awaited": ended.id}):
         nudges += _settle(session, job, ended)
     return nudges
+
+
+def has_dependents() -> ColumnElement[bool]:
+    """Some queued job waits for the job `the_awaited`."""
+    return _DEPENDENTS.exists()
 
 
 _DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("the_awaited"), Job.state == IS_QUEUED)
