@@ -13,7 +13,7 @@ from shared.registries import address_of, client_of, open_own
 from shared.registry.blobs import reading_blob
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
-from shared.registry.upload import PIECE_BYTES
+from shared.registry.sending import PIECE_BYTES
 from shared.sealing import SealError, keyring
 from shared.stopping import StopSignal
 from workers.oci.descriptor import BrokenDocument

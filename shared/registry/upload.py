@@ -1,44 +1,25 @@
-"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent and taken up again.
-
-POST, one PATCH with all of it, PUT: what every registry knows. Chunks only for one that asks for them (413, or
-`OCI-Chunk-Min-Length`), and to go on where a connection broke.
-"""
+"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent; again if it broke."""
 
 import random
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.answer import Answer
-from shared.registry.blobs import TRANSFER, blob_size
+from shared.registry.blobs import blob_size
+from shared.registry.sending import Blob, Sending, UnreadableBlob
 from shared.registry.session import RegistrySession
-from shared.registry.wire import Limits, Outgoing
 from shared.stopping import StopSignal
 
-PIECE_BYTES = 256 * 1024
-"""What is in memory of a blob, and what must get away within the limit of silence."""
 TRIES = 5
 """In a row that brought the upload no further."""
-FIRST_REST_SECONDS = 1.0
 TRIES_OF_THE_WHOLE = 2
-"""In a row that brought nothing: who refuses a large body may close the connection before its answer arrives."""
+"""In a row, before it is tried in chunks."""
+FIRST_REST_SECONDS = 1.0
 LONGEST_REST_SECONDS = 60.0
 """A registry that asks for a longer one is left alone by the whole push."""
-CHUNK_BYTES = 16 * 1024 * 1024
-LEAST_CHUNK_BYTES = 1024 * 1024
-COMMIT = Limits(connect=5.0, read=300.0, whole=None)
-"""Registries look through a whole layer, or copy it, before they answer its PUT."""
-
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
-
-
-class UnreadableBlob(WorkError):  # noqa: N818 - reads as what it says
-    """What is to be uploaded cannot be read where it comes from: to send it again would not help."""
 
 
 class Placed(StrEnum):
@@ -47,17 +28,6 @@ class Placed(StrEnum):
     WAS_THERE = "was there"
     MOUNTED = "mounted"
     UPLOADED = "uploaded"
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A blob to upload. `size` is in bytes; `read_from` gives a reader from an offset on."""
-
-    digest: str
-    size: int
-    read_from: Callable[[int], AbstractContextManager[Callable[[int], bytes]]]
-    check: Callable[[], None]
-    """Called when a registry says that the content is not the digest's: raises `WorkError` if that is so."""
 
 
 class BlobUpload:
@@ -82,22 +52,10 @@ class BlobUpload:
         self._path = repository_path
         self._blob = blob
         self._mount_from = [repository for repository in mount_from if repository != repository_path]
-        self._moved = moved
         self._stop = stop
         self._given_up = given_up or threading.Event()
         self._scope = f"repository:{repository_path}:pull,push"
-        self._chunk = 0
-        """Bytes of a chunk; 0: all at once."""
-        self._guesses = False
-        """Whether it did not ask for chunks: it broke off so often that its refusal of the whole may have been lost."""
-        self._location: str | None = None
-        """The upload that was begun."""
-        self._was_sent = False
-        """Whether anything was sent to it."""
-        self._was_committed = False
-        """Whether the registry was asked to finish it, and may have done so without our hearing of it."""
-        self._reached = 0
-        """Bytes that the registry said to have of a broken upload: while they grow, going on is worth it."""
+        self._sending = Sending(session, repository_path, blob, self._scope, moved)
         self._tries = 0
 
     def run(self, *, look: bool = True) -> Placed:
@@ -113,20 +71,21 @@ class BlobUpload:
             except UnreadableBlob:
                 raise
             except WorkError as error:
-                self._tries += 1
-                if self._tries == TRIES_OF_THE_WHOLE and not self._chunk:
-                    self._chunk, self._guesses = CHUNK_BYTES, True
+                self._tries = 1 if self._sending.gained else self._tries + 1
+                if self._tries == TRIES_OF_THE_WHOLE:
+                    self._sending.try_chunks()
                 if error.error_class != ErrorClass.TRANSIENT or self._tries >= TRIES:
                     raise
                 self._rest(error)
 
     def _placed(self, *, look: bool) -> Placed:
         # What we were about to finish ourselves may be believed to be there, whoever else lies about it.
-        if (look or self._was_committed) and self._is_there():
-            return Placed.UPLOADED if self._was_committed else Placed.WAS_THERE
-        if look and self._location is None and self._is_mounted():
+        was_committed = self._sending.was_committed
+        if (look or was_committed) and self._is_there():
+            return Placed.UPLOADED if was_committed else Placed.WAS_THERE
+        if look and not self._sending.has_begun and self._is_mounted():
             return Placed.MOUNTED
-        self._upload()
+        self._sending.run()
         return Placed.UPLOADED
 
     def _is_there(self) -> bool:
@@ -151,9 +110,7 @@ class BlobUpload:
         mount_from, self._mount_from = self._mount_from, []  # asked for once: it is no more than a hint
         for repository in mount_from:
             try:
-                answer = self._post(
-                    {"mount": self._blob.digest, "from": repository}, f"{self._scope} repository:{repository}:pull"
-                )
+                answer = self._asked_to_mount(repository)
             except WorkError as error:
                 if error.error_class == ErrorClass.THROTTLED:
                     raise
@@ -161,154 +118,12 @@ class BlobUpload:
             if answer.status == 201:
                 return True
             if answer.status == 202 and answer.location:
-                self._begun(answer)
+                self._sending.begin(answer)
                 return False
             if answer.status == 429:
                 raise self._session.failure(answer, f"mounting a layer into {self._path}")
         return False
 
-    def _post(self, query: dict[str, str], scope: str) -> Answer:
-        asked = f"?{urlencode(query)}" if query else ""
-        return self._session.send("POST", f"/v2/{self._path}/blobs/uploads/{asked}", scope=scope, body=b"")
-
-    def _upload(self) -> None:
-        offset = self._taken_up()
-        if self._location is None:
-            answer = self._post({}, self._scope)
-            if answer.status != 202:
-                raise self._failure(answer, "opening an upload")
-            self._begun(answer)
-        self._send_from(offset)
-        self._commit()
-
-    def _begun(self, answer: Answer) -> None:
-        self._location, self._was_sent = answer.location or None, False
-        least = least_chunk(answer)
-        if least:
-            self._chunk = max(least, CHUNK_BYTES)
-        if self._location is None:
-            raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} opened an upload without saying where.")
-
-    def _taken_up(self) -> int:
-        """Where to go on in the upload that broke off, in bytes; it is given up unless the registry says."""
-        self._moved(0)
-        if self._location is None or not self._was_sent:
-            return 0
-        location, self._location = self._location, None
-        try:
-            answer = self._session.send_to("GET", location, scope=self._scope)
-        except WorkError as error:
-            if error.error_class == ErrorClass.THROTTLED:
-                raise
-            return 0
-        found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
-        if answer.status != 204 or found is None:
-            return 0
-        self._location = answer.location or location
-        end = int(found[1])
-        # "0-0" is said both of an upload of one byte and of an empty one: an empty one is begun from its beginning.
-        offset = end + 1 if 0 < end < self._blob.size else 0
-        if offset >= self._reached + PIECE_BYTES:
-            self._reached, self._tries = offset, 0
-        return offset
-
-    def _send_from(self, offset: int) -> None:
-        while not offset or offset < self._blob.size:
-            chunk = self._chunk or (self._blob.size - offset if offset else 0)
-            end = min(offset + chunk, self._blob.size) if chunk else self._blob.size
-            answer = self._patch(offset, end, as_chunk=bool(chunk))
-            if answer.status == 413 and self._smaller_chunks():
-                continue
-            if answer.status not in {200, 201, 202, 204}:
-                failure = self._failure(answer, "uploading a layer")
-                unasked = self._guesses or (offset and not self._chunk)
-                if unasked and failure.error_class == ErrorClass.INVALID:
-                    # It takes no chunks, and lets no upload be taken up, so the whole is sent again.
-                    failure = WorkError(ErrorClass.TRANSIENT, failure.message)
-                    self._location, self._chunk, self._guesses = None, 0, False
-                raise failure
-            self._location = answer.location or self._location
-            if end >= self._blob.size:
-                return
-            offset = end
-
-    def _smaller_chunks(self) -> bool:
-        """Ask for less at once, if that is still possible."""
-        if self._chunk == 0:
-            self._chunk = CHUNK_BYTES
-        elif self._chunk > LEAST_CHUNK_BYTES:
-            self._chunk //= 4
-        else:
-            return False
-        return True
-
-    def _patch(self, start: int, end: int, *, as_chunk: bool) -> Answer:
-        headers = {"Content-Type": "application/octet-stream"}
-        if as_chunk:
-            headers["Content-Range"] = f"{start}-{max(end - 1, 0)}"
-        body = Outgoing(end - start, lambda: self._pieces(start, end))
-        self._was_sent = True
-        return self._session.send_to(
-            "PATCH", self._location or "", scope=self._scope, headers=headers, body=body, limits=TRANSFER
-        )
-
-    def _pieces(self, start: int, end: int) -> Iterator[bytes]:
-        self._moved(start)
-        with _at_source(), self._blob.read_from(start) as read:
-            while start < end:
-                piece = read(min(PIECE_BYTES, end - start))
-                if not piece:
-                    raise WorkError(ErrorClass.TRANSIENT, f"{self._blob.digest} in the image store is cut short.")
-                yield piece
-                start += len(piece)
-                self._moved(start)
-
-    def _commit(self) -> None:
-        location = self._location or ""
-        self._was_committed = True
-        joint = "&" if "?" in location else "?"
-        answer = self._session.send_to(
-            "PUT",
-            f"{location}{joint}{urlencode({'digest': self._blob.digest})}",
-            scope=self._scope,
-            headers={"Content-Type": "application/octet-stream"},
-            body=b"",
-            limits=COMMIT,
-        )
-        self._location = None
-        if answer.status in {200, 201, 204}:
-            return
-        if "DIGEST_INVALID" in answer.body.decode("utf-8", "replace"):
-            with _at_source():
-                self._blob.check()
-            raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} received a layer damaged on its way.")
-        raise self._failure(answer, "finishing the upload of a layer")
-
-    def _failure(self, answer: Answer, doing: str) -> WorkError:
-        failure = self._session.failure(answer, f"{doing} to {self._path}")
-        unknown = answer.status in {404, 416} and answer.method != "POST"
-        # A storage behind the registry that refuses an address which the registry signed: for too long ago, mostly.
-        ended = answer.status in {400, 401, 403} and not self._session.is_own(answer.url)
-        if unknown or ended:
-            self._location = None
-            # It is begun anew, it never mends itself.
-            return WorkError(ErrorClass.TRANSIENT, failure.message)
-        return failure
-
-
-def least_chunk(answer: Answer) -> int:
-    """The least bytes of a chunk that a registry takes which opened an upload; 0 where it does not say.
-
-    Source: distribution-spec 1.1, pushing a blob in chunks (`OCI-Chunk-Min-Length`).
-    """
-    said = answer.headers.get("OCI-Chunk-Min-Length", "")
-    return int(said) if said.isdigit() else 0
-
-
-@contextmanager
-def _at_source() -> Iterator[None]:
-    """Whatever fails in the block is a failure of where the blob comes from."""
-    try:
-        yield
-    except WorkError as error:
-        raise UnreadableBlob(error.error_class, error.message, retry_after=error.retry_after) from error
+    def _asked_to_mount(self, repository: str) -> Answer:
+        path = f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': repository})}"
+        return self._session.send("POST", path, scope=f"{self._scope} repository:{repository}:pull", body=b"")

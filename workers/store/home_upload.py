@@ -9,7 +9,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.answer import Answer
 from shared.registry.blobs import TRANSFER
 from shared.registry.client import RegistryClient
-from shared.registry.upload import COMMIT, least_chunk
+from shared.registry.sending import COMMIT, least_chunk
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """What is in memory of a blob while it is added, unless the registry wants larger chunks."""

@@ -10,7 +10,8 @@ import structlog
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.client import RegistryClient
-from shared.registry.upload import Blob, BlobUpload, Placed
+from shared.registry.sending import Blob
+from shared.registry.upload import BlobUpload, Placed
 from shared.stopping import StopSignal
 from workers.oci.descriptor import Descriptor
 from workers.oci.manifest import Manifest

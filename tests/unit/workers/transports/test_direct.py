@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ErrorClass, Stopped, WorkError
-from shared.registry import upload
+from shared.registry import sending, upload
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.connections import Proxy
@@ -288,7 +288,7 @@ def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(re
 
 @pytest.mark.parametrize("how", ["413", "hangs up", "advertised"])
 def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monkeypatch):
-    monkeypatch.setattr(upload, "CHUNK_BYTES", 1024 * 1024)
+    monkeypatch.setattr(sending, "CHUNK_BYTES", 1024 * 1024)
     registry.refuses_silently = how == "hangs up"
     if how != "advertised":
         registry.most_bytes = 1024 * 1024
