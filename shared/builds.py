@@ -4,7 +4,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.claims import HELD, Claim, FenceLost, held_by
+from shared.jobs.leases import HELD, Claim, FenceLost, held_by
 from shared.models import Build, BuildStatus, Job
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build

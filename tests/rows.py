@@ -9,8 +9,9 @@ from shared.builds import write_built
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, claim_job
+from shared.jobs.claims import claim_job
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.leases import Claim
 from shared.models import Algorithm, Base, Build, Job, Registry, Version
 from shared.orders.compile import order_compile
 from shared.orders.ordered import Ordered

@@ -13,7 +13,7 @@ from shared.builds import append_log, write_built
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import GitCredentials
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.models import Algorithm, Build
 from shared.sealing import SealError, keyring
 from shared.settings import Settings, settings

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from shared.database import database
 from shared.errors import ErrorClass, Stopped, WorkError
-from shared.jobs.claims import Claim, claim_job, release_place
+from shared.jobs.claims import claim_job
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.leases import Claim, release_place
 from shared.jobs.locks import lock_claimed
 from shared.jobs.nudges import Nudge
 from shared.jobs.turns import next_pushes

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.jobs.claims import Claim, FenceLost, renew_lease, still_held
+from shared.jobs.leases import Claim, FenceLost, renew_lease, still_held
 from shared.settings import Settings
 from shared.stopping import StopSignal
 

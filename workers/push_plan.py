@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.registries import address_of, fingerprint, open_for_job, open_own, repository_of
 from shared.registry.credentials import Credentials

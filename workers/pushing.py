@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from shared.database import database
 from shared.errors import WorkError
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.pushes.places import WORTH_BYTES, known_places, note_places
 from shared.pushes.progress import Progress, write_progress, write_success
 from shared.registry.client import RegistryClient

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import registry_health
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)

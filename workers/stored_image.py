@@ -7,7 +7,7 @@ from sqlalchemy import exists, select, update
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import HELD, Claim, held_by
+from shared.jobs.leases import HELD, Claim, held_by
 from shared.models import Algorithm, Build, Job
 from shared.settings import settings
 from shared.stopping import StopSignal

@@ -3,8 +3,8 @@
 import structlog
 
 from shared.database import database
-from shared.jobs.claims import lost_jobs
 from shared.jobs.due import take_due_nudges
+from shared.jobs.leases import lost_jobs
 from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import HELD, Claim, FenceLost, held_by, is_waited_for_at_place, nudges_for_room
 from shared.jobs.due import registry_was_full
+from shared.jobs.leases import HELD, Claim, FenceLost, held_by, is_waited_for_at_place, nudges_for_room
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import has_dependents, settle_dependents

@@ -7,7 +7,7 @@ that by failing one of them). SQLite has one write lock, taken at BEGIN.
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.jobs.claims import HELD, Claim, FenceLost, held_by
+from shared.jobs.leases import HELD, Claim, FenceLost, held_by
 from shared.models import Job, Version
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import and_, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.claims import Claim, FenceLost
+from shared.jobs.leases import Claim, FenceLost
 from shared.models import ImagePush, Job, PushState
 from shared.pushes.events import record_event
 

@@ -13,8 +13,9 @@ from sqlalchemy import select
 from api.app import create_app
 from benchmarks.history import PUSH_JOBS, RECORDED, History, hash_of, id_of, make_history
 from shared.database import database
-from shared.jobs.claims import claim_job, lost_jobs, nudges_for_room
+from shared.jobs.claims import claim_job
 from shared.jobs.due import nudges_for_registry, take_due_nudges
+from shared.jobs.leases import lost_jobs, nudges_for_room
 from shared.jobs.lost import free_abandoned_places
 from shared.jobs.settling import settle_overdue
 from shared.jobs.turns import next_pushes
