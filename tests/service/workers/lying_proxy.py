@@ -21,6 +21,8 @@ class LyingProxy:
         self.says = "truth"
         self.about = ""
         self.host = ""
+        self.asked: list[str] = []
+        """`METHOD address` of each request."""
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def lying_proxy(target: str) -> Iterator[LyingProxy]:
 
         def _pass_on(self) -> None:
             body = self._body()
+            proxy.asked.append(f"{self.command} {self.path}")
             if proxy.says == "slow down":
                 self._answer(429, [("Retry-After", "1")], b"{}")
                 return

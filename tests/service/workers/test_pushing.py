@@ -26,6 +26,7 @@ from tests.unit.workers.engine.sources import archive_of
 from workers import stored_image
 from workers.execution import run_job
 from workers.lease import LeaseKeeper
+from workers.push_plan import BELIEVED_WHOLE_MS
 from workers.pushing import PushWork
 from workers.store import chosen
 
@@ -178,6 +179,40 @@ def test_what_a_registry_has_needs_no_image(build, registry, monkeypatch):
     again = run_push(build, target)
     assert (again.state, again.digest) == (PushState.SUCCEEDED, first.digest)
     assert again.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled"
+
+
+@DIRECT
+def test_a_push_that_follows_another_asks_one_question(build, registry):
+    """The connection, what convinces the registry and its last answer are known from a moment ago."""
+    with lying_proxy(registry.host) as proxy:
+        target = make_registry(f"http://{proxy.host}", PUSHER)
+        first = run_push(build, target)
+        proxy.asked.clear()
+        assert run_push(build, target).digest == first.digest
+    path = first.image.partition("/")[2].rpartition(":")[0]
+    assert proxy.asked == [f"GET /v2/{path}/manifests/{HASH}"]
+
+
+@DIRECT
+def test_what_one_push_was_let_in_with_lets_no_other_in(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    run_push(build, target)
+    row = run_push(build, target, Credentials("pusher", "wrong"))
+    assert (row.state, the(Job, id=row.job_id).error_class) == (PushState.FAILED, ErrorClass.AUTH)
+
+
+@DIRECT
+def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    row = run_push(build, target)
+    layer = with_the_registry(target, row)["layers"][0]["digest"]
+    path = row.image.partition("/")[2].rpartition(":")[0]
+    with RegistryClient(address_of(target), PUSHER) as client:
+        client.send("DELETE", f"/v2/{path}/blobs/{layer}", scope="")
+        assert not client.has_blob(path, layer)
+        change(row, last_success_at=row.last_success_at - BELIEVED_WHOLE_MS)
+        assert run_push(build, target).state == PushState.SUCCEEDED
+        assert client.has_blob(path, layer)
 
 
 @DIRECT
