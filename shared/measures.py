@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
@@ -46,25 +47,34 @@ def measures(session: Session) -> Iterable[Measure]:
 
 
 def _jobs(session: Session) -> Iterable[Measure]:
-    live = select(Job.kind, Job.state, func.count(Job.seq)).where(
-        Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES)
-    )
-    for kind, state, number in session.execute(live.group_by(Job.kind, Job.state)):
+    for kind, state, number in session.execute(_LIVE_JOBS):
         yield Measure("jobs", {"kind": kind, "state": state}, number)
+
+
+_LIVE_JOBS = (
+    select(Job.kind, Job.state, func.count(Job.seq))
+    .where(Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES))
+    .group_by(Job.kind, Job.state)
+)
 
 
 def _waiting(session: Session) -> Iterable[Measure]:
     """Jobs that only a worker is missing for: what worker pools are sized by."""
-    due = (
-        select(Job.kind, func.count(Job.seq), now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at)))
-        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
-        .group_by(Job.kind)
-    )
-    found = {kind: (number, age) for kind, number, age in session.execute(due)}
+    found = {kind: (number, age) for kind, number, age in session.execute(_due())}
     for kind, (_task, queue) in TASKS.items():
         number, age = found.get(kind, (0, 0))
         yield Measure("jobs_waiting", {"queue": queue}, number)
         yield Measure("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
+
+
+@cache
+def _due() -> Select[tuple[JobKind, int, int]]:
+    age = now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at))
+    return (
+        select(Job.kind, func.count(Job.seq), age)
+        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
+        .group_by(Job.kind)
+    )
 
 
 def _pushes(session: Session, events: Counts) -> Iterable[Measure]:

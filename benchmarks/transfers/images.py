@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from benchmarks.results import Result
 from benchmarks.stage import Stage
 from benchmarks.transfers import peers
+from benchmarks.transfers.counting import counting
 from benchmarks.transfers.installation import Algorithm, Installation, installation
 
 RUNS = 3
@@ -50,6 +51,8 @@ def run(stage: Stage) -> Iterator[Result]:
         changes = [_compile(here, algorithm, algorithm.commit(), first_id) for _ in range(2 * RUNS)]
         yield Result.of("a change of source, compile and push", changes, SECONDS, 1.2)
 
+        yield Result.of("its request bodies, beyond the source layer", [_beyond_the_layer(here, algorithm)], "KiB", 16)
+
         stage.progress.update(task, description="to five registries at once")
         layout = peers.layout_of(here, image, first)
         ours_of, theirs_of = [], []
@@ -73,6 +76,19 @@ def _compile(here: Installation, algorithm: Algorithm, commit: str, registry_id:
     begin = time.perf_counter()
     here.until_done(algorithm.compile(commit, registry_id))
     return time.perf_counter() - begin
+
+
+def _beyond_the_layer(here: Installation, algorithm: Algorithm) -> float:
+    """KiB of all request bodies of a push after a change of source, without the layer with the source."""
+    _, registry = here.new_registry()
+    with counting(registry.host) as counted:
+        target_id = here.record(counted.url, registry)
+        _compile(here, algorithm, algorithm.commit(), target_id)
+        before = counted.body_bytes
+        changed = algorithm.commit()
+        _compile(here, algorithm, changed, target_id)
+        sent = counted.body_bytes - before
+    return (sent - peers.layer_sizes(algorithm.image(changed, registry), registry)[-1]) / 1024
 
 
 def _push_to_all(here: Installation, algorithm: Algorithm, commit: str, registry_ids: list[str]) -> float:

@@ -74,10 +74,14 @@ class Installation:
         self._registries += 1
         place = self.directory / f"registry-{self._registries}"
         registry = self.stack.enter_context(private_registry(place))
+        return self.record(registry.url, registry), registry
+
+    def record(self, url: str, registry: PrivateRegistry) -> str:
+        """Record a registry as being at a URL; its id."""
         ((name, password),) = registry.users.items()
-        body = {"registry_url": registry.url, "registry_username": name, "registry_password": password}
+        body = {"registry_url": url, "registry_username": name, "registry_password": password}
         made, _ = self.call("POST", "/v1/registries", body)
-        return made["id"], registry
+        return str(made["id"])
 
     def new_algorithm(self, requirements: str = REQUIREMENTS) -> "Algorithm":
         """A hosted algorithm with a commit that nothing was compiled of."""

@@ -100,6 +100,16 @@ def copy_tool() -> str:
     return "crane" if shutil.which("crane") else "skopeo"
 
 
+def layer_sizes(image: str, registry: PrivateRegistry) -> list[int]:
+    """The bytes of each layer of an image, the lowest first, as the registry says."""
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", "--creds", credentials(registry), f"docker://{image}"],
+        check=True,
+        capture_output=True,
+    )
+    return [layer["size"] for layer in json.loads(shown.stdout)["layers"]]
+
+
 def layout_of(installation: Installation, image: str, source: PrivateRegistry) -> Path:
     """The image as an OCI layout, for `skopeo copy` out of it."""
     layout = installation.directory / "layout"

@@ -6,7 +6,7 @@ told is exact at any moment, and nobody who writes events has to touch a counter
 
 from collections import Counter
 
-from sqlalchemy import func, literal, select, union_all, update
+from sqlalchemy import bindparam, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
@@ -24,18 +24,22 @@ Counts = Counter[tuple[str, str]]
 
 
 def count_events(session: Session) -> Counts:
-    """How many events there are of each kind and state. One statement, so that a tally in between is not seen twice."""
-    tallied = select(PushTally.kind, PushTally.state, PushTally.number).where(PushTally.kind != UP_TO_WHERE)
-    up_to = select(PushTally.number).where(PushTally.kind == UP_TO_WHERE).scalar_subquery()
-    later = (
-        select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
-        .where(PushEvent.seq > func.coalesce(up_to, 0))
-        .group_by(PushEvent.kind, PushEvent.state)
-    )
-    counts = Counts()
-    for kind, state, number in session.execute(union_all(tallied, later)):
+    """How many events there are of each kind and state."""
+    # How far is tallied is read together with the tallies, so that one in between is not seen twice; and it is told to
+    # the database as a number, which then knows how few events are left to count.
+    tallied = {(kind, state): number for kind, state, number in session.execute(_TALLIES)}
+    counts = Counts({key: number for key, number in tallied.items() if key[0] != UP_TO_WHERE})
+    for kind, state, number in session.execute(_LATER, {"up_to": tallied.get((UP_TO_WHERE, ""), 0)}):
         counts[kind, state] += number
     return counts
+
+
+_TALLIES = select(PushTally.kind, PushTally.state, PushTally.number)
+_LATER = (
+    select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
+    .where(PushEvent.seq > bindparam("up_to"))
+    .group_by(PushEvent.kind, PushEvent.state)
+)
 
 
 def count_pushes(session: Session, events: Counts) -> dict[str, int]:
@@ -43,12 +47,16 @@ def count_pushes(session: Session, events: Counts) -> dict[str, int]:
 
     An ended push has said so (`ended`), and leaves that state only when it is ordered again (`overwritten`).
     """
-    live = select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE)).group_by(ImagePush.state)
-    counts = {str(state): number for state, number in session.execute(live)}
+    counts = {str(state): number for state, number in session.execute(_LIVE_PUSHES)}
     for state in PushState:
         if state not in LIVE:
             counts[state] = events["ended", state] - events["overwritten", state]
     return {state: number for state, number in counts.items() if number > 0}
+
+
+_LIVE_PUSHES = (
+    select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE)).group_by(ImagePush.state)
+)
 
 
 def tally_events(session: Session) -> None:
