@@ -56,6 +56,18 @@ class Database:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def before(self, session: Session) -> Iterator[Session]:
+        """A session for what a writing one needs to know before it locks anything.
+
+        SQLite has one transaction that writes at a time, and it should be short: there it is another session.
+        """
+        if self.engine.dialect.name != "sqlite":
+            yield session
+            return
+        with self.reading() as aside:
+            yield aside
+
     def ask(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
         """The rows of one query that changes nothing, outside of any transaction.
 

@@ -50,13 +50,14 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
     """Push the image of a version to a registry (again), with credentials for this push or the registry's own."""
 
     def order(session: Session) -> Ordered:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
-        version = find_version(session, found, git_hash)
-        build = image_build(session, version)
-        if build is None:
-            raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
-        push = push_order(session, body.registry_push_credentials)
+        with database().before(session) as before:
+            found = find_algorithm(before, algorithm)
+            caller().require_manager(found)
+            version = find_version(before, found, git_hash)
+            build = image_build(before, version)
+            if build is None:
+                raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
+            push = push_order(before, body.registry_push_credentials)
         ordered = order_push(session, found, version, build, push, request_id=g.request_id)
         audit(
             session,
