@@ -13,6 +13,7 @@ from shared.pushes.history import tally_events
 PUSHES = 1_000_000
 RUNS = 25
 MILLISECONDS = 20
+OF_A_PAGE_WITH_BUILDS = 30
 DEEP = f"{PUSHES // 3:016x}"
 PATHS = {
     "stalled pushes": "/v1/pushes?status=stalled",
@@ -38,7 +39,8 @@ def run(stage: Stage) -> Iterator[Result]:
                     request = request_bytes("GET", path, installation.admin_key)
                     exchange(connection, request)  # the first one compiles the statement
                     seconds = [_seconds(connection, request) for _ in range(RUNS)]
-                    yield Result.of(f"{case}, {kind}", [1000 * each for each in seconds], "ms", MILLISECONDS)
+                    target = OF_A_PAGE_WITH_BUILDS if case.startswith("versions") else MILLISECONDS
+                    yield Result.of(f"{case}, {kind}", [1000 * each for each in seconds], "ms", target)
 
 
 def _seconds(connection: socket.socket, request: bytes) -> float:

@@ -7,12 +7,12 @@ orders a thousand pushes would have everybody else wait behind them in the queue
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from shared.jobs.due import may_begin
 from shared.models import Job, JobKind, JobState, Owner
-from shared.models.jobs import IS_PUSH, IS_QUEUED
+from shared.models.jobs import IS_PUSH, IS_QUEUED, LIVE_STATES
 
 MOST_TRIES = 5
 """Pushes that a worker tries to claim one after the other, while others take them before it."""
@@ -30,8 +30,13 @@ def next_pushes(session: Session, nudged: str, tried: Sequence[str] = ()) -> lis
         if found:
             return found
     further = _further_ones(session, tried) if 0 < len(tried) < MOST_TRIES else []
-    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it.
-    return [*further, *({nudged} - {*further, *tried})]
+    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it. One that has
+    # ended was nudged for twice: that is seen here, without the lock that a claim takes.
+    is_open = nudged not in {*further, *tried} and session.scalar(_LIVE, {"the_nudged": nudged}) is not None
+    return [*further, nudged] if is_open else further
+
+
+_LIVE = select(Job.id).where(Job.id == bindparam("the_nudged"), Job.state.in_(LIVE_STATES))
 
 
 @cache
