@@ -17,9 +17,11 @@ FAULTS ?= 60
 # How long `make conformance` is, and on what: sqlite or postgresql.
 EXAMPLES ?= 5000
 DATABASE ?= sqlite
+# make bench BENCH=reads: one case of benchmarks/; without it all.
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test chaos broken-rules conformance checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test chaos broken-rules conformance bench checks lint format types lock migration clean
 
 help:  ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +65,10 @@ broken-rules: setup  ## Break each of the design's seven rules in a copy, and se
 
 conformance: setup  ## A running Longshore against its OpenAPI document (EXAMPLES=5000 DATABASE=sqlite)
 	@$(VENV)/bin/python -m tests.conformance --examples $(EXAMPLES) --database $(DATABASE)
+
+bench: setup  ## Measure beside peers: everything, or one case (BENCH=reads RESULTS=path for JSON)
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@$(VENV)/bin/python -m benchmarks $(BENCH) $(if $(RESULTS),--json $(RESULTS))
 
 checks: lint types
 

@@ -3,7 +3,7 @@
 from flask import g, request
 
 from shared.database import database
-from shared.keys import Caller, recognise
+from shared.keys import Caller, known_keys
 from shared.refusals import Code, Refusal
 
 SCHEMES = ("simple", "bearer")
@@ -19,8 +19,7 @@ def authenticate() -> None:
     secret = _secret(request.headers.get("Authorization", ""))
     if not secret:
         raise _unknown("This needs an API key: send the header `Authorization: Simple KEY`.")
-    with database().reading() as session:
-        known = recognise(session, secret)
+    known = known_keys.recognise(database(), secret)
     if known is None:
         raise _unknown("This API key is not known here, or was revoked.")
     g.caller = known

@@ -106,12 +106,13 @@ def _builds_of(session: Session, versions: Sequence[Version]) -> dict[str, Build
 def _asked_pushes(session: Session, build_ids: Sequence[str]) -> dict[str, PushShown]:
     """For each build the status of the newest push that a compile or publish of it asked for."""
     parent = aliased(Job)
-    asked = session.execute(
-        select(Job.build_id, ImagePush)
+    # Neither the kind nor the order is asked for: both would tempt SQLite to go through every push there ever was.
+    found = session.execute(
+        select(Job.seq, Job.build_id, ImagePush)
         .join(ImagePush, ImagePush.id == Job.push_id)
         .join(parent, parent.id == Job.parent_id)  # other than a compile or publish, a retry has parts too
-        .where(Job.build_id.in_(build_ids), Job.kind == JobKind.PUSH, parent.kind != JobKind.PUSH)
-        .order_by(Job.seq)
-    ).all()
-    shown = shown_pushes(session, [push for _, push in asked])
-    return {build_id: push for (build_id, _), push in zip(asked, shown, strict=True)}
+        .where(Job.build_id.in_(build_ids), parent.kind != JobKind.PUSH)
+    )
+    asked = sorted(found, key=lambda row: row.seq)
+    shown = shown_pushes(session, [push for _, _, push in asked])
+    return {build_id: push for (_, build_id, _), push in zip(asked, shown, strict=True)}

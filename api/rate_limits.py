@@ -23,11 +23,31 @@ MOST_DENIALS = 60
 """So many refusals of one key within a minute are worth a line in the audit trail, in each process."""
 
 
+MOST_COUNTERS = 10_000
+"""So many are kept in memory before those of minutes that are over are cleared away."""
+
+
+class CountersHere(MemoryStorage):
+    """The counters of this process alone. The library's own starts a thread at nearly every count, to clear away."""
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Count; the number within this window, of `expiry` seconds from its first count."""
+        now = time.time()
+        with self.locks[""]:
+            if len(self.expirations) > MOST_COUNTERS:
+                for each in [each for each, ends_at in self.expirations.items() if ends_at <= now]:
+                    self.clear(each)
+            if self.expirations.get(key, 0) <= now:
+                self.storage[key], self.expirations[key] = 0, now + expiry
+            self.storage[key] += amount
+            return self.storage[key]
+
+
 class RateLimits:
     """The counters of one process; made after the fork."""
 
     def __init__(self) -> None:
-        self._here = FixedWindowRateLimiter(MemoryStorage())
+        self._here = FixedWindowRateLimiter(CountersHere())
         self._everywhere = _shared_limiter()
         self._away_until = 0.0
 

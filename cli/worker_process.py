@@ -14,7 +14,7 @@ from celery.platforms import SecurityWarning
 from cli.failures import SettingFailure
 from cli.worker_stopping import GracefulStop
 from shared.database import Database, database
-from shared.jobs.claims import hand_back
+from shared.jobs.leases import hand_back
 from shared.settings import Settings
 from shared.workers import remove_node
 from workers import nudges

@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.keys import Caller
@@ -12,6 +12,7 @@ from shared.refusals import Code, bad_request, missing
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HASH_PREFIX = re.compile(r"[0-9a-f]{7,64}")
+AFTER_HEXADECIMAL = "g"
 
 
 def find_algorithm(session: Session, name: str) -> Algorithm:
@@ -21,16 +22,22 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
         Refusal: 404, in the words that the Python client looks for.
     """
     owner, slash, algorithm_name = name.partition("/")
-    query = select(Algorithm).where(Algorithm.deleted_at.is_(None))
+    found: Algorithm | None
     if slash:
-        found = session.scalar(query.where(Algorithm.owner == owner, Algorithm.name == algorithm_name))
+        found = session.scalar(_BY_NAME, {"the_owner": owner, "the_name": algorithm_name})
         code = Code.NO_SUCH_ALGORITHM_NAME
     else:
-        found = session.scalar(query.where(Algorithm.id == name.lower()))
+        found = session.scalar(_BY_ID, {"the_id": name.lower()})
         code = Code.NO_SUCH_ALGORITHM_ID if _is_uuid(name) else Code.NO_SUCH_ALGORITHM
     if found is None:
         raise missing(f"No such algorithm: {name}. Name it OWNER/NAME or by its UUID.", code)
     return found
+
+
+# Made once, as everything that each request asks: to make a statement takes longer than to run it.
+_ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
+_BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("the_owner"), Algorithm.name == bindparam("the_name"))
+_BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("the_id"))
 
 
 def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
@@ -42,12 +49,8 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):
         raise missing(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
-    found = session.scalars(
-        select(Version)
-        .where(Version.algorithm_id == algorithm.id, Version.git_hash.startswith(git_hash))
-        .order_by(Version.seq)
-        .limit(2)
-    ).all()
+    values = {"the_algorithm": algorithm.id, "begins": git_hash, "before": f"{git_hash}{AFTER_HEXADECIMAL}"}
+    found = session.scalars(_VERSIONS, values).all()
     if not found:
         raise missing(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
     if len(found) > 1:
@@ -55,12 +58,40 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     return found[0]
 
 
+_VERSIONS = (
+    select(Version)
+    .where(
+        Version.algorithm_id == bindparam("the_algorithm"),
+        Version.git_hash >= bindparam("begins"),
+        Version.git_hash < bindparam("before"),
+    )
+    .order_by(Version.seq)
+    .limit(2)
+)
+
+
+def begins_with(prefix: str) -> ColumnElement[bool]:
+    """A version's commit begins so. As a range, which an index answers whatever the collation, where LIKE would not."""
+    return and_(Version.git_hash >= prefix, Version.git_hash < f"{prefix}{AFTER_HEXADECIMAL}")
+
+
 def image_build(session: Session, version: Version) -> Build | None:
     """The build whose image stands for the version: the one that it was published with, else the newest good one."""
-    query = select(Build).where(Build.version_id == version.id, Build.status == BuildStatus.SUCCEEDED)
-    if version.build_id is not None:
-        query = query.where(Build.id == version.build_id)
-    return session.scalar(query.order_by(Build.seq.desc()).limit(1))
+    found: Build | None
+    if version.build_id is None:
+        found = session.scalar(_GOOD_BUILD, {"the_version": version.id})
+    else:
+        found = session.scalar(_BOUND_BUILD, {"the_version": version.id, "the_build": version.build_id})
+    return found
+
+
+_GOOD_BUILD = (
+    select(Build)
+    .where(Build.version_id == bindparam("the_version"), Build.status == BuildStatus.SUCCEEDED)
+    .order_by(Build.seq.desc())
+    .limit(1)
+)
+_BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("the_build"))
 
 
 def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:

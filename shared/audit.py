@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
 from shared.models import AuditEvent
@@ -27,19 +27,22 @@ def record(
     session: Session, actor: Actor, action: str, target_id: str, *, owner: str | None = None, **detail: Any
 ) -> None:
     """Write down that somebody did something (`registry.create`) to what has this id. `detail` never holds a secret."""
-    session.add(
-        AuditEvent(
-            actor=actor.name,
-            key_id=actor.key_id,
-            address=actor.address,
-            request_id=actor.request_id,
-            action=action,
-            target_id=target_id[:64],
-            owner=owner,
-            detail={name: _short(value) for name, value in detail.items() if value is not None},
-        )
+    session.connection().execute(
+        _ENTRY,
+        {
+            "actor": actor.name,
+            "key_id": actor.key_id,
+            "address": actor.address,
+            "request_id": actor.request_id,
+            "action": action,
+            "target_id": target_id[:64],
+            "owner": owner,
+            "detail": {name: _short(value) for name, value in detail.items() if value is not None},
+        },
     )
-    session.flush()
+
+
+_ENTRY = insert(AuditEvent)
 
 
 def entries(

@@ -4,7 +4,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.claims import Claim, FenceLost, held
+from shared.jobs.leases import HELD, Claim, FenceLost, held_by
 from shared.models import Build, BuildStatus, Job
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build
@@ -18,17 +18,24 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
     """
     written = session.execute(
         update(Build)
-        .where(Build.id == claim.build_id, exists(select(Job.id).where(held(claim))))
+        .where(Build.id == claim.build_id, exists(select(Job.id).where(HELD)))
         .values(log=Build.log + text)
         .returning(Build.id)
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
+        held_by(claim),
     )
     if written.first() is None:
         raise FenceLost("the job was ended or taken over")
 
 
 def write_built(
-    session: Session, claim: Claim, *, image_id: str, image_bytes: int, environment_key: str | None
+    session: Session,
+    claim: Claim,
+    *,
+    image_id: str,
+    manifest_digest: str | None,
+    image_bytes: int,
+    environment_key: str | None,
 ) -> None:
     """Show that the image stands. The job's own end, in the same transaction, is the fence."""
     session.execute(
@@ -38,6 +45,7 @@ def write_built(
             status=BuildStatus.SUCCEEDED,
             message=None,
             image_id=image_id,
+            manifest_digest=manifest_digest,
             image_bytes=image_bytes,
             environment_key=environment_key,
             finished_at=now_ms(),

@@ -35,5 +35,5 @@ def rfc3339(milliseconds: int | None) -> str | None:
     """A time as the API shows it: RFC 3339 in UTC with milliseconds and `Z`."""
     if milliseconds is None:
         return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, tz=UTC).replace(tzinfo=None).isoformat()}.{rest:03d}Z"

@@ -3,13 +3,16 @@
 import hashlib
 import re
 import secrets
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
+from shared.database import Database
 from shared.models import Algorithm, ApiKey, KeyKind, Owner
 from shared.refusals import conflict, not_allowed
 from shared.registry.reference import mended
@@ -37,7 +40,11 @@ class Caller:
 
     def may_read(self, algorithm: Algorithm) -> bool:
         """Whether versions, builds, logs and pushes of the algorithm are this caller's to see."""
-        return self.owns(algorithm.owner) and self._listed(algorithm)
+        return self.reads(algorithm.owner, algorithm.name)
+
+    def reads(self, owner: str, name: str) -> bool:
+        """The same of the algorithm OWNER/NAME."""
+        return self.owns(owner) and self._listed(owner, f"{owner}/{name}")
 
     def require_admin(self) -> None:
         """Refuse everybody but administrators.
@@ -79,10 +86,10 @@ class Caller:
                 f"This key may not read {algorithm.path}; use a key of {algorithm.owner} or an admin key."
             )
 
-    def _listed(self, algorithm: Algorithm) -> bool:
+    def _listed(self, owner: str, path: str) -> bool:
         if self.admin or self.algorithms is None:
             return True
-        return algorithm.path in self.algorithms or f"{algorithm.owner}/*" in self.algorithms
+        return path in self.algorithms or f"{owner}/*" in self.algorithms
 
 
 def create_owner(session: Session, username: str) -> Owner:
@@ -121,11 +128,55 @@ def create_key(
     return key, secret
 
 
+_KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
+    ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None)
+)
+
+
 def recognise(session: Session, secret: str) -> Caller | None:
     """The caller whose key this is, or None when it is unknown or revoked."""
-    key = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(secret), ApiKey.revoked_at.is_(None)))
-    if key is None:
+    return _caller_of(session.execute(_KEY, {"digest": _digest(secret)}).all())
+
+
+class KnownKeys:
+    """Callers that this process has just recognised, so that not every request asks the database who it is from.
+
+    A key that is revoked is refused at once in the process that revokes it, and within `seconds` in all others.
+    """
+
+    def __init__(self, *, seconds: float = 1.0, most: int = 10_000) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._known: dict[str, tuple[float, Caller]] = {}
+
+    def recognise(self, database: Database, secret: str) -> Caller | None:
+        """The caller whose key this is, or None when it is unknown or revoked. Only a known one is kept."""
+        digest, now = _digest(secret), time.monotonic()
+        asked_at, caller = self._known.get(digest, (0.0, None))
+        if caller is not None and now - asked_at < self._seconds:
+            return caller
+        found = _caller_of(database.ask(_KEY, digest=digest))
+        if found is None:
+            self._known.pop(digest, None)
+            return None
+        if len(self._known) >= self._most:
+            self._known.clear()
+        self._known[digest] = (now, found)
+        return found
+
+    def forget(self) -> None:
+        """Ask the database again about everybody."""
+        self._known.clear()
+
+
+known_keys = KnownKeys()
+"""Those of this process."""
+
+
+def _caller_of(found: Sequence[Row[Any]]) -> Caller | None:
+    if not found:
         return None
+    key = found[0]
     permissions = key.permissions or {}
     listed = permissions.get("algo_acl")
     return Caller(
@@ -146,6 +197,7 @@ def revoke_key(session: Session, key_id: str, owner: str) -> bool:
         .values(revoked_at=now_ms())
         .returning(ApiKey.id)
     )
+    known_keys.forget()
     return revoked.first() is not None
 
 

@@ -1,18 +1,21 @@
 """What an operator measures: counts over rows, in a fixed number of queries whatever their number."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.jobs.due import may_begin
 from shared.jobs.nudges import TASKS, Queues
 from shared.marks import seconds_since_sweep
-from shared.models import ImagePush, Job, JobState, PauseCause, PushEvent, Registry, WebhookDelivery
+from shared.models import Job, JobKind, JobState, PauseCause, Registry, WebhookDelivery
 from shared.models.jobs import LIVE_STATES
 from shared.models.pushes import STALLED
+from shared.pushes.history import Counts, count_events, count_pushes
 from shared.workers import live_nodes
 
 
@@ -29,8 +32,9 @@ def measures(session: Session) -> Iterable[Measure]:
     """Everything that is measured."""
     yield from _jobs(session)
     yield from _waiting(session)
-    yield from _pushes(session)
-    yield from _history(session)
+    events = count_events(session)
+    yield from _pushes(session, events)
+    yield from _history(events)
     yield from _workers(session)
     yield from _registries(session)
     deliveries = session.execute(
@@ -43,43 +47,51 @@ def measures(session: Session) -> Iterable[Measure]:
 
 
 def _jobs(session: Session) -> Iterable[Measure]:
-    live = select(Job.kind, Job.state, func.count(Job.seq)).where(Job.state.in_(LIVE_STATES))
-    for kind, state, number in session.execute(live.group_by(Job.kind, Job.state)):
+    for kind, state, number in session.execute(_LIVE_JOBS):
         yield Measure("jobs", {"kind": kind, "state": state}, number)
+
+
+_LIVE_JOBS = (
+    select(Job.kind, Job.state, func.count(Job.seq))
+    .where(Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES))
+    .group_by(Job.kind, Job.state)
+)
 
 
 def _waiting(session: Session) -> Iterable[Measure]:
     """Jobs that only a worker is missing for: what worker pools are sized by."""
-    due = (
-        select(Job.kind, func.count(Job.seq), now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at)))
-        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
-        .group_by(Job.kind)
-    )
-    found = {kind: (number, age) for kind, number, age in session.execute(due)}
+    found = {kind: (number, age) for kind, number, age in session.execute(_due())}
     for kind, (_task, queue) in TASKS.items():
         number, age = found.get(kind, (0, 0))
         yield Measure("jobs_waiting", {"queue": queue}, number)
         yield Measure("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
 
 
-def _pushes(session: Session) -> Iterable[Measure]:
-    counted = select(ImagePush.state, func.count(ImagePush.seq)).group_by(ImagePush.state)
-    for state, number in session.execute(counted):
+@cache
+def _due() -> Select[tuple[JobKind, int, int]]:
+    age = now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at))
+    return (
+        select(Job.kind, func.count(Job.seq), age)
+        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
+        .group_by(Job.kind)
+    )
+
+
+def _pushes(session: Session, events: Counts) -> Iterable[Measure]:
+    for state, number in count_pushes(session, events).items():
         yield Measure("pushes", {"status": state}, number)
 
 
-def _history(session: Session) -> Iterable[Measure]:
-    counted = select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
-    stalled: dict[str, int] = {}
-    for kind, state, number in session.execute(counted.group_by(PushEvent.kind, PushEvent.state)):
+def _history(events: Counts) -> Iterable[Measure]:
+    of_kind = Counter[str]()
+    for (kind, state), number in events.items():
+        of_kind[kind] += number
         if kind == "ended":
             yield Measure("push_results_total", {"status": state}, number)
-        elif kind == "retry":
-            yield Measure("push_retries_total", {}, number)
-        elif kind.startswith(STALLED):
-            stalled[kind.removeprefix(STALLED)] = stalled.get(kind.removeprefix(STALLED), 0) + number
+    if of_kind["retry"]:
+        yield Measure("push_retries_total", {}, of_kind["retry"])
     for kind in ("unclaimed", "lost", "still"):
-        yield Measure("pushes_stalled_total", {"kind": kind}, stalled.get(kind, 0))
+        yield Measure("pushes_stalled_total", {"kind": kind}, of_kind[f"{STALLED}{kind}"])
 
 
 def _workers(session: Session) -> Iterable[Measure]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from shared.hosts import is_loopback_host, passes_for_an_address
 from shared.settings import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -80,6 +81,23 @@ class AllowedNetworks:
                     f"with {self.setting}."
                 )
 
+    def check_words(self, host: str) -> None:
+        """Refuse a host for what is known of it without resolving it, where somebody else will.
+
+        Raises:
+            ForbiddenAddress: it is an address that is not spoken to, or a name for one.
+        """
+        bare = _bare(host)
+        if bare.lower() in _METADATA_NAMES:
+            raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
+        try:
+            self.check("127.0.0.1" if is_loopback_host(bare) else str(ipaddress.ip_address(bare)), bare)
+        except ForbiddenAddress:
+            raise
+        except ValueError:  # a name like any other
+            if passes_for_an_address(bare):
+                raise ForbiddenAddress(f"{bare} is another spelling of an address: write the address.") from None
+
     def resolve(self, host: str, port: int) -> list[str]:
         """Every address that a host stands for, all of them checked, in the order to try them.
 
@@ -87,7 +105,7 @@ class AllowedNetworks:
             ForbiddenAddress: one of them is not spoken to.
             socket.gaierror: the name cannot be resolved.
         """
-        bare = host.strip("[]").rstrip(".")
+        bare = _bare(host)
         if bare.lower() in _METADATA_NAMES:
             raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
         found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
@@ -132,6 +150,10 @@ def _meanings(address: Address) -> list[Address]:
     if any(address in network for network in _NAT64) or (int(address) >> 32 == 0 and int(address) > 1):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return [address] if inner is None else [address, inner]
+
+
+def _bare(host: str) -> str:
+    return host.strip("[]").rstrip(".")
 
 
 def _named(host: str, address: str) -> str:

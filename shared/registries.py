@@ -3,30 +3,45 @@
 import hashlib
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 
+from shared.errors import ErrorClass, WorkError
 from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
+from shared.networks import registry_networks
+from shared.pushes.places import forget_places
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
+from shared.registry.connections import InvalidProxy, Proxy, is_excepted
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
 from shared.registry_health import resume
 from shared.sealing import Keyring
+from shared.settings import settings
+from shared.stopping import StopSignal
 
 
-def find_registry(session: Session, registry_id: str, *, locked: bool = False) -> Registry:
+def find_registry(session: Session, registry_id: str, *, locked: bool = False, kept: bool = False) -> Registry:
     """A registry that is recorded and not deleted.
+
+    `locked`: for a change of it. `kept`: so that nobody changes it meanwhile; those who only keep it do not wait for
+    each other, or every push to one registry would be ordered after the other.
 
     Raises:
         Refusal: 404.
     """
-    query = select(Registry).where(Registry.id == registry_id, Registry.deleted_at.is_(None))
-    registry = session.scalar(query.with_for_update() if locked else query)
+    query = _LOCKED if locked else _KEPT if kept else _REGISTRY
+    registry: Registry | None = session.scalar(query, {"the_registry": registry_id})
     if registry is None:
         raise missing(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
     return registry
+
+
+_REGISTRY = select(Registry).where(Registry.id == bindparam("the_registry"), Registry.deleted_at.is_(None))
+_KEPT = _REGISTRY.with_for_update(read=True)
+_LOCKED = _REGISTRY.with_for_update()
 
 
 def record_registry(
@@ -63,7 +78,7 @@ def change_registry(
     Raises:
         Refusal: 400, an address or a certificate that cannot be one.
     """
-    trusted = fingerprint(registry)
+    trusted, was_at = fingerprint(registry), registry.registry_url
     for name, value in state.items():
         setattr(registry, name, value)
     _refuse_unusable(registry)
@@ -74,6 +89,8 @@ def change_registry(
     if registry.paused_by != PauseCause.OPERATOR:
         resume(session, registry)  # what failed for everybody may be what was just changed
     session.flush()
+    if registry.registry_url != was_at:
+        forget_places(session, registry.id)
     _readdress_waiting(session, registry)
 
 
@@ -92,6 +109,16 @@ def _readdress_waiting(session: Session, registry: Registry) -> None:
 
 
 def _refuse_unusable(registry: Registry) -> None:
+    if registry.proxy_url is not None:
+        try:
+            proxy = Proxy.parse(registry.proxy_url)
+        except InvalidProxy as error:
+            raise bad_request(str(error)) from None
+        if proxy.headers:
+            raise bad_request(
+                "proxy_url holds a user or password, which everybody who reads the registry would see: an operator "
+                "gives it in LONGSHORE_REGISTRY_PROXY."
+            )
     try:
         address_of(registry)
     except ValueError as error:
@@ -108,6 +135,36 @@ def address_of(registry: Registry) -> RegistryAddress:
     return RegistryAddress.parse(registry.registry_url, plain_http=registry.plain_http)
 
 
+def client_of(registry: Registry, credentials: Credentials | None, *, stop: StopSignal | None = None) -> RegistryClient:
+    """A client that speaks to the registry as its options say.
+
+    Raises:
+        WorkError: its `ca_certificate` or its proxy is none (invalid).
+    """
+    address = address_of(registry)
+    return RegistryClient(
+        address,
+        credentials,
+        verify_tls=registry.verify_tls,
+        ca_certificate=registry.ca_certificate,
+        proxy=_proxy_to(registry, address),
+        stop=stop,
+    )
+
+
+def _proxy_to(registry: Registry, address: RegistryAddress) -> Proxy | None:
+    """Its own proxy, in a network that a registry may be in; else the operator's, but not to where none is wanted."""
+    try:
+        if registry.proxy_url is not None:
+            return Proxy.parse(registry.proxy_url, registry_networks())
+        configured = settings().registry_proxy
+        if configured is None or is_excepted(address.host, settings().registry_no_proxy):
+            return None
+        return Proxy.parse(configured.get_secret_value())
+    except InvalidProxy as error:
+        raise WorkError(ErrorClass.INVALID, str(error)) from None
+
+
 def repository_of(registry: Registry, algorithm: Algorithm) -> str:
     """The repository of an algorithm's images in a registry: HOST[:PORT]/path/owner/name."""
     return image_repository(address_of(registry), algorithm.owner, algorithm.name)
@@ -121,8 +178,10 @@ def place_of(registry: Registry, algorithm: Algorithm, git_hash: str) -> str:
 def fingerprint(registry: Registry) -> str:
     """What credentials are bound to: scheme, host and the ways of trusting it, so that a changed registry gets none."""
     address = address_of(registry)
-    said = (address.origin, registry.verify_tls, registry.ca_certificate or "", registry.plain_http)
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+    said = [address.origin, registry.verify_tls, registry.ca_certificate or "", registry.plain_http]
+    if registry.proxy_url:
+        said.append(registry.proxy_url)  # over plain HTTP it reads the password
+    return hashlib.sha256(repr(tuple(said)).encode()).hexdigest()
 
 
 def seal_own(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:

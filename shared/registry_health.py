@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import Row, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms, rfc3339
+from shared.database import Database
 from shared.errors import ErrorClass, WorkError
 from shared.models import PauseCause, Registry
 from shared.webhooks.events import EventType
@@ -108,11 +109,8 @@ def note_success(session: Session, registry_id: str, *, own_credentials: bool) -
 
     A push with credentials of its own says nothing of the recorded ones.
     """
-    registry = session.scalar(select(Registry).where(Registry.id == registry_id))
-    if registry is None or is_open(registry):
-        return False
     registry = _locked(session, registry_id)
-    if registry is None or registry.paused_by == PauseCause.OPERATOR:
+    if registry is None or is_open(registry) or registry.paused_by == PauseCause.OPERATOR:
         return False
     if registry.paused_by == PauseCause.AUTH and own_credentials:
         return False
@@ -123,9 +121,17 @@ def note_success(session: Session, registry_id: str, *, own_credentials: bool) -
     return was_paused
 
 
-def is_open(registry: Registry) -> bool:
+def is_open(registry: Registry | Row[Any]) -> bool:
     """Whether nothing is held against it."""
     return all(getattr(registry, name) == value for name, value in OPEN.items())
+
+
+def is_known_open(database: Database, registry_id: str) -> bool:
+    """Whether nothing is held against a registry, asked outside of any transaction: most of the time so it is."""
+    return all(is_open(row) for row in database.ask(_HELD_AGAINST, the_registry=registry_id))
+
+
+_HELD_AGAINST = select(*(getattr(Registry, name) for name in OPEN)).where(Registry.id == bindparam("the_registry"))
 
 
 def pause(session: Session, registry: Registry, reason: str) -> bool:

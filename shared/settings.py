@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     build_pids: int = Field(1024, ge=16, description="Process limit of a build.")
     build_seconds: int = Field(30 * MINUTE, ge=1, description="Time limit of a build, in seconds.")
     build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Longest log kept of a build, in bytes.")
+    build_own_dockerfile: bool = Field(
+        False,
+        description="Whether a Dockerfile at the top of a repository is built instead. What it names in FROM and COPY --from "
+        "can be any image on the engine, other owners' too.",
+    )
     build_on_push: bool = Field(
         True, description="Whether a push to a hosted repository's default branch compiles the commit."
     )
@@ -157,6 +162,45 @@ class Settings(BaseSettings):
         description="Seconds before an event is sent to a webhook again that did not take it, comma-separated.",
     )
     webhook_keep_days: float = Field(7, gt=0, description="How long deliveries that ended are kept, in days.")
+
+    transport: Literal["direct", "engine"] = Field(
+        "direct",
+        description="How images are pushed, unless a registry says otherwise: direct (by Longshore, from its image store) "
+        "or engine (by the Docker engine).",
+    )
+    uploads_per_push: int = Field(4, ge=1, le=64, description="Blobs that one direct push uploads at once.")
+    uploads_per_registry: int = Field(
+        16, ge=1, le=1024, description="Blobs that all workers of this machine upload to one registry at once."
+    )
+    registry_proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy to registries, http://[USER:PASSWORD@]HOST:PORT, unless a registry names its own. It resolves "
+        "their names, so what they stand for is not checked again at the connection.",
+        json_schema_extra={"masked": True},
+    )
+    registry_no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "::1"),
+        description="Hosts of registries, comma-separated, that are reached without that proxy; `.example.com` stands for all "
+        "below it.",
+    )
+    store_max_bytes: int = Field(
+        50 * 1024 * MEBIBYTE,
+        ge=64 * MEBIBYTE,
+        description="Size in bytes to which the image store on this machine's disk is brought back after jobs; what jobs "
+        "still need stays beyond it.",
+    )
+    home_registry: str = Field(
+        "",
+        description="Registry of the platform's own, HOST[:PORT]/PATH, that is the image store of all workers. Empty: each "
+        "machine keeps its own in its data directory.",
+    )
+    home_registry_username: str = Field("", description="Username for the home registry.")
+    home_registry_password: SecretStr | None = Field(
+        None, description="Password for the home registry.", json_schema_extra={"masked": True}
+    )
+    home_registry_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed the home registry's certificate."
+    )
 
     worker_concurrency: int = Field(2, ge=1, le=256, description="Jobs that one worker process pool runs at once.")
     worker_health_port: int = Field(
@@ -234,17 +278,31 @@ class Settings(BaseSettings):
     def _read_networks(cls, value: object) -> object:
         return read_networks(value, with_exceptions=False)
 
+    @field_validator("registry_no_proxy", mode="before")
+    @classmethod
+    def _read_hosts(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
     @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")
     @classmethod
     def _read_delays(cls, value: object) -> object:
         return read_delays(value) if isinstance(value, str) else value
 
-    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "build_index_url", mode="before")
+    @field_validator(
+        "build_ca_bundle",
+        "source_ssh_key",
+        "source_ssh_known_hosts",
+        "home_registry_ca",
+        "build_index_url",
+        "registry_proxy",
+        "home_registry_password",
+        mode="before",
+    )
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts")
+    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "home_registry_ca")
     @classmethod
     def _file_exists(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and not value.is_file():
@@ -293,6 +351,11 @@ class Settings(BaseSettings):
     def repositories_dir(self) -> Path:
         """Where the git service keeps the hosted repositories."""
         return self.data_dir.absolute() / "repositories"
+
+    @property
+    def store_dir(self) -> Path:
+        """Where this machine's image store is."""
+        return self.data_dir.absolute() / "images"
 
     @property
     def base_images(self) -> dict[str, str]:

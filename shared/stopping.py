@@ -42,6 +42,15 @@ class StopSignal:
         if self._asked.is_set():
             raise Stopped(self._reason)
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until the stop is asked for.
+
+        Raises:
+            Stopped: it was.
+        """
+        self._asked.wait(seconds)
+        self.check()
+
     @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
         """While the block runs, a stop calls `interrupt` (from another thread: shut a socket, kill a process).

@@ -48,7 +48,7 @@ def plain_git_server(root: Path, *, status: int | None = None, tls: bool = False
     server = make_server(
         "127.0.0.1", 0, serve, threaded=True, request_handler=_Quiet, ssl_context="adhoc" if tls else None
     )
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         scheme = "https" if tls else "http"

@@ -9,8 +9,9 @@ from shared.builds import write_built
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, claim_job
+from shared.jobs.claims import claim_job
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.leases import Claim
 from shared.models import Algorithm, Base, Build, Job, Registry, Version
 from shared.orders.compile import order_compile
 from shared.orders.ordered import Ordered
@@ -63,11 +64,11 @@ def make_registry(url: str | None = None, credentials: Credentials | None = None
         return record_registry(session, keyring(), state, credentials)
 
 
-def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, force: bool = False) -> Ordered:
+def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: bool) -> Ordered:
     """Order a compile, and pushes of it."""
     pushes = [PushOrder(registry.id) for registry in registries]
     with database().writing() as session:
-        return order_compile(session, algorithm, git_hash, pushes=pushes, force=force)
+        return order_compile(session, algorithm, git_hash, pushes=pushes, **how)
 
 
 def publish(algorithm: Algorithm, *registries: Registry, **order: Any) -> Ordered:
@@ -100,7 +101,14 @@ def taken(job: Job, owner: str = "worker/1") -> Claim:
 def end_build(claim: Claim) -> None:
     """End a claimed build well."""
     with database().writing() as session:
-        write_built(session, claim, image_id="sha256:" + "1" * 64, image_bytes=1024, environment_key=None)
+        write_built(
+            session,
+            claim,
+            image_id="sha256:" + "1" * 64,
+            manifest_digest=None,
+            image_bytes=1024,
+            environment_key=None,
+        )
         succeed(session, claim)
 
 

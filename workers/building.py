@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from shared.builds import append_log, write_built
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import GitCredentials
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.models import Algorithm, Build
 from shared.sealing import SealError, keyring
 from shared.settings import Settings, settings
@@ -27,6 +27,8 @@ from workers.engine.limits import BuildLimits
 from workers.execution import Finish
 from workers.lease import LeaseKeeper
 from workers.source import fetch_source
+from workers.store.chosen import image_store
+from workers.store.image_store import StoreUse
 
 
 class LogBuffer:
@@ -79,11 +81,20 @@ class BuildWork:
 
         if self._claim.number > 1:
             log(f"--- Begun anew (attempt {self._claim.number}) ---")
-        built = make_image(algorithm, build.commit_sha, log=log, stop=keeper.stop)
+        with image_store().use(keeper.stop) as use:
+            built = make_image(
+                algorithm,
+                build.commit_sha,
+                use,
+                refresh=build.refreshes_environment,
+                log=log,
+                stop=keeper.stop,
+            )
         return lambda session: write_built(
             session,
             self._claim,
             image_id=built.image_id,
+            manifest_digest=built.manifest_digest,
             image_bytes=built.size_bytes,
             environment_key=built.environment_key,
         )
@@ -93,7 +104,9 @@ class BuildWork:
         if self._claim.number > 1:
             remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
             remove_cut_short(f"{algorithm.owner}/{algorithm.name}", build.commit_sha, keep=_known_images(build))
-        remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
+        # A build whose environment is in the store needs no engine.
+        with suppress(WorkError):
+            remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
 
 
 def _known_images(build: Build) -> set[str]:
@@ -103,8 +116,20 @@ def _known_images(build: Build) -> set[str]:
         return {image_id for image_id in session.scalars(made) if image_id is not None}
 
 
-def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:
-    """Fetch a commit's source and build its image.
+def make_image(
+    algorithm: Algorithm,
+    commit: str,
+    use: StoreUse,
+    *,
+    log: Callable[[str], None],
+    stop: StopSignal,
+    refresh: bool = False,
+    made_with: str | None = None,
+) -> BuiltImage:
+    """Fetch a commit's source and build its image, which is held in the store by `use`.
+
+    With `refresh` its requirements are resolved anew, though an environment for them may be there. `made_with` is the
+    key of the environment that it had when it was built before.
 
     Raises:
         Stopped: the stop was asked for.
@@ -118,10 +143,14 @@ def make_image(algorithm: Algorithm, commit: str, *, log: Callable[[str], None],
         except WorkError as error:
             log(error.message)  # the log's last line says why; from here on `build_image` sees to that
             raise
-        return build_image(_request(algorithm, commit, source.tar, chosen), log, stop)
+        return build_image(
+            _request(algorithm, commit, source.tar, chosen, refresh=refresh, made_with=made_with), use, log, stop
+        )
 
 
-def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings) -> BuildRequest:
+def _request(
+    algorithm: Algorithm, commit: str, source: Path, chosen: Settings, *, refresh: bool, made_with: str | None
+) -> BuildRequest:
     return BuildRequest(
         owner=algorithm.owner,
         name=algorithm.name,
@@ -139,6 +168,9 @@ def _request(algorithm: Algorithm, commit: str, source: Path, chosen: Settings) 
             seconds=chosen.build_seconds,
             log_bytes=chosen.build_log_bytes,
         ),
+        refresh=refresh,
+        made_with=made_with,
+        allow_dockerfile=chosen.build_own_dockerfile,
         lock_directory=chosen.data_dir.absolute() / "locks",
     )
 

@@ -25,7 +25,8 @@ from shared.webhooks.signing import open_secret, signature
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
-LIMITS = Limits(connect=3, read=10, whole=10)
+ANSWER_SECONDS = 10.0
+LIMITS = Limits(connect=3, read=ANSWER_SECONDS, whole=ANSWER_SECONDS)
 HOLD_SECONDS = 60
 """Longer than a batch takes; a delivery whose sender died is sent again after this."""
 TURN_SECONDS = 60
@@ -40,7 +41,7 @@ def deliver() -> None:
     if turn is None:
         return
     # A batch takes as long as its slowest target; the last one begins early enough to end within the turn.
-    last_batch_at = time.monotonic() + TURN_SECONDS - 3 * LIMITS.whole
+    last_batch_at = time.monotonic() + TURN_SECONDS - 3 * ANSWER_SECONDS
     try:
         while _send_batch() and time.monotonic() < last_batch_at:
             continue

@@ -1,6 +1,6 @@
 """Running one job: claim it, keep the lease, do the work outside of any transaction, end it behind the fence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -9,13 +9,15 @@ from sqlalchemy.orm import Session
 
 from shared.database import database
 from shared.errors import ErrorClass, Stopped, WorkError
-from shared.jobs.claims import Claim, claim_job, release_place
+from shared.jobs.claims import claim_job
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.leases import Claim, release_place
 from shared.jobs.locks import lock_claimed
 from shared.jobs.nudges import Nudge
 from shared.jobs.turns import next_pushes
 from shared.settings import settings
 from workers import nudges, registry_notes
+from workers.collecting import collect_if_full
 from workers.lease import LeaseKeeper
 from workers.node import lease_owner
 from workers.persistence import persistently
@@ -42,17 +44,28 @@ def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
     if claim is None:
         return False
     with structlog.contextvars.bound_contextvars(job_id=job_id, claim=claim.number):
-        nudges.send(_work_on(claim, work_for(claim)))
+        try:
+            nudges.send(_work_on(claim, work_for(claim)))
+        finally:
+            # Whatever a job is and however it ends, it may have filled the store, or met a full one; and what it made
+            # is known to be waited for only now that its end is written.
+            collect_if_full()
     return True
 
 
 def run_next_push(nudged: str, work_for: Callable[[Claim], Work]) -> None:
     """Do the push whose turn it is, if there is one: not always the one that the nudge names."""
+    tried = list[str]()
+    while turns := _turns(nudged, tried):
+        for job_id in turns:
+            if run_job(job_id, work_for):
+                return
+        tried += turns
+
+
+def _turns(nudged: str, tried: Sequence[str]) -> list[str]:
     with database().reading() as session:
-        turns = next_pushes(session, nudged)
-    for job_id in turns:
-        if run_job(job_id, work_for):
-            return
+        return next_pushes(session, nudged, tried)
 
 
 def _work_on(claim: Claim, work: Work) -> list[Nudge]:
@@ -83,7 +96,7 @@ def _end_well(claim: Claim, work: Work, finish: Finish) -> list[Nudge]:
         lock_claimed(session, claim)
         work.write(session)
         finish(session)
-        return succeed(session, claim)
+        return succeed(session, claim, locked=True)
 
 
 def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:

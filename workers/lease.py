@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.jobs.claims import Claim, FenceLost, renew_lease, still_held
+from shared.jobs.leases import Claim, FenceLost, renew_lease, still_held
 from shared.settings import Settings
 from shared.stopping import StopSignal
 
@@ -50,6 +50,22 @@ class LeaseKeeper:
     def moved(self) -> None:
         """The work has moved."""
         self._moved_at = time.monotonic()
+
+    def hold_for(self, seconds: float) -> None:
+        """Make sure that the claim holds now, and for at least so many seconds more; from the work's own thread.
+
+        Raises:
+            FenceLost: the job was ended or taken over.
+        """
+        with self._database.reading() as session:
+            if not still_held(session, self._claim):
+                raise FenceLost("the job was ended or taken over")
+        # Reckoned after the look, which may have taken its time.
+        now = time.monotonic()
+        if self._settings.lease_seconds - (now - self._renewed_at) < seconds:
+            with self._database.writing() as session:
+                renew_lease(session, self._claim, lease_seconds=self._settings.lease_seconds)
+            self._renewed_at = now
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):

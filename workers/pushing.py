@@ -1,44 +1,31 @@
-"""The work of a push: through the engine, believing only what the registry itself confirms (rule 3)."""
+"""The work of a push: by the transport that the registry wants, believing only what it itself confirms (rule 3)."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from sqlalchemy import event, select
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from shared.database import database
-from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, FenceLost, still_held
-from shared.models import Algorithm, Build, ImagePush, Job, Registry
+from shared.errors import WorkError
+from shared.jobs.leases import Claim
+from shared.pushes.places import WORTH_BYTES, known_places, note_places
 from shared.pushes.progress import Progress, write_progress, write_success
-from shared.registries import address_of, fingerprint, open_for_job, open_own, repository_of
 from shared.registry.client import RegistryClient
-from shared.registry.credentials import Credentials
-from shared.registry.reference import repository_path
-from shared.sealing import SealError, keyring
-from workers.engine.progress import PushProgress
-from workers.engine.push import push_image
-from workers.engine.transport_trust import tls_refusal
+from shared.registry.upload import Placed
+from shared.settings import settings
 from workers.execution import Finish
+from workers.kept_clients import kept_clients
 from workers.lease import LeaseKeeper
-from workers.stored_image import stored_image
-
-
-@dataclass(frozen=True)
-class PushPlan:
-    """What is pushed where, read once before the slow work begins (rule 6)."""
-
-    algorithm: Algorithm
-    build: Build
-    registry: Registry
-    credentials: Credentials | None
-    repository: str
-    path: str
-    """The repository as the registry itself calls it."""
-    image: str
-    tags: tuple[str, ...]
+from workers.oci.manifest import Manifest
+from workers.push_plan import PushPlan, read_plan
+from workers.store.chosen import image_store
+from workers.store.image_store import StoreUse
+from workers.stored_image import ImageSearch
+from workers.transports.direct import DirectTransport, UploadLimits, shows
+from workers.transports.engine import EngineTransport
+from workers.transports.transport import PushedImage, PushProgress, Transport
 
 
 class ShownProgress:
@@ -58,6 +45,11 @@ class ShownProgress:
         """What is not in the row yet."""
         with self._lock:
             return None if self._now == self._written else self._now
+
+    def drop(self) -> None:
+        """What was said is overtaken, and not worth writing any more."""
+        with self._lock:
+            self._written = self._now
 
     def written(self, shown: tuple[Progress, str]) -> None:
         """This is in the row now, and the transaction is committed."""
@@ -83,114 +75,124 @@ class PushWork:
     def do(self, keeper: LeaseKeeper) -> Finish:
         """Push every tag, and have the registry confirm each."""
         with database().reading() as session:
-            plan = _plan(session, self._claim)
-        with _client(plan, keeper) as client:
-            self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
-            with _at_registry(first_answer=True):
-                client.ping()
-            with _at_registry():
-                _refuse_early(plan, client)
-            image = stored_image(plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop)
-            with _at_registry():
-                digest = self._push(plan, image.image_id, client, keeper)
-                self._say(keeper, f"Asks {plan.registry.registry_url} to confirm {digest}.")
-                for tag in plan.tags:
-                    client.confirm(plan.path, tag, digest)
-        message = f"The registry confirmed {digest} under {' and '.join(plan.tags)}.{image.remark}"
-        return lambda session: write_success(session, self._claim, digest=digest, image=plan.image, message=message)
+            plan = read_plan(session, self._claim)
+        with kept_clients().client(plan.registry, plan.credentials, keeper.stop) as kept:
+            if not kept.has_just_answered:
+                self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
+                with _at_registry(first_answer=True):
+                    kept.ping()
+            digest = plan.build.manifest_digest
+            if digest is not None and _is_there(plan, kept.client, digest):
+                self._shown.drop()
+                return self._done(plan, PushedImage(digest))
+            return self._pushed(plan, kept.client, keeper)
 
-    def _push(self, plan: PushPlan, image_id: str, client: RegistryClient, keeper: LeaseKeeper) -> str:
-        digests = []
-        for tag in plan.tags:
-            # The fence cannot reach into a registry: look at it before each tag moves.
-            self._look_at_fence()
-            with _refusal_looked_at_again(client, plan):
-                digests.append(
-                    push_image(
-                        image_id,
-                        plan.repository,
-                        tag,
-                        plan.credentials,
-                        on_progress=self._progress_of(tag, keeper),
-                        stop=keeper.stop,
-                    )
+    def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: LeaseKeeper) -> Finish:
+        search = ImageSearch(
+            self._claim, plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop,
+            before_long=lambda: _refuse_early(plan, client),
+        )  # fmt: skip
+        with image_store().use(keeper.stop) as use:
+            transport, known = _transport(plan, client, search, use, keeper)
+            with _at_registry():
+                pushed = transport.push(
+                    plan.tags,
+                    # The fence cannot reach into a registry: it is looked at before each tag moves.
+                    before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
+                    on_progress=lambda seen, message: self._show(keeper, seen, message),
                 )
-        if len(set(digests)) != 1:
-            raise WorkError(ErrorClass.TRANSIENT, "The engine pushed different bytes for the two tags of one image.")
-        return digests[0]
+        return self._done(plan, pushed, search.remark, _worth_noting(pushed, known))
 
-    def _look_at_fence(self) -> None:
-        with database().reading() as session:
-            if not still_held(session, self._claim):
-                raise FenceLost("the job was ended or taken over")
+    def _done(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
+        message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{remark}{pushed.remark}"
 
-    def _progress_of(self, tag: str, keeper: LeaseKeeper) -> Callable[[PushProgress], None]:
-        def on_progress(seen: PushProgress) -> None:
-            moved = Progress(seen.done_bytes, seen.total_bytes, seen.layers_done, seen.layers_total)
-            if moved != self._progress:
-                keeper.moved()
-                self._progress = moved
-            self._shown.show(moved, f"Pushes {tag}: {seen.layers_done} of {seen.layers_total} layers are there.")
+        def finish(session: Session) -> None:
+            write_success(session, self._claim, digest=pushed.digest, image=plan.image, message=message)
+            if layers:
+                note_places(session, plan.registry.id, layers, plan.path)
 
-        return on_progress
+        return finish
+
+    def _show(self, keeper: LeaseKeeper, seen: PushProgress, message: str) -> None:
+        moved = Progress(seen.done_bytes, seen.total_bytes, seen.layers_done, seen.layers_total)
+        if moved != self._progress:
+            keeper.moved()
+            self._progress = moved
+        self._shown.show(moved, message)
 
     def _say(self, keeper: LeaseKeeper, message: str) -> None:
         keeper.moved()
         self._shown.show(self._progress, message)
 
 
-def _plan(session: Session, claim: Claim) -> PushPlan:
-    found = session.execute(
-        select(Job, ImagePush, Algorithm, Build, Registry)
-        .join(ImagePush, ImagePush.id == Job.push_id)
-        .join(Algorithm, Algorithm.id == Job.algorithm_id)
-        .join(Build, Build.id == Job.build_id)
-        .join(Registry, Registry.id == Job.registry_id)
-        .where(Job.id == claim.job_id)
-    ).one()
-    job, push, algorithm, build, registry = found._tuple()
-    if registry.deleted_at is not None:
-        raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
-    repository = repository_of(registry, algorithm)
-    if push.image != f"{repository}:{job.git_hash}":
-        # It was claimed by then, so the change did not move it: its place and what its row says are the old ones.
-        raise WorkError(ErrorClass.INVALID, "The registry was changed while this push ran; push again.")
-    return PushPlan(
-        algorithm=algorithm,
-        build=build,
-        registry=registry,
-        credentials=_credentials(job, registry),
-        repository=repository,
-        path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
-        image=push.image,
-        tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
+def _transport(
+    plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: LeaseKeeper
+) -> tuple[Transport, Mapping[str, str | None]]:
+    """The transport for this push; and for each large layer, where else the registry is known to have it."""
+    if plan.transport == "engine":
+        _refuse_early(plan, client)
+        image_id = search.on_engine(use)
+        return (
+            EngineTransport(
+                client,
+                plan.repository,
+                plan.path,
+                image_id,
+                verify_tls=plan.registry.verify_tls,
+                ca_certificate=plan.registry.ca_certificate,
+                proxy_url=plan.registry.proxy_url,
+                stop=keeper.stop,
+            ),
+            {},
+        )
+    manifest = search.in_store(use)
+    large = _large_layers(manifest)
+    with database().reading() as session:
+        known = known_places(session, plan.registry.id, large)
+    limits = UploadLimits(
+        per_push=settings().uploads_per_push,
+        per_registry=settings().uploads_per_registry,
+        slots=settings().data_dir.absolute() / "locks",
+        tag_seconds=_tag_seconds(),
+    )
+    return (
+        DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=keeper.stop),
+        {digest: known.get(digest) for digest in large},
     )
 
 
-def _credentials(job: Job, registry: Registry) -> Credentials | None:
-    """The credentials given for this push, else the registry's own; decrypted here, at use (rule 5)."""
-    try:
-        if job.credentials is None or job.registry_fingerprint is None:
-            return open_own(keyring(), registry)
-        if job.registry_fingerprint != fingerprint(registry):
-            raise WorkError(
-                ErrorClass.INVALID,
-                "The registry was changed after the credentials were given, so they were not sent to it; push again.",
-            )
-        return open_for_job(keyring(), job.id, job.registry_fingerprint, job.credentials)
-    except SealError as error:
-        raise WorkError(ErrorClass.INVALID, f"The credentials cannot be used: {error}. Give them again.") from None
+def _is_there(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
+    """Whether the registry shows what the direct transport would push, and is believed to have all of it."""
+    with _at_registry():
+        return plan.transport == "direct" and shows(
+            client, plan.path, plan.tags, digest, look_at_blobs=not plan.was_whole_lately
+        )
 
 
-def _client(plan: PushPlan, keeper: LeaseKeeper) -> RegistryClient:
-    registry = plan.registry
-    return RegistryClient(
-        address_of(registry),
-        plan.credentials,
-        verify_tls=registry.verify_tls,
-        ca_certificate=registry.ca_certificate,
-        stop=keeper.stop,
-    )
+def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
+    """The large layers of which it was not known where they are, or not where they are now."""
+    return [
+        digest
+        for digest, place in known.items()
+        if pushed.placed.get(digest) == Placed.UPLOADED or (place is None and digest in pushed.placed)
+    ]
+
+
+def _large_layers(manifest: Manifest) -> list[str]:
+    return list({layer.digest: None for layer in manifest.layers if layer.size >= WORTH_BYTES})
+
+
+def _tag_seconds() -> float:
+    """How long the putting of a tag may take: it must be over while the lease still holds."""
+    return settings().lease_seconds / 3
+
+
+def _refuse_early(plan: PushPlan, client: RegistryClient) -> None:
+    """Find out what would be found out late, after an image was pulled, built or compressed."""
+    with _at_registry():
+        refusal = client.push_refusal(plan.path)
+        if refusal is not None:
+            raise refusal
 
 
 @contextmanager
@@ -201,34 +203,3 @@ def _at_registry(*, first_answer: bool = False) -> Iterator[None]:
     except WorkError as error:
         error.at_registry, error.first_answer = True, first_answer
         raise
-
-
-@contextmanager
-def _refusal_looked_at_again(client: RegistryClient, plan: PushPlan) -> Iterator[None]:
-    """The registry took the credentials a moment ago: where it still does, a refusal in mid-push is one that passes.
-
-    A token that the engine got at the beginning can end while it still uploads.
-    """
-    try:
-        yield
-    except WorkError as error:
-        if error.error_class != ErrorClass.AUTH or client.push_refusal(plan.path) is not None:
-            raise
-        raise WorkError(
-            ErrorClass.TRANSIENT, f"{error.message} When asked again, the registry took the same credentials."
-        ) from error
-
-
-def _refuse_early(plan: PushPlan, client: RegistryClient) -> None:
-    """Find out what the engine would find out late, or would not care about.
-
-    The engine trusts loopback registries blindly and tells its errors in prose only; the registry's own answer is
-    classified by its status.
-    """
-    registry = plan.registry
-    unfit = tls_refusal(address_of(registry), verify_tls=registry.verify_tls, ca_certificate=registry.ca_certificate)
-    if unfit is not None:
-        raise WorkError(ErrorClass.INVALID, unfit)
-    refusal = client.push_refusal(plan.path)
-    if refusal is not None:
-        raise refusal

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import registry_health
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -20,6 +20,8 @@ def note_success(claim: Claim) -> None:
     if claim.registry_id is None:
         return
     try:
+        if registry_health.is_known_open(database(), claim.registry_id):
+            return
         with database().writing() as session:
             resumed = registry_health.note_success(session, claim.registry_id, own_credentials=claim.own_credentials)
     except DBAPIError as error:

@@ -1,86 +1,152 @@
-"""Where the image of a push comes from: the engine, else a registry that has it, else it is built again."""
+"""Where the image of a push comes from: the store, a registry that has it, the engine, else it is built again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.models import Algorithm, Build, ImagePush, Registry
-from shared.registries import open_own, repository_of
-from shared.sealing import SealError, keyring
+from shared.jobs.leases import HELD, Claim, held_by
+from shared.models import Algorithm, Build, Job
+from shared.settings import settings
 from shared.stopping import StopSignal
+from workers.assembly.image import read_image
 from workers.building import make_image
-from workers.engine.images import has_image
-from workers.engine.push import pull_image
+from workers.engine.image import image_name, local_reference
+from workers.engine.images import has_image, name_image
+from workers.engine.key_lock import key_lock
+from workers.engine.loading import load_image
+from workers.engine.saving import save_image
+from workers.oci.manifest import Manifest
+from workers.pulling import pulled_image
+from workers.store.held_image import held_image
+from workers.store.image_store import StoreUse
 
 
-@dataclass(frozen=True)
-class StoredImage:
-    """An image that is on this worker's engine now."""
+class ImageSearch:
+    """The search for the image of a succeeded build, in whatever way is left.
 
-    image_id: str
-    remark: str = ""
-    """What the status should say of where it came from."""
-
-
-def stored_image(algorithm: Algorithm, build: Build, *, say: Callable[[str], None], stop: StopSignal) -> StoredImage:
-    """The image of a succeeded build, brought onto the engine if another worker made it or it was removed.
-
-    Raises:
-        Stopped: the stop was asked for.
-        WorkError: no way to the image worked.
+    What keeps the digest is tried first: a registry has the very bytes, an engine compresses them again, and what is
+    built again may differ. `say` is told what is being done; `before_long` is called once, before anything that takes
+    long.
     """
-    if build.image_id is not None and has_image(build.image_id):
-        return StoredImage(build.image_id)
-    for push, registry in _good_pushes(build):
-        say(f"The engine does not have the image; pulls it from {registry.registry_url}.")
-        pulled = _pulled(algorithm, push, registry, say, stop)
+
+    def __init__(
+        self,
+        claim: Claim,
+        algorithm: Algorithm,
+        build: Build,
+        *,
+        say: Callable[[str], None],
+        stop: StopSignal,
+        before_long: Callable[[], None],
+    ) -> None:
+        self._claim = claim
+        self._algorithm = algorithm
+        self._build = build
+        self._known = build.manifest_digest
+        self._say = say
+        self._stop = stop
+        self._before_long = before_long
+        self.remark = ""
+        """What the status should say of where the image came from; begins with a space, or nothing."""
+
+    def in_store(self, use: StoreUse) -> Manifest:
+        """The image, held in the store with everything that it names.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: no way to the image worked.
+        """
+        manifest = self._held(use)
+        if manifest is not None:
+            return manifest
+        self._before_long()
+        # Several pushes of one lost image find it once: built twice it might differ.
+        with key_lock(settings().data_dir.absolute() / "locks", self._build.id, self._say, self._stop.check):
+            with database().reading() as session:
+                self._known = session.scalar(select(Build.manifest_digest).where(Build.id == self._build.id))
+            manifest = self._held(use)
+            if manifest is None:
+                manifest = self._found(use)
+                self._keep(use, manifest)
+        return manifest
+
+    def on_engine(self, use: StoreUse) -> str:
+        """The image's id on the engine.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: no way to the image worked.
+        """
+        known = self._build.image_id
+        if known is not None and has_image(known):
+            return known
+        manifest = self.in_store(use)
+        self._say("Loads the image into the engine.")
+        image_id = load_image(use, read_image(use, manifest.descriptor), self._stop)
+        name_image(image_id, local_reference(self._algorithm.owner, self._algorithm.name, self._build.commit_sha))
+        return image_id
+
+    def _held(self, use: StoreUse) -> Manifest | None:
+        return held_image(use, self._known) if self._known is not None else None
+
+    def _found(self, use: StoreUse) -> Manifest:
+        try:
+            pulled = pulled_image(use, self._algorithm, self._build, self._known, self._say, self._stop)
+        except WorkError:
+            # Who is away may have the image, and what is built again may be another one.
+            manifest = self._from_engine(use)
+            if manifest is None:
+                raise
+            return manifest
         if pulled is not None:
-            return StoredImage(pulled, f" The image was pulled from {registry.registry_url}.")
-    say("The engine does not have the image, nor has any registry; builds it again.")
-    built = make_image(algorithm, build.commit_sha, log=say, stop=stop)
-    with database().writing() as session:
-        session.execute(update(Build).where(Build.id == build.id).values(image_id=built.image_id))
-    return StoredImage(
-        built.image_id, " The image was built again, so its digest may differ from that of earlier pushes."
-    )
+            self.remark = f" The image was pulled from {pulled.registry_url}."
+            return pulled.manifest
+        return self._from_engine(use) or self._built_again(use)
 
-
-def _good_pushes(build: Build) -> list[tuple[ImagePush, Registry]]:
-    """Where this version was pushed to well, the latest first, as callers asked for it."""
-    with database().reading() as session:
-        rows = session.execute(
-            select(ImagePush, Registry)
-            .join(Registry, Registry.id == ImagePush.registry_id)
-            .where(
-                ImagePush.version_id == build.version_id,
-                ImagePush.last_success_digest.is_not(None),
-                Registry.deleted_at.is_(None),
+    def _keep(self, use: StoreUse, manifest: Manifest) -> None:
+        """Let the build's row say where the image is, unless somebody else found it, or this claim is over."""
+        digest = manifest.descriptor.digest
+        use.name(image_name(digest), manifest.descriptor)
+        if self._known not in (None, digest):
+            self.remark += " Its digest differs from that of earlier pushes."
+        with database().writing() as session:
+            session.execute(
+                update(Build)
+                .where(
+                    Build.id == self._build.id,
+                    Build.manifest_digest.is_not_distinct_from(self._known),
+                    exists(select(Job.id).where(HELD)),
+                )
+                .values(manifest_digest=digest, image_id=manifest.config.digest)
+                .execution_options(synchronize_session=False),
+                held_by(self._claim),
             )
-            .order_by(ImagePush.last_success_order.desc())
-        )
-        return [(push, registry) for push, registry in rows]
 
-
-def _pulled(
-    algorithm: Algorithm, push: ImagePush, registry: Registry, say: Callable[[str], None], stop: StopSignal
-) -> str | None:
-    def on_event(done: str) -> None:
-        say(f"Pulls the image from {registry.registry_url}: {done}")
-
-    try:
-        return pull_image(
-            repository_of(registry, algorithm),
-            push.last_success_digest or "",
-            open_own(keyring(), registry),
-            on_event=on_event,
-            stop=stop,
-        )
-    except SealError:
+    def _from_engine(self, use: StoreUse) -> Manifest | None:
+        """An image that an engine built, before there was a store or because the store lost it."""
+        image_id = self._build.image_id
+        # Workers that only push need no engine.
+        with suppress(WorkError):
+            if image_id is not None and has_image(image_id):
+                self._say("The image store does not have the image; takes it from the engine.")
+                return save_image(use, image_id, self._stop).manifest
         return None
-    except WorkError as error:
-        if error.error_class == ErrorClass.UNAVAILABLE:
-            raise
-        return None
+
+    def _built_again(self, use: StoreUse) -> Manifest:
+        self._say("The image store does not have the image, nor has any registry; builds it again.")
+        built = make_image(
+            self._algorithm,
+            self._build.commit_sha,
+            use,
+            log=self._say,
+            stop=self._stop,
+            made_with=self._build.environment_key,
+        )
+        self.remark = " The image was built again."
+        manifest = held_image(use, built.manifest_digest)
+        if manifest is None:
+            raise WorkError(ErrorClass.TRANSIENT, "The image was removed from the store as soon as it was built.")
+        return manifest

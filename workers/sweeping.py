@@ -3,12 +3,13 @@
 import structlog
 
 from shared.database import database
-from shared.jobs.claims import lost_jobs
 from shared.jobs.due import take_due_nudges
+from shared.jobs.leases import lost_jobs
 from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
 from shared.marks import mark_sweep, swept_within
+from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
 from workers import nudges
@@ -39,6 +40,7 @@ def sweep() -> None:
     nudges.send(following)
     _report_stalled()
     with database().writing() as session:
+        tally_events(session)
         mark_sweep(session)
 
 

@@ -13,8 +13,8 @@ from api.enqueueing import enqueue, name_job
 from api.loading import shown_pushes
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
-from api.schemas.base import Shown
-from api.schemas.pushes import ListedPushShown, PushShown, RepushBody
+from api.schemas.base import Shown, Text
+from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
 from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
 from shared.database import database
 from shared.git import hosted
@@ -22,6 +22,7 @@ from shared.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.orders.cancel import cancel_job
 from shared.orders.ordered import Ordered
 from shared.orders.push import order_push
+from shared.pushes.of_version import pushes_of_version
 from shared.refusals import Refusal, bad_request, conflict, missing
 
 blueprint = v1_blueprint("pushes")
@@ -31,7 +32,7 @@ class PushesQuery(PageQuery):
     """Which pushes to list."""
 
     status: PushState | None = None
-    registry: str | None = None
+    registry: Text | None = None
 
 
 class PushesPage(Shown):
@@ -49,13 +50,14 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
     """Push the image of a version to a registry (again), with credentials for this push or the registry's own."""
 
     def order(session: Session) -> Ordered:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
-        version = find_version(session, found, git_hash)
-        build = image_build(session, version)
-        if build is None:
-            raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
-        push = push_order(session, body.registry_push_credentials)
+        with database().before(session) as before:
+            found = find_algorithm(before, algorithm)
+            caller().require_manager(found)
+            version = find_version(before, found, git_hash)
+            build = image_build(before, version)
+            if build is None:
+                raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
+            push = push_order(before, body.registry_push_credentials)
         ordered = order_push(session, found, version, build, push, request_id=g.request_id)
         audit(
             session,
@@ -81,6 +83,11 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
 @blueprint.output(list_of(PushShown))
 def list_version_pushes(algorithm: str, git_hash: str) -> Response:
     """The status of the latest push to each registry that the version was ever pushed to."""
+    known = pushes_of_version(database(), algorithm, git_hash)
+    may_read = bool(known) and caller().reads(known[0].owner, known[0].name)
+    if may_read and all(push.state != PushState.QUEUED for push in known):
+        return answer([show_push(push) for push in known])
+    # What waits says why, and what is not found or not allowed is refused with the reason.
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)

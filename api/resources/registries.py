@@ -24,24 +24,26 @@ from shared.jobs.due import nudges_for_registry
 from shared.models import Registry
 from shared.networks import ForbiddenAddress, registry_networks
 from shared.orders.cancel import end_all_of_registry
+from shared.pushes.places import forget_places
 from shared.refusals import bad_request, conflict
 from shared.registries import (
     address_of,
     change_registry,
+    client_of,
     find_registry,
     open_own,
     record_registry,
 )
 from shared.registry.address import InvalidAddress, RegistryAddress
 from shared.registry.check import check_registry as check
-from shared.registry.client import RegistryClient
+from shared.registry.connections import InvalidProxy, Proxy
 from shared.sealing import SealError, keyring
 from shared.text import sentence
 
 blueprint = v1_blueprint("registries")
 
 CHECKED_REPOSITORY = "longshore-check"
-STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "max_pushes"}
+STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "transport", "proxy_url", "max_pushes"}
 
 
 @blueprint.post("/registries")
@@ -87,13 +89,15 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
         registry = find_registry(session, registry_id, locked=True)
         # An option that is left out stays as it is.
         state = body.model_dump(include=STATE & body.model_fields_set)
+        if "plain_http" not in state and not _may_be_plain(body):
+            state["plain_http"] = False  # it was about the address before
         change_registry(session, keyring(), registry, state, given, remove_credentials=bool(named) and given is None)
         audit(
             session,
             "registry.update",
             registry.id,
             url=registry.registry_url,
-            given=sorted(state),
+            given=sorted(STATE & body.model_fields_set),
             credentials=given is not None,
             has_credentials=registry.credentials is not None,
         )
@@ -111,6 +115,7 @@ def delete_registry(registry_id: str) -> Response:
         registry.deleted_at = session.scalar(select(now_ms()))
         registry.credentials = None
         freed = end_all_of_registry(session, registry.id)
+        forget_places(session, registry.id)
         audit(session, "registry.delete", registry.id, url=registry.registry_url)
         shown = show_registry(registry)
     nudges.send(freed)
@@ -161,12 +166,7 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
         except SealError as error:
             raise conflict(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
     address = address_of(registry)
-    with RegistryClient(
-        address,
-        credentials,
-        verify_tls=registry.verify_tls,
-        ca_certificate=registry.ca_certificate,
-    ) as client:
+    with client_of(registry, credentials) as client:
         checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
     return answer(
         RegistryCheckShown(
@@ -179,11 +179,24 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
     )
 
 
+def _may_be_plain(body: RegistryBody) -> bool:
+    try:
+        RegistryAddress.parse(body.registry_url, plain_http=True)
+    except InvalidAddress:
+        return False
+    return True
+
+
 def _address(body: RegistryBody) -> RegistryAddress:
     """Where a body says that the registry is; resolved and checked, so outside of any transaction."""
     try:
         address = RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
         registry_networks().check_recorded(address.host, address.port or 443)
+        if body.proxy_url is not None:
+            proxy = Proxy.parse(body.proxy_url)
+            registry_networks().check_recorded(proxy.host, proxy.port)
+    except InvalidProxy as error:
+        raise bad_request(str(error)) from None
     except (InvalidAddress, ForbiddenAddress) as error:
         raise bad_request(f"registry_url: {error}") from None
     return address

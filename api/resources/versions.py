@@ -35,6 +35,8 @@ class CompileQuery(Query):
     """How to compile."""
 
     force: bool = False
+    refresh: bool = False
+    """Resolve the requirements anew and build again, instead of using the environment that is there."""
 
 
 class VersionsQuery(PageQuery):
@@ -70,7 +72,15 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) ->
 
     def order(session: Session) -> Ordered:
         present = find_algorithm(session, found.id)
-        ordered = order_compile(session, present, commit, pushes=pushes, force=query.force, request_id=g.request_id)
+        ordered = order_compile(
+            session,
+            present,
+            commit,
+            pushes=pushes,
+            force=query.force,
+            refresh=query.refresh,
+            request_id=g.request_id,
+        )
         _audit(session, "compile", present, ordered, pushes)
         return ordered
 

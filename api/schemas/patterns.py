@@ -45,6 +45,7 @@ _PLACE = (
 )
 REGISTRY_URL = f"^(?:[Hh][Tt][Tt][Pp][Ss]?://)?{_PLACE}{_PATH}$"
 PLAIN_HTTP_URL = f"^(?:[Hh][Tt][Tt][Pp]://{_PLACE}|{_LOOPBACK}){_PATH}$"
+PROXY_URL = rf"^http://(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}$"
 
 _ALNUM = "[A-Za-z0-9]"
 _SOURCE_LABEL = f"{_ALNUM}(?:[_-]*{_ALNUM})*"

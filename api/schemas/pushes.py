@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from sqlalchemy import Row
 
 from api.schemas.base import Body, Moment, Shown, Storable, Uuid
 from api.schemas.registries import CredentialsBody
@@ -81,7 +82,7 @@ class ListedPushShown(PushShown):
     git_hash: str
 
 
-def show_progress(push: ImagePush) -> ProgressShown:
+def show_progress(push: ImagePush | Row[Any]) -> ProgressShown:
     """How far a push is."""
     return ProgressShown(
         done_bytes=push.done_bytes,
@@ -91,7 +92,7 @@ def show_progress(push: ImagePush) -> ProgressShown:
     )
 
 
-def show_push(push: ImagePush, waits: str | None = None) -> PushShown:
+def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushShown:
     """The status of a push as callers read it; `waits` says what keeps its registry from taking it at the moment."""
     last = None
     if push.last_success_digest and push.last_success_image:

@@ -1,12 +1,12 @@
 """Registries as callers write and read them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, Body, Moment, Shown, Text, Uuid
-from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, REGISTRY_URL
+from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
 from shared.clock import rfc3339
 from shared.models import PauseCause, Registry
 
@@ -65,6 +65,13 @@ class RegistryBody(CredentialsBody):
         None, description="PEM certificates of the authorities to trust besides the system's."
     )
     plain_http: bool = False
+    transport: Literal["direct", "engine"] | None = Field(
+        None,
+        description="How images get there: by Longshore or by the Docker engine; null: as LONGSHORE_TRANSPORT says.",
+    )
+    proxy_url: (
+        Annotated[Text, StringConstraints(max_length=255), Field(json_schema_extra={"pattern": PROXY_URL})] | None
+    ) = Field(None, description="HTTP proxy to it, http://HOST:PORT; null: as LONGSHORE_REGISTRY_PROXY says.")
     max_pushes: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = Field(
         None, description="How many pushes it takes at once; null: as LONGSHORE_REGISTRY_PUSHES says."
     )
@@ -98,6 +105,8 @@ class RegistryShown(Shown):
     verify_tls: bool
     ca_certificate: str | None
     plain_http: bool
+    transport: Literal["direct", "engine"] | None
+    proxy_url: str | None
     max_pushes: int | None
     paused: PauseShown | None
     throttled_until: Moment | None
@@ -126,6 +135,8 @@ def show_registry(registry: Registry) -> RegistryShown:
         verify_tls=registry.verify_tls,
         ca_certificate=registry.ca_certificate,
         plain_http=registry.plain_http,
+        transport=registry.transport,
+        proxy_url=registry.proxy_url,
         max_pushes=registry.max_pushes,
         paused=_show_pause(registry),
         throttled_until=rfc3339(registry.throttled_until),

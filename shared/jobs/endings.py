@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, FenceLost, held, nudges_for_room
+from shared.jobs.due import registry_was_full
+from shared.jobs.leases import HELD, Claim, FenceLost, held_by, is_waited_for_at_place, nudges_for_room
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
-from shared.jobs.settling import settle_dependents
+from shared.jobs.settling import has_dependents, settle_dependents
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
@@ -23,15 +25,31 @@ GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
 
 
-def succeed(session: Session, claim: Claim) -> list[Nudge]:
+def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[Nudge]:
     """End a claimed job well. What it is about (build, push row) is written by the caller, in the same transaction.
+
+    `locked`: the caller holds the job already (`lock_claimed`), before it wrote that.
 
     Raises:
         FenceLost: the job is not this claim's any more.
     """
-    lock_claimed(session, claim)
+    if not locked:
+        lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
+    return _carried_over(session, job)
+
+
+def _carried_over(session: Session, job: Job) -> list[Nudge]:
+    """Settle who waited for a job that has ended, and nudge who may begin now. Mostly nobody: that is one question."""
+    values = {"the_awaited": job.id, "the_place": job.lock_key, "the_registry": job.registry_id}
+    if not session.connection().execute(_anybody_waits(), values).scalar():
+        return []
     return [*settle_dependents(session, job), *nudges_for_room(session, job)]
+
+
+@cache
+def _anybody_waits() -> Select[tuple[bool]]:
+    return select(or_(has_dependents(), is_waited_for_at_place(), registry_was_full()))
 
 
 def give_up_or_retry(
@@ -54,7 +72,7 @@ def give_up_or_retry(
     if concerns_everybody and _is_paused(session, claim):
         return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
     if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
-        return fail(session, claim, error)
+        return _fail(session, claim, error)
     # Jitter only adds: a registry that said when to come back is not asked sooner.
     delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
     ahead = f"Tried again in {delay:.0f} s (try {tries + 2})."
@@ -73,9 +91,13 @@ def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
         FenceLost: the job is not this claim's any more.
     """
     lock_claimed(session, claim)
+    return _fail(session, claim, error)
+
+
+def _fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
-    return [*settle_dependents(session, job), *nudges_for_room(session, job)]
+    return _carried_over(session, job)
 
 
 def end_by_decree(
@@ -86,27 +108,23 @@ def end_by_decree(
     *,
     error_class: ErrorClass | None = None,
     superseded_by: str | None = None,
+    locked: bool = False,
 ) -> tuple[bool, list[Nudge]]:
     """End a job whatever its worker is doing; whether it had not ended already, and whom to nudge.
 
     The worker finds its fence closed at its next write or look (each second), stops and frees the place; until
-    then, or until its lease runs out, nobody else enters it.
+    then, or until its lease runs out, nobody else enters it. `locked`: the caller holds the version already.
     """
-    lock_version(session, job.version_id)
-    ended = session.scalar(
-        update(Job)
-        .where(Job.id == job.id, Job.state.in_(LIVE_STATES))
-        .values(
-            state=state,
-            error_class=error_class,
-            error_message=message,
-            credentials=None,
-            superseded_by=superseded_by,
-            finished_at=now_ms(),
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    if not locked:
+        lock_version(session, job.version_id)
+    values = {
+        "the_job": job.id,
+        "the_state": state,
+        "the_class": error_class,
+        "the_message": message,
+        "the_newer": superseded_by,
+    }
+    ended: Job | None = session.scalar(_DECREED, values)
     if ended is None:
         return False, []
     if state != JobState.SUPERSEDED:  # whoever supersedes writes the row himself
@@ -114,31 +132,55 @@ def end_by_decree(
     return True, settle_dependents(session, ended)
 
 
-def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:
-    job = session.scalar(
-        update(Job)
-        .where(held(claim))
-        .values(
-            state=state,
-            finished_at=now_ms(),
-            lease_owner=None,
-            lease_expires_at=None,
-            credentials=None,
-            error_class=error.error_class if error else None,
-            error_message=error.message if error else None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
+_DECREED = (
+    update(Job)
+    .where(Job.id == bindparam("the_job"), Job.state.in_(LIVE_STATES))
+    .values(
+        state=bindparam("the_state"),
+        error_class=bindparam("the_class"),
+        error_message=bindparam("the_message"),
+        credentials=None,
+        superseded_by=bindparam("the_newer"),
+        finished_at=now_ms(),
     )
+    .returning(Job)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
+
+
+def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:
+    values = {
+        "the_state": state,
+        "the_class": error.error_class if error else None,
+        "the_message": error.message if error else None,
+    }
+    job: Job | None = session.scalar(_LEAVING, {**held_by(claim), **values})
     if job is None:
         raise FenceLost("the job was ended or taken over")
     return job
 
 
+_LEAVING = (
+    update(Job)
+    .where(HELD)
+    .values(
+        state=bindparam("the_state"),
+        finished_at=now_ms(),
+        lease_owner=None,
+        lease_expires_at=None,
+        credentials=None,
+        error_class=bindparam("the_class"),
+        error_message=bindparam("the_message"),
+    )
+    .returning(Job)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
+
+
 def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int, ahead: str) -> list[Nudge]:
     job = session.scalar(
         update(Job)
-        .where(held(claim))
+        .where(HELD)
         .values(
             state=JobState.QUEUED,
             tries=tries,
@@ -150,7 +192,8 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
             error_message=error.message,
         )
         .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
+        .execution_options(synchronize_session=False, populate_existing=True),
+        held_by(claim),
     )
     if job is None:
         raise FenceLost("the job was ended or taken over")

@@ -5,9 +5,9 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass
-from shared.jobs.claims import nudges_for_room
 from shared.jobs.due import lease_ran_out
 from shared.jobs.endings import end_by_decree
+from shared.jobs.leases import nudges_for_room
 from shared.jobs.locks import lock_version_of
 from shared.jobs.nudges import Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
@@ -11,6 +11,7 @@ from shared.jobs.locks import lock_version
 from shared.jobs.nudges import Nudge
 from shared.models import ImagePush, Job, JobKind, JobState, PushState, Version
 from shared.models.algorithms import PublishState
+from shared.models.jobs import IS_QUEUED
 from shared.pushes.events import record_event
 
 WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH: "push"}
@@ -19,9 +20,17 @@ WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH
 def settle_dependents(session: Session, ended: Job) -> list[Nudge]:
     """Carry an end over to the queued jobs that waited for it; the nudges of those that are due now."""
     nudges: list[Nudge] = []
-    for job in session.scalars(select(Job).where(Job.awaits_id == ended.id, Job.state == JobState.QUEUED)):
+    for job in session.scalars(_DEPENDENTS, {"the_awaited": ended.id}):
         nudges += _settle(session, job, ended)
     return nudges
+
+
+def has_dependents() -> ColumnElement[bool]:
+    """Some queued job waits for the job `the_awaited`."""
+    return _DEPENDENTS.exists()
+
+
+_DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("the_awaited"), Job.state == IS_QUEUED)
 
 
 def settle_overdue(session: Session) -> list[Nudge]:
@@ -31,7 +40,8 @@ def settle_overdue(session: Session) -> list[Nudge]:
         select(Job, awaited)
         .join(awaited, Job.awaits_id == awaited.id)
         .where(
-            Job.state == JobState.QUEUED,
+            Job.state == IS_QUEUED,
+            Job.awaits_id.is_not(None),
             awaited.state.not_in((JobState.QUEUED, JobState.RUNNING)),
             (Job.kind != JobKind.PUSH) | (awaited.state != JobState.SUCCEEDED),
         )

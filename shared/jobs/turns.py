@@ -4,22 +4,43 @@ A nudge tells a worker that there is work; which push it takes is decided when i
 orders a thousand pushes would have everybody else wait behind them in the queue of messages.
 """
 
-from sqlalchemy import func, select
+from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from shared.jobs.due import may_begin
 from shared.models import Job, JobKind, JobState, Owner
+from shared.models.jobs import IS_PUSH, IS_QUEUED, LIVE_STATES
 
 MOST_TRIES = 5
 """Pushes that a worker tries to claim one after the other, while others take them before it."""
 
 
-def next_pushes(session: Session, nudged: str) -> list[str]:
+def next_pushes(session: Session, nudged: str, tried: Sequence[str] = ()) -> list[str]:
     """The ids of due pushes in the order in which a worker should try to claim one; the nudged one last.
 
-    First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn, and of
-    each the oldest push.
+    First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn; of each the
+    oldest push. Asked again with what was `tried` in vain, it gives further ones of the first owner. The length of the
+    queue costs nothing: of each owner it is read until the first push that is due.
     """
+    if not tried:
+        found = list(session.scalars(_first_of_each_owner()))
+        if found:
+            return found
+    further = _further_ones(session, tried) if 0 < len(tried) < MOST_TRIES else []
+    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it. One that has
+    # ended was nudged for twice: that is seen here, without the lock that a claim takes.
+    is_open = nudged not in {*further, *tried} and session.scalar(_LIVE, {"the_nudged": nudged}) is not None
+    return [*further, nudged] if is_open else further
+
+
+_LIVE = select(Job.id).where(Job.id == bindparam("the_nudged"), Job.state.in_(LIVE_STATES))
+
+
+@cache
+def _first_of_each_owner() -> Select[tuple[str]]:
     running = aliased(Job)
     busy = (
         select(running.owner.label("owner"), func.count(running.seq).label("pushes"))
@@ -27,14 +48,34 @@ def next_pushes(session: Session, nudged: str) -> list[str]:
         .group_by(running.owner)
         .subquery()
     )
-    due = (
+    first = (
+        select(Job.seq)
+        .where(Job.owner == Owner.username, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin())
+        .order_by(Job.seq)
+        .limit(1)
+        .correlate(Owner)
+        .scalar_subquery()
+    )
+    owners = (
+        select(first.label("first"), busy.c.pushes, Owner.served_at)
+        .outerjoin(busy, busy.c.owner == Owner.username)
+        .select_from(Owner)
+        .subquery()
+    )
+    return (
         select(Job.id)
-        .outerjoin(Owner, Owner.username == Job.owner)
-        .outerjoin(busy, busy.c.owner == Job.owner)
-        .where(Job.kind == JobKind.PUSH, Job.state == JobState.QUEUED, may_begin())
-        .order_by(func.coalesce(busy.c.pushes, 0), func.coalesce(Owner.served_at, 0), Job.seq)
+        .join(owners, owners.c.first == Job.seq)
+        .order_by(func.coalesce(owners.c.pushes, 0), func.coalesce(owners.c.served_at, 0), Job.seq)
         .limit(MOST_TRIES)
     )
-    found = list(session.scalars(due))
-    # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it.
-    return [*found, *({nudged} - set(found))]
+
+
+def _further_ones(session: Session, tried: Sequence[str]) -> list[str]:
+    owner = select(Job.owner).where(Job.id == tried[0]).scalar_subquery()
+    further = (
+        select(Job.id)
+        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin(), Job.id.not_in(tried))
+        .order_by(Job.seq)
+        .limit(MOST_TRIES - len(tried))
+    )
+    return list(session.scalars(further))

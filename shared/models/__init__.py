@@ -3,12 +3,13 @@
 from shared.models.algorithms import Algorithm, Version
 from shared.models.audit import AuditEvent
 from shared.models.base import Base
+from shared.models.blobs import RegistryBlob
 from shared.models.builds import Build, BuildStatus
 from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
-from shared.models.pushes import ImagePush, PushEvent, PushState
+from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
 from shared.models.registries import PauseCause, Registry
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
 from shared.models.workers import WorkerNode
@@ -32,7 +33,9 @@ __all__ = [
     "PauseCause",
     "PushEvent",
     "PushState",
+    "PushTally",
     "Registry",
+    "RegistryBlob",
     "Version",
     "Webhook",
     "WebhookDelivery",

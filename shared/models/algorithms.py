@@ -14,6 +14,7 @@ class Algorithm(Base):
 
     __tablename__ = "algorithms"
     __table_args__ = (
+        Index("ix_algorithms_owner_name", "owner", "name"),
         Index(
             "uq_algorithms_image_path",
             "image_path",
@@ -25,7 +26,7 @@ class Algorithm(Base):
 
     seq: Mapped[Sequence]
     id: Mapped[Id]
-    owner: Mapped[str] = mapped_column(String(64), index=True)
+    owner: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(64))
     image_path: Mapped[str] = mapped_column(String(160))
     """OWNER/NAME as image references spell it."""

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Index, String, Text
+from sqlalchemy import BigInteger, Index, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.base import Base, CreatedAt, Id, Millis, Reference, Sequence
@@ -41,8 +41,12 @@ class Build(Base):
     message: Mapped[str | None] = mapped_column(Text)
     """Why it failed, in a sentence."""
     image_id: Mapped[str | None] = mapped_column(String(80))
-    """The engine's id of the image (sha256:…)."""
+    """The engine's id of the image (sha256:…): the digest of its configuration."""
+    manifest_digest: Mapped[str | None] = mapped_column(String(80))
+    """Of its manifest in the image store; nothing where it was built on an engine before there was a store."""
     image_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    refreshes_environment: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the requirements are resolved anew, though an environment for them may be there."""
     environment_key: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Millis | None]

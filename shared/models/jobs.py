@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Index, String, Text, text
+from sqlalchemy import Index, String, Text, literal, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.errors import ErrorClass
@@ -44,6 +44,14 @@ class JobState(StrEnum):
 
 LIVE_STATES = (JobState.QUEUED, JobState.RUNNING)
 
+# In the statement's text and no parameter of it: a database takes a partial index only where it can see the condition.
+IS_PUSH = literal(JobKind.PUSH.value, String, literal_execute=True)
+IS_QUEUED = literal(JobState.QUEUED.value, String, literal_execute=True)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
 
 class Job(Base):
     """One piece of work that a caller asked for."""
@@ -51,17 +59,20 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         # The lock: at most one worker at a time in one image reference, whatever rows name it.
-        Index(
-            "uq_jobs_lock_key_leased",
-            "lock_key",
-            unique=True,
-            sqlite_where=text("lease_owner IS NOT NULL"),
-            postgresql_where=text("lease_owner IS NOT NULL"),
-        ),
-        Index("ix_jobs_state_next_attempt", "state", "next_attempt_at"),
+        _partial("uq_jobs_lock_key_leased", "lock_key", where="lease_owner IS NOT NULL", unique=True),
+        # What workers and the sweep ask for is among the few jobs that wait or run, however long the history is.
+        _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
+        _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
+        _partial("ix_jobs_queued_lock_key", "lock_key", where="state = 'queued'"),
+        _partial("ix_jobs_queued_awaits", "awaits_id", where="state = 'queued' AND awaits_id IS NOT NULL"),
+        # Lists, newest first, by each of their filters.
+        Index("ix_jobs_state_seq", "state", "seq"),
+        Index("ix_jobs_kind_seq", "kind", "seq"),
+        Index("ix_jobs_kind_state_seq", "kind", "state", "seq"),
         Index("ix_jobs_owner_seq", "owner", "seq"),
         Index("ix_jobs_algorithm_seq", "algorithm_id", "seq"),
-        Index("ix_jobs_registry_state", "registry_id", "state"),
+        Index("ix_jobs_registry_seq", "registry_id", "seq"),
+        Index("ix_jobs_registry_state_seq", "registry_id", "state", "seq"),
     )
 
     seq: Mapped[Sequence]
@@ -78,7 +89,7 @@ class Job(Base):
     push_id: Mapped[str | None] = mapped_column(String(36))
     parent_id: Mapped[str | None] = mapped_column(String(36), index=True)
     """The job of the call that asked for this one too."""
-    awaits_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    awaits_id: Mapped[str | None] = mapped_column(String(36))
     """The job that must have succeeded before this one is due."""
     superseded_by: Mapped[str | None] = mapped_column(String(36))
 

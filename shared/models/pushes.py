@@ -37,6 +37,7 @@ class ImagePush(Base):
     __table_args__ = (
         UniqueConstraint("version_id", "registry_id"),
         Index("ix_image_pushes_registry_state", "registry_id", "state", "seq"),
+        Index("ix_image_pushes_registry_seq", "registry_id", "seq"),
         Index("ix_image_pushes_state_seq", "state", "seq"),
     )
 
@@ -77,8 +78,6 @@ class PushEvent(Base):
     """What a row of `image_pushes` said before it was overwritten, and what the sweep reported. Append-only."""
 
     __tablename__ = "push_events"
-    __table_args__ = (Index("ix_push_events_kind_state", "kind", "state"),)
-
     seq: Mapped[Sequence]
     push_id: Mapped[Reference]
     job_id: Mapped[str] = mapped_column(String(36))
@@ -90,3 +89,17 @@ class PushEvent(Base):
     message: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
+
+
+class PushTally(Base):
+    """How many events of one kind and state the history holds, up to a number: it only grows, so it is counted once."""
+
+    __tablename__ = "push_tallies"
+    __table_args__ = (UniqueConstraint("kind", "state"),)
+
+    seq: Mapped[Sequence]
+    kind: Mapped[str] = mapped_column(String(32))
+    """A kind of `PushEvent`; empty in the one row that says up to where all were counted."""
+    state: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int] = mapped_column(BigInteger)
+    """How many; in the row without a kind, the `seq` of the last event that was counted."""

@@ -34,6 +34,10 @@ class Registry(Base):
     verify_tls: Mapped[bool] = mapped_column(default=True)
     ca_certificate: Mapped[str | None] = mapped_column(Text)
     plain_http: Mapped[bool] = mapped_column(default=False)
+    transport: Mapped[str | None] = mapped_column(String(16))
+    """`direct` or `engine`; nothing: as the setting says."""
+    proxy_url: Mapped[str | None] = mapped_column(String(255))
+    """HTTP proxy to it; nothing: as the setting says."""
     max_pushes: Mapped[int | None]
     """How many pushes it takes at once; nothing: as the setting says."""
     paused_at: Mapped[Millis | None]

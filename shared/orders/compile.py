@@ -21,11 +21,13 @@ def order_compile(
     *,
     pushes: Sequence[PushOrder] = (),
     force: bool = False,
+    refresh: bool = False,
     request_id: str | None = None,
 ) -> Ordered:
     """Order a build of a commit, and the pushes of its image.
 
-    A commit that was built well is not built again, one that is being built is joined, unless `force`.
+    A commit that was built well is not built again, one that is being built is joined, unless `force`. With `refresh`
+    it is built again, and its requirements are resolved anew.
 
     Raises:
         Refusal: 404, a push names no known registry.
@@ -33,12 +35,18 @@ def order_compile(
     lock_registries(session, pushes)
     version = _version_at(session, algorithm, git_hash)
     lock_version(session, version.id)
-    existing = None if force else _usable_build(session, version)
+    existing = None if force or refresh else _usable_build(session, version)
     job = _compile_job(algorithm, version, request_id)
     if existing is None:
         session.add(job)
         session.flush()
-        build = Build(algorithm_id=algorithm.id, version_id=version.id, job_id=job.id, commit_sha=git_hash)
+        build = Build(
+            algorithm_id=algorithm.id,
+            version_id=version.id,
+            job_id=job.id,
+            commit_sha=git_hash,
+            refreshes_environment=refresh,
+        )
         session.add(build)
         session.flush()
         ordered = Ordered(job, [Nudge(job.id, job.kind)], build)

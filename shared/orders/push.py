@@ -1,9 +1,10 @@
 """Ordering a push: the row of (version, registry) is overwritten, an older push of it is superseded at once."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.inserting import insert_unless_there
@@ -34,7 +35,7 @@ def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
         Refusal: 404, no such registry.
     """
     for registry_id in sorted(order.registry_id for order in orders):
-        find_registry(session, registry_id, locked=True)
+        find_registry(session, registry_id, kept=True)
 
 
 def order_push(
@@ -54,11 +55,12 @@ def order_push(
         Refusal: 404, no such registry.
     """
     # Locked, so that a registry deleted or changed at this moment is either refused here or sees this job.
-    registry = find_registry(session, order.registry_id, locked=True)
+    registry = find_registry(session, order.registry_id, kept=True)
     lock_version(session, version.id)
     repository = repository_of(registry, algorithm)
     image = f"{repository}:{version.git_hash}"
     job = Job(
+        id=str(uuid.uuid4()),
         kind=JobKind.PUSH,
         owner=algorithm.owner,
         algorithm_id=algorithm.id,
@@ -72,13 +74,12 @@ def order_push(
         semantic_version=_second_tag(version, parent),
         request_id=request_id,
     )
-    session.add(job)
-    session.flush()
     push, nudges = _take_row(session, version, registry, job, image)
     job.push_id, job.generation = push.id, push.generation
     if order.credentials is not None:
         job.registry_fingerprint = fingerprint(registry)
         job.credentials = seal_for_job(keyring(), job.id, job.registry_fingerprint, order.credentials)
+    session.add(job)
     session.flush()
     if awaits is None:
         nudges.append(Nudge(job.id, job.kind))
@@ -95,44 +96,72 @@ def _take_row(
     session: Session, version: Version, registry: Registry, job: Job, image: str
 ) -> tuple[ImagePush, list[Nudge]]:
     """Make the push row this job's: raise its generation, keep its last success, end the job that had it."""
-    same = (ImagePush.version_id == version.id, ImagePush.registry_id == registry.id)
-    fresh = insert_unless_there(
-        session,
-        ImagePush,
-        ("version_id", "registry_id"),
-        version_id=version.id,
-        registry_id=registry.id,
-        registry_url=registry.registry_url,
-        job_id=job.id,
-        image=image,
-    )
+    same = {"the_version": version.id, "the_registry": registry.id}
+    known: ImagePush | None = session.scalar(_ROW, same)
     nudges: list[Nudge] = []
-    superseded = False
-    if not fresh:
-        superseded, nudges = _supersede(session, session.scalars(select(ImagePush).where(*same)).one(), job)
-    push = session.scalars(
-        select(ImagePush).where(*same).with_for_update().execution_options(populate_existing=True)
-    ).one()
-    if not fresh:
-        record_event(session, push.id, "superseded" if superseded else "overwritten")
-    push.generation += 1
-    push.claim = 0
-    push.job_id = job.id
-    push.registry_url, push.image = registry.registry_url, image
-    push.state, push.attempt = PushState.QUEUED, 1
-    push.message = "Waits for its build." if job.awaits_id is not None else "Waits for a worker."
-    push.digest = push.started_at = push.finished_at = push.moved_at = None
-    push.done_bytes = push.total_bytes = push.layers_done = push.layers_total = 0
-    session.flush()
+    if known is None:
+        insert_unless_there(
+            session,
+            ImagePush,
+            ("version_id", "registry_id"),
+            version_id=version.id,
+            registry_id=registry.id,
+            registry_url=registry.registry_url,
+            job_id=job.id,
+            image=image,
+        )
+    else:
+        superseded, nudges = _supersede(session, known, job)
+        record_event(session, known.id, "superseded" if superseded else "overwritten")
+    values = {
+        "the_job": job.id,
+        "the_url": registry.registry_url,
+        "the_image": image,
+        "the_message": "Waits for its build." if job.awaits_id is not None else "Waits for a worker.",
+    }
+    push: ImagePush = session.scalars(_TAKEN, {**same, **values}).one()
     return push, nudges
+
+
+_OF_ROW = (ImagePush.version_id == bindparam("the_version"), ImagePush.registry_id == bindparam("the_registry"))
+_ROW = select(ImagePush).where(*_OF_ROW)
+_TAKEN = (
+    update(ImagePush)
+    .where(*_OF_ROW)
+    .values(
+        generation=ImagePush.generation + 1,
+        claim=0,
+        job_id=bindparam("the_job"),
+        registry_url=bindparam("the_url"),
+        image=bindparam("the_image"),
+        state=PushState.QUEUED,
+        attempt=1,
+        message=bindparam("the_message"),
+        digest=None,
+        started_at=None,
+        finished_at=None,
+        moved_at=None,
+        done_bytes=0,
+        total_bytes=0,
+        layers_done=0,
+        layers_total=0,
+    )
+    .returning(ImagePush)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
 
 
 def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[Nudge]]:
     """End the live push of the row, if there is one; whether there was, and whom to nudge."""
     superseded, nudges = False, list[Nudge]()
-    older = session.scalars(select(Job).where(Job.push_id == push.id, Job.state.in_(LIVE_STATES))).all()
+    older = session.scalars(_LIVE, {"the_version": push.version_id, "the_push": push.id}).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
-        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
+        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
         superseded, nudges = superseded or ended, [*nudges, *freed]
     return superseded, nudges
+
+
+_LIVE = select(Job).where(
+    Job.version_id == bindparam("the_version"), Job.push_id == bindparam("the_push"), Job.state.in_(LIVE_STATES)
+)

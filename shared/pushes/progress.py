@@ -1,12 +1,13 @@
 """What a worker writes into the row of its push: fenced by generation and claim (rule 2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import and_, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.claims import Claim, FenceLost
+from shared.jobs.leases import Claim, FenceLost
 from shared.models import ImagePush, Job, PushState
 from shared.pushes.events import record_event
 
@@ -27,27 +28,7 @@ def write_progress(session: Session, claim: Claim, progress: Progress, message: 
     Raises:
         FenceLost: a newer push or claim owns the row.
     """
-    # A new message counts: an image that is pulled or built again before the push moves no byte of the push.
-    moved = or_(
-        ImagePush.done_bytes != progress.done_bytes,
-        ImagePush.layers_done != progress.layers_done,
-        ImagePush.message != message,
-    )
-    written = session.execute(
-        update(ImagePush)
-        .where(_fence(claim))
-        .values(
-            done_bytes=progress.done_bytes,
-            total_bytes=progress.total_bytes,
-            layers_done=progress.layers_done,
-            layers_total=progress.layers_total,
-            message=message,
-            moved_at=case((moved, now_ms()), else_=ImagePush.moved_at),
-            state=case((moved, PushState.IN_PROGRESS.value), else_=ImagePush.state),
-        )
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
-    )
+    written = session.connection().execute(_PROGRESS, {**_fence_of(claim), **_said(progress, message)})
     if written.first() is None:
         raise FenceLost("a newer push or claim owns the row")
 
@@ -58,33 +39,71 @@ def write_success(session: Session, claim: Claim, *, digest: str, image: str, me
     Raises:
         FenceLost: a newer push or claim owns the row.
     """
-    # The job's own number: an old push that succeeds late never becomes the latest.
-    asked = select(Job.seq).where(Job.id == claim.job_id).scalar_subquery()
-    written = session.execute(
-        update(ImagePush)
-        .where(_fence(claim))
-        .values(
-            state=PushState.SUCCEEDED,
-            message=message,
-            digest=digest,
-            done_bytes=ImagePush.total_bytes,
-            layers_done=ImagePush.layers_total,
-            finished_at=now_ms(),
-            last_success_digest=digest,
-            last_success_image=image,
-            last_success_at=now_ms(),
-            last_success_order=asked,
-        )
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
-    )
-    row = written.scalar()
+    values = {"the_job": claim.job_id, "the_digest": digest, "the_image": image, "the_message": message}
+    row: str | None = session.connection().execute(_SUCCESS, {**_fence_of(claim), **values}).scalar()
     if row is None:
         raise FenceLost("a newer push or claim owns the row")
     record_event(session, row, "ended")
 
 
-def _fence(claim: Claim) -> ColumnElement[bool]:
-    return and_(
-        ImagePush.id == claim.push_id, ImagePush.generation == claim.generation, ImagePush.claim == claim.number
+_FENCE = and_(
+    ImagePush.id == bindparam("the_push"),
+    ImagePush.generation == bindparam("the_generation"),
+    ImagePush.claim == bindparam("the_claim"),
+)
+
+
+def _fence_of(claim: Claim) -> dict[str, Any]:
+    return {"the_push": claim.push_id, "the_generation": claim.generation, "the_claim": claim.number}
+
+
+def _said(progress: Progress, message: str) -> dict[str, Any]:
+    return {
+        "the_done_bytes": progress.done_bytes,
+        "the_total_bytes": progress.total_bytes,
+        "the_layers_done": progress.layers_done,
+        "the_layers_total": progress.layers_total,
+        "the_message": message,
+    }
+
+
+# A new message counts: an image that is pulled or built again before the push moves no byte of the push.
+_MOVED = or_(
+    ImagePush.done_bytes != bindparam("the_done_bytes"),
+    ImagePush.layers_done != bindparam("the_layers_done"),
+    ImagePush.message != bindparam("the_message"),
+)
+_PROGRESS = (
+    update(ImagePush)
+    .where(_FENCE)
+    .values(
+        done_bytes=bindparam("the_done_bytes"),
+        total_bytes=bindparam("the_total_bytes"),
+        layers_done=bindparam("the_layers_done"),
+        layers_total=bindparam("the_layers_total"),
+        message=bindparam("the_message"),
+        moved_at=case((_MOVED, now_ms()), else_=ImagePush.moved_at),
+        state=case((_MOVED, PushState.IN_PROGRESS.value), else_=ImagePush.state),
     )
+    .returning(ImagePush.id)
+    .execution_options(synchronize_session=False)
+)
+_SUCCESS = (
+    update(ImagePush)
+    .where(_FENCE)
+    .values(
+        state=PushState.SUCCEEDED,
+        message=bindparam("the_message"),
+        digest=bindparam("the_digest"),
+        done_bytes=ImagePush.total_bytes,
+        layers_done=ImagePush.layers_total,
+        finished_at=now_ms(),
+        last_success_digest=bindparam("the_digest"),
+        last_success_image=bindparam("the_image"),
+        last_success_at=now_ms(),
+        # The job's own number: an old push that succeeds late never becomes the latest.
+        last_success_order=select(Job.seq).where(Job.id == bindparam("the_job")).scalar_subquery(),
+    )
+    .returning(ImagePush.id)
+    .execution_options(synchronize_session=False)
+)

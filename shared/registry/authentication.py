@@ -4,6 +4,7 @@ Follows the distribution project's token and OAuth2 specifications (docs: spec/a
 """
 
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -15,6 +16,7 @@ from shared.registry.credentials import Credentials
 from shared.registry.failures import failure_of_answer
 from shared.registry.origins import host_of, may_lead_to, origin_of
 from shared.registry.wire import Wire
+from shared.stopping import StopSignal
 
 _CLIENT_ID = "longshore"
 _SHORTEST_LIFE = 60.0
@@ -31,9 +33,14 @@ class _Token:
 
 
 class Authenticator:
-    """Remembers how one registry wants to be convinced, and the tokens it was convinced with, by their scope."""
+    """Remembers how one registry wants to be convinced, and the tokens it was convinced with, by their scope.
+
+    Several threads may ask at once; one of them gets the token, and the others wait for it.
+    """
 
     def __init__(self, wire: Wire, host: str, credentials: Credentials | None) -> None:
+        """`wire` is for the token server, and nobody else's."""
+        self._lock = threading.RLock()
         self._wire = wire
         self._host = host
         self._credentials = credentials
@@ -50,7 +57,8 @@ class Authenticator:
     @property
     def secrets(self) -> set[str]:
         """What no message may repeat."""
-        secrets = {token.value for token in self._tokens.values()}
+        with self._lock:
+            secrets = {token.value for token in self._tokens.values()}
         if self._credentials:
             secrets |= {self._credentials.password, self._credentials.basic.removeprefix("Basic ")}
         return secrets
@@ -61,17 +69,20 @@ class Authenticator:
         Raises:
             WorkError: the token server refused the credentials or did not answer.
         """
-        if self._challenge is None:
-            return None
-        if self._challenge.scheme == "basic":
-            return self._basic()
-        token = self._tokens.get(scope)
-        if token is None or token.renew_at <= time.monotonic():
-            token = self._tokens[scope] = self._new_token(self._challenge, scope)
-        return f"Bearer {token.value}"
+        with self._lock:
+            if self._challenge is None:
+                return None
+            if self._challenge.scheme == "basic":
+                return self._basic()
+            token = self._tokens.get(scope)
+            if token is None or token.renew_at <= time.monotonic():
+                token = self._tokens[scope] = self._new_token(self._challenge, scope)
+            return f"Bearer {token.value}"
 
-    def meet(self, refusal: Answer, scope: str) -> str | None:
+    def meet(self, refusal: Answer, scope: str, refused: str | None) -> str | None:
         """The header that the registry's own 401 asks for, with a token anew; `None` where nothing can be given.
+
+        `refused` is the header that it refused: where another thread has got a newer token meanwhile, that is given.
 
         Raises:
             WorkError: as `authorization`; or the token server may not be gone to.
@@ -79,12 +90,27 @@ class Authenticator:
         challenge = _best(parse_challenges(refusal.headers.get("WWW-Authenticate", "")))
         if challenge is None:
             return None
-        self._challenge = challenge
-        self._registry_origin = origin_of(refusal.url) or ""
-        self._tokens.pop(scope, None)
-        asked = challenge.parameters.get("scope", "").split()
-        self._scopes[scope] = list(dict.fromkeys([*scope.split(), *asked]))
-        return self.authorization(scope)
+        with self._lock:
+            self._challenge = challenge
+            self._registry_origin = origin_of(refusal.url) or ""
+            token = self._tokens.get(scope)
+            if token is not None and f"Bearer {token.value}" == refused:
+                del self._tokens[scope]
+            asked = challenge.parameters.get("scope", "").split()
+            self._scopes[scope] = list(dict.fromkeys([*scope.split(), *asked]))
+            return self.authorization(scope)
+
+    def close(self) -> None:
+        """Close the connection to the token server."""
+        self._wire.close()
+
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends."""
+        self._wire.serve(stop)
+
+    def abort(self) -> None:
+        """End what is asked of the token server now."""
+        self._wire.abort()
 
     def _basic(self) -> str | None:
         if self._credentials is not None and self._credentials.is_identity_token:
@@ -121,7 +147,10 @@ class Authenticator:
     def _asked(self, realm: str, query: list[tuple[str, str]]) -> Answer:
         credentials = self._credentials
         if credentials is not None and credentials.is_identity_token:
-            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *query]
+            # OAuth2 knows one scope with spaces in it, where the older way repeats it (RFC 6749 section 3.3).
+            scopes = " ".join(value for name, value in query if name == "scope")
+            kept = [(name, value) for name, value in query if name != "scope"]
+            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *kept, ("scope", scopes)]
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._wire.exchange("POST", realm, headers, urlencode(form).encode())
         else:

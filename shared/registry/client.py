@@ -6,10 +6,12 @@ from contextlib import suppress
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.answer import Answer
+from shared.registry.blobs import blob_size
 from shared.registry.challenges import parse_challenges
 from shared.registry.origins import origin_of
 from shared.registry.reference import is_digest, is_repository_path, is_tag
 from shared.registry.session import REDIRECTS, RegistrySession
+from shared.registry.wire import Limits
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -22,6 +24,10 @@ _VERSION_HEADER = "Docker-Distribution-API-Version"
 
 class RegistryClient(RegistrySession):
     """Asks one registry about repositories and manifests in it; made, closed and bounded as a `RegistrySession`."""
+
+    pushes = False
+    """Whether it reads with the right to push too: there are token servers that grant nothing for a repository which
+    does not exist yet, unless it may be made."""
 
     def ping(self) -> None:
         """Make sure that a registry is there and takes the credentials (distribution spec: determining support).
@@ -50,7 +56,7 @@ class RegistryClient(RegistrySession):
             return digest
         if answer.status not in {200, 405, 501}:
             raise self.failure(answer, f"looking for {repository_path}:{reference}")
-        body = self._manifest(repository_path, reference)
+        body = self.manifest(repository_path, reference)
         return None if body is None else _digest_of(body, "sha256")
 
     def confirm(self, repository_path: str, tag: str, digest: str) -> None:
@@ -71,14 +77,28 @@ class RegistryClient(RegistrySession):
                 ErrorClass.TRANSIENT,
                 f"{self.host} shows {shown} as {name}, but {digest} was pushed: somebody else pushed there.",
             )
-        body = self._manifest(repository_path, digest)
+        self.confirm_manifest(repository_path, digest)
+
+    def has_blob(self, repository_path: str, digest: str) -> bool:
+        """Whether the repository has a blob, by its own word."""
+        scope = _scope(repository_path, "pull,push" if self.pushes else "pull")
+        return blob_size(self, repository_path, digest, scope) is not None
+
+    def confirm_manifest(self, repository_path: str, digest: str) -> bytes:
+        """Make sure that the registry really has the manifest `digest`, and give its bytes.
+
+        Raises:
+            WorkError: `transient` where it does not; `invalid` where what it has is something else.
+        """
+        body = self.manifest(repository_path, digest)
         if body is None:
-            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} shows {name}, but does not have its manifest {digest}.")
+            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} does not have the manifest {digest} that it shows.")
         if _digest_of(body, digest.partition(":")[0]) != digest:
             raise WorkError(
                 ErrorClass.INVALID,
                 f"{self.host} answers with something else than {digest} when asked for it.",
             )
+        return body
 
     def push_refusal(self, repository_path: str) -> WorkError | None:
         """Why the credentials may not push there, or that the registry takes no pushes at all; `None` if they may.
@@ -115,10 +135,28 @@ class RegistryClient(RegistrySession):
             raise self.failure(answer, f"reading {repository_path}")
 
     def _read(self, method: str, path: str, repository_path: str) -> Answer:
-        scope = _scope(repository_path, "pull")
+        scope = _scope(repository_path, "pull,push" if self.pushes else "pull")
         return self.send(method, path, scope=scope, headers={"Accept": MANIFEST_TYPES}, follow=True)
 
-    def _manifest(self, repository_path: str, reference: str) -> bytes | None:
+    def put_manifest(
+        self, repository_path: str, reference: str, content: bytes, media_type: str, *, seconds: float = 60.0
+    ) -> Answer:
+        """Put a manifest under a tag or its digest; whatever the registry answers is handed back.
+
+        It ends within so many seconds, however slowly the registry and its token server answer.
+        """
+        with self.ending_within(seconds):
+            return self.send(
+                "PUT",
+                _manifest_path(repository_path, reference),
+                scope=_scope(repository_path, "pull,push"),
+                headers={"Content-Type": media_type},
+                body=content,
+                limits=Limits(connect=min(5.0, seconds), read=seconds, whole=seconds),
+            )
+
+    def manifest(self, repository_path: str, reference: str) -> bytes | None:
+        """The bytes of the manifest under a tag or digest; None where the registry has none."""
         answer = self._read("GET", _manifest_path(repository_path, reference), repository_path)
         if answer.status == 404:
             return None

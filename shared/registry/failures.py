@@ -23,6 +23,8 @@ _EXPIRED = {9, 10}
 _WRONG_HOST = {62, 64}
 """What OpenSSL calls the ways in which a certificate is not accepted (X509_V_ERR_…)."""
 
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
+"""http.client tells a proxy's refusal of CONNECT in these words only."""
 _BROKEN_OFF = http.client.RemoteDisconnected | http.client.IncompleteRead
 
 _CLASS_OF_CODE = {
@@ -82,7 +84,9 @@ def failure_of_exception(host: str, error: BaseException) -> WorkError:
         return _tls_failure(host, error)
     if isinstance(error, http.client.HTTPException) and not isinstance(error, _BROKEN_OFF):
         return WorkError(ErrorClass.INVALID, f"{host} is no container registry: it does not answer in HTTP.")
-    return WorkError(ErrorClass.TRANSIENT, _what_broke(host, error))
+    refused = _TUNNEL_REFUSED.search(str(error))
+    for_good = refused is not None and class_of_status(int(refused[1])) != ErrorClass.TRANSIENT
+    return WorkError(ErrorClass.INVALID if for_good else ErrorClass.TRANSIENT, _what_broke(host, error))
 
 
 def speaks_no_tls(error: BaseException | None) -> bool:
@@ -179,6 +183,8 @@ def _tls_failure(host: str, error: ssl.SSLError) -> WorkError:
 
 
 def _what_broke(host: str, error: BaseException) -> str:
+    if _TUNNEL_REFUSED.search(str(error)):
+        return f"The proxy on the way to {host} refused: {excerpt(str(error))}."
     if isinstance(error, NameResolutionError):
         return f"The name {host} cannot be resolved: check the registry's host, or the name server."
     # In urllib3 whatever kept a connection from being made is a kind of timeout too: this order.

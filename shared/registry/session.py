@@ -1,6 +1,9 @@
 """A conversation with one registry: in which scheme, with what to convince it, and how far it is followed."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -9,11 +12,12 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.answer import Answer
 from shared.registry.authentication import Authenticator
+from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
 from shared.registry.failures import failure_of_answer, speaks_no_tls
 from shared.registry.origins import host_of, may_lead_to, origin_of
 from shared.registry.trust import InvalidCertificate, tls_context
-from shared.registry.wire import Limits, Wire
+from shared.registry.wire import Limits, Outgoing, Wire
 from shared.stopping import StopSignal
 
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -21,7 +25,9 @@ _MOST_REDIRECTS = 5
 
 
 class RegistrySession:
-    """Asks one registry; a context manager, for one thread (only `abort` may be called from another).
+    """Asks one registry; a context manager, for one thread: others get one of their own by `beside`.
+
+    Only `abort` may be called from another thread.
 
     Every method raises `WorkError` for whatever a registry, a token server or the way to them can do, and `Stopped`
     when `stop` is asked for meanwhile. The credentials go to the registry's own origin and to the token server that
@@ -35,6 +41,7 @@ class RegistrySession:
         *,
         verify_tls: bool = True,
         ca_certificate: str | None = None,
+        proxy: Proxy | None = None,
         limits: Limits | None = None,
         stop: StopSignal | None = None,
     ) -> None:
@@ -44,9 +51,10 @@ class RegistrySession:
             raise WorkError(ErrorClass.INVALID, str(error)) from error
         self.address = address
         self.credentials = credentials
+        self._wire = Wire(context, limits or Limits(), stop, proxy=proxy)
         # The same trust for the token server: who could pretend to be the registry could ask for the password itself.
-        self._wire = Wire(context, limits or Limits(), stop)
-        self._authenticator = Authenticator(self._wire, address.authority, credentials)
+        self._authenticator = Authenticator(self._wire.beside(), address.authority, credentials)
+        self._is_first = True
         self._origin = address.origin if address.scheme_given or not address.is_loopback else None
 
     def __enter__(self) -> Self:
@@ -55,13 +63,32 @@ class RegistrySession:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def beside(self) -> Self:
+        """Another session with the same registry for another thread, which is believed for the same reasons.
+
+        It must be closed before this one is.
+        """
+        other = copy(self)
+        other._is_first = False
+        other._wire = self._wire.beside()
+        return other
+
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends: with the same connections, tokens and knowledge."""
+        self._wire.serve(stop)
+        self._authenticator.serve(stop)
+
     def close(self) -> None:
         """Close the connections."""
         self._wire.close()
+        if self._is_first:
+            self._authenticator.close()
 
     def abort(self) -> None:
         """End what runs now, from another thread; every later call fails."""
         self._wire.abort()
+        if self._is_first:
+            self._authenticator.abort()
 
     @property
     def host(self) -> str:
@@ -80,25 +107,89 @@ class RegistrySession:
         *,
         scope: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Outgoing | None = None,
         follow: bool = False,
+        limits: Limits | None = None,
     ) -> Answer:
         """Ask the registry itself, convincing it where it answers 401; whatever it answers then is handed back.
 
         `path` begins with a slash; `scope` is that of the token spec, empty for none. With `follow` (for GET and HEAD)
-        redirects are followed, to another origin without the credentials.
+        redirects are followed, to another origin without the credentials. `limits` are other ones than the session's.
         """
         url = self._settled_origin() + path
         asked = {"User-Agent": "longshore", **(headers or {})}
         authorization = self._authenticator.authorization(scope)
-        answer = self._wire.exchange(method, url, _with(asked, authorization), body)
+        answer = self._wire.exchange(method, url, _with(asked, authorization), body, limits=limits)
         if answer.status == 401:
-            better = self._authenticator.meet(answer, scope)
+            better = self._authenticator.meet(answer, scope, authorization)
             # What was refused once is not sent again: accounts are locked after some wrong passwords.
             if better is not None and better != authorization:
                 authorization = better
-                answer = self._wire.exchange(method, url, _with(asked, authorization), body)
+                answer = self._wire.exchange(method, url, _with(asked, authorization), body, limits=limits)
         return self._followed(answer, asked, authorization) if follow else answer
+
+    def send_to(
+        self,
+        method: str,
+        url: str,
+        *,
+        scope: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Outgoing | None = None,
+        limits: Limits | None = None,
+    ) -> Answer:
+        """As `send`, to an address that the registry named itself; on another origin without the credentials.
+
+        Raises:
+            WorkError: it is none that a registry may send us to (invalid).
+        """
+        if origin_of(_over_tls(url, self._settled_origin())) == self._settled_origin():
+            parts = urlsplit(url)
+            path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+            return self.send(method, path, scope=scope, headers=headers, body=body, limits=limits)
+        self._refuse_unfollowed(self._settled_origin(), url)
+        return self._wire.exchange(method, url, {"User-Agent": "longshore", **(headers or {})}, body, limits=limits)
+
+    @contextmanager
+    def ending_within(self, seconds: float) -> Iterator[None]:
+        """What the block asks ends within so many seconds, tokens included; the session ends with it, if it is cut."""
+        clock = threading.Timer(seconds, self.abort)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+
+    def is_own(self, url: str) -> bool:
+        """Whether an address is the registry's own, and not that of a storage behind it."""
+        return origin_of(url) == self._origin
+
+    @contextmanager
+    def reading(
+        self, path: str, *, scope: str, headers: Mapping[str, str], limits: Limits
+    ) -> Iterator[tuple[Answer, Callable[[int], bytes]]]:
+        """GET something large, following redirects as `send` does: the answer's head, and a reader of its body."""
+        url = self._settled_origin() + path
+        asked = {"User-Agent": "longshore", **headers}
+        authorization = self._authenticator.authorization(scope)
+        for _ in range(_MOST_REDIRECTS):
+            with ExitStack() as kept:
+                answer, read = kept.enter_context(self._wire.reading(url, _with(asked, authorization), limits))
+                target = answer.location
+                if answer.status in REDIRECTS and target:
+                    self._refuse_unfollowed(url, target)
+                    authorization = authorization if origin_of(target) == self._origin else None
+                    url = target
+                    continue
+                if answer.status == 401 and origin_of(url) == self._origin:
+                    better = self._authenticator.meet(answer, scope, authorization)
+                    if better is not None and better != authorization:
+                        authorization = better
+                        continue
+                yield answer, read
+                return
+        raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
 
     def failure(self, answer: Answer, doing: str) -> WorkError:
         """The error that `answer` means, naming the registry and what was being done."""
@@ -138,20 +229,31 @@ class RegistrySession:
             return plain
         return secure
 
+    def _refuse_unfollowed(self, here: str, target: str) -> None:
+        if not may_lead_to(here, target):
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"{self.host} redirects to {host_of(target)}, an address that is not followed.",
+            )
+
     def _followed(self, answer: Answer, headers: dict[str, str], authorization: str | None) -> Answer:
         for _ in range(_MOST_REDIRECTS):
             target = answer.location
             if answer.status not in REDIRECTS or not target or answer.method not in {"GET", "HEAD"}:
                 return answer
-            if not may_lead_to(answer.url, target):
-                raise WorkError(
-                    ErrorClass.INVALID,
-                    f"{self.host} redirects to {host_of(target)}, an address that is not followed.",
-                )
+            self._refuse_unfollowed(answer.url, target)
             if origin_of(target) != self._origin:
                 authorization = None
             answer = self._wire.exchange(answer.method, target, _with(headers, authorization))
         raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
+
+
+def _over_tls(url: str, origin: str) -> str:
+    """The address as a registry means it that does not know of the TLS in front of it."""
+    parts, own = urlsplit(url), urlsplit(origin)
+    if parts.scheme == "http" and own.scheme == "https" and parts.hostname == own.hostname and parts.port is None:
+        return parts._replace(scheme="https", netloc=own.netloc).geturl()
+    return url
 
 
 def _with(headers: dict[str, str], authorization: str | None) -> dict[str, str]:

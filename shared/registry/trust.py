@@ -1,14 +1,18 @@
 """Whom to believe to be the registry: TLS as a registry's options say."""
 
 import ssl
+from functools import lru_cache
 
 
 class InvalidCertificate(ValueError):  # noqa: N818 - reads as what it says
     """A `ca_certificate` that is no PEM certificate; the text is a sentence."""
 
 
+@lru_cache(maxsize=256)
 def tls_context(*, verify_tls: bool = True, ca_certificate: str | None = None) -> ssl.SSLContext:
     """A context that trusts the system's authorities (or those that `SSL_CERT_FILE` names) and `ca_certificate`, a PEM.
+
+    Made once and shared: the system's authorities are read from the disk, which takes as long as some pushes do.
 
     Raises:
         InvalidCertificate: `ca_certificate` holds no certificate.

@@ -4,17 +4,19 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from shared.errors import ErrorClass, WorkError
-from shared.networks import AllowedNetworks, ForbiddenAddress, registry_networks
+from shared.networks import AllowedNetworks, registry_networks
 from shared.registry.answer import Answer
+from shared.registry.connections import Proxy, new_connection
 from shared.registry.failures import failure_of_exception
 from shared.registry.origins import host_of, origin_of
 from shared.stopping import StopSignal
@@ -23,6 +25,8 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes: what the distribution spec lets registries limit manifests to (pushing manifests)."""
 
 _READ_AT_ONCE = 64 * 1024
+_HUNG_UP = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+"""How sending fails when the other side has closed the connection; over TLS that is an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,18 @@ class Limits:
     """For each address of the host, and for each step of the TLS handshake."""
     read: float = 30.0
     """Between two arrivals of bytes."""
-    whole: float = 60.0
-    """From the request to the answer's last byte, however steadily it drips."""
+    whole: float | None = 60.0
+    """From the request to the answer's last byte, however steadily it drips; None: no limit but that of silence."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A body that is sent piece by piece, so that it is never in memory whole."""
+
+    length: int
+    """Bytes."""
+    pieces: Callable[[], Iterator[bytes]]
+    """Its content from the beginning; asked for again where it must be sent again."""
 
 
 class Wire:
@@ -46,29 +60,91 @@ class Wire:
         limits: Limits,
         stop: StopSignal | None = None,
         networks: AllowedNetworks | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._context = context
         self._limits = limits
         self._stop = stop
         self._networks = networks or registry_networks()
+        self._proxy = proxy
         self._connections: dict[str, HTTPConnection] = {}
         self._cut: _Cut | None = None
         self._aborted = threading.Event()
 
+    def beside(self) -> "Wire":
+        """Another wire with the same trust and limits, for another thread."""
+        return Wire(self._context, self._limits, self._stop, self._networks, self._proxy)
+
+    def serve(self, stop: StopSignal) -> None:
+        """Go on for other work, which another stop ends."""
+        self._stop = stop
+
     def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, most: int = MAX_BODY
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Outgoing | None = None,
+        most: int = MAX_BODY,
+        limits: Limits | None = None,
     ) -> Answer:
-        """Send one request and read its answer, up to `most` bytes of it. No redirect is followed, no proxy asked.
+        """Send one request and read its answer, up to `most` bytes of it. No redirect is followed.
 
         Raises:
             WorkError: there was no answer; its cause is the error of the connection.
             Stopped: the stop was asked for, before or during the exchange.
         """
-        host = host_of(url)
-        with self._cuttable() as cut:
-            connection = self._connection(url)
+        with self._spoken(method, url, headers, body, limits or self._limits) as (connection, response, cut):
+            read = bytearray()
+            while len(read) <= most and (piece := response.read(_READ_AT_ONCE, decode_content=False)):
+                read += piece
+            if cut.made:
+                raise ConnectionAbortedError
+            complete = len(read) <= most
+            if not complete:
+                connection.close()
+            return Answer(method, url, response.status, response.headers, bytes(read[:most]), complete)
+
+    @contextmanager
+    def reading(
+        self, url: str, headers: Mapping[str, str], limits: Limits
+    ) -> Iterator[tuple[Answer, Callable[[int], bytes]]]:
+        """GET something large: its head, without a body, and a reader of at most so many bytes at a time.
+
+        What is not read to its end costs the connection.
+
+        Raises:
+            WorkError, Stopped: as `exchange`; also when the reading breaks off in the block.
+        """
+        with self._spoken("GET", url, headers, None, limits) as (connection, response, _cut):
+
+            def read(most: int) -> bytes:
+                return response.read(most, decode_content=False)
+
             try:
-                return self._spoken(connection, cut, method, url, headers, body, most)
+                yield Answer("GET", url, response.status, response.headers, b"", complete=False), read
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _spoken(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Outgoing | None, limits: Limits
+    ) -> Iterator[tuple[HTTPConnection, BaseHTTPResponse, "_Cut"]]:
+        """A request that was sent and the beginning of its answer; what breaks in the block is told as an error."""
+        host = host_of(url)
+        with self._cuttable(limits.whole) as cut:
+            connection = self._connection(url)
+            kept = connection.sock is not None
+            try:
+                try:
+                    response = self._asked(connection, cut, method, url, headers, body, limits)
+                except (http.client.RemoteDisconnected, *_HUNG_UP):
+                    if cut.made or not kept or isinstance(body, Outgoing):
+                        raise
+                    # It was closed while it rested, and before anything of this request was answered.
+                    connection.close()
+                    response = self._asked(connection, cut, method, url, headers, body, limits)
+                yield connection, response, cut
             except (HTTPError, http.client.HTTPException, OSError) as error:
                 connection.close()
                 if cut.made:
@@ -92,14 +168,15 @@ class Wire:
         self._connections.clear()
 
     @contextmanager
-    def _cuttable(self) -> Iterator["_Cut"]:
+    def _cuttable(self, seconds: float | None) -> Iterator["_Cut"]:
         """While the block runs, the time limit, `abort` and the stop signal cut its connection."""
         cut = self._cut = _Cut()
         if self._aborted.is_set():
             cut.make()
-        clock = threading.Timer(self._limits.whole, cut.make)
+        clock = threading.Timer(seconds or 0, cut.make)
         clock.daemon = True
-        clock.start()
+        if seconds is not None:
+            clock.start()
         try:
             with self._stop.interrupting(cut.make) if self._stop else nullcontext():
                 yield cut
@@ -117,75 +194,43 @@ class Wire:
             if kept.is_connected:
                 return kept
             kept.close()
-        parts = urlsplit(origin)
-        host, port = parts.hostname or "", parts.port
-        connection = (
-            _CheckedTlsConnection(host, port, timeout=self._limits.connect, ssl_context=self._context)
-            if parts.scheme == "https"
-            else _CheckedConnection(host, port, timeout=self._limits.connect)
+        connection = new_connection(
+            origin, self._context, self._networks, proxy=self._proxy, seconds=self._limits.connect
         )
-        connection.networks = self._networks
         self._connections[origin] = connection
         return connection
 
-    def _spoken(
+    def _asked(
         self,
         connection: HTTPConnection,
         cut: "_Cut",
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | None,
-        most: int,
-    ) -> Answer:
+        body: bytes | Outgoing | None,
+        limits: Limits,
+    ) -> BaseHTTPResponse:
         cut.watch(connection.sock)
         if connection.sock is None:
             connection.connect()
-            connection.timeout = self._limits.read
             cut.watch(connection.sock)
-        parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request(method, target, body, headers, preload_content=False, decode_content=False)
-        response = connection.getresponse()
-        read = bytearray()
-        while len(read) <= most and (piece := response.read(_READ_AT_ONCE, decode_content=False)):
-            read += piece
+        connection.timeout = limits.read
+        connection.sock.settimeout(limits.read)
+        target = url
+        if self._proxy is None or urlsplit(url).scheme == "https":
+            parts = urlsplit(url)
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        else:
+            headers = {**headers, **self._proxy.headers}
+        content: bytes | Iterator[bytes] | None = body if not isinstance(body, Outgoing) else body.pieces()
+        if isinstance(body, Outgoing):
+            headers = {**headers, "Content-Length": str(body.length)}
+        # Who refuses a body without reading it closes the connection: the refusal is there to be read all the same.
+        with suppress(*_HUNG_UP) if isinstance(body, Outgoing) else nullcontext():
+            connection.request(method, target, content, headers, preload_content=False, decode_content=False)
         if cut.made:
             raise ConnectionAbortedError
-        complete = len(read) <= most
-        if not complete:
-            connection.close()
-        return Answer(method, url, response.status, response.headers, bytes(read[:most]), complete)
-
-
-class _CheckedConnection(HTTPConnection):
-    """A connection to one of the addresses that its host stands for, each of them checked; resolved this one time."""
-
-    networks: AllowedNetworks
-
-    def _new_conn(self) -> socket.socket:
-        name = self._dns_host
-        try:
-            addresses = self.networks.resolve(name, self.port or 0)
-        except ForbiddenAddress as refusal:
-            raise WorkError(ErrorClass.INVALID, str(refusal)) from None
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        failure: NewConnectionError | ConnectTimeoutError | None = None
-        for address in addresses:
-            # What urllib3 looks up: an address, so there is nothing to look up. Host and certificate stay the name's.
-            self._dns_host = address
-            try:
-                return super()._new_conn()
-            except (NewConnectionError, ConnectTimeoutError) as error:
-                failure = error
-            finally:
-                self._dns_host = name
-        raise failure or NewConnectionError(self, "the name stands for no address")
-
-
-class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
-    """The same over TLS."""
+        return connection.getresponse()
 
 
 class _Cut:

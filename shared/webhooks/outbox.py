@@ -100,7 +100,10 @@ def _of_version(algorithm: Algorithm, git_hash: str) -> dict[str, Any]:
 
 
 def _listening(session: Session) -> list[Webhook]:
-    return list(session.scalars(select(Webhook).where(Webhook.enabled, Webhook.deleted_at.is_(None))))
+    return list(session.scalars(_LISTENING))
+
+
+_LISTENING = select(Webhook).where(Webhook.enabled, Webhook.deleted_at.is_(None))
 
 
 def _tell(session: Session, listening: list[Webhook], event: EventType, subject: str, data: dict[str, Any]) -> None:

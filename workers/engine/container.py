@@ -1,8 +1,9 @@
 """The container in which an environment is installed: it waits, steps are run in it, and it is always removed."""
 
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,22 +17,23 @@ from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import mended
+from workers.assembly.archive import Entry, archived, directory_entry
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.limits import BuildLimits
 from workers.engine.lines import lines_of
-from workers.engine.source import add_directory, new_archive
 from workers.engine.watch import BuildWatch
 
 NAME_PREFIX = "longshore-build-"
-"""Build containers are known by name, not by label: a commit copies labels into the image."""
+"""Build containers are known by name: images of callers' own Dockerfiles may have any label."""
 BUILDER = 65531
 """User and group that installs. Nobody else has this number; it owns nothing but the environment."""
 ENVIRONMENT = "/opt/longshore/env"
 WORK = "/opt/longshore/work"
-"""Where sources, certificates and temporary files of the build are: a volume, so no commit ever contains them."""
+"""Where sources, certificates and temporary files of the build are: a volume beside the environment, no part of it."""
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 """What the first process does: nothing, but collecting the processes that the others leave behind."""
 _FRAME_HEADER_BYTES = 8
+_CHUNK_BYTES = 1024 * 1024
 NO_PROGRAM = "executable file not found"
 """How the engine says that an image lacks what it is to run."""
 
@@ -43,14 +45,14 @@ class BuildContainer:
     container_id: str
     watch: BuildWatch
 
-    def put(self, write: Callable[[tempfile.SpooledTemporaryFile[bytes]], None]) -> None:
-        """Unpack a tar at the root of the container; `write` writes it.
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Unpack these members of a tar at the root of the container.
 
         Raises:
             Stopped, WorkError: as `interruptible` says.
         """
         with tempfile.SpooledTemporaryFile(max_size=1024 * 1024) as archive:
-            write(archive)
+            archive.writelines(archived(entries))
             archive.seek(0)
             with interruptible(self.watch.stop, self.watch.deadline) as client:
                 client.put_archive(self.container_id, "/", cast("BinaryIO", archive))
@@ -64,7 +66,7 @@ class BuildContainer:
     ) -> int:
         """Run a command, hand each line that it prints to `log`, and give its exit code.
 
-        The environment variables are the command's alone: they are in no configuration that a commit could keep.
+        The environment variables are the command's alone: they are in no configuration of the container.
 
         Raises:
             Stopped, WorkError: as `interruptible` says; also when the engine lost the command (unavailable).
@@ -82,15 +84,17 @@ class BuildContainer:
             raise WorkError(ErrorClass.UNAVAILABLE, "the Docker engine lost a build that it ran; the job waits")
         return int(state["ExitCode"])
 
-    def commit(self, configuration: Mapping[str, object], repository: str | None, tag: str | None) -> str:
-        """Make an image of the container's files, with the given configuration, and give its id.
+    @contextmanager
+    def files_below(self, path: str) -> Iterator[Iterator[bytes]]:
+        """A tar of a directory of the container, as the engine writes it: in the order of names, below the last part
+        of the path.
 
         Raises:
             Stopped, WorkError: as `interruptible` says.
         """
         with interruptible(self.watch.stop, self.watch.deadline) as client:
-            made = client.commit(self.container_id, repository=repository, tag=tag, conf=dict(configuration))
-        return str(made["Id"])
+            chunks, _ = client.get_archive(self.container_id, path, chunk_size=_CHUNK_BYTES)
+            yield chunks
 
 
 @contextmanager
@@ -99,10 +103,13 @@ def build_container(
 ) -> Iterator[BuildContainer]:
     """A container of the image that has no privileges, stays within the limits, and is removed at the end.
 
+    When the block succeeded, its removal goes on for a while in a thread of its own.
+
     Raises:
         Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
     """
     name = f"{name_prefix(owner, commit)}{uuid.uuid4().hex}"
+    remover = engine()
     try:
         with interruptible(watch.stop, watch.deadline) as client:
             created = client.create_container(
@@ -125,13 +132,20 @@ def build_container(
                 use_config_proxy=False,
             )
             container = BuildContainer(created["Id"], watch)
-            container.put(_write_directories)
+            container.put(_directories())
             _start(client, container.container_id, network)
         yield container
-    finally:
-        # An engine that just went away is already reported; `remove_left_overs` sees to the container then.
-        with suppress(WorkError):
-            remove_container(name)
+    except BaseException:
+        _remove_quietly(name, remover)
+        raise
+    # Deleting ten thousand files takes seconds, for which nobody who waits for the image needs to wait.
+    threading.Thread(target=_remove_quietly, args=(name, remover)).start()
+
+
+def _remove_quietly(name: str, client: APIClient) -> None:
+    """An engine that just went away is reported elsewhere; `remove_left_overs` sees to the container then."""
+    with suppress(WorkError):
+        remove_container(name, client)
 
 
 def name_prefix(owner: str, commit: str = "") -> str:
@@ -171,15 +185,17 @@ def _containers_named(prefix: str) -> list[tuple[str, datetime]]:
     ]
 
 
-def remove_container(container: str) -> None:
+def remove_container(container: str, client: APIClient | None = None) -> None:
     """Remove a container with its volumes, also one that runs; one that is gone is no news.
+
+    With a `client` it is that one's engine, whatever is named as the engine by then.
 
     Raises:
         WorkError: the engine does not answer (unavailable).
     """
     with engine_errors():
         try:
-            engine().remove_container(container, v=True, force=True)
+            (client or engine()).remove_container(container, v=True, force=True)
         except NotFound:
             return
         except APIError as error:
@@ -205,13 +221,12 @@ def _start(client: APIClient, container_id: str, network: str) -> None:
         ) from error
 
 
-def _write_directories(archive: tempfile.SpooledTemporaryFile[bytes]) -> None:
-    with new_archive(cast("BinaryIO", archive)) as tar:
-        add_directory(tar, "opt")
-        add_directory(tar, "opt/longshore")
-        add_directory(tar, ENVIRONMENT.strip("/"), BUILDER)
-        for directory in ("source", "home", "scratch"):
-            add_directory(tar, f"{WORK.strip('/')}/{directory}", BUILDER)
+def _directories() -> Iterator[Entry]:
+    yield directory_entry("opt")
+    yield directory_entry("opt/longshore")
+    yield directory_entry(ENVIRONMENT.strip("/"), BUILDER)
+    for directory in ("source", "home", "scratch", "pip"):
+        yield directory_entry(f"{WORK.strip('/')}/{directory}", BUILDER)
 
 
 def _output(response: requests.Response) -> Iterator[bytes]:

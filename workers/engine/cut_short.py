@@ -1,4 +1,5 @@
-"""What the engine itself leaves of a build that was cut short: containers never started, images without a name."""
+"""What the engine itself leaves of a build by a Dockerfile that was cut short: containers never started, images without
+a name."""
 
 from collections.abc import Collection
 
@@ -7,7 +8,7 @@ from workers.engine.container import remove_container
 from workers.engine.images import remove_reference
 
 REVISION = "org.opencontainers.image.revision"
-"""The label with the commit; the first step of a build sets it, so that everything after it has it."""
+"""The label with the commit; the engine sets it in a step of its own, after those of the Dockerfile."""
 ALGORITHM = "io.longshore.algorithm"
 """The label with OWNER/NAME: a fork has the same commits, and builds of its own."""
 _STEP = "#(nop)"

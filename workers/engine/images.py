@@ -56,3 +56,14 @@ def remove_reference(reference: str) -> None:
         except APIError as error:
             if error.status_code != CONFLICT:
                 raise
+
+
+def name_image(image_id: str, reference: str) -> None:
+    """Give an image a name, so that the engine keeps it.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable), or has no such image (invalid).
+    """
+    repository, _, tag = reference.rpartition(":")
+    with engine_errors():
+        engine().tag(image_id, repository, tag=tag)

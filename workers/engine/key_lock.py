@@ -1,25 +1,20 @@
-"""Lets builds of one environment on one machine wait for each other instead of doing the same work twice."""
+"""Lets builds on one machine that need the same base image or environment wait instead of doing the work twice."""
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from workers.engine.watch import BuildWatch
 
 LOOK_AGAIN_SECONDS = 0.2
 
 
 @contextmanager
-def key_lock(directory: Path | None, key: str, watch: BuildWatch) -> Iterator[None]:
+def key_lock(directory: Path | None, key: str, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of `key` while the block runs; without a directory there is none.
 
-    The kernel releases it when the process ends, however it ends.
-
-    Raises:
-        Stopped: the stop was asked for while waiting.
-        WorkError: the deadline passed while waiting (invalid).
+    While somebody else has it `check` is called again and again, and whatever it raises ends the waiting. The kernel
+    releases the lock when the process ends, however it ends.
     """
     if directory is None:
         yield
@@ -29,9 +24,9 @@ def key_lock(directory: Path | None, key: str, watch: BuildWatch) -> Iterator[No
         told = False
         while not _taken(file.fileno()):
             if not told:
-                watch.log("Another build is installing the same requirements: waiting for it")
+                say("Another build is making the same: waiting for it")
                 told = True
-            watch.check()
+            check()
             time.sleep(LOOK_AGAIN_SECONDS)
         yield
 

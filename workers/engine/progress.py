@@ -3,20 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from workers.transports.transport import PushProgress
+
 _ENDED = ("Pushed", "Layer already exists", "Mounted from", "Skipped foreign layer", "Already exists")
-
-
-@dataclass(frozen=True)
-class PushProgress:
-    """Bytes and layers: `total_bytes` grows while layers begin, since the engine names a layer's size only then.
-
-    Bytes are counted before compression. A layer that the registry has already counts as done, with no bytes.
-    """
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    layers_done: int = 0
-    layers_total: int = 0
 
 
 @dataclass
@@ -27,7 +16,7 @@ class _Layer:
 
 
 class PushTally:
-    """Adds up the events of one push stream."""
+    """Adds up the events of one push stream. Bytes are counted before compression."""
 
     def __init__(self) -> None:
         self._layers: dict[str, _Layer] = {}

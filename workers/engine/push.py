@@ -12,7 +12,8 @@ from shared.registry.engine_errors import classify_message
 from shared.stopping import StopSignal
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.images import described_image, image_id_of, remove_reference
-from workers.engine.progress import PushProgress, PushTally
+from workers.engine.progress import PushTally
+from workers.transports.transport import PushProgress
 
 
 def push_image(

@@ -11,7 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from shared.errors import ErrorClass, WorkError
-from workers.engine.source import SourceTree
+from workers.assembly.source import SourceTree
 
 FILE = "requirements.txt"
 MOST_BYTES = 1024 * 1024

@@ -14,7 +14,7 @@ from api import following
 from api.waiting import waiting_rooms
 from shared.builds import append_log
 from shared.database import database
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.models import ImagePush, Job, JobKind
 from tests.rows import HASH, change, end_build, end_push, taken, the
 from tests.service.api.calling import Api

@@ -28,6 +28,8 @@ def test_a_network_that_is_not_allowed_is_refused(admin, acme, monkeypatch):
         cached.cache_clear()
     body = {"registry_url": "localhost:5000"}
     assert "LONGSHORE_REGISTRY_NETWORKS" in admin.expect_refusal(400, 2015, "POST", "/v1/registries", body)
+    through = {"registry_url": "registry.example.com", "proxy_url": "http://10.0.0.5:6379"}
+    assert "LONGSHORE_REGISTRY_NETWORKS" in admin.expect_refusal(400, 2015, "POST", "/v1/registries", through)
     source = {"repository_https_url": "https://10.1.2.3/team/hello.git"}
     body = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
     assert "LONGSHORE_SOURCE_NETWORKS" in acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)

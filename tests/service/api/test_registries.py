@@ -34,6 +34,8 @@ def test_a_registry_is_recorded_and_read(admin, acme):
         "verify_tls": True,
         "ca_certificate": None,
         "plain_http": False,
+        "transport": None,
+        "proxy_url": None,
         "max_pushes": None,
         "paused": None,
         "throttled_until": None,
@@ -104,6 +106,8 @@ def test_a_long_token_is_taken_as_a_password(admin):
         ({"registry_auth": None}, None),
         ({"registry_url": "other.example.com"}, None),
         ({"verify_tls": False}, None),
+        ({"proxy_url": "http://proxy.example.com:3128"}, None),
+        ({"transport": "engine"}, Credentials("pusher", "open sesame")),
         ({"registry_url": "other.example.com", **PAIR}, Credentials("pusher", "open sesame")),
     ],
 )
@@ -114,10 +118,27 @@ def test_a_change_keeps_or_removes_credentials(admin, fields, kept):
     assert credentials_of(registry_id) == kept
 
 
+def test_the_way_to_a_registry_is_recorded(admin):
+    way = {"transport": "engine", "proxy_url": "http://proxy.example.com:3128"}
+    registry_id = admin.make_registry(**way)
+    shown = admin.get(f"/v1/registries/{registry_id}")
+    assert {name: shown[name] for name in way} == way
+    shown = admin.put(
+        f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", "transport": None, "proxy_url": None}
+    )
+    assert (shown["transport"], shown["proxy_url"]) == (None, None)
+
+
 def test_options_that_are_left_out_stay(admin):
     registry_id = admin.make_registry("http://registry.example.com", plain_http=True, name="Plain")
     shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "http://registry.example.com/team"})
     assert (shown["plain_http"], shown["name"]) == (True, "Plain")
+
+
+def test_plain_http_does_not_stay_where_the_new_address_forbids_it(admin):
+    registry_id = admin.make_registry("http://registry.example.com", plain_http=True)
+    shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com"})
+    assert (shown["plain_http"], shown["registry_url"]) == (False, "registry.example.com")
 
 
 def test_a_deleted_registry_is_gone_and_its_pushes_end(admin):

@@ -21,6 +21,8 @@ class LyingProxy:
         self.says = "truth"
         self.about = ""
         self.host = ""
+        self.asked: list[str] = []
+        """`METHOD address` of each request."""
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def lying_proxy(target: str) -> Iterator[LyingProxy]:
 
         def _pass_on(self) -> None:
             body = self._body()
+            proxy.asked.append(f"{self.command} {self.path}")
             if proxy.says == "slow down":
                 self._answer(429, [("Retry-After", "1")], b"{}")
                 return
@@ -86,7 +89,7 @@ def lying_proxy(target: str) -> Iterator[LyingProxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     proxy.host = f"127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield proxy

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from tests.together import SECONDS
 from workers.execution import Finish
 from workers.lease import LeaseKeeper

@@ -51,7 +51,14 @@ def test_work_that_ends_well_is_written_with_the_end_of_the_job(job):
     work = StandIn()
 
     def finish(session: Session) -> None:
-        write_built(session, work.claims[0], image_id="sha256:1", image_bytes=1, environment_key=None)
+        write_built(
+            session,
+            work.claims[0],
+            image_id="sha256:1",
+            manifest_digest=None,
+            image_bytes=1,
+            environment_key=None,
+        )
 
     work = StandIn(finish=finish)
     run_job(job.id, work)

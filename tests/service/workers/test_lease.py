@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from shared.database import database
 from shared.errors import Stopped
-from shared.jobs.claims import hand_back
+from shared.jobs.leases import hand_back
 from shared.models import Build
 from shared.settings import settings
 from tests.git_service import make_algorithm

@@ -121,7 +121,7 @@ def server_that_is_away():
 
 
 def test_a_registry_is_open_again_with_the_first_success(registry_row_that_failed: Registry):
-    from shared.jobs.claims import Claim
+    from shared.jobs.leases import Claim
     from workers import registry_notes
 
     registry_notes.note_success(Claim("job", 1, "worker/1", registry_id=registry_row_that_failed.id))

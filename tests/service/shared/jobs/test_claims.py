@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.claims import renew_lease
+from shared.jobs.leases import renew_lease
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.settings import settings
 from tests.git_service import make_algorithm

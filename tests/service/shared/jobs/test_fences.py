@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from shared.builds import append_log
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import Claim, FenceLost, hand_back, lost_jobs, release_place, renew_lease, still_held
 from shared.jobs.endings import fail, give_up_or_retry, succeed
+from shared.jobs.leases import Claim, FenceLost, hand_back, lost_jobs, release_place, renew_lease, still_held
 from shared.jobs.lost import requeue_lost
 from shared.models import Build, ImagePush, Job, PushEvent, Registry
 from shared.orders.cancel import cancel_job, end_all_of_registry

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from shared.database import database
-from shared.jobs.claims import Claim
+from shared.jobs.leases import Claim
 from shared.models import Build, ImagePush, Job, JobState, PushState
 from shared.pushes.progress import write_success
 from tests.git_service import make_algorithm

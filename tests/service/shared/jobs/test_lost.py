@@ -4,7 +4,7 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.claims import hand_back, lost_jobs
+from shared.jobs.leases import hand_back, lost_jobs
 from shared.jobs.lost import requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState

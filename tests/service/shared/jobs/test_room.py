@@ -4,8 +4,8 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.claims import release_place
 from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.leases import release_place
 from shared.jobs.nudges import Nudge
 from shared.models import Job, JobState, Registry
 from shared.orders.cancel import cancel_job

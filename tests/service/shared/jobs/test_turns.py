@@ -20,8 +20,12 @@ def builds_of(owner: str, number: int) -> list[Build]:
 
 
 def turns(nudged: str = "nobody") -> list[str]:
+    """In the order in which a worker tries to claim them, if none of its claims succeeds."""
+    tried = list[str]()
     with database().reading() as session:
-        return [job_id for job_id in next_pushes(session, nudged) if job_id != "nobody"]
+        while more := next_pushes(session, nudged, tried):
+            tried += more
+    return [job_id for job_id in tried if job_id != "nobody"]
 
 
 def owner_of(job_id: str) -> str:

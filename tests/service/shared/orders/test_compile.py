@@ -74,6 +74,14 @@ def test_force_builds_a_good_commit_anew():
     assert the(Build, job_id=forced.job.id).status == BuildStatus.SUCCEEDED
 
 
+def test_a_refresh_builds_anew_and_asks_for_newer_requirements():
+    algorithm = make_algorithm()
+    build = build_commit(algorithm)
+    refreshed = the(Build, job_id=compile_commit(algorithm, refresh=True).job.id)
+    assert (refreshed.id != build.id, refreshed.refreshes_environment) == (True, True)
+    assert not build.refreshes_environment
+
+
 def test_two_builds_of_one_version_never_run_at_once():
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, force=True)

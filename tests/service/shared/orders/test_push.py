@@ -4,7 +4,7 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.claims import release_place
+from shared.jobs.leases import release_place
 from shared.jobs.nudges import Nudge
 from shared.models import ImagePush, Job, JobState, PushEvent, PushState, Registry
 from shared.orders.cancel import cancel_job, end_all_of_algorithm, end_all_of_registry

@@ -5,7 +5,7 @@ import pytest
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.claims import hand_back
+from shared.jobs.leases import hand_back
 from shared.models import ImagePush, Job, PushEvent, PushState, WorkerNode
 from shared.pushes.stalls import WORKER_SILENCE_MS, report_still, report_unclaimed
 from shared.workers import refresh_node

@@ -3,20 +3,17 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from docker import APIClient
-from docker.errors import ImageNotFound
 
+from tests.directory_store import DirectoryStore
 from tests.service.workers.engine.holding_proxy import HoldingProxy
 from tests.service.workers.engine.package_index import PackageIndex
 from tests.unit.workers.engine.sources import archive_of
 from workers.engine.connection import engine
 from workers.engine.container import name_prefix
-from workers.engine.environment import REPOSITORY
-from workers.engine.image import BuildRequest, local_reference
+from workers.engine.image import BuildRequest
 from workers.engine.limits import BuildLimits
 
 MEBIBYTE = 1024 * 1024
@@ -43,27 +40,14 @@ def package_index() -> Iterator[PackageIndex]:
 
 
 @pytest.fixture(scope="session")
-def built_references(docker_host: str) -> Iterator[set[str]]:
-    """What builds of these tests were asked to make; it is taken off the engine at the end, with its environments.
-
-    Only what stands in here, and only environments that it was built on: the engine may be somebody's own.
-    """
-    references: set[str] = set()
-    yield references
-    with closing(APIClient(base_url=docker_host)) as client:
-        environments: set[str] = set()
-        for reference in references:
-            with suppress(ImageNotFound):
-                tags = {tag for step in client.history(reference) for tag in step["Tags"] or []}
-                environments |= {tag for tag in tags if tag.startswith(f"{REPOSITORY}:")}
-                client.remove_image(reference)
-        for environment in environments:
-            client.remove_image(environment)
+def store(tmp_path_factory: pytest.TempPathFactory) -> DirectoryStore:
+    """A store that all tests of a file share, so that the base image is brought into it once."""
+    return DirectoryStore(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
 def request_for(
-    base_image: str, owner: str, package_index: PackageIndex, built_references: set[str], tmp_path: Path
+    base_image: str, owner: str, package_index: PackageIndex, tmp_path: Path
 ) -> Callable[..., BuildRequest]:
     """Makes a build request for an algorithm with these files, of requirements that our own index serves."""
 
@@ -85,9 +69,7 @@ def request_for(
             "limits": BuildLimits(1024 * MEBIBYTE, 2.0, 256, seconds, MEBIBYTE),
             "lock_directory": tmp_path / "locks",
         }
-        request = BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
-        built_references.add(local_reference(request.owner, request.name, request.commit))
-        return request
+        return BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
 

@@ -13,9 +13,9 @@ from shared.registry.credentials import Credentials
 from shared.stopping import StopSignal
 from workers.engine.connection import engine
 from workers.engine.images import has_image, image_id_of
-from workers.engine.progress import PushProgress
 from workers.engine.push import pull_image, push_image
 from workers.engine.transport_trust import tls_refusal
+from workers.transports.transport import PushProgress
 
 DEADLINE = 10
 """Seconds after which a thing that must happen is taken for one that does not."""

@@ -121,6 +121,17 @@ def test_an_identity_token_is_changed_for_an_access_token():
     }
 
 
+def test_an_identity_token_asks_for_several_scopes_in_one_word():
+    """OAuth2 has one `scope` (RFC 6749 section 3.3): some servers read the first of several only."""
+    with (
+        fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
+        fake_registry(guarded(f"{tokens.url}/token")) as server,
+        client_of(server, Credentials("<token>", "refresh+me")) as client,
+    ):
+        client.send("POST", "/v2/a/blobs/uploads/", scope="repository:a:pull,push repository:b:pull", body=b"")
+    assert parse_qs(tokens.requests[0].body.decode())["scope"][0].startswith("repository:a:pull,push repository:b:pull")
+
+
 def test_an_identity_token_does_not_go_where_a_password_is_wanted():
     challenge = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
     with (

@@ -10,16 +10,25 @@ import pytest
 from shared.errors import Stopped
 from shared.stopping import StopSignal
 from tests.unit.workers.engine.sources import archive_of
-from workers.engine.environment import BaseImage, EnvironmentSpec, environment_key
-from workers.engine.image import dockerfile
+from workers.assembly.image import Image
+from workers.assembly.source import open_source
+from workers.engine.base import BaseImage
+from workers.engine.environment_spec import EnvironmentSpec, environment_key, requirements_key
 from workers.engine.key_lock import key_lock
-from workers.engine.limits import BuildLimits, Deadline
-from workers.engine.log import BuildLog
+from workers.engine.limits import BuildLimits
 from workers.engine.requirements import Requirements, read_requirements
-from workers.engine.source import open_source
-from workers.engine.watch import BuildWatch
+from workers.oci.descriptor import Descriptor
+from workers.oci.manifest import Manifest
+from workers.oci.media_types import OCI_CONFIG
 
-BASE = BaseImage("sha256:" + "1" * 64, "linux/amd64", "/usr/bin:/bin")
+
+def base(digit: str = "1", architecture: str = "amd64") -> BaseImage:
+    manifest = Manifest(Descriptor(OCI_CONFIG, "sha256:" + digit * 64, 2), ())
+    return BaseImage("base:1", Image(manifest, {"os": "linux", "architecture": architecture}))
+
+
+BASE = base()
+LOCK = "a==1 --hash=sha256:" + "3" * 64 + "\n"
 HASHED = "a==1 --hash=sha256:" + "0" * 64
 
 
@@ -53,11 +62,11 @@ def spec(text: str = "a==1\n", **changes: object) -> EnvironmentSpec:
     ],
 )
 def test_what_does_not_change_what_is_installed_does_not_change_the_key(equal):
-    assert environment_key(equal, BASE) == environment_key(spec(), BASE)
+    assert requirements_key(equal, BASE) == requirements_key(spec(), BASE)
 
 
 @pytest.mark.parametrize(
-    ("other", "base"),
+    ("other", "on"),
     [
         (spec("a==2\n"), BASE),
         (spec("--pre\na==1\n"), BASE),
@@ -65,39 +74,50 @@ def test_what_does_not_change_what_is_installed_does_not_change_the_key(equal):
         (spec(kit_requirement="algorithmia==2.0.5"), BASE),
         (spec(index_url="https://elsewhere.example.com/simple"), BASE),
         (spec(index_url=None), BASE),
-        (spec(), dataclasses.replace(BASE, image_id="sha256:" + "2" * 64)),
-        (spec(), dataclasses.replace(BASE, platform="linux/arm64")),
+        (spec(), base("2")),
+        (spec(), base(architecture="arm64")),
     ],
 )
-def test_what_changes_what_is_installed_changes_the_key(other, base):
-    assert environment_key(other, base) != environment_key(spec(), BASE)
+def test_what_changes_what_is_installed_changes_the_key(other, on):
+    assert requirements_key(other, on) != requirements_key(spec(), BASE)
 
 
 def test_owners_share_only_what_is_pinned_by_hash():
-    assert environment_key(spec(HASHED), BASE) == environment_key(spec(HASHED, owner="two"), BASE)
-    assert environment_key(spec(HASHED + "\nb==1"), BASE) != environment_key(spec(HASHED + "\nb==1", owner="two"), BASE)
+    assert requirements_key(spec(HASHED), BASE) == requirements_key(spec(HASHED, owner="two"), BASE)
+    assert requirements_key(spec(HASHED + "\nb==1"), BASE) != requirements_key(
+        spec(HASHED + "\nb==1", owner="two"), BASE
+    )
 
 
 @pytest.mark.parametrize("text", [".", "-e ./pkg", "git+https://example.com/a.git"])
 def test_what_is_built_with_the_source_has_no_key(text):
-    assert environment_key(spec(text), BASE) is None
+    assert requirements_key(spec(text), BASE) is None
 
 
-def test_the_dockerfile_runs_nothing():
-    lines = dockerfile("sha256:" + "1" * 64, "Small", {"a.b": 'c "d"'}).splitlines()
-    assert lines[1] == 'LABEL a.b="c \\"d\\""'  # first: the image of every later step has it
-    assert {line.split()[0] for line in lines} == {
-        "FROM", "LABEL", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT",
-    }  # fmt: skip
-    assert 'ENV LONGSHORE_ALGORITHM_NAME="Small"' in lines
-    assert "USER 65532:65532" in lines
+def test_an_environment_is_known_by_what_is_installed_not_by_how_that_was_asked_for():
+    key = environment_key(spec("a==1\n"), BASE, LOCK)
+    assert environment_key(spec("a>=1\n", index_url=None), BASE, LOCK) == key
+    for other in (
+        environment_key(spec(), BASE, LOCK.replace("3", "4")),
+        environment_key(spec(), base("2"), LOCK),
+        environment_key(spec(owner="two"), BASE, LOCK),
+    ):
+        assert other != key
+
+
+def test_a_lock_without_hashes_does_not_tell_what_is_installed():
+    hashless = LOCK + "b==1\n"
+    key = environment_key(spec(HASHED), BASE, hashless)
+    assert environment_key(spec(HASHED), BASE, hashless) == key
+    assert environment_key(spec(HASHED.replace("0", "5")), BASE, hashless) != key
+    assert environment_key(spec(HASHED, index_url=None), BASE, hashless) != key
 
 
 def test_a_stop_ends_the_wait_for_another_build(tmp_path):
     stop, waiting = StopSignal(), threading.Event()
 
     def log(line: str) -> None:
-        assert line == "Another build is installing the same requirements: waiting for it"
+        assert line == "Another build is making the same: waiting for it"
         waiting.set()
         stop.ask("cancelled")
 
@@ -105,7 +125,7 @@ def test_a_stop_ends_the_wait_for_another_build(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         with (
             pytest.raises(Stopped, match="cancelled"),
-            key_lock(tmp_path, "k", BuildWatch(BuildLog(log, 1000), stop, Deadline(60))),
+            key_lock(tmp_path, "k", log, stop.check),
         ):
             pytest.fail("the lock was taken although another holds it")
     assert waiting.is_set()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from workers.engine.progress import PushProgress, PushTally
+from workers.engine.progress import PushTally
+from workers.transports.transport import PushProgress
 
 
 def pushing(layer: str, current: int, total: int) -> dict[str, object]:

@@ -7,8 +7,8 @@ import pytest
 from shared.errors import ErrorClass, Stopped, WorkError
 from shared.stopping import StopSignal
 from tests.unit.workers.engine.fake_engine import IMAGE, FakeEngine
-from workers.engine.progress import PushProgress
 from workers.engine.push import push_image
+from workers.transports.transport import PushProgress
 
 PREPARING = {"id": "aa", "status": "Preparing"}
 PUSHED = {"id": "aa", "status": "Pushed"}

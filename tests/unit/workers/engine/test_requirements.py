@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from shared.errors import ErrorClass, WorkError
 from tests.unit.workers.engine.sources import archive_of
+from workers.assembly.source import open_source
 from workers.engine.requirements import NO_REQUIREMENTS, RequirementKind, Requirements, read_requirements
-from workers.engine.source import open_source
 
 
 def requirements_of(text: str | bytes, **files: str) -> Requirements:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -26,8 +27,9 @@ def test_the_running_call_finishes_and_the_queued_one_is_refused(algorithm, sour
     with ThreadPoolExecutor(2) as callers:
         running = callers.submit(runner.call, "first")
         runner.until(lambda: "\n" in runner.out)
+        before = sockets_of(runner)
         queued = callers.submit(runner.call, "second")
-        runner.until(lambda: connections_to(runner.socket) == 2)
+        runner.until(lambda: sockets_of(runner) > before)
         runner.process.send_signal(signal.SIGTERM)
         assert queued.result().status == 503
         with pytest.raises(OSError, match="Connection refused"):
@@ -42,19 +44,31 @@ def test_the_running_call_finishes_and_the_queued_one_is_refused(algorithm, sour
 
 
 def connections_to(path):
-    """Established connections that the runner holds on its socket."""
+    """Established connections to the runner's socket, also those that it has not accepted yet."""
     with open("/proc/net/unix") as table:
         lines = [line.split() for line in table]
     return sum(line[-1] == str(path) and line[5] == "03" for line in lines)
+
+
+def sockets_of(runner):
+    """Sockets that the runner has open: one more for each connection that it accepted, none for one that waits."""
+    directory = f"/proc/{runner.process.pid}/fd"
+    links = []
+    for name in os.listdir(directory):
+        with suppress(FileNotFoundError):  # closed just now
+            links.append(os.readlink(f"{directory}/{name}"))
+    return sum(link.startswith("socket:") for link in links)
 
 
 def test_an_interrupt_ends_it_too_even_while_loading(algorithm, source, start):
     os.mkfifo(source / "gate")
     algorithm("wait_at('gate')")
     runner = start()
+    runner.until(lambda: connections_to(runner.socket) == 0)
+    before = sockets_of(runner)
     with ThreadPoolExecutor(1) as caller:
         waiting = caller.submit(runner.call, 1)
-        runner.until(lambda: connections_to(runner.socket) == 1)
+        runner.until(lambda: sockets_of(runner) > before)
         runner.process.send_signal(signal.SIGINT)
         assert waiting.result().status == 503
     assert runner.process.wait(20) == 0

@@ -1,6 +1,5 @@
 """The source of an algorithm, as the tar that git made of a commit: looked through before any of it is used."""
 
-import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
-
-MOMENT = 315619200
-"""The one time that every file gets (1980-01-02, the first day that zip archives can express in all time zones)."""
+from workers.assembly.archive import (
+    ENCODING,
+    ERRORS,
+    Entry,
+    content_of,
+    directory_entry,
+    is_whiteout,
+    plain_entry,
+)
 
 
 class SourceTree:
@@ -62,20 +67,25 @@ class SourceTree:
         content = self._archive.extractfile(self._members[path])
         return content.read() if content else b""
 
-    def write_to(self, target: tarfile.TarFile, under: str, owner: int = 0) -> None:
-        """Add everything to `target` below the directory `under`, in one order, with one time and one numeric owner."""
-        for path in sorted({"", *self._members, *(parent for below in self._members for parent in _parents(below))}):
-            member = self._members.get(path)
-            entry = plain_entry(f"{under}/{path}".rstrip("/"), owner)
-            if member is None or member.isdir():
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                target.addfile(entry)
-            elif member.issym():
-                entry.type, entry.mode, entry.linkname = tarfile.SYMTYPE, 0o777, member.linkname
-                target.addfile(entry)
-            else:
-                entry.size, entry.mode = member.size, 0o755 if member.mode & 0o100 else 0o644
-                target.addfile(entry, self._archive.extractfile(member))
+    def entries(self, under: str, owner: int = 0) -> Iterator[Entry]:
+        """Everything, below the directory `under` (`""` for none).
+
+        In one order, with one time, one numeric owner and plain modes.
+        """
+        paths = {"", *self._members, *(parent for below in self._members for parent in _parents(below))}
+        for path in sorted(paths if under else paths - {""}):
+            yield self._entry(path, f"{under}/{path}".strip("/"), owner)
+
+    def _entry(self, path: str, name: str, owner: int) -> Entry:
+        member = self._members.get(path)
+        if member is None or member.isdir():
+            return directory_entry(name, owner)
+        entry = plain_entry(name, owner)
+        if member.issym():
+            entry.type, entry.mode, entry.linkname = tarfile.SYMTYPE, 0o777, member.linkname
+            return entry, ()
+        entry.size, entry.mode = member.size, 0o755 if member.mode & 0o100 else 0o644
+        return entry, content_of(self._archive, member)
 
     def _check_parents(self, path: str, member: tarfile.TarInfo) -> None:
         for parent in _parents(path):
@@ -92,40 +102,14 @@ def open_source(source: Path | BinaryIO) -> Iterator[SourceTree]:
     """
     try:
         archive = (
-            tarfile.open(source, "r:")  # noqa: SIM115 - closed below
+            tarfile.open(source, "r:", encoding=ENCODING, errors=ERRORS)  # noqa: SIM115 - closed below
             if isinstance(source, Path)
-            else tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115 - closed below
+            else tarfile.open(fileobj=source, mode="r:", encoding=ENCODING, errors=ERRORS)  # noqa: SIM115 - closed below
         )
         with archive:
             yield SourceTree(archive)
     except tarfile.TarError as error:
         raise WorkError(ErrorClass.INVALID, f"the source is no readable tar archive: {error}") from error
-
-
-def plain_entry(path: str, owner: int = 0) -> tarfile.TarInfo:
-    """A tar entry that tells nothing of this machine: the one time, a numeric owner, no names."""
-    entry = tarfile.TarInfo(path)
-    entry.mtime, entry.uid, entry.gid = MOMENT, owner, owner
-    return entry
-
-
-def add_directory(target: tarfile.TarFile, path: str, owner: int = 0) -> None:
-    """Add an empty directory."""
-    entry = plain_entry(path, owner)
-    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-    target.addfile(entry)
-
-
-def add_file(target: tarfile.TarFile, path: str, content: bytes, owner: int = 0) -> None:
-    """Add a regular file that everybody may read."""
-    entry = plain_entry(path, owner)
-    entry.size = len(content)
-    target.addfile(entry, io.BytesIO(content))
-
-
-def new_archive(target: BinaryIO) -> tarfile.TarFile:
-    """A tar to write to. The GNU format keeps file names as the bytes they are, and the engine reads it."""
-    return tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT)
 
 
 def _checked_path(member: tarfile.TarInfo) -> str:
@@ -134,6 +118,8 @@ def _checked_path(member: tarfile.TarInfo) -> str:
         return ""
     if path.startswith("/") or any(part in {"", ".", ".."} for part in path.split("/")):
         raise _refused(member, "reaches beyond the source's own directory")
+    if is_whiteout(path):
+        raise _refused(member, "has a name that deletes files in an image (.wh.): rename it")
     if not ((member.isreg() and not member.issparse()) or member.isdir() or member.issym()):
         raise _refused(member, "is neither a regular file nor a directory nor a symbolic link")
     return path

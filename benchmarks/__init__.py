@@ -1,0 +1,1 @@
+"""What Longshore costs, measured beside its peers in the same run: `make bench`."""

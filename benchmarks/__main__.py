@@ -1,0 +1,76 @@
+"""`python -m benchmarks [CASE …]`: measure, beside peers in the same run, and say which targets are kept. `make bench`.
+
+Ends with status 0 when all are, 1 when one is missed, 2 when it could not be tried.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import reads, requests
+from benchmarks.results import Result, table, write_json
+from benchmarks.stage import Stage, forget_settings
+from benchmarks.transfers import images, memory, repushes
+from parts.place import parts_directory
+from parts.processes import PartFailedError, ending_on_sigterm, say
+
+CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
+    "reads": reads.run,
+    "requests": requests.run,
+    "images": images.run,
+    "memory": memory.run,
+    "repushes": repushes.run,
+}
+"""Each a module of its own, which yields its results as it finds them."""
+
+WIDTH = 140
+"""Characters of the table, also where it goes into a file."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read the command line, measure, and say what was found."""
+    asked = _arguments(arguments)
+    forget_settings()
+    try:
+        with ending_on_sigterm():
+            results = _measure(asked.cases or list(CASES))
+    except PartFailedError as error:
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    Console(width=WIDTH).print(table(results))
+    if asked.json:
+        write_json(results, asked.json)
+    return 0 if all(result.kept for result in results) else 1
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--json", type=Path, help="a file for the results")
+    return parser.parse_args(arguments)
+
+
+def _measure(cases: Sequence[str]) -> list[Result]:
+    results: list[Result] = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(parts_directory())
+        console = Console(stderr=True, width=WIDTH)
+        progress = stack.enter_context(Progress(console=console))
+        stage = Stage(directory, stack, progress)
+        for case in cases:
+            for result in CASES[case](stage):
+                console.print(table([result]))
+                results.append(result)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""Where cases run: real services of this run alone, a `longshore api` on them, and nothing left at the end."""
+
+import http.client
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cli.migrating import migrate
+from parts.postgres import PrivatePostgres, private_postgres
+from parts.processes import free_port, running
+from parts.redis import PrivateRedis, private_redis
+from shared.database import Database
+from shared.keys import create_key, create_owner
+from shared.models import KeyKind
+from shared.sealing import new_key
+
+LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
+START_SECONDS = 60
+NO_LIMIT = "0"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A migrated database and what processes on it need to know."""
+
+    database: Database
+    variables: dict[str, str]
+    """The settings, as processes read them."""
+    admin_key: str
+
+
+class Stage:
+    """The services of a run, each started when a case first asks for it."""
+
+    def __init__(self, directory: Path, stack: ExitStack, progress: Progress) -> None:
+        self.directory = directory
+        self.progress = progress
+        self._stack = stack
+
+    @cached_property
+    def postgres(self) -> PrivatePostgres:
+        """A PostgreSQL server."""
+        return self._stack.enter_context(private_postgres(self.directory / "postgres"))
+
+    @cached_property
+    def redis(self) -> PrivateRedis:
+        """A Redis server."""
+        return self._stack.enter_context(private_redis(self.directory / "redis"))
+
+    @contextmanager
+    def installation(self, kind: str, name: str) -> Iterator[Installation]:
+        """An empty installation on `sqlite` or `postgresql`, for the length of the block."""
+        directory = self.directory / f"{name}-{kind}"
+        directory.mkdir()
+        sqlite = kind == "sqlite"
+        url = f"sqlite:///{directory / 'longshore.db'}" if sqlite else self.postgres.create_database(name)
+        opened = Database(url)
+        try:
+            migrate(opened)
+            with opened.writing() as session:
+                create_owner(session, "admin")
+                _key, secret = create_key(session, "admin", label="benchmarks", kind=KeyKind.ADMIN)
+            variables = {
+                "LONGSHORE_DATA_DIR": str(directory),
+                "LONGSHORE_DATABASE_URL": url,
+                "LONGSHORE_REDIS_URL": self.redis.url(),
+                "LONGSHORE_SECRET_KEYS": new_key(),
+                "LONGSHORE_LOG_FORMAT": "json",
+                # A minute of one caller's requests is more than anybody may send.
+                "LONGSHORE_RATE_LIMIT_READS": NO_LIMIT,
+                "LONGSHORE_RATE_LIMIT_CHANGES": NO_LIMIT,
+            }
+            yield Installation(opened, variables, secret)
+        finally:
+            opened.close()
+            if not sqlite:
+                self.postgres.drop_database(name)
+
+    @contextmanager
+    def api(self, installation: Installation) -> Iterator[int]:
+        """`longshore api` with two processes, as it is by default; its port."""
+        port = free_port()
+        variables = {**installation.variables, "LONGSHORE_API_PORT": str(port), "LONGSHORE_API_WORKERS": "2"}
+        with self.serving("api", [*LONGSHORE, "api"], port, "/healthz", variables):
+            yield port
+
+    @contextmanager
+    def serving(self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
+        """A process that serves HTTP, for the length of the block."""
+        log = self.directory / f"{name}.log"
+        with running(
+            name, command, log=log, ready=lambda: _answers(port, path), seconds=START_SECONDS, environment=variables
+        ):
+            yield
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+def forget_settings() -> None:
+    """Have this process take nothing from the settings of whoever started it."""
+    for name in [name for name in os.environ if name.startswith("LONGSHORE_") and name != "LONGSHORE_PARTS_DIR"]:
+        del os.environ[name]

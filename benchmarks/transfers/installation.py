@@ -1,0 +1,182 @@
+"""A whole Longshore for the transfer cases: an engine, registries, an algorithm with a source of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo.surroundings import environment_of_builds
+from parts.engine import private_engine
+from parts.processes import free_port, running
+from parts.registry import PrivateRegistry, private_registry
+
+OWNER = "bench"
+READY_SECONDS = 60
+JOB_SECONDS = 900
+REQUIREMENTS = "numpy\nscipy\npandas\nscikit-learn\n"
+SOURCE = """import numpy
+
+
+def apply(input):
+    return int(numpy.array(input).sum()) + {number}
+"""
+
+
+@dataclass
+class Installation:
+    """Where everything answers, and the calls that the cases make."""
+
+    directory: Path
+    url: str
+    docker_host: str
+    base_image: str
+    build_variables: Mapping[str, str]
+    key: str
+    stack: ExitStack
+    _registries: int = field(default=0)
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[Any, dict[str, str]]:
+        """A call of the interface: the answer's document and headers."""
+        request = urllib.request.Request(  # noqa: S310 - our own server's address
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Simple {self.key}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=JOB_SECONDS) as answer:  # noqa: S310
+            content = answer.read()
+            return json.loads(content) if content else None, {k.lower(): v for k, v in answer.getheaders()}
+
+    def until_done(self, headers: Mapping[str, str]) -> None:
+        """Wait until the job of a call and its parts have succeeded; watched closely, so that waiting costs little."""
+        deadline = time.monotonic() + JOB_SECONDS
+        while time.monotonic() < deadline:
+            job, _ = self.call("GET", f"/v1/jobs/{headers['x-job-id']}")
+            parts = [job, *job.get("children", [])]
+            if all(part["state"] == "succeeded" for part in parts):
+                return
+            failed = [part for part in parts if part["state"] not in {"queued", "running", "succeeded"}]
+            if failed:
+                raise RuntimeError(f"a {failed[0]['kind']} did not succeed: {failed[0].get('error')}")
+            time.sleep(0.005)
+        raise RuntimeError("a job did not end")
+
+    def new_registry(self) -> tuple[str, PrivateRegistry]:
+        """An empty registry, recorded: its id and where it is."""
+        self._registries += 1
+        place = self.directory / f"registry-{self._registries}"
+        registry = self.stack.enter_context(private_registry(place))
+        return self.record(registry.url, registry), registry
+
+    def record(self, url: str, registry: PrivateRegistry) -> str:
+        """Record a registry as being at a URL; its id."""
+        ((name, password),) = registry.users.items()
+        body = {"registry_url": url, "registry_username": name, "registry_password": password}
+        made, _ = self.call("POST", "/v1/registries", body)
+        return str(made["id"])
+
+    def new_algorithm(self, requirements: str = REQUIREMENTS) -> "Algorithm":
+        """A hosted algorithm with a commit that nothing was compiled of."""
+        name = f"A{uuid.uuid4().hex[:10]}"
+        self.call("POST", f"/v1/algorithms/{OWNER}", {"name": name, "details": {"label": name},
+                  "settings": {"language": "python3"}})  # fmt: skip
+        algorithm = Algorithm(self, name, self.directory / "sources" / name, requirements)
+        algorithm.begin()
+        return algorithm
+
+
+@dataclass
+class Algorithm:
+    """A source in git that grows by a commit each time."""
+
+    installation: Installation
+    name: str
+    tree: Path
+    requirements: str
+    _commits: int = 0
+
+    @property
+    def path(self) -> str:
+        """Where it is in the interface."""
+        return f"/v1/algorithms/{OWNER}/{self.name}"
+
+    def begin(self) -> None:
+        """Make the repository."""
+        (self.tree / "src").mkdir(parents=True)
+        (self.tree / "requirements.txt").write_text(self.requirements)
+        self._git("init", "--quiet", "--initial-branch=main")
+        host = self.installation.url.removeprefix("http://")
+        self._git("remote", "add", "origin", f"http://bench:{self.installation.key}@{host}/git/{OWNER}/{self.name}.git")
+
+    def commit(self) -> str:
+        """Commit and push another source; nothing is compiled by that."""
+        self._commits += 1
+        (self.tree / "src" / f"{self.name}.py").write_text(SOURCE.format(number=self._commits))
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--message", f"change {self._commits}")
+        self._git("push", "--quiet", "--push-option=nocompile", "origin", "main")
+        return self._git("rev-parse", "HEAD")
+
+    def compile(self, commit: str, *registry_ids: str) -> dict[str, str]:
+        """Ask for a compile, and pushes of it; the answer's headers."""
+        pushes = [{"registry_id": registry_id} for registry_id in registry_ids]
+        body = {"commitSha": commit, **({"registry_push_credentials": pushes} if pushes else {})}
+        return self.installation.call("POST", f"{self.path}/compile", body)[1]
+
+    def push(self, commit: str, registry_id: str) -> dict[str, str]:
+        """Ask for a push; the answer's headers."""
+        body = {"registry_id": registry_id}
+        return self.installation.call("POST", f"{self.path}/versions/{commit}/registry", body)[1]
+
+    def image(self, commit: str, registry: PrivateRegistry) -> str:
+        """What the image is called in a registry."""
+        return f"{registry.host}/{OWNER}/{self.name.lower()}:{commit}"
+
+    def _git(self, *arguments: str) -> str:
+        author = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
+        done = subprocess.run(
+            ["git", *author, *arguments], cwd=self.tree, check=True, capture_output=True, text=True,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )  # fmt: skip
+        return done.stdout.strip()
+
+
+@contextmanager
+def installation(directory: Path, *, concurrency: int) -> Iterator[Installation]:
+    """A private engine and `longshore up` with so many jobs at once, for the length of the block."""
+    with ExitStack() as stack:
+        docker_host = stack.enter_context(private_engine(directory / "engine"))
+        variables = environment_of_builds(docker_host)
+        port = free_port()
+        url, log = f"http://127.0.0.1:{port}", directory / "longshore.log"
+        environment = {
+            "DOCKER_HOST": docker_host,
+            "LONGSHORE_WORKER_CONCURRENCY": str(concurrency),
+            "LONGSHORE_API_PORT": str(free_port()),
+            "LONGSHORE_GIT_PORT": str(free_port()),
+            **variables,
+        }
+        data = directory / "longshore"
+        stack.enter_context(
+            running(
+                "longshore",
+                [str(Path(sys.executable).with_name("longshore")), "up", "--data-dir", str(data), "--port", str(port)],
+                log=log,
+                ready=lambda: f"Longshore is ready at {url}" in log.read_text(errors="replace"),
+                seconds=READY_SECONDS,
+                grace=30,
+                environment=environment,
+            )
+        )
+        key = (data / "admin-key").read_text().strip()
+        made = Installation(directory, url, docker_host, variables["LONGSHORE_BASE_IMAGE"], variables, key, stack)
+        made.call("POST", f"/v1/admin/users/{OWNER}/keys", {"key_label": "bench", "key_type": "AlgorithmKey"})
+        yield made

@@ -1,0 +1,67 @@
+"""What a worker's memory grows by while it pushes one very large layer."""
+
+import multiprocessing
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.results import Result
+from benchmarks.stage import Stage
+from parts.registry import PrivateRegistry, private_registry
+from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
+from shared.registry.credentials import Credentials
+from shared.stopping import StopSignal
+from workers.oci.descriptor import Descriptor
+from workers.oci.manifest import Manifest
+from workers.oci.media_types import OCI_CONFIG, OCI_LAYER
+from workers.store.layout import LayoutStore
+from workers.transports.direct import DirectTransport
+
+LAYER_BYTES = 3 * 1024**3
+_CHUNK_BYTES = 1024 * 1024
+_KIBIBYTES = 1024
+
+
+def run(stage: Stage) -> Iterator[Result]:
+    """Peak memory over idle, in mebibytes, in a process that does what a worker's does."""
+    directory = stage.directory / "memory"
+    directory.mkdir()
+    task = stage.progress.add_task("a layer of 3 GB")
+    with private_registry(directory / "registry") as registry:
+        manifest = _store(directory / "images")
+        spawned = multiprocessing.get_context("spawn")
+        told: multiprocessing.Queue[tuple[int, int]] = spawned.Queue()
+        process = spawned.Process(target=_push, args=(directory / "images", registry, manifest.content, told))
+        process.start()
+        idle, peak = told.get()
+        process.join()
+    stage.progress.remove_task(task)
+    yield Result.of("memory over idle, one layer of 3 GB", [(peak - idle) / _KIBIBYTES], "MiB", 32)
+
+
+def _store(directory: Path) -> Manifest:
+    piece = os.urandom(_CHUNK_BYTES)
+    with LayoutStore(directory).use() as use:
+        layer = Descriptor(OCI_LAYER, *use.add(piece for _ in range(LAYER_BYTES // _CHUNK_BYTES)))
+        manifest = Manifest(Descriptor(OCI_CONFIG, *use.add([b"{}"])), (layer,))
+        use.add([manifest.content])
+    return manifest
+
+
+def _push(
+    directory: Path, registry: PrivateRegistry, manifest: bytes, told: "multiprocessing.Queue[tuple[int, int]]"
+) -> None:
+    import workers.tasks  # noqa: F401, PLC0415 - what a worker has in memory when it is idle
+
+    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ((name, password),) = registry.users.items()
+    stop = StopSignal()
+    with (
+        LayoutStore(directory).use() as use,
+        RegistryClient(RegistryAddress.parse(registry.url), Credentials(name, password), stop=stop) as client,
+    ):
+        transport = DirectTransport(client, "bench/large", Manifest.parse(manifest), use, stop=stop)
+        transport.push(("1",), before_tag=lambda _tag: None, on_progress=lambda _seen, _said: None)
+    told.put((idle, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))

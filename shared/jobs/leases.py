@@ -1,0 +1,160 @@
+"""Leases: a worker's right to a job while it lasts, and how it is kept, let go and taken away."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, select, update
+from sqlalchemy.orm import Session
+
+from shared.clock import now_ms
+from shared.errors import Stopped
+from shared.jobs.due import lease_ran_out, may_begin, registry_was_full, time_has_come
+from shared.jobs.nudges import TASKS, Nudge
+from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.models.jobs import IS_QUEUED
+
+
+class FenceLost(Stopped):
+    """Somebody newer owns the job, or it was ended: stop at once, write nothing."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a job, until a newer claim, an end or the lease's."""
+
+    job_id: str
+    number: int
+    """The fence: every write repeats it."""
+    owner: str
+    push_id: str | None = None
+    generation: int = 0
+    build_id: str | None = None
+    registry_id: str | None = None
+    own_credentials: bool = False
+    """Whether the push brought credentials of its own."""
+
+
+def close_push_fence(session: Session, push_id: str | None, generation: int, claim: int) -> None:
+    """Raise the claim on a push row with its job's, so that a slow worker's next write changes no row."""
+    session.execute(
+        update(ImagePush)
+        .where(ImagePush.id == push_id, ImagePush.generation == generation)
+        .values(claim=claim)
+        .execution_options(synchronize_session=False)
+    )
+
+
+HELD = and_(Job.id == bindparam("held_job"), Job.claim == bindparam("held_claim"), Job.state == JobState.RUNNING)
+"""The condition that every write under a claim repeats (rule 2); `held_by` has its values."""
+
+
+def held_by(claim: Claim) -> dict[str, Any]:
+    """The values for `HELD`."""
+    return {"held_job": claim.job_id, "held_claim": claim.number}
+
+
+def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
+    """Prolong the lease.
+
+    Raises:
+        FenceLost: the job is not this claim's any more.
+    """
+    renewed = session.execute(
+        update(Job)
+        .where(HELD, Job.lease_owner == claim.owner)
+        .values(lease_expires_at=now_ms() + lease_seconds * 1000)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False),
+        held_by(claim),
+    )
+    if renewed.first() is None:
+        raise FenceLost("the job was ended or taken over")
+
+
+def still_held(session: Session, claim: Claim) -> bool:
+    """Whether the job is still this claim's: what the watching thread asks each half second."""
+    return session.scalar(_STILL_HELD, held_by(claim)) is not None
+
+
+_STILL_HELD = select(Job.id).where(HELD)
+
+
+def release_place(session: Session, claim: Claim) -> list[Nudge]:
+    """A worker has let go of a job that somebody else ended: free the place, nudge who waits for it."""
+    freed = session.scalar(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.claim == claim.number, Job.state != JobState.RUNNING)
+        .values(lease_owner=None, lease_expires_at=None)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return [] if freed is None else nudges_for_room(session, freed)
+
+
+def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
+    """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
+    waiting = list(session.execute(_at_place(), {"the_place": freed.lock_key}))
+    if freed.registry_id is not None and session.scalar(
+        select(registry_was_full()), {"the_registry": freed.registry_id}
+    ):
+        # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
+        at_registry = (
+            select(Job.id, Job.kind)
+            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, may_begin())
+            .order_by(Job.seq)
+            .limit(1)
+        )
+        waiting += session.execute(at_registry)
+    return [Nudge(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
+
+
+def is_waited_for_at_place() -> ColumnElement[bool]:
+    """Some job waits for the place `the_place`."""
+    return _at_place().exists()
+
+
+@cache
+def _at_place() -> Select[tuple[str, JobKind]]:
+    return select(Job.id, Job.kind).where(
+        Job.lock_key == bindparam("the_place"), Job.state == IS_QUEUED, time_has_come()
+    )
+
+
+def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
+    """Give back every job of a stopping worker: due at once, no try spent; its children find the fence closed."""
+    rows = session.execute(
+        update(Job)
+        .where(Job.lease_owner.startswith(owner_prefix, autoescape=True), Job.state == JobState.RUNNING)
+        .values(
+            state=JobState.QUEUED,
+            claim=Job.claim + 1,
+            lease_owner=None,
+            lease_expires_at=None,
+            nudged_at=None,
+            next_attempt_at=now_ms(),
+        )
+        .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for _job_id, _kind, push_id, generation, claim, build_id in rows:
+        close_push_fence(session, push_id, generation, claim)
+        session.execute(
+            update(ImagePush)
+            .where(ImagePush.id == push_id, ImagePush.generation == generation)
+            .values(state=PushState.QUEUED, message="Its worker stopped; the next free worker goes on.")
+        )
+        if push_id is None:
+            session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.QUEUED))
+    session.execute(
+        update(Job)
+        .where(Job.lease_owner.startswith(owner_prefix, autoescape=True))
+        .values(lease_owner=None, lease_expires_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    return [Nudge(row.id, row.kind) for row in rows]
+
+
+def lost_jobs(session: Session) -> list[tuple[str, int]]:
+    """Jobs whose lease ran out, each with the claim that was seen."""
+    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_ran_out()))]

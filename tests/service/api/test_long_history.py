@@ -1,0 +1,165 @@
+"""Reading stays quick however long the history is: the very statements that the code runs are explained.
+
+PostgreSQL says how many rows it looked at, with the statistics that it keeps; SQLite, which has none, which tables it
+goes through whole.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import select
+
+from api.app import create_app
+from benchmarks.history import PUSH_JOBS, RECORDED, History, hash_of, id_of, make_history
+from shared.database import database
+from shared.jobs.claims import claim_job
+from shared.jobs.due import nudges_for_registry, take_due_nudges
+from shared.jobs.leases import lost_jobs, nudges_for_room
+from shared.jobs.lost import free_abandoned_places
+from shared.jobs.settling import settle_overdue
+from shared.jobs.turns import next_pushes
+from shared.keys import known_keys
+from shared.models import Base, Job, KeyKind
+from shared.pushes.history import tally_events
+from shared.pushes.stalls import report_still, report_unclaimed
+from tests.environment import longshore_environment
+from tests.git_service import make_key
+from tests.service.api.calling import Api
+from tests.statements import caught, rows_read, shown, whole_scans
+
+HISTORY = History(pushes=20_000, queued=200)
+FEW = 2_000
+"""Of 20,000 pushes and 25,000 jobs: enough for the queue to be read several times over."""
+SMALL = {
+    "registries",
+    "owners",
+    "algorithms",
+    "worker_nodes",
+    "webhooks",
+    "webhook_deliveries",
+    "push_tallies",
+    "marks",
+}
+OF_FEW_ROWS = {
+    "ix_jobs_leased_registry",
+    "ix_jobs_queued_awaits",
+    "uq_jobs_lock_key_leased",
+    "ix_webhook_deliveries_state_next",  # forgotten after a week
+}
+REGISTRY = id_of(RECORDED, 3)
+QUEUED = id_of(PUSH_JOBS, HISTORY.pushes)
+
+READS = {
+    "stalled": "/v1/pushes?status=stalled",
+    "failed of a registry": f"/v1/pushes?status=failed&registry={REGISTRY}",
+    "of a registry": f"/v1/pushes?registry={REGISTRY}",
+    "queued": "/v1/pushes?status=queued",
+    "a marker deep in the list": f"/v1/pushes?marker={5_000:016x}",
+    "jobs of a kind that is rare": "/v1/jobs?kind=publish",
+    "jobs of a state that is rare": "/v1/jobs?state=running",
+    "jobs of a kind in a state": "/v1/jobs?kind=compile&state=queued",
+    "failed jobs of a registry": f"/v1/jobs?state=failed&registry={REGISTRY}",
+    "jobs of a registry": f"/v1/jobs?registry={REGISTRY}",
+    "jobs of a registry that cannot be": f"/v1/jobs?kind=compile&registry={REGISTRY}",
+    "jobs of an algorithm": "/v1/jobs?algorithm=owner4/Algorithm20",
+    "versions": "/v1/algorithms/owner1/Algorithm1/versions",
+    "published versions": "/v1/algorithms/owner1/Algorithm1/versions?published=true",
+    "builds": "/v1/algorithms/owner1/Algorithm1/builds",
+    "one version": f"/v1/algorithms/owner1/Algorithm1/versions/{hash_of(17)}",
+    "the status of a version": f"/v1/algorithms/owner1/Algorithm1/versions/{hash_of(17)}/registry",
+    "counts": "/metrics",
+}
+WORK: dict[str, Callable] = {
+    "whose turn it is": lambda session: next_pushes(session, "nobody"),
+    "what is due": lambda session: take_due_nudges(session, limit=200),
+    "what is lost": lost_jobs,
+    "places that nobody holds": free_abandoned_places,
+    "what waits for an ended job": settle_overdue,
+    "pushes that nobody claims": lambda session: report_unclaimed(session, after_seconds=60),
+    "pushes that do not move": lambda session: report_still(session, after_seconds=60),
+    "what a registry takes now": lambda session: nudges_for_registry(session, REGISTRY),
+    "who gets the room": lambda session: nudges_for_room(session, session.scalars(_queued()).one()),
+    "the tally": tally_events,
+}
+
+
+def _queued():
+    return select(Job).where(Job.id == QUEUED)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def admin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An installation that has been used for years."""
+    directory, variables = tmp_path_factory.mktemp("history"), {}
+    if request.param == "postgresql":
+        name = f"long_history_{uuid.uuid4().hex[:12]}"
+        variables["database_url"] = request.getfixturevalue("postgres").create_database(name)
+    with longshore_environment(directory, tables=False, **variables):
+        Base.metadata.create_all(database().engine)
+        make_history(database().engine, HISTORY)
+        with database().writing() as session:
+            tally_events(session)
+        yield Api(create_app(), make_key("admin", KeyKind.ADMIN))
+    if request.param == "postgresql":
+        request.getfixturevalue("postgres").drop_database(name)
+
+
+def expect_little_work(statements) -> None:
+    assert statements
+    for statement in statements:
+        if database().engine.dialect.name == "postgresql":
+            assert rows_read(database(), statement) <= FEW, shown(statement)
+        else:
+            assert whole_scans(database(), statement) <= SMALL | OF_FEW_ROWS, shown(statement)
+
+
+@pytest.mark.parametrize("path", READS.values(), ids=READS.keys())
+def test_a_read_goes_through_no_large_table(admin, path):
+    if "marker" not in path:
+        admin.call("GET", path)
+    with caught(database()) as statements:
+        assert admin.call("GET", path).status_code == 200
+    expect_little_work([each for each in statements if not _is_page_of_everything(each.text)])
+
+
+def _is_page_of_everything(text: str) -> bool:
+    """Without a filter, the newest rows are the end of the table, where SQLite begins a SCAN and soon stops."""
+    return "WHERE" not in text and "LIMIT" in text
+
+
+@pytest.mark.parametrize("ask", WORK.values(), ids=WORK.keys())
+def test_workers_and_the_sweep_go_through_no_large_table(admin, ask):
+    with caught(database()) as statements, database().writing() as session:
+        ask(session)
+        session.rollback()
+    expect_little_work(statements)
+
+
+def test_a_claim_goes_through_no_large_table(admin):
+    with caught(database()) as statements:
+        claim = claim_job(database(), QUEUED, owner="worker/1", lease_seconds=60)
+    assert claim is not None
+    expect_little_work(statements)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/pushes", "/v1/pushes?status=queued", "/v1/jobs", "/v1/algorithms/owner1/Algorithm1/versions"]
+)
+def test_fifty_rows_take_as_many_statements_as_ten(admin, path):
+    numbers = []
+    for limit in (10, 50):
+        known_keys.forget()  # who asks is remembered for a moment: both ask
+        with caught(database()) as statements:
+            found = admin.get(f"{path}{'&' if '?' in path else '?'}limit={limit}")
+        assert len(found["results"]) == limit
+        numbers.append(len(statements))
+    assert numbers[1] == numbers[0]
+
+
+def test_the_status_of_a_version_is_one_statement(admin):
+    path = READS["the status of a version"]
+    admin.get(path)
+    with caught(database()) as statements:
+        assert len(admin.get(path)) == 4
+    assert len(statements) <= 2, "one, and one to ask whose key it is where that was a second ago"

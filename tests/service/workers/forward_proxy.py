@@ -1,0 +1,90 @@
+"""An HTTP proxy as enterprises have them (RFC 9110 section 3.7): whole addresses for plain HTTP, CONNECT for TLS."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+PIECE_BYTES = 65_536
+
+
+class ForwardProxy:
+    """Where it listens, what it was asked for, and what else than the asked-for passwords it saw."""
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.asked: list[str] = []
+        """`METHOD target` of each request."""
+        self.authorizations: set[str] = set()
+        """What came as `Proxy-Authorization`."""
+
+
+@contextmanager
+def forward_proxy() -> Iterator[ForwardProxy]:
+    """A proxy on a loopback port, for the length of the block."""
+    proxy = ForwardProxy()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _pass_on(self) -> None:
+            """The request goes on as it came, on a connection that ends with it."""
+            self._note()
+            parts = urlsplit(self.path)
+            path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+            kept = [
+                f"{name}: {value}"
+                for name, value in self.headers.items()
+                if name.lower() not in ("connection", "proxy-authorization")
+            ]
+            head = "\r\n".join([f"{self.command} {path} HTTP/1.1", *kept, "Connection: close", "", ""])
+            with socket.create_connection((parts.hostname or "", parts.port or 80)) as target:
+                target.sendall(head.encode())
+                left = int(self.headers.get("Content-Length", "0"))
+                while left:
+                    piece = self.rfile.read(min(left, PIECE_BYTES))
+                    target.sendall(piece)
+                    left -= len(piece)
+                while piece := target.recv(PIECE_BYTES):
+                    self.wfile.write(piece)
+            self.close_connection = True
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass_on  # noqa: N815 - the library names them
+
+        def do_CONNECT(self) -> None:
+            self._note()
+            host, _, port = self.path.rpartition(":")
+            with socket.create_connection((host, int(port))) as target:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=_pump, args=(target, self.connection), daemon=True)
+                back.start()
+                _pump(self.connection, target)
+                back.join()
+            self.close_connection = True
+
+        def _note(self) -> None:
+            proxy.asked.append(f"{self.command} {self.path}")
+            proxy.authorizations.add(self.headers.get("Proxy-Authorization", ""))
+
+        def log_message(self, *_arguments: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy.host = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(PIECE_BYTES):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)

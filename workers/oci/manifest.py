@@ -1,0 +1,120 @@
+"""Image manifests: read, written in one way only, and told in the other vocabulary (image-spec 1.1: manifest)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from workers.oci.descriptor import BrokenDocument, Descriptor
+from workers.oci.media_types import DOCKER_MANIFEST, DOCKER_OF_OCI, OCI_MANIFEST, OCI_OF_DOCKER
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of an image for one platform. Its media types are all the OCI's or all Docker's."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    """The lowest first."""
+    media_type: str = OCI_MANIFEST
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    as_read: bytes | None = field(default=None, repr=False)
+    """The bytes that it was read from: what has a digest already is never written anew."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            BrokenDocument: it is no image manifest (an index is none), or mixes the two vocabularies.
+        """
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            raise BrokenDocument("a manifest is no JSON") from None
+        if not isinstance(document, dict) or document.get("schemaVersion") != 2:
+            raise BrokenDocument("a manifest is not of schema version 2")
+        layers = document.get("layers")
+        if not isinstance(layers, list):
+            raise BrokenDocument("a manifest has no list of layers")
+        config = Descriptor.parse(document.get("config"))
+        media_type = document.get("mediaType") or (
+            DOCKER_MANIFEST if config.media_type in OCI_OF_DOCKER else OCI_MANIFEST
+        )
+        if media_type not in {OCI_MANIFEST, DOCKER_MANIFEST}:
+            raise BrokenDocument(f"{str(media_type)[:100]!r} is no image manifest")
+        annotations = document.get("annotations") or {}
+        if not isinstance(annotations, dict):
+            raise BrokenDocument("a manifest's annotations are no JSON object")
+        manifest = cls(
+            config,
+            tuple(Descriptor.parse(layer) for layer in layers),
+            media_type,
+            {str(key): str(value) for key, value in annotations.items()},
+            content,
+        )
+        foreign = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
+        if any(blob.media_type in foreign for blob in manifest.blobs):
+            raise BrokenDocument("a manifest mixes the media types of OCI and Docker")
+        return manifest
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Everything that must be in a registry before the manifest: the configuration and each layer once."""
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
+    @cached_property
+    def content(self) -> bytes:
+        """Its bytes: those that it was read from, else compact JSON with its keys in one order."""
+        if self.as_read is not None:
+            return self.as_read
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "config": self.config.document(),
+            "layers": [layer.document() for layer in self.layers],
+        }
+        if self.annotations:
+            document["annotations"] = dict(sorted(self.annotations.items()))
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @cached_property
+    def descriptor(self) -> Descriptor:
+        """What the manifest itself is known by."""
+        return Descriptor.of(self.content, self.media_type)
+
+    def in_words_of_docker(self) -> "Manifest":
+        """The same image for a registry that knows Docker's media types only; another digest, the same blobs.
+
+        Raises:
+            BrokenDocument: a blob has a media type that Docker has no word for.
+        """
+        return self._translated(DOCKER_OF_OCI, DOCKER_MANIFEST)
+
+    def in_words_of_oci(self) -> "Manifest":
+        """The same image for a registry that knows the OCI's media types only; another digest, the same blobs.
+
+        Raises:
+            BrokenDocument: a blob has a media type that the OCI has no word for.
+        """
+        return self._translated(OCI_OF_DOCKER, OCI_MANIFEST)
+
+    def _translated(self, words: Mapping[str, str], media_type: str) -> "Manifest":
+        if self.media_type == media_type:
+            return self
+        # Docker's manifests have no annotations, neither of their own nor of their blobs.
+        keep = self.annotations if media_type == OCI_MANIFEST else {}
+        return Manifest(
+            _translated(self.config, words),
+            tuple(_translated(layer, words) for layer in self.layers),
+            media_type,
+            keep,
+        )
+
+
+def _translated(blob: Descriptor, words: Mapping[str, str]) -> Descriptor:
+    word = words.get(blob.media_type)
+    if word is None:
+        raise BrokenDocument(f"a blob of the type {blob.media_type[:100]!r} has no name in the other vocabulary")
+    return replace(blob, media_type=word, annotations={})

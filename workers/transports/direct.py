@@ -1,0 +1,209 @@
+"""Longshore's own push: blobs from the image store, as they are, straight into the registry (rule 7).
+
+The order of distribution-spec 1.1 (pushing): blobs, then the manifest by its digest, then the tags, then a look at
+what the registry shows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.registry.answer import Answer
+from shared.registry.client import RegistryClient
+from shared.registry.upload import Placed
+from shared.stopping import StopSignal
+from workers.oci.descriptor import BrokenDocument, digest_of
+from workers.oci.manifest import Manifest
+from workers.oci.media_types import OCI_MANIFEST
+from workers.store.image_store import StoreUse
+from workers.transports.blobs import BlobUploads
+from workers.transports.slots import upload_slot
+from workers.transports.transport import PushedImage, PushProgress
+
+
+def shows(
+    client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str, *, look_at_blobs: bool
+) -> bool:
+    """Whether the registry has this image under every tag: then nothing is to be pushed, and no image is needed.
+
+    Registries have lost layers whose manifests they kept, and a push again is what mends that: with `look_at_blobs` it
+    is asked for each of them too.
+
+    Raises:
+        WorkError: the registry said something else.
+    """
+    first, *others = tags
+    content = client.manifest(repository_path, first)
+    if content is None or digest_of(content) != digest:
+        return False
+    if any(client.manifest_digest(repository_path, tag) != digest for tag in others):
+        return False
+    return not look_at_blobs or _has_blobs(client, repository_path, content)
+
+
+def _has_blobs(client: RegistryClient, repository_path: str, manifest: bytes) -> bool:
+    try:
+        blobs = Manifest.parse(manifest).blobs
+    except BrokenDocument:
+        return False
+    return all(client.has_blob(repository_path, blob.digest) for blob in blobs)
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much at once, and how long a tag may take."""
+
+    per_push: int = 4
+    """Blobs of one push."""
+    per_registry: int = 16
+    """Blobs of all pushes to one registry by workers that share `slots`."""
+    slots: Path | None = None
+    """A directory for the places at registries; without one nothing is shared."""
+    tag_seconds: float = 20.0
+    """Within which the putting of a tag ends: before the lease does, so that nobody else holds it by then."""
+
+
+class DirectTransport:
+    """Pushes an image of the store (a `Transport`)."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository_path: str,
+        manifest: Manifest,
+        blobs: StoreUse,
+        *,
+        mount_from: Mapping[str, str] | None = None,
+        limits: UploadLimits | None = None,
+        stop: StopSignal,
+    ) -> None:
+        """`mount_from` says, by digest, in which repositories of the registry blobs may be already."""
+        self._client = client
+        self._path = repository_path
+        self._manifest = manifest
+        self._blobs = blobs
+        self._mount_from = mount_from or {}
+        self._limits = limits or UploadLimits()
+        self._stop = stop
+
+    def push(
+        self,
+        tags: tuple[str, ...],
+        *,
+        before_tag: Callable[[str], None],
+        on_progress: Callable[[PushProgress, str], None],
+    ) -> PushedImage:
+        """Push the image under every tag, and have the registry confirm each.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: what the registry or the store said, classified.
+        """
+        shown = {self._client.manifest_digest(self._path, tag) for tag in tags}
+        for spelling in self._spellings():
+            digest = spelling.descriptor.digest
+            if shown == {digest}:
+                content = self._client.confirm_manifest(self._path, digest)
+                if _has_blobs(self._client, self._path, content):
+                    return self._pushed(spelling)
+        uploads = self._uploads(on_progress)
+        put = self._put_by_digest(uploads)
+        digest = put.descriptor.digest
+        for tag in tags:
+            if self._client.manifest_digest(self._path, tag) != digest:
+                before_tag(tag)
+                on_progress(self._all_done(), f"Sets the tag {tag}.")
+                self._put_tag(put, tag)
+        for tag in tags:
+            self._client.confirm(self._path, tag, digest)
+        return self._pushed(put, uploads.placed)
+
+    def _spellings(self) -> list[Manifest]:
+        """The image as it is, and in the other vocabulary where that can tell it."""
+        try:
+            return [self._manifest, _in_other_words(self._manifest)]
+        except BrokenDocument:
+            return [self._manifest]
+
+    def _put_by_digest(self, uploads: BlobUploads) -> Manifest:
+        uploads.run(look=True)
+        answer = self._put(self._manifest)
+        if _lacks_a_blob(answer):
+            # It said that it had a blob which its garbage collection took: nothing that it says of them is believed.
+            uploads.run(look=False)
+            answer = self._put(self._manifest)
+        if _is_taken(answer):
+            return self._manifest
+        if _knows_other_words(answer):
+            for other in self._spellings()[1:]:
+                again = self._put(other)
+                if _is_taken(again):
+                    return other
+                if again.status == 429 or again.status >= 500:
+                    answer = again  # it knows these words, and could not just now
+        raise self._client.failure(answer, f"taking the manifest of {self._path}")
+
+    def _uploads(self, on_progress: Callable[[PushProgress, str], None]) -> BlobUploads:
+        return BlobUploads(
+            self._client,
+            self._path,
+            self._manifest,
+            self._blobs,
+            mount_from=self._mount_from,
+            at_once=self._limits.per_push,
+            slot=self._slot,
+            on_progress=on_progress,
+            stop=self._stop,
+        )
+
+    def _slot(self, waiting: Callable[[float], None]) -> AbstractContextManager[None]:
+        if self._limits.slots is None:
+            return nullcontext()
+        return upload_slot(self._limits.slots, self._client.host, self._limits.per_registry, waiting)
+
+    def _put(self, manifest: Manifest) -> Answer:
+        return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
+
+    def _put_tag(self, manifest: Manifest, tag: str) -> None:
+        answer = self._client.put_manifest(
+            self._path, tag, manifest.content, manifest.media_type, seconds=self._limits.tag_seconds
+        )
+        if not _is_taken(answer):
+            raise self._client.failure(answer, f"setting the tag {self._path}:{tag}")
+
+    def _pushed(self, manifest: Manifest, placed: Mapping[str, Placed] | None = None) -> PushedImage:
+        if manifest.media_type == self._manifest.media_type:
+            return PushedImage(manifest.descriptor.digest, placed=placed or {})
+        whose = "the OCI's" if manifest.media_type == OCI_MANIFEST else "Docker's"
+        return PushedImage(
+            manifest.descriptor.digest,
+            f" The registry knows {whose} media types only, so the digest differs from that in other registries.",
+            placed or {},
+        )
+
+    def _all_done(self) -> PushProgress:
+        layers = {layer.digest for layer in self._manifest.layers}
+        size = sum(blob.size for blob in self._manifest.blobs)
+        return PushProgress(size, size, len(layers), len(layers))
+
+
+def _in_other_words(manifest: Manifest) -> Manifest:
+    return manifest.in_words_of_docker() if manifest.media_type == OCI_MANIFEST else manifest.in_words_of_oci()
+
+
+def _is_taken(answer: Answer) -> bool:
+    return answer.status in {200, 201, 202}
+
+
+def _lacks_a_blob(answer: Answer) -> bool:
+    said = answer.body.decode("utf-8", "replace")
+    return answer.status in {400, 404} and ("MANIFEST_BLOB_UNKNOWN" in said or "BLOB_UNKNOWN" in said)
+
+
+def _knows_other_words(answer: Answer) -> bool:
+    """Whether a refusal can be one of the vocabulary: registries say so in several ways."""
+    said = answer.body.decode("utf-8", "replace")
+    return answer.status == 415 or (
+        answer.status in {400, 404, 405, 422} and ("MANIFEST_INVALID" in said or "UNSUPPORTED" in said)
+    )
