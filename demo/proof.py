@@ -26,7 +26,7 @@ def ask_registry(caller: Caller) -> None:
     for tag in ("HASH", "VERSION"):
         answer = caller.curl(
             f"""curl -sSI -u "{PULLER}:$PULL_PASSWORD" "http://$REGISTRY/v2/{REPOSITORY}/manifests/${tag}" \\
-  -H "Accept: application/vnd.docker.distribution.manifest.v2+json" """.rstrip()
+  -H "Accept: application/vnd.oci.image.manifest.v1+json" """.rstrip()
         )
         digest = answer.headers.get("docker-content-digest")
         expect(digest == caller.variables["DIGEST"], f"the registry has {digest} under that tag")
