@@ -33,16 +33,16 @@ def ask_registry(caller: Caller) -> None:
 
 
 def run_pulled(caller: Caller, screen: Screen, stage: Stage) -> None:
-    """Forget the image, pull it from the registry by its digest, run it without a network, and call it."""
+    """Have the engine forget the image, pull it from the registry by its digest, run it without a network, and call it."""
     registry = stage.registry
     image = f"{registry.host}/{REPOSITORY}@{caller.variables['DIGEST']}"
     with closing(docker.DockerClient(base_url=stage.docker_host, timeout=300)) as client:
         names = remove_images(client, [f"longshore/{REPOSITORY}", f"{registry.host}/{REPOSITORY}"])
-        screen.line(f"the engine forgets the image that it built: {len(names)} names of it removed")
+        screen.line(f"the engine is to have nothing of the image: {len(names)} names of it removed")
         with screen.waiting(f"pulling {image}"):
             pulled, present = pull(client, image, PULLER, registry.users[PULLER])
         screen.line(f"pulled {image}")
-        screen.line(f"layers from the registry: {pulled}; those of the environment, which the engine has: {present}")
+        screen.line(f"layers from the registry: {pulled}; those of the base image, which the engine has: {present}")
         expect(pulled > 0, "nothing came from the registry")
         with ExitStack() as stack:
             with screen.waiting("starting it, without any network"):
