@@ -33,7 +33,7 @@ def ask_registry(caller: Caller) -> None:
 
 
 def run_pulled(caller: Caller, screen: Screen, stage: Stage) -> None:
-    """Have the engine forget the image, pull it from the registry by its digest, run it without a network, and call it."""
+    """Pull the image from the registry by its digest, run it without a network, and call it."""
     registry = stage.registry
     image = f"{registry.host}/{REPOSITORY}@{caller.variables['DIGEST']}"
     with closing(docker.DockerClient(base_url=stage.docker_host, timeout=300)) as client:
