@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from parts.certificates import new_key, self_signed
+from parts.serving import serving
 
 ISSUER = "longshore-parts"
 SERVICE = "longshore-parts-registry"
@@ -77,14 +77,9 @@ class TokenServer(ThreadingHTTPServer):
 @contextmanager
 def token_server(accounts: Accounts) -> Iterator[TokenServer]:
     """A token server on a loopback port, in a thread of this process, for the length of the block."""
-    with TokenServer(accounts) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="token server", daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = TokenServer(accounts)
+    with serving(server):
+        yield server
 
 
 def _granted(scopes: list[str], allowed: set[str]) -> list[dict[str, Any]]:

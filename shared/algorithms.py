@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, select
+from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.keys import Caller
@@ -49,8 +49,7 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):
         raise missing(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
-    values = {"the_algorithm": algorithm.id, "begins": git_hash, "before": f"{git_hash}{AFTER_HEXADECIMAL}"}
-    found = session.scalars(_VERSIONS, values).all()
+    found = session.scalars(_VERSIONS, {"the_algorithm": algorithm.id, **beginning(git_hash)}).all()
     if not found:
         raise missing(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
     if len(found) > 1:
@@ -58,21 +57,21 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     return found[0]
 
 
+BEGINS = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
+"""A version's commit begins so; `beginning` has the values.
+
+As a range, which an index answers whatever the collation, where LIKE would not.
+"""
+
+
+def beginning(prefix: str) -> dict[str, str]:
+    """The values for `BEGINS`."""
+    return {"begins": prefix, "before": f"{prefix}{AFTER_HEXADECIMAL}"}
+
+
 _VERSIONS = (
-    select(Version)
-    .where(
-        Version.algorithm_id == bindparam("the_algorithm"),
-        Version.git_hash >= bindparam("begins"),
-        Version.git_hash < bindparam("before"),
-    )
-    .order_by(Version.seq)
-    .limit(2)
+    select(Version).where(Version.algorithm_id == bindparam("the_algorithm"), BEGINS).order_by(Version.seq).limit(2)
 )
-
-
-def begins_with(prefix: str) -> ColumnElement[bool]:
-    """A version's commit begins so. As a range, which an index answers whatever the collation, where LIKE would not."""
-    return and_(Version.git_hash >= prefix, Version.git_hash < f"{prefix}{AFTER_HEXADECIMAL}")
 
 
 def image_build(session: Session, version: Version) -> Build | None:

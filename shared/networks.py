@@ -87,16 +87,12 @@ class AllowedNetworks:
         Raises:
             ForbiddenAddress: it is an address that is not spoken to, or a name for one.
         """
-        bare = _bare(host)
-        if bare.lower() in _METADATA_NAMES:
-            raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
-        try:
-            self.check("127.0.0.1" if is_loopback_host(bare) else str(ipaddress.ip_address(bare)), bare)
-        except ForbiddenAddress:
-            raise
-        except ValueError:  # a name like any other
-            if passes_for_an_address(bare):
-                raise ForbiddenAddress(f"{bare} is another spelling of an address: write the address.") from None
+        bare = _named_host(host)
+        address = _address_in_words(bare)
+        if address is not None:
+            self.check(address, bare)
+        elif passes_for_an_address(bare):
+            raise ForbiddenAddress(f"{bare} is another spelling of an address: write the address.")
 
     def resolve(self, host: str, port: int) -> list[str]:
         """Every address that a host stands for, all of them checked, in the order to try them.
@@ -105,9 +101,7 @@ class AllowedNetworks:
             ForbiddenAddress: one of them is not spoken to.
             socket.gaierror: the name cannot be resolved.
         """
-        bare = _bare(host)
-        if bare.lower() in _METADATA_NAMES:
-            raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
+        bare = _named_host(host)
         found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
@@ -152,8 +146,26 @@ def _meanings(address: Address) -> list[Address]:
     return [address] if inner is None else [address, inner]
 
 
-def _bare(host: str) -> str:
-    return host.strip("[]").rstrip(".")
+def _named_host(host: str) -> str:
+    """The host without what surrounds it.
+
+    Raises:
+        ForbiddenAddress: it is a name of a metadata service.
+    """
+    bare = host.strip("[]").rstrip(".")
+    if bare.lower() in _METADATA_NAMES:
+        raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
+    return bare
+
+
+def _address_in_words(bare: str) -> str | None:
+    """The address that a host is, or stands for wherever it is resolved."""
+    if is_loopback_host(bare):
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        return None
 
 
 def _named(host: str, address: str) -> str:

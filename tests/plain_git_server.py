@@ -1,13 +1,14 @@
 """A git server as old ones are: protocol version 0, and no commit by its hash unless a branch stands there."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
+
+from parts.serving import serving
 
 
 class _Quiet(WSGIRequestHandler):
@@ -48,12 +49,5 @@ def plain_git_server(root: Path, *, status: int | None = None, tls: bool = False
     server = make_server(
         "127.0.0.1", 0, serve, threaded=True, request_handler=_Quiet, ssl_context="adhoc" if tls else None
     )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        scheme = "https" if tls else "http"
-        yield f"{scheme}://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server):
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"

@@ -23,7 +23,7 @@ ANSWERED_SECONDS = 1.0
 """For so long a registry is believed to be there and to take the credentials, as it said."""
 MOST = 8
 
-Key = tuple[str, str, str | None, Credentials | None]
+Key = tuple[str, str, Credentials | None]
 
 
 @dataclass
@@ -62,7 +62,7 @@ class KeptClients:
         Raises:
             WorkError: as `client_of`.
         """
-        key = (registry.id, fingerprint(registry), registry.proxy_url, credentials)
+        key = (registry.id, fingerprint(registry), credentials)
         kept = self._rested(key)
         if kept is None:
             kept = KeptClient(client_of(registry, credentials, stop=stop))

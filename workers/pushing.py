@@ -23,7 +23,7 @@ from workers.push_plan import PushPlan, read_plan
 from workers.store.chosen import image_store
 from workers.store.image_store import StoreUse
 from workers.stored_image import ImageSearch
-from workers.transports.direct import DirectTransport, UploadLimits, shows
+from workers.transports.direct import DirectTransport, UploadLimits, shown_image
 from workers.transports.engine import EngineTransport
 from workers.transports.transport import PushedImage, PushProgress, Transport
 
@@ -164,9 +164,10 @@ def _transport(
 def _is_there(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
     """Whether the registry shows what the direct transport would push, and is believed to have all of it."""
     with _at_registry():
-        return plan.transport == "direct" and shows(
-            client, plan.path, plan.tags, digest, look_at_blobs=not plan.was_whole_lately
-        )
+        if plan.transport != "direct":
+            return False
+        look_at_blobs = not plan.was_whole_lately
+        return shown_image(client, plan.path, plan.tags, {digest}, look_at_blobs=look_at_blobs) is not None
 
 
 def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:

@@ -15,7 +15,14 @@ from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.base import Shown, Text
 from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
-from shared.algorithms import find_algorithm, find_version, image_build, readable_algorithms
+from shared.algorithms import (
+    BEGINS,
+    beginning,
+    find_algorithm,
+    find_version,
+    image_build,
+    readable_algorithms,
+)
 from shared.database import database
 from shared.git import hosted
 from shared.models import Algorithm, ImagePush, Job, PushState, Version
@@ -123,9 +130,7 @@ def _is_only_committed(algorithm: str, git_hash: str) -> bool:
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         known = session.scalar(
-            select(Version.id).where(
-                Version.algorithm_id == found.id, Version.git_hash.startswith(git_hash.lower(), autoescape=True)
-            )
+            select(Version.id).where(Version.algorithm_id == found.id, BEGINS).limit(1), beginning(git_hash.lower())
         )
     if known is not None or not found.hosted:
         return False

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from benchmarks.results import Result
 from benchmarks.stage import Stage
 from benchmarks.transfers import peers
-from benchmarks.transfers.counting import counting
 from benchmarks.transfers.installation import Algorithm, Installation, installation
+from parts.relay import relay
 
 RUNS = 3
 MANY = 5
@@ -81,14 +81,18 @@ def _compile(here: Installation, algorithm: Algorithm, commit: str, registry_id:
 def _beyond_the_layer(here: Installation, algorithm: Algorithm) -> float:
     """KiB of all request bodies of a push after a change of source, without the layer with the source."""
     _, registry = here.new_registry()
-    with counting(registry.host) as counted:
-        target_id = here.record(counted.url, registry)
+    sent = list[int]()
+
+    def count(_method: str, _path: str, body: bytes) -> None:
+        sent.append(len(body))
+
+    with relay(registry.host, count) as host:
+        target_id = here.record(f"http://{host}", registry)
         _compile(here, algorithm, algorithm.commit(), target_id)
-        before = counted.body_bytes
+        sent.clear()
         changed = algorithm.commit()
         _compile(here, algorithm, changed, target_id)
-        sent = counted.body_bytes - before
-    return (sent - peers.layer_sizes(algorithm.image(changed, registry), registry)[-1]) / 1024
+    return (sum(sent) - peers.layer_sizes(algorithm.image(changed, registry), registry)[-1]) / 1024
 
 
 def _push_to_all(here: Installation, algorithm: Algorithm, commit: str, registry_ids: list[str]) -> float:

@@ -59,12 +59,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     )
 
 
-_SERVED = (
-    update(Owner)
-    .where(Owner.username == bindparam("the_owner"))
-    .values(served_at=now_ms())
-    .execution_options(synchronize_session=False)
-)
+_SERVED = update(Owner).where(Owner.username == bindparam("the_owner")).values(served_at=now_ms())
 
 
 def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Row[Any] | None:
@@ -150,7 +145,6 @@ _PUSH_CLAIMED = (
         layers_done=0,
     )
     .returning(ImagePush.id)
-    .execution_options(synchronize_session=False)
 )
 
 

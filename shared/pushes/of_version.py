@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, select
 
-from shared.algorithms import AFTER_HEXADECIMAL, HASH_PREFIX
+from shared.algorithms import BEGINS, HASH_PREFIX, beginning
 from shared.database import Database
 from shared.models import Algorithm, ImagePush, Version
 
@@ -13,11 +13,7 @@ _PUSHES = (
     select(*ImagePush.__table__.c, Algorithm.owner.label("owner"), Algorithm.name.label("name"))
     .join_from(Algorithm, Version, Version.algorithm_id == Algorithm.id)
     .join(ImagePush, ImagePush.version_id == Version.id)
-    .where(
-        Algorithm.deleted_at.is_(None),
-        Version.git_hash >= bindparam("begins"),
-        Version.git_hash < bindparam("before"),
-    )
+    .where(Algorithm.deleted_at.is_(None), BEGINS)
     .order_by(ImagePush.seq)
 )
 _BY_NAME: Select[Any] = _PUSHES.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
@@ -34,9 +30,8 @@ def pushes_of_version(database: Database, algorithm: str, git_hash: str) -> Sequ
     if not HASH_PREFIX.fullmatch(git_hash):
         return []
     owner, slash, name = algorithm.partition("/")
-    values = {"begins": git_hash, "before": f"{git_hash}{AFTER_HEXADECIMAL}"}
     if slash:
-        rows = database.ask(_BY_NAME, owner=owner, name=name, **values)
+        rows = database.ask(_BY_NAME, owner=owner, name=name, **beginning(git_hash))
     else:
-        rows = database.ask(_BY_ID, id=algorithm.lower(), **values)
+        rows = database.ask(_BY_ID, id=algorithm.lower(), **beginning(git_hash))
     return rows if len({row.version_id for row in rows}) == 1 else []

@@ -86,7 +86,6 @@ _PROGRESS = (
         state=case((_MOVED, PushState.IN_PROGRESS.value), else_=ImagePush.state),
     )
     .returning(ImagePush.id)
-    .execution_options(synchronize_session=False)
 )
 _SUCCESS = (
     update(ImagePush)
@@ -105,5 +104,4 @@ _SUCCESS = (
         last_success_order=select(Job.seq).where(Job.id == bindparam("the_job")).scalar_subquery(),
     )
     .returning(ImagePush.id)
-    .execution_options(synchronize_session=False)
 )

@@ -81,11 +81,10 @@ class RegistryClient(RegistrySession):
 
     def has_blob(self, repository_path: str, digest: str) -> bool:
         """Whether the repository has a blob, by its own word."""
-        scope = _scope(repository_path, "pull,push" if self.pushes else "pull")
-        return blob_size(self, repository_path, digest, scope) is not None
+        return blob_size(self, repository_path, digest, self._reading_scope(repository_path)) is not None
 
-    def confirm_manifest(self, repository_path: str, digest: str) -> bytes:
-        """Make sure that the registry really has the manifest `digest`, and give its bytes.
+    def confirm_manifest(self, repository_path: str, digest: str) -> None:
+        """Make sure that the registry really has the manifest `digest`.
 
         Raises:
             WorkError: `transient` where it does not; `invalid` where what it has is something else.
@@ -98,7 +97,6 @@ class RegistryClient(RegistrySession):
                 ErrorClass.INVALID,
                 f"{self.host} answers with something else than {digest} when asked for it.",
             )
-        return body
 
     def push_refusal(self, repository_path: str) -> WorkError | None:
         """Why the credentials may not push there, or that the registry takes no pushes at all; `None` if they may.
@@ -135,8 +133,11 @@ class RegistryClient(RegistrySession):
             raise self.failure(answer, f"reading {repository_path}")
 
     def _read(self, method: str, path: str, repository_path: str) -> Answer:
-        scope = _scope(repository_path, "pull,push" if self.pushes else "pull")
+        scope = self._reading_scope(repository_path)
         return self.send(method, path, scope=scope, headers={"Accept": MANIFEST_TYPES}, follow=True)
+
+    def _reading_scope(self, repository_path: str) -> str:
+        return _scope(repository_path, "pull,push" if self.pushes else "pull")
 
     def put_manifest(
         self, repository_path: str, reference: str, content: bytes, media_type: str, *, seconds: float = 60.0
@@ -152,7 +153,7 @@ class RegistryClient(RegistrySession):
                 scope=_scope(repository_path, "pull,push"),
                 headers={"Content-Type": media_type},
                 body=content,
-                limits=Limits(connect=min(5.0, seconds), read=seconds, whole=seconds),
+                limits=Limits(read=seconds, whole=None),
             )
 
     def manifest(self, repository_path: str, reference: str) -> bytes | None:

@@ -134,17 +134,8 @@ class Wire:
         host = host_of(url)
         with self._cuttable(limits.whole) as cut:
             connection = self._connection(url)
-            kept = connection.sock is not None
             try:
-                try:
-                    response = self._asked(connection, cut, method, url, headers, body, limits)
-                except (http.client.RemoteDisconnected, *_HUNG_UP):
-                    if cut.made or not kept or isinstance(body, Outgoing):
-                        raise
-                    # It was closed while it rested, and before anything of this request was answered.
-                    connection.close()
-                    response = self._asked(connection, cut, method, url, headers, body, limits)
-                yield connection, response, cut
+                yield connection, self._asked(connection, cut, method, url, headers, body, limits), cut
             except (HTTPError, http.client.HTTPException, OSError) as error:
                 connection.close()
                 if cut.made:
@@ -201,6 +192,26 @@ class Wire:
         return connection
 
     def _asked(
+        self,
+        connection: HTTPConnection,
+        cut: "_Cut",
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Outgoing | None,
+        limits: Limits,
+    ) -> BaseHTTPResponse:
+        """Ask; once more over a new connection, where a kept one was closed while it rested."""
+        rested = connection.sock is not None
+        try:
+            return self._asked_over(connection, cut, method, url, headers, body, limits)
+        except (http.client.RemoteDisconnected, *_HUNG_UP):
+            if cut.made or not rested or isinstance(body, Outgoing):
+                raise
+            connection.close()
+            return self._asked_over(connection, cut, method, url, headers, body, limits)
+
+    def _asked_over(
         self,
         connection: HTTPConnection,
         cut: "_Cut",

@@ -9,6 +9,8 @@ from typing import Any
 
 import standardwebhooks
 
+from parts.serving import serving
+
 
 @dataclass(frozen=True)
 class Received:
@@ -62,12 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def webhook_receiver() -> Iterator[Receiver]:
     """A receiver for the length of the block."""
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    server = Receiver()
+    with serving(server):
         try:
             yield server
         finally:
             server.held.set()
-            server.shutdown()
-            thread.join()

@@ -21,7 +21,7 @@ from shared.registry.credentials import Credentials
 from shared.stopping import StopSignal
 from workers.oci.descriptor import BrokenDocument, Descriptor
 from workers.oci.manifest import Manifest
-from workers.store.held_image import held_image
+from workers.store.held_image import held_image, read_whole
 from workers.store.home_upload import at_home, upload_chunks
 from workers.store.image_store import BlobReader, StoreUse
 
@@ -122,7 +122,7 @@ class _HomeUse:
     def name(self, name: str, manifest: Descriptor) -> None:
         """Let `name` stand for a manifest."""
         with self.open(manifest.digest) as reader:
-            content = b"".join(iter(lambda: reader.read(64 * 1024), b""))
+            content = read_whole(reader.read)
         with at_home():
             answer = self._session().put_manifest(self._path, _tag(name), content, manifest.media_type)
             if answer.status != 201:

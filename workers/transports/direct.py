@@ -4,7 +4,7 @@ The order of distribution-spec 1.1 (pushing): blobs, then the manifest by its di
 what the registry shows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from workers.transports.slots import upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 
-def shows(
-    client: RegistryClient, repository_path: str, tags: Sequence[str], digest: str, *, look_at_blobs: bool
-) -> bool:
-    """Whether the registry has this image under every tag: then nothing is to be pushed, and no image is needed.
+def shown_image(
+    client: RegistryClient, repository_path: str, tags: Sequence[str], digests: Collection[str], *, look_at_blobs: bool
+) -> str | None:
+    """Which of these digests the registry has under every tag, if any: then nothing is to be pushed.
 
     Registries have lost layers whose manifests they kept, and a push again is what mends that: with `look_at_blobs` it
     is asked for each of them too.
@@ -35,11 +35,11 @@ def shows(
     """
     first, *others = tags
     content = client.manifest(repository_path, first)
-    if content is None or digest_of(content) != digest:
-        return False
+    if content is None or (digest := digest_of(content)) not in digests:
+        return None
     if any(client.manifest_digest(repository_path, tag) != digest for tag in others):
-        return False
-    return not look_at_blobs or _has_blobs(client, repository_path, content)
+        return None
+    return digest if not look_at_blobs or _has_blobs(client, repository_path, content) else None
 
 
 def _has_blobs(client: RegistryClient, repository_path: str, manifest: bytes) -> bool:
@@ -100,13 +100,10 @@ class DirectTransport:
             Stopped: the stop was asked for.
             WorkError: what the registry or the store said, classified.
         """
-        shown = {self._client.manifest_digest(self._path, tag) for tag in tags}
-        for spelling in self._spellings():
-            digest = spelling.descriptor.digest
-            if shown == {digest}:
-                content = self._client.confirm_manifest(self._path, digest)
-                if _has_blobs(self._client, self._path, content):
-                    return self._pushed(spelling)
+        spellings = {spelling.descriptor.digest: spelling for spelling in self._spellings()}
+        shown = shown_image(self._client, self._path, tags, spellings, look_at_blobs=True)
+        if shown is not None:
+            return self._pushed(spellings[shown])
         uploads = self._uploads(on_progress)
         put = self._put_by_digest(uploads)
         digest = put.descriptor.digest

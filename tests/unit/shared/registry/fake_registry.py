@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from parts.serving import serving
+
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
@@ -81,11 +83,5 @@ class _Handler(BaseHTTPRequestHandler):
 def fake_registry(respond: Callable[[Request], Reply] | Reply) -> Iterator[FakeRegistry]:
     """A fake that answers everything with one reply, or as a function of the request says."""
     server = FakeRegistry(respond if callable(respond) else lambda _request: respond)
-    with server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(server):
+        yield server
