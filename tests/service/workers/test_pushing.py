@@ -136,6 +136,22 @@ def test_a_second_registry_gets_the_same_bytes_without_an_engine(build, registry
 
 
 @DIRECT
+def test_with_a_home_registry_any_worker_pushes_what_another_one_brought_there(
+    build, registry, second_registry, monkeypatch
+):
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY", f"{registry.url}/home-{uuid.uuid4().hex}")
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_USERNAME", PUSHER.username)
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_PASSWORD", PUSHER.password)
+    settings.cache_clear()
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    second = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert second.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled or built again"
+    assert not settings().store_dir.exists(), "nothing is on this machine's disk"
+
+
+@DIRECT
 def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
     build, registry, second_registry, monkeypatch
 ):

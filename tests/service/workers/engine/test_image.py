@@ -226,6 +226,8 @@ def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(request_for
     assert refreshed.environment_key != first.environment_key
     later, _ = built(request_for(files))
     assert (later.environment_key, later.environment_reused) == (refreshed.environment_key, True)
+    as_it_was, _ = built(request_for(files, made_with=first.environment_key))
+    assert (as_it_was.environment_key, as_it_was.environment_reused) == (first.environment_key, True)
 
 
 def test_a_change_of_source_alone_needs_no_engine(request_for, built, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.errors import ErrorClass, Stopped, WorkError
 from shared.registry import sending, upload
@@ -25,7 +26,7 @@ from workers.store.image_store import StoreUse
 from workers.store.layout import LayoutStore
 from workers.transports import blobs
 from workers.transports.direct import DirectTransport, UploadLimits
-from workers.transports.slots import LOOK_SECONDS, upload_slot
+from workers.transports.slots import upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 PATH = "acme/one"
@@ -227,21 +228,35 @@ def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(registry, im
     assert (PATH, "1") not in registry.manifests
 
 
-def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, tmp_path):
-    limits = UploadLimits(per_registry=1, slots=tmp_path / "slots")
-    taken = upload_slot(limits.slots, registry.host, 1, pytest.fail)
-    waited: list[float] = []
-    push = Push(registry, image, use, limits=limits)
+def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, tmp_path, monkeypatch):
+    """The one place is somebody else's, of another process perhaps: nothing is sent before it is free."""
+    limits = UploadLimits(per_push=1, per_registry=1, slots=tmp_path / "slots")
+    others = upload_slot(limits.slots, registry.host, 1, pytest.fail)
+    sent_before: list[str] = []
 
-    def free(_seconds: float) -> None:
-        waited.append(_seconds)
-        taken.__exit__(None, None, None)
+    def free(_uploads: blobs.BlobUploads, _seconds: float) -> None:
+        sent_before.extend(registry.requests("PATCH"))
+        others.__exit__(None, None, None)
 
-    taken.__enter__()
-    with upload_slot(limits.slots, registry.host, 1, free):
-        assert waited == [LOOK_SECONDS]
-    push.run()
+    monkeypatch.setattr(blobs.BlobUploads, "_wait", free)
+    others.__enter__()
+    Push(registry, image, use, limits=limits).run()
     assert has_all(registry, image)
+    assert sent_before == []
+    with upload_slot(limits.slots, registry.host, 1, pytest.fail):
+        pass  # the push let go of it
+
+
+def test_the_way_of_each_blob_is_told(registry, image, use):
+    registry.blobs["acme/other", image.layers[0].digest] = registry.blobs[PATH, image.layers[1].digest] = b"x"
+    with capture_logs() as said:
+        Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
+    told = {line["digest"]: (line["how"], line["kind"], line["bytes"]) for line in said if line["event"] == "blob"}
+    ways = ("mounted", "was there", "uploaded")
+    assert told == {
+        blob.digest: (how, blob.media_type, blob.size)
+        for blob, how in zip((*image.layers, image.config), ways, strict=True)
+    }
 
 
 def test_a_layer_that_is_there_is_not_sent(registry, image, use):
