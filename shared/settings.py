@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from shared.serving_settings import ServingSettings
 from shared.setting_texts import masked, read_delays, read_environments, read_networks, read_secret_keys, shown
 
 MINUTE = 60
@@ -18,7 +19,7 @@ class SettingsError(Exception):
     """A setting cannot be used; the message names the variable and says what it must be."""
 
 
-class Settings(BaseSettings):
+class Settings(ServingSettings):
     """What an operator can set. Each field's description is what `longshore settings` prints."""
 
     model_config = SettingsConfigDict(env_prefix="LONGSHORE_", frozen=True, extra="ignore")
@@ -296,6 +297,7 @@ class Settings(BaseSettings):
         "build_index_url",
         "registry_proxy",
         "home_registry_password",
+        "serving_dir",
         mode="before",
     )
     @classmethod
@@ -316,7 +318,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must begin with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}")
         return value
 
-    @field_validator("public_url", "api_url", "git_url")
+    @field_validator("public_url", "api_url", "git_url", "calls_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -351,6 +353,11 @@ class Settings(BaseSettings):
     def repositories_dir(self) -> Path:
         """Where the git service keeps the hosted repositories."""
         return self.data_dir.absolute() / "repositories"
+
+    @property
+    def resolved_serving_dir(self) -> Path:
+        """Where the sockets of running algorithms are."""
+        return (self.serving_dir or self.data_dir / "serving").absolute()
 
     @property
     def store_dir(self) -> Path:

@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, exists, fu
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms
-from shared.jobs.nudges import Nudge
-from shared.models import Job, JobKind, JobState, PauseCause, Registry
+from shared.jobs.nudges import TASKS, Nudge
+from shared.models import Job, JobState, PauseCause, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.settings import settings
 
@@ -118,10 +118,7 @@ def take_due_nudges(session: Session, *, limit: int) -> list[Nudge]:
     patience = NUDGE_PATIENCE_MS * (1 + Job.nudges)
     unheard = or_(Job.nudged_at.is_(None), Job.nudged_at < now_ms() - patience)
     seen = session.execute(
-        select(Job.id, Job.kind)
-        .where(Job.kind.in_((JobKind.COMPILE, JobKind.PUSH)), unheard, may_begin())
-        .order_by(Job.seq)
-        .limit(limit)
+        select(Job.id, Job.kind).where(Job.kind.in_(list(TASKS)), unheard, may_begin()).order_by(Job.seq).limit(limit)
     ).all()
     nudges = case((Job.nudges < MOST_NUDGES, Job.nudges + 1), else_=MOST_NUDGES)
     marked = session.scalars(

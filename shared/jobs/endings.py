@@ -18,6 +18,7 @@ from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushStat
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
 from shared.registry_health import trouble_of
+from shared.servings.states import mark_failed, show_start
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build
 
@@ -201,6 +202,8 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
     if job.push_id is not None:
         _write_push(session, job, PushState.QUEUED, message)
         record_event(session, job.push_id, "retry", message)
+    elif job.serving_id is not None:
+        show_start(session, job.serving_id, message)
     else:
         session.execute(
             update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
@@ -213,6 +216,8 @@ def _show_ended(session: Session, job: Job, state: JobState, message: str) -> No
         shown = PushState.CANCELLED if state == JobState.CANCELLED else PushState.FAILED
         _write_push(session, job, shown, message)
         record_event(session, job.push_id, "ended")
+    elif job.serving_id is not None:
+        mark_failed(session, job.serving_id, message)
     elif job.build_id is not None:
         status = BuildStatus.CANCELLED if state == JobState.CANCELLED else BuildStatus.FAILED
         # A job that only joined the build does not end it.

@@ -13,6 +13,7 @@ from shared.jobs.nudges import Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
+from shared.servings.states import show_start
 
 
 def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[Nudge]:
@@ -66,6 +67,9 @@ def free_abandoned_places(session: Session) -> list[Nudge]:
 
 
 def _show_lost(session: Session, job: Job, message: str) -> None:
+    if job.serving_id is not None:
+        show_start(session, job.serving_id, message)
+        return
     if job.push_id is None:
         session.execute(
             update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)

@@ -15,6 +15,7 @@ from shared.models.jobs import IS_QUEUED
 from shared.pushes.events import record_event
 
 WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH: "push"}
+"""What other jobs wait for; nobody waits for the rest by a relation of rows."""
 
 
 def settle_dependents(session: Session, ended: Job) -> list[Nudge]:

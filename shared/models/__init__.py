@@ -5,12 +5,15 @@ from shared.models.audit import AuditEvent
 from shared.models.base import Base
 from shared.models.blobs import RegistryBlob
 from shared.models.builds import Build, BuildStatus
+from shared.models.calls import CallRequest, CallState
 from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
 from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
+from shared.models.refreshes import Refresh
 from shared.models.registries import PauseCause, Registry
+from shared.models.servings import Serving, ServingState
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
 from shared.models.workers import WorkerNode
 
@@ -21,6 +24,8 @@ __all__ = [
     "Base",
     "Build",
     "BuildStatus",
+    "CallRequest",
+    "CallState",
     "DeliveryState",
     "IdempotencyKey",
     "ImagePush",
@@ -34,8 +39,11 @@ __all__ = [
     "PushEvent",
     "PushState",
     "PushTally",
+    "Refresh",
     "Registry",
     "RegistryBlob",
+    "Serving",
+    "ServingState",
     "Version",
     "Webhook",
     "WebhookDelivery",

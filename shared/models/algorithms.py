@@ -84,6 +84,8 @@ class Version(Base):
     published_at: Mapped[Millis | None]
     build_id: Mapped[str | None] = mapped_column(String(36))
     """The build that a publish bound this version to."""
+    pinned_registry_id: Mapped[str | None] = mapped_column(String(36))
+    """The one registry that it is pulled from, whatever was pushed later (shared.pulls)."""
     callability: Mapped[str] = mapped_column(String(16), default="private")
     release_notes: Mapped[str | None] = mapped_column(Text)
     sample_input: Mapped[str | None] = mapped_column(Text)

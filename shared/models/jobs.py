@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Index, String, Text, literal, text
+from sqlalchemy import BigInteger, Index, String, Text, literal, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.errors import ErrorClass
@@ -18,6 +18,10 @@ class JobKind(StrEnum):
     """Gives a version its number once its build has succeeded. No worker runs it: it is settled with its build."""
     PUSH = "push"
     """Brings an image into a registry."""
+    SERVE = "serve"
+    """Starts a version's image for its callers."""
+    REFRESH = "refresh"
+    """Has nodes, or what runs on them, ask the registries afresh. It is about no algorithm."""
 
 
 class JobState(StrEnum):
@@ -87,6 +91,7 @@ class Job(Base):
     """The build that this job makes, joins, publishes or pushes."""
     registry_id: Mapped[str | None] = mapped_column(String(36))
     push_id: Mapped[str | None] = mapped_column(String(36))
+    serving_id: Mapped[str | None] = mapped_column(String(36))
     parent_id: Mapped[str | None] = mapped_column(String(36), index=True)
     """The job of the call that asked for this one too."""
     awaits_id: Mapped[str | None] = mapped_column(String(36))
@@ -111,6 +116,8 @@ class Job(Base):
     nudged_at: Mapped[Millis | None]
     nudges: Mapped[int] = mapped_column(default=0)
 
+    asked_order: Mapped[int | None] = mapped_column(BigInteger)
+    """The sequence number of the job that a caller asked for, where this one only repeats it; nothing: its own."""
     semantic_version: Mapped[str | None] = mapped_column(String(64))
     """The second tag of a push."""
     credentials: Mapped[str | None] = mapped_column(Text)

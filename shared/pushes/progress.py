@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
@@ -100,8 +100,13 @@ _SUCCESS = (
         last_success_digest=bindparam("the_digest"),
         last_success_image=bindparam("the_image"),
         last_success_at=now_ms(),
-        # The job's own number: an old push that succeeds late never becomes the latest.
-        last_success_order=select(Job.seq).where(Job.id == bindparam("the_job")).scalar_subquery(),
+        # The number of the job that a caller asked for: an old push that succeeds late never becomes the latest.
+        last_success_order=select(func.coalesce(Job.asked_order, Job.seq))
+        .where(Job.id == bindparam("the_job"))
+        .scalar_subquery(),
+        checked_at=None,
+        seen_at=None,
+        missing_at=None,
     )
     .returning(ImagePush.id)
 )

@@ -1,0 +1,73 @@
+"""Servings: images of versions that run for their callers, or are about to, or did."""
+
+from enum import StrEnum
+
+from sqlalchemy import Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.clock import now_ms
+from shared.models.base import Base, CreatedAt, Id, Millis, Sequence
+
+
+class ServingState(StrEnum):
+    """How far the running of an image is."""
+
+    WANTED = "wanted"
+    """A call waits for it; its job starts it."""
+    READY = "ready"
+    """Takes calls."""
+    DRAINING = "draining"
+    """Takes no new calls; those that it has go on to their end."""
+    STOPPED = "stopped"
+    """Ended: nobody called for a while, another image took its place, or it died."""
+    FAILED = "failed"
+    """Could not be started; the message says why."""
+
+
+SERVES = "state IN ('wanted', 'ready')"
+RUNS = "state IN ('wanted', 'ready', 'draining')"
+
+
+class Serving(Base):
+    """One image of one version, run under one kind of network access."""
+
+    __tablename__ = "servings"
+    __table_args__ = (
+        Index(
+            "uq_servings_serving",
+            "version_id",
+            "image",
+            "network",
+            unique=True,
+            sqlite_where=text(SERVES),
+            postgresql_where=text(SERVES),
+        ),
+        Index("ix_servings_running", "state", "seq", sqlite_where=text(RUNS), postgresql_where=text(RUNS)),
+        Index("ix_servings_version_seq", "version_id", "seq"),
+    )
+
+    seq: Mapped[Sequence]
+    id: Mapped[Id]
+    owner: Mapped[str] = mapped_column(String(64))
+    algorithm_id: Mapped[str] = mapped_column(String(36))
+    version_id: Mapped[str] = mapped_column(String(36))
+    job_id: Mapped[str] = mapped_column(String(36))
+    """The job that starts it."""
+    registry_id: Mapped[str | None] = mapped_column(String(36))
+    """Where the image is pulled from; nothing: the platform's own store."""
+    image: Mapped[str] = mapped_column(String(512))
+    """Its reference by digest."""
+    digest: Mapped[str] = mapped_column(String(80))
+    network: Mapped[str] = mapped_column(String(16))
+    """`full` or `isolated`, as the algorithm's settings said."""
+    state: Mapped[ServingState] = mapped_column(String(16), default=ServingState.WANTED)
+    message: Mapped[str] = mapped_column(Text, default="")
+    endpoint: Mapped[str | None] = mapped_column(String(255))
+    """Where calls go once it is ready: `unix:ID` (a socket in the serving directory) or `http://HOST:PORT`."""
+    runs_as: Mapped[str | None] = mapped_column(String(128))
+    """What runs it: a container's id, or the name of a Deployment."""
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
+    ready_at: Mapped[Millis | None]
+    draining_at: Mapped[Millis | None]
+    ended_at: Mapped[Millis | None]

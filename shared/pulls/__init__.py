@@ -1,0 +1,1 @@
+"""Where the image of an execution is pulled from, and why from there."""

@@ -1,0 +1,160 @@
+"""Which registry an execution pulls a version's image from: the one that the latest good push went to.
+
+Once a version was ever asked to go to a registry, it is pulled from registries only: nothing runs that the enterprise
+has not scanned. "Latest" goes by the order in which callers asked, never by a clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy.orm import Session
+
+from shared.algorithms import image_build
+from shared.clock import rfc3339
+from shared.models import Algorithm, ImagePush, Registry, Version
+from shared.registries import address_of, repository_of
+from shared.registry.address import RegistryAddress
+from shared.registry.reference import repository_place
+from shared.settings import settings
+
+
+@dataclass(frozen=True)
+class Considered:
+    """One place that the image could be pulled from, and what became of it."""
+
+    registry_id: str | None
+    """Nothing: the platform's own store."""
+    registry_url: str | None
+    digest: str | None
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Where an image is pulled from; without an `image` from nowhere, and the reason says what to do."""
+
+    reason: str
+    image: str | None = None
+    """Its reference by digest, as an engine takes it."""
+    digest: str | None = None
+    registry_id: str | None = None
+    """Nothing beside an image: it comes from the platform's own store."""
+    considered: Sequence[Considered] = field(default=())
+
+
+def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
+    """Where executions of a version pull its image from at this moment, and why."""
+    pushes = session.execute(_PUSHES, {"the_version": version.id}).all()
+    if not pushes:
+        return _from_store(session, algorithm, version)
+    wanted = pushes if version.pinned_registry_id is None else _pinned_first(pushes, version.pinned_registry_id)
+    found: Resolution | None = None
+    considered: list[Considered] = []
+    for place, (push, registry) in enumerate(wanted):
+        obstacle = _obstacle(algorithm, push, registry) or _excluded(version, push, place)
+        chosen = obstacle is None and found is None
+        reason = obstacle or ("" if chosen else "An earlier one of this list is used.")
+        if chosen:
+            reason = _why(version, push, registry, place)
+            found = _from_registry(push, registry, reason)
+        considered.append(Considered(push.registry_id, push.registry_url, push.last_success_digest, chosen, reason))
+    if found is None:
+        return Resolution(_none_of(version, considered), considered=considered)
+    return Resolution(found.reason, found.image, found.digest, found.registry_id, considered)
+
+
+_PUSHES = (
+    select(ImagePush, Registry)
+    .outerjoin(Registry, Registry.id == ImagePush.registry_id)
+    .where(ImagePush.version_id == bindparam("the_version"))
+    .order_by(func.coalesce(ImagePush.last_success_order, -1).desc(), ImagePush.seq.desc())
+)
+
+
+def _pinned_first(pushes: Sequence[Row[Any]], registry_id: str) -> list[Row[Any]]:
+    return sorted(pushes, key=lambda row: row[0].registry_id != registry_id)
+
+
+def _obstacle(algorithm: Algorithm, push: ImagePush, registry: Registry | None) -> str | None:
+    """Why the image cannot come from there; None: it can."""
+    if registry is None or registry.deleted_at is not None:
+        return "The registry was deleted."
+    if push.last_success_image is None:
+        return f"No push there has succeeded ({push.state}): {push.message}"
+    if not _is_still_there(algorithm, push, registry):
+        return "The registry's address was changed after the push; push there again."
+    return None
+
+
+def _excluded(version: Version, push: ImagePush, place: int) -> str | None:
+    if version.pinned_registry_id is not None and push.registry_id != version.pinned_registry_id:
+        return "The version is pinned to another registry."
+    if version.pinned_registry_id is None and place > 0 and settings().pull_fallback == "none":
+        return "It is not the latest good push, and LONGSHORE_PULL_FALLBACK=none lets nothing else be used."
+    return None
+
+
+def _is_still_there(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
+    """Whether the registry's address is still the one that was pushed to, in whatever spelling."""
+    pushed = str(push.last_success_image).rpartition(":")[0]
+    if pushed == repository_of(registry, algorithm):
+        return True
+    now = repository_place(address_of(registry), algorithm.owner, algorithm.name)
+    return RegistryAddress.parse(pushed, plain_http=registry.plain_http).place == now
+
+
+def _from_registry(push: ImagePush, registry: Registry, reason: str) -> Resolution:
+    repository = str(push.last_success_image).rpartition(":")[0]
+    digest = str(push.last_success_digest)
+    return Resolution(reason, f"{repository}@{digest}", digest, registry.id)
+
+
+def _why(version: Version, push: ImagePush, registry: Registry, place: int) -> str:
+    if version.pinned_registry_id is not None:
+        reason = f"The version is pinned to {registry.registry_url}."
+    elif place == 0:
+        reason = f"The latest good push went to {registry.registry_url} ({rfc3339(push.last_success_at)})."
+    else:
+        reason = (
+            f"Falls back to {registry.registry_url}: later good pushes cannot be used, and of those that can this is "
+            f"the latest ({rfc3339(push.last_success_at)})."
+        )
+    if push.missing_at is not None:
+        reason += (
+            f" The image was found missing there at {rfc3339(push.missing_at)}, so the pull may fail; push it there "
+            "again."
+        )
+    return reason
+
+
+def _none_of(version: Version, considered: Sequence[Considered]) -> str:
+    if version.pinned_registry_id is not None:
+        pinned = next((one for one in considered if one.registry_id == version.pinned_registry_id), None)
+        why = pinned.reason if pinned is not None else "It was never pushed there."
+        return f"The version is pinned to a registry that it cannot be pulled from: {why} Push it there, or unpin it."
+    return (
+        "The version was asked to go to a registry, so it is pulled from registries only, and none has it from a good "
+        f"push: {considered[0].reason} Push it to a registry, then call again."
+    )
+
+
+def _from_store(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
+    """The platform's own store, for what was never asked to go to a registry, where that is allowed."""
+    digest = getattr(image_build(session, version), "manifest_digest", None)
+    if version.pinned_registry_id is not None:
+        return Resolution(_none_of(version, ()))
+    if settings().pull_fallback != "store":
+        reason = (
+            "The version was never pushed to a registry, and only what is in a registry runs "
+            "(LONGSHORE_PULL_FALLBACK is not `store`). Push it to a registry, then call again."
+        )
+        return Resolution(reason, considered=(Considered(None, None, digest, False, reason),))
+    if digest is None:
+        reason = "The version has no image in the platform's store; compile it."
+        return Resolution(reason, considered=(Considered(None, None, None, False, reason),))
+    reason = "The version was never asked to go to a registry: the image comes from the platform's own store."
+    considered = (Considered(None, None, digest, True, reason),)
+    return Resolution(reason, f"{algorithm.image_path}@{digest}", digest, None, considered)

@@ -1,0 +1,82 @@
+"""The settings of executions: where images are pulled from, how calls are answered, and what running images may use."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+MEBIBYTE = 1024 * 1024
+
+
+class ServingSettings(BaseSettings):
+    """The part of `Settings` that executions go by."""
+
+    pull_fallback: Literal["none", "registry", "store"] = Field(
+        "registry",
+        description="Where executions pull from when the registry of the latest good push is gone: none (nowhere), registry "
+        "(the next latest), store (the same, and what was never asked to go to a registry runs from the platform's own store).",
+    )
+    drift_seconds: float = Field(
+        3600,
+        gt=0,
+        description="How often a registry is asked whether it still has an image that executions rely on, in seconds.",
+    )
+    repair_missing: bool = Field(
+        False, description="Whether an image that a registry has lost is pushed there again by itself."
+    )
+
+    serving: Literal["docker", "kubernetes"] = Field(
+        "docker", description="What runs algorithms: docker (the engine of this machine) or kubernetes (KUBECONFIG)."
+    )
+    serving_dir: Path | None = Field(
+        None,
+        description="Where the sockets of running algorithms are: the same path for the calls, the serving worker and the "
+        "Docker engine. Empty: serving in the data directory.",
+    )
+    serving_network: str = Field(
+        "bridge",
+        description="Docker network of algorithms whose settings do not say `isolated` (those have none at all).",
+    )
+    serving_memory_bytes: int = Field(
+        1024 * MEBIBYTE,
+        ge=16 * MEBIBYTE,
+        description="Memory limit of a running algorithm, in bytes, its /tmp included.",
+    )
+    serving_cpus: float = Field(1.0, gt=0, description="CPU limit of a running algorithm, in cores.")
+    serving_pids: int = Field(256, ge=16, description="Process limit of a running algorithm.")
+    serving_tmp_bytes: int = Field(
+        256 * MEBIBYTE,
+        ge=MEBIBYTE,
+        description="Size of a running algorithm's /tmp, the one place it can write to, in bytes.",
+    )
+    serving_idle_seconds: float = Field(
+        300, gt=0, description="A running algorithm that nobody calls for so long is stopped, in seconds."
+    )
+    serving_start_seconds: float = Field(
+        300, gt=0, description="How long an algorithm may take to load once its image is pulled, in seconds."
+    )
+    serving_most: int = Field(
+        32, ge=1, description="Algorithms that run on one machine at once; the one that rested longest makes room."
+    )
+
+    calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gate.")
+    calls_url: str = Field(
+        "", description="Where the gate finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
+    )
+    calls_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore calls`.")
+    calls_threads: int = Field(
+        64, ge=2, le=1024, description="Calls of algorithms that one such process has under way at once."
+    )
+    call_max_bytes: int = Field(10 * MEBIBYTE, ge=1024, description="Largest input of a call, in bytes.")
+    call_result_max_bytes: int = Field(
+        64 * MEBIBYTE, ge=1024, description="Largest answer of an algorithm that is handed on, in bytes."
+    )
+    call_keep_days: float = Field(
+        1, gt=0, description="How long one can ask how a call with output=void ended, in days."
+    )
+
+    @property
+    def resolved_calls_url(self) -> str:
+        """Where the gate finds the calls."""
+        return self.calls_url or f"http://127.0.0.1:{self.calls_port}"

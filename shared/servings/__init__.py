@@ -1,0 +1,1 @@
+"""What is run for callers: wanted, started, drained and stopped."""

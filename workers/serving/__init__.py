@@ -1,0 +1,1 @@
+"""Running images for their callers, on the Docker engine of this machine or on a Kubernetes cluster."""

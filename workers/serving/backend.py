@@ -1,0 +1,82 @@
+"""What can run images: told what to start and to stop, asked what runs. It keeps no state of its own."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.models import Registry, Serving
+from shared.registry.credentials import Credentials
+from shared.stopping import StopSignal
+
+
+@dataclass(frozen=True)
+class Start:
+    """One image to be run, and what may be known of it."""
+
+    serving: Serving
+    algorithm: str
+    """OWNER/NAME, for labels."""
+    git_hash: str
+    registry: Registry | None
+    """Where the image is pulled from; nothing: it is in the platform's own store."""
+    credentials: Credentials | None
+    """The registry's own, with which it is read."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What runs now."""
+
+    endpoint: str
+    """Where calls go, as `Serving.endpoint` says."""
+    runs_as: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """How something that was started is."""
+
+    alive: bool
+    why: str = ""
+    """What ended it, in a sentence."""
+    calls: int | None = None
+    """Calls that are under way in it; None: it did not say."""
+    idle_seconds: float | None = None
+    """How long it has had none; None: it did not say, or has some."""
+
+
+class Backend(Protocol):
+    """Runs images. Every method can be called again with the same effect, by whichever worker."""
+
+    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+        """Have the registry asked for the image, run it, and wait until it takes calls.
+
+        An algorithm that fails to load takes calls too: each is answered with how it failed.
+
+        Raises:
+            Stopped: the stop was asked for; nothing of it runs then.
+            WorkError: it cannot be pulled or run; the message says why and what to do.
+        """
+
+    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+        """How these are, by their ids. One that is not in the answer runs nowhere.
+
+        Raises:
+            WorkError: what runs them does not answer (unavailable).
+        """
+
+    def stop(self, serving: Serving) -> None:
+        """End it: calls that are under way get the seconds that the runner gives them, new ones are refused. Harmless where nothing runs.
+
+        Raises:
+            WorkError: what runs it does not answer (unavailable).
+        """
+
+    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+        """Remove what this installation once started and nobody knows of any more.
+
+        `running`: the ids of the servings that may run. `versions`: those of the versions that are still there.
+
+        Raises:
+            WorkError: what runs them does not answer (unavailable).
+        """
