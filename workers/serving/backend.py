@@ -66,7 +66,9 @@ class Backend(Protocol):
         """
 
     def stop(self, serving: Serving) -> None:
-        """End it: calls that are under way get the seconds that the runner gives them, new ones are refused. Harmless where nothing runs.
+        """End it: calls that are under way get the seconds that the runner gives them, new ones are refused.
+
+        Harmless where nothing of it runs.
 
         Raises:
             WorkError: what runs it does not answer (unavailable).
