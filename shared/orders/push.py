@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.inserting import insert_unless_there
@@ -47,9 +47,13 @@ def order_push(
     *,
     awaits: Job | None = None,
     parent: Job | None = None,
+    repeats: int | None = None,
     request_id: str | None = None,
 ) -> Ordered:
     """Order the push of a build's image to one registry; it is due when the awaited job, if any, has succeeded.
+
+    `repeats`: the order of asking of an earlier push that this one only repeats, so that it never becomes the latest
+    by that.
 
     Raises:
         Refusal: 404, no such registry.
@@ -72,6 +76,7 @@ def order_push(
         awaits_id=awaits.id if awaits else None,
         lock_key=place_of(registry, algorithm, version.git_hash),
         semantic_version=_second_tag(version, parent),
+        asked_order=repeats,
         request_id=request_id,
     )
     push, nudges = _take_row(session, version, registry, job, image)
@@ -84,6 +89,11 @@ def order_push(
     if awaits is None:
         nudges.append(Nudge(job.id, job.kind))
     return Ordered(job, nudges, build)
+
+
+def order_of_asking(session: Session, push: ImagePush) -> int | None:
+    """Where the row's push stands among all, by when a caller asked for it; what repeats it keeps that place."""
+    return session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
 
 
 def _second_tag(version: Version, parent: Job | None) -> str | None:

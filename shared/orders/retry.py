@@ -10,7 +10,7 @@ from shared.algorithms import image_build
 from shared.database import Database
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm, ImagePush, Job, PushState, Registry, Version
-from shared.orders.push import PushOrder, order_push
+from shared.orders.push import PushOrder, order_of_asking, order_push
 from shared.registry.credentials import Credentials
 
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
@@ -105,7 +105,16 @@ def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, r
     else:
         parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
         order = PushOrder(registry.id, retry.credentials)
-        ordered = order_push(session, algorithm, version, build, order, parent=parent, request_id=request_id)
+        ordered = order_push(
+            session,
+            algorithm,
+            version,
+            build,
+            order,
+            parent=parent,
+            repeats=order_of_asking(session, push),
+            request_id=request_id,
+        )
         retried.jobs.append(ordered.job.id)
         retried.nudges += ordered.nudges
         return
