@@ -14,13 +14,16 @@ from celery.platforms import SecurityWarning
 from cli.failures import SettingFailure
 from cli.worker_stopping import GracefulStop
 from shared.database import Database, database
+from shared.errors import WorkError
 from shared.jobs.leases import hand_back
-from shared.settings import Settings
-from shared.workers import remove_node
+from shared.jobs.nudges import Queues
+from shared.settings import Settings, settings
+from shared.workers import live_nodes, remove_node
 from workers import nudges
 from workers.app import celery
 from workers.health import HealthServer, WorkerHealth
 from workers.node import NODE_NAME
+from workers.serving.tending import stop_all
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +58,8 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         finally:
             stop.ended()
             _hand_back(database())
+            if Queues.SERVING in queues:
+                _end_what_runs(database())
     return 0 if stop.asked else worker.exitcode or 1
 
 
@@ -73,6 +78,18 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
         raise SettingFailure(
             f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}"
         ) from None
+
+
+def _end_what_runs(opened: Database) -> None:
+    """On an engine nothing is left running by the last worker that would tend it; a cluster's goes on."""
+    with opened.reading() as session:
+        others = [node for node in live_nodes(session) if Queues.SERVING in node.queues and node.name != NODE_NAME]
+    if others or settings().serving != "docker":
+        return
+    try:
+        stop_all()
+    except WorkError as error:
+        log.warning("what runs was not stopped; the next worker does it", error=error.message)
 
 
 def _disappear(opened: Database) -> None:

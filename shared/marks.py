@@ -1,4 +1,4 @@
-"""Marks: when the sweep ran last, which an operator must be able to see; and whose turn it is to send deliveries."""
+"""Marks: when the sweep and its like ran last, which an operator can see; and whose turn it is to send deliveries."""
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -8,18 +8,19 @@ from shared.inserting import insert_unless_there
 from shared.models import Mark
 
 SWEEP = "sweep"
+TENDING = "tending"
 DELIVERY = "delivery"
 
 
-def mark_sweep(session: Session) -> None:
-    """The sweep has run."""
-    if not insert_unless_there(session, Mark, ("name",), name=SWEEP, at=now_ms()):
-        session.execute(update(Mark).where(Mark.name == SWEEP).values(at=now_ms()))
+def mark_done(session: Session, name: str) -> None:
+    """It has run."""
+    if not insert_unless_there(session, Mark, ("name",), name=name, at=now_ms()):
+        session.execute(update(Mark).where(Mark.name == name).values(at=now_ms()))
 
 
-def swept_within(session: Session, seconds: float) -> bool:
-    """Whether a sweep has ended in the last so many seconds."""
-    last = select(Mark.seq).where(Mark.name == SWEEP, Mark.at > now_ms() - int(seconds * 1000))
+def done_within(session: Session, name: str, seconds: float) -> bool:
+    """Whether it has ended a run in the last so many seconds."""
+    last = select(Mark.seq).where(Mark.name == name, Mark.at > now_ms() - int(seconds * 1000))
     return session.scalar(last) is not None
 
 

@@ -55,10 +55,12 @@ def create_celery() -> Celery:
         task_routes={
             "longshore.build": Queues.BUILDS,
             "longshore.push": Queues.PUSHES,
+            "longshore.serve": Queues.SERVING,
+            "longshore.tend": Queues.SERVING,
             "longshore.sweep": Queues.MAINTENANCE,
             "longshore.deliver": Queues.MAINTENANCE,
         },
-        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver")},
+        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver", "tend")},
         timezone="UTC",
     )
     return app

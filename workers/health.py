@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared.database import Database
 from shared.errors import WorkError
 from shared.jobs.nudges import Queues
+from shared.settings import settings
 from shared.workers import forget_dead_nodes, refresh_node, remove_node
 from workers.app import celery
 from workers.engine.connection import engine_errors
@@ -77,7 +78,8 @@ class WorkerHealth:
             log.warning("the worker's row was not refreshed", error=type(error).__name__)
 
     def _engine_problem(self) -> str | None:
-        if NEEDS_ENGINE.isdisjoint(self._queues):
+        serves_on_engine = Queues.SERVING in self._queues and settings().serving == "docker"
+        if NEEDS_ENGINE.isdisjoint(self._queues) and not serves_on_engine:
             return None
         try:
             with engine_errors():

@@ -8,7 +8,7 @@ from shared.jobs.leases import lost_jobs
 from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import settle_overdue
-from shared.marks import mark_sweep, swept_within
+from shared.marks import SWEEP, done_within, mark_done
 from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
@@ -23,7 +23,7 @@ MOST_NUDGES = 200
 def sweep_on_tick() -> None:
     """Sweep, unless one has just ended: of ticks that piled up, or of two beats, one is enough."""
     with database().reading() as session:
-        swept = swept_within(session, settings().sweep_seconds / 2)
+        swept = done_within(session, SWEEP, settings().sweep_seconds / 2)
     if not swept:
         sweep()
 
@@ -41,7 +41,7 @@ def sweep() -> None:
     _report_stalled()
     with database().writing() as session:
         tally_events(session)
-        mark_sweep(session)
+        mark_done(session, SWEEP)
 
 
 def _requeue_lost() -> list[Nudge]:

@@ -5,6 +5,8 @@ from workers.building import BuildWork
 from workers.delivering import deliver
 from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
+from workers.serving.tending import tend_on_tick
+from workers.serving.work import ServeWork
 from workers.sweeping import sweep_on_tick
 
 
@@ -18,6 +20,18 @@ def build(job_id: str) -> None:
 def push(job_id: str) -> None:
     """Push an image: that of this job, or of another whose turn comes before it."""
     run_next_push(job_id, PushWork)
+
+
+@celery.task(name="longshore.serve")  # type: ignore[untyped-decorator]
+def serve(job_id: str) -> None:
+    """Run a version's image for its callers."""
+    run_job(job_id, ServeWork)
+
+
+@celery.task(name="longshore.tend")  # type: ignore[untyped-decorator]
+def tend_now() -> None:
+    """Tend what runs."""
+    tend_on_tick()
 
 
 @celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]

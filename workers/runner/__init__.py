@@ -4,7 +4,8 @@ These files are copied into the image, to `DIRECTORY`, and run there by the imag
 library only, from Python 3.8 on, and import nothing else of Longshore. The source is the working directory.
 
 Environment: `LONGSHORE_ALGORITHM_NAME` (its script is `src/NAME.py`), `LONGSHORE_PORT` (default 8080, 0 for none),
-`LONGSHORE_SOCKET` (path of a unix socket to serve on as well), `LONGSHORE_MAX_REQUEST_BYTES` (default 10 MiB).
+`LONGSHORE_SOCKET` (path of a unix socket to serve on as well), `LONGSHORE_SOCKET_SEALED` (1: the algorithm starts only
+once the socket's directory cannot be written any more), `LONGSHORE_MAX_REQUEST_BYTES` (default 10 MiB).
 """
 
 DIRECTORY = "/opt/longshore/runner"

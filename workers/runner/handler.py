@@ -27,11 +27,12 @@ LINGER = 5.0
 
 
 class Calls:
-    """Counts the calls whose answers are still to be written."""
+    """Counts the calls whose answers are still to be written, and how long there have been none."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._running = 0
+        self._idle_since = time.monotonic()
 
     def __enter__(self) -> None:
         with self._changed:
@@ -40,7 +41,14 @@ class Calls:
     def __exit__(self, *_exception: object) -> None:
         with self._changed:
             self._running -= 1
+            self._idle_since = time.monotonic()
             self._changed.notify_all()
+
+    def seen(self) -> dict[str, int | float]:
+        """How many are under way, those that wait for their turn included, and for how many seconds there are none."""
+        with self._changed:
+            idle = 0.0 if self._running else time.monotonic() - self._idle_since
+            return {"calls": self._running, "idle_seconds": round(idle, 3)}
 
     def wait_for_none(self, seconds: float) -> bool:
         """Wait until every answer is written; False where that took too long."""
@@ -87,13 +95,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/healthz":
             self._send_message(404, "There is nothing here; GET /healthz says whether the algorithm has loaded.")
             return
-        algorithm = self._server.algorithm
+        algorithm, seen = self._server.algorithm, self._server.calls.seen()
         if not algorithm.ready:
-            self._send(503, _json({"status": "loading"}))
+            self._send(503, _json({"status": "loading", **seen}))
             return
         failure = algorithm.load_failure()
         error = {} if failure is None else {"load_error": failure.message}
-        self._send(200, _json({"status": "ready", **error}))
+        self._send(200, _json({"status": "ready", **seen, **error}))
 
     def handle_expect_100(self) -> bool:
         """Ask for the body only where it is not too large already by what the caller says of it."""

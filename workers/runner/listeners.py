@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
+import time
 
 BACKLOG = 128
+SEALING_SECONDS = 10.0
+"""How long a socket's directory may stay writable, where it is to be sealed."""
+LOOK_SECONDS = 0.01
 
 
 def tcp_listener(port: int) -> socket.socket:
@@ -42,3 +47,24 @@ def unix_listener(path: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def wait_until_sealed(path: str, stop_asked: int) -> bool:
+    """Wait until this user cannot write into the socket's directory any more; False where a stop was asked for first.
+
+    From then on nothing that runs as this user can put a link or another socket in this one's place, or fill the
+    disk of whoever lent the directory.
+
+    Raises:
+        TimeoutError: it can still be written after `SEALING_SECONDS`.
+    """
+    directory = os.path.dirname(path)
+    deadline = time.monotonic() + SEALING_SECONDS
+    while os.access(directory, os.W_OK):
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"LONGSHORE_SOCKET_SEALED is 1, and {directory} can still be written after {SEALING_SECONDS:g} seconds"
+            )
+        if select.select([stop_asked], [], [], LOOK_SECONDS)[0]:
+            return False
+    return True

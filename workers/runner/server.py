@@ -14,7 +14,7 @@ from types import FrameType
 from .algorithm import Algorithm
 from .handler import Calls, Handler
 from .init import FORWARDED, leave_pid_one
-from .listeners import tcp_listener, unix_listener
+from .listeners import tcp_listener, unix_listener, wait_until_sealed
 from .settings import Settings, SettingsError, settings_from
 
 CALL_GRACE = 10.0
@@ -81,8 +81,14 @@ def main() -> int:
         print(f"longshore: cannot listen: {problem}", file=sys.stderr)
         return 2
     algorithm = Algorithm(settings.algorithm_name, settings.source_directory, os.environ)
-    algorithm.start()
-    serve(algorithm, listeners, settings.max_request_bytes, stop_asked)
+    try:
+        wanted = not settings.socket_sealed or wait_until_sealed(str(settings.socket_path), stop_asked)
+    except TimeoutError as problem:
+        print(f"longshore: {problem}; the algorithm was not started", file=sys.stderr)
+        return 2
+    if wanted:
+        algorithm.start()
+        serve(algorithm, listeners, settings.max_request_bytes, stop_asked)
     if settings.socket_path is not None:
         with contextlib.suppress(OSError):
             os.unlink(settings.socket_path)

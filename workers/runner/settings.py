@@ -26,6 +26,8 @@ class Settings:
     """TCP port; 0 for none."""
     socket_path: str | None
     """Path of the unix socket to serve on as well."""
+    socket_sealed: bool
+    """Whether somebody takes the permission to write into the socket's directory away before the algorithm starts."""
     max_request_bytes: int
     source_directory: str
 
@@ -46,10 +48,14 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     socket_path = environment.get("LONGSHORE_SOCKET") or None
     if port == 0 and socket_path is None:
         raise SettingsError("LONGSHORE_PORT is 0 and LONGSHORE_SOCKET names no path: there is nothing to serve on.")
+    socket_sealed = _whole_number(environment, "LONGSHORE_SOCKET_SEALED", 0, at_most=1) == 1
+    if socket_sealed and socket_path is None:
+        raise SettingsError("LONGSHORE_SOCKET_SEALED is 1 and LONGSHORE_SOCKET names no path to seal.")
     return Settings(
         algorithm_name=name,
         port=port,
         socket_path=socket_path,
+        socket_sealed=socket_sealed,
         max_request_bytes=_whole_number(environment, "LONGSHORE_MAX_REQUEST_BYTES", DEFAULT_MAX_REQUEST_BYTES),
         source_directory=os.getcwd(),
     )

@@ -4,7 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.marks import mark_sweep
+from shared.marks import SWEEP, mark_done
 from shared.models import ImagePush, PauseCause
 from shared.pushes.stalls import report_unclaimed
 from shared.workers import refresh_node
@@ -35,7 +35,7 @@ def test_what_is_measured(admin):
     with database().writing() as session:
         report_unclaimed(session, after_seconds=60)
         refresh_node(session, "worker-1", ("pushes",), "No engine.")
-        mark_sweep(session)
+        mark_done(session, SWEEP)
     assert the(ImagePush, id=stalled.push_id).state == "stalled"
     found = scraped(admin)
     assert found["pushes", (("status", "succeeded"),)] == 1

@@ -5,7 +5,7 @@ from sqlalchemy import update
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.marks import mark_sweep, seconds_since_sweep
+from shared.marks import SWEEP, mark_done, seconds_since_sweep
 from shared.models import Mark
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -18,7 +18,7 @@ def age():
 
 def sweep_marked():
     with database().writing() as session:
-        mark_sweep(session)
+        mark_done(session, SWEEP)
 
 
 def test_the_age_of_the_last_sweep():

@@ -151,13 +151,13 @@ def test_readiness_follows_loading_and_calls_wait_for_it(algorithm, source, star
     os.mkfifo(source / "gate")
     algorithm("wait_at('gate')\nprint('loaded')\nserve(lambda request: request['data'])")
     runner = start()
-    assert (runner.health().status, runner.health().body) == (503, {"status": "loading"})
+    assert (runner.health().status, runner.health().body["status"]) == (503, "loading")
     assert "still loading when the timeout of 0.1 seconds" in runner.call(1, query="?timeout=0.1").error["message"]
     with ThreadPoolExecutor(1) as caller:
         waiting = caller.submit(runner.call, 1)
         open_gate(source)
         assert waiting.result().result == 1
-    assert (runner.health().status, runner.health().body) == (200, {"status": "ready"})
+    assert (runner.health().status, runner.health().body["status"]) == (200, "ready")
     assert runner.out == "loaded\n"
 
 

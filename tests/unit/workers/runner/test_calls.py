@@ -5,6 +5,7 @@ import http.client
 import os
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 ECHO = "serve(lambda request: request)"
 
@@ -158,3 +159,21 @@ def test_a_file_in_the_sockets_place_is_not_deleted(algorithm, start, one_runner
     assert runner.process.wait(20) == 2
     assert "is no socket" in runner.err
     assert (one_runner / "socket").read_text() == "precious"
+
+
+def test_health_counts_the_calls_that_run_and_those_that_wait(algorithm, source, start):
+    algorithm("def apply(request):\n    wait_at('gate')\n\nserve(apply)")
+    os.mkfifo(source / "gate")
+    runner = start()
+    before = runner.until_loaded().body
+    assert (before["calls"], before["idle_seconds"] >= 0) == (0, True)
+    with ThreadPoolExecutor(2) as callers:
+        calls = [callers.submit(runner.call, number) for number in range(2)]
+        runner.until(lambda: runner.health().body["calls"] == 2)
+        assert runner.health().body["idle_seconds"] == 0
+        for left in (1, 0):
+            with (source / "gate").open("w"):
+                pass
+            runner.until(lambda left=left: runner.health().body["calls"] == left)
+        assert [call.result().status for call in calls] == [200, 200]
+    runner.until(lambda: runner.health().body["idle_seconds"] > 0)

@@ -17,6 +17,7 @@ def test_defaults(monkeypatch, tmp_path):
         ({"LONGSHORE_ALGORITHM_NAME": "../Hello"}, "LONGSHORE_ALGORITHM_NAME"),
         ({"LONGSHORE_ALGORITHM_NAME": "A", "LONGSHORE_PORT": "65536"}, "up to 65535"),
         ({"LONGSHORE_ALGORITHM_NAME": "A", "LONGSHORE_PORT": "0"}, "nothing to serve on"),
+        ({"LONGSHORE_ALGORITHM_NAME": "A", "LONGSHORE_SOCKET_SEALED": "1"}, "no path to seal"),
         ({"LONGSHORE_ALGORITHM_NAME": "A", "LONGSHORE_MAX_REQUEST_BYTES": "-1"}, "LONGSHORE_MAX_REQUEST_BYTES"),
     ],
 )

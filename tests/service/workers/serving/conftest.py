@@ -1,0 +1,173 @@
+"""An algorithm's image on a real engine and in a real registry, and the ways to have it served and called."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import APIClient
+from docker.errors import ImageNotFound
+from sqlalchemy import select
+
+import workers.runner
+from parts.registry import PrivateRegistry
+from shared.database import database
+from shared.models import Algorithm, Build, Job, Registry, Serving, Version
+from shared.pulls.resolution import resolve_pull
+from shared.registry.credentials import Credentials
+from shared.servings.sockets import connect
+from shared.servings.wanting import Wanted, want_serving
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, change, fresh, make_registry, push, the
+from tests.unit.workers.engine.sources import archive_of
+from tests.unit.workers.runner.running import PROTOCOL
+from workers.assembly.algorithm import RUNS_AS
+from workers.execution import run_job
+from workers.pushing import PushWork
+from workers.serving.chosen import backend
+from workers.serving.tending import stop_all, tend
+from workers.serving.work import ServeWork
+
+PUSHER = Credentials("pusher", "secret")
+PATIENCE = 60
+SOURCE = f"""{PROTOCOL}
+import subprocess
+
+def apply(request):
+    data = request["data"]
+    return eval(data["eval"]) if isinstance(data, dict) else data
+
+serve(apply)
+"""
+"""An algorithm that does whatever its caller says: what a hostile one could do."""
+DOCKERFILE = f"""FROM BASE
+COPY runner {workers.runner.DIRECTORY}
+COPY src {workers.runner.SOURCE_DIRECTORY}/src
+ENV LONGSHORE_ALGORITHM_NAME=Hello
+WORKDIR {workers.runner.SOURCE_DIRECTORY}
+USER {RUNS_AS}
+ENTRYPOINT ["python3", "-I", "-S", "{workers.runner.DIRECTORY}"]
+"""
+
+
+@pytest.fixture(scope="session")
+def image_id(docker_host: str, base_image: str) -> Iterator[str]:
+    """The id of the image on the engine."""
+    files = {f"runner/{file.name}": file.read_bytes() for file in Path(workers.runner.__file__).parent.glob("*.py")}
+    files |= {"Dockerfile": DOCKERFILE.replace("BASE", base_image).encode(), "src/Hello.py": SOURCE.encode()}
+    client = APIClient(base_url=docker_host)
+    said = [
+        *client.build(fileobj=BytesIO(archive_of(files)), custom_context=True, tag="served", decode=True, forcerm=True)
+    ]
+    assert not [event for event in said if "error" in event], said
+    yield str(client.inspect_image("served")["Id"])
+    with suppress(ImageNotFound):
+        client.remove_image("served", force=True)
+    client.close()
+
+
+@pytest.fixture
+def build(
+    sqlite_installation: str, docker_host: str, image_id: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Build]:
+    """A succeeded build of that image; what is served of it is ended."""
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    monkeypatch.setenv("LONGSHORE_TRANSPORT", "engine")
+    monkeypatch.setenv("LONGSHORE_SERVING_NETWORK", "host")
+    monkeypatch.setenv("LONGSHORE_SERVING_MEMORY_BYTES", str(128 * 1024 * 1024))
+    monkeypatch.setenv("LONGSHORE_SERVING_PIDS", "48")
+    monkeypatch.setenv("LONGSHORE_SERVING_TMP_BYTES", str(16 * 1024 * 1024))
+    settings.cache_clear()
+    backend.cache_clear()
+    made = build_commit(make_algorithm())
+    change(made, image_id=image_id)
+    yield fresh(made)
+    stop_all()
+    backend().clear(set(), set())
+
+
+@dataclass
+class Served:
+    """A version of which calls are made, as `longshore calls` does."""
+
+    build: Build
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return the(Algorithm, id=self.build.algorithm_id)
+
+    @property
+    def version(self) -> Version:
+        return the(Version, id=self.build.version_id)
+
+    def pushed_to(self, registry: PrivateRegistry) -> Registry:
+        """Push the image well."""
+        recorded = make_registry(registry.url, PUSHER)
+        job = push(self.build, recorded)
+        assert run_job(job.id, PushWork)
+        return recorded
+
+    def isolated(self) -> None:
+        """Have the algorithm ask for no network."""
+        change(self.algorithm, settings={"network_access": "isolated"})
+
+    def wanted(self) -> Serving:
+        """The serving of what the resolution says, ordered if there is none."""
+        with database().writing() as session:
+            algorithm, version = self.algorithm, self.version
+            wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+            assert wanted is not None
+            return want_serving(session, wanted)[0]
+
+    def started(self) -> Serving:
+        """The same, once a worker had a go at it."""
+        serving = self.wanted()
+        run_job(serving.job_id, ServeWork)
+        return fresh(serving)
+
+
+@pytest.fixture
+def served(build: Build) -> Served:
+    return Served(build)
+
+
+def call(serving: Serving, given: Any, *, timeout: float = 30) -> Any:
+    """What the algorithm answers."""
+    connection = http.client.HTTPConnection("runner")
+    connection.sock = connect(settings().resolved_serving_dir, serving.id, seconds=PATIENCE)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"/?timeout={timeout}", json.dumps(given), headers)
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def evaluated(serving: Serving, expression: str, **how: float) -> Any:
+    """What an expression gives inside of the container."""
+    return call(serving, {"eval": expression}, **how)
+
+
+def tended(serving: Serving) -> Serving:
+    """The row after one look at everything."""
+    tend()
+    return fresh(serving)
+
+
+def newest(build: Build) -> Serving:
+    with database().reading() as session:
+        found = session.scalars(
+            select(Serving).where(Serving.version_id == build.version_id).order_by(Serving.seq.desc())
+        ).first()
+    assert found is not None
+    return found
+
+
+def job_of(serving: Serving) -> Job:
+    return the(Job, id=serving.job_id)

@@ -1,0 +1,148 @@
+"""The Docker engine of this machine as what runs images."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from shared.errors import ErrorClass, WorkError
+from shared.models import Serving
+from shared.servings.sockets import endpoint_of
+from shared.settings import settings
+from shared.stopping import StopSignal
+from workers.assembly.image import read_image
+from workers.engine.connection import engine, engine_errors
+from workers.engine.container import remove_container
+from workers.engine.loading import load_image
+from workers.engine.push import pull_image
+from workers.serving.backend import Observed, Start, Started
+from workers.serving.docker.container import (
+    create_container,
+    how_it_ended,
+    name_of,
+    our_containers,
+    start_container,
+    state_of,
+    stop_container,
+)
+from workers.serving.docker.directory import (
+    has_socket,
+    make_directory,
+    remove_directory,
+    seal_directory,
+)
+from workers.serving.docker.health import ask_health
+from workers.store.chosen import image_store
+from workers.store.held_image import held_image
+
+LOOK_SECONDS = 0.02
+STATE_LOOK_SECONDS = 0.5
+FORGOTTEN_AFTER = timedelta(seconds=60)
+"""A container that no row knows is left alone for so long: its row may not have been seen yet."""
+
+
+class DockerBackend:
+    """A container for each serving."""
+
+    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+        """As `Backend.start` says: pulled, created, started, and waited for until its algorithm has loaded."""
+        serving_id = start.serving.id
+        image = self._image(start, say, stop)
+        self._remove(serving_id)  # what a worker left that was lost over this very start
+        try:
+            say("Starts the container.")
+            directory = make_directory(serving_id)
+            with engine_errors():
+                create_container(engine(), start, image, directory)
+                start_container(engine(), serving_id)
+            self._wait(serving_id, lambda: has_socket(serving_id), stop)
+            seal_directory(serving_id)
+            say("Waits until the algorithm has loaded.")
+            self._wait(serving_id, lambda: _has_loaded(serving_id), stop)
+        except BaseException:
+            self._remove(serving_id)
+            raise
+        return Started(endpoint_of(serving_id), name_of(serving_id))
+
+    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+        """As `Backend.observe` says."""
+        there = our_containers()
+        observed = {}
+        for serving in servings:
+            if serving.id not in there:
+                continue
+            runs, _made = there[serving.id]
+            observed[serving.id] = _running(serving.id) if runs else _ended(serving.id)
+        return observed
+
+    def stop(self, serving: Serving) -> None:
+        """As `Backend.stop` says; the container and its directory are removed."""
+        stop_container(serving.id)
+        self._remove(serving.id)
+
+    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+        """As `Backend.clear` says."""
+        before = datetime.now(UTC) - FORGOTTEN_AFTER
+        for serving_id, (_runs, made) in our_containers().items():
+            if serving_id not in running and made < before:
+                self._remove(serving_id)
+
+    def _image(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> str:
+        repository, _, digest = start.serving.image.rpartition("@")
+        if start.registry is None:
+            say("Takes the image from the platform's own store.")
+            with image_store().use(stop) as use:
+                manifest = held_image(use, digest)
+                if manifest is None:
+                    raise WorkError(
+                        ErrorClass.NOT_FOUND, f"the platform's store does not have {digest} any more: compile it again"
+                    )
+                return load_image(use, read_image(use, manifest.descriptor), stop)
+        # The registry is always asked, also where the engine has the image: equal digests cost no bytes.
+        say(f"Pulls the image from {start.registry.registry_url}.")
+        pull_image(
+            repository,
+            digest,
+            start.credentials,
+            on_event=lambda event: say(f"Pulls the image from {repository.partition('/')[0]}: {event}"),
+            stop=stop,
+        )
+        return start.serving.image
+
+    def _wait(self, serving_id: str, done: Callable[[], bool], stop: StopSignal) -> None:
+        began = looked = time.monotonic()
+        while not done():
+            now = time.monotonic()
+            if now - looked > STATE_LOOK_SECONDS:
+                looked = now
+                state = state_of(serving_id)
+                if state is None or not state.get("Running"):
+                    why = "its container was removed" if state is None else how_it_ended(serving_id, state)
+                    raise WorkError(ErrorClass.INVALID, f"the algorithm did not start: {why}")
+            if now - began > settings().serving_start_seconds:
+                raise WorkError(
+                    ErrorClass.INVALID,
+                    f"the algorithm did not load within {settings().serving_start_seconds:g} seconds "
+                    "(LONGSHORE_SERVING_START_SECONDS)",
+                )
+            stop.pause(LOOK_SECONDS)
+
+    def _remove(self, serving_id: str) -> None:
+        remove_container(name_of(serving_id))
+        remove_directory(serving_id)
+
+
+def _has_loaded(serving_id: str) -> bool:
+    health = ask_health(serving_id)
+    return health is not None and health.loaded
+
+
+def _running(serving_id: str) -> Observed:
+    health = ask_health(serving_id)
+    if health is None:
+        return Observed(alive=True)
+    return Observed(alive=True, calls=health.calls, idle_seconds=health.idle_seconds)
+
+
+def _ended(serving_id: str) -> Observed:
+    state = state_of(serving_id)
+    return Observed(alive=False, why="" if state is None else how_it_ended(serving_id, state))

@@ -1,0 +1,157 @@
+"""The container of a serving: what it may use, how it is named, and how it ended."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig, Mount
+
+from shared.errors import ErrorClass, WorkError
+from shared.settings import settings
+from workers.assembly.algorithm import RUNS_AS
+from workers.engine.connection import engine, engine_errors
+from workers.serving.backend import Start
+
+NAME_PREFIX = "longshore-serve-"
+SERVING_LABEL = "longshore.serving"
+HOME_LABEL = "longshore.serving-directory"
+"""Whose it is: two Longshores on one engine have different directories."""
+INSIDE = "/run/longshore"
+STOP_SECONDS = 15
+"""More than a runner takes to let its calls end and say its last words."""
+LAST_LINES = 5
+KILLED = 137
+"""Exit status of a process that was ended by SIGKILL (128 and the signal's number)."""
+NO_NEW_FILES = {"max-size": "1m", "max-file": "2"}
+"""What an algorithm prints goes to the engine's disk, which is not to be filled by that."""
+
+
+def name_of(serving_id: str) -> str:
+    """What the container of a serving is called."""
+    return f"{NAME_PREFIX}{serving_id}"
+
+
+def create_container(client: APIClient, start: Start, image: str, directory: Path) -> None:
+    """Create the container: nothing that it does is to harm anybody but itself.
+
+    Raises:
+        APIError: the engine refused it.
+    """
+    chosen, serving = settings(), start.serving
+    client.create_container(
+        image,
+        name=name_of(serving.id),
+        user=f"{RUNS_AS}:{RUNS_AS}",
+        environment={
+            "LONGSHORE_PORT": "0",
+            "LONGSHORE_SOCKET": f"{INSIDE}/socket",
+            "LONGSHORE_SOCKET_SEALED": "1",
+            "LONGSHORE_MAX_REQUEST_BYTES": str(chosen.call_max_bytes),
+        },
+        labels={
+            SERVING_LABEL: serving.id,
+            HOME_LABEL: str(chosen.resolved_serving_dir),
+            "longshore.owner": serving.owner,
+            "longshore.algorithm": start.algorithm,
+            "longshore.version": start.git_hash,
+        },
+        host_config=client.create_host_config(
+            network_mode="none" if serving.network == "isolated" else chosen.serving_network,
+            mem_limit=chosen.serving_memory_bytes,
+            memswap_limit=chosen.serving_memory_bytes,
+            nano_cpus=int(chosen.serving_cpus * 1_000_000_000),
+            pids_limit=chosen.serving_pids,
+            read_only=True,
+            # Compilers and caches of algorithms write there and run it; it counts as memory.
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={chosen.serving_tmp_bytes}"},  # noqa: S108
+            mounts=[Mount(target=INSIDE, source=str(directory), type="bind")],
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            log_config=LogConfig(type="json-file", config=NO_NEW_FILES),
+        ),
+        use_config_proxy=False,
+    )
+
+
+def start_container(client: APIClient, serving_id: str) -> None:
+    """Start it.
+
+    Raises:
+        WorkError: its network does not exist (unavailable); the image cannot be started (invalid).
+    """
+    try:
+        client.start(name_of(serving_id))
+    except NotFound as error:
+        raise WorkError(
+            ErrorClass.UNAVAILABLE,
+            f"algorithms cannot start on the network {settings().serving_network!r} (LONGSHORE_SERVING_NETWORK): "
+            f"{error.explanation}",
+        ) from error
+    except APIError as error:
+        raise WorkError(ErrorClass.INVALID, f"the image cannot be started: {error.explanation}") from error
+
+
+def state_of(serving_id: str) -> dict[str, Any] | None:
+    """The engine's `State` of the container (Engine API, "Inspect a container"); None where there is none.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
+    with engine_errors():
+        try:
+            state: dict[str, Any] = engine().inspect_container(name_of(serving_id))["State"]
+        except NotFound:
+            return None
+    return state
+
+
+def how_it_ended(serving_id: str, state: dict[str, Any]) -> str:
+    """Why a container runs no more, with the last that it printed.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
+    status = state.get("ExitCode")
+    if state.get("OOMKilled"):
+        limit = settings().serving_memory_bytes // (1024 * 1024)
+        why = f"The algorithm's container was ended for using more memory than its {limit} MiB."
+    elif status == KILLED:
+        why = "The algorithm's container was killed."
+    else:
+        why = f"The algorithm's container ended with exit status {status}."
+    with engine_errors():
+        try:
+            printed = engine().logs(name_of(serving_id), tail=LAST_LINES).decode(errors="replace").strip()
+        except NotFound:
+            printed = ""
+    return f"{why} It said last: {printed[-1000:]}" if printed else why
+
+
+def our_containers() -> dict[str, tuple[bool, datetime]]:
+    """What this installation has on the engine, by the ids of servings: whether it runs, and when it was made.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
+    with engine_errors():
+        listed = engine().containers(all=True, filters={"label": f"{HOME_LABEL}={settings().resolved_serving_dir}"})
+    return {
+        one["Labels"][SERVING_LABEL]: (one["State"] == "running", datetime.fromtimestamp(one["Created"], UTC))
+        for one in listed
+        if SERVING_LABEL in one["Labels"]
+    }
+
+
+def stop_container(serving_id: str) -> None:
+    """Ask it to end, and end it if it does not; harmless where there is none.
+
+    Raises:
+        WorkError: the engine does not answer (unavailable).
+    """
+    with engine_errors():
+        try:
+            engine().stop(name_of(serving_id), timeout=STOP_SECONDS)
+        except NotFound:
+            return

@@ -1,0 +1,53 @@
+"""The directory that a container makes its socket in, and may not write to once it has."""
+
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from shared.servings.sockets import SOCKET
+from shared.settings import settings
+
+OPEN = 0o777
+SEALED = 0o555
+
+
+def socket_directory(serving_id: str) -> Path:
+    """Where it is, on this machine and on the engine's, which are one."""
+    return settings().resolved_serving_dir / serving_id
+
+
+def make_directory(serving_id: str) -> Path:
+    """An empty directory that every user may write to, below one that only ours may enter."""
+    above = settings().resolved_serving_dir
+    above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    remove_directory(serving_id)
+    made = socket_directory(serving_id)
+    made.mkdir()
+    made.chmod(OPEN)
+    return made
+
+
+def has_socket(serving_id: str) -> bool:
+    """Whether the container has made its socket; a link to one is none."""
+    try:
+        return stat.S_ISSOCK((socket_directory(serving_id) / SOCKET).lstat().st_mode)
+    except OSError:
+        return False
+
+
+def seal_directory(serving_id: str) -> None:
+    """Let nobody write there any more: it is ours, so the container's user cannot take that back.
+
+    The runner waits for this before it starts the algorithm, which so can neither put anything in the socket's place
+    nor fill this machine's disk.
+    """
+    socket_directory(serving_id).chmod(SEALED)
+
+
+def remove_directory(serving_id: str) -> None:
+    """Remove it with what is in it; harmless where there is none."""
+    gone = socket_directory(serving_id)
+    with suppress(FileNotFoundError):
+        gone.chmod(0o700)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""How many images run on one machine: the one that rested longest makes room for the next."""
+
+from shared.database import database
+from shared.errors import ErrorClass, WorkError
+from shared.models import ServingState
+from shared.servings.states import begin_draining, running_servings
+from shared.settings import settings
+from workers.serving.chosen import backend
+
+
+def make_room() -> None:
+    """Make sure that one more may be started; a cluster has a scheduler for that.
+
+    Raises:
+        WorkError: as many run as may; the one that is idle longest, if any is, was told to end (unavailable: the job
+            looks again).
+    """
+    most = settings().serving_most
+    if settings().serving != "docker":
+        return
+    with database().reading() as session:
+        there = [serving for serving in running_servings(session) if serving.state != ServingState.WANTED]
+    if len(there) < most:
+        return
+    observed = backend().observe([serving for serving in there if serving.state == ServingState.READY])
+    idle = {serving_id: seen.idle_seconds for serving_id, seen in observed.items() if seen.idle_seconds}
+    if idle:
+        longest = max(idle, key=lambda serving_id: idle[serving_id] or 0)
+        with database().writing() as session:
+            begin_draining(session, longest, "Makes room for another algorithm.")
+    raise WorkError(
+        ErrorClass.UNAVAILABLE,
+        f"{len(there)} algorithms run on this machine, as many as may (LONGSHORE_SERVING_MOST); it waits for room",
+    )
