@@ -60,6 +60,17 @@ class ServingSettings(BaseSettings):
         32, ge=1, description="Algorithms that run on one machine at once; the one that rested longest makes room."
     )
 
+    kubernetes_namespace: str = Field(
+        "longshore",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="Namespace in which algorithms run on Kubernetes: one installation's own.",
+    )
+    kubernetes_node_selector: str = Field(
+        "algorithmia.com/role=algorithm-worker",
+        pattern=r"^$|^[\w./-]+=[\w.-]*(,[\w./-]+=[\w.-]*)*$",
+        description="Labels of the nodes that algorithms run on and that are refreshed, NAME=VALUE,NAME=VALUE. Empty: every node.",
+    )
+
     calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gate.")
     calls_url: str = Field(
         "", description="Where the gate finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
@@ -75,6 +86,12 @@ class ServingSettings(BaseSettings):
     call_keep_days: float = Field(
         1, gt=0, description="How long one can ask how a call with output=void ended, in days."
     )
+
+    @property
+    def kubernetes_node_labels(self) -> dict[str, str]:
+        """The labels of the nodes that algorithms run on."""
+        pairs = (part.partition("=") for part in self.kubernetes_node_selector.split(",") if part)
+        return {name: value for name, _, value in pairs}
 
     @property
     def resolved_calls_url(self) -> str:

@@ -1,0 +1,230 @@
+"""A simulated Kubernetes API: a stand-in, for a machine without a cluster. It is no cluster and proves none.
+
+It keeps objects over HTTP as the API does (server-side apply by one manager, merge patches, label selectors,
+generations, resource versions, evictions), refuses fields that the client's own models do not know, and writes down
+each verb on each resource. What a controller and a kubelet would do then, a test says with `kubelet`.
+"""
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from kubernetes import client as models
+from kubernetes.client import ApiClient
+
+Document = dict[str, Any]
+KINDS = {
+    "deployments": models.V1Deployment,
+    "services": models.V1Service,
+    "secrets": models.V1Secret,
+    "networkpolicies": models.V1NetworkPolicy,
+    "nodes": models.V1Node,
+    "pods": models.V1Pod,
+    "endpointslices": models.V1EndpointSlice,
+}
+
+
+@dataclass(frozen=True, order=True)
+class Asked:
+    """One request, as RBAC sees it."""
+
+    group: str
+    resource: str
+    verb: str
+    namespaced: bool
+
+
+class Refusal(Exception):  # noqa: N818 - an answer
+    """What the API answers instead."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Place:
+    """What a request's path names."""
+
+    group: str
+    plural: str
+    namespace: str
+    name: str
+    subresource: str
+
+    @classmethod
+    def of(cls, path: str) -> "Place":
+        parts = path.strip("/").split("/")
+        group = "" if parts[0] == "api" else parts[1]
+        rest = parts[2:] if parts[0] == "api" else parts[3:]
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) > 2:
+            namespace, rest = rest[1], rest[2:]
+        plural, name, subresource = [*rest, "", ""][:3]
+        return cls(group, plural, namespace, name, subresource)
+
+
+@dataclass
+class SimulatedApi:
+    """The objects, and what was asked of them."""
+
+    objects: dict[tuple[str, str, str], Document] = field(default_factory=dict)
+    asked: set[Asked] = field(default_factory=set)
+    bodies: list[Document] = field(default_factory=list)
+    kubelet: Callable[["SimulatedApi", Document], None] = lambda _api, _deployment: None
+    on_eviction: Callable[["SimulatedApi", str], None] | None = None
+    refuse: dict[str, Refusal] = field(default_factory=dict)
+    """By the plural of a kind: what every write of one is answered with."""
+    _version: int = 0
+    _lock: Any = field(default_factory=threading.RLock)
+
+    def put(self, plural: str, document: Document) -> Document:
+        """Put an object there, as a controller would."""
+        meta = document["metadata"]
+        self._version += 1
+        meta.setdefault("generation", 1)
+        meta["resourceVersion"] = str(self._version)
+        self.objects[plural, meta.get("namespace", ""), meta["name"]] = document
+        return document
+
+    def all(self, plural: str) -> list[Document]:
+        return [one for (kind, _, _), one in sorted(self.objects.items()) if kind == plural]
+
+    def remove(self, plural: str, name: str) -> None:
+        for key in [key for key in self.objects if key[0] == plural and key[2] == name]:
+            del self.objects[key]
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any, content_type: str) -> Document:
+        with self._lock:
+            place = Place.of(path)
+            verb = {"GET": "get" if place.name else "list", "POST": "create"}.get(method, method.lower())
+            resource = "/".join(filter(None, (place.plural, place.subresource)))
+            self.asked.add(Asked(place.group, resource, verb, bool(place.namespace)))
+            if method != "GET" and place.plural in self.refuse:
+                raise self.refuse[place.plural]
+            if verb == "list":
+                return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": self._selected(place, query)}
+            if place.subresource == "eviction":
+                return self._evict(place)
+            key = (place.plural, place.namespace, place.name)
+            if verb == "patch":
+                self.bodies.append(body)
+                return self._patched(key, body, content_type)
+            if key not in self.objects:
+                raise Refusal(404, f'{place.plural} "{place.name}" not found')
+            if verb == "delete":
+                removed = self.objects.pop(key)
+                self._cascade(place)
+                if place.plural in ("services", "pods"):  # which the API answers a removal of one of these with
+                    return removed
+                return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+            return self.objects[key]
+
+    def _selected(self, place: Place, query: dict[str, list[str]]) -> list[Document]:
+        pairs = [part.split("=") for part in query.get("labelSelector", [""])[0].split(",") if part]
+        fields = [part.split("=") for part in query.get("fieldSelector", [""])[0].split(",") if part]
+        return [
+            one
+            for one in self.all(place.plural)
+            if place.namespace in ("", one["metadata"].get("namespace", ""))
+            and all(one["metadata"].get("labels", {}).get(name) == value for name, value in pairs)
+            and all(one["spec"].get(name.removeprefix("spec.")) == value for name, value in fields)
+        ]
+
+    def _patched(self, key: tuple[str, str, str], body: Document, content_type: str) -> Document:
+        plural, namespace, name = key
+        known = self.objects.get(key)
+        if "apply-patch" in content_type:
+            refuse_unknown_fields(plural, body)
+            kept = {} if known is None else {"status": known.get("status", {})}
+            changed = {**copy.deepcopy(body), **kept}
+            changed["metadata"] = {**changed["metadata"], "namespace": namespace, "name": name}
+        else:
+            if known is None:
+                raise Refusal(404, f'{plural} "{name}" not found')
+            seen = body.get("metadata", {}).get("resourceVersion", known["metadata"]["resourceVersion"])
+            if seen != known["metadata"]["resourceVersion"]:
+                raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
+            changed = merged(known, body)
+        before = known["metadata"]["generation"] if known else 0
+        moved = known is None or known.get("spec") != changed.get("spec")
+        changed["metadata"]["generation"] = before + 1 if moved else before
+        stored = self.put(plural, changed)
+        if plural == "deployments":
+            self.kubelet(self, stored)
+        return stored
+
+    def _evict(self, place: Place) -> Document:
+        if (place.plural, place.namespace, place.name) not in self.objects:
+            raise Refusal(404, f'pods "{place.name}" not found')
+        if self.on_eviction is not None:
+            self.on_eviction(self, place.name)
+        self.objects.pop((place.plural, place.namespace, place.name), None)
+        return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+
+    def _cascade(self, place: Place) -> None:
+        if place.plural == "deployments":
+            for pod in self.all("pods"):
+                if pod["metadata"].get("labels", {}).get("longshore.io/version") in place.name:
+                    self.remove("pods", pod["metadata"]["name"])
+
+
+def merged(old: Any, new: Any) -> Any:
+    """A JSON merge patch (RFC 7396)."""
+    if not isinstance(new, dict) or not isinstance(old, dict):
+        return copy.deepcopy(new)
+    result = copy.deepcopy(old)
+    for name, value in new.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name, {}), value)
+    return result
+
+
+def refuse_unknown_fields(plural: str, body: Document) -> None:
+    """Refuse what the client's model of the kind, made from the API's OpenAPI document, does not know."""
+    model = KINDS[plural]
+    if ApiClient().sanitize_for_serialization(model.from_dict(copy.deepcopy(body))) != body:
+        raise Refusal(400, f"strict decoding error: unknown field in {body['kind']}")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api: SimulatedApi
+
+    def _answer(self) -> None:
+        split = urlsplit(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        try:
+            content_type = self.headers.get("Content-Type") or ""
+            status, document = 200, self.api.answer(self.command, split.path, parse_qs(split.query), body, content_type)
+        except Refusal as refusal:
+            status = refusal.status
+            document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
+            document["message"] = str(refusal)
+        raw = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def serve(api: SimulatedApi) -> ThreadingHTTPServer:
+    """Serve it on a loopback port, in a thread of its own, until it is shut down."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    return server

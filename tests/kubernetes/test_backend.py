@@ -1,0 +1,265 @@
+"""Algorithms as Deployments: what is applied, when it counts as started, and what is said when it does not start."""
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from shared.errors import ErrorClass, Stopped, WorkError
+from shared.stopping import StopSignal
+from tests.kubernetes import kubelets
+from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
+from workers.serving.backend import Start
+from workers.serving.kubernetes import backend as backend_module
+from workers.serving.kubernetes.backend import KubernetesBackend
+
+NewStart = Callable[..., Start]
+
+
+def started(backend: KubernetesBackend, start: Start) -> str:
+    return backend.start(start, lambda _text: None, StopSignal()).endpoint
+
+
+def the(api: SimulatedApi, plural: str) -> Document:
+    (only,) = api.all(plural)
+    return only
+
+
+def test_a_version_runs_hardened_behind_its_service(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    start = new_start()
+    name = f"longshore-{start.serving.version_id}"
+    assert started(backend, start) == f"http://{name}.algorithms.svc:8080"
+    deployment = the(api, "deployments")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == start.serving.image
+    assert container["imagePullPolicy"] == "Always"
+    assert pod["nodeSelector"] == {"algorithmia.com/role": "algorithm-worker"}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["volumes"] == [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(256 * 1024**2)}}]
+    assert container["resources"]["limits"] == {"cpu": "1000m", "memory": str(1024**3)}
+    assert the(api, "services")["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert api.all("networkpolicies") == []
+
+
+def test_the_pull_secret_holds_the_registrys_credentials_and_is_replaced_with_them(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    started(backend, new_start(password="first-secret"))
+    started(backend, new_start(password="second-secret"))
+    secret = the(api, "secrets")
+    assert secret["type"] == "kubernetes.io/dockerconfigjson"
+    held = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
+    assert held == {"auths": {"registry.example": {"auth": base64.b64encode(b"reader:second-secret").decode()}}}
+    pod = the(api, "deployments")["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": secret["metadata"]["name"]}]
+    assert "secret" not in caplog.text.replace("secrets", "").replace("longshore-pull", "")
+
+
+def test_docker_hub_is_named_as_the_kubelet_looks_for_it(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    started(backend, new_start(host="docker.io"))
+    held = json.loads(base64.b64decode(the(api, "secrets")["data"][".dockerconfigjson"]))
+    assert list(held["auths"]) == ["https://index.docker.io/v1/"]
+
+
+def test_an_identity_token_is_refused_with_what_to_do(backend: KubernetesBackend, new_start: NewStart) -> None:
+    with pytest.raises(WorkError, match="give the registry a username and a password") as refused:
+        started(backend, new_start(username="<token>"))
+    assert refused.value.error_class == ErrorClass.AUTH
+
+
+def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    first, second = new_start(), new_start(host="sandbox.example")
+    started(backend, first)
+    started(backend, second)
+    assert the(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.serving.image
+    seen = backend.observe([first.serving, second.serving])
+    assert list(seen) == [second.serving.id]
+    assert seen[second.serving.id].alive
+    backend.stop(first.serving)  # which is not what runs any more
+    assert the(api, "deployments")["spec"]["replicas"] == 1
+    backend.stop(second.serving)
+    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert backend.observe([second.serving]) == {}
+    started(backend, new_start())
+    assert the(api, "deployments")["spec"]["replicas"] == 1
+
+
+def test_an_isolated_algorithm_reaches_nothing(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    started(backend, new_start(network="isolated"))
+    policy = the(api, "networkpolicies")["spec"]
+    labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
+    assert policy["policyTypes"] == ["Egress"]
+    assert "egress" not in policy
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    started(backend, new_start(network="full"))
+    labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
+    assert not policy["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+PULLS = [
+    ("ErrImagePull", "failed to authorize: 401 Unauthorized", ErrorClass.AUTH),
+    ("ImagePullBackOff", 'Back-off pulling image "x": manifest unknown: not found', ErrorClass.NOT_FOUND),
+    ("ImagePullBackOff", "Back-off pulling image", ErrorClass.TRANSIENT),
+    ("ErrImagePull", "toomanyrequests: slow down", ErrorClass.THROTTLED),
+    ("ErrImagePull", "dial tcp: i/o timeout", ErrorClass.TRANSIENT),
+    ("InvalidImageName", "", ErrorClass.INVALID),
+]
+
+
+@pytest.mark.parametrize(("reason", "message", "error_class"), PULLS)
+def test_what_cannot_be_pulled_is_said_and_scaled_to_zero(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, reason: str, message: str, error_class: str
+) -> None:
+    api.kubelet = kubelets.waits(reason, message)
+    with pytest.raises(WorkError, match=r"registry\.example/ann/fit@sha256") as failed:
+        started(backend, new_start())
+    assert failed.value.error_class == error_class
+    assert the(api, "deployments")["spec"]["replicas"] == 0
+
+
+def test_a_signed_address_in_what_the_kubelet_says_is_not_repeated(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    api.kubelet = kubelets.waits("ErrImagePull", 'Get "https://blobs.example/x?X-Signature=abc123": timeout')
+    with pytest.raises(WorkError) as failed:
+        started(backend, new_start())
+    assert "https://blobs.example/x" in failed.value.message
+    assert "abc123" not in failed.value.message
+
+
+def test_a_process_that_takes_too_much_memory_is_said(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    api.kubelet = kubelets.waits("CrashLoopBackOff", "back-off", {"reason": "OOMKilled", "exitCode": 137})
+    with pytest.raises(WorkError, match="LONGSHORE_SERVING_MEMORY_BYTES") as failed:
+        started(backend, new_start())
+    assert failed.value.error_class == ErrorClass.INVALID
+
+
+def test_a_cluster_without_room_is_waited_for(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    api.kubelet = kubelets.has_no_room
+    with pytest.raises(WorkError, match="0/3 nodes are available") as failed:
+        started(backend, new_start())
+    assert failed.value.error_class == ErrorClass.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("message", "error_class"),
+    [
+        ('pods "x" is forbidden: exceeded quota: compute', ErrorClass.UNAVAILABLE),
+        ('pods "x" is forbidden: violates PodSecurity', ErrorClass.INVALID),
+    ],
+)
+def test_pods_that_the_api_refuses_are_said(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, message: str, error_class: ErrorClass
+) -> None:
+    api.kubelet = kubelets.refuses_pods(message)
+    with pytest.raises(WorkError, match="forbidden") as failed:
+        started(backend, new_start())
+    assert failed.value.error_class == error_class
+
+
+@pytest.mark.parametrize(
+    ("status", "error_class"),
+    [
+        (401, ErrorClass.UNAVAILABLE),
+        (403, ErrorClass.UNAVAILABLE),
+        (404, ErrorClass.UNAVAILABLE),
+        (422, ErrorClass.INVALID),
+        (500, ErrorClass.UNAVAILABLE),
+    ],
+)
+def test_what_the_api_refuses_is_said(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, status: int, error_class: ErrorClass
+) -> None:
+    api.refuse["deployments"] = Refusal(status, "because it will not")
+    with pytest.raises(WorkError, match="because it will not") as failed:
+        started(backend, new_start())
+    assert failed.value.error_class == error_class
+
+
+def test_a_cluster_that_is_away_is_unavailable(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, new_start: NewStart
+) -> None:
+    from shared.settings import Settings
+
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
+    with pytest.raises(WorkError, match="KUBECONFIG") as failed:
+        started(KubernetesBackend(Settings()), new_start())
+    assert failed.value.error_class == ErrorClass.UNAVAILABLE
+
+
+def test_a_start_that_is_stopped_leaves_nothing_running(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    stop = StopSignal()
+
+    def kubelet(api: SimulatedApi, deployment: Document) -> None:
+        kubelets.waits("ContainerCreating", "")(api, deployment)
+        stop.ask("cancelled")
+
+    api.kubelet = kubelet
+    with pytest.raises(Stopped):
+        backend.start(new_start(), lambda _text: None, stop)
+    assert the(api, "deployments")["spec"]["replicas"] == 0
+
+
+def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    stop, start = StopSignal(), new_start()
+
+    def take_over(_text: str) -> None:
+        api.kubelet = kubelets.runs
+        started(backend, start)  # by another worker, which has the job's lease by now
+        stop.ask("the job was taken over")
+
+    api.kubelet = kubelets.waits("ContainerCreating", "")
+    with pytest.raises(Stopped):
+        backend.start(start, take_over, stop)
+    assert the(api, "deployments")["spec"]["replicas"] == 1
+
+
+def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = new_start()
+    started(backend, start)
+    backend.clear([], [])
+    assert the(api, "deployments")["spec"]["replicas"] == 1  # it may have been wanted after the lists were made
+    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
+    backend.clear([start.serving.id], [start.serving.version_id])
+    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert len(api.all("secrets")) == 1
+    backend.clear([], [start.serving.version_id])
+    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert api.all("secrets") == []
+    assert len(api.all("services")) == 1
+    backend.clear([], [])
+    assert [api.all(kind) for kind in ("deployments", "services", "pods")] == [[], [], []]

@@ -1,0 +1,1 @@
+"""Running images on a Kubernetes cluster: a Deployment and a Service for each version."""

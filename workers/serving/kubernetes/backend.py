@@ -1,0 +1,169 @@
+"""The backend that runs images on a Kubernetes cluster. All that it knows stands on the cluster's own objects."""
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+
+from kubernetes.client import V1Deployment
+from kubernetes.client.exceptions import ApiException
+
+from shared.errors import ErrorClass, Stopped, WorkError
+from shared.models import Serving
+from shared.serving_settings import ServingSettings
+from shared.stopping import StopSignal
+from workers.serving.backend import Observed, Start, Started
+from workers.serving.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
+from workers.serving.kubernetes.labels import (
+    COMPONENT,
+    OURS,
+    REGISTRY,
+    RUNNERS,
+    SERVING,
+    STARTED,
+    VERSION,
+    Marked,
+    annotation_of,
+    label_of,
+    meta_of,
+    name_of,
+    version_name,
+)
+from workers.serving.kubernetes.objects import PORT, deployment_of, isolated_policy, service_of
+from workers.serving.kubernetes.pulls import pull_secret
+from workers.serving.kubernetes.rollout import await_rollout, pod_problem
+
+YOUNG_SECONDS = 600
+"""What was wanted so lately is not cleared away: whoever clears may have asked before it was."""
+CONFLICT = 409
+
+
+class KubernetesBackend:
+    """Runs each version as a Deployment behind a Service; another image of the version is a rolling update."""
+
+    def __init__(self, settings: ServingSettings, cluster: Cluster | None = None) -> None:
+        self._settings = settings
+        self._given = cluster
+
+    @cached_property
+    def _cluster(self) -> Cluster:
+        return self._given or Cluster.connect(self._settings.kubernetes_namespace)
+
+    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+        """Apply the version's objects, and wait until the pods of exactly this image take calls."""
+        if start.registry is None:
+            message = "A cluster pulls from registries only: push the version to a registry, then call again."
+            raise WorkError(ErrorClass.INVALID, message)
+        cluster, started = self._cluster, f"{time.time():.0f}/{uuid.uuid4()}"
+        if start.credentials is not None:
+            secret = pull_secret(start.registry, start.credentials, started)
+            cluster.apply(cluster.core.patch_namespaced_secret, secret)
+        if start.serving.network == "isolated":
+            cluster.apply(cluster.networking.patch_namespaced_network_policy, isolated_policy())
+        cluster.apply(cluster.core.patch_namespaced_service, service_of(start))
+        deployment = deployment_of(start, self._settings, started)
+        applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment)
+        try:
+            await_rollout(cluster, applied, say, stop, load_seconds=self._settings.serving_start_seconds)
+        except (Stopped, WorkError):
+            # Whoever took the start over has applied it anew, and under another mark.
+            self._scale_to_zero(start.serving.version_id, _has(STARTED, started))
+            raise
+        name = name_of(applied)
+        return Started(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runs_as=name)
+
+    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+        """How the pods are, in two questions however many servings there are."""
+        cluster = self._cluster
+        with answering("say what runs"):
+            deployments = cluster.apps.list_namespaced_deployment(
+                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
+            ).items
+            pods = cluster.core.list_namespaced_pod(
+                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
+            ).items
+        wanted = {label_of(one, SERVING) for one in deployments if _replicas(one)}
+        asked = {serving.id for serving in servings}
+        # A Deployment replaces what its nodes lost, so its serving lives while it has no pod for a moment.
+        seen = {serving_id: Observed(alive=True) for serving_id in wanted & asked}
+        for pod in pods:
+            serving_id = label_of(pod, SERVING)
+            if serving_id not in asked or meta_of(pod).deletion_timestamp is not None:
+                continue
+            problem = pod_problem(pod) if serving_id in wanted else None
+            seen[serving_id] = Observed(alive=problem is None, why=problem.message if problem else "")
+        return seen
+
+    def stop(self, serving: Serving) -> None:
+        """Scale the version's Deployment to zero, unless it runs another image by now."""
+        self._scale_to_zero(serving.version_id, lambda now: label_of(now, SERVING) == serving.id)
+
+    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+        """Scale to zero what nobody knows, delete what was of versions that are gone, and Secrets that nothing uses."""
+        cluster = self._cluster
+        with answering("be cleared"):
+            deployments = cluster.apps.list_namespaced_deployment(
+                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
+            ).items
+            kept = [one for one in deployments if label_of(one, VERSION) in versions or _is_young(one)]
+            for deployment in deployments:
+                if deployment not in kept:
+                    if_there(cluster.apps.delete_namespaced_deployment, name_of(deployment), cluster.namespace)
+        used = [one for one in kept if label_of(one, SERVING) in running or _is_young(one)]
+        self._clear_services({*versions, *(label_of(one, VERSION) for one in kept)})
+        self._clear_secrets({label_of(one, REGISTRY) for one in used})
+        for deployment in kept:
+            if deployment not in used:
+                self._scale_to_zero(label_of(deployment, VERSION), _has(STARTED, annotation_of(deployment, STARTED)))
+
+    def _clear_services(self, versions: Collection[str]) -> None:
+        cluster = self._cluster
+        with answering("be cleared"):
+            for service in cluster.core.list_namespaced_service(
+                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
+            ).items:
+                if label_of(service, VERSION) not in versions:
+                    if_there(cluster.core.delete_namespaced_service, name_of(service), cluster.namespace)
+
+    def _clear_secrets(self, registries: Collection[str]) -> None:
+        cluster = self._cluster
+        with answering("be cleared"):
+            for secret in cluster.core.list_namespaced_secret(
+                cluster.namespace, label_selector=f"{OURS},{COMPONENT}=pull", _request_timeout=REQUEST_SECONDS
+            ).items:
+                if label_of(secret, REGISTRY) not in registries and not _is_young(secret):
+                    if_there(cluster.core.delete_namespaced_secret, name_of(secret), cluster.namespace)
+
+    def _scale_to_zero(self, version_id: str, is_meant: Callable[[V1Deployment], bool]) -> None:
+        """End the pods of a version if its Deployment still is the one that is meant when the API hears of it."""
+        cluster, name = self._cluster, version_name(version_id)
+        with answering(f"stop {name}"):
+            while True:
+                now = if_there(cluster.apps.read_namespaced_deployment, name, cluster.namespace)
+                if now is None or not _replicas(now) or not is_meant(now):
+                    return
+                change = {"metadata": {"resourceVersion": meta_of(now).resource_version}, "spec": {"replicas": 0}}
+                try:
+                    if_there(
+                        cluster.apps.patch_namespaced_deployment, name, cluster.namespace, body=change,
+                        _content_type=MERGE,
+                    )  # fmt: skip
+                except ApiException as error:
+                    if error.status != CONFLICT:
+                        raise
+                else:
+                    return
+
+
+def _has(annotation: str, value: str) -> Callable[[V1Deployment], bool]:
+    return lambda now: annotation_of(now, annotation) == value
+
+
+def _replicas(deployment: V1Deployment) -> int:
+    return (deployment.spec.replicas if deployment.spec else None) or 0
+
+
+def _is_young(marked: Marked) -> bool:
+    """Whether it was wanted lately; clocks of workers may differ by a part of that."""
+    seconds = annotation_of(marked, STARTED).partition("/")[0]
+    return seconds.isdigit() and time.time() - int(seconds) < YOUNG_SECONDS

@@ -1,0 +1,154 @@
+"""The objects of a version: what runs its image, how it is confined, and where calls reach it."""
+
+from kubernetes.client import (
+    V1Capabilities,
+    V1Container,
+    V1ContainerPort,
+    V1Deployment,
+    V1DeploymentSpec,
+    V1DeploymentStrategy,
+    V1EmptyDirVolumeSource,
+    V1EnvVar,
+    V1HTTPGetAction,
+    V1LabelSelector,
+    V1LocalObjectReference,
+    V1NetworkPolicy,
+    V1NetworkPolicySpec,
+    V1ObjectMeta,
+    V1PodSecurityContext,
+    V1PodSpec,
+    V1PodTemplateSpec,
+    V1Probe,
+    V1ResourceRequirements,
+    V1RollingUpdateDeployment,
+    V1SeccompProfile,
+    V1SecurityContext,
+    V1Service,
+    V1ServicePort,
+    V1ServiceSpec,
+    V1Volume,
+    V1VolumeMount,
+)
+
+from shared.serving_settings import ServingSettings
+from workers.serving.backend import Start
+from workers.serving.kubernetes.labels import (
+    HASH,
+    NETWORK,
+    PATH,
+    STARTED,
+    common_labels,
+    pull_secret_name,
+    serving_labels,
+    version_labels,
+    version_name,
+)
+
+PORT = 8080
+CONTAINER = "algorithm"
+NOBODY = 65532
+"""The user that algorithms run as: one that no image is likely to know, so that it owns nothing there."""
+GRACE_SECONDS = 30
+"""The runner gives calls that are under way 10 s after it is asked to end; this is more, so that none is cut short."""
+ISOLATED_POLICY = "longshore-isolated"
+
+
+def deployment_of(start: Start, settings: ServingSettings, started: str) -> V1Deployment:
+    """The Deployment of a version, with the image of this start; another start of the version is a rolling update."""
+    serving = start.serving
+    labels = serving_labels(start)
+    about = {PATH: start.algorithm, HASH: start.git_hash}
+    return V1Deployment(
+        api_version="apps/v1",
+        kind="Deployment",
+        metadata=V1ObjectMeta(
+            name=version_name(serving.version_id), labels=labels, annotations={**about, STARTED: started}
+        ),
+        spec=V1DeploymentSpec(
+            replicas=1,
+            revision_history_limit=0,
+            selector=V1LabelSelector(match_labels=version_labels(serving)),
+            strategy=V1DeploymentStrategy(
+                type="RollingUpdate", rolling_update=V1RollingUpdateDeployment(max_surge=1, max_unavailable=0)
+            ),
+            template=V1PodTemplateSpec(
+                metadata=V1ObjectMeta(labels=labels, annotations=about), spec=_pod(start, settings)
+            ),
+        ),
+    )
+
+
+def service_of(start: Start) -> V1Service:
+    """Where calls reach whatever image of the version runs."""
+    serving = start.serving
+    return V1Service(
+        api_version="v1",
+        kind="Service",
+        metadata=V1ObjectMeta(name=version_name(serving.version_id), labels=version_labels(serving)),
+        spec=V1ServiceSpec(
+            type="ClusterIP",
+            selector=version_labels(serving),
+            ports=[V1ServicePort(name="http", port=PORT, target_port=PORT, protocol="TCP")],
+        ),
+    )
+
+
+def isolated_policy() -> V1NetworkPolicy:
+    """One policy for every isolated algorithm: none of them reaches anything. The cluster's network must enforce it."""
+    isolated = {**common_labels("runner"), NETWORK: "isolated"}
+    return V1NetworkPolicy(
+        api_version="networking.k8s.io/v1",
+        kind="NetworkPolicy",
+        metadata=V1ObjectMeta(name=ISOLATED_POLICY, labels=common_labels("isolation")),
+        spec=V1NetworkPolicySpec(pod_selector=V1LabelSelector(match_labels=isolated), policy_types=["Egress"]),
+    )
+
+
+def _pod(start: Start, settings: ServingSettings) -> V1PodSpec:
+    registry_id = start.serving.registry_id
+    secrets = None
+    if start.credentials is not None and registry_id is not None:
+        secrets = [V1LocalObjectReference(name=pull_secret_name(registry_id))]
+    return V1PodSpec(
+        node_selector=settings.kubernetes_node_labels or None,
+        image_pull_secrets=secrets,
+        automount_service_account_token=False,
+        enable_service_links=False,
+        termination_grace_period_seconds=GRACE_SECONDS,
+        security_context=V1PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=NOBODY,
+            run_as_group=NOBODY,
+            seccomp_profile=V1SeccompProfile(type="RuntimeDefault"),
+        ),
+        containers=[_container(start, settings)],
+        # In memory, as on Docker: it counts against the memory limit, and a full one is an error of the writer's
+        # at once. On disk, the limit is looked at now and then, and the whole pod is evicted for it.
+        volumes=[
+            V1Volume(
+                name="tmp",
+                empty_dir=V1EmptyDirVolumeSource(medium="Memory", size_limit=str(settings.serving_tmp_bytes)),
+            )
+        ],
+    )
+
+
+def _container(start: Start, settings: ServingSettings) -> V1Container:
+    resources = {"cpu": f"{round(settings.serving_cpus * 1000)}m", "memory": str(settings.serving_memory_bytes)}
+    return V1Container(
+        name=CONTAINER,
+        image=start.serving.image,
+        image_pull_policy="Always",
+        env=[V1EnvVar(name="LONGSHORE_MAX_REQUEST_BYTES", value=str(settings.call_max_bytes))],
+        ports=[V1ContainerPort(name="http", container_port=PORT, protocol="TCP")],
+        readiness_probe=V1Probe(
+            http_get=V1HTTPGetAction(path="/healthz", port=PORT), period_seconds=1, timeout_seconds=5
+        ),
+        resources=V1ResourceRequirements(requests=resources, limits=dict(resources)),
+        security_context=V1SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=V1Capabilities(drop=["ALL"]),
+        ),
+        volume_mounts=[V1VolumeMount(name="tmp", mount_path="/tmp")],  # noqa: S108 - the pod's own
+    )
