@@ -56,7 +56,6 @@ def _run(screen: Screen, directory: Path, go_on: Callable[[Path], None] | None) 
 def _play(screen: Screen, place: Place, stack: ExitStack) -> Stage:
     with screen.step("The parts: an engine, a registry, a base image, Longshore"):
         stage = stack.enter_context(set_stage(place.directory, screen))
-    stack.callback(proof.remove_traces, stage)
     caller = Caller(screen, place.directory)
     try:
         story.introduce(caller, screen, stage)
@@ -76,8 +75,8 @@ def _play(screen: Screen, place: Place, stack: ExitStack) -> Stage:
             story.push_again(caller)
         with screen.step("The registry itself has that digest under both tags"):
             proof.ask_registry(caller)
-        with screen.step("The image, pulled from the registry by its digest, gives the right answer"):
-            proof.run_pulled(caller, screen, stage)
+        with screen.step("It is called: the image is pulled from there by its digest, and gives the right answer"):
+            proof.call(caller, screen, stage)
     except Exception:
         log = longshore_log(place.directory)
         screen.line(f"the end of {log}:", style="31")

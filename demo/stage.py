@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demo.screen import Screen
 from demo.surroundings import environment_of_builds
+from demo.traces import remove_traces
 from parts.engine import private_engine, running_engine
 from parts.processes import free_port, port_answers, running, say, signals_deferred
 from parts.registry import PrivateRegistry, private_registry
@@ -58,6 +59,8 @@ def set_stage(directory: Path, screen: Screen) -> Iterator[Stage]:
             environment |= _IMPATIENT
             say(f"base image: {environment['LONGSHORE_BASE_IMAGE']}")
 
+            # After Longshore has ended, and with it whatever runs of them.
+            stack.callback(remove_traces, docker_host, registry.host)
             wait.text = "starting Longshore"
             url = stack.enter_context(_longshore(directory, environment))
             say(f"Longshore: {url}, its log: {longshore_log(directory)}")

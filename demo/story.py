@@ -9,7 +9,7 @@ from demo.jobs import wait_for_job
 from demo.screen import Screen
 from demo.stage import PULLER, PUSHER, Stage
 
-REPOSITORY = "demo/linearfit"
+ALGORITHM = "demo/LinearFit"
 _SOURCE = Path(__file__).parent / "algorithm"
 _JSON = '-H "Content-Type: application/json"'
 _AS_ADMIN = f'\\\n  -H "Authorization: Simple $ADMIN_KEY" {_JSON}'
@@ -59,7 +59,8 @@ def create_algorithm(caller: Caller) -> None:
     )
     caller.curl(
         f"""curl -sSi "$URL/v1/algorithms/demo" {_AS_OWNER} \\
-  -d '{{"name": "LinearFit", "details": {{"label": "Straight lines"}}, "settings": {{"language": "python3"}}}}'""",
+  -d '{{"name": "LinearFit", "details": {{"label": "Straight lines"}},
+       "settings": {{"language": "python3", "network_access": "isolated"}}}}'""",
         ["id", "name", "source.repository_https_url"],
         status=201,
         learn={"ALGO_ID": "id"},

@@ -28,6 +28,7 @@ def system(
         LONGSHORE_REDIS_URL=own_redis.url(),
         LONGSHORE_RETRY_DELAYS="1,1",
         LONGSHORE_SOURCE_MAX_BYTES=str(64 * 1024 * 1024),
+        LONGSHORE_SERVING_NETWORK="host",  # the private engine has no other
     ) as running_system:
         yield running_system
 
