@@ -26,8 +26,8 @@ class ServingSettings(BaseSettings):
         False, description="Whether an image that a registry has lost is pushed there again by itself."
     )
 
-    serving: Literal["docker"] = Field(
-        "docker", description="What runs algorithms: docker, the engine of this machine."
+    serving: Literal["docker", "kubernetes"] = Field(
+        "docker", description="What runs algorithms: docker (the engine of this machine) or kubernetes (KUBECONFIG)."
     )
     serving_dir: Path | None = Field(
         None,

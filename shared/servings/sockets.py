@@ -8,6 +8,8 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET = "socket"
@@ -19,26 +21,35 @@ def endpoint_of(serving_id: str) -> str:
     return f"{SCHEME}{serving_id}"
 
 
+@contextmanager
+def socket_entry(serving_directory: Path, serving_id: str) -> Iterator[str]:
+    """A path that leads to the socket of what serves and to nothing else, for the length of the block (proc(5)).
+
+    Raises:
+        OSError: there is none (ENOENT), or what is there is no socket (ENOTSOCK): a link, say, that leads elsewhere.
+    """
+    path = serving_directory / serving_id / SOCKET
+    entry = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(entry).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))
+        yield f"/proc/self/fd/{entry}"
+    finally:
+        os.close(entry)
+
+
 def connect(serving_directory: Path, serving_id: str, *, seconds: float) -> socket.socket:
     """A connection to what serves; `seconds` is its timeout for each further step.
 
     Raises:
-        OSError: nobody listens (ENOENT, ECONNREFUSED), its queue is full (EAGAIN), or what is there is no socket
-            (ENOTSOCK): a link, say, that leads elsewhere.
+        OSError: as `socket_entry`; also where nobody listens (ECONNREFUSED), or the queue is full (EAGAIN).
     """
-    path = serving_directory / serving_id / SOCKET
-    entry = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        if not stat.S_ISSOCK(os.fstat(entry).st_mode):
-            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))
+    with socket_entry(serving_directory, serving_id) as path:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(seconds)
-            # This very entry (proc(5)), whatever the name stands for by now; and paths can be too long (unix(7)).
-            connection.connect(f"/proc/self/fd/{entry}")
+            connection.connect(path)
         except BaseException:
             connection.close()
             raise
         return connection
-    finally:
-        os.close(entry)
