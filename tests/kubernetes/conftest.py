@@ -63,7 +63,7 @@ def real_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     cluster = Cluster.connect(f"longshore-{uuid.uuid4().hex[:8]}")
     cluster.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=cluster.namespace)))
     yield cluster
-    cluster.core.delete_namespace(cluster.namespace)
+    cluster.core.delete_namespace(cluster.namespace, _preload_content=False).release_conn()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
 from shared.stopping import StopSignal
 from workers.serving.backend import Start
+from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
 from workers.serving.kubernetes.cluster import Cluster
 from workers.serving.kubernetes.labels import label_value, version_name
@@ -28,16 +29,26 @@ def test_the_api_takes_every_object_as_it_is(real_cluster: Cluster, new_start: N
         patch(document.metadata.name, real_cluster.namespace, document, _content_type=apply, **strict)
 
 
-def test_a_pod_that_no_node_takes_is_said_and_scaled_to_zero(real_cluster: Cluster, new_start: NewStart) -> None:
+def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
+    real_cluster: Cluster, new_start: NewStart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nowhere = Settings(kubernetes_node_selector=f"longshore.io/no-node={label_value(real_cluster.namespace)}")
     start, backend = new_start(network="isolated"), KubernetesBackend(nowhere, real_cluster)
     with pytest.raises(WorkError, match="no room") as failed:
         backend.start(start, lambda _text: None, StopSignal())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
     name = version_name(start.serving.version_id)
-    left = real_cluster.apps.read_namespaced_deployment(name, real_cluster.namespace)
-    assert left.spec.replicas == 0
+    deployment = real_cluster.apps.read_namespaced_deployment(name, real_cluster.namespace)
+    assert deployment.spec.replicas == 0
     assert backend.observe([start.serving]) == {}
+    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
+    backend.clear([], [])
+    left = [
+        real_cluster.apps.list_namespaced_deployment(real_cluster.namespace).items,
+        real_cluster.core.list_namespaced_service(real_cluster.namespace).items,
+        real_cluster.core.list_namespaced_secret(real_cluster.namespace).items,
+    ]
+    assert left == [[], [], []]
 
 
 def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, new_start: NewStart) -> None:

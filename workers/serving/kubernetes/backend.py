@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from kubernetes.client import V1Deployment
@@ -66,8 +67,10 @@ class KubernetesBackend:
         try:
             await_rollout(cluster, applied, say, stop, load_seconds=self._settings.serving_start_seconds)
         except (Stopped, WorkError):
-            # Whoever took the start over has applied it anew, and under another mark.
-            self._scale_to_zero(start.serving.version_id, _has(STARTED, started))
+            # Whoever took the start over has applied it anew, and under another mark. Where the cluster is away now,
+            # what ended the start is still what is said, and `clear` ends the pods.
+            with suppress(WorkError):
+                self._scale_to_zero(start.serving.version_id, _has(STARTED, started))
             raise
         name = name_of(applied)
         return Started(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runs_as=name)
