@@ -3,10 +3,9 @@
 import socket
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from shared.servings.sockets import SCHEME, socket_entry
+from shared.servings.sockets import SCHEME, DeadlineSocket, socket_entry
 
 CONNECT_SECONDS = 5.0
 """After so long without an answer a port counts as away."""
@@ -15,29 +14,6 @@ BUSY_PAUSE_SECONDS = 0.01
 
 class NotBegunError(Exception):
     """The call did not reach the algorithm, so it may be sent again."""
-
-
-class DeadlineSocket(socket.socket):
-    """A socket with one deadline for everything that is sent and received: a trickle of bytes does not prolong it."""
-
-    deadline: float = 0.0
-    """On the monotonic clock, in seconds."""
-
-    def sendall(self, *arguments: Any) -> None:
-        """Send all before the deadline; TimeoutError otherwise."""
-        self.settimeout(self._left())
-        super().sendall(*arguments)
-
-    def recv_into(self, *arguments: Any) -> int:
-        """Receive before the deadline; TimeoutError otherwise. A response is read through this."""
-        self.settimeout(self._left())
-        return super().recv_into(*arguments)
-
-    def _left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 def connect(endpoint: str, serving_dir: Path, deadline: float) -> DeadlineSocket:

@@ -8,9 +8,11 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SOCKET = "socket"
 SCHEME = "unix:"
@@ -38,14 +40,38 @@ def socket_entry(serving_directory: Path, serving_id: str) -> Iterator[str]:
         os.close(entry)
 
 
-def connect(serving_directory: Path, serving_id: str, *, seconds: float) -> socket.socket:
-    """A connection to what serves; `seconds` is its timeout for each further step.
+class DeadlineSocket(socket.socket):
+    """A socket with one deadline for everything that is sent and received: a trickle of bytes does not prolong it."""
+
+    deadline: float = 0.0
+    """On the monotonic clock, in seconds."""
+
+    def sendall(self, *arguments: Any) -> None:
+        """Send all before the deadline; TimeoutError otherwise."""
+        self.settimeout(self._left())
+        super().sendall(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive before the deadline; TimeoutError otherwise. A response is read through this."""
+        self.settimeout(self._left())
+        return super().recv_into(*arguments)
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def connect(serving_directory: Path, serving_id: str, *, seconds: float) -> DeadlineSocket:
+    """A connection to what serves, for everything on which there are so many seconds.
 
     Raises:
         OSError: as `socket_entry`; also where nobody listens (ECONNREFUSED), or the queue is full (EAGAIN).
     """
     with socket_entry(serving_directory, serving_id) as path:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.deadline = time.monotonic() + seconds
         try:
             connection.settimeout(seconds)
             connection.connect(path)

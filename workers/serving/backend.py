@@ -39,10 +39,6 @@ class Observed:
     alive: bool
     why: str = ""
     """What ended it, in a sentence."""
-    calls: int | None = None
-    """Calls that are under way in it; None: it did not say."""
-    idle_seconds: float | None = None
-    """How long it has had none; None: it did not say, or has some."""
 
 
 class Backend(Protocol):

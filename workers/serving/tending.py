@@ -21,6 +21,7 @@ from shared.servings.wanting import Wanted
 from shared.settings import settings
 from workers.serving.backend import Observed
 from workers.serving.chosen import backend
+from workers.serving.health import ask_health
 
 log = structlog.get_logger(__name__)
 
@@ -108,12 +109,14 @@ def _tend_one(serving: Serving, observed: Mapping[str, Observed], outdated: str 
     if not seen.alive:
         log.warning("what ran has ended", serving_id=serving.id, why=seen.why)
         _stop(serving, seen.why)
-    elif serving.state == ServingState.DRAINING:
-        if not seen.calls or now - (serving.draining_at or 0) > LONGEST_CALL_MS:
+        return
+    health = ask_health(serving.endpoint or "")
+    if serving.state == ServingState.DRAINING:
+        if (health is not None and not health.calls) or now - (serving.draining_at or 0) > LONGEST_CALL_MS:
             _stop(serving, serving.message)
     elif outdated is not None:
         _drain(serving, outdated)
-    elif seen.idle_seconds is not None and seen.idle_seconds > settings().serving_idle_seconds:
+    elif health is not None and (health.idle_seconds or 0) > settings().serving_idle_seconds:
         # It ends at the next look: a call that has read this row a moment ago still finds it.
         _drain(serving, f"Nobody called it for {settings().serving_idle_seconds:g} seconds.")
 

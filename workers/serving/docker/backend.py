@@ -30,7 +30,7 @@ from workers.serving.docker.directory import (
     remove_directory,
     seal_directory,
 )
-from workers.serving.docker.health import ask_health
+from workers.serving.health import ask_health
 from workers.store.chosen import image_store
 from workers.store.held_image import held_image
 
@@ -71,7 +71,7 @@ class DockerBackend:
             if serving.id not in there:
                 continue
             runs, _made = there[serving.id]
-            observed[serving.id] = _running(serving.id) if runs else _ended(serving.id)
+            observed[serving.id] = Observed(alive=True) if runs else _ended(serving.id)
         return observed
 
     def stop(self, serving: Serving) -> None:
@@ -132,15 +132,8 @@ class DockerBackend:
 
 
 def _has_loaded(serving_id: str) -> bool:
-    health = ask_health(serving_id)
+    health = ask_health(endpoint_of(serving_id))
     return health is not None and health.loaded
-
-
-def _running(serving_id: str) -> Observed:
-    health = ask_health(serving_id)
-    if health is None:
-        return Observed(alive=True)
-    return Observed(alive=True, calls=health.calls, idle_seconds=health.idle_seconds)
 
 
 def _ended(serving_id: str) -> Observed:

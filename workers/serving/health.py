@@ -1,0 +1,63 @@
+"""What a runner says of itself: whether its algorithm has loaded, and how busy it is."""
+
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from shared.servings.sockets import SCHEME, DeadlineSocket, connect
+from shared.settings import settings
+
+ANSWER_SECONDS = 2.0
+"""For the whole answer: what runs there can be hostile, and is not to hold up who looks after the others."""
+LONGEST_ANSWER = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Health:
+    """An answer to `GET /healthz`."""
+
+    loaded: bool
+    calls: int | None
+    """Calls that are under way, those that wait included; None: it did not say."""
+    idle_seconds: float | None
+    """How long there have been none; None: it did not say."""
+
+
+def ask_health(endpoint: str) -> Health | None:
+    """What is answered at an endpoint (`Serving.endpoint`); None where nothing is, or something else."""
+    connection = http.client.HTTPConnection("runner")
+    try:
+        connection.sock = _connected(endpoint)
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        said: Any = json.loads(answer.read(LONGEST_ANSWER))
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        return None
+    finally:
+        connection.close()
+    if not isinstance(said, dict):
+        return None
+    return Health(answer.status == http.client.OK, _whole(said.get("calls")), _seconds(said.get("idle_seconds")))
+
+
+def _connected(endpoint: str) -> socket.socket:
+    if endpoint.startswith(SCHEME):
+        serving_id = endpoint.removeprefix(SCHEME)
+        return connect(settings().resolved_serving_dir, serving_id, seconds=ANSWER_SECONDS)
+    address = urlsplit(endpoint)
+    plain = socket.create_connection((address.hostname or "", address.port or 80), timeout=ANSWER_SECONDS)
+    connection = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    connection.deadline = time.monotonic() + ANSWER_SECONDS
+    return connection
+
+
+def _whole(said: Any) -> int | None:
+    return said if isinstance(said, int) and said >= 0 else None
+
+
+def _seconds(said: Any) -> float | None:
+    return float(said) if isinstance(said, int | float) and said >= 0 else None
