@@ -1,0 +1,234 @@
+"""Which registry an image is pulled from: that of the latest good push by the order of asking; nothing unscanned."""
+
+import pytest
+
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import Algorithm, Build, ImagePush, Registry, Version
+from shared.pulls.resolution import Resolution, resolve_pull
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import (
+    DIGEST,
+    HASH,
+    OTHER_DIGEST,
+    build_commit,
+    change,
+    end_badly,
+    end_push,
+    make_registry,
+    push,
+    taken,
+    the,
+)
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+@pytest.fixture
+def build() -> Build:
+    """A good build of a version that was never pushed."""
+    return build_commit(make_algorithm("acme"))
+
+
+@pytest.fixture
+def fallback(monkeypatch):
+    """What LONGSHORE_PULL_FALLBACK says."""
+
+    def set_to(word: str) -> None:
+        monkeypatch.setenv("LONGSHORE_PULL_FALLBACK", word)
+        settings.cache_clear()
+
+    return set_to
+
+
+def resolved(build: Build) -> Resolution:
+    with database().reading() as session:
+        algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
+        return resolve_pull(session, algorithm, session.get_one(Version, the(Version, id=build.version_id).seq))
+
+
+def pushed(build: Build, registry: Registry, digest: str = DIGEST) -> ImagePush:
+    """The row of a push that went well."""
+    job = push(build, registry)
+    end_push(taken(job), digest)
+    return the(ImagePush, id=job.push_id)
+
+
+def delete(registry: Registry) -> None:
+    change(registry, deleted_at=now_ms())
+
+
+def pin(build: Build, registry: Registry) -> None:
+    change(the(Version, id=build.version_id), pinned_registry_id=registry.id)
+
+
+def test_the_latest_good_push_is_used_by_its_digest(build):
+    production, sandbox = make_registry("prod.example.com/team"), make_registry("sandbox.example.com")
+    pushed(build, production)
+    assert resolved(build).image == f"prod.example.com/team/acme/hello@{DIGEST}"
+    pushed(build, sandbox, OTHER_DIGEST)
+    found = resolved(build)
+    assert (found.image, found.digest) == (f"sandbox.example.com/acme/hello@{OTHER_DIGEST}", OTHER_DIGEST)
+    assert found.registry_id == sandbox.id
+    assert [(one.registry_id, one.chosen) for one in found.considered] == [(sandbox.id, True), (production.id, False)]
+    assert "latest good push went to sandbox.example.com" in found.reason
+    pushed(build, production)
+    assert resolved(build).registry_id == production.id
+
+
+def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build):
+    early, late = make_registry(), make_registry()
+    slow, fast = push(build, early), push(build, late)
+    end_push(taken(fast))
+    end_push(taken(slow))
+    assert resolved(build).registry_id == late.id
+
+
+def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, production)
+    pushed(build, sandbox)
+    running = push(build, sandbox)
+    assert resolved(build).registry_id == sandbox.id, "while it waits"
+    claim = taken(running)
+    assert resolved(build).registry_id == sandbox.id, "while it runs"
+    end_badly(claim)
+    assert resolved(build).registry_id == sandbox.id
+    end_badly(taken(push(build, production)))
+    assert resolved(build).registry_id == sandbox.id, "what failed is no good push, however late"
+
+
+def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(build):
+    oldest, older, latest = make_registry(), make_registry(), make_registry()
+    for registry in (oldest, older, latest):
+        pushed(build, registry)
+    delete(latest)
+    found = resolved(build)
+    assert found.registry_id == older.id
+    assert f"Falls back to {older.registry_url}" in found.reason
+    assert found.considered[0].reason == "The registry was deleted."
+
+
+def test_a_setting_lets_nothing_take_the_place_of_the_latest(build, fallback):
+    fallback("none")
+    older, latest = make_registry(), make_registry()
+    pushed(build, older)
+    pushed(build, latest)
+    assert resolved(build).registry_id == latest.id
+    delete(latest)
+    found = resolved(build)
+    assert found.image is None
+    assert "LONGSHORE_PULL_FALLBACK=none" in found.reason
+    assert "deleted" in found.reason
+
+
+@pytest.mark.parametrize("word", ["none", "registry", "store"])
+def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(build, fallback, word):
+    fallback(word)
+    change(build, manifest_digest=DIGEST)
+    registry = make_registry()
+    job = push(build, registry)
+    assert resolved(build).image is None
+    end_badly(taken(job), message="The password is wrong.")
+    found = resolved(build)
+    assert (found.image, found.digest) == (None, None)
+    assert "The password is wrong." in found.reason
+    assert "Push it to a registry" in found.reason
+    delete(registry)
+    assert resolved(build).image is None
+
+
+@pytest.mark.parametrize("word", ["none", "registry"])
+def test_what_was_never_pushed_runs_nowhere_by_default(build, fallback, word):
+    fallback(word)
+    change(build, manifest_digest=DIGEST)
+    found = resolved(build)
+    assert found.image is None
+    assert "never pushed" in found.reason
+
+
+def test_what_was_never_pushed_comes_from_the_store_where_that_is_allowed(build, fallback):
+    fallback("store")
+    assert "compile it" in resolved(build).reason
+    change(build, manifest_digest=DIGEST)
+    found = resolved(build)
+    assert (found.image, found.registry_id) == (f"acme/hello@{DIGEST}", None)
+    assert found.considered[0].chosen
+
+
+LONG = "/".join(["p" * 60, "q" * 40])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "options", "same"),
+    [
+        ("registry.example.com", "https://registry.example.com:443/", {}, True),
+        ("registry.example.com", "elsewhere.example.com", {}, False),
+        ("registry.example.com/one", "registry.example.com/two", {}, False),
+        ("http://one.example.com", "http://two.example.com", {"plain_http": True}, False),
+        ("http://one.example.com:80", "http://one.example.com", {"plain_http": True}, True),
+        (f"registry.example.com/{LONG}", f"other.example.com/{LONG}", {}, False),
+    ],
+)
+def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(build, before, after, options, same):
+    registry = make_registry(before, **options)
+    row = pushed(build, registry)
+    change(registry, registry_url=after)
+    found = resolved(build)
+    if same:
+        assert found.image == f"{row.image.removesuffix(':' + HASH)}@{DIGEST}"
+    else:
+        assert found.image is None
+        assert "address was changed" in found.reason
+
+
+def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure():
+    build = build_commit(make_algorithm("o" * 30, "N" * 63))
+    registry = make_registry("registry.example.com")
+    pushed(build, registry)
+    change(registry, registry_url=".".join(["h" * 60] * 2) + ":5000")
+    assert "address was changed" in resolved(build).reason
+
+
+def test_a_pin_overrides_what_was_pushed_later(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, production)
+    pushed(build, sandbox)
+    pin(build, production)
+    found = resolved(build)
+    assert found.registry_id == production.id
+    assert f"pinned to {production.registry_url}" in found.reason
+    assert [one.chosen for one in found.considered] == [True, False]
+    assert found.considered[1].reason == "The version is pinned to another registry."
+
+
+def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, sandbox)
+    pin(build, production)
+    found = resolved(build)
+    assert found.image is None
+    assert "never pushed there" in found.reason
+    pushed(build, production)
+    delete(production)
+    found = resolved(build)
+    assert found.image is None
+    assert "deleted" in found.reason
+    assert "remove the pin" in found.reason
+
+
+def test_a_pin_to_where_only_a_failed_push_went_refuses(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, sandbox)
+    end_badly(taken(push(build, production)), message="It broke.")
+    pin(build, production)
+    assert (resolved(build).image, "It broke." in resolved(build).reason) == (None, True)
+
+
+def test_an_image_that_was_found_missing_says_so(build):
+    row = pushed(build, make_registry())
+    change(row, missing_at=now_ms())
+    found = resolved(build)
+    assert found.digest == DIGEST
+    assert "found missing" in found.reason
