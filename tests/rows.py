@@ -12,7 +12,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.jobs.claims import claim_job
 from shared.jobs.endings import give_up_or_retry, succeed
 from shared.jobs.leases import Claim
-from shared.models import Algorithm, Base, Build, Job, Registry, Version
+from shared.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
 from shared.orders.compile import order_compile
 from shared.orders.ordered import Ordered
 from shared.orders.publish import PublishOrder, order_publish
@@ -114,8 +114,9 @@ def end_build(claim: Claim) -> None:
 
 def end_push(claim: Claim, digest: str = DIGEST) -> None:
     """End a claimed push well."""
+    image = the(ImagePush, id=claim.push_id).image
     with database().writing() as session:
-        write_success(session, claim, digest=digest, image="registry.example.com/o/n:tag", message="Confirmed.")
+        write_success(session, claim, digest=digest, image=image, message="Confirmed.")
         succeed(session, claim)
 
 

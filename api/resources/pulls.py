@@ -1,4 +1,4 @@
-"""Where an execution pulls a version's image from, why, and how to have it come from one registry."""
+"""`…/versions/HASH/pull`: where executions pull a version's image from, why, and pinning it to one registry."""
 
 from flask import Response
 from sqlalchemy import select
@@ -11,8 +11,8 @@ from api.routing import algorithm_route, v1_blueprint
 from api.schemas.pulls import PinBody, PullShown, show_pull
 from shared.algorithms import find_algorithm, find_version
 from shared.database import database
-from shared.models import Algorithm, Serving, Version
-from shared.pulls.pins import pin, unpin
+from shared.models import Serving, Version
+from shared.pulls.pinning import pin_pull, unpin_pull
 from shared.pulls.resolution import resolve_pull
 
 blueprint = v1_blueprint("pulls")
@@ -20,55 +20,50 @@ blueprint = v1_blueprint("pulls")
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
 @blueprint.output(PullShown)
-def get_pull(algorithm: str, git_hash: str) -> Response:
-    """Where executions pull the version's image from at this moment, and why from there."""
+def show_where(algorithm: str, git_hash: str) -> Response:
+    """Where executions of the version pull its image from at this moment, why, and what else was considered."""
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
-        return answer(_shown(session, found, find_version(session, found, git_hash)))
+        version = find_version(session, found, git_hash)
+        return answer(show_pull(resolve_pull(session, found, version), version, _newest_serving(session, version)))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
 @blueprint.input(PinBody, arg_name="body")
 @blueprint.output(PullShown)
-def pin_pull(algorithm: str, git_hash: str, body: PinBody) -> Response:
-    """Have the version pulled from one registry, whatever is pushed to others later. New calls go by it at once."""
+def pin(algorithm: str, git_hash: str, body: PinBody) -> Response:
+    """Have executions of the version pull from one registry, whatever is pushed later. Twice is as good as once."""
     with database().writing() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
         version = find_version(session, found, git_hash)
-        pin(session, version, body.registry_id)
-        session.flush()
-        _audit(session, "pull.pin", found, version, registry_id=body.registry_id)
-        return answer(_shown(session, found, version))
+        resolution = pin_pull(session, found, version, body.registry_id)
+        audit(
+            session,
+            "pull.pin",
+            version.id,
+            owner=found.owner,
+            algorithm=found.path,
+            commit=version.git_hash,
+            registry=body.registry_id,
+        )
+        shown = show_pull(resolution, version, _newest_serving(session, version))
+    return answer(shown)
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
 @blueprint.output({}, status_code=204)
-def unpin_pull(algorithm: str, git_hash: str) -> Response:
-    """Have the version pulled from where its latest good push went to, also if it was not pinned."""
+def unpin(algorithm: str, git_hash: str) -> Response:
+    """Have executions of the version pull from where the latest good push went. Twice is as good as once."""
     with database().writing() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
         version = find_version(session, found, git_hash)
-        if version.pinned_registry_id is not None:
-            _audit(session, "pull.unpin", found, version, registry_id=version.pinned_registry_id)
-            unpin(version)
+        unpin_pull(session, version)
+        audit(session, "pull.unpin", version.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
     return nothing()
 
 
-def _shown(session: Session, algorithm: Algorithm, version: Version) -> PullShown:
-    newest = select(Serving).where(Serving.version_id == version.id).order_by(Serving.seq.desc()).limit(1)
-    return show_pull(version, resolve_pull(session, algorithm, version), session.scalar(newest))
-
-
-def _audit(session: Session, action: str, algorithm: Algorithm, version: Version, *, registry_id: str) -> None:
-    audit(
-        session,
-        action,
-        version.id,
-        owner=algorithm.owner,
-        algorithm=algorithm.path,
-        commit=version.git_hash,
-        registry_id=registry_id,
-    )
+def _newest_serving(session: Session, version: Version) -> Serving | None:
+    return session.scalar(select(Serving).where(Serving.version_id == version.id).order_by(Serving.seq.desc()).limit(1))

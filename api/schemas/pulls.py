@@ -1,5 +1,6 @@
-"""Where an execution pulls from, as callers read and pin it."""
+"""Where executions pull an image from, as callers read and pin it."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import StringConstraints, WithJsonSchema
@@ -7,11 +8,11 @@ from pydantic import StringConstraints, WithJsonSchema
 from api.schemas.base import Body, Moment, Shown, Storable, Uuid
 from shared.clock import rfc3339
 from shared.models import Serving, ServingState, Version
-from shared.pulls.resolution import Considered, Resolution
+from shared.pulls.resolution import Resolution
 
 
 class PinBody(Body):
-    """The one registry that a version is to be pulled from."""
+    """The one registry to pull from."""
 
     registry_id: Annotated[
         Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
@@ -19,9 +20,10 @@ class PinBody(Body):
 
 
 class ConsideredShown(Shown):
-    """One place that the image could come from, and why it does or does not."""
+    """One place that the image could be pulled from, and what became of it."""
 
     registry_id: Uuid | None
+    """Null: the platform's own store."""
     registry_url: str | None
     digest: str | None
     chosen: bool
@@ -29,47 +31,45 @@ class ConsideredShown(Shown):
 
 
 class ServingShown(Shown):
-    """What was run of the version last."""
+    """What ran last for the version's callers, or is about to."""
 
     state: ServingState
     message: str
-    image: str
     since: Moment
+    image: str
 
 
 class PullShown(Shown):
-    """Where executions pull the version's image from at this moment; without an image, why from nowhere."""
+    """Where executions pull a version's image from, and why; without an `image` from nowhere."""
 
     image: str | None
     digest: str | None
     registry_id: Uuid | None
     reason: str
-    pinned_registry_id: Uuid | None
     considered: list[ConsideredShown]
+    pinned_registry_id: Uuid | None
     serving: ServingShown | None
 
 
-def show_pull(version: Version, resolution: Resolution, serving: Serving | None) -> PullShown:
-    """A resolution as callers read it."""
+def show_pull(resolution: Resolution, version: Version, serving: Serving | None) -> PullShown:
+    """A resolution as callers read it, with the newest serving of the version."""
     return PullShown(
         image=resolution.image,
         digest=resolution.digest,
         registry_id=resolution.registry_id,
         reason=resolution.reason,
+        considered=[ConsideredShown(**vars(one)) for one in resolution.considered],
         pinned_registry_id=version.pinned_registry_id,
-        considered=[_considered(one) for one in resolution.considered],
-        serving=None if serving is None else _serving(serving),
+        serving=None if serving is None else _show_serving(serving),
     )
 
 
-def _considered(one: Considered) -> ConsideredShown:
-    return ConsideredShown(**vars(one))
-
-
-def _serving(serving: Serving) -> ServingShown:
-    return ServingShown(
-        state=serving.state,
-        message=serving.message,
-        image=serving.image,
-        since=rfc3339(serving.updated_at) or "",
-    )
+def _show_serving(serving: Serving) -> ServingShown:
+    began: Mapping[ServingState, int | None] = {
+        ServingState.READY: serving.ready_at,
+        ServingState.DRAINING: serving.draining_at,
+        ServingState.STOPPED: serving.ended_at,
+        ServingState.FAILED: serving.ended_at,
+    }
+    since = began.get(ServingState(serving.state)) or serving.created_at
+    return ServingShown(state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image)

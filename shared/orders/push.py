@@ -47,13 +47,13 @@ def order_push(
     *,
     awaits: Job | None = None,
     parent: Job | None = None,
-    repeats: int | None = None,
+    asked_order: int | None = None,
     request_id: str | None = None,
 ) -> Ordered:
     """Order the push of a build's image to one registry; it is due when the awaited job, if any, has succeeded.
 
-    `repeats`: the order of asking of an earlier push that this one only repeats, so that it never becomes the latest
-    by that.
+    `asked_order`: the number of the job that a caller asked for, where this only does that again. Without it this is
+    what was asked for last, and executions pull what it brings.
 
     Raises:
         Refusal: 404, no such registry.
@@ -76,7 +76,7 @@ def order_push(
         awaits_id=awaits.id if awaits else None,
         lock_key=place_of(registry, algorithm, version.git_hash),
         semantic_version=_second_tag(version, parent),
-        asked_order=repeats,
+        asked_order=asked_order,
         request_id=request_id,
     )
     push, nudges = _take_row(session, version, registry, job, image)

@@ -1,9 +1,13 @@
-"""Ordering again every push that was not done: one order each, so that what one registry refuses stops no other."""
+"""Ordering again every push that was not done: one order each, so that what one registry refuses stops no other.
+
+A push that is ordered again keeps its place in the order of asking: which good push is the latest, and so where
+executions pull from, is what callers decided, and no repair changes it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
@@ -105,15 +109,9 @@ def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, r
     else:
         parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
         order = PushOrder(registry.id, retry.credentials)
+        asked = session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
         ordered = order_push(
-            session,
-            algorithm,
-            version,
-            build,
-            order,
-            parent=parent,
-            repeats=order_of_asking(session, push),
-            request_id=request_id,
+            session, algorithm, version, build, order, parent=parent, asked_order=asked, request_id=request_id
         )
         retried.jobs.append(ordered.job.id)
         retried.nudges += ordered.nudges

@@ -5,7 +5,7 @@ has not scanned. "Latest" goes by the order in which callers asked, never by a c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select
@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from shared.algorithms import image_build
 from shared.clock import rfc3339
 from shared.models import Algorithm, ImagePush, Registry, Version
-from shared.registries import address_of, repository_of
+from shared.registries import address_of
 from shared.registry.address import RegistryAddress
-from shared.registry.reference import repository_place
+from shared.registry.reference import mended
 from shared.settings import settings
 
 
@@ -99,17 +99,20 @@ def _excluded(version: Version, push: ImagePush, place: int) -> str | None:
 
 def _is_still_there(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
     """Whether the registry's address is still the one that was pushed to, in whatever spelling."""
-    pushed = str(push.last_success_image).rpartition(":")[0]
-    if pushed == repository_of(registry, algorithm):
-        return True
-    now = repository_place(address_of(registry), algorithm.owner, algorithm.name)
-    return RegistryAddress.parse(pushed, plain_http=registry.plain_http).place == now
+    now = address_of(registry)
+    below = f"/{mended(algorithm.owner)}/{mended(algorithm.name)}"
+    # An image's reference has no scheme: it is read in the one that the registry has now.
+    pushed = replace(RegistryAddress.parse(_repository(push).removesuffix(below)), scheme=now.scheme)
+    return pushed.place == now.place
+
+
+def _repository(push: ImagePush) -> str:
+    return str(push.last_success_image).rpartition(":")[0]
 
 
 def _from_registry(push: ImagePush, registry: Registry, reason: str) -> Resolution:
-    repository = str(push.last_success_image).rpartition(":")[0]
     digest = str(push.last_success_digest)
-    return Resolution(reason, f"{repository}@{digest}", digest, registry.id)
+    return Resolution(reason, f"{_repository(push)}@{digest}", digest, registry.id)
 
 
 def _why(version: Version, push: ImagePush, registry: Registry, place: int) -> str:
@@ -134,7 +137,15 @@ def _none_of(version: Version, considered: Sequence[Considered]) -> str:
     if version.pinned_registry_id is not None:
         pinned = next((one for one in considered if one.registry_id == version.pinned_registry_id), None)
         why = pinned.reason if pinned is not None else "It was never pushed there."
-        return f"The version is pinned to a registry that it cannot be pulled from: {why} Push it there, or unpin it."
+        return (
+            f"The version is pinned to a registry that it cannot be pulled from: {why} Push it there again, pin "
+            "another registry, or remove the pin."
+        )
+    if settings().pull_fallback == "none" and any(one.digest is not None for one in considered[1:]):
+        return (
+            f"The latest good push cannot be used: {considered[0].reason} LONGSHORE_PULL_FALLBACK=none lets no earlier "
+            "one take its place. Push the version to a registry, then call again."
+        )
     return (
         "The version was asked to go to a registry, so it is pulled from registries only, and none has it from a good "
         f"push: {considered[0].reason} Push it to a registry, then call again."
@@ -143,9 +154,10 @@ def _none_of(version: Version, considered: Sequence[Considered]) -> str:
 
 def _from_store(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
     """The platform's own store, for what was never asked to go to a registry, where that is allowed."""
-    digest = getattr(image_build(session, version), "manifest_digest", None)
     if version.pinned_registry_id is not None:
         return Resolution(_none_of(version, ()))
+    build = image_build(session, version)
+    digest = None if build is None else build.manifest_digest
     if settings().pull_fallback != "store":
         reason = (
             "The version was never pushed to a registry, and only what is in a registry runs "

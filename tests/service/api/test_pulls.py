@@ -1,67 +1,145 @@
-"""Where an execution pulls from, as callers read and pin it."""
+"""`…/versions/HASH/pull`: where executions pull from, why, and the pin."""
 
 import pytest
 
-from shared.models import Algorithm, AuditEvent, ImagePush, Job
-from tests.rows import DIGEST, HASH, build_commit, change, end_push, taken, the
+from shared.database import database
+from shared.models import Algorithm, AuditEvent, Build, Registry, Version
+from shared.pulls.resolution import resolve_pull
+from shared.servings.states import mark_ready
+from shared.servings.wanting import Wanted, want_serving
+from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, end_badly, end_push, push, taken, the
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def hello(acme) -> str:
-    """The path of a version with a succeeded build."""
-    path = acme.make_algorithm("acme")
-    build_commit(the(Algorithm, owner="acme"))
-    return f"{path}/versions/{HASH}"
+def build(acme) -> Build:
+    acme.make_algorithm("acme")
+    return build_commit(the(Algorithm, owner="acme"))
 
 
-def push_well(acme, hello: str, registry_id: str) -> None:
-    acme.post(f"{hello}/registry", {"registry_id": registry_id})
-    row = the(ImagePush, registry_id=registry_id)
-    end_push(taken(the(Job, id=row.job_id)))
-    change(row, last_success_image=row.image)
+@pytest.fixture
+def pull(build) -> str:
+    """The address of a version's pull."""
+    return f"/v1/algorithms/acme/Hello/versions/{HASH}/pull"
 
 
-def test_anybody_can_see_why(acme, admin, hello):
-    seen = acme.get(f"{hello}/pull")
-    assert (seen["image"], seen["digest"], seen["registry_id"], seen["serving"]) == (None, None, None, None)
-    assert "never pushed" in seen["reason"]
-    registry, sandbox = admin.make_registry(), admin.make_registry("sandbox.example.com")
-    push_well(acme, hello, registry)
-    push_well(acme, hello, sandbox)
-    seen = acme.get(f"{hello}/pull")
-    assert seen["image"] == f"sandbox.example.com/acme/hello@{DIGEST}"
-    assert (seen["digest"], seen["registry_id"], seen["pinned_registry_id"]) == (DIGEST, sandbox, None)
-    assert [one["registry_id"] for one in seen["considered"]] == [sandbox, registry]
-    assert [one["chosen"] for one in seen["considered"]] == [True, False]
+@pytest.fixture
+def production(admin) -> str:
+    return admin.make_registry("prod.example.com")
 
 
-def test_a_pin_holds_until_it_is_taken_away(acme, admin, hello):
-    registry, sandbox = admin.make_registry(), admin.make_registry("sandbox.example.com")
-    push_well(acme, hello, registry)
-    push_well(acme, hello, sandbox)
+@pytest.fixture
+def sandbox(admin) -> str:
+    return admin.make_registry("sandbox.example.com")
+
+
+def pushed(build: Build, registry_id: str, digest: str = DIGEST) -> None:
+    end_push(taken(push(build, the(Registry, id=registry_id))), digest)
+
+
+def test_anybody_who_may_read_sees_where_from_and_why(acme, rival, admin, build, pull, production, sandbox):
+    pushed(build, production)
+    pushed(build, sandbox, OTHER_DIGEST)
+    shown = acme.get(pull)
+    reason = shown["considered"][0]["reason"]
+    assert shown == {
+        "image": f"sandbox.example.com/acme/hello@{OTHER_DIGEST}",
+        "digest": OTHER_DIGEST,
+        "registry_id": sandbox,
+        "reason": reason,
+        "considered": [
+            {
+                "registry_id": sandbox,
+                "registry_url": "sandbox.example.com",
+                "digest": OTHER_DIGEST,
+                "chosen": True,
+                "reason": reason,
+            },
+            {
+                "registry_id": production,
+                "registry_url": "prod.example.com",
+                "digest": DIGEST,
+                "chosen": False,
+                "reason": "An earlier one of this list is used.",
+            },
+        ],
+        "pinned_registry_id": None,
+        "serving": None,
+    }
+    assert admin.get(pull) == shown
+    assert admin.get(f"/v1/algorithms/{build.algorithm_id}/versions/{HASH[:7]}/pull") == shown
+    rival.expect_refusal(403, 2001, "GET", pull)
+    acme.expect_refusal(404, 5004, "GET", pull.replace(HASH, "f" * 40))
+
+
+def test_where_nothing_can_be_pulled_it_says_what_to_do(acme, pull):
+    shown = acme.get(pull)
+    assert (shown["image"], shown["digest"], shown["registry_id"]) == (None, None, None)
+    assert "Push it to a registry" in shown["reason"]
+
+
+def test_a_pin_takes_production_back_and_removing_it_follows_the_pushes_again(acme, build, pull, production, sandbox):
+    pushed(build, production)
+    pushed(build, sandbox)
+    pinned = acme.put(pull, {"registry_id": production})
+    assert (pinned["registry_id"], pinned["pinned_registry_id"]) == (production, production)
+    assert acme.put(pull, {"registry_id": production}) == pinned == acme.get(pull)
     for _ in range(2):
-        pinned = acme.put(f"{hello}/pull", {"registry_id": registry})
-        assert (pinned["registry_id"], pinned["pinned_registry_id"]) == (registry, registry)
-    push_well(acme, hello, sandbox)
-    assert acme.get(f"{hello}/pull")["registry_id"] == registry
-    for _ in range(2):
-        assert acme.call("DELETE", f"{hello}/pull").status_code == 204
-    assert acme.get(f"{hello}/pull")["registry_id"] == sandbox
-    assert the(AuditEvent, action="pull.unpin").detail["registry_id"] == registry
+        acme.delete(pull)
+        assert (acme.get(pull)["registry_id"], acme.get(pull)["pinned_registry_id"]) == (sandbox, None)
 
 
-def test_a_registry_without_a_good_push_cannot_be_pinned(acme, admin, hello):
-    registry = admin.make_registry()
-    said = acme.expect_refusal(409, 2015, "PUT", f"{hello}/pull", {"registry_id": registry})
-    assert "push it there first" in said
-    acme.expect_refusal(404, 5004, "PUT", f"{hello}/pull", {"registry_id": "0" * 8})
-    acme.expect_refusal(400, 2015, "PUT", f"{hello}/pull", {})
-    acme.expect_refusal(400, 2015, "PUT", f"{hello}/pull", {"registry_id": 7})
+def test_what_cannot_be_pulled_from_there_is_not_pinned(acme, build, pull, production, sandbox):
+    acme.expect_refusal(404, 5004, "PUT", pull, {"registry_id": NOWHERE})
+    acme.expect_refusal(400, 2015, "PUT", pull, {})
+    assert "never pushed there" in acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
+    pushed(build, sandbox)
+    end_badly(taken(push(build, the(Registry, id=production))), message="The password is wrong.")
+    message = acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
+    assert "The password is wrong." in message
+    assert the(Version, id=build.version_id).pinned_registry_id is None
+    assert acme.get(pull)["registry_id"] == sandbox
 
 
-def test_others_neither_see_nor_pin(rival, admin, acme, hello):
-    registry = admin.make_registry()
-    push_well(acme, hello, registry)
-    rival.expect_refusal(403, 2001, "GET", f"{hello}/pull")
-    rival.expect_refusal(403, 2001, "PUT", f"{hello}/pull", {"registry_id": registry})
-    rival.expect_refusal(403, 2001, "DELETE", f"{hello}/pull")
+def test_only_those_who_manage_it_pin_it(rival, build, pull, production):
+    pushed(build, production)
+    rival.expect_refusal(403, 2001, "PUT", pull, {"registry_id": production})
+    rival.expect_refusal(403, 2001, "DELETE", pull)
+
+
+def test_a_pinned_registry_that_is_deleted_leaves_nowhere_to_pull_from(acme, admin, build, pull, production, sandbox):
+    pushed(build, sandbox)
+    pushed(build, production)
+    acme.put(pull, {"registry_id": production})
+    admin.delete(f"/v1/registries/{production}")
+    shown = acme.get(pull)
+    assert (shown["image"], shown["pinned_registry_id"]) == (None, production)
+    assert "remove the pin" in shown["reason"]
+    acme.delete(pull)
+    assert acme.get(pull)["registry_id"] == sandbox
+
+
+def test_pins_stand_in_the_audit_trail(acme, build, pull, production):
+    pushed(build, production)
+    acme.put(pull, {"registry_id": production})
+    acme.delete(pull)
+    entry = the(AuditEvent, action="pull.pin")
+    assert (entry.actor, entry.target_id, entry.detail["registry"]) == ("acme", build.version_id, production)
+    assert the(AuditEvent, action="pull.unpin").detail["commit"] == HASH
+
+
+def test_it_tells_of_what_runs(acme, build, pull, production):
+    pushed(build, production)
+    with database().writing() as session:
+        algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
+        version = session.get_one(Version, the(Version, id=build.version_id).seq)
+        wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+        assert wanted is not None
+        serving, _ = want_serving(session, wanted)
+    assert acme.get(pull)["serving"]["state"] == "wanted"
+    with database().writing() as session:
+        mark_ready(session, serving.id, endpoint="unix:1", runs_as="1")
+    shown = acme.get(pull)["serving"]
+    assert shown.pop("since").endswith("Z")
+    assert shown == {"state": "ready", "message": "Takes calls.", "image": wanted.image}

@@ -126,3 +126,22 @@ def test_more_than_one_call_takes_is_done_in_several(monkeypatch):
     assert sum(len(result.jobs) for result in results) == 3
     assert len(reasons(results[0])) == 1
     assert results[-1].last is None
+
+
+def test_a_retry_keeps_its_place_in_the_order_of_asking():
+    """Production fails, sandbox succeeds after it: production that is mended later does not take over."""
+    build, production, sandbox = build_commit(make_algorithm()), make_registry(), make_registry()
+    failed = push(build, production)
+    end_badly(taken(failed))
+    later = push(build, sandbox)
+    end_push(taken(later))
+    for _ in range(2):  # the second one repeats what repeats
+        (again,) = retried(registry_id=production.id).jobs
+        assert the(Job, id=again).asked_order == failed.seq
+        end_badly(taken(the(Job, id=again)))
+    (mended,) = retried(registry_id=production.id).jobs
+    end_push(taken(the(Job, id=mended)))
+    orders = [the(ImagePush, id=job.push_id).last_success_order for job in (failed, later)]
+    assert orders == [failed.seq, later.seq]
+    end_push(taken(push(build, production)))
+    assert the(ImagePush, id=failed.push_id).last_success_order > later.seq, "asked for anew, it is the latest"

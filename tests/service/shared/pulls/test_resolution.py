@@ -1,24 +1,21 @@
-"""Where an execution pulls from: the registry of the latest good push by the order of asking; nothing unscanned."""
-
-from collections.abc import Callable
+"""Which registry an image is pulled from: that of the latest good push by the order of asking; nothing unscanned."""
 
 import pytest
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.models import Algorithm, Build, ImagePush, Job, Registry, Version
-from shared.orders.retry import Retry, retry_pushes
+from shared.models import Algorithm, Build, ImagePush, Registry, Version
 from shared.pulls.resolution import Resolution, resolve_pull
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
+    HASH,
     OTHER_DIGEST,
     build_commit,
     change,
     end_badly,
     end_push,
-    fresh,
     make_registry,
     push,
     taken,
@@ -30,160 +27,208 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 @pytest.fixture
 def build() -> Build:
-    return build_commit(make_algorithm())
+    """A good build of a version that was never pushed."""
+    return build_commit(make_algorithm("acme"))
 
 
 @pytest.fixture
-def fall_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets LONGSHORE_PULL_FALLBACK."""
+def fallback(monkeypatch):
+    """What LONGSHORE_PULL_FALLBACK says."""
 
-    def set_to(value: str) -> None:
-        monkeypatch.setenv("LONGSHORE_PULL_FALLBACK", value)
+    def set_to(word: str) -> None:
+        monkeypatch.setenv("LONGSHORE_PULL_FALLBACK", word)
         settings.cache_clear()
 
     return set_to
 
 
 def resolved(build: Build) -> Resolution:
-    algorithm, version = the(Algorithm, id=build.algorithm_id), the(Version, id=build.version_id)
     with database().reading() as session:
-        return resolve_pull(session, algorithm, version)
-
-
-def repository(registry: Registry, build: Build) -> str:
-    return f"{registry.registry_url}/{the(Algorithm, id=build.algorithm_id).image_path}"
+        algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
+        return resolve_pull(session, algorithm, session.get_one(Version, the(Version, id=build.version_id).seq))
 
 
 def pushed(build: Build, registry: Registry, digest: str = DIGEST) -> ImagePush:
-    """Push well, and write the image down as a worker does."""
+    """The row of a push that went well."""
     job = push(build, registry)
     end_push(taken(job), digest)
-    row = the(ImagePush, id=job.push_id)
-    change(row, last_success_image=row.image)
-    return fresh(row)
+    return the(ImagePush, id=job.push_id)
 
 
-def test_the_image_comes_by_digest_from_where_the_latest_good_push_went(build):
-    production, sandbox = make_registry(), make_registry()
+def delete(registry: Registry) -> None:
+    change(registry, deleted_at=now_ms())
+
+
+def pin(build: Build, registry: Registry) -> None:
+    change(the(Version, id=build.version_id), pinned_registry_id=registry.id)
+
+
+def test_the_latest_good_push_is_used_by_its_digest(build):
+    production, sandbox = make_registry("prod.example.com/team"), make_registry("sandbox.example.com")
     pushed(build, production)
-    found = resolved(build)
-    assert found.image == f"{repository(production, build)}@{DIGEST}"
-    assert (found.digest, found.registry_id) == (DIGEST, production.id)
+    assert resolved(build).image == f"prod.example.com/team/acme/hello@{DIGEST}"
     pushed(build, sandbox, OTHER_DIGEST)
     found = resolved(build)
-    assert found.image == f"{repository(sandbox, build)}@{OTHER_DIGEST}"
+    assert (found.image, found.digest) == (f"sandbox.example.com/acme/hello@{OTHER_DIGEST}", OTHER_DIGEST)
+    assert found.registry_id == sandbox.id
     assert [(one.registry_id, one.chosen) for one in found.considered] == [(sandbox.id, True), (production.id, False)]
+    assert "latest good push went to sandbox.example.com" in found.reason
     pushed(build, production)
     assert resolved(build).registry_id == production.id
 
 
-def test_the_latest_is_the_one_asked_for_last_not_the_one_that_ended_last(build):
-    first, second = make_registry(), make_registry()
-    slow = push(build, first)
-    pushed(build, second)
+def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build):
+    early, late = make_registry(), make_registry()
+    slow, fast = push(build, early), push(build, late)
+    end_push(taken(fast))
     end_push(taken(slow))
-    change(the(ImagePush, id=slow.push_id), last_success_image=the(ImagePush, id=slow.push_id).image)
-    assert resolved(build).registry_id == second.id
+    assert resolved(build).registry_id == late.id
 
 
-def test_a_retry_never_becomes_the_latest_by_being_one(build):
-    production, sandbox = make_registry(), make_registry()
-    end_badly(taken(push(build, production)))
-    pushed(build, sandbox)
-    (job_id,) = retry_pushes(database(), Retry(registry_id=production.id)).jobs
-    row = the(ImagePush, registry_id=production.id)
-    assert row.job_id == job_id
-    end_push(taken(the(Job, id=job_id)))
-    change(row, last_success_image=row.image)
-    assert resolved(build).registry_id == sandbox.id
-
-
-def test_a_push_that_fails_later_takes_nothing_away(build):
-    registry = make_registry()
-    pushed(build, registry)
-    end_badly(taken(push(build, registry)))
-    assert resolved(build).digest == DIGEST
-
-
-def test_a_deleted_registry_is_passed_over_and_the_reason_says_so(build):
+def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build):
     production, sandbox = make_registry(), make_registry()
     pushed(build, production)
     pushed(build, sandbox)
-    change(sandbox, deleted_at=now_ms())
+    running = push(build, sandbox)
+    assert resolved(build).registry_id == sandbox.id, "while it waits"
+    claim = taken(running)
+    assert resolved(build).registry_id == sandbox.id, "while it runs"
+    end_badly(claim)
+    assert resolved(build).registry_id == sandbox.id
+    end_badly(taken(push(build, production)))
+    assert resolved(build).registry_id == sandbox.id, "what failed is no good push, however late"
+
+
+def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(build):
+    oldest, older, latest = make_registry(), make_registry(), make_registry()
+    for registry in (oldest, older, latest):
+        pushed(build, registry)
+    delete(latest)
     found = resolved(build)
-    assert found.registry_id == production.id
-    assert "Falls back" in found.reason
+    assert found.registry_id == older.id
+    assert f"Falls back to {older.registry_url}" in found.reason
     assert found.considered[0].reason == "The registry was deleted."
 
 
-@pytest.mark.parametrize("fallback", ["none", "registry", "store"])
-def test_how_far_it_may_fall_back(build, fall_back, fallback):
-    fall_back(fallback)
-    production, sandbox = make_registry(), make_registry()
-    pushed(build, production)
-    pushed(build, sandbox)
-    change(sandbox, deleted_at=now_ms())
+def test_a_setting_lets_nothing_take_the_place_of_the_latest(build, fallback):
+    fallback("none")
+    older, latest = make_registry(), make_registry()
+    pushed(build, older)
+    pushed(build, latest)
+    assert resolved(build).registry_id == latest.id
+    delete(latest)
     found = resolved(build)
-    if fallback == "none":
-        assert found.image is None
-        assert "LONGSHORE_PULL_FALLBACK=none" in found.considered[1].reason
-    else:
-        assert found.registry_id == production.id
+    assert found.image is None
+    assert "LONGSHORE_PULL_FALLBACK=none" in found.reason
+    assert "deleted" in found.reason
 
 
-@pytest.mark.parametrize("fallback", ["none", "registry", "store"])
-def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(build, fall_back, fallback):
-    fall_back(fallback)
+@pytest.mark.parametrize("word", ["none", "registry", "store"])
+def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(build, fallback, word):
+    fallback(word)
     change(build, manifest_digest=DIGEST)
-    job = push(build, make_registry())
+    registry = make_registry()
+    job = push(build, registry)
     assert resolved(build).image is None
     end_badly(taken(job), message="The password is wrong.")
     found = resolved(build)
-    assert found.image is None
+    assert (found.image, found.digest) == (None, None)
     assert "The password is wrong." in found.reason
+    assert "Push it to a registry" in found.reason
+    delete(registry)
+    assert resolved(build).image is None
 
 
-def test_what_was_never_pushed_comes_from_the_store_only_where_that_is_set(build, fall_back):
+@pytest.mark.parametrize("word", ["none", "registry"])
+def test_what_was_never_pushed_runs_nowhere_by_default(build, fallback, word):
+    fallback(word)
     change(build, manifest_digest=DIGEST)
     found = resolved(build)
     assert found.image is None
-    assert "never pushed to a registry" in found.reason
-    fall_back("store")
+    assert "never pushed" in found.reason
+
+
+def test_what_was_never_pushed_comes_from_the_store_where_that_is_allowed(build, fallback):
+    fallback("store")
+    assert "compile it" in resolved(build).reason
+    change(build, manifest_digest=DIGEST)
     found = resolved(build)
-    assert (found.digest, found.registry_id) == (DIGEST, None)
-    assert found.image is not None
-    assert found.image.endswith(f"@{DIGEST}")
+    assert (found.image, found.registry_id) == (f"acme/hello@{DIGEST}", None)
+    assert found.considered[0].chosen
 
 
-def test_a_pin_overrides_the_rule_and_nothing_else_takes_its_place(build):
+LONG = "/".join(["p" * 60, "q" * 40])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "options", "same"),
+    [
+        ("registry.example.com", "https://registry.example.com:443/", {}, True),
+        ("registry.example.com", "elsewhere.example.com", {}, False),
+        ("registry.example.com/one", "registry.example.com/two", {}, False),
+        ("http://one.example.com", "http://two.example.com", {"plain_http": True}, False),
+        ("http://one.example.com:80", "http://one.example.com", {"plain_http": True}, True),
+        (f"registry.example.com/{LONG}", f"other.example.com/{LONG}", {}, False),
+    ],
+)
+def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(build, before, after, options, same):
+    registry = make_registry(before, **options)
+    row = pushed(build, registry)
+    change(registry, registry_url=after)
+    found = resolved(build)
+    if same:
+        assert found.image == f"{row.image.removesuffix(':' + HASH)}@{DIGEST}"
+    else:
+        assert found.image is None
+        assert "address was changed" in found.reason
+
+
+def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure():
+    build = build_commit(make_algorithm("o" * 30, "N" * 63))
+    registry = make_registry("registry.example.com")
+    pushed(build, registry)
+    change(registry, registry_url=".".join(["h" * 60] * 2) + ":5000")
+    assert "address was changed" in resolved(build).reason
+
+
+def test_a_pin_overrides_what_was_pushed_later(build):
     production, sandbox = make_registry(), make_registry()
     pushed(build, production)
     pushed(build, sandbox)
-    version = the(Version, id=build.version_id)
-    change(version, pinned_registry_id=production.id)
+    pin(build, production)
     found = resolved(build)
     assert found.registry_id == production.id
-    assert found.reason.startswith("The version is pinned to")
-    change(production, deleted_at=now_ms())
+    assert f"pinned to {production.registry_url}" in found.reason
+    assert [one.chosen for one in found.considered] == [True, False]
+    assert found.considered[1].reason == "The version is pinned to another registry."
+
+
+def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, sandbox)
+    pin(build, production)
     found = resolved(build)
     assert found.image is None
-    assert "unpin it" in found.reason
-
-
-def test_a_registry_that_is_elsewhere_now_is_not_asked_for_what_was_pushed_before(build):
-    registry = make_registry()
-    pushed(build, registry)
-    change(registry, registry_url=registry.registry_url.upper())
-    assert resolved(build).registry_id == registry.id
-    change(registry, registry_url="elsewhere.example.com")
+    assert "never pushed there" in found.reason
+    pushed(build, production)
+    delete(production)
     found = resolved(build)
     assert found.image is None
-    assert "address was changed" in found.reason
+    assert "deleted" in found.reason
+    assert "remove the pin" in found.reason
 
 
-def test_an_image_that_was_found_missing_is_told_of(build):
+def test_a_pin_to_where_only_a_failed_push_went_refuses(build):
+    production, sandbox = make_registry(), make_registry()
+    pushed(build, sandbox)
+    end_badly(taken(push(build, production)), message="It broke.")
+    pin(build, production)
+    assert (resolved(build).image, "It broke." in resolved(build).reason) == (None, True)
+
+
+def test_an_image_that_was_found_missing_says_so(build):
     row = pushed(build, make_registry())
     change(row, missing_at=now_ms())
     found = resolved(build)
     assert found.digest == DIGEST
-    assert "missing" in found.reason
+    assert "found missing" in found.reason
