@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.inserting import insert_unless_there
@@ -89,11 +89,6 @@ def order_push(
     if awaits is None:
         nudges.append(Nudge(job.id, job.kind))
     return Ordered(job, nudges, build)
-
-
-def order_of_asking(session: Session, push: ImagePush) -> int | None:
-    """Where the row's push stands among all, by when a caller asked for it; what repeats it keeps that place."""
-    return session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
 
 
 def _second_tag(version: Version, parent: Job | None) -> str | None:

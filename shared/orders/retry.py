@@ -14,7 +14,7 @@ from shared.algorithms import image_build
 from shared.database import Database
 from shared.jobs.nudges import Nudge
 from shared.models import Algorithm, ImagePush, Job, PushState, Registry, Version
-from shared.orders.push import PushOrder, order_of_asking, order_push
+from shared.orders.push import PushOrder, order_push
 from shared.registry.credentials import Credentials
 
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
