@@ -20,7 +20,6 @@ from api.resources import (
     algorithms,
     audit,
     builds,
-    calls,
     health,
     jobs,
     keys,
@@ -38,7 +37,7 @@ from api.specification import complete
 from shared.refusals import Refusal, bad_request
 from shared.settings import settings
 
-RESOURCES = (registries, keys, algorithms, versions, builds, pushes, pulls, retries, jobs, webhooks, audit)
+RESOURCES = (registries, keys, algorithms, versions, builds, pushes, pulls, retries, jobs, calls, webhooks, audit)
 OPEN_ADDRESSES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
