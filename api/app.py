@@ -20,6 +20,7 @@ from api.resources import (
     algorithms,
     audit,
     builds,
+    calls,
     health,
     jobs,
     keys,
@@ -30,13 +31,13 @@ from api.resources import (
     versions,
     webhooks,
 )
-from api.routing import OwnerConverter
+from api.routing import AlgorithmIdConverter, OwnerConverter
 from api.schemas.errors import ErrorShown
 from api.specification import complete
 from shared.refusals import Refusal, bad_request
 from shared.settings import settings
 
-RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs, webhooks, audit)
+RESOURCES = (registries, keys, algorithms, versions, builds, pushes, retries, jobs, calls, webhooks, audit)
 OPEN_ADDRESSES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
@@ -66,6 +67,7 @@ def create_app() -> APIFlask:
     )
     app.json_errors = False
     app.url_map.converters["owner"] = OwnerConverter
+    app.url_map.converters["algorithm_id"] = AlgorithmIdConverter
     app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
     register_errors(app)
     app.before_request(_begin)

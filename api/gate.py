@@ -1,4 +1,4 @@
-"""The gate: one public address; `/git/…` goes to the git service, everything else to the API.
+"""The gate: one public address before the git service, the calls of algorithms, and the API for everything else.
 
 A reverse proxy that streams both ways and keeps nothing: bodies pass as they come, with the pace of the slower side
 (RFC 9110, section 7.6: what an intermediary forwards, and what it does not).
@@ -34,6 +34,7 @@ CHUNK_BYTES = 64 * 1024
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection")
 ) | {"te", "trailer", "transfer-encoding", "upgrade"}
+OF_CALLS = ("/v1/algo/", "/v1/requests/")
 OURS = frozenset(("expect", "forwarded", "x-real-ip"))
 """What a caller may not tell the services behind the gate; with it goes every X-Forwarded-… header."""
 
@@ -45,10 +46,11 @@ class ClientSilentError(Exception):
 class Gate:
     """Hands requests on, and counts those that are under way."""
 
-    def __init__(self, *, api_url: str, git_url: str, trusted_proxies: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, api_url: str, git_url: str, calls_url: str, trusted_proxies: tuple[str, ...] = ()) -> None:
         self._trusted = trusted_proxies
         self._api_url = api_url.rstrip("/")
         self._git_url = git_url.rstrip("/")
+        self._calls_url = calls_url.rstrip("/")
         self._under_way = 0
         self._stopping = False
         self._away: set[str] = set()
@@ -96,7 +98,7 @@ class Gate:
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         if not request.raw_path.startswith("/"):
             return failure(400, "The request must name a path on this server.")
-        upstream = self._git_url if request.path.startswith("/git/") else self._api_url
+        upstream = self._upstream_of(request.path)
         try:
             async with self._session.request(
                 request.method,
@@ -117,6 +119,11 @@ class Gate:
         except (aiohttp.ClientError, ConnectionError) as error:
             log.warning("the service behind the gate broke off", upstream=upstream, error=type(error).__name__)
             return failure(502, "The service broke off before it answered; look whether it was done, then send again.")
+
+    def _upstream_of(self, path: str) -> str:
+        if path.startswith("/git/"):
+            return self._git_url
+        return self._calls_url if path.startswith(OF_CALLS) else self._api_url
 
     async def _answer(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=end_to_end(answer.headers))
@@ -249,6 +256,7 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
     gate = Gate(
         api_url=configured.resolved_api_url,
         git_url=configured.resolved_git_url,
+        calls_url=configured.resolved_calls_url,
         trusted_proxies=configured.trusted_proxies,
     )
     options: dict[str, Any] = {

@@ -17,6 +17,12 @@ class OwnerConverter(BaseConverter):
     regex = f"(?!{UUID.strip('^$')}(?:/|$))[^/]+"
 
 
+class AlgorithmIdConverter(BaseConverter):
+    """An algorithm's id where a name could stand too."""
+
+    regex = UUID.strip("^$")
+
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 

@@ -12,10 +12,10 @@ from cli.starting import port_option, start
 @click.command("gate")
 @port_option("LONGSHORE_PORT", "Port to listen on")
 def command() -> None:
-    """Run the gate: one address before the API and the git service.
+    """Run the gate: one address before API, calls and git service.
 
-    /git/… goes to LONGSHORE_GIT_URL, everything else to LONGSHORE_API_URL. Any reverse proxy that streams can take
-    its place.
+    /git/… goes to LONGSHORE_GIT_URL, /v1/algo/… and /v1/requests/… to LONGSHORE_CALLS_URL, everything else to
+    LONGSHORE_API_URL. Any reverse proxy that streams can take its place.
     """
     configured = start("gate")
     try:

@@ -9,8 +9,9 @@ from cli.failures import sentence_of
 
 COMMANDS = {
     "up": ("cli.up", "Run everything on this machine, in the foreground."),
-    "gate": ("cli.gate", "Run the gate: one address before the API and the git service."),
+    "gate": ("cli.gate", "Run the gate: one address before API, calls and git service."),
     "api": ("cli.api", "Run the HTTP interface."),
+    "calls": ("cli.calls", "Run the service that calls algorithms."),
     "git": ("cli.git", "Run the service of hosted git repositories."),
     "worker": ("cli.worker", "Run a worker on one or more queues."),
     "beat": ("cli.beat", "Run the clock that sends due work again and reports what stalls."),

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,10 @@ STALL_SECONDS = 60
 """A worker whose main thread does not turn for this long is replaced; requests run in other threads."""
 
 
+SPARE_SECONDS = 5
+"""For what a process does when its requests have ended, before it is killed."""
+
+
 class QuietLogger(Logger):
     """Gunicorn's messages, handed to the root logger like everybody's; requests are logged by gate and API."""
 
@@ -40,6 +45,14 @@ class QuietLogger(Logger):
 
 class JsonThreadWorker(ThreadWorker):
     """A worker whose answer to a request that it cannot read has the contract's shape, not gunicorn's page."""
+
+    asked_to_stop_at: float | None = None
+    """On the monotonic clock."""
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """Note when the stop was asked for: all that still runs has the same seconds from then on."""
+        self.asked_to_stop_at = self.asked_to_stop_at or time.monotonic()
+        super().handle_exit(sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read, or that failed outside of the application."""
@@ -84,18 +97,33 @@ class Server(BaseApplication):
 
 
 def serve(
-    configured: Settings, load: Callable[[], Any], *, port: int, processes: int, threads: int, preload: bool
+    configured: Settings,
+    load: Callable[[], Any],
+    *,
+    port: int,
+    processes: int,
+    threads: int,
+    preload: bool,
+    before_leaving: Callable[[float], None] | None = None,
 ) -> None:
     """Serve a WSGI application until SIGTERM or SIGINT, then let what runs end for `shutdown_seconds`.
 
-    `preload`: import it once, before the fork; not for one that starts threads.
+    `preload`: import it once, before the fork; not for one that starts threads. `before_leaving` is called in each
+    process when its requests have ended, with the seconds that are left for what runs beside them.
 
     Raises:
         SettingsError: the address cannot be listened on.
     """
     host = f"[{configured.host}]" if ":" in configured.host else configured.host
     _refuse_taken(configured.host, port)
-    options = {"bind": f"{host}:{port}", "workers": processes, "threads": threads, "preload_app": preload}
+    options: dict[str, Any] = {
+        "bind": f"{host}:{port}",
+        "workers": processes,
+        "threads": threads,
+        "preload_app": preload,
+    }
+    if before_leaving is not None:
+        options |= _with_leave(configured.shutdown_seconds, before_leaving)
     log.info("listening", address=f"http://{host}:{port}")
     Server(configured, load, options).run()
 
@@ -113,3 +141,17 @@ def _refuse_taken(host: str, port: int) -> None:
 
 def _after_fork(_arbiter: Any, _worker: Any) -> None:
     database().forget_connections()
+
+
+def _with_leave(seconds: int, before_leaving: Callable[[float], None]) -> Mapping[str, Any]:
+    """Gunicorn's settings that let a process do something between its last request and its end."""
+
+    def after_fork(arbiter: Any, worker: Any) -> None:
+        _after_fork(arbiter, worker)
+        worker.cfg.set("graceful_timeout", seconds)  # the worker's own; the parent's patience is longer
+
+    def leave(_arbiter: Any, worker: Any) -> None:
+        asked_at = getattr(worker, "asked_to_stop_at", None)
+        before_leaving(0.0 if asked_at is None else max(0.0, asked_at + seconds - time.monotonic()))
+
+    return {"graceful_timeout": seconds + SPARE_SECONDS, "post_fork": after_fork, "worker_exit": leave}

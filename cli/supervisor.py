@@ -132,9 +132,13 @@ class Supervisor:
         without_port = {"LONGSHORE_WORKER_HEALTH_PORT": "0"}  # one machine has one engine: one worker tells of it
         self._start("git", _longshore("git"), private)
         self._start("api", _longshore("api"), private)
+        self._start("calls", _longshore("calls"), private)
         self._start("gate", _longshore("gate"))
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
+        self._start(Queues.SERVING, _longshore("worker", "--queues", Queues.SERVING), without_port)
+        if self._plan.configured.serving == "kubernetes":
+            self._start(Queues.NODES, _longshore("worker", "--queues", Queues.NODES), without_port)
         # Two: while one sends to webhooks, which may be slow, the other sweeps.
         maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "2")
         self._start(Queues.MAINTENANCE, maintenance, without_port)
@@ -158,18 +162,18 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _ready(self) -> bool:
-        # The gate's answer is the API's; the git service has one of its own.
-        git_port = int(self._environment["LONGSHORE_GIT_PORT"])
-        return await _says_ready(self._plan.configured.host, self._plan.port) and await _says_ready(
-            "127.0.0.1", git_port
-        )
+        # The gate's answer is the API's; git service and calls have their own.
+        if not await _says_ready(self._plan.configured.host, self._plan.port):
+            return False
+        behind = ("LONGSHORE_GIT_PORT", "LONGSHORE_CALLS_PORT")
+        return all([await _says_ready("127.0.0.1", int(self._environment[port])) for port in behind])
 
     async def _stop_all(self) -> None:
         longest = self._plan.configured.shutdown_seconds + SPARE_SECONDS
-        behind = [child for child in self._children if child.name in ("api", "git")]
+        behind = [child for child in self._children if child.name in ("api", "calls", "git")]
         redis = [child for child in self._children if child.name == "redis"]
         front = [child for child in self._children if child not in behind and child not in redis]
-        # The gate's requests need API and git to end, jobs need git; everything needs Redis.
+        # The gate's requests need API, calls and git to end, jobs need git; everything needs Redis.
         for group in (front, behind, redis):
             await asyncio.gather(*(child.stop(seconds=longest) for child in group))
         self._say("stopped")
@@ -212,6 +216,7 @@ def _environment(plan: Plan, redis_url: str) -> dict[str, str]:
     chosen = configured.model_fields_set
     api_port = configured.api_port if "api_port" in chosen else free_port()
     git_port = configured.git_port if "git_port" in chosen else free_port()
+    calls_port = configured.calls_port if "calls_port" in chosen else free_port()
     return {
         **os.environ,
         "LONGSHORE_DATA_DIR": str(plan.directory),
@@ -219,8 +224,10 @@ def _environment(plan: Plan, redis_url: str) -> dict[str, str]:
         "LONGSHORE_PORT": str(plan.port),
         "LONGSHORE_API_PORT": str(api_port),
         "LONGSHORE_GIT_PORT": str(git_port),
+        "LONGSHORE_CALLS_PORT": str(calls_port),
         "LONGSHORE_API_URL": f"http://127.0.0.1:{api_port}",
         "LONGSHORE_GIT_URL": f"http://127.0.0.1:{git_port}",
+        "LONGSHORE_CALLS_URL": f"http://127.0.0.1:{calls_port}",
         "LONGSHORE_LOG_FORMAT": "json" if plan.as_json else "console",
         "PYTHONUNBUFFERED": "1",
     }

@@ -86,6 +86,17 @@ class Caller:
                 f"This key may not read {algorithm.path}; use a key of {algorithm.owner} or an admin key."
             )
 
+    def require_caller(self, algorithm: Algorithm) -> None:
+        """Refuse whoever may not call the algorithm, whatever its version.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not self.may_call:
+            raise not_allowed("This key may not call algorithms; use one with the permission allow_algo.")
+        if not self._listed(algorithm.owner, algorithm.path):
+            raise not_allowed(f"This key is not for {algorithm.path}; use one whose algo_acl names it.")
+
     def _listed(self, owner: str, path: str) -> bool:
         if self.admin or self.algorithms is None:
             return True

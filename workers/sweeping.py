@@ -2,6 +2,7 @@
 
 import structlog
 
+from shared.calls.requests import clear_old_calls, lose_overdue
 from shared.database import database
 from shared.jobs.due import take_due_nudges
 from shared.jobs.leases import lost_jobs
@@ -39,6 +40,9 @@ def sweep() -> None:
         following += take_due_nudges(session, limit=MOST_NUDGES)
     nudges.send(following)
     _report_stalled()
+    with database().writing() as session:
+        lose_overdue(session)
+        clear_old_calls(session, keep_days=settings().call_keep_days)
     with database().writing() as session:
         tally_events(session)
         mark_sweep(session)

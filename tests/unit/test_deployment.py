@@ -20,7 +20,7 @@ def commands() -> dict[str, list[str]]:
 
 def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue():
     started = commands()
-    assert {"gate", "api", "git", "beat"} <= set(started)
+    assert {"gate", "api", "calls", "git", "beat"} <= set(started)
     consumed = {words[words.index("--queues") + 1] for words in started.values() if "--queues" in words}
     assert set(",".join(consumed).split(",")) == set(Queues.ALL)
 
@@ -41,4 +41,5 @@ def test_docker_compose_takes_its_file():
         check=False,
     )
     assert taken.returncode == 0, taken.stderr
-    assert {"api", "builds", "pushes", "beat", "redis", "postgres", "registry"} <= set(taken.stdout.split())
+    services = {"api", "calls", "builds", "pushes", "serving", "beat", "redis", "postgres", "registry"}
+    assert services <= set(taken.stdout.split())

@@ -41,7 +41,7 @@ def test_it_says_where_it_answers_and_where_the_key_is(up: Up) -> None:
 
 
 def test_there_is_a_consumer_of_every_queue(up: Up) -> None:
-    for queue in ("builds", "pushes", "maintenance"):
+    for queue in ("builds", "pushes", "serving", "maintenance"):
         assert any(queue in command for command in up.processes().values()), queue
 
 
@@ -58,7 +58,7 @@ def test_a_taken_port_is_refused(up: Up, tmp_path: Path) -> None:
     assert "Traceback" not in second.stderr
 
 
-@pytest.mark.parametrize("part", ["main\0api", "main\0gate", "--queues\0builds", "redis-server"])
+@pytest.mark.parametrize("part", ["main\0api", "main\0calls", "main\0gate", "--queues\0builds", "redis-server"])
 def test_a_part_that_is_killed_is_started_again(up: Up, part: str) -> None:
     said = up.child.log.read_text().count("is started again in")
     killed = oldest(up, part)

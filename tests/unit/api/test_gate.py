@@ -52,13 +52,16 @@ def noting(seen: Seen, answer: Callable[[], web.Response] = web.Response) -> Han
 
 
 @contextlib.asynccontextmanager
-async def gate(*, api: int = 1, git: int = 1, shutdown_seconds: int = 5, proxies: str = "") -> AsyncIterator[int]:
+async def gate(
+    *, api: int = 1, git: int = 1, calls: int = 1, shutdown_seconds: int = 5, proxies: str = ""
+) -> AsyncIterator[int]:
     """Port 1 of the loopback: nobody listens there."""
     configured = Settings(
         port=0,
         host="127.0.0.1",
         api_url=f"http://127.0.0.1:{api}",
         git_url=f"http://127.0.0.1:{git}",
+        calls_url=f"http://127.0.0.1:{calls}",
         shutdown_seconds=shutdown_seconds,
         trusted_proxies=proxies,
     )
@@ -83,21 +86,26 @@ async def raw(port: int, sent: bytes) -> bytes:
     return answered
 
 
-def test_git_goes_to_git_and_all_else_to_the_api() -> None:
-    api, git = Seen(), Seen()
+def test_git_goes_to_git_and_calls_to_calls_and_all_else_to_the_api() -> None:
+    api, git, calls = Seen(), Seen(), Seen()
 
     async def scenario() -> None:
         async with (
             service(noting(api)) as api_port,
             service(noting(git)) as git_port,
-            gate(api=api_port, git=git_port) as port,
+            service(noting(calls)) as calls_port,
+            gate(api=api_port, git=git_port, calls=calls_port) as port,
         ):
-            for path in ("/git/o/n.git/info/refs?service=x", "/v1/git/x", "/gitter", "/%67it/x", "/"):
+            for path in (
+                *("/git/o/n.git/info/refs?service=x", "/v1/git/x", "/gitter", "/%67it/x", "/"),
+                *("/v1/algo/o/n/1.*?timeout=3", "/v1/requests/x", "/v1/algorithms/o/n", "/v1/algo", "/v1/%61lgo/o/n"),
+            ):
                 await raw(port, f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
 
     run(scenario)
     assert git.paths == ["/git/o/n.git/info/refs?service=x", "/%67it/x"]
-    assert api.paths == ["/v1/git/x", "/gitter", "/"]
+    assert calls.paths == ["/v1/algo/o/n/1.*?timeout=3", "/v1/requests/x", "/v1/%61lgo/o/n"]
+    assert api.paths == ["/v1/git/x", "/gitter", "/", "/v1/algorithms/o/n", "/v1/algo"]
 
 
 @pytest.mark.parametrize("path", ["/a%2Fb/%2e%2e/c?x=%20+&y", "/a/../b/./c", "//double//", "/v1/%C3%A9?q=%00"])

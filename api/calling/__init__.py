@@ -1,0 +1,1 @@
+"""Calling algorithms: what runs is found or waited for, the call handed on, its answer brought back."""

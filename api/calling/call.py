@@ -1,0 +1,111 @@
+"""A call, from what serves it to its answer. It is sent again only where it is certain that it was not begun."""
+
+import json
+import time
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy import select
+
+from api.calling.endpoints import UNIX, NotBegunError
+from api.calling.exchange import Answered, Sent, exchange, stand_in
+from api.calling.finding import Found, Ready, find_again, not_in_time, wait_until_ready
+from shared.database import database
+from shared.models import Serving, ServingState
+from shared.refusals import Code, Refusal, try_later
+from shared.servings.states import mark_stopped
+from shared.settings import settings
+
+ANSWER_SECONDS = 5.0
+"""For the runner to say that the algorithm's time is over, and for the answer to come."""
+PAUSE_SECONDS = 0.1
+MOST_ENDED = 3
+"""So many containers that end before they take one call are the algorithm's doing."""
+REFUSED_BY_RUNNER = {
+    HTTPStatus.BAD_REQUEST: Code.INVALID_JSON,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.INVALID_REQUEST,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Code.INVALID_REQUEST,
+}
+RUNNER_FAILED = "The algorithm's container answered with no result; its log may say why. The call was not sent again."
+
+
+def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = None) -> Answered:
+    """Make a call within `timeout` seconds, a cold start included.
+
+    Raises:
+        Refusal: 503, the call was not begun, for want of something that runs; 409, for want of an image; 400, 413,
+            415, the runner cannot read the input.
+    """
+    deadline = time.monotonic() + timeout
+    ended = 0
+    while True:
+        ready = wait_until_ready(found, deadline, request_id=request_id)
+        why = "What ran was stopped."
+        if ready is not None:
+            try:
+                return _checked(_exchange(ready, sent, deadline))
+            except NotBegunError as error:
+                why = f"The last try failed: {error}."
+                ended += _ended(ready, str(error))
+        if ended >= MOST_ENDED:
+            raise try_later(
+                f"The containers of {found.algorithm.path} ended {ended} times before they took the call. {why}",
+                seconds=30,
+            )
+        if time.monotonic() + PAUSE_SECONDS >= deadline:
+            raise not_in_time(found, why)
+        time.sleep(PAUSE_SECONDS if ended or ready is None or not ready.endpoint.startswith(UNIX) else 0)
+        found = find_again(found)
+
+
+def _exchange(ready: Ready, sent: Sent, deadline: float) -> Answered:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise NotBegunError("the time was over")
+    return exchange(
+        ready.endpoint,
+        sent,
+        timeout=left,
+        serving_dir=settings().resolved_serving_dir,
+        deadline=deadline + ANSWER_SECONDS,
+        most=settings().call_result_max_bytes,
+    )
+
+
+def _ended(ready: Ready, why: str) -> bool:
+    """Write down that a container has ended, where nobody knows that it was to. Pods are the cluster's to replace."""
+    if not ready.endpoint.startswith(UNIX):
+        return False
+    with database().writing() as session:
+        state = session.scalar(select(Serving.state).where(Serving.id == ready.serving_id))
+        if state != ServingState.READY:
+            return False
+        return mark_stopped(session, ready.serving_id, f"Its container has ended: {why}.")
+
+
+def _checked(answered: Answered) -> Answered:
+    """The answer, where it is one.
+
+    Raises:
+        Refusal: the runner refused the input.
+    """
+    if answered.status == HTTPStatus.OK:
+        return answered
+    code = REFUSED_BY_RUNNER.get(HTTPStatus(answered.status)) if answered.status in set(HTTPStatus) else None
+    if code is None:
+        return stand_in(RUNNER_FAILED)
+    raise Refusal(answered.status, code, _message_of(answered.body) or "The runner refused the input.")
+
+
+def _message_of(body: bytes) -> str:
+    error = read_object(body).get("error")
+    return str(error.get("message", "")) if isinstance(error, dict) else ""
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one where it is none, for what an algorithm's container says is not to be trusted."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}

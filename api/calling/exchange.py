@@ -1,0 +1,108 @@
+"""One call handed to a runner: sent once, answered within a deadline and within bounds."""
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from api.calling.endpoints import NotBegunError, connect
+
+ALGORITHM_ERROR = "AlgorithmError"
+TIMEOUT_ERROR = "TimeoutError"
+BROKEN_OFF = (
+    "The algorithm's container ended during the call, so whether the call was done is not known. It was not sent "
+    "again; the next call is served by another container."
+)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a runner is sent."""
+
+    body: bytes
+    content_type: str | None
+    stdout: bool = False
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a runner answered, or what stands in for an answer that never came."""
+
+    status: int
+    body: bytes
+
+
+def exchange(endpoint: str, sent: Sent, *, timeout: float, serving_dir: Path, deadline: float, most: int) -> Answered:
+    """Send a call and bring back the answer; `timeout` is the algorithm's, in seconds, `deadline` that of the whole.
+
+    Raises:
+        NotBegunError: the algorithm did not get the call.
+    """
+    try:
+        connection = connect(endpoint, serving_dir, deadline)
+    except TimeoutError:
+        raise NotBegunError("no place came free") from None
+    talk = http.client.HTTPConnection("runner")
+    talk.sock = connection
+    try:
+        answered = _ask(talk, sent, timeout, most)
+    except TimeoutError:
+        message = f"The algorithm's container did not answer within the timeout of {timeout:g} seconds."
+        return stand_in(message, TIMEOUT_ERROR)
+    except (OSError, http.client.HTTPException, ValueError):
+        return stand_in(BROKEN_OFF)
+    finally:
+        talk.close()
+    if answered.status == http.client.SERVICE_UNAVAILABLE:
+        raise NotBegunError("it is being stopped")
+    return answered
+
+
+def _ask(talk: http.client.HTTPConnection, sent: Sent, timeout: float, most: int) -> Answered:
+    over_unix = talk.sock is not None and talk.sock.family == socket.AF_UNIX
+    headers = {} if sent.content_type is None else {"Content-Type": sent.content_type}
+    query = f"/?timeout={timeout:.3f}&stdout={'true' if sent.stdout else 'false'}"
+    whole = True
+    try:
+        talk.request("POST", query, sent.body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        whole = False  # a runner begins with a whole call only; it may have said why it did not want this one
+    try:
+        response = talk.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        if not whole or (over_unix and _was_left_unread(error)):
+            raise NotBegunError("it ended before it took the call") from None
+        raise
+    return _read(response, most)
+
+
+def _was_left_unread(error: Exception) -> bool:
+    """Whether the runner had not read the whole call.
+
+    Linux resets a unix connection whose other end is closed before all in it was read, or before it was accepted;
+    after that the stream just ends. Over TCP a reset says nothing of the kind.
+    """
+    return isinstance(error, ConnectionResetError) and not isinstance(error, http.client.RemoteDisconnected)
+
+
+def _read(response: http.client.HTTPResponse, most: int) -> Answered:
+    if response.length is not None and response.length > most:
+        return _too_large(most)
+    body = response.read(most + 1)
+    if len(body) > most:
+        return _too_large(most)
+    if response.length:
+        raise http.client.IncompleteRead(body, response.length)
+    return Answered(response.status, body)
+
+
+def _too_large(most: int) -> Answered:
+    return stand_in(f"The algorithm's answer is larger than {most} bytes, the most that is handed on; return less.")
+
+
+def stand_in(message: str, error_type: str = ALGORITHM_ERROR) -> Answered:
+    """An answer in the platform's form for a call that has none: clients show its message."""
+    error: dict[str, Any] = {"message": message, "stacktrace": "", "stack_trace": "", "error_type": error_type}
+    return Answered(http.client.OK, json.dumps({"error": error}).encode())

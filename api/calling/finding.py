@@ -1,0 +1,122 @@
+"""What a call is served by at this moment: the resolution's image, and what runs of it, or is made to."""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from api import nudges
+from shared.database import database
+from shared.models import Algorithm, ImagePush, PushState, Serving, ServingState, Version
+from shared.pulls.resolution import Resolution, resolve_pull
+from shared.refusals import Refusal, conflict, missing, try_later
+from shared.servings.wanting import Wanted, present_serving, want_serving
+
+SHORTEST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 0.2
+RETRY_SECONDS = 5
+ON_ITS_WAY = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A version, the image that its callers are to be served by, and what runs of it."""
+
+    algorithm: Algorithm
+    version: Version
+    wanted: Wanted
+    serving: Serving | None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A serving that takes calls."""
+
+    serving_id: str
+    endpoint: str
+
+
+def find_serving(session: Session, algorithm: Algorithm, version: Version) -> Found:
+    """What a version is served by.
+
+    Raises:
+        Refusal: 409, there is no image that may run; with `Retry-After` where a push is on its way.
+    """
+    resolution = resolve_pull(session, algorithm, version)
+    wanted = Wanted.of(algorithm, version, resolution)
+    if wanted is None:
+        raise _no_image(session, version, resolution)
+    return Found(algorithm, version, wanted, present_serving(session, wanted))
+
+
+def find_again(found: Found) -> Found:
+    """The same by what the database says now: meanwhile another image may have become the right one.
+
+    Raises:
+        Refusal: as `find_serving`; 404, the algorithm was deleted.
+    """
+    with database().reading() as session:
+        both = session.execute(_BOTH, {"the_version": found.version.id}).one_or_none()
+        if both is None:
+            raise missing(f"{found.algorithm.path} was deleted.")
+        return find_serving(session, *both)
+
+
+def wait_until_ready(found: Found, deadline: float, *, request_id: str | None) -> Ready | None:
+    """Have it run, and wait for it; None where what was waited for is not to take calls any more.
+
+    No session is held meanwhile (rule 6): the row is read again and again, in ever longer pauses.
+
+    Raises:
+        Refusal: 503, it could not be started, or not before the deadline (on the monotonic clock, in seconds).
+    """
+    serving = found.serving or _want(found, request_id)
+    state, message, endpoint = serving.state, serving.message, serving.endpoint
+    pause = SHORTEST_PAUSE_SECONDS
+    while state == ServingState.WANTED:
+        if time.monotonic() + pause >= deadline:
+            raise not_in_time(found, message)
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE_SECONDS, 1.5 * pause)
+        rows = database().ask(_STATE, the_serving=serving.id)
+        if not rows:
+            return None
+        state, message, endpoint = rows[0]
+    if state == ServingState.FAILED:
+        raise try_later(f"{found.algorithm.path} could not be started: {message}", seconds=RETRY_SECONDS)
+    return Ready(serving.id, endpoint) if state == ServingState.READY and endpoint is not None else None
+
+
+def not_in_time(found: Found, message: str) -> Refusal:
+    """503: the call was not begun within its timeout."""
+    return try_later(
+        f"{found.algorithm.path} did not take the call within its timeout; the call was not begun, send it again. "
+        f"{message}",
+        seconds=RETRY_SECONDS,
+    )
+
+
+_STATE = select(Serving.state, Serving.message, Serving.endpoint).where(Serving.id == bindparam("the_serving"))
+_BOTH = (
+    select(Algorithm, Version)
+    .join(Version, Version.algorithm_id == Algorithm.id)
+    .where(Version.id == bindparam("the_version"), Algorithm.deleted_at.is_(None))
+)
+_ON_ITS_WAY = (
+    select(ImagePush.id)
+    .where(ImagePush.version_id == bindparam("the_version"), ImagePush.state.in_(ON_ITS_WAY))
+    .limit(1)
+)
+
+
+def _want(found: Found, request_id: str | None) -> Serving:
+    with database().writing() as session:
+        serving, told = want_serving(session, found.wanted, request_id=request_id)
+    nudges.send(told)
+    return serving
+
+
+def _no_image(session: Session, version: Version, resolution: Resolution) -> Refusal:
+    comes = session.scalar(_ON_ITS_WAY, {"the_version": version.id}) is not None
+    return conflict(resolution.reason, retry_after=RETRY_SECONDS if comes else None)

@@ -1,0 +1,114 @@
+"""Calling algorithms, and asking how calls ended that nobody waited for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from flask import Response, g, request
+from sqlalchemy import Row
+
+from api.answers import answer
+from api.authentication import caller
+from api.calling.call import call
+from api.calling.exchange import Sent
+from api.calling.finding import Found, find_serving
+from api.calling.raw import JSON, raw_result
+from api.calling.void import void_calls
+from api.routing import v1_blueprint
+from api.schemas.calls import CallErrorShown, CallQuery, RequestShown, VoidShown
+from shared.calls.requests import LOST, RECORDED, lose_overdue
+from shared.calls.versions import find_called
+from shared.clock import rfc3339
+from shared.database import database
+from shared.models import CallState
+from shared.refusals import Code, Refusal, missing, not_allowed
+from shared.settings import settings
+
+blueprint = v1_blueprint("calls")
+
+CONTENT_TYPES = ("application/json", "text/plain", "application/octet-stream")
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def _call_route(view: View) -> View:
+    """Route calls of an algorithm, named OWNER/NAME or by its id, with or without a version."""
+    for name in ("<owner:owner>/<name>", "<algorithm_id:algorithm_id>"):
+        for version in ("", "/<version>"):
+            blueprint.add_url_rule(f"/algo/{name}{version}", view_func=view, methods=["POST"])
+    return view
+
+
+@_call_route
+@blueprint.input(CallQuery, location="query", arg_name="query")
+def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None) -> Response:
+    """Call an algorithm with the body as its input.
+
+    An error of the algorithm itself is answered with 200 and `error`; what else goes wrong has a status of its own.
+    """
+    sent = _read_input(query)
+    found = _find(algorithm, version, query)
+    if query.output == "void":
+        begun = void_calls.begin(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
+        return answer(VoidShown(request_id=begun))
+    answered = call(found, sent, timeout=query.timeout, request_id=g.request_id)
+    body, content_type = raw_result(answered) if query.output == "raw" else (answered.body, JSON)
+    return Response(body, mimetype=content_type)
+
+
+@blueprint.get("/requests/<request_id>")
+@blueprint.output(RequestShown)
+def show_request(request_id: str) -> Response:
+    """How a call with `output=void` is going, or how it ended. Its result is not kept."""
+    rows = database().ask(RECORDED, the_request=request_id.lower())
+    if rows and rows[0].overdue and rows[0].state == CallState.RUNNING:
+        with database().writing() as session:
+            lose_overdue(session)
+        rows = database().ask(RECORDED, the_request=request_id.lower())
+    return answer(_shown(_readable(rows, request_id)))
+
+
+def _read_input(query: CallQuery) -> Sent:
+    """The body, as it came.
+
+    Raises:
+        Refusal: 415, a content type that algorithms do not take.
+        werkzeug.exceptions.RequestEntityTooLarge: it is larger than a call may be.
+    """
+    if request.mimetype and request.mimetype not in CONTENT_TYPES:
+        raise Refusal(
+            415,
+            Code.INVALID_REQUEST,
+            f"The body is {request.mimetype[:100]}; an algorithm takes {', '.join(CONTENT_TYPES)}: say which it is in "
+            "Content-Type.",
+        )
+    request.max_content_length = settings().call_max_bytes
+    return Sent(request.get_data(cache=False), request.content_type, stdout=query.stdout)
+
+
+def _find(algorithm: str, version: str | None, query: CallQuery) -> Found:
+    with database().reading() as session:
+        called, meant = find_called(session, caller(), algorithm, version)
+        if query.stdout and not caller().owns(called.owner):
+            raise not_allowed(f"Only {called.owner} and administrators may read what {called.path} prints.")
+        return find_serving(session, called, meant)
+
+
+def _readable(rows: Sequence[Row[Any]], request_id: str) -> Row[Any]:
+    if not rows or not caller().owns(rows[0].caller):
+        raise missing(f"No call with the id {request_id[:80]!r}; it was never made, or is not kept any more.")
+    return rows[0]
+
+
+def _shown(row: Row[Any]) -> RequestShown:
+    error = None
+    if row.state in (CallState.FAILED, CallState.LOST):
+        error = CallErrorShown(message=row.message or LOST, error_type=row.error_type)
+    return RequestShown(
+        request_id=row.id,
+        state=row.state,
+        algorithm=f"{row.owner}/{row.name}",
+        git_hash=row.git_hash,
+        error=error,
+        duration=None if row.duration_ms is None else row.duration_ms / 1000,
+        created_at=rfc3339(row.created_at) or "",
+        ended_at=rfc3339(row.ended_at),
+    )

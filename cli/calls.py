@@ -1,0 +1,31 @@
+"""`longshore calls`: calls of algorithms."""
+
+import click
+
+from api.app import create_app
+from api.calling.void import let_void_calls_end
+from cli.services import start_service
+from cli.serving import serve
+from cli.starting import data_dir_option, port_option
+
+
+@click.command("calls")
+@port_option("LONGSHORE_CALLS_PORT", "Port to listen on")
+@data_dir_option
+def command() -> None:
+    """Run the service that calls algorithms (/v1/algo/…, /v1/requests/…).
+
+    It is a process of its own so that slow algorithms hold up nobody. As many of these as you like can run at the
+    same time, each with LONGSHORE_CALLS_WORKERS processes of LONGSHORE_CALLS_THREADS threads; where algorithms run on
+    a Docker engine, on its machine and with the same LONGSHORE_SERVING_DIR as the worker that starts them.
+    """
+    configured = start_service("calls")
+    serve(
+        configured,
+        create_app,
+        port=configured.calls_port,
+        processes=configured.calls_workers,
+        threads=configured.calls_threads,
+        preload=True,
+        before_leaving=let_void_calls_end,
+    )
