@@ -20,6 +20,7 @@ from api.resources import (
     algorithms,
     audit,
     builds,
+    calls,
     health,
     jobs,
     keys,
