@@ -136,9 +136,9 @@ class Supervisor:
         self._start("gate", _longshore("gate"))
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
-        self._start(Queues.SERVING, _longshore("worker", "--queues", Queues.SERVING), without_port)
-        if self._plan.configured.serving == "kubernetes":
-            self._start(Queues.NODES, _longshore("worker", "--queues", Queues.NODES), without_port)
+        self._start(
+            Queues.SERVING, _longshore("worker", "--queues", Queues.SERVING, "--concurrency", "4"), without_port
+        )
         # Two: while one sends to webhooks, which may be slow, the other sweeps.
         maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "2")
         self._start(Queues.MAINTENANCE, maintenance, without_port)

@@ -17,14 +17,6 @@ class ServingSettings(BaseSettings):
         description="Where executions pull from when the registry of the latest good push is gone: none (nowhere), registry "
         "(the next latest), store (the same, and what was never asked to go to a registry runs from the platform's own store).",
     )
-    drift_seconds: float = Field(
-        3600,
-        gt=0,
-        description="How often a registry is asked whether it still has an image that executions rely on, in seconds.",
-    )
-    repair_missing: bool = Field(
-        False, description="Whether an image that a registry has lost is pushed there again by itself."
-    )
 
     serving: Literal["docker", "kubernetes"] = Field(
         "docker", description="What runs algorithms: docker (the engine of this machine) or kubernetes (KUBECONFIG)."

@@ -1,4 +1,4 @@
-"""executions: where images are pulled from, what runs, calls without a wait, refreshes."""
+"""executions: where images are pulled from, what runs, calls without a wait."""
 
 from collections.abc import Sequence
 
@@ -34,21 +34,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("call_requests", schema=None) as batch_op:
         batch_op.create_index("ix_call_requests_deadline", ["deadline_at"], unique=False)
-
-    op.create_table(
-        "refreshes",
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("job_id", sa.String(length=36), nullable=False),
-        sa.Column("scope", sa.String(length=16), nullable=False),
-        sa.Column("options", sa.JSON(), nullable=False),
-        sa.Column("progress", sa.JSON(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("seq"),
-        sa.UniqueConstraint("id"),
-    )
-    with op.batch_alter_table("refreshes", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_refreshes_job_id"), ["job_id"], unique=False)
 
     op.create_table(
         "servings",
@@ -91,11 +76,6 @@ def upgrade() -> None:
             postgresql_where=SERVES,
         )
 
-    with op.batch_alter_table("image_pushes", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("checked_at", sa.BigInteger(), nullable=True))
-        batch_op.add_column(sa.Column("seen_at", sa.BigInteger(), nullable=True))
-        batch_op.add_column(sa.Column("missing_at", sa.BigInteger(), nullable=True))
-
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("serving_id", sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column("asked_order", sa.BigInteger(), nullable=True))
@@ -112,11 +92,6 @@ def downgrade() -> None:
         batch_op.drop_column("asked_order")
         batch_op.drop_column("serving_id")
 
-    with op.batch_alter_table("image_pushes", schema=None) as batch_op:
-        batch_op.drop_column("missing_at")
-        batch_op.drop_column("seen_at")
-        batch_op.drop_column("checked_at")
-
     with op.batch_alter_table("servings", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_servings_serving",
@@ -131,10 +106,6 @@ def downgrade() -> None:
         )
 
     op.drop_table("servings")
-    with op.batch_alter_table("refreshes", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_refreshes_job_id"))
-
-    op.drop_table("refreshes")
     with op.batch_alter_table("call_requests", schema=None) as batch_op:
         batch_op.drop_index("ix_call_requests_deadline")
 

@@ -11,7 +11,6 @@ from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
 from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
-from shared.models.refreshes import Refresh
 from shared.models.registries import PauseCause, Registry
 from shared.models.servings import Serving, ServingState
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
@@ -39,7 +38,6 @@ __all__ = [
     "PushEvent",
     "PushState",
     "PushTally",
-    "Refresh",
     "Registry",
     "RegistryBlob",
     "Serving",

@@ -20,8 +20,6 @@ class JobKind(StrEnum):
     """Brings an image into a registry."""
     SERVE = "serve"
     """Starts a version's image for its callers."""
-    REFRESH = "refresh"
-    """Has nodes, or what runs on them, ask the registries afresh. It is about no algorithm."""
 
 
 class JobState(StrEnum):

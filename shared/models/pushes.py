@@ -72,12 +72,6 @@ class ImagePush(Base):
     last_success_at: Mapped[Millis | None]
     last_success_order: Mapped[int | None] = mapped_column(BigInteger)
     """The sequence number of the job that asked for it: which good push is the latest goes by the order of asking."""
-    checked_at: Mapped[Millis | None]
-    """When the registry was asked last whether it still has the last good image."""
-    seen_at: Mapped[Millis | None]
-    """When it showed that image last; nothing: not since the push."""
-    missing_at: Mapped[Millis | None]
-    """When it was first found not to have that image any more."""
 
 
 class PushEvent(Base):

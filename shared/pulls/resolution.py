@@ -117,20 +117,13 @@ def _from_registry(push: ImagePush, registry: Registry, reason: str) -> Resoluti
 
 def _why(version: Version, push: ImagePush, registry: Registry, place: int) -> str:
     if version.pinned_registry_id is not None:
-        reason = f"The version is pinned to {registry.registry_url}."
-    elif place == 0:
-        reason = f"The latest good push went to {registry.registry_url} ({rfc3339(push.last_success_at)})."
-    else:
-        reason = (
-            f"Falls back to {registry.registry_url}: later good pushes cannot be used, and of those that can this is "
-            f"the latest ({rfc3339(push.last_success_at)})."
-        )
-    if push.missing_at is not None:
-        reason += (
-            f" The image was found missing there at {rfc3339(push.missing_at)}, so the pull may fail; push it there "
-            "again."
-        )
-    return reason
+        return f"The version is pinned to {registry.registry_url}."
+    if place == 0:
+        return f"The latest good push went to {registry.registry_url} ({rfc3339(push.last_success_at)})."
+    return (
+        f"Falls back to {registry.registry_url}: later good pushes cannot be used, and of those that can this is "
+        f"the latest ({rfc3339(push.last_success_at)})."
+    )
 
 
 def _none_of(version: Version, considered: Sequence[Considered]) -> str:

@@ -104,9 +104,6 @@ _SUCCESS = (
         last_success_order=select(func.coalesce(Job.asked_order, Job.seq))
         .where(Job.id == bindparam("the_job"))
         .scalar_subquery(),
-        checked_at=None,
-        seen_at=None,
-        missing_at=None,
     )
     .returning(ImagePush.id)
 )

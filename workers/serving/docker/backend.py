@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from shared.errors import ErrorClass, WorkError
-from shared.models import Serving
+from shared.models import Registry, Serving
+from shared.registries import client_of
 from shared.servings.sockets import endpoint_of
 from shared.settings import settings
 from shared.stopping import StopSignal
@@ -97,8 +98,8 @@ class DockerBackend:
                         ErrorClass.NOT_FOUND, f"the platform's store does not have {digest} any more: compile it again"
                     )
                 return load_image(use, read_image(use, manifest.descriptor), stop)
-        # The registry is always asked, also where the engine has the image: equal digests cost no bytes.
         say(f"Pulls the image from {start.registry.registry_url}.")
+        _ask_registry(start, start.registry, stop)
         pull_image(
             repository,
             digest,
@@ -129,6 +130,24 @@ class DockerBackend:
     def _remove(self, serving_id: str) -> None:
         remove_container(name_of(serving_id))
         remove_directory(serving_id)
+
+
+def _ask_registry(start: Start, registry: Registry, stop: StopSignal) -> None:
+    """Have the registry itself say that it has the image, and that these credentials may read it.
+
+    An engine that has pulled a digest once knows its manifest, and asks nobody for it again; what a registry has
+    deleted or locked away since is not to run. Equal digests still cost no bytes.
+
+    Raises:
+        WorkError: it has the image no more (not_found), or as it answers.
+    """
+    repository, _, digest = start.serving.image.rpartition("@")
+    with client_of(registry, start.credentials, stop=stop) as client:
+        if client.manifest_digest(repository.partition("/")[2], digest) is None:
+            raise WorkError(
+                ErrorClass.NOT_FOUND,
+                f"{registry.registry_url} has no {start.serving.image} any more: push it there again",
+            )
 
 
 def _has_loaded(serving_id: str) -> bool:

@@ -1,5 +1,6 @@
 """The container of a serving: what it may use, how it is named, and how it ended."""
 
+import posixpath
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.settings import settings
 from workers.assembly.algorithm import RUNS_AS
 from workers.engine.connection import engine, engine_errors
+from workers.engine.images import described_image
 from workers.serving.backend import Start
 
 NAME_PREFIX = "longshore-serve-"
@@ -50,6 +52,7 @@ def create_container(client: APIClient, start: Start, image: str, directory: Pat
             "LONGSHORE_SOCKET_SEALED": "1",
             "LONGSHORE_MAX_REQUEST_BYTES": str(chosen.call_max_bytes),
         },
+        healthcheck={"test": ["NONE"]},  # an image may bring one, of which nobody would read
         labels={
             SERVING_LABEL: serving.id,
             HOME_LABEL: str(chosen.resolved_serving_dir),
@@ -66,13 +69,24 @@ def create_container(client: APIClient, start: Start, image: str, directory: Pat
             read_only=True,
             # Compilers and caches of algorithms write there and run it; it counts as memory.
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={chosen.serving_tmp_bytes}"},  # noqa: S108
-            mounts=[Mount(target=INSIDE, source=str(directory), type="bind")],
+            mounts=[Mount(target=INSIDE, source=str(directory), type="bind"), *_instead_of_volumes(image)],
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             log_config=LogConfig(type="json-file", config=NO_NEW_FILES),
         ),
         use_config_proxy=False,
     )
+
+
+def _instead_of_volumes(image: str) -> list[Mount]:
+    """Memory with a limit, where the image declares a volume: that would be a directory on the engine's disk."""
+    declared = ((described_image(image) or {}).get("Config") or {}).get("Volumes") or {}
+    size = settings().serving_tmp_bytes
+    return [
+        Mount(target=path, source=None, type="tmpfs", tmpfs_size=size)
+        for path in declared
+        if posixpath.normpath(path) not in ("/tmp", INSIDE)  # noqa: S108 - as in every container here
+    ]
 
 
 def start_container(client: APIClient, serving_id: str) -> None:
@@ -132,6 +146,9 @@ def how_it_ended(serving_id: str, state: dict[str, Any]) -> str:
 def our_containers() -> dict[str, tuple[bool, datetime]]:
     """What this installation has on the engine, by the ids of servings: whether it runs, and when it was made.
 
+    A container has the labels of its image too, and an image of a caller's own Dockerfile may have any: only one that
+    is also named as a serving is, is ours.
+
     Raises:
         WorkError: the engine does not answer (unavailable).
     """
@@ -140,7 +157,7 @@ def our_containers() -> dict[str, tuple[bool, datetime]]:
     return {
         one["Labels"][SERVING_LABEL]: (one["State"] == "running", datetime.fromtimestamp(one["Created"], UTC))
         for one in listed
-        if SERVING_LABEL in one["Labels"]
+        if f"/{name_of(one['Labels'].get(SERVING_LABEL, ''))}" in one["Names"]
     }
 
 

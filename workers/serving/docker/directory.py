@@ -1,10 +1,12 @@
 """The directory that a container makes its socket in, and may not write to once it has."""
 
+import os
 import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 
+from shared.errors import ErrorClass, WorkError
 from shared.servings.sockets import SOCKET
 from shared.settings import settings
 
@@ -29,11 +31,21 @@ def make_directory(serving_id: str) -> Path:
 
 
 def has_socket(serving_id: str) -> bool:
-    """Whether the container has made its socket; a link to one is none."""
-    try:
-        return stat.S_ISSOCK((socket_directory(serving_id) / SOCKET).lstat().st_mode)
-    except OSError:
+    """Whether the container has made its socket.
+
+    Raises:
+        WorkError: it made something else (invalid). Until the directory is sealed that could fill this machine's disk.
+    """
+    made = os.listdir(socket_directory(serving_id))
+    if not made:
         return False
+    if made != [SOCKET] or not stat.S_ISSOCK((socket_directory(serving_id) / SOCKET).lstat().st_mode):
+        raise WorkError(
+            ErrorClass.INVALID,
+            "the image puts something else into the directory of its socket than that: it must have Longshore's runner "
+            "as its entry point",
+        )
+    return True
 
 
 def seal_directory(serving_id: str) -> None:
@@ -41,8 +53,12 @@ def seal_directory(serving_id: str) -> None:
 
     The runner waits for this before it starts the algorithm, which so can neither put anything in the socket's place
     nor fill this machine's disk.
+
+    Raises:
+        WorkError: something else than the socket came into it before (invalid).
     """
     socket_directory(serving_id).chmod(SEALED)
+    has_socket(serving_id)
 
 
 def remove_directory(serving_id: str) -> None:

@@ -224,11 +224,3 @@ def test_a_pin_to_where_only_a_failed_push_went_refuses(build):
     end_badly(taken(push(build, production)), message="It broke.")
     pin(build, production)
     assert (resolved(build).image, "It broke." in resolved(build).reason) == (None, True)
-
-
-def test_an_image_that_was_found_missing_says_so(build):
-    row = pushed(build, make_registry())
-    change(row, missing_at=now_ms())
-    found = resolved(build)
-    assert found.digest == DIGEST
-    assert "found missing" in found.reason

@@ -1,0 +1,136 @@
+"""Images that are not what Longshore builds: from a caller's own Dockerfile, or put into the registry by others."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from io import BytesIO
+
+import pytest
+from docker import APIClient
+from docker.errors import ImageNotFound
+
+from parts.registry import PrivateRegistry
+from shared.clock import now_ms
+from shared.models import JobState, ServingState
+from shared.servings.sockets import connect
+from shared.settings import settings
+from tests.rows import change, fresh
+from tests.service.workers.serving.conftest import Served, evaluated, job_of
+from tests.unit.workers.engine.sources import archive_of
+from workers.engine.connection import engine
+from workers.execution import run_job
+from workers.serving.docker.container import name_of, our_containers
+from workers.serving.docker.directory import socket_directory
+from workers.serving.tending import tend
+from workers.serving.work import ServeWork
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
+
+ANSWERS_NONSENSE = """
+import socket, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/longshore/socket")
+listener.listen()
+body = b'{"calls": 0, "idle_seconds": 1' + b"0" * 400 + b"}"
+while True:
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
+    connection.close()
+"""
+
+
+@pytest.fixture
+def of(served: Served, docker_host: str) -> Iterator[Callable[..., str]]:
+    """Have the version's image be another one: these lines after those of the good one. Gives its id."""
+    client, names = APIClient(base_url=docker_host), []
+
+    def derive(*lines: str) -> str:
+        name = f"hostile-{uuid.uuid4().hex[:12]}"
+        dockerfile = "\n".join(["FROM served", *lines]).encode()
+        context = BytesIO(archive_of({"Dockerfile": dockerfile}))
+        said = [*client.build(fileobj=context, custom_context=True, tag=name, decode=True, forcerm=True)]
+        assert not [event for event in said if "error" in event], said
+        names.append(name)
+        image_id = str(client.inspect_image(name)["Id"])
+        change(served.build, image_id=image_id)
+        served.build = fresh(served.build)
+        return image_id
+
+    yield derive
+    for name in names:
+        with suppress(ImageNotFound):
+            client.remove_image(name, force=True)
+    client.close()
+
+
+def entry_point(program: str) -> str:
+    return f"ENTRYPOINT {json.dumps(['python3', '-c', program])}"
+
+
+def test_a_volume_of_the_image_is_memory_with_a_limit(
+    served: Served, registry: PrivateRegistry, of: Callable[..., str]
+) -> None:
+    of("VOLUME /data")
+    served.pushed_to(registry)
+    serving = served.started()
+    mounts = engine().inspect_container(name_of(serving.id))["Mounts"]
+    assert {mount["Type"] for mount in mounts} == {"bind", "tmpfs"}
+    filled = evaluated(serving, "open('/data/full', 'wb').write(b'0' * (64 << 20))")
+    assert "error" in filled, "neither more than the limit nor a process without memory"
+
+
+def test_labels_of_an_image_remove_nothing(
+    served: Served, registry: PrivateRegistry, of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build of a Dockerfile has containers too, and they have its labels."""
+    home = settings().resolved_serving_dir
+    image_id = of(f'LABEL longshore.serving-directory="{home}" longshore.serving="../precious"')
+    precious = home.parent / "precious"
+    precious.mkdir()
+    monkeypatch.setattr("workers.serving.docker.backend.FORGOTTEN_AFTER", timedelta(seconds=-60))
+    other = engine().create_container(image_id)["Id"]
+    try:
+        assert our_containers() == {}
+        tend()
+        assert precious.is_dir()
+        assert engine().inspect_container(other)["Id"] == other
+    finally:
+        engine().remove_container(other, force=True)
+
+
+def test_what_fills_the_sockets_directory_is_ended(
+    served: Served, registry: PrivateRegistry, of: Callable[..., str]
+) -> None:
+    of(entry_point("import time; open('/run/longshore/full', 'w'); time.sleep(600)"))
+    served.pushed_to(registry)
+    serving = served.started()
+    assert serving.state == ServingState.FAILED
+    assert "entry point" in serving.message
+    assert our_containers() == {}
+    assert not socket_directory(serving.id).exists()
+
+
+def test_what_answers_with_nonsense_keeps_nobody_from_being_tended(
+    served: Served, registry: PrivateRegistry, of: Callable[..., str]
+) -> None:
+    of(entry_point(ANSWERS_NONSENSE))
+    served.pushed_to(registry)
+    serving = served.started()
+    assert serving.state == ServingState.READY
+    connect(settings().resolved_serving_dir, serving.id, seconds=1).close()
+    tend()
+    assert fresh(serving).state == ServingState.READY
+
+
+def test_what_nobody_wants_any_more_is_not_started(served: Served, registry: PrivateRegistry) -> None:
+    served.pushed_to(registry)
+    serving = served.wanted()
+    change(served.algorithm, deleted_at=now_ms())
+    job = job_of(serving)
+    run_job(job.id, ServeWork)
+    assert fresh(job).state == JobState.SUCCEEDED
+    assert (fresh(serving).state, our_containers()) == (ServingState.FAILED, {})
+    assert "deleted" in fresh(serving).message

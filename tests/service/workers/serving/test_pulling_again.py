@@ -1,0 +1,60 @@
+"""The registry is asked at every start, as people who delete or replace an image there expect."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from parts.registry import PrivateRegistry
+from shared.errors import ErrorClass
+from shared.models import JobState, ServingState
+from tests.rows import fresh
+from tests.service.workers.lying_proxy import lying_proxy
+from tests.service.workers.serving.conftest import Served, job_of
+from workers.serving.tending import stop_all
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
+
+
+def at(host: str) -> PrivateRegistry:
+    return cast("PrivateRegistry", SimpleNamespace(url=f"http://{host}"))
+
+
+def test_a_second_start_asks_the_registry_and_costs_no_bytes(served: Served, registry: PrivateRegistry) -> None:
+    with lying_proxy(registry.host) as proxy:
+        served.pushed_to(at(proxy.host))
+        first = served.started()
+        stop_all()
+        proxy.asked.clear()
+        again = served.started()
+    assert (fresh(first).state, again.state) == (ServingState.STOPPED, ServingState.READY)
+    assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
+    assert not [line for line in proxy.asked if "/blobs/" in line]
+
+
+def test_what_the_engine_has_and_the_registry_lost_does_not_run(served: Served, registry: PrivateRegistry) -> None:
+    with lying_proxy(registry.host) as proxy:
+        served.pushed_to(at(proxy.host))
+        assert served.started().state == ServingState.READY
+        stop_all()
+        proxy.says = "gone"
+        serving = served.started()
+    assert (serving.state, job_of(serving).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND)
+    assert "push it there again" in serving.message
+
+
+def test_an_image_that_the_registry_lost_does_not_run(served: Served, registry: PrivateRegistry) -> None:
+    with lying_proxy(registry.host) as proxy:
+        served.pushed_to(at(proxy.host))
+        proxy.says = "gone"
+        serving = served.started()
+    assert (serving.state, job_of(serving).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND)
+    assert proxy.host in serving.message
+
+
+def test_a_registry_that_is_away_is_asked_again(served: Served, registry: PrivateRegistry) -> None:
+    with lying_proxy(registry.host) as proxy:
+        served.pushed_to(at(proxy.host))
+    serving = served.started()
+    assert (serving.state, job_of(serving).state) == (ServingState.WANTED, JobState.QUEUED)
+    assert proxy.host in serving.message
