@@ -112,10 +112,10 @@ def end_build(claim: Claim) -> None:
         succeed(session, claim)
 
 
-def end_push(claim: Claim, digest: str = DIGEST) -> None:
+def end_push(claim: Claim, digest: str = DIGEST, image: str = "registry.example.com/o/n:tag") -> None:
     """End a claimed push well."""
     with database().writing() as session:
-        write_success(session, claim, digest=digest, image="registry.example.com/o/n:tag", message="Confirmed.")
+        write_success(session, claim, digest=digest, image=image, message="Confirmed.")
         succeed(session, claim)
 
 

@@ -1,0 +1,81 @@
+"""Versions that are served for real without an engine: the runner of an image, and the rows that a start writes."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.database import database
+from shared.models import Algorithm, Registry, Serving, ServingState, Version
+from shared.pulls.resolution import resolve_pull
+from shared.servings.states import mark_ready
+from shared.servings.wanting import Wanted, want_serving
+from shared.settings import settings
+from tests.clients import alone
+from tests.rows import HASH, build_commit, change, end_push, make_registry, push, taken, the
+from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
+
+ECHO = f"""{PROTOCOL}
+serve(lambda asked: asked)
+"""
+"""Answers with what the kit was asked."""
+
+
+def pushed_version(
+    algorithm: Algorithm, registry: Registry | None = None, git_hash: str = HASH, **fields: object
+) -> Version:
+    """A version that was built, and pushed with success; `fields` are its columns, such as its number."""
+    registry = registry or make_registry()
+    image = f"{registry.registry_url}/{algorithm.image_path}:{git_hash}"
+    end_push(taken(push(build_commit(algorithm, git_hash), registry)), image=image)
+    version = the(Version, algorithm_id=algorithm.id, git_hash=git_hash)
+    if fields:
+        change(version, **fields)
+    return the(Version, id=version.id)
+
+
+def wanted_serving(algorithm: Algorithm, version: Version) -> Serving:
+    """The serving of a version, wanted."""
+    with database().writing() as session:
+        wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+        assert wanted is not None
+        return want_serving(session, wanted)[0]
+
+
+def ready(serving: Serving) -> None:
+    """Write that a serving takes calls on its socket."""
+    with database().writing() as session:
+        assert mark_ready(session, serving.id, endpoint=f"unix:{serving.id}", runs_as="test")
+
+
+def directory_of(serving: Serving) -> Path:
+    """Where the socket of a serving is."""
+    directory = settings().resolved_serving_dir / serving.id
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@contextmanager
+def runner(serving: Serving, source: str = ECHO, environment: Mapping[str, str] | None = None) -> Iterator[Runner]:
+    """The runner of a serving, for the length of the block."""
+    directory = directory_of(serving)
+    tree = directory / "source"
+    (tree / "src").mkdir(parents=True)
+    (tree / "src" / "Hello.py").write_text(source)
+    with alone(Path(tempfile.gettempdir()) / "longshore-algoout"):  # the kit's named pipe has one path for all
+        running = Runner(tree, directory, runner_python(), environment or {})
+        try:
+            yield running
+        finally:
+            running.process.kill()
+            running.process.wait()
+
+
+def the_present(version: Version) -> Serving:
+    """The one serving of a version that is wanted or ready."""
+    with database().reading() as session:
+        return (
+            session.query(Serving)
+            .filter(Serving.version_id == version.id, Serving.state.in_((ServingState.WANTED, ServingState.READY)))
+            .one()
+        )

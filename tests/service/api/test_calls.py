@@ -1,0 +1,232 @@
+"""Calling algorithms: which version, who may, what goes in and comes out, and what becomes of what breaks."""
+
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shared.models import Algorithm, Serving, ServingState, Version
+from shared.models.algorithms import PublishState
+from shared.settings import settings
+from tests.rows import HASH, OTHER_HASH, change, fresh, the
+from tests.service.api.calling import Api, owner_api
+from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
+from tests.unit.workers.runner.running import PROTOCOL, Runner
+
+PUBLISHED = PublishState.PUBLISHED
+CALL = "/v1/algo/acme/Hello"
+THIRD_HASH = "f" * 40
+
+
+@pytest.fixture(autouse=True)
+def _short_serving_dir(installation: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+        monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)
+        settings.cache_clear()
+        yield
+
+
+@pytest.fixture
+def algorithm(acme: Api) -> Algorithm:
+    acme.make_algorithm("acme")
+    return the(Algorithm, owner="acme", name="Hello")
+
+
+@pytest.fixture
+def version(algorithm: Algorithm) -> Version:
+    return pushed_version(algorithm, semantic_version="1.0.0", publish_state=PUBLISHED, callability="public")
+
+
+@pytest.fixture
+def served(algorithm: Algorithm, version: Version) -> Iterator[Runner]:
+    serving = wanted_serving(algorithm, version)
+    with runner(serving) as running:
+        ready(serving)
+        yield running
+
+
+def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api, served: Runner) -> None:
+    answered = acme.post(CALL, {"a": [1]})
+    assert answered["result"] == {"content_type": "json", "data": {"a": [1]}}
+    assert answered["metadata"]["content_type"] == "json"
+    assert answered["metadata"]["duration"] >= 0
+    assert acme.post(CALL, b"hi", Content_Type="text/plain")["result"] == {"content_type": "text", "data": "hi"}
+    given = {"content_type": "binary", "data": "AP8="}
+    assert acme.post(CALL, b"\0\xff", Content_Type="application/octet-stream")["result"] == given
+    assert len(acme.post(CALL, ["x" * 3_000_000])["result"]["data"][0]) == 3_000_000
+
+
+def test_what_algorithms_do_not_take_is_refused(acme: Api, served: Runner) -> None:
+    acme.expect_refusal(415, 2015, "POST", CALL, b"<a/>", Content_Type="application/xml")
+    acme.expect_refusal(400, 2013, "POST", CALL, b"{")
+    acme.expect_refusal(413, 2015, "POST", CALL, b"1" * (10 * 1024 * 1024 + 1))
+    for query in ("timeout=0", "timeout=nan", "timeout=3001", "timeout=x", "output=all", "stdout=maybe"):
+        assert acme.expect_refusal(400, 2015, "POST", f"{CALL}?{query}", 1)
+    assert acme.post(f"{CALL}?unknown=1&stdout=False&timeout=20", 1)["result"]["data"] == 1
+
+
+def test_raw_output_is_the_bare_result(acme: Api, served: Runner) -> None:
+    answered = acme.call("POST", f"{CALL}?output=raw", [1])
+    assert answered.get_json() == {"content_type": "json", "data": [1]}
+
+
+def test_only_owner_and_admin_may_see_what_is_printed(acme: Api, rival: Api, served: Runner) -> None:
+    assert "stdout" in acme.post(f"{CALL}?stdout=TRUE", 1)["metadata"]
+    rival.expect_refusal(403, 2001, "POST", f"{CALL}?stdout=true", 1)
+
+
+def test_versions_by_number_pattern_hash_and_name(acme: Api, rival: Api, admin: Api, algorithm: Algorithm) -> None:
+    """Each names its image's owner by what is missing: nothing runs, so what is found waits in vain."""
+    numbers = [("1.9.0", "public", HASH), ("1.10.0", "public", OTHER_HASH), ("2.0.0", "private", THIRD_HASH)]
+    made = {
+        number: pushed_version(
+            algorithm, git_hash=git_hash, semantic_version=number, publish_state=PUBLISHED, callability=callability
+        )
+        for number, callability, git_hash in numbers
+    }
+    unpublished = pushed_version(algorithm, git_hash="e" * 40)
+    meant = {
+        "": ("2.0.0", "1.10.0"),
+        "/latest": ("1.10.0", "1.10.0"),
+        "/latestPrivate": ("2.0.0", None),
+        "/1.*": ("1.10.0", "1.10.0"),
+        "/1.9.*": ("1.9.0", "1.9.0"),
+        "/2.*": ("2.0.0", None),
+        "/2.0.0": ("2.0.0", None),
+        f"/{HASH}": ("1.9.0", "1.9.0"),
+        f"/{HASH[:7].upper()}": ("1.9.0", "1.9.0"),
+        f"/{THIRD_HASH[:7]}": ("2.0.0", None),
+        "/eeeeeee": ("unpublished", None),
+        "/3.*": (None, None),
+        "/1.2": (None, None),
+    }
+    of_number = {**{number: version.id for number, version in made.items()}, "unpublished": unpublished.id}
+    for asked, (by_owner, by_others) in meant.items():
+        for path in (CALL, f"/v1/algo/{algorithm.id}"):
+            for api, number in ((acme, by_owner), (admin, by_owner), (rival, by_others)):
+                assert called(api, f"{path}{asked}") == (None if number is None else of_number[number]), asked
+
+
+def called(api: Api, path: str) -> str | None:
+    """The version that a call wants to run; None where there is none for this caller."""
+    answered = api.call("POST", f"{path}?timeout=0.01", 1)
+    if answered.status_code == 404:
+        return None
+    assert answered.status_code == 503, answered.get_data(as_text=True)
+    assert answered.headers["Retry-After"]
+    serving = the(Serving, state=ServingState.WANTED)
+    change(serving, state=ServingState.STOPPED)
+    return serving.version_id
+
+
+def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api, served: Runner) -> None:
+    assert owner_api(app, admin, "lists", algo_acl=["acme/Hello"]).post(CALL, 1)
+    owner_api(app, admin, "other", algo_acl=["acme/Else"]).expect_refusal(403, 2001, "POST", CALL, 1)
+    owner_api(app, admin, "never", allow_algo=False).expect_refusal(403, 2001, "POST", CALL, 1)
+    assert "No such algorithm" in acme.expect_refusal(404, 1001, "POST", "/v1/algo/acme/None", 1)
+
+
+def test_nothing_runs_that_no_registry_has(acme: Api, algorithm: Algorithm) -> None:
+    from tests.rows import build_commit
+
+    build_commit(algorithm)
+    assert "never pushed" in acme.expect_refusal(409, 2015, "POST", f"{CALL}/{HASH}", 1)
+
+
+def test_errors_of_the_algorithm_and_of_its_load_are_answers(acme: Api, algorithm: Algorithm, version: Version) -> None:
+    serving = wanted_serving(algorithm, version)
+    with runner(serving, "raise ValueError('no model')"):
+        ready(serving)
+        assert acme.post(CALL, 1)["error"]["message"] == "ValueError: no model"
+        assert acme.call("POST", f"{CALL}?output=raw", 1).get_json()["error"]["error_type"] == "LoadingError"
+
+
+def test_a_call_ends_at_its_timeout(acme: Api, algorithm: Algorithm, version: Version) -> None:
+    serving = wanted_serving(algorithm, version)
+    with runner(serving, f"{PROTOCOL}\nserve(lambda asked: __import__('time').sleep(1000))"):
+        ready(serving)
+        assert acme.post(f"{CALL}?timeout=0.5", 1)["error"]["error_type"] == "TimeoutError"
+
+
+def test_fifty_callers_at_once_lose_no_call(acme: Api, served: Runner) -> None:
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda each=number: answers.append(acme.post(CALL, each)["result"]["data"]))
+        for number in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == list(range(50))
+
+
+@pytest.mark.parametrize("placed", ["nothing", "a file", "a link", "a dead socket"])
+def test_what_is_no_live_socket_leads_to_a_new_start(
+    acme: Api, algorithm: Algorithm, version: Version, placed: str
+) -> None:
+    serving = wanted_serving(algorithm, version)
+    place, elsewhere = directory_of(serving) / "socket", directory_of(serving) / "elsewhere"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(elsewhere))
+        other.listen()
+        if placed == "a file":
+            place.write_text("x")
+        elif placed == "a link":
+            place.symlink_to(elsewhere)
+        elif placed == "a dead socket":
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(place))
+        ready(serving)
+        acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.5", 1)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert fresh(serving).state == ServingState.STOPPED
+    assert the_present(version).id != serving.id
+
+
+def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on(
+    acme: Api, algorithm: Algorithm, version: Version
+) -> None:
+    serving = wanted_serving(algorithm, version)
+    kills = f"{PROTOCOL}\nserve(lambda asked: os.kill(int(os.environ['VICTIM']), 9))"
+    source = kills.replace("os.environ['VICTIM']", "open('pid').read()")
+    with runner(serving, source) as running:
+        (directory_of(serving) / "source" / "pid").write_text(str(running.process.pid))
+        ready(serving)
+        assert "ended during the call" in acme.post(CALL, 1)["error"]["message"]
+        acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.3", 1)
+    assert fresh(serving).state == ServingState.STOPPED
+    again = the_present(version)
+    with runner(again, ECHO):
+        ready(again)
+        assert acme.post(CALL, 2)["result"]["data"] == 2
+
+
+def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version: Version) -> None:
+    serving = wanted_serving(algorithm, version)
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(acme.post(CALL, 7)))
+    waiting.start()
+    with runner(serving):
+        ready(serving)
+        waiting.join()
+    assert answers[0]["result"]["data"] == 7
+
+
+def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api, served: Runner) -> None:
+    from api.calling.void import void_calls
+
+    begun = acme.post(f"{CALL}?output=void", 1)
+    assert begun["async"] == "void"
+    assert void_calls.wait_for_none(20) == []
+    told = acme.get(f"/v1/requests/{begun['request_id']}")
+    assert (told["state"], told["algorithm"], told["git_hash"]) == ("succeeded", "acme/Hello", HASH)
+    assert told["duration"] >= 0
+    rival.expect_refusal(404, 5004, "GET", f"/v1/requests/{begun['request_id']}")
+    acme.expect_refusal(404, 5004, "GET", "/v1/requests/none")
