@@ -112,7 +112,7 @@ def end_build(claim: Claim) -> None:
         succeed(session, claim)
 
 
-def end_push(claim: Claim, digest: str = DIGEST) -> None:
+def end_push(claim: Claim, digest: str = DIGEST, image: str = "registry.example.com/o/n:tag") -> None:
     """End a claimed push well."""
     image = the(ImagePush, id=claim.push_id).image
     with database().writing() as session:
