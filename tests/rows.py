@@ -112,9 +112,9 @@ def end_build(claim: Claim) -> None:
         succeed(session, claim)
 
 
-def end_push(claim: Claim, digest: str = DIGEST, image: str = "registry.example.com/o/n:tag") -> None:
-    """End a claimed push well."""
-    image = the(ImagePush, id=claim.push_id).image
+def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> None:
+    """End a claimed push well, as the image that its row names or another."""
+    image = image or the(ImagePush, id=claim.push_id).image
     with database().writing() as session:
         write_success(session, claim, digest=digest, image=image, message="Confirmed.")
         succeed(session, claim)

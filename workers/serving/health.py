@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import socket
 import time
 from dataclasses import dataclass
@@ -60,4 +61,5 @@ def _whole(said: Any) -> int | None:
 
 
 def _seconds(said: Any) -> float | None:
-    return float(said) if isinstance(said, int | float) and said >= 0 else None
+    """A finite number of seconds; whole ones can be too large for a float, and the runner says none."""
+    return said if isinstance(said, float) and math.isfinite(said) and said >= 0 else None

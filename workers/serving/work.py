@@ -5,12 +5,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.database import database
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkError
 from shared.jobs.leases import Claim
 from shared.models import Algorithm, Job, Registry, Serving, ServingState, Version
 from shared.registries import open_own
 from shared.sealing import SealError, keyring
-from shared.servings.states import mark_ready, show_start
+from shared.servings.states import mark_failed, mark_ready, show_start
 from workers.execution import Finish
 from workers.lease import LeaseKeeper
 from workers.serving.backend import Start
@@ -39,6 +39,8 @@ class ServeWork:
         """Run the image, unless nobody wants it any more."""
         with database().reading() as session:
             start = _read_start(session, self._claim)
+        if start is None:
+            return _end_unwanted(self._claim)
         serving_id = self._serving_id = start.serving.id
         make_room()
 
@@ -56,7 +58,20 @@ class ServeWork:
         return finish
 
 
-def _read_start(session: Session, claim: Claim) -> Start:
+def _end_unwanted(claim: Claim) -> Finish:
+    def finish(session: Session) -> None:
+        serving_id = session.scalars(select(Job.serving_id).where(Job.id == claim.job_id)).one()
+        mark_failed(session, str(serving_id), "The algorithm was deleted before its image was started.")
+
+    return finish
+
+
+def _read_start(session: Session, claim: Claim) -> Start | None:
+    """What is to be started; None: nobody wants it any more.
+
+    Raises:
+        WorkError: the registry was deleted (invalid), or its credentials cannot be opened (auth).
+    """
     found = session.execute(
         select(Serving, Algorithm, Version, Registry)
         .join(Job, Job.serving_id == Serving.id)
@@ -67,7 +82,7 @@ def _read_start(session: Session, claim: Claim) -> Start:
     ).one()
     serving, algorithm, version, registry = found._tuple()
     if serving.state != ServingState.WANTED or algorithm.deleted_at is not None:
-        raise Stopped("nobody wants it any more")
+        return None
     if registry is not None and registry.deleted_at is not None:
         raise WorkError(ErrorClass.INVALID, "the registry was deleted; call again")
     try:

@@ -1,6 +1,7 @@
 """Calling algorithms: which version, who may, what goes in and comes out, and what becomes of what breaks."""
 
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from shared.models import Algorithm, Serving, ServingState, Version
 from shared.models.algorithms import PublishState
+from shared.settings import settings
 from tests.rows import HASH, OTHER_HASH, change, fresh, the
 from tests.service.api.calling import Api, owner_api
 from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
@@ -17,6 +19,15 @@ from tests.unit.workers.runner.running import PROTOCOL, Runner
 PUBLISHED = PublishState.PUBLISHED
 CALL = "/v1/algo/acme/Hello"
 THIRD_HASH = "f" * 40
+
+
+@pytest.fixture(autouse=True)
+def _short_serving_dir(installation: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+        monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)
+        settings.cache_clear()
+        yield
 
 
 @pytest.fixture
