@@ -23,6 +23,7 @@ def make_directory(serving_id: str) -> Path:
     """An empty directory that every user may write to, below one that only ours may enter."""
     above = settings().resolved_serving_dir
     above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    above.chmod(0o700)  # also where somebody else made it: every user may connect to the sockets below
     remove_directory(serving_id)
     made = socket_directory(serving_id)
     made.mkdir()
