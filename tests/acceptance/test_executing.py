@@ -10,6 +10,8 @@ import pytest
 
 from parts.registry import PrivateRegistry
 from tests.acceptance.system import Repository, System, repository
+from tests.acceptance.test_published_client import run_script
+from tests.clients import published_client_python
 
 SOURCE = """\
 import os
@@ -20,6 +22,10 @@ from Algorithmia import ADK
 def apply(given):
     if given == "end":
         os._exit(3)
+    if given == "print":
+        print("printed")
+    if isinstance(given, (str, bytes, bytearray)) and given not in ("hello", "again"):
+        return given
     return {"echo": given, "network": sorted(os.listdir("/sys/class/net"))}
 
 
@@ -120,3 +126,19 @@ def test_fifty_callers_at_once_lose_no_call_and_a_dead_process_fails_alone(
     assert [answer["result"]["echo"] for answer in answers] == list(range(50))
     assert "exit status 3" in called(system, path, "end", owner_key)["error"]["message"]
     assert called(system, path, "again", owner_key)["result"]["echo"] == "again"
+
+
+def test_the_published_client_calls_in_every_form(
+    system: System, clone: Repository, owner: str, owner_key: str, registry_id: str
+) -> None:
+    commit = clone.commit()
+    clone.push()
+    system.compile(f"{owner}/Run", pushes=[{"registry_id": registry_id}])
+    given = {"API_ADDRESS": system.url, "API_KEY": owner_key, "ALGORITHM": f"{owner}/Run/{commit}"}
+    said = run_script(published_client_python(), "call.py", **given)
+    assert said["results"][0] == str({"echo": {"a": [1, None]}, "network": ["lo"]})
+    assert said["results"][1:] == ["text", str(b"\x00\xff")]
+    assert said["types"] == ["json", "text", "binary"]
+    assert said["printed"] == "printed\n"
+    assert said["raw"] == "bare"
+    assert (said["later"]["state"], said["later"]["git_hash"]) == ("succeeded", commit)
