@@ -83,7 +83,9 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
 def _end_what_runs(opened: Database) -> None:
     """On an engine nothing is left running by the last worker that would tend it; a cluster's goes on."""
     with opened.reading() as session:
-        others = [node for node in live_nodes(session) if Queues.SERVING in node.queues and node.name != NODE_NAME]
+        others = [
+            node for node in live_nodes(session) if Queues.SERVING in node.queues.split(",") and node.name != NODE_NAME
+        ]
     if others or settings().serving != "docker":
         return
     try:

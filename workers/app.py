@@ -60,7 +60,7 @@ def create_celery() -> Celery:
             "longshore.sweep": Queues.MAINTENANCE,
             "longshore.deliver": Queues.MAINTENANCE,
         },
-        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver", "tend")},
+        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver")},
         timezone="UTC",
     )
     return app

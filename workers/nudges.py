@@ -19,3 +19,11 @@ def send(nudges: Iterable[Nudge]) -> None:
         except (OperationalError, OSError) as error:
             log.warning("nudge not sent; the sweep sends it later", job_id=nudge.job_id, error=type(error).__name__)
             return
+
+
+def send_tick(task: str, queue: str) -> None:
+    """Have a task run that is about no job; should it be lost, the next one is soon sent."""
+    try:
+        celery.send_task(task, queue=queue, retry=False, ignore_result=True)
+    except (OperationalError, OSError) as error:
+        log.warning("tick not sent", task=task, error=type(error).__name__)

@@ -7,12 +7,13 @@ from shared.database import database
 from shared.jobs.due import take_due_nudges
 from shared.jobs.leases import lost_jobs
 from shared.jobs.lost import free_abandoned_places, requeue_lost
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import Nudge, Queues
 from shared.jobs.settling import settle_overdue
 from shared.marks import SWEEP, done_within, mark_done
 from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_still, report_unclaimed
 from shared.settings import settings
+from shared.workers import live_nodes
 from workers import nudges
 
 log = structlog.get_logger(__name__)
@@ -43,9 +44,18 @@ def sweep() -> None:
     with database().writing() as session:
         lose_overdue(session)
         clear_old_calls(session, keep_days=settings().call_keep_days)
+    _have_it_tended()
     with database().writing() as session:
         tally_events(session)
         mark_done(session, SWEEP)
+
+
+def _have_it_tended() -> None:
+    """What runs is tended by the workers that run it. Where there are none, nobody would take the messages away."""
+    with database().reading() as session:
+        serving = any(Queues.SERVING in node.queues.split(",") for node in live_nodes(session))
+    if serving:
+        nudges.send_tick("longshore.tend", Queues.SERVING)
 
 
 def _requeue_lost() -> list[Nudge]:

@@ -9,8 +9,10 @@ from sqlalchemy import select, update
 
 from shared.clock import now_ms
 from shared.database import database
+from shared.jobs.nudges import Queues
 from shared.models import ImagePush, Job, JobState, Mark, PushEvent, PushState
 from shared.registry.credentials import Credentials
+from shared.workers import refresh_node
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -145,3 +147,13 @@ def test_sweeps_at_once_do_everything_once(broker):
     with database().reading() as session:
         events = session.scalars(select(PushEvent.kind).order_by(PushEvent.kind)).all()
     assert events == ["stalled-lost", "stalled-lost", "stalled-lost", "stalled-unclaimed"]
+
+
+def test_what_runs_is_tended_where_somebody_can_and_no_messages_pile_up_where_nobody_does(broker):
+    sweep()
+    assert broker.llen(Queues.SERVING) == 0
+    with database().writing() as session:
+        refresh_node(session, "worker", [Queues.SERVING], None)
+    sweep()
+    (message,) = broker.lrange(Queues.SERVING, 0, -1)
+    assert json.loads(message)["headers"]["task"] == "longshore.tend"
