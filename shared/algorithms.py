@@ -57,6 +57,18 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     return found[0]
 
 
+def with_version(session: Session, version_id: str) -> tuple[Algorithm, Version] | None:
+    """A version and its algorithm; None where the algorithm was deleted."""
+    found = session.execute(_WITH_VERSION, {"the_version": version_id}).one_or_none()
+    return None if found is None else found._tuple()
+
+
+_WITH_VERSION = (
+    select(Algorithm, Version)
+    .join(Version, Version.algorithm_id == Algorithm.id)
+    .where(Version.id == bindparam("the_version"), Algorithm.deleted_at.is_(None))
+)
+
 BEGINS = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
 """A version's commit begins so; `beginning` has the values.
 

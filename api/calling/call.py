@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.calling.endpoints import NotBegunError
-from api.calling.exchange import Answered, Sent, exchange, stand_in
+from api.calling.exchange import Answered, NotBegunError, Sent, exchange, stand_in
 from api.calling.finding import Found, Ready, find_again, not_in_time, wait_until_ready
 from shared.database import database
 from shared.models import Serving, ServingState
@@ -55,7 +54,7 @@ def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = N
             )
         if time.monotonic() + PAUSE_SECONDS >= deadline:
             raise not_in_time(found, why)
-        time.sleep(PAUSE_SECONDS if ended or ready is None or not ready.endpoint.startswith(SCHEME) else 0)
+        time.sleep(PAUSE_SECONDS)
         found = find_again(found)
 
 

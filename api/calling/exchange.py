@@ -3,11 +3,12 @@
 import http.client
 import json
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.calling.endpoints import NotBegunError, connect
+from shared.servings.endpoints import connect
 
 ALGORITHM_ERROR = "AlgorithmError"
 TIMEOUT_ERROR = "TimeoutError"
@@ -15,6 +16,10 @@ BROKEN_OFF = (
     "The algorithm's container ended during the call, so whether the call was done is not known. It was not sent "
     "again; the next call is served by another container."
 )
+
+
+class NotBegunError(Exception):
+    """The call did not reach the algorithm, so it may be sent again."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ def exchange(endpoint: str, sent: Sent, *, timeout: float, serving_dir: Path, de
         NotBegunError: the algorithm did not get the call.
     """
     try:
-        connection = connect(endpoint, serving_dir, deadline)
-    except TimeoutError:
-        raise NotBegunError("no place came free") from None
+        connection = connect(endpoint, serving_dir, seconds=deadline - time.monotonic())
+    except OSError as error:
+        raise NotBegunError(error.strerror or str(error) or "no answer to the connection") from None
     talk = http.client.HTTPConnection("runner")
     talk.sock = connection
     try:

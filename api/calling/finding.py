@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from api import nudges
+from shared.algorithms import with_version
 from shared.database import database
 from shared.models import Algorithm, ImagePush, PushState, Serving, ServingState, Version
 from shared.pulls.resolution import Resolution, resolve_pull
@@ -57,7 +58,7 @@ def find_again(found: Found) -> Found:
         Refusal: as `find_serving`; 404, the algorithm was deleted.
     """
     with database().reading() as session:
-        both = session.execute(_BOTH, {"the_version": found.version.id}).one_or_none()
+        both = with_version(session, found.version.id)
         if both is None:
             raise missing(f"{found.algorithm.path} was deleted.")
         return find_serving(session, *both)
@@ -98,11 +99,6 @@ def not_in_time(found: Found, message: str) -> Refusal:
 
 
 _STATE = select(Serving.state, Serving.message, Serving.endpoint).where(Serving.id == bindparam("the_serving"))
-_BOTH = (
-    select(Algorithm, Version)
-    .join(Version, Version.algorithm_id == Algorithm.id)
-    .where(Version.id == bindparam("the_version"), Algorithm.deleted_at.is_(None))
-)
 _ON_ITS_WAY = (
     select(ImagePush.id)
     .where(ImagePush.version_id == bindparam("the_version"), ImagePush.state.in_(ON_ITS_WAY))

@@ -1,11 +1,9 @@
 """Where executions pull an image from, as callers read and pin it."""
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from pydantic import StringConstraints, WithJsonSchema
-
-from api.schemas.base import Body, Moment, Shown, Storable, Uuid
+from api.schemas.base import Body, Moment, Shown, Uuid
+from api.schemas.pushes import RegistryId
 from shared.clock import rfc3339
 from shared.models import Serving, ServingState, Version
 from shared.pulls.resolution import Resolution
@@ -14,9 +12,7 @@ from shared.pulls.resolution import Resolution
 class PinBody(Body):
     """The one registry to pull from."""
 
-    registry_id: Annotated[
-        Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
-    ]
+    registry_id: RegistryId
 
 
 class ConsideredShown(Shown):

@@ -12,13 +12,16 @@ from api.schemas.registries import CredentialsBody
 from shared.clock import rfc3339
 from shared.models import ImagePush, PushState
 
+RegistryId = Annotated[
+    Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
+]
+"""How callers name a registry: whether there is one of this id is the database's to say."""
+
 
 class PushBody(CredentialsBody):
     """One registry to push to, with credentials for this push or the registry's own."""
 
-    registry_id: Annotated[
-        Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
-    ]
+    registry_id: RegistryId
 
 
 class RepushBody(Body):

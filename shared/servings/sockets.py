@@ -61,21 +61,3 @@ class DeadlineSocket(socket.socket):
         if left <= 0:
             raise TimeoutError
         return left
-
-
-def connect(serving_directory: Path, serving_id: str, *, seconds: float) -> DeadlineSocket:
-    """A connection to what serves, for everything on which there are so many seconds.
-
-    Raises:
-        OSError: as `socket_entry`; also where nobody listens (ECONNREFUSED), or the queue is full (EAGAIN).
-    """
-    with socket_entry(serving_directory, serving_id) as path:
-        connection = DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.deadline = time.monotonic() + seconds
-        try:
-            connection.settimeout(seconds)
-            connection.connect(path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection

@@ -251,15 +251,15 @@ def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
 ) -> None:
     start = new_start()
     started(backend, start)
-    backend.clear([], [])
+    backend.clear([], set().intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1  # it may have been wanted after the lists were made
     monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
-    backend.clear([start.serving.id], [start.serving.version_id])
+    backend.clear([start.serving.id], {start.serving.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1
     assert len(api.all("secrets")) == 1
-    backend.clear([], [start.serving.version_id])
+    backend.clear([], {start.serving.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 0
     assert api.all("secrets") == []
     assert len(api.all("services")) == 1
-    backend.clear([], [])
+    backend.clear([], set().intersection)
     assert [api.all(kind) for kind in ("deployments", "services", "pods")] == [[], [], []]

@@ -26,7 +26,8 @@ def test_the_api_takes_every_object_as_it_is(real_cluster: Cluster, new_start: N
         (real_cluster.core.patch_namespaced_service, service_of(start)),
         (real_cluster.networking.patch_namespaced_network_policy, isolated_policy()),
     ):
-        patch(document.metadata.name, real_cluster.namespace, document, _content_type=apply, **strict)
+        taken = patch(document.metadata.name, real_cluster.namespace, document, _content_type=apply, **strict)
+        assert taken.metadata.name == document.metadata.name
 
 
 def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
@@ -42,7 +43,7 @@ def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
     assert deployment.spec.replicas == 0
     assert backend.observe([start.serving]) == {}
     monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
-    backend.clear([], [])
+    backend.clear([], set().intersection)
     left = [
         real_cluster.apps.list_namespaced_deployment(real_cluster.namespace).items,
         real_cluster.core.list_namespaced_service(real_cluster.namespace).items,

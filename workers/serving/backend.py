@@ -70,10 +70,10 @@ class Backend(Protocol):
             WorkError: what runs it does not answer (unavailable).
         """
 
-    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+    def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """Remove what this installation once started and nobody knows of any more.
 
-        `running`: the ids of the servings that may run. `versions`: those of the versions that are still there.
+        `running`: the ids of the servings that may run. `existing` tells which of these versions are still there.
 
         Raises:
             WorkError: what runs them does not answer (unavailable).

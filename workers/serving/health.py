@@ -3,13 +3,10 @@
 import http.client
 import json
 import math
-import socket
-import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from shared.servings.sockets import SCHEME, DeadlineSocket, connect
+from shared.servings.endpoints import connect
 from shared.settings import settings
 
 ANSWER_SECONDS = 2.0
@@ -32,7 +29,7 @@ def ask_health(endpoint: str) -> Health | None:
     """What is answered at an endpoint (`Serving.endpoint`); None where nothing is, or something else."""
     connection = http.client.HTTPConnection("runner")
     try:
-        connection.sock = _connected(endpoint)
+        connection.sock = connect(endpoint, settings().resolved_serving_dir, seconds=ANSWER_SECONDS)
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         said: Any = json.loads(answer.read(LONGEST_ANSWER))
@@ -43,17 +40,6 @@ def ask_health(endpoint: str) -> Health | None:
     if not isinstance(said, dict):
         return None
     return Health(answer.status == http.client.OK, _whole(said.get("calls")), _seconds(said.get("idle_seconds")))
-
-
-def _connected(endpoint: str) -> socket.socket:
-    if endpoint.startswith(SCHEME):
-        serving_id = endpoint.removeprefix(SCHEME)
-        return connect(settings().resolved_serving_dir, serving_id, seconds=ANSWER_SECONDS)
-    address = urlsplit(endpoint)
-    plain = socket.create_connection((address.hostname or "", address.port or 80), timeout=ANSWER_SECONDS)
-    connection = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    connection.deadline = time.monotonic() + ANSWER_SECONDS
-    return connection
 
 
 def _whole(said: Any) -> int | None:

@@ -3,13 +3,14 @@
 It can run twice at once, or not at all for a while: every step repeats the state that it was seen in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.algorithms import with_version
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import WorkError
@@ -53,16 +54,21 @@ def tend() -> None:
             _tend_one(serving, observed, outdated.get(serving.id), now)
         with database().reading() as session:
             known = {serving.id for serving in running_servings(session)}
-            versions = set(
-                session.scalars(
-                    select(Version.id)
-                    .join(Algorithm, Algorithm.id == Version.algorithm_id)
-                    .where(Algorithm.deleted_at.is_(None))
-                )
-            )
-        backend().clear(known, versions)
+        backend().clear(known, _existing)
     except WorkError as error:
         log.warning("what runs cannot be tended", error=error.message)
+
+
+def _existing(versions: Collection[str]) -> Collection[str]:
+    """Those of these versions that are still there."""
+    with database().reading() as session:
+        return set(
+            session.scalars(
+                select(Version.id)
+                .join(Algorithm, Algorithm.id == Version.algorithm_id)
+                .where(Version.id.in_(versions), Algorithm.deleted_at.is_(None))
+            )
+        )
 
 
 def stop_all() -> None:
@@ -86,11 +92,7 @@ def _outdated(session: Session, running: Sequence[Serving]) -> Mapping[str, str]
 
 
 def _why_outdated(session: Session, serving: Serving) -> str | None:
-    found = session.execute(
-        select(Algorithm, Version)
-        .join(Version, Version.algorithm_id == Algorithm.id)
-        .where(Version.id == serving.version_id, Algorithm.deleted_at.is_(None))
-    ).first()
+    found = with_version(session, serving.version_id)
     if found is None:
         return "The algorithm was deleted."
     algorithm, version = found

@@ -15,7 +15,6 @@ from workers.execution import Finish
 from workers.lease import LeaseKeeper
 from workers.serving.backend import Start
 from workers.serving.chosen import backend
-from workers.serving.room import make_room
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +41,6 @@ class ServeWork:
         if start is None:
             return _end_unwanted(self._claim)
         serving_id = self._serving_id = start.serving.id
-        make_room()
 
         def say(text: str) -> None:
             self._said = text

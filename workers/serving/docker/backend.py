@@ -31,6 +31,7 @@ from workers.serving.docker.directory import (
     remove_directory,
     seal_directory,
 )
+from workers.serving.docker.room import make_room
 from workers.serving.health import ask_health
 from workers.store.chosen import image_store
 from workers.store.held_image import held_image
@@ -47,6 +48,7 @@ class DockerBackend:
     def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
         """As `Backend.start` says: pulled, created, started, and waited for until its algorithm has loaded."""
         serving_id = start.serving.id
+        make_room()
         image = self._image(start, say, stop)
         self._remove(serving_id)  # what a worker left that was lost over this very start
         try:
@@ -80,7 +82,7 @@ class DockerBackend:
         stop_container(serving.id)
         self._remove(serving.id)
 
-    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+    def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """As `Backend.clear` says."""
         before = datetime.now(UTC) - FORGOTTEN_AFTER
         for serving_id, (_runs, made) in our_containers().items():

@@ -13,6 +13,7 @@ from shared.errors import ErrorClass, Stopped, WorkError
 from shared.models import Serving
 from shared.serving_settings import ServingSettings
 from shared.stopping import StopSignal
+from workers.assembly.algorithm import PORT
 from workers.serving.backend import Observed, Start, Started
 from workers.serving.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
 from workers.serving.kubernetes.labels import (
@@ -30,7 +31,7 @@ from workers.serving.kubernetes.labels import (
     name_of,
     version_name,
 )
-from workers.serving.kubernetes.objects import PORT, deployment_of, isolated_policy, service_of
+from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret
 from workers.serving.kubernetes.rollout import await_rollout, pod_problem
 
@@ -101,32 +102,32 @@ class KubernetesBackend:
         """Scale the version's Deployment to zero, unless it runs another image by now."""
         self._scale_to_zero(serving.version_id, lambda now: label_of(now, SERVING) == serving.id)
 
-    def clear(self, running: Collection[str], versions: Collection[str]) -> None:
+    def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """Scale to zero what nobody knows, delete what was of versions that are gone, and Secrets that nothing uses."""
         cluster = self._cluster
         with answering("be cleared"):
             deployments = cluster.apps.list_namespaced_deployment(
                 cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
             ).items
-            kept = [one for one in deployments if label_of(one, VERSION) in versions or _is_young(one)]
+            services = cluster.core.list_namespaced_service(
+                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
+            ).items
+        there = {label_of(one, VERSION) for one in deployments} | {label_of(one, VERSION) for one in services}
+        versions = existing(there)
+        kept = [one for one in deployments if label_of(one, VERSION) in versions or _is_young(one)]
+        with answering("be cleared"):
             for deployment in deployments:
                 if deployment not in kept:
                     if_there(cluster.apps.delete_namespaced_deployment, name_of(deployment), cluster.namespace)
+            with_services = {*versions, *(label_of(one, VERSION) for one in kept)}
+            for service in services:
+                if label_of(service, VERSION) not in with_services:
+                    if_there(cluster.core.delete_namespaced_service, name_of(service), cluster.namespace)
         used = [one for one in kept if label_of(one, SERVING) in running or _is_young(one)]
-        self._clear_services({*versions, *(label_of(one, VERSION) for one in kept)})
         self._clear_secrets({label_of(one, REGISTRY) for one in used})
         for deployment in kept:
             if deployment not in used:
                 self._scale_to_zero(label_of(deployment, VERSION), _has(STARTED, annotation_of(deployment, STARTED)))
-
-    def _clear_services(self, versions: Collection[str]) -> None:
-        cluster = self._cluster
-        with answering("be cleared"):
-            for service in cluster.core.list_namespaced_service(
-                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
-            ).items:
-                if label_of(service, VERSION) not in versions:
-                    if_there(cluster.core.delete_namespaced_service, name_of(service), cluster.namespace)
 
     def _clear_secrets(self, registries: Collection[str]) -> None:
         cluster = self._cluster

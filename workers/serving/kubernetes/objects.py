@@ -31,6 +31,7 @@ from kubernetes.client import (
 )
 
 from shared.serving_settings import ServingSettings
+from workers.assembly.algorithm import PORT, RUNS_AS
 from workers.serving.backend import Start
 from workers.serving.kubernetes.labels import (
     HASH,
@@ -44,10 +45,7 @@ from workers.serving.kubernetes.labels import (
     version_name,
 )
 
-PORT = 8080
 CONTAINER = "algorithm"
-NOBODY = 65532
-"""The user that algorithms run as: one that no image is likely to know, so that it owns nothing there."""
 GRACE_SECONDS = 30
 """The runner gives calls that are under way 10 s after it is asked to end; this is more, so that none is cut short."""
 ISOLATED_POLICY = "longshore-isolated"
@@ -117,8 +115,8 @@ def _pod(start: Start, settings: ServingSettings) -> V1PodSpec:
         termination_grace_period_seconds=GRACE_SECONDS,
         security_context=V1PodSecurityContext(
             run_as_non_root=True,
-            run_as_user=NOBODY,
-            run_as_group=NOBODY,
+            run_as_user=RUNS_AS,
+            run_as_group=RUNS_AS,
             seccomp_profile=V1SeccompProfile(type="RuntimeDefault"),
         ),
         containers=[_container(start, settings)],

@@ -20,7 +20,8 @@ from shared.database import database
 from shared.models import Algorithm, Build, Job, Registry, Serving, Version
 from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials
-from shared.servings.sockets import connect
+from shared.servings.endpoints import connect
+from shared.servings.sockets import endpoint_of
 from shared.servings.wanting import Wanted, want_serving
 from shared.settings import settings
 from tests.git_service import make_algorithm
@@ -89,7 +90,7 @@ def build(
     change(made, image_id=image_id)
     yield fresh(made)
     stop_all()
-    backend().clear(set(), set())
+    backend().clear(set(), set().intersection)
 
 
 @dataclass
@@ -140,7 +141,7 @@ def served(build: Build) -> Served:
 def call(serving: Serving, given: Any, *, timeout: float = 30) -> Any:
     """What the algorithm answers."""
     connection = http.client.HTTPConnection("runner")
-    connection.sock = connect(settings().resolved_serving_dir, serving.id, seconds=PATIENCE)
+    connection.sock = connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=PATIENCE)
     try:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", f"/?timeout={timeout}", json.dumps(given), headers)

@@ -11,7 +11,8 @@ from shared.clock import now_ms
 from shared.errors import ErrorClass
 from shared.models import JobState, ServingState
 from shared.registry.credentials import Credentials
-from shared.servings.sockets import connect
+from shared.servings.endpoints import connect
+from shared.servings.sockets import endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh, lose_lease, take
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
@@ -102,7 +103,7 @@ def test_a_link_in_the_sockets_place_leads_nowhere(served: Served, registry: Pri
     (directory / "socket").rename(directory / "real")
     (directory / "socket").symlink_to(directory / "real")
     with pytest.raises(OSError, match="non-socket"):
-        connect(settings().resolved_serving_dir, serving.id, seconds=1)
+        connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=1)
 
 
 def test_a_registry_that_refuses_is_a_sentence_for_the_caller(served: Served, registry: PrivateRegistry) -> None:

@@ -14,7 +14,8 @@ from docker.errors import ImageNotFound
 from parts.registry import PrivateRegistry
 from shared.clock import now_ms
 from shared.models import JobState, ServingState
-from shared.servings.sockets import connect
+from shared.servings.endpoints import connect
+from shared.servings.sockets import endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh
 from tests.service.workers.serving.conftest import Served, evaluated, job_of
@@ -120,7 +121,7 @@ def test_what_answers_with_nonsense_keeps_nobody_from_being_tended(
     served.pushed_to(registry)
     serving = served.started()
     assert serving.state == ServingState.READY
-    connect(settings().resolved_serving_dir, serving.id, seconds=1).close()
+    connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=1).close()
     tend()
     assert fresh(serving).state == ServingState.READY
 

@@ -9,15 +9,13 @@ from workers.serving.health import ask_health
 
 
 def make_room() -> None:
-    """Make sure that one more may be started; a cluster has a scheduler for that.
+    """Make sure that one more may be started.
 
     Raises:
         WorkError: as many run as may; the one that is idle longest, if any is, was told to end (unavailable: the job
             looks again).
     """
     most = settings().serving_most
-    if settings().serving != "docker":
-        return
     with database().reading() as session:
         there = [serving for serving in running_servings(session) if serving.state != ServingState.WANTED]
     if len(there) < most:

@@ -1,4 +1,4 @@
-"""Connecting to what runs an algorithm: a unix socket in the serving directory, or a port of the cluster."""
+"""Connecting to what serves: a unix socket in the serving directory, or a port of the cluster (`Serving.endpoint`)."""
 
 import socket
 import time
@@ -12,30 +12,17 @@ CONNECT_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.01
 
 
-class NotBegunError(Exception):
-    """The call did not reach the algorithm, so it may be sent again."""
-
-
-def connect(endpoint: str, serving_dir: Path, deadline: float) -> DeadlineSocket:
-    """A connection to an endpoint, as `Serving.endpoint` has it.
+def connect(endpoint: str, serving_directory: Path, *, seconds: float) -> DeadlineSocket:
+    """A connection on which there are so many seconds for everything, this included.
 
     Raises:
-        NotBegunError: nobody takes calls there.
-        TimeoutError: the deadline came first.
+        OSError: nobody takes calls there, or not in time (TimeoutError).
     """
-    try:
-        if endpoint.startswith(SCHEME):
-            return _connect_unix(endpoint.removeprefix(SCHEME), serving_dir, deadline)
-        return _connect_port(endpoint, deadline)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise NotBegunError(error.strerror or type(error).__name__) from None
-
-
-def _connect_unix(serving_id: str, serving_dir: Path, deadline: float) -> DeadlineSocket:
-    with socket_entry(serving_dir, serving_id) as path:
-        return _connected(path, deadline)
+    deadline = time.monotonic() + seconds
+    if endpoint.startswith(SCHEME):
+        with socket_entry(serving_directory, endpoint.removeprefix(SCHEME)) as path:
+            return _connected(path, deadline)
+    return _connect_port(endpoint, deadline)
 
 
 def _connected(path: str, deadline: float) -> DeadlineSocket:
@@ -49,7 +36,7 @@ def _connected(path: str, deadline: float) -> DeadlineSocket:
         except BlockingIOError:
             connection.close()
             if time.monotonic() + BUSY_PAUSE_SECONDS >= deadline:
-                raise TimeoutError from None
+                raise TimeoutError("no place came free") from None
             time.sleep(BUSY_PAUSE_SECONDS)
         except BaseException:
             connection.close()
@@ -62,11 +49,8 @@ def _connect_port(endpoint: str, deadline: float) -> DeadlineSocket:
     address = urlsplit(endpoint)
     left = min(CONNECT_SECONDS, deadline - time.monotonic())
     if left <= 0:
-        raise TimeoutError
-    try:
-        plain = socket.create_connection((address.hostname or "", address.port or 80), timeout=left)
-    except TimeoutError:
-        raise NotBegunError("no answer to the connection") from None
+        raise TimeoutError("the time was over")
+    plain = socket.create_connection((address.hostname or "", address.port or 80), timeout=left)
     connection = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
     connection.deadline = deadline
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
