@@ -32,6 +32,7 @@ class Calls:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._running = 0
+        self._arriving = 0
         self._idle_since = time.monotonic()
 
     def __enter__(self) -> None:
@@ -44,11 +45,27 @@ class Calls:
             self._idle_since = time.monotonic()
             self._changed.notify_all()
 
+    def expect(self) -> None:
+        """A connection was accepted, whose first request is still to be read."""
+        with self._changed:
+            self._arriving += 1
+
+    def arrived(self) -> None:
+        """That request was read, or none came."""
+        with self._changed:
+            self._arriving -= 1
+            self._changed.notify_all()
+
     def seen(self) -> dict[str, int | float]:
         """How many are under way, those that wait for their turn included, and for how many seconds there are none."""
         with self._changed:
             idle = 0.0 if self._running else time.monotonic() - self._idle_since
             return {"calls": self._running, "idle_seconds": round(idle, 3)}
+
+    def wait_for_arrivals(self, seconds: float) -> bool:
+        """Wait until no accepted connection's first request is still to be read; False where that took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._arriving == 0, seconds)
 
     def wait_for_none(self, seconds: float) -> bool:
         """Wait until every answer is written; False where that took too long."""
@@ -64,10 +81,13 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # buffered: head and body leave together
     _unread = False
     """Whether the caller may still be sending a body that nobody reads."""
+    _expected = True
+    """Whether the end still waits for this connection's first request."""
 
     def do_POST(self) -> None:
         """Call the algorithm."""
         with self._server.calls:
+            self._arrived()
             try:
                 body = self._read_body()
                 path, _, query = self.path.partition("?")
@@ -91,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Say how the algorithm is."""
+        self._arrived()
         self._refuse_body()
         if self.path.partition("?")[0] != "/healthz":
             self._send_message(404, "There is nothing here; GET /healthz says whether the algorithm has loaded.")
@@ -134,6 +155,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         """Close the connection; a body that was refused is read for a while, or the caller would see a reset."""
+        self._arrived()
         with contextlib.suppress(OSError):
             self.wfile.flush()
             if self._unread:
@@ -147,6 +169,11 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def _server(self) -> Server:
         return cast("Server", self.server)
+
+    def _arrived(self) -> None:
+        if self._expected:
+            self._expected = False
+            self._server.calls.arrived()
 
     def _read_body(self) -> bytes:
         """Read the whole body.

@@ -20,6 +20,9 @@ from .settings import Settings, SettingsError, settings_from
 CALL_GRACE = 10.0
 """Seconds that a running call has to end once the runner was asked to stop."""
 
+ARRIVAL_GRACE = 2.0
+"""Seconds that a caller who is connected by then has to send its request, and be told that it is too late."""
+
 LAST_WORDS = 1.0
 """Seconds to write the answers of calls that were cut short."""
 
@@ -41,6 +44,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.calls = calls
         self.max_request_bytes = max_request_bytes
 
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Serve a connection that was just accepted, in a thread of its own."""
+        self.calls.expect()
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A caller that went away is no error of ours; anything else is shown."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -59,6 +67,7 @@ def serve(algorithm: Algorithm, listeners: list[socket.socket], max_request_byte
         server.shutdown()
         server.server_close()
     algorithm.stop()
+    calls.wait_for_arrivals(ARRIVAL_GRACE)
     calls.wait_for_none(CALL_GRACE)
     algorithm.end()
     calls.wait_for_none(LAST_WORDS)

@@ -86,7 +86,7 @@ class Runner:
                 stdout=out,
                 stderr=err,
             )
-        self.until(lambda: self._listens() or self.process.poll() is not None)
+        self.until(lambda: self.listens() or self.process.poll() is not None)
 
     @property
     def out(self) -> str:
@@ -115,8 +115,8 @@ class Runner:
     def health(self) -> Reply:
         return self.request("GET", "/healthz")
 
-    def _listens(self) -> bool:
-        """That the socket's file exists does not say so: it is made a moment before."""
+    def listens(self) -> bool:
+        """Whether somebody may connect. That the socket's file exists does not say so: it is made a moment before."""
         connection = UnixConnection(self.socket)
         try:
             connection.connect()

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.unit.workers.runner.running import PIPE
+from tests.unit.workers.runner.running import PIPE, UnixConnection
 
 WAITING = """
 def apply(request):
@@ -71,6 +71,22 @@ def test_an_interrupt_ends_it_too_even_while_loading(algorithm, source, start):
         runner.until(lambda: sockets_of(runner) > before)
         runner.process.send_signal(signal.SIGINT)
         assert waiting.result().status == 503
+    assert runner.process.wait(20) == 0
+
+
+def test_a_caller_who_is_connected_already_is_told_too(algorithm, start):
+    algorithm("serve(lambda request: 1)")
+    runner = start()
+    runner.until_loaded()
+    before = sockets_of(runner)
+    connection = UnixConnection(runner.socket)
+    connection.connect()
+    runner.until(lambda: sockets_of(runner) > before)
+    runner.process.send_signal(signal.SIGTERM)
+    runner.until(lambda: not runner.listens())
+    connection.request("POST", "/", b"1", {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 503
+    connection.close()
     assert runner.process.wait(20) == 0
 
 
