@@ -1,0 +1,1 @@
+"""Having worker nodes pull afresh."""

@@ -1,0 +1,76 @@
+"""Worker nodes that are made to pull afresh, one by one. What runs them keeps the truth; this keeps no state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.stopping import StopSignal
+
+
+@dataclass(frozen=True)
+class Node:
+    """One worker node, as it is now."""
+
+    name: str
+    ready: bool
+    cordoned: bool
+    """It takes no new pods, whoever said so."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What emptying a node would do."""
+
+    evicted: tuple[str, ...]
+    """NAMESPACE/NAME of the pods that would go."""
+    stay: tuple[str, ...]
+    """NAMESPACE/NAME of the pods that stay: of DaemonSets, and those that the node itself keeps (mirror pods)."""
+    waits_for: tuple[str, ...] = ()
+    """NAMESPACE/NAME of the disruption budgets that allow no eviction at the moment."""
+
+
+Restart = Callable[[str], None]
+"""The operator's hook: restarts the node of this name; returns once that was asked for.
+
+Raises:
+    WorkError: it could not be asked for.
+"""
+
+
+class Fleet(Protocol):
+    """The worker nodes. Every method can be called again, by whichever worker, and goes on where the last one was."""
+
+    def nodes(self) -> list[Node]:
+        """Those with the labels of worker nodes, by name.
+
+        Raises:
+            WorkError: the cluster does not answer (unavailable), or refuses (auth).
+        """
+
+    def plan(self, name: str) -> Plan:
+        """What refreshing this node would do; changes nothing.
+
+        Raises:
+            WorkError: the node is gone (not_found), or the cluster does not answer.
+        """
+
+    def refresh(
+        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: StopSignal
+    ) -> None:
+        """Cordon a node, evict its pods, have it restarted, wait until it is ready, and uncordon it.
+
+        `mark` (a job's id) is written to the node with the cordon, so that whoever goes on knows whose it is; a node
+        that somebody else had cordoned stays cordoned. `say` is told each step in a sentence. When this returns or
+        raises, the node is as schedulable as it was before, unless the cluster itself does not answer.
+
+        Raises:
+            Stopped: the stop was asked for.
+            WorkError: it cannot be done; the message says why and what to do.
+        """
+
+    def release(self, mark: str) -> list[str]:
+        """Uncordon each node that still carries the mark, whatever became of who cordoned it; gives their names.
+
+        Raises:
+            WorkError: the cluster does not answer.
+        """
