@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import socketserver
@@ -14,7 +15,7 @@ from types import FrameType
 from .algorithm import Algorithm
 from .handler import Calls, Handler
 from .init import FORWARDED, leave_pid_one
-from .listeners import tcp_listener, unix_listener, wait_until_sealed
+from .listeners import BACKLOG, tcp_listener, unix_listener, wait_until_sealed
 from .settings import Settings, SettingsError, settings_from
 
 CALL_GRACE = 10.0
@@ -47,7 +48,14 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Serve a connection that was just accepted, in a thread of its own."""
         self.calls.expect()
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
+
+    def accept_waiting(self) -> None:
+        """Accept who has connected by now: closing the listener would reset them, without a word."""
+        for _ in range(BACKLOG):
+            if not select.select([self.socket], [], [], 0)[0]:
+                return
+            self.handle_request()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A caller that went away is no error of ours; anything else is shown."""
@@ -65,6 +73,7 @@ def serve(algorithm: Algorithm, listeners: list[socket.socket], max_request_byte
     os.read(stop_asked, 1)
     for server in servers:
         server.shutdown()
+        server.accept_waiting()
         server.server_close()
     algorithm.stop()
     calls.wait_for_arrivals(ARRIVAL_GRACE)
@@ -112,12 +121,18 @@ def _listeners(settings: Settings) -> list[socket.socket]:
 
 
 def _pipe_of_stop_signals() -> int:
-    """A descriptor that can be read once a stop was asked for: a handler may do no more than write to a pipe."""
+    """A descriptor that can be read once a stop was asked for.
+
+    Written by the interpreter's own handler, in whichever thread the signal comes: one of ours runs in the main thread
+    only, and never where that began to wait in the same instant.
+    """
     reader, writer = os.pipe()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        os.write(writer, b"!")
-
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in FORWARDED:
-        signal.signal(number, ask)
+        signal.signal(number, _nothing_more)
     return reader
+
+
+def _nothing_more(_number: int, _frame: FrameType | None) -> None:
+    pass
