@@ -251,6 +251,8 @@ def _push(number: Number, history: History) -> dict[str, Any]:
         "last_success_digest": DIGEST,
         "last_success_image": image.concat(_hash(_version_of(number))),
         "last_success_at": now_ms(),
+        "looked_at": now_ms() - number,
+        "seen_at": now_ms(),
     }
 
 

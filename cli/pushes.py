@@ -1,11 +1,12 @@
-"""`longshore pushes`: what is pushed, what stalls, and pushing again what failed."""
+"""`longshore pushes`: what is pushed, what stalls, what is gone, and pushing again what failed."""
 
 import sys
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
 from cli.failures import Failure
@@ -16,14 +17,15 @@ from cli.tables import print_table
 from shared.algorithms import find_algorithm
 from shared.audit import record
 from shared.clock import rfc3339
-from shared.models import Algorithm, ImagePush, PushState, Version
+from shared.models import Algorithm, ImagePush, PushState, Registry, Version
 from shared.orders.retry import RETRIABLE, Retry, retry_all
+from shared.pushes.drift import loss_of
 from shared.registry.credentials import Credentials, InvalidCredentials
 
 
 @click.group("pushes")
 def command() -> None:
-    """List pushes, those that stall among them, and push again what failed.
+    """List pushes, those that stall or whose image is gone among them, and push again what failed.
 
     These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
     """
@@ -43,7 +45,7 @@ _limit = click.option(
 def list_pushes(status: str | None, registry: str | None, limit: int) -> None:
     """List the latest push of every version and registry, newest first."""
     start("pushes")
-    _print(PushState(status) if status else None, registry, limit)
+    _print([ImagePush.state == status] if status else [], registry, limit)
 
 
 @command.command("stalled")
@@ -53,7 +55,18 @@ def list_pushes(status: str | None, registry: str | None, limit: int) -> None:
 def list_stalled(registry: str | None, limit: int) -> None:
     """List the pushes that stall, since when, and what happens next. Ends with status 1 if there are any."""
     start("pushes")
-    if _print(PushState.STALLED, registry, limit):
+    if _print([ImagePush.state == PushState.STALLED], registry, limit):
+        sys.exit(1)
+
+
+@command.command("missing")
+@_registry
+@_limit
+@data_dir_option
+def list_missing(registry: str | None, limit: int) -> None:
+    """List the pushes whose last good image is gone from its registry. Ends with status 1 if there are any."""
+    start("pushes")
+    if _print([ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None)], registry, limit):
         sys.exit(1)
 
 
@@ -116,17 +129,17 @@ def _credentials(registry: str | None, username: str | None, password_stdin: boo
         raise Failure(str(error)) from None
 
 
-def _print(status: PushState | None, registry: str | None, limit: int) -> int:
+def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limit: int) -> int:
     query = (
         select(ImagePush, Version, Algorithm)
         .join(Version, Version.id == ImagePush.version_id)
         .join(Algorithm, Algorithm.id == Version.algorithm_id)
+        .join(Registry, Registry.id == ImagePush.registry_id)
+        .where(*conditions)
         .order_by(ImagePush.seq.desc())
         .limit(limit)
     )
     with open_database().reading() as session:
-        if status is not None:
-            query = query.where(ImagePush.state == status)
         if registry is not None:
             query = query.where(ImagePush.registry_id == named_registry(session, registry).id)
         found = [row._tuple() for row in session.execute(query)]
@@ -140,7 +153,7 @@ def _print(status: PushState | None, registry: str | None, limit: int) -> int:
                 push.state,
                 push.attempt,
                 rfc3339(push.updated_at),
-                push.message,
+                " ".join(filter(None, [push.message, loss_of(push)])),
             )
             for push, version, algorithm in found
         ],

@@ -9,6 +9,7 @@ from shared.models import Mark
 
 SWEEP = "sweep"
 TENDING = "tending"
+DRIFT = "drift"
 DELIVERY = "delivery"
 
 

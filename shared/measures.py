@@ -12,7 +12,7 @@ from shared.clock import now_ms
 from shared.jobs.due import may_begin
 from shared.jobs.nudges import TASKS, Queues
 from shared.marks import seconds_since_sweep
-from shared.models import Job, JobKind, JobState, PauseCause, Registry, WebhookDelivery
+from shared.models import ImagePush, Job, JobKind, JobState, PauseCause, Registry, WebhookDelivery
 from shared.models.jobs import LIVE_STATES
 from shared.models.pushes import STALLED
 from shared.pushes.history import Counts, count_events, count_pushes
@@ -35,6 +35,7 @@ def measures(session: Session) -> Iterable[Measure]:
     events = count_events(session)
     yield from _pushes(session, events)
     yield from _history(events)
+    yield from _missing(session)
     yield from _workers(session)
     yield from _registries(session)
     deliveries = session.execute(
@@ -80,6 +81,17 @@ def _due() -> Select[tuple[JobKind, int, int]]:
 def _pushes(session: Session, events: Counts) -> Iterable[Measure]:
     for state, number in count_pushes(session, events).items():
         yield Measure("pushes", {"status": state}, number)
+
+
+def _missing(session: Session) -> Iterable[Measure]:
+    yield Measure("pushes_missing", {}, session.scalar(_GONE) or 0)
+
+
+_GONE = (
+    select(func.count(ImagePush.seq))
+    .join(Registry, Registry.id == ImagePush.registry_id)
+    .where(ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None))
+)
 
 
 def _history(events: Counts) -> Iterable[Measure]:

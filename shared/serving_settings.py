@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 MEBIBYTE = 1024 * 1024
+LONGEST_DRIFT_TICK = 60.0
 
 
 class ServingSettings(BaseSettings):
@@ -16,6 +17,15 @@ class ServingSettings(BaseSettings):
         "registry",
         description="Where executions pull from when the registry of the latest good push is gone: none (nowhere), registry "
         "(the next latest), store (the same, and what was never asked to go to a registry runs from the platform's own store).",
+    )
+
+    drift_seconds: float = Field(
+        6 * 60 * 60,
+        ge=0,
+        description="How often each registry is asked whether it still has what executions rely on, in seconds; 0: never.",
+    )
+    repair_missing: bool = Field(
+        False, description="Push again what is gone from its registry, with the registry's own credentials."
     )
 
     serving: Literal["docker", "kubernetes"] = Field(
@@ -78,6 +88,11 @@ class ServingSettings(BaseSettings):
     call_keep_days: float = Field(
         1, gt=0, description="How long one can ask how a call with output=void ended, in days."
     )
+
+    @property
+    def drift_tick_seconds(self) -> float:
+        """How often some of the images that are due are asked for."""
+        return min(LONGEST_DRIFT_TICK, self.drift_seconds or LONGEST_DRIFT_TICK)
 
     @property
     def kubernetes_node_labels(self) -> dict[str, str]:

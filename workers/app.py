@@ -20,8 +20,8 @@ TICK_SECONDS = 60 * 60
 differ: with seconds, a worker whose clock is ahead would never sweep."""
 
 
-def _every_sweep(task: str) -> dict[str, Any]:
-    return {"task": task, "schedule": settings().sweep_seconds, "options": {"expires": TICK_SECONDS}}
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    return {"task": task, "schedule": seconds, "options": {"expires": TICK_SECONDS}}
 
 
 def create_celery() -> Celery:
@@ -59,8 +59,13 @@ def create_celery() -> Celery:
             "longshore.tend": Queues.SERVING,
             "longshore.sweep": Queues.MAINTENANCE,
             "longshore.deliver": Queues.MAINTENANCE,
+            "longshore.drift": Queues.MAINTENANCE,
         },
-        beat_schedule={name: _every_sweep(f"longshore.{name}") for name in ("sweep", "deliver")},
+        beat_schedule={
+            "sweep": _every(settings().sweep_seconds, "longshore.sweep"),
+            "deliver": _every(settings().sweep_seconds, "longshore.deliver"),
+            "drift": _every(settings().drift_tick_seconds, "longshore.drift"),
+        },
         timezone="UTC",
     )
     return app

@@ -3,6 +3,7 @@
 from workers.app import celery
 from workers.building import BuildWork
 from workers.delivering import deliver
+from workers.drifting import look_for_drift_on_tick
 from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
 from workers.serving.tending import tend_on_tick
@@ -38,6 +39,12 @@ def tend_now() -> None:
 def sweep_now() -> None:
     """Find what fell through."""
     sweep_on_tick()
+
+
+@celery.task(name="longshore.drift")  # type: ignore[untyped-decorator]
+def look_for_drift_now() -> None:
+    """Ask whether registries still have what executions rely on."""
+    look_for_drift_on_tick()
 
 
 @celery.task(name="longshore.deliver")  # type: ignore[untyped-decorator]

@@ -27,6 +27,7 @@ HELP = {
     "push_results_total": "Pushes that ended, by how.",
     "push_retries_total": "Failed tries of pushes that were tried again.",
     "pushes_stalled_total": "Pushes that were reported as stalled: unclaimed, lost or still.",
+    "pushes_missing": "Pushes whose last good image is gone from its registry.",
     "workers": "Live workers, and whether they can work.",
     "registry_paused": "1 where no pushes go to a registry, because it fails for everybody or somebody paused it.",
     "registry_failures_in_a_row": "Failures of a registry that concern everybody, since the last success.",

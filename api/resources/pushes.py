@@ -40,6 +40,7 @@ class PushesQuery(PageQuery):
 
     status: PushState | None = None
     registry: Text | None = None
+    missing: bool | None = None
 
 
 class PushesPage(Shown):
@@ -156,6 +157,8 @@ def list_pushes(query: PushesQuery) -> Response:
             rows = rows.where(ImagePush.state == query.status)
         if query.registry is not None:
             rows = rows.where(ImagePush.registry_id == query.registry)
+        if query.missing is not None:
+            rows = rows.where(ImagePush.missing_at.is_not(None) if query.missing else ImagePush.missing_at.is_(None))
         readable = readable_algorithms(caller())
         if readable is not None:
             rows = rows.where(Algorithm.id.in_(readable))

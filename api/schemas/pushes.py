@@ -11,6 +11,7 @@ from api.schemas.base import Body, Moment, Shown, Storable, Uuid
 from api.schemas.registries import CredentialsBody
 from shared.clock import rfc3339
 from shared.models import ImagePush, PushState
+from shared.pushes.drift import loss_of
 
 RegistryId = Annotated[
     Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
@@ -75,6 +76,10 @@ class PushShown(Shown):
     started_at: Moment | None
     finished_at: Moment | None
     last_success: LastSuccessShown | None
+    missing: bool
+    """The registry does not have the last good image any more."""
+    last_seen_at: Moment | None
+    """When the registry was last known to have it."""
 
 
 class ListedPushShown(PushShown):
@@ -107,7 +112,7 @@ def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushShown
     return PushShown(
         registry_id=push.registry_id,
         status=push.state,
-        status_message=push.message if waits is None else f"{push.message} {waits}",
+        status_message=" ".join(filter(None, [push.message, waits, loss_of(push)])),
         updated_at=rfc3339(push.updated_at) or "",
         registry_url=push.registry_url,
         image=push.image,
@@ -117,4 +122,6 @@ def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushShown
         started_at=rfc3339(push.started_at),
         finished_at=rfc3339(push.finished_at),
         last_success=last,
+        missing=push.missing_at is not None,
+        last_seen_at=rfc3339(push.seen_at),
     )

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.clock import now_ms
@@ -30,6 +30,9 @@ STALLED = "stalled-"
 """How the kinds of `PushEvent` begin that tell of a stall; what follows says which."""
 
 
+IS_MISSING = "missing_at IS NOT NULL"
+
+
 class ImagePush(Base):
     """The latest push of a version to a registry, and the last good one."""
 
@@ -39,6 +42,8 @@ class ImagePush(Base):
         Index("ix_image_pushes_registry_state", "registry_id", "state", "seq"),
         Index("ix_image_pushes_registry_seq", "registry_id", "seq"),
         Index("ix_image_pushes_state_seq", "state", "seq"),
+        Index("ix_image_pushes_looked_at", "looked_at"),
+        Index("ix_image_pushes_missing", "seq", sqlite_where=text(IS_MISSING), postgresql_where=text(IS_MISSING)),
     )
 
     seq: Mapped[Sequence]
@@ -72,6 +77,12 @@ class ImagePush(Base):
     last_success_at: Mapped[Millis | None]
     last_success_order: Mapped[int | None] = mapped_column(BigInteger)
     """The sequence number of the job that asked for it: which good push is the latest goes by the order of asking."""
+    looked_at: Mapped[Millis | None]
+    """When the registry was asked last for what it confirmed, or confirmed it; nothing: it never did."""
+    seen_at: Mapped[Millis | None]
+    """When the registry had it last."""
+    missing_at: Mapped[Millis | None]
+    """When it was first found that the registry does not have it any more; nothing: as far as is known it does."""
 
 
 class PushEvent(Base):
@@ -83,8 +94,8 @@ class PushEvent(Base):
     job_id: Mapped[str] = mapped_column(String(36))
     generation: Mapped[int]
     kind: Mapped[str] = mapped_column(String(32))
-    """`ended`, `superseded`, `overwritten` (after it had ended), `retry`, `stalled-unclaimed`, `stalled-lost` or
-    `stalled-still`."""
+    """`ended`, `superseded`, `overwritten` (after it had ended), `retry`, `stalled-unclaimed`, `stalled-lost`,
+    `stalled-still`, `missing` (the last good image is gone from the registry) or `found` (it is there again)."""
     state: Mapped[PushState] = mapped_column(String(16))
     message: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str | None] = mapped_column(String(80))

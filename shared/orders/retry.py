@@ -1,8 +1,4 @@
-"""Ordering again every push that was not done: one order each, so that what one registry refuses stops no other.
-
-A push that is ordered again keeps its place in the order of asking: which good push is the latest, and so where
-executions pull from, is what callers decided, and no repair changes it.
-"""
+"""Ordering again every push that was not done: one order each, so that what one registry refuses stops no other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +6,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
-from shared.algorithms import image_build
 from shared.database import Database
 from shared.jobs.nudges import Nudge
-from shared.models import Algorithm, ImagePush, Job, PushState, Registry, Version
-from shared.orders.push import PushOrder, order_push
+from shared.models import ImagePush, Job, PushState, Version
+from shared.orders.again import Unrepeatable, lock_row, repeatable
 from shared.registry.credentials import Credentials
 
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
@@ -84,44 +79,19 @@ def _matching(retry: Retry) -> Select[tuple[int, str]]:
 
 
 def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, request_id: str | None) -> None:
-    push, version, algorithm = session.execute(
-        select(ImagePush, Version, Algorithm)
-        .join(Version, Version.id == ImagePush.version_id)
-        .join(Algorithm, Algorithm.id == Version.algorithm_id)
-        .where(ImagePush.id == push_id)
-    ).one()
-    # Locked as every order locks it, before the state is looked at again.
-    registry = session.scalar(
-        select(Registry).where(Registry.id == push.registry_id, Registry.deleted_at.is_(None)).with_for_update()
-    )
-    session.refresh(push)
+    push, registry = lock_row(session, push_id)
     if push.state != retry.status:
         return
-    build = image_build(session, version)
-    if algorithm.deleted_at is not None:
-        reason = "The algorithm was deleted."
-    elif registry is None:
-        reason = "The registry was deleted."
-    elif build is None:
-        reason = "The version has no succeeded build; compile it first."
-    elif retry.credentials is None and registry.credentials is None and _brought_its_own(session, push):
-        reason = "It was pushed with credentials of its own, which are not kept, and the registry has none: give some."
-    else:
-        parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
-        order = PushOrder(registry.id, retry.credentials)
-        asked = session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
-        ordered = order_push(
-            session, algorithm, version, build, order, parent=parent, asked_order=asked, request_id=request_id
-        )
-        retried.jobs.append(ordered.job.id)
-        retried.nudges += ordered.nudges
+    found = repeatable(session, push, registry, retry.credentials)
+    if isinstance(found, Unrepeatable):
+        skipped = Skipped(found.algorithm.path, found.version.git_hash, push.registry_id, found.reason)
+        retried.skipped.append(skipped)
         return
-    retried.skipped.append(Skipped(algorithm.path, version.git_hash, push.registry_id, reason))
-
-
-def _brought_its_own(session: Session, push: ImagePush) -> bool:
-    # What its credentials were bound to stays when they are deleted.
-    return session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id)) is not None
+    parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
+    asked = session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
+    ordered = found.order(session, retry.credentials, asked_order=asked, parent=parent, request_id=request_id)
+    retried.jobs.append(ordered.job.id)
+    retried.nudges += ordered.nudges
 
 
 def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from shared.algorithms import image_build
 from shared.clock import rfc3339
 from shared.models import Algorithm, ImagePush, Registry, Version
+from shared.pushes.drift import loss_of
 from shared.registries import address_of
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import mended
@@ -58,7 +59,7 @@ def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Re
         chosen = obstacle is None and found is None
         reason = obstacle or ("" if chosen else "An earlier one of this list is used.")
         if chosen:
-            reason = _why(version, push, registry, place)
+            reason = " ".join(filter(None, [_why(version, push, registry, place), loss_of(push)]))
             found = _from_registry(push, registry, reason)
         considered.append(Considered(push.registry_id, push.registry_url, push.last_success_digest, chosen, reason))
     if found is None:
@@ -84,7 +85,7 @@ def _obstacle(algorithm: Algorithm, push: ImagePush, registry: Registry | None) 
         return "The registry was deleted."
     if push.last_success_image is None:
         return f"No push there has succeeded ({push.state}): {push.message}"
-    if not _is_still_there(algorithm, push, registry):
+    if not is_still_at(algorithm, push, registry):
         return "The registry's address was changed after the push; push there again."
     return None
 
@@ -97,8 +98,8 @@ def _excluded(version: Version, push: ImagePush, place: int) -> str | None:
     return None
 
 
-def _is_still_there(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
-    """Whether the registry's address is still the one that was pushed to, in whatever spelling."""
+def is_still_at(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
+    """Whether the registry's address is still the one that the last good push went to, in whatever spelling."""
     now = address_of(registry)
     below = f"/{mended(algorithm.owner)}/{mended(algorithm.name)}"
     # An image's reference has no scheme: it is read in the one that the registry has now.

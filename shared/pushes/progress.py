@@ -100,6 +100,9 @@ _SUCCESS = (
         last_success_digest=bindparam("the_digest"),
         last_success_image=bindparam("the_image"),
         last_success_at=now_ms(),
+        looked_at=now_ms(),
+        seen_at=now_ms(),
+        missing_at=None,
         # The number of the job that a caller asked for: an old push that succeeds late never becomes the latest.
         last_success_order=select(func.coalesce(Job.asked_order, Job.seq))
         .where(Job.id == bindparam("the_job"))

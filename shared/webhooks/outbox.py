@@ -16,6 +16,12 @@ OF_PUSH_STATE = {
     PushState.FAILED: EventType.PUSH_FAILED,
     PushState.CANCELLED: EventType.PUSH_CANCELLED,
 }
+OF_KIND = {
+    "retry": EventType.PUSH_RETRYING,
+    "superseded": EventType.PUSH_SUPERSEDED,
+    "missing": EventType.PUSH_MISSING,
+    "found": EventType.PUSH_FOUND,
+}
 
 
 def emit(session: Session, webhook: Webhook, event: EventType, subject: str, data: dict[str, Any]) -> WebhookDelivery:
@@ -92,7 +98,7 @@ def _push_event(kind: str, state: PushState) -> EventType | None:
         return OF_PUSH_STATE.get(state)
     if kind.startswith(STALLED):
         return EventType.PUSH_STALLED
-    return {"retry": EventType.PUSH_RETRYING, "superseded": EventType.PUSH_SUPERSEDED}.get(kind)
+    return OF_KIND.get(kind)
 
 
 def _of_version(algorithm: Algorithm, git_hash: str) -> dict[str, Any]:

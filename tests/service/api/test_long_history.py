@@ -21,6 +21,7 @@ from shared.jobs.settling import settle_overdue
 from shared.jobs.turns import next_pushes
 from shared.keys import known_keys
 from shared.models import Base, Job, KeyKind
+from shared.pushes.drift import take_due
 from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_still, report_unclaimed
 from tests.environment import longshore_environment
@@ -42,6 +43,7 @@ SMALL = {
     "marks",
 }
 OF_FEW_ROWS = {
+    "ix_image_pushes_missing",
     "ix_jobs_leased_registry",
     "ix_jobs_queued_awaits",
     "uq_jobs_lock_key_leased",
@@ -68,6 +70,7 @@ READS = {
     "builds": "/v1/algorithms/owner1/Algorithm1/builds",
     "one version": f"/v1/algorithms/owner1/Algorithm1/versions/{hash_of(17)}",
     "the status of a version": f"/v1/algorithms/owner1/Algorithm1/versions/{hash_of(17)}/registry",
+    "pushes whose image is gone": "/v1/pushes?missing=true",
     "counts": "/metrics",
 }
 WORK: dict[str, Callable] = {
@@ -80,6 +83,7 @@ WORK: dict[str, Callable] = {
     "pushes that do not move": lambda session: report_still(session, after_seconds=60),
     "what a registry takes now": lambda session: nudges_for_registry(session, REGISTRY),
     "who gets the room": lambda session: nudges_for_room(session, session.scalars(_queued()).one()),
+    "images to look for": lambda session: take_due(session, after_seconds=1, limit=20),
     "the tally": tally_events,
 }
 

@@ -2,12 +2,13 @@
 
 import pytest
 
+from shared.clock import now_ms
 from shared.database import database
-from shared.models import Algorithm, AuditEvent, Build, Registry, Version
+from shared.models import Algorithm, AuditEvent, Build, ImagePush, Registry, Version
 from shared.pulls.resolution import resolve_pull
 from shared.servings.states import mark_ready
 from shared.servings.wanting import Wanted, want_serving
-from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, end_badly, end_push, push, taken, the
+from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, push, taken, the
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 
@@ -71,6 +72,14 @@ def test_anybody_who_may_read_sees_where_from_and_why(acme, rival, admin, build,
     assert admin.get(f"/v1/algorithms/{build.algorithm_id}/versions/{HASH[:7]}/pull") == shown
     rival.expect_refusal(403, 2001, "GET", pull)
     acme.expect_refusal(404, 5004, "GET", pull.replace(HASH, "f" * 40))
+
+
+def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_says_so(acme, build, pull, production):
+    pushed(build, production)
+    change(the(ImagePush, registry_id=production), missing_at=now_ms())
+    shown = acme.get(pull)
+    assert shown["registry_id"] == production
+    assert "did not have the last good image any more" in shown["reason"]
 
 
 def test_where_nothing_can_be_pulled_it_says_what_to_do(acme, pull):

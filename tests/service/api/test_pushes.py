@@ -2,11 +2,24 @@
 
 import pytest
 
+from shared.clock import now_ms
 from shared.models import Algorithm, ImagePush, Job, JobState
 from shared.registries import open_for_job
 from shared.registry.credentials import Credentials
 from shared.sealing import keyring
-from tests.rows import DIGEST, HASH, OTHER_HASH, build_commit, end_badly, end_push, fresh, lose_lease, taken, the
+from tests.rows import (
+    DIGEST,
+    HASH,
+    OTHER_HASH,
+    build_commit,
+    change,
+    end_badly,
+    end_push,
+    fresh,
+    lose_lease,
+    taken,
+    the,
+)
 
 
 @pytest.fixture
@@ -59,6 +72,22 @@ def test_the_status_is_what_was_observed(acme, hello, registry):
     assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
     assert status["last_success"]["digest"] == DIGEST
     assert status["last_success"]["finished_at"] == status["finished_at"]
+
+
+def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme, hello, registry):
+    acme.post(f"{hello}/registry", {"registry_id": registry})
+    end_push(taken(newest_push()))
+    (status,) = acme.get(f"{hello}/registry")
+    assert (status["missing"], status["last_seen_at"]) == (False, status["finished_at"])
+    assert acme.get("/v1/pushes?missing=true")["results"] == []
+    change(the(ImagePush, registry_id=registry), missing_at=now_ms())
+    (status,) = acme.get(f"{hello}/registry")
+    assert (status["status"], status["missing"]) == ("succeeded", True)
+    assert f"last seen there {status['last_seen_at']}. Push the version there again." in status["status_message"]
+    (listed,) = acme.get("/v1/pushes?missing=true")["results"]
+    assert listed["missing"]
+    assert acme.get("/v1/pushes?missing=false")["results"] == []
+    assert "longshore_pushes_missing 1.0" in acme.app.test_client().get("/metrics").get_data(as_text=True)
 
 
 def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(acme, admin, hello, registry):

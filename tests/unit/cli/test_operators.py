@@ -2,12 +2,13 @@
 
 import pytest
 
+from shared.clock import now_ms
 from shared.database import database
 from shared.models import Build, ImagePush, PauseCause, PushState, Registry
 from shared.registry.credentials import Credentials
 from shared.registry_health import note_failure
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_badly, make_registry, push, taken, the
+from tests.rows import build_commit, change, end_badly, end_push, make_registry, push, taken, the
 from tests.unit.cli.conftest import Longshore
 
 OWN = Credentials("pusher", "open sesame")
@@ -71,6 +72,17 @@ def test_stalled_pushes_are_listed_and_told_by_the_exit_status(
     result = migrated("pushes", "stalled")
     assert (result.exit_code, "No byte has moved since noon." in result.output) == (1, True)
     assert "acme/Hello" in migrated("pushes", "list", "--status", "stalled", "--registry", "scanned").output
+
+
+def test_missing_images_are_listed_and_told_by_the_exit_status(
+    migrated: Longshore, registry: Registry, build: Build
+) -> None:
+    job = push(build, registry)
+    end_push(taken(job))
+    assert migrated("pushes", "missing").exit_code == 0
+    change(the(ImagePush, id=job.push_id), missing_at=now_ms())
+    result = migrated("pushes", "missing")
+    assert (result.exit_code, "last seen there" in result.output) == (1, True)
 
 
 def test_what_failed_is_pushed_again(migrated: Longshore, registry: Registry, build: Build) -> None:
