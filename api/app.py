@@ -107,6 +107,8 @@ def _recognise() -> None:
         raise
     if request.method in READING:
         rate_limits().count_read(caller().key_id)
+    elif request.path.startswith(calls.ADDRESS):
+        rate_limits().count_call(caller().key_id)
     else:
         rate_limits().count_change(caller().key_id)
 

@@ -67,6 +67,14 @@ class RateLimits:
         """
         self._count("reads", key_id, settings().rate_limit_reads, everywhere=False)
 
+    def count_call(self, key_id: str) -> None:
+        """Count a call of an algorithm: in this process only, as reading is.
+
+        Raises:
+            Refusal: 429, too many by this key within a minute.
+        """
+        self._count("calls", key_id, settings().rate_limit_calls, everywhere=False)
+
     def count_git(self, key_id: str) -> None:
         """Count a request of a git client, of which a clone or push has two or three.
 

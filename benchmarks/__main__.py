@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import reads, requests
+from benchmarks import calls, reads, requests
 from benchmarks.results import Result, table, write_json
 from benchmarks.stage import Stage, forget_settings
 from benchmarks.transfers import images, memory, repushes
@@ -22,6 +22,7 @@ from parts.processes import PartFailedError, ending_on_sigterm, say
 CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
     "reads": reads.run,
     "requests": requests.run,
+    "calls": calls.run,
     "images": images.run,
     "memory": memory.run,
     "repushes": repushes.run,

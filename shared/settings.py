@@ -70,6 +70,11 @@ class Settings(ServingSettings):
     rate_limit_reads: int = Field(
         60_000, ge=0, description="Requests that read, per key and minute, in each API process; 0: no limit."
     )
+    rate_limit_calls: int = Field(
+        60_000,
+        ge=0,
+        description="Calls of algorithms, per key and minute, in each process of `longshore calls`; 0: no limit.",
+    )
     rate_limit_git: int = Field(
         600, ge=0, description="Requests of git clients, per key and minute (a push has three); 0: no limit."
     )

@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from api import nudges
@@ -27,7 +28,7 @@ class Found:
     algorithm: Algorithm
     version: Version
     wanted: Wanted
-    serving: Serving | None
+    serving: Serving | Row[Any] | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ _ON_ITS_WAY = (
 )
 
 
-def _want(found: Found, request_id: str | None) -> Serving:
+def _want(found: Found, request_id: str | None) -> Serving | Row[Any]:
     with database().writing() as session:
         serving, told = want_serving(session, found.wanted, request_id=request_id)
     nudges.send(told)

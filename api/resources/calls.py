@@ -25,6 +25,8 @@ from shared.settings import settings
 
 blueprint = v1_blueprint("calls")
 
+ADDRESS = "/v1/algo/"
+"""How the addresses of calls begin."""
 CONTENT_TYPES = ("application/json", "text/plain", "application/octet-stream")
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -83,12 +83,12 @@ class Installation:
         made, _ = self.call("POST", "/v1/registries", body)
         return str(made["id"])
 
-    def new_algorithm(self, requirements: str = REQUIREMENTS) -> "Algorithm":
+    def new_algorithm(self, requirements: str = REQUIREMENTS, source: str = SOURCE) -> "Algorithm":
         """A hosted algorithm with a commit that nothing was compiled of."""
         name = f"A{uuid.uuid4().hex[:10]}"
-        self.call("POST", f"/v1/algorithms/{OWNER}", {"name": name, "details": {"label": name},
-                  "settings": {"language": "python3"}})  # fmt: skip
-        algorithm = Algorithm(self, name, self.directory / "sources" / name, requirements)
+        settings = {"language": "python3", "network_access": "isolated"}
+        self.call("POST", f"/v1/algorithms/{OWNER}", {"name": name, "details": {"label": name}, "settings": settings})
+        algorithm = Algorithm(self, name, self.directory / "sources" / name, requirements, source)
         algorithm.begin()
         return algorithm
 
@@ -101,6 +101,7 @@ class Algorithm:
     name: str
     tree: Path
     requirements: str
+    source: str
     _commits: int = 0
 
     @property
@@ -119,7 +120,7 @@ class Algorithm:
     def commit(self) -> str:
         """Commit and push another source; nothing is compiled by that."""
         self._commits += 1
-        (self.tree / "src" / f"{self.name}.py").write_text(SOURCE.format(number=self._commits))
+        (self.tree / "src" / f"{self.name}.py").write_text(self.source.format(number=self._commits))
         self._git("add", "--all")
         self._git("commit", "--quiet", "--message", f"change {self._commits}")
         self._git("push", "--quiet", "--push-option=nocompile", "origin", "main")

@@ -1,6 +1,7 @@
 """Where a registry is: its scheme, host, port and path, and the spellings that others know it by."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.hosts import is_loopback_host
 from shared.registry.address_grammar import (
@@ -35,6 +36,7 @@ class RegistryAddress:
     """Whether a caller chose the scheme; where nobody did, a loopback registry may turn out to speak plain HTTP."""
 
     @classmethod
+    @lru_cache(maxsize=4096)  # each call of an algorithm asks it of a few that seldom change
     def parse(cls, registry_url: str, plain_http: bool | None = None) -> "RegistryAddress":
         """Read what a caller wrote.
 

@@ -2,8 +2,9 @@
 
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
@@ -52,15 +53,15 @@ def network_of(algorithm: Algorithm) -> str:
     return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
 
 
-def present_serving(session: Session, wanted: Wanted) -> Serving | None:
+def present_serving(session: Session, wanted: Wanted) -> Row[Any] | None:
     """The serving of what is wanted, be it ready or about to be; or one that could not be started just now."""
-    return session.scalar(
-        _PRESENT, {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
-    )
+    values = {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
+    # On the connection: each call asks, and to make an object of a row takes longer than to read it.
+    return session.connection().execute(_PRESENT, values).first()
 
 
 _PRESENT = (
-    select(Serving)
+    select(*Serving.__table__.c)
     .where(
         Serving.version_id == bindparam("the_version"),
         Serving.image == bindparam("the_image"),
@@ -73,7 +74,9 @@ _PRESENT = (
 )
 
 
-def want_serving(session: Session, wanted: Wanted, *, request_id: str | None = None) -> tuple[Serving, list[Nudge]]:
+def want_serving(
+    session: Session, wanted: Wanted, *, request_id: str | None = None
+) -> tuple[Serving | Row[Any], list[Nudge]]:
     """The serving of what is wanted, made with the job that starts it where there is none; and whom to nudge."""
     lock_version(session, wanted.version_id)  # so that two calls at once make one
     present = present_serving(session, wanted)

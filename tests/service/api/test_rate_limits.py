@@ -42,6 +42,13 @@ def test_too_many_changes_by_one_key_are_refused_for_a_while(admin, acme, limit)
     assert admin.call("GET", "/v1/registries").status_code == 200, "reading goes on"
 
 
+def test_calls_are_counted_by_themselves(acme, limit):
+    limit(changes=1, calls=2)
+    called = [acme.call("POST", "/v1/algo/acme/None/1.0.0", 1) for _ in range(3)]
+    assert [answer.status_code for answer in called] == [404, 404, 429]
+    assert "More than 2 calls within a minute" in called[-1].get_json()["error"]["message"]
+
+
 def test_processes_count_together(admin, limit):
     limit(changes=2)
     make(admin, "r")

@@ -1,0 +1,75 @@
+"""Calls of an algorithm that does next to nothing: what a warm one costs beyond its own time, and a cold one."""
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from benchmarks.results import Result
+from benchmarks.stage import Stage
+from benchmarks.transfers.installation import OWNER, Algorithm, Installation, installation
+
+SOURCE = """from Algorithmia import ADK
+
+
+def apply(given):
+    return given + {number}
+
+
+ADK(apply).init(0)
+"""
+WARM_UP = 50
+CALLS = 350
+COLD_STARTS = 3
+MILLISECONDS = 5
+COLD_SECONDS = 10
+START_SECONDS = 120
+
+
+def run(stage: Stage) -> Iterator[Result]:
+    """Milliseconds through the gate, each call on a connection of its own and all on one; seconds of first calls."""
+    directory = stage.directory / "calls"
+    directory.mkdir()
+    task = stage.progress.add_task("versions to call", total=COLD_STARTS)
+    with installation(directory, concurrency=2) as here:
+        algorithm = here.new_algorithm(requirements="", source=SOURCE)
+        registry_id, _ = here.new_registry()
+        cold = []
+        for _ in range(COLD_STARTS):
+            path = _pushed(here, algorithm, registry_id)
+            begun = time.perf_counter()
+            _call(_connection(here), here, path)
+            cold.append(time.perf_counter() - begun)
+            stage.progress.advance(task)
+        yield Result.of("first call of a version", cold, "s", COLD_SECONDS)
+        for case, kept in (("a connection each", None), ("one connection", _connection(here))):
+            overhead = [_call(kept or _connection(here), here, path) for _ in range(WARM_UP + CALLS)]
+            yield Result.of(f"warm call beyond the algorithm's time, {case}", overhead[WARM_UP:], "ms", MILLISECONDS)
+
+
+def _pushed(here: Installation, algorithm: Algorithm, registry_id: str) -> str:
+    """The address of a version that is in the registry and runs nowhere yet."""
+    commit = algorithm.commit()
+    here.until_done(algorithm.compile(commit, registry_id))
+    return f"/v1/algo/{OWNER}/{algorithm.name}/{commit}"
+
+
+def _connection(here: Installation) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(urlsplit(here.url).netloc, timeout=START_SECONDS)
+
+
+def _call(connection: http.client.HTTPConnection, here: Installation, path: str) -> float:
+    """Milliseconds of a call beyond the time that the algorithm itself took.
+
+    Raises:
+        RuntimeError: it was not answered as it should be.
+    """
+    headers = {"Authorization": f"Simple {here.key}", "Content-Type": "application/json"}
+    begun = time.perf_counter()
+    connection.request("POST", path, b"1", headers)
+    answer = json.loads(connection.getresponse().read())
+    took = time.perf_counter() - begun
+    if "result" not in answer:
+        raise RuntimeError(f"a call was not answered well: {answer}")
+    return 1000 * (took - float(answer["metadata"]["duration"]))
