@@ -64,12 +64,14 @@ def engine_sockets() -> Path:
 
 
 @contextmanager
-def private_engine(directory: Path, *, sockets: Path | None = None) -> Iterator[str]:
+def private_engine(directory: Path, *, sockets: Path | None = None, live_restore: bool = False) -> Iterator[str]:
     """An engine of our own for the length of the block; yields its DOCKER_HOST.
 
     Its containers have the host's network or none (no bridge, no firewall rules are made). Images and containers are
     below `directory`, which must be on disk; sockets are below /run, because their paths may have 107 bytes at most
     (unix(7)). At the end containers, containerd and shims are gone and nothing is mounted.
+
+    `live_restore`: containers that run already, of an engine that was killed there, go on.
 
     Raises:
         PartFailedError: this is not root, dockerd is not installed or does not come up.
@@ -84,6 +86,8 @@ def private_engine(directory: Path, *, sockets: Path | None = None) -> Iterator[
     address = f"unix://{run}/docker.sock"
     command = [dockerd, "--bridge=none", "--iptables=false", "--userland-proxy=false", "--shutdown-timeout=10"]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{run}/exec", "--pidfile", f"{run}/pid"]
+    if live_restore:
+        command.append("--live-restore")
     try:
         with running(
             "dockerd",

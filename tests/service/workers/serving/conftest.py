@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -57,20 +57,25 @@ ENTRYPOINT ["python3", "-I", "-S", "{workers.runner.DIRECTORY}"]
 """
 
 
+@contextmanager
+def image_of(docker_host: str, base_image: str, source: str, tag: str) -> Iterator[str]:
+    """The id of an algorithm's image, which is on the engine for the length of the block."""
+    files = {f"runner/{file.name}": file.read_bytes() for file in Path(workers.runner.__file__).parent.glob("*.py")}
+    files |= {"Dockerfile": DOCKERFILE.replace("BASE", base_image).encode(), "src/Hello.py": source.encode()}
+    client = APIClient(base_url=docker_host)
+    said = [*client.build(fileobj=BytesIO(archive_of(files)), custom_context=True, tag=tag, decode=True, forcerm=True)]
+    assert not [event for event in said if "error" in event], said
+    yield str(client.inspect_image(tag)["Id"])
+    with suppress(ImageNotFound):
+        client.remove_image(tag, force=True)
+    client.close()
+
+
 @pytest.fixture(scope="session")
 def image_id(docker_host: str, base_image: str) -> Iterator[str]:
     """The id of the image on the engine."""
-    files = {f"runner/{file.name}": file.read_bytes() for file in Path(workers.runner.__file__).parent.glob("*.py")}
-    files |= {"Dockerfile": DOCKERFILE.replace("BASE", base_image).encode(), "src/Hello.py": SOURCE.encode()}
-    client = APIClient(base_url=docker_host)
-    said = [
-        *client.build(fileobj=BytesIO(archive_of(files)), custom_context=True, tag="served", decode=True, forcerm=True)
-    ]
-    assert not [event for event in said if "error" in event], said
-    yield str(client.inspect_image("served")["Id"])
-    with suppress(ImageNotFound):
-        client.remove_image("served", force=True)
-    client.close()
+    with image_of(docker_host, base_image, SOURCE, "served") as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""`longshore calls` that ends in the middle of a call that nobody waits for: how the call ended is told truthfully."""
+
+import json
+import os
+import signal
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.migrating import migrate
+from parts.processes import Child, free_port, port_answers
+from shared.clock import now_ms
+from shared.database import database
+from shared.models import CallRequest, CallState
+from tests.environment import longshore_environment
+from tests.git_service import make_algorithm, make_key
+from tests.rows import HASH, change, the
+from tests.service.api.serving import directory_of, pushed_version, ready, runner, wanted_serving
+from tests.service.cli.running import kill, longshore, until
+from tests.unit.workers.runner.running import PROTOCOL
+
+HELD = f"""{PROTOCOL}
+import time
+
+def apply(asked):
+    open("begun", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+
+serve(apply)
+"""
+
+
+@dataclass(frozen=True)
+class Called:
+    """A version that a runner serves, as its owner calls it."""
+
+    path: str
+    """OWNER/NAME."""
+    key: str = field(repr=False)
+    source: Path
+
+
+class Calls:
+    """A `longshore calls` and what it calls."""
+
+    def __init__(self, child: Child, port: int, called: Called) -> None:
+        self.child = child
+        self.port = port
+        self._called = called
+
+    def begin(self) -> str:
+        """A call that is under way; its id."""
+        begun = self._ask("POST", f"/v1/algo/{self._called.path}/{HASH}?output=void&timeout=60", b"1")
+        until((self._called.source / "begun").exists, "the algorithm has the call")
+        return str(begun["request_id"])
+
+    def let_go(self) -> None:
+        """Let the algorithm end its call."""
+        (self._called.source / "go").touch()
+
+    def told(self, request_id: str) -> Any:
+        """What is told of a call."""
+        return self._ask("GET", f"/v1/requests/{request_id}")
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        headers = {"Authorization": f"Simple {self._called.key}", "Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        request = urllib.request.Request(url, method=method, data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+
+@pytest.fixture
+def called(tmp_path: Path, redis_url: str) -> Iterator[Called]:
+    """That version, in an installation of its own."""
+    with tempfile.TemporaryDirectory(prefix="serving-") as sockets:  # a socket's path has 107 bytes (unix(7))
+        options = {"redis_url": redis_url, "serving_dir": sockets, "calls_workers": 1}
+        with longshore_environment(tmp_path, tables=False, **options):
+            migrate(database())
+            algorithm = make_algorithm()
+            serving = wanted_serving(algorithm, pushed_version(algorithm))
+            with runner(serving, HELD):
+                ready(serving)
+                yield Called(algorithm.path, make_key(algorithm.owner), directory_of(serving) / "source")
+
+
+@contextmanager
+def longshore_calls(called: Called, directory: Path, *, shutdown_seconds: int) -> Iterator[Calls]:
+    """A `longshore calls`, for the length of the block."""
+    port, log = free_port(), directory / "calls.log"
+    variables = {"LONGSHORE_SHUTDOWN_SECONDS": str(shutdown_seconds)}
+    command = ("calls", "--port", str(port))
+    with longshore(*command, log=log, ready=lambda: port_answers(port), variables=variables) as child:
+        yield Calls(child, port, called)
+
+
+def test_killed_in_the_middle_of_a_call_it_is_lost_when_its_time_is_over(called: Called, tmp_path: Path) -> None:
+    with longshore_calls(called, tmp_path, shutdown_seconds=1) as calls:
+        begun = calls.begin()
+        (pool,) = calls.child.family()[:-1]
+        kill(pool)
+        until(lambda: pool not in calls.child.family(), "the process is gone")
+        assert calls.told(begun)["state"] == "running"  # nobody can know yet that it is not
+        change(the(CallRequest, id=begun), deadline_at=now_ms() - 1)
+        told = calls.told(begun)
+        assert told["state"] == "lost"
+        assert "not made again" in told["error"]["message"]
+        assert told["ended_at"]
+        calls.let_go()
+        following = calls.begin()
+        until(lambda: calls.told(following)["state"] == "succeeded", "another call goes on to its end")
+        assert calls.told(begun)["state"] == "lost"
+
+
+def test_told_to_stop_it_lets_the_call_end(called: Called, tmp_path: Path) -> None:
+    with longshore_calls(called, tmp_path, shutdown_seconds=60) as calls:
+        begun = calls.begin()
+        os.kill(calls.child.pid, signal.SIGTERM)
+        until(lambda: not port_answers(calls.port), "it takes no more calls")
+        assert the(CallRequest, id=begun).state == CallState.RUNNING
+        calls.let_go()
+        assert calls.child.wait(60) == 0
+    assert the(CallRequest, id=begun).state == CallState.SUCCEEDED
+
+
+def test_a_call_that_outlasts_the_stop_is_written_as_lost(called: Called, tmp_path: Path) -> None:
+    with longshore_calls(called, tmp_path, shutdown_seconds=1) as calls:
+        begun = calls.begin()
+        calls.child.stop(grace=60)
+        assert calls.child.exit_status == 0
+    cut_off = the(CallRequest, id=begun)
+    assert cut_off.state == CallState.LOST
+    assert cut_off.ended_at is not None

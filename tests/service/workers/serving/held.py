@@ -1,0 +1,137 @@
+"""An algorithm that is held up until a test lets it go on, and the real worker and caller around it."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from docker.errors import NotFound
+
+from api.app import create_app
+from api.nudges import producer
+from cli.migrating import migrate
+from parts.processes import Child
+from shared.database import database
+from shared.models import Build, Serving
+from shared.servings.sockets import endpoint_of
+from tests.environment import longshore_environment
+from tests.git_service import make_key
+from tests.service.api.calling import Api
+from tests.service.cli.running import longshore, until
+from tests.service.workers.serving.conftest import Served, newest
+from tests.unit.workers.runner.running import PROTOCOL
+from workers.engine.connection import engine
+from workers.serving.docker.container import name_of
+from workers.serving.docker.directory import SEALED, socket_directory
+from workers.serving.health import ask_health
+from workers.sweeping import sweep
+
+LOAD = "load"
+SOURCE = f"""{PROTOCOL}
+import time
+
+def wait_for(gate):
+    while not os.path.exists("/run/longshore/" + gate):
+        time.sleep(0.01)
+    return gate
+
+wait_for("{LOAD}")
+serve(lambda request: wait_for(request["data"]))
+"""
+"""Loads, and answers a call with the name of a gate, once that gate is open."""
+HASTE = {"lease_seconds": 3, "heartbeat_seconds": 1, "unavailable_delay_seconds": 0.2}
+
+
+@contextmanager
+def hasty_installation(directory: Path, redis_url: str) -> Iterator[str]:
+    """An installation that workers of their own can be started for, and that misses a killed one soon."""
+    with longshore_environment(directory, tables=False, redis_url=redis_url, **HASTE):
+        migrate(database())
+        yield "sqlite"
+        producer().close()
+
+
+def worker(directory: Path, name: str) -> AbstractContextManager[Child]:
+    """A worker that runs images, for the length of the block."""
+    log = directory / f"{name}.log"
+    command = ("worker", "--queues", "serving", "--concurrency", "1")
+    return longshore(*command, log=log, ready=lambda: "ready." in log.read_text(), variables={})
+
+
+class Caller:
+    """A caller of one version, through the interface."""
+
+    def __init__(self, served: Served, threads: ThreadPoolExecutor) -> None:
+        self._api = Api(create_app(), make_key(served.algorithm.owner))
+        self._path = f"/v1/algo/{served.algorithm.path}/{served.version.git_hash}"
+        self._threads = threads
+
+    def begin(self, gate: str) -> "Future[Any]":
+        """Begin a call that is answered once the gate is open."""
+        return self._threads.submit(self.call, gate)
+
+    def call(self, gate: str) -> Any:
+        """What a call is answered."""
+        return self._api.post(f"{self._path}?timeout=30", gate)
+
+    def refused(self, gate: str) -> str:
+        """Why a call that has no time is refused."""
+        return self._api.expect_refusal(503, 2015, "POST", f"{self._path}?timeout=0.3", gate)
+
+
+@contextmanager
+def caller_of(served: Served) -> Iterator[Caller]:
+    """A caller, whose calls have all been answered at the end."""
+    with ThreadPoolExecutor(4) as threads:
+        yield Caller(served, threads)
+
+
+def swept_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something, with the sweeps that the beat would ask for meanwhile."""
+
+    def look() -> object:
+        sweep()
+        return condition()
+
+    until(look, what)
+
+
+def open_gate(serving: Serving, gate: str) -> None:
+    """Let what waits at a gate go on."""
+    (socket_directory(serving.id) / gate).touch()
+
+
+def loading(build: Build, *, beside: str | None = None) -> tuple[Serving, str]:
+    """The newest serving and its container, once the algorithm in it loads; another container than `beside`."""
+
+    def loads() -> bool:
+        made = container_of(newest(build))
+        sealed = socket_directory(newest(build).id).stat().st_mode & 0o777 == SEALED
+        return made is not None and made != beside and sealed
+
+    swept_until(lambda: _quietly(loads), "an algorithm loads")
+    serving = newest(build)
+    return serving, str(container_of(serving))
+
+
+def in_call(serving: Serving) -> bool:
+    """Whether its runner has a call."""
+    health = ask_health(endpoint_of(serving.id))
+    return health is not None and bool(health.calls)
+
+
+def container_of(serving: Serving) -> str | None:
+    """The id of its container, if there is one."""
+    try:
+        return str(engine().inspect_container(name_of(serving.id))["Id"])
+    except NotFound:
+        return None
+
+
+def _quietly(look: Callable[[], bool]) -> bool:
+    """A look at what is not there yet says no."""
+    try:
+        return look()
+    except (AssertionError, FileNotFoundError):
+        return False

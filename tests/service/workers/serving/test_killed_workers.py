@@ -1,0 +1,76 @@
+"""The worker that started a container is killed, by the kernel say: callers are answered all the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parts.registry import PrivateRegistry
+from shared.models import ServingState
+from tests.rows import fresh
+from tests.service.cli.running import kill, until
+from tests.service.workers.serving.conftest import Served, image_of, job_of, newest, tended
+from tests.service.workers.serving.held import (
+    LOAD,
+    SOURCE,
+    caller_of,
+    hasty_installation,
+    in_call,
+    loading,
+    open_gate,
+    worker,
+)
+from workers.serving.docker.container import our_containers
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("broker")]
+
+
+@pytest.fixture
+def sqlite_installation(tmp_path: Path, redis_url: str) -> Iterator[str]:
+    with hasty_installation(tmp_path, redis_url) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def image_id(docker_host: str, base_image: str) -> Iterator[str]:
+    with image_of(docker_host, base_image, SOURCE, "held") as made:
+        yield made
+
+
+def test_in_the_middle_of_a_start_another_takes_over(served: Served, registry: PrivateRegistry, tmp_path: Path) -> None:
+    served.pushed_to(registry)
+    with caller_of(served) as caller:
+        with worker(tmp_path, "first") as first:
+            answer = caller.begin("go")
+            serving, abandoned = loading(served.build)
+            kill(first.pid)
+            first.wait(30)
+        assert "send it again" in caller.refused("go")
+        assert set(our_containers()) == {serving.id}
+        with worker(tmp_path, "second"):
+            again, _ = loading(served.build, beside=abandoned)
+            assert again.id == serving.id
+            open_gate(serving, LOAD)
+            open_gate(serving, "go")
+            assert answer.result(60)["result"] == "go"
+            assert caller.call("go")["result"] == "go"
+            assert fresh(serving).state == ServingState.READY
+            assert job_of(serving).losses == 1
+            assert set(our_containers()) == {serving.id}
+
+
+def test_in_the_middle_of_a_call_the_call_goes_on(served: Served, registry: PrivateRegistry, tmp_path: Path) -> None:
+    served.pushed_to(registry)
+    with caller_of(served) as caller:
+        with worker(tmp_path, "first") as first:
+            answer = caller.begin("go")
+            serving, _ = loading(served.build)
+            open_gate(serving, LOAD)
+            until(lambda: fresh(serving).state == ServingState.READY and in_call(serving), "the call has begun")
+            kill(first.pid)
+            first.wait(30)
+        open_gate(serving, "go")
+        assert answer.result(60)["result"] == "go"
+        assert caller.call("go")["result"] == "go"
+        assert tended(serving).state == ServingState.READY
+        assert newest(served.build).id == serving.id
