@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.calling.exchange import Answered, NotBegunError, Sent, exchange, stand_in
+from api.calling.exchange import Answered, EndedError, NotBegunError, Sent, exchange, stand_in
 from api.calling.finding import Found, Ready, find_again, not_in_time, wait_until_ready
 from shared.database import database
 from shared.models import Serving, ServingState
@@ -26,6 +26,8 @@ REFUSED_BY_RUNNER = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.INVALID_REQUEST,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Code.INVALID_REQUEST,
 }
+BEGINNINGS = (b'{"result": ', b'{"error": ')
+"""What a runner's answer begins with. The whole is for its caller to read: it can have many megabytes."""
 RUNNER_FAILED = "The algorithm's container answered with no result; its log may say why. The call was not sent again."
 
 
@@ -46,7 +48,7 @@ def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = N
                 return _checked(_exchange(ready, sent, deadline))
             except NotBegunError as error:
                 why = f"The last try failed: {error}."
-                ended += _ended(ready, str(error))
+                ended += isinstance(error, EndedError) and _ended(ready, why_ended=str(error))
         if ended >= MOST_ENDED:
             raise try_later(
                 f"The containers of {found.algorithm.path} ended {ended} times before they took the call. {why}",
@@ -72,7 +74,7 @@ def _exchange(ready: Ready, sent: Sent, deadline: float) -> Answered:
     )
 
 
-def _ended(ready: Ready, why: str) -> bool:
+def _ended(ready: Ready, *, why_ended: str) -> bool:
     """Write down that a container has ended, where nobody knows that it was to. Pods are the cluster's to replace."""
     if not ready.endpoint.startswith(SCHEME):
         return False
@@ -80,7 +82,7 @@ def _ended(ready: Ready, why: str) -> bool:
         state = session.scalar(select(Serving.state).where(Serving.id == ready.serving_id))
         if state != ServingState.READY:
             return False
-        return mark_stopped(session, ready.serving_id, f"Its container has ended: {why}.")
+        return mark_stopped(session, ready.serving_id, f"Its container has ended: {why_ended}.")
 
 
 def _checked(answered: Answered) -> Answered:
@@ -90,7 +92,7 @@ def _checked(answered: Answered) -> Answered:
         Refusal: the runner refused the input.
     """
     if answered.status == HTTPStatus.OK:
-        return answered
+        return answered if answered.body.startswith(BEGINNINGS) else stand_in(RUNNER_FAILED)
     code = REFUSED_BY_RUNNER.get(HTTPStatus(answered.status)) if answered.status in set(HTTPStatus) else None
     if code is None:
         return stand_in(RUNNER_FAILED)

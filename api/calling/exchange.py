@@ -1,5 +1,6 @@
 """One call handed to a runner: sent once, answered within a deadline and within bounds."""
 
+import errno
 import http.client
 import json
 import socket
@@ -18,8 +19,17 @@ BROKEN_OFF = (
 )
 
 
+NOBODY_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTSOCK, errno.ECONNREFUSED, errno.ECONNRESET})
+"""What a connection to what has ended fails with; anything else says nothing of it, as that this process has no
+descriptor left, or that too many wait to be accepted."""
+
+
 class NotBegunError(Exception):
     """The call did not reach the algorithm, so it may be sent again."""
+
+
+class EndedError(NotBegunError):
+    """The same, because what was to take the call has ended, or is about to."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,20 @@ def exchange(endpoint: str, sent: Sent, *, timeout: float, serving_dir: Path, de
     Raises:
         NotBegunError: the algorithm did not get the call.
     """
+    asked_at = time.monotonic()
     try:
-        connection = connect(endpoint, serving_dir, seconds=deadline - time.monotonic())
+        connection = connect(endpoint, serving_dir, seconds=timeout)
     except OSError as error:
-        raise NotBegunError(error.strerror or str(error) or "no answer to the connection") from None
+        kind = EndedError if error.errno in NOBODY_THERE else NotBegunError
+        raise kind(error.strerror or str(error) or "no answer to the connection") from None
+    connection.deadline = deadline
     talk = http.client.HTTPConnection("runner")
     talk.sock = connection
+    left = timeout - (time.monotonic() - asked_at)  # it may have waited until there was a place for it
     try:
-        answered = _ask(talk, sent, timeout, most)
+        if left <= 0:
+            raise NotBegunError("the time was over")
+        answered = _ask(talk, sent, left, most)
     except TimeoutError:
         message = f"The algorithm's container did not answer within the timeout of {timeout:g} seconds."
         return stand_in(message, TIMEOUT_ERROR)
@@ -61,7 +77,7 @@ def exchange(endpoint: str, sent: Sent, *, timeout: float, serving_dir: Path, de
     finally:
         talk.close()
     if answered.status == http.client.SERVICE_UNAVAILABLE:
-        raise NotBegunError("it is being stopped")
+        raise EndedError("it is being stopped")
     return answered
 
 
@@ -78,7 +94,7 @@ def _ask(talk: http.client.HTTPConnection, sent: Sent, timeout: float, most: int
         response = talk.getresponse()
     except (OSError, http.client.HTTPException) as error:
         if not whole or (over_unix and _was_left_unread(error)):
-            raise NotBegunError("it ended before it took the call") from None
+            raise EndedError("it ended before it took the call") from None
         raise
     return _read(response, most)
 

@@ -1,10 +1,17 @@
+import tempfile
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 
 from api.app import create_app
-from shared.models import KeyKind
+from shared.models import Algorithm, KeyKind, Version
+from shared.models.algorithms import PublishState
+from shared.settings import settings
 from tests.git_service import make_key
+from tests.rows import the
 from tests.service.api.calling import Api, owner_api
+from tests.service.api.serving import pushed_version
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +42,27 @@ def acme(app, admin) -> Api:
 def rival(app, admin) -> Api:
     """The interface under a key of the owner `rival`."""
     return owner_api(app, admin, "rival")
+
+
+@pytest.fixture
+def short_serving_dir(installation: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+        monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)
+        settings.cache_clear()
+        yield
+
+
+@pytest.fixture
+def algorithm(acme: Api) -> Algorithm:
+    """The algorithm `acme/Hello`."""
+    acme.make_algorithm("acme")
+    return the(Algorithm, owner="acme", name="Hello")
+
+
+@pytest.fixture
+def version(algorithm: Algorithm) -> Version:
+    """Its version 1.0.0, which was built and pushed, and which everybody may call."""
+    return pushed_version(
+        algorithm, semantic_version="1.0.0", publish_state=PublishState.PUBLISHED, callability="public"
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from shared.database import database
 from shared.models import Algorithm, Registry, Serving, ServingState, Version
 from shared.pulls.resolution import resolve_pull
+from shared.servings.sockets import endpoint_of
 from shared.servings.states import mark_ready
 from shared.servings.wanting import Wanted, want_serving
 from shared.settings import settings
@@ -42,10 +43,10 @@ def wanted_serving(algorithm: Algorithm, version: Version) -> Serving:
         return want_serving(session, wanted)[0]
 
 
-def ready(serving: Serving) -> None:
-    """Write that a serving takes calls on its socket."""
+def ready(serving: Serving, endpoint: str | None = None) -> None:
+    """Write that a serving takes calls: at an endpoint, or else on its socket."""
     with database().writing() as session:
-        assert mark_ready(session, serving.id, endpoint=f"unix:{serving.id}", runs_as="test")
+        assert mark_ready(session, serving.id, endpoint=endpoint or endpoint_of(serving.id), runs_as="test")
 
 
 def directory_of(serving: Serving) -> Path:

@@ -1,7 +1,6 @@
 """Calling algorithms: which version, who may, what goes in and comes out, and what becomes of what breaks."""
 
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,35 +9,16 @@ import pytest
 
 from shared.models import Algorithm, Serving, ServingState, Version
 from shared.models.algorithms import PublishState
-from shared.settings import settings
 from tests.rows import HASH, OTHER_HASH, change, fresh, the
 from tests.service.api.calling import Api, owner_api
 from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL, Runner
 
+pytestmark = pytest.mark.usefixtures("short_serving_dir")
+
 PUBLISHED = PublishState.PUBLISHED
 CALL = "/v1/algo/acme/Hello"
 THIRD_HASH = "f" * 40
-
-
-@pytest.fixture(autouse=True)
-def _short_serving_dir(installation: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
-    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
-        monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)
-        settings.cache_clear()
-        yield
-
-
-@pytest.fixture
-def algorithm(acme: Api) -> Algorithm:
-    acme.make_algorithm("acme")
-    return the(Algorithm, owner="acme", name="Hello")
-
-
-@pytest.fixture
-def version(algorithm: Algorithm) -> Version:
-    return pushed_version(algorithm, semantic_version="1.0.0", publish_state=PUBLISHED, callability="public")
 
 
 @pytest.fixture
