@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.calling.exchange import Answered, EndedError, NotBegunError, Sent, exchange, stand_in
+from api.calling.exchange import RUNNER_FAILED, Answered, EndedError, NotBegunError, Sent, exchange, stand_in
 from api.calling.finding import Found, Ready, find_again, not_in_time, wait_until_ready
 from shared.database import database
 from shared.models import Serving, ServingState
@@ -28,7 +28,6 @@ REFUSED_BY_RUNNER = {
 }
 BEGINNINGS = (b'{"result": ', b'{"error": ')
 """What a runner's answer begins with. The whole is for its caller to read: it can have many megabytes."""
-RUNNER_FAILED = "The algorithm's container answered with no result; its log may say why. The call was not sent again."
 
 
 def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = None) -> Answered:

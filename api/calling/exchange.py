@@ -17,8 +17,9 @@ BROKEN_OFF = (
     "The algorithm's container ended during the call, so whether the call was done is not known. It was not sent "
     "again; the next call is served by another container."
 )
-
-
+RUNNER_FAILED = "The algorithm's container answered with no result; its log may say why. The call was not sent again."
+SHORTEST_SECONDS = 0.001
+"""The least timeout that a runner is told."""
 NOBODY_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTSOCK, errno.ECONNREFUSED, errno.ECONNRESET})
 """What a connection to what has ended fails with; anything else says nothing of it, as that this process has no
 descriptor left, or that too many wait to be accepted."""
@@ -66,14 +67,16 @@ def exchange(endpoint: str, sent: Sent, *, timeout: float, serving_dir: Path, de
     talk.sock = connection
     left = timeout - (time.monotonic() - asked_at)  # it may have waited until there was a place for it
     try:
-        if left <= 0:
+        if left < SHORTEST_SECONDS:
             raise NotBegunError("the time was over")
         answered = _ask(talk, sent, left, most)
     except TimeoutError:
         message = f"The algorithm's container did not answer within the timeout of {timeout:g} seconds."
         return stand_in(message, TIMEOUT_ERROR)
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.IncompleteRead):
         return stand_in(BROKEN_OFF)
+    except (http.client.HTTPException, ValueError):
+        return stand_in(RUNNER_FAILED)
     finally:
         talk.close()
     if answered.status == http.client.SERVICE_UNAVAILABLE:

@@ -3,8 +3,8 @@
 import base64
 import json
 
-from api.calling.call import RUNNER_FAILED, read_object
-from api.calling.exchange import Answered, stand_in
+from api.calling.call import read_object
+from api.calling.exchange import RUNNER_FAILED, Answered, stand_in
 
 JSON = "application/json"
 TEXT = "text/plain"

@@ -6,8 +6,8 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.calling.call import RUNNER_FAILED, call, read_object
-from api.calling.exchange import Answered, Sent
+from api.calling.call import call, read_object
+from api.calling.exchange import RUNNER_FAILED, Answered, Sent
 from api.calling.finding import Found
 from shared.calls.requests import LOST, Ending, end_call, record_call
 from shared.database import database

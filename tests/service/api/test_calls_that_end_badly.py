@@ -39,13 +39,17 @@ RAW = [
     ("unheard of", 1, b"1", "application/json"),
 ]
 """What an algorithm calls its result, the result, and the bytes and the content type that a caller gets."""
-BROKEN = [
+ENDED = [
     b"",
+    OK + b"Content-Length: 100\r\n\r\n" + b'{"result": ',
+    OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{",
+]
+"""What is left of an answer where a runner ends."""
+BROKEN = [
     b"garbage\r\n\r\n",
     b"HTTP/1.1 200",
     OK,
-    OK + b"Content-Length: 100\r\n\r\n" + b'{"result": ',
-    OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    OK + b"Content-Length: 0\r\n\r\n",
     OK + b"X: " + b"x" * 70_000,
     OK + b"X: x\r\n" * 200 + b"\r\n",
     OK + b"Content-Length: 2\r\n\r\n{}",
@@ -124,12 +128,12 @@ def test_a_port_where_nobody_is_yet_is_asked_again(acme: Api, serving: Serving) 
 def test_an_answer_that_is_none_is_an_error_and_the_call_is_not_sent_again(
     acme: Api, listener: socket.socket, serving: Serving
 ) -> None:
-    for broken in BROKEN:
-        with treated(listener, says(broken)) as requests:
+    told = [(said, "ended during the call") for said in ENDED] + [(said, "with no result") for said in BROKEN]
+    for said, message in told:
+        with treated(listener, says(said)) as requests:
             for output in ("", "?output=raw"):
-                answer = acme.post(f"{CALL}{output}", 1)
-                assert answer["error"]["error_type"] == "AlgorithmError", broken[-100:]
-                assert "container" in answer["error"]["message"]
+                error = acme.post(f"{CALL}{output}", 1)["error"]
+                assert (message in error["message"], error["error_type"]) == (True, "AlgorithmError"), said[-100:]
         assert len(requests) == 2
     assert fresh(serving).state == ServingState.READY
 
