@@ -34,6 +34,27 @@ def mark_failed(session: Session, serving_id: str, message: str) -> bool:
     return _step(session, serving_id, (ServingState.WANTED,), message=message, **failed)
 
 
+def mark_unwanted(session: Session, serving_id: str, message: str) -> bool:
+    """It is not started any more; who waits for it looks again for what serves the version."""
+    return _step(
+        session, serving_id, (ServingState.WANTED,), message=message, state=ServingState.STOPPED, ended_at=now_ms()
+    )
+
+
+def mark_replaced(session: Session, by: Serving) -> None:
+    """What took calls of the version takes none any more: it ends as this one is started."""
+    session.execute(
+        update(Serving)
+        .where(
+            Serving.version_id == by.version_id,
+            Serving.id != by.id,
+            Serving.state.in_((ServingState.READY, ServingState.DRAINING)),
+        )
+        .values(state=ServingState.STOPPED, message="Another image took its place.", ended_at=now_ms())
+        .execution_options(synchronize_session=False)
+    )
+
+
 def begin_draining(session: Session, serving_id: str, message: str) -> bool:
     """It takes no new calls from now on; whether it took some until now."""
     draining = {"state": ServingState.DRAINING, "draining_at": now_ms()}

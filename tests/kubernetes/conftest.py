@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes.client import V1Namespace, V1ObjectMeta
 
 from shared.models import Registry, Serving
 from shared.registry.credentials import Credentials
 from shared.settings import Settings
-from tests.kubernetes import kubelets
+from tests.kubernetes import kubelets, real
+from tests.kubernetes.real_registry import TestRegistry
 from tests.kubernetes.simulated import SimulatedApi, serve
 from workers.serving.backend import Start
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -20,6 +20,8 @@ from workers.serving.kubernetes.cluster import Cluster
 
 NAMED = os.environ.get("KUBECONFIG")
 """Kept before any test points the variable to the simulated API."""
+REGISTRY = TestRegistry.named()
+"""Kept before any test clears the settings away."""
 DIGEST = "sha256:" + "5" * 64
 
 
@@ -54,16 +56,49 @@ def backend(cluster: Cluster) -> KubernetesBackend:
     return KubernetesBackend(Settings(), cluster)
 
 
-@pytest.fixture
-def real_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A namespace of its own on the cluster that KUBECONFIG names."""
+@pytest.fixture(scope="session")
+def named_cluster() -> str:
+    """The path of the KUBECONFIG that the tests were started with."""
     if NAMED is None:
-        pytest.skip("KUBECONFIG names no cluster")
-    monkeypatch.setenv("KUBECONFIG", NAMED)
+        pytest.skip("set KUBECONFIG to a cluster on which this may make namespaces")
+    return NAMED
+
+
+@pytest.fixture(scope="session")
+def test_registry(named_cluster: str) -> TestRegistry:
+    """The registry that the operator names for the cluster's nodes."""
+    if REGISTRY is None:
+        pytest.skip(
+            "set LONGSHORE_TEST_REGISTRY (host:port), LONGSHORE_TEST_REGISTRY_USERNAME and "
+            "LONGSHORE_TEST_REGISTRY_PASSWORD to a registry that the nodes of the cluster can pull from"
+        )
+    return REGISTRY
+
+
+@pytest.fixture
+def real_cluster(named_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Longshore's manifests in a namespace of their own on the cluster that KUBECONFIG names, with its rights."""
+    monkeypatch.setenv("KUBECONFIG", named_cluster)
     cluster = Cluster.connect(f"longshore-{uuid.uuid4().hex[:8]}")
-    cluster.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=cluster.namespace)))
+    # Not callers.yaml: it lets nobody in but `longshore calls`, and the tests call from outside.
+    real.make(cluster.core.api_client, cluster.namespace, "namespace.yaml", "rights.yaml")
     yield cluster
     cluster.core.delete_namespace(cluster.namespace, _preload_content=False).release_conn()
+
+
+@pytest.fixture
+def account_config(real_cluster: Cluster, tmp_path: Path) -> Path:
+    """A KUBECONFIG with which Longshore has the rights that its manifests give it, and no others."""
+    path = tmp_path / "account-kubeconfig"
+    path.write_text(json.dumps(real.kubeconfig_of_the_account(real_cluster.core.api_client, real_cluster.namespace)))
+    return path
+
+
+@pytest.fixture
+def account_cluster(real_cluster: Cluster, account_config: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The same cluster and namespace, with the rights of Longshore's account."""
+    monkeypatch.setenv("KUBECONFIG", str(account_config))
+    return Cluster.connect(real_cluster.namespace)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
+from workers.serving.kubernetes import rollout
 from workers.serving.kubernetes.backend import KubernetesBackend
 
 NewStart = Callable[..., Start]
@@ -132,13 +133,68 @@ PULLS = [
 
 @pytest.mark.parametrize(("reason", "message", "error_class"), PULLS)
 def test_what_cannot_be_pulled_is_said_and_scaled_to_zero(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, reason: str, message: str, error_class: str
+    api: SimulatedApi,
+    backend: KubernetesBackend,
+    new_start: NewStart,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    message: str,
+    error_class: str,
 ) -> None:
+    monkeypatch.setattr(rollout, "REFUSED_SECONDS", 0)
     api.kubelet = kubelets.waits(reason, message)
     with pytest.raises(WorkError, match=r"registry\.example/ann/fit@sha256") as failed:
         started(backend, new_start())
     assert failed.value.error_class == error_class
     assert the(api, "deployments")["spec"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("waits_with", ["ImagePullBackOff", "ErrImagePull"])
+def test_a_kubelet_that_had_not_read_the_secret_tries_again(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, waits_with: str
+) -> None:
+    said = list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        (deployment,) = api.all("deployments")
+        (pod,) = api.all("pods")
+        (status,) = pod["status"]["containerStatuses"]
+        if status["state"]["waiting"]["reason"] == "ErrImagePull" and waits_with != "ErrImagePull":
+            status["state"] = {"waiting": {"reason": waits_with, "message": "Back-off pulling image"}}
+        else:
+            kubelets.runs(api, deployment)
+
+    api.kubelet = kubelets.waits("ErrImagePull", "pulling from host failed: 401 Unauthorized")
+    backend.start(new_start(), say, StopSignal())
+    assert "Waits for the node's next try" in said[0]
+    assert "401 Unauthorized" in said[0]
+
+
+def test_without_a_secret_a_refusal_is_final_at_once(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    api.kubelet = kubelets.waits("ErrImagePull", "401 Unauthorized")
+    with pytest.raises(WorkError) as failed:
+        started(backend, new_start(password=None))
+    assert failed.value.error_class == ErrorClass.AUTH
+
+
+def test_a_start_that_another_image_overtakes_ends(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    newer = new_start(host="sandbox.example")
+
+    def overtake(_text: str) -> None:
+        api.kubelet = kubelets.runs
+        started(backend, newer)
+
+    api.kubelet = kubelets.waits("ContainerCreating", "")
+    with pytest.raises(WorkError, match="Another image") as failed:
+        backend.start(new_start(), overtake, StopSignal())
+    assert failed.value.error_class == ErrorClass.TRANSIENT
+    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert backend.observe([newer.serving])[newer.serving.id].alive
 
 
 def test_a_signed_address_in_what_the_kubelet_says_is_not_repeated(

@@ -44,6 +44,10 @@ class Observed:
 class Backend(Protocol):
     """Runs images. Every method can be called again with the same effect, by whichever worker."""
 
+    @property
+    def one_per_version(self) -> bool:
+        """Whether a start ends what ran of its version; else that goes on beside it until it has drained."""
+
     def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
         """Have the registry asked for the image, run it, and wait until it takes calls.
 

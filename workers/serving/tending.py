@@ -10,19 +10,17 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.algorithms import with_version
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import WorkError
 from shared.marks import TENDING, done_within, mark_done
 from shared.models import Algorithm, Serving, ServingState, Version
-from shared.pulls.resolution import resolve_pull
 from shared.servings.states import begin_draining, mark_stopped, running_servings
-from shared.servings.wanting import Wanted
 from shared.settings import settings
 from workers.serving.backend import Observed
 from workers.serving.chosen import backend
 from workers.serving.health import ask_health
+from workers.serving.outdated import why_outdated
 
 log = structlog.get_logger(__name__)
 
@@ -85,25 +83,10 @@ def _outdated(session: Session, running: Sequence[Serving]) -> Mapping[str, str]
     outdated = {}
     for serving in running:
         if serving.state == ServingState.READY:
-            why = _why_outdated(session, serving)
+            why = why_outdated(session, serving)
             if why is not None:
                 outdated[serving.id] = why
     return outdated
-
-
-def _why_outdated(session: Session, serving: Serving) -> str | None:
-    found = with_version(session, serving.version_id)
-    if found is None:
-        return "The algorithm was deleted."
-    algorithm, version = found
-    wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
-    if wanted is None:
-        return "The image cannot be pulled from anywhere any more."
-    if wanted.image != serving.image:
-        return "Calls go to another image now."
-    if wanted.network != serving.network:
-        return "The algorithm's network access was changed."
-    return None
 
 
 def _tend_one(serving: Serving, observed: Mapping[str, Observed], outdated: str | None, now: int) -> None:

@@ -10,11 +10,12 @@ from shared.jobs.leases import Claim
 from shared.models import Algorithm, Job, Registry, Serving, ServingState, Version
 from shared.registries import open_own
 from shared.sealing import SealError, keyring
-from shared.servings.states import mark_failed, mark_ready, show_start
+from shared.servings.states import mark_ready, mark_replaced, mark_unwanted, show_start
 from workers.execution import Finish
 from workers.lease import LeaseKeeper
 from workers.serving.backend import Start
 from workers.serving.chosen import backend
+from workers.serving.outdated import why_outdated
 
 log = structlog.get_logger(__name__)
 
@@ -38,14 +39,18 @@ class ServeWork:
         """Run the image, unless nobody wants it any more."""
         with database().reading() as session:
             start = _read_start(session, self._claim)
-        if start is None:
-            return _end_unwanted(self._claim)
+        if isinstance(start, str):
+            return _end_unwanted(self._claim, start)
         serving_id = self._serving_id = start.serving.id
 
         def say(text: str) -> None:
             self._said = text
             keeper.moved()
 
+        if backend().one_per_version:
+            # From here on nobody may be sent to what it replaces: not even who pins that image in this moment.
+            with database().writing() as session:
+                mark_replaced(session, start.serving)
         started = backend().start(start, say, keeper.stop)
         log.info("serving", serving_id=serving_id, image=start.serving.image, runs_as=started.runs_as)
 
@@ -56,16 +61,16 @@ class ServeWork:
         return finish
 
 
-def _end_unwanted(claim: Claim) -> Finish:
+def _end_unwanted(claim: Claim, why: str) -> Finish:
     def finish(session: Session) -> None:
         serving_id = session.scalars(select(Job.serving_id).where(Job.id == claim.job_id)).one()
-        mark_failed(session, str(serving_id), "The algorithm was deleted before its image was started.")
+        mark_unwanted(session, str(serving_id), why)
 
     return finish
 
 
-def _read_start(session: Session, claim: Claim) -> Start | None:
-    """What is to be started; None: nobody wants it any more.
+def _read_start(session: Session, claim: Claim) -> Start | str:
+    """What is to be started, or why nobody wants it any more.
 
     Raises:
         WorkError: the registry was deleted (invalid), or its credentials cannot be opened (auth).
@@ -79,10 +84,13 @@ def _read_start(session: Session, claim: Claim) -> Start | None:
         .where(Job.id == claim.job_id)
     ).one()
     serving, algorithm, version, registry = found._tuple()
-    if serving.state != ServingState.WANTED or algorithm.deleted_at is not None:
-        return None
+    if serving.state != ServingState.WANTED:
+        return serving.message
     if registry is not None and registry.deleted_at is not None:
         raise WorkError(ErrorClass.INVALID, "the registry was deleted; call again")
+    outdated = why_outdated(session, serving)
+    if outdated is not None:
+        return outdated
     try:
         credentials = None if registry is None else open_own(keyring(), registry)
     except SealError as error:

@@ -45,6 +45,8 @@ FORGOTTEN_AFTER = timedelta(seconds=60)
 class DockerBackend:
     """A container for each serving."""
 
+    one_per_version = False
+
     def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
         """As `Backend.start` says: pulled, created, started, and waited for until its algorithm has loaded."""
         serving_id = start.serving.id

@@ -43,6 +43,8 @@ CONFLICT = 409
 class KubernetesBackend:
     """Runs each version as a Deployment behind a Service; another image of the version is a rolling update."""
 
+    one_per_version = True
+
     def __init__(self, settings: ServingSettings, cluster: Cluster | None = None) -> None:
         self._settings = settings
         self._given = cluster
@@ -66,7 +68,10 @@ class KubernetesBackend:
         deployment = deployment_of(start, self._settings, started)
         applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment)
         try:
-            await_rollout(cluster, applied, say, stop, load_seconds=self._settings.serving_start_seconds)
+            await_rollout(
+                cluster, applied, say, stop,
+                with_secret=start.credentials is not None, load_seconds=self._settings.serving_start_seconds,
+            )  # fmt: skip
         except (Stopped, WorkError):
             # Whoever took the start over has applied it anew, and under another mark. Where the cluster is away now,
             # what ended the start is still what is said, and `clear` ends the pods.

@@ -15,29 +15,63 @@ LOOK_SECONDS = 0.5
 CANNOT_RUN = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 
 
+REFUSED_SECONDS = 30.0
+"""For so long a refusal of a pull that has a Secret is not believed. A kubelet that has not read the Secret by then, or
+still has the former one, pulls all the same, and is refused; it reads it and tries again, 10 to 20 seconds later."""
+
+
+class Refusals:
+    """What the registry refuses of one start."""
+
+    def __init__(self, *, with_secret: bool) -> None:
+        self._with_secret = with_secret
+        self._since: float | None = None
+        self._refusal: WorkError | None = None
+
+    def verdict(self, problem: WorkError) -> WorkError | None:
+        """What ends the start; None: it may pass by itself."""
+        if self._with_secret and problem.error_class == ErrorClass.AUTH:
+            self._since = self._since or time.monotonic()
+            self._refusal = problem
+        if self._since is None:
+            return problem
+        # While a kubelet waits for its next try, some say no more than that it does.
+        return None if time.monotonic() - self._since < REFUSED_SECONDS else self._refusal
+
+
 def await_rollout(
-    cluster: Cluster, applied: V1Deployment, say: Callable[[str], None], stop: StopSignal, *, load_seconds: float
+    cluster: Cluster,
+    applied: V1Deployment,
+    say: Callable[[str], None],
+    stop: StopSignal,
+    *,
+    with_secret: bool,
+    load_seconds: float,
 ) -> None:
-    """Wait until only the pods of this Deployment's generation take calls.
+    """Wait until only the pods of this Deployment's generation take calls. `with_secret`: they pull with one.
 
     Raises:
         Stopped: the stop was asked for.
-        WorkError: it cannot be pulled, placed or run; or it took longer than `load_seconds` from when its container
-            ran until it took calls.
+        WorkError: it cannot be pulled, placed or run; it took longer than `load_seconds` from when its container ran
+            until it took calls; or another image of the version was applied meanwhile (transient).
     """
     name, serving_id = name_of(applied), label_of(applied, SERVING)
+    refusals = Refusals(with_secret=with_secret)
     loads_since: float | None = None
     said = ""
     while True:
         stop.check()
         with answering(f"say how {name} is"):
             now = cluster.apps.read_namespaced_deployment(name, cluster.namespace, _request_timeout=REQUEST_SECONDS)
+            if label_of(now, SERVING) != serving_id:
+                raise WorkError(ErrorClass.TRANSIENT, "Another image of the version was started meanwhile.")
             pods = pods_of(cluster, serving_id)
             if _is_out(now, applied) and _only_these_take_calls(cluster, name, pods):
                 return
         problem = next(filter(None, map(pod_problem, pods)), None) or _refused_pods(now, applied)
-        if problem is not None:
-            raise problem
+        verdict = None if problem is None else refusals.verdict(problem)
+        if verdict is not None:
+            raise verdict
         loads = any(_runs(pod) for pod in pods)
         loads_since = (loads_since or time.monotonic()) if loads else None
         if loads_since is not None and time.monotonic() - loads_since > load_seconds:
@@ -46,11 +80,19 @@ def await_rollout(
                 "less when it is imported."
             )
             raise WorkError(ErrorClass.INVALID, message)
-        news = "The algorithm loads." if loads else "The cluster pulls the image." if pods else "Waits for its pod."
+        news = _news(pods, problem, loads=loads)
         if news != said:
             say(news)
             said = news
         stop.pause(LOOK_SECONDS)
+
+
+def _news(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> str:
+    if problem is not None:
+        return f"Waits for the node's next try. {problem.message}"
+    if loads:
+        return "The algorithm loads."
+    return "The cluster pulls the image." if pods else "Waits for its pod."
 
 
 def pods_of(cluster: Cluster, serving_id: str) -> list[V1Pod]:

@@ -1,0 +1,161 @@
+"""A real cluster: the manifests in a namespace of their own, the rights of their account, and calls from outside."""
+
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes.client import (
+    ApiClient,
+    AuthenticationV1TokenRequest,
+    CoreV1Api,
+    V1TokenRequestSpec,
+)
+from kubernetes.utils import create_from_dict
+from kubernetes.watch import Watch
+
+from shared.models import Serving
+from workers.assembly.algorithm import PORT
+from workers.serving.kubernetes.cluster import Cluster
+from workers.serving.kubernetes.labels import SERVING
+
+MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
+NAMESPACE = "longshore"
+"""The one that the manifests name."""
+ACCOUNT = "longshore"
+TOKEN_SECONDS = 3600
+CALL_SECONDS = 30
+GONE_SECONDS = 60
+"""More than the grace that a pod is given."""
+
+
+def make(client: ApiClient, namespace: str, *files: str) -> None:
+    """Have the API make what these manifests say, in this namespace, and refuse fields that it does not know."""
+    for document in (one for file in files for one in yaml.safe_load_all((MANIFESTS / file).read_text())):
+        if document["kind"] == "Namespace":
+            document["metadata"]["name"] = namespace
+        else:
+            document["metadata"]["namespace"] = namespace
+        for subject in document.get("subjects", []):
+            subject["namespace"] = namespace
+        create_from_dict(client, document, namespace=namespace, field_validation="Strict")
+
+
+def kubeconfig_of_the_account(client: ApiClient, namespace: str) -> dict[str, Any]:
+    """How Longshore's service account reaches the same API, and with no other rights than its own."""
+    request = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=None, expiration_seconds=TOKEN_SECONDS))
+    token = CoreV1Api(client).create_namespaced_service_account_token(ACCOUNT, namespace, request).status.token
+    api = client.configuration
+    cluster = {"server": api.host, "insecure-skip-tls-verify": not api.verify_ssl}
+    if api.ssl_ca_cert:
+        cluster["certificate-authority"] = api.ssl_ca_cert
+    if api.tls_server_name:
+        cluster["tls-server-name"] = api.tls_server_name
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "account",
+        "contexts": [{"name": "account", "context": {"cluster": "named", "user": ACCOUNT}}],
+        "clusters": [{"name": "named", "cluster": cluster}],
+        "users": [{"name": ACCOUNT, "user": {"token": token}}],
+    }
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back through the API server."""
+
+    status: int
+    body: bytes
+
+    @property
+    def result(self) -> Any:
+        """What the algorithm returned."""
+        assert self.status == http.client.OK, self
+        answer = json.loads(self.body)
+        assert "result" in answer, answer
+        return answer["result"]
+
+
+def call(cluster: Cluster, name: str, given: Any) -> Reply:
+    """Call what stands behind a Service from outside of the cluster: by the API server's proxy, which every one has."""
+    client = cluster.core.api_client
+    asked = client.param_serialize(
+        "POST",
+        "/api/v1/namespaces/{namespace}/services/{service}/proxy/",
+        path_params={"namespace": cluster.namespace, "service": f"http:{name}:{PORT}"},
+        query_params=[("timeout", str(CALL_SECONDS))],
+        header_params={"Content-Type": "application/json"},
+        body=given,
+        auth_settings=["BearerToken"],
+    )
+    answered = client.call_api(*asked, _request_timeout=2 * CALL_SECONDS)
+    return Reply(answered.status, answered.read())
+
+
+def wait_until_gone(cluster: Cluster, serving: Serving) -> None:
+    """Until no pod of a serving is there any more, terminating ones included."""
+    selected = {"label_selector": f"{SERVING}={serving.id}"}
+    found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
+    there = {pod.metadata.name for pod in found.items}
+    events = Watch()
+    for event in events.stream(
+        cluster.core.list_namespaced_pod, cluster.namespace, **selected,
+        resource_version=found.metadata.resource_version, timeout_seconds=GONE_SECONDS,
+    ) if there else ():  # fmt: skip
+        if event["type"] == "DELETED":
+            there.discard(event["object"].metadata.name)
+        if not there:
+            events.stop()
+    assert not there
+
+
+class Caller(threading.Thread):
+    """Calls again and again, each call in turn, and keeps what came back.
+
+    503 is a call that was not begun (`longshore calls` sends such a one again): the runner that it came to was being
+    stopped, or was gone already.
+    """
+
+    def __init__(self, ask: Callable[[], Reply]) -> None:
+        super().__init__(daemon=True)
+        self._ask = ask
+        self._changed = threading.Condition()
+        self._over = False
+        self.replies = list[Reply]()
+        self.failed: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._over:
+                reply = self._ask()
+                if reply.status != http.client.SERVICE_UNAVAILABLE:
+                    self._keep(reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the test's to see
+            self.failed = error
+            with self._changed:
+                self._changed.notify_all()
+
+    def _keep(self, reply: Reply) -> None:
+        with self._changed:
+            self.replies.append(reply)
+            self._changed.notify_all()
+
+    def wait_for(self, result: object, *, seconds: float = 60) -> None:
+        """Until an algorithm answers this."""
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: self.failed or (self.replies and self.replies[-1].result == result), timeout=seconds
+            )
+        assert self.failed is None, self.failed
+
+    def end(self) -> list[Any]:
+        """All that the algorithms answered."""
+        self._over = True
+        self.join()
+        assert self.failed is None, self.failed
+        return [reply.result for reply in self.replies]
