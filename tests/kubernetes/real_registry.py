@@ -21,12 +21,10 @@ class TestRegistry:
 
     @classmethod
     def named(cls) -> "TestRegistry | None":
-        """The one in the environment."""
-        url = os.environ.get("LONGSHORE_TEST_REGISTRY")
-        if not url:
-            return None
-        username = os.environ["LONGSHORE_TEST_REGISTRY_USERNAME"]
-        return cls(url, Credentials(username, os.environ["LONGSHORE_TEST_REGISTRY_PASSWORD"]))
+        """The one in the environment; None where it is not all there."""
+        names = ("LONGSHORE_TEST_REGISTRY", "LONGSHORE_TEST_REGISTRY_USERNAME", "LONGSHORE_TEST_REGISTRY_PASSWORD")
+        url, username, password = (os.environ.get(name, "") for name in names)
+        return cls(url, Credentials(username, password)) if url and username and password else None
 
     def delete(self, image: str, directory: Path) -> None:
         """Delete an image from it, which it has to allow; `directory` is for the credentials."""

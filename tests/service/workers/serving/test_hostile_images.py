@@ -133,5 +133,5 @@ def test_what_nobody_wants_any_more_is_not_started(served: Served, registry: Pri
     job = job_of(serving)
     run_job(job.id, ServeWork)
     assert fresh(job).state == JobState.SUCCEEDED
-    assert (fresh(serving).state, our_containers()) == (ServingState.FAILED, {})
+    assert (fresh(serving).state, our_containers()) == (ServingState.STOPPED, {})
     assert "deleted" in fresh(serving).message
