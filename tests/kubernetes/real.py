@@ -97,11 +97,11 @@ def call(cluster: Cluster, name: str, given: Any) -> Reply:
     return Reply(answered.status, answered.read())
 
 
-def wait_until_gone(cluster: Cluster, serving: Serving) -> None:
-    """Until no pod of a serving is there any more, terminating ones included."""
+def wait_until_gone(cluster: Cluster, serving: Serving, *names: str) -> None:
+    """Until these pods of a serving are not there any more, terminating ones included; without names all of them."""
     selected = {"label_selector": f"{SERVING}={serving.id}"}
     found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
-    there = {pod.metadata.name for pod in found.items}
+    there = {pod.metadata.name for pod in found.items if not names or pod.metadata.name in names}
     events = Watch()
     for event in events.stream(
         cluster.core.list_namespaced_pod, cluster.namespace, **selected,

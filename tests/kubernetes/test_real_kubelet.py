@@ -184,6 +184,24 @@ def test_calls_go_where_the_latest_good_push_went_and_back_with_a_pin(on_cluster
     assert set(caller.end()) == {"a", "b"}  # and no call failed
 
 
+def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster: OnCluster) -> None:
+    on_cluster.pushed(on_cluster.images.a, "production")
+    serving, cluster = on_cluster.ready(), on_cluster.cluster
+    caller = Caller(lambda: on_cluster.call(WHICH))
+    caller.start()
+    caller.wait_for("a")
+    (pod,) = pods_of(cluster, serving.id)
+    cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
+    wait_until_gone(cluster, serving, pod.metadata.name)
+    assert backend().observe([serving])[serving.id].alive
+    assert set(caller.end()) == {"a"}
+    again = Caller(lambda: on_cluster.call(WHICH))
+    again.start()
+    again.wait_for("a")
+    again.end()
+    on_cluster.runs(serving)
+
+
 def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster: OnCluster) -> None:
     registry = on_cluster.pushed(on_cluster.images.a, "production")
     right = on_cluster.test_registry.credentials
