@@ -19,7 +19,7 @@ class ServingState(StrEnum):
     DRAINING = "draining"
     """Takes no new calls; those that it has go on to their end."""
     STOPPED = "stopped"
-    """Ended: nobody called for a while, another image took its place, it died, or it was wanted no more before it ran."""
+    """Ended: nobody called for a while, another image took its place, it died, or it was wanted no more."""
     FAILED = "failed"
     """Could not be started; the message says why."""
 

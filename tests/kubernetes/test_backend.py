@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -169,6 +170,20 @@ def test_a_kubelet_that_had_not_read_the_secret_tries_again(
     backend.start(new_start(), say, StopSignal())
     assert "Waits for the node's next try" in said[0]
     assert "401 Unauthorized" in said[0]
+
+
+@pytest.mark.parametrize(("age", "alive"), [(timedelta(seconds=5), True), (timedelta(minutes=5), False)])
+def test_a_pod_that_was_moved_is_given_time_to_be_pulled(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, age: timedelta, *, alive: bool
+) -> None:
+    start = new_start()
+    started(backend, start)
+    deployment = the(api, "deployments")
+    for pod in api.all("pods"):
+        api.remove("pods", pod["metadata"]["name"])
+    kubelets.waits("ErrImagePull", "401 Unauthorized")(api, deployment)
+    the(api, "pods")["status"]["startTime"] = (datetime.now(UTC) - age).isoformat()
+    assert backend.observe([start.serving])[start.serving.id].alive is alive
 
 
 def test_without_a_secret_a_refusal_is_final_at_once(

@@ -33,7 +33,7 @@ from workers.serving.kubernetes.labels import (
 )
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret
-from workers.serving.kubernetes.rollout import await_rollout, pod_problem
+from workers.serving.kubernetes.rollout import await_rollout, may_pass, pod_problem
 
 YOUNG_SECONDS = 600
 """What was wanted so lately is not cleared away: whoever clears may have asked before it was."""
@@ -100,6 +100,8 @@ class KubernetesBackend:
             if serving_id not in asked or meta_of(pod).deletion_timestamp is not None:
                 continue
             problem = pod_problem(pod) if serving_id in wanted else None
+            if problem is not None and may_pass(pod, problem):
+                continue
             seen[serving_id] = Observed(alive=problem is None, why=problem.message if problem else "")
         return seen
 

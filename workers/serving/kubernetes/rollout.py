@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
@@ -114,6 +115,13 @@ def pod_problem(pod: V1Pod) -> WorkError | None:
         if problem is not None:
             return problem
     return None
+
+
+def may_pass(pod: V1Pod, problem: WorkError) -> bool:
+    """Whether the node may overcome a pod's problem by itself, as one may that has just got a pod of a lost node."""
+    begun = pod.status.start_time if pod.status else None
+    is_young = begun is not None and datetime.now(UTC) - begun < timedelta(seconds=REFUSED_SECONDS)
+    return is_young and problem.error_class in (ErrorClass.AUTH, ErrorClass.TRANSIENT)
 
 
 def _container_problem(status: V1ContainerStatus) -> WorkError | None:
