@@ -129,6 +129,14 @@ class Caller(threading.Thread):
         self.replies = list[Reply]()
         self.failed: Exception | None = None
 
+    def __enter__(self) -> "Caller":
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over = True
+        self.join()
+
     def run(self) -> None:
         try:
             while not self._over:

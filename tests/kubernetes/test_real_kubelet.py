@@ -30,7 +30,7 @@ from workers.pushing import PushWork
 from workers.serving.chosen import backend
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import pull_secret_name
+from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.serving.kubernetes.objects import ISOLATED_POLICY
 from workers.serving.kubernetes.rollout import pods_of
 from workers.serving.tending import stop_all, tend
@@ -70,7 +70,7 @@ class OnCluster(Served):
 
     def call(self, given: object) -> Reply:
         """What comes back of a call from outside of the cluster."""
-        return call(self.cluster, f"longshore-{self.version.id}", given)
+        return call(self.cluster, version_name(self.build.version_id), given)
 
     def evaluated(self, expression: str) -> object:
         """What an expression gives inside of the container."""
@@ -162,43 +162,39 @@ def test_an_algorithm_is_pulled_with_a_secret_and_answers_hardened(on_cluster: O
 def test_calls_go_where_the_latest_good_push_went_and_back_with_a_pin(on_cluster: OnCluster) -> None:
     production = on_cluster.pushed(on_cluster.images.a, "production")
     first = on_cluster.ready()
-    caller = Caller(lambda: on_cluster.call(WHICH))
-    caller.start()
-    caller.wait_for("a")
+    with Caller(lambda: on_cluster.call(WHICH)) as caller:
+        caller.wait_for("a")
 
-    sandbox = on_cluster.pushed(on_cluster.images.b, "sandbox")
-    second = on_cluster.ready()
-    assert (first.registry_id, second.registry_id) == (production.id, sandbox.id)
-    assert second.digest != first.digest
-    on_cluster.runs(second)
-    assert on_cluster.call(WHICH).result == "b"
-    caller.wait_for("b")
+        sandbox = on_cluster.pushed(on_cluster.images.b, "sandbox")
+        second = on_cluster.ready()
+        assert (first.registry_id, second.registry_id) == (production.id, sandbox.id)
+        assert second.digest != first.digest
+        on_cluster.runs(second)
+        assert on_cluster.call(WHICH).result == "b"
+        caller.wait_for("b")
 
-    with database().writing() as session:
-        pin_pull(session, on_cluster.algorithm, on_cluster.version, production.id)
-    third = on_cluster.ready()
-    assert third.image == first.image
-    on_cluster.runs(third)
-    assert on_cluster.call(WHICH).result == "a"
-    caller.wait_for("a")
-    assert set(caller.end()) == {"a", "b"}  # and no call failed
+        with database().writing() as session:
+            pin_pull(session, on_cluster.algorithm, on_cluster.version, production.id)
+        third = on_cluster.ready()
+        assert third.image == first.image
+        on_cluster.runs(third)
+        assert on_cluster.call(WHICH).result == "a"
+        caller.wait_for("a")
+        assert set(caller.end()) == {"a", "b"}  # and no call failed
 
 
 def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster: OnCluster) -> None:
     on_cluster.pushed(on_cluster.images.a, "production")
     serving, cluster = on_cluster.ready(), on_cluster.cluster
-    caller = Caller(lambda: on_cluster.call(WHICH))
-    caller.start()
-    caller.wait_for("a")
-    (pod,) = pods_of(cluster, serving.id)
-    cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
-    wait_until_gone(cluster, serving, pod.metadata.name)
-    assert backend().observe([serving])[serving.id].alive
-    assert set(caller.end()) == {"a"}
-    again = Caller(lambda: on_cluster.call(WHICH))
-    again.start()
-    again.wait_for("a")
-    again.end()
+    with Caller(lambda: on_cluster.call(WHICH)) as caller:
+        caller.wait_for("a")
+        (pod,) = pods_of(cluster, serving.id)
+        cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
+        wait_until_gone(cluster, serving, pod.metadata.name)
+        assert backend().observe([serving])[serving.id].alive
+        assert set(caller.end()) == {"a"}
+    with Caller(lambda: on_cluster.call(WHICH)) as again:
+        again.wait_for("a")
     on_cluster.runs(serving)
 
 
