@@ -24,7 +24,7 @@ from tests.git_service import make_algorithm
 from tests.kubernetes.real import Caller, Reply, call, wait_until_gone
 from tests.kubernetes.real_registry import TestRegistry
 from tests.rows import build_commit, change, fresh, make_registry, push
-from tests.service.workers.serving.conftest import SOURCE, Served, built_image, job_of
+from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.execution import run_job
 from workers.pushing import PushWork
 from workers.serving.chosen import backend
@@ -95,7 +95,7 @@ def images(test_registry: TestRegistry, request: pytest.FixtureRequest) -> Itera
     engine, base = request.getfixturevalue("docker_host"), request.getfixturevalue("base_image")
     with ExitStack() as stack:
         a, b = (
-            stack.enter_context(built_image(engine, base, f"on-cluster-{which}", f"WHICH = {which!r}\n{SOURCE}"))
+            stack.enter_context(image_of(engine, base, f"WHICH = {which!r}\n{SOURCE}", f"on-cluster-{which}"))
             for which in "ab"
         )
         yield Images(engine, a, b)
