@@ -25,6 +25,7 @@ from api.resources import (
     jobs,
     keys,
     metrics,
+    nodes,
     pulls,
     pushes,
     registries,
@@ -38,7 +39,21 @@ from api.specification import complete
 from shared.refusals import Refusal, bad_request
 from shared.settings import settings
 
-RESOURCES = (registries, keys, algorithms, versions, builds, pushes, pulls, retries, jobs, calls, webhooks, audit)
+RESOURCES = (
+    registries,
+    keys,
+    algorithms,
+    versions,
+    builds,
+    pushes,
+    pulls,
+    retries,
+    jobs,
+    calls,
+    nodes,
+    webhooks,
+    audit,
+)
 OPEN_ADDRESSES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"

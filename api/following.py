@@ -79,7 +79,7 @@ def next_events(job_id: str, told: Told) -> tuple[list[Event], bool]:
         events.append(Event("log", {"offset": characters - len(text), "text": text}, told))
     more = any(event.is_a_part for event in events)
     progress, state = _progress_of(shown), _state_of(shown)
-    if progress["pushes"] and _digest(progress) != told.progress:
+    if any(progress.values()) and _digest(progress) != told.progress:
         told = replace(told, progress=_digest(progress))
         events.append(Event("progress", progress, told))
     if not more and _digest(state) != told.state:
@@ -125,16 +125,19 @@ def _state_of(shown: JobShown) -> dict[str, Any]:
     state = shown.model_dump(mode="json", by_alias=True)
     for part in (state, *state["children"]):
         part.pop("progress", None)
+        part.pop("refresh", None)
     return state
 
 
 def _progress_of(shown: JobShown) -> dict[str, Any]:
+    refresh = {} if shown.refresh is None else {"refresh": shown.refresh.model_dump(mode="json")}
     return {
+        **refresh,
         "pushes": [
             {"job_id": part.id, "registry_id": part.registry_id, **part.progress.model_dump()}
             for part in (shown, *shown.children)
             if part.progress is not None
-        ]
+        ],
     }
 
 

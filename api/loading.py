@@ -9,7 +9,7 @@ from api.addresses import public_url
 from api.schemas.jobs import JobShown, PartShown, show_part
 from api.schemas.pushes import PushShown, show_push
 from api.schemas.versions import BuildShown, VersionShown, show_build, show_version
-from shared.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Registry, Version
+from shared.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Refresh, Registry, Version
 from shared.models.algorithms import PublishState
 from shared.registry_health import why_it_waits
 
@@ -57,12 +57,24 @@ def shown_builds(session: Session, builds: Sequence[Build]) -> list[BuildShown]:
 
 
 def shown_jobs(session: Session, jobs: Sequence[Job]) -> list[PartShown]:
-    """Jobs with the names of their algorithms and the progress of their pushes."""
+    """Jobs with the names of their algorithms, and how far their pushes and refreshes are."""
     algorithm_ids = {job.algorithm_id for job in jobs}
     push_ids = {job.push_id for job in jobs if job.push_id}
     names = {row.id: row.path for row in session.scalars(select(Algorithm).where(Algorithm.id.in_(algorithm_ids)))}
     pushes = {row.id: row for row in session.scalars(select(ImagePush).where(ImagePush.id.in_(push_ids)))}
-    return [show_part(job, names[job.algorithm_id], pushes.get(job.push_id or "")) for job in jobs]
+    refreshes = _refreshes_of(session, jobs)
+    return [
+        show_part(job, names.get(job.algorithm_id), pushes.get(job.push_id or ""), refreshes.get(job.id))
+        for job in jobs
+    ]
+
+
+def _refreshes_of(session: Session, jobs: Sequence[Job]) -> dict[str, Refresh]:
+    """What refreshes are about, by the ids of their jobs."""
+    ids = [job.id for job in jobs if job.kind == JobKind.REFRESH]
+    if not ids:
+        return {}
+    return {row.job_id: row for row in session.scalars(select(Refresh).where(Refresh.job_id.in_(ids)))}
 
 
 def shown_job(session: Session, job: Job) -> JobShown:

@@ -12,8 +12,8 @@ from shared.settings import settings
 
 Part = dict[str, Any]
 
-ENQUEUES = tuple(("post", end) for end in ("/compile", "/version", "/versions", "/registry", "/pushes/retry"))
-MAY_ENQUEUE_NOTHING = "/pushes/retry"
+MAY_ENQUEUE_NOTHING = ("/pushes/retry", "/nodes/refresh")
+ENQUEUES = tuple(("post", end) for end in ("/compile", "/version", "/versions", "/registry", *MAY_ENQUEUE_NOTHING))
 REQUEST_ID = {"X-Request-Id": {"description": "The id of the request, as in the log.", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 ERRORS: dict[str, tuple[str, Part]] = {

@@ -136,9 +136,14 @@ class Supervisor:
         self._start("gate", _longshore("gate"))
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
-        self._start(
-            Queues.SERVING, _longshore("worker", "--queues", Queues.SERVING, "--concurrency", "4"), without_port
-        )
+        on_cluster = self._plan.configured.serving == "kubernetes"
+        serving = Queues.SERVING if on_cluster else f"{Queues.SERVING},{Queues.NODES}"
+        self._start(Queues.SERVING, _longshore("worker", "--queues", serving, "--concurrency", "4"), without_port)
+        if on_cluster:
+            # Of its own, or emptying nodes for hours would take a place from starts of algorithms. Two: while one is at
+            # the nodes, the other restarts what runs, and releases nodes.
+            nodes = _longshore("worker", "--queues", Queues.NODES, "--concurrency", "2")
+            self._start(Queues.NODES, nodes, without_port)
         # Two: while one sends to webhooks, which may be slow, the other sweeps.
         maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "2")
         self._start(Queues.MAINTENANCE, maintenance, without_port)

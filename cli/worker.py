@@ -24,7 +24,8 @@ def _queues(_ctx: click.Context, _option: click.Parameter, value: str) -> list[s
     show_default=True,
     metavar="NAMES",
     callback=_queues,
-    help="Which queues to work on. builds, pushes and serving need a Docker engine (DOCKER_HOST).",
+    help="Which queues to work on. builds, pushes and serving need a Docker engine (DOCKER_HOST), "
+    "nodes (and then serving) a cluster.",
 )
 @click.option(
     "--concurrency",

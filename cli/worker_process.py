@@ -15,8 +15,9 @@ from cli.failures import SettingFailure
 from cli.worker_stopping import GracefulStop
 from shared.database import Database, database
 from shared.errors import WorkError
-from shared.jobs.leases import hand_back
+from shared.jobs.leases import close_fences, hand_back
 from shared.jobs.nudges import Queues
+from shared.models import JobKind
 from shared.settings import Settings, settings
 from shared.workers import live_nodes, remove_node
 from workers import nudges
@@ -47,7 +48,10 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         quiet=True,
     )
     stop = worker.stopping = GracefulStop(
-        worker, seconds=configured.shutdown_seconds, when_stuck=lambda: _disappear(database())
+        worker,
+        seconds=configured.shutdown_seconds,
+        when_asked=lambda: _let_go_of_nodes(database()),
+        when_stuck=lambda: _disappear(database()),
     )
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), NODE_NAME, queues))
@@ -92,6 +96,12 @@ def _end_what_runs(opened: Database) -> None:
         stop_all()
     except WorkError as error:
         log.warning("what runs was not stopped; the next worker does it", error=error.message)
+
+
+def _let_go_of_nodes(opened: Database) -> None:
+    """A refresh takes hours, so it is not waited for: it leaves its node as it was, and another worker goes on."""
+    with opened.writing() as session:
+        close_fences(session, owner_prefix=f"{NODE_NAME}/", kind=JobKind.REFRESH)
 
 
 def _disappear(opened: Database) -> None:

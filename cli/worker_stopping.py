@@ -28,11 +28,14 @@ BEGINNING_SECONDS = 5
 class GracefulStop:
     """SIGTERM and SIGINT of a worker's parent process. A second one does not wait."""
 
-    def __init__(self, worker: Any, *, seconds: float, when_stuck: Callable[[], None]) -> None:
+    def __init__(
+        self, worker: Any, *, seconds: float, when_asked: Callable[[], None], when_stuck: Callable[[], None]
+    ) -> None:
         self.asked = False
         self._ready = threading.Event()
         self._worker = worker
         self._seconds = seconds
+        self._when_asked = when_asked
         self._when_stuck = when_stuck
         self._at_once = threading.Event()
         self._ended = threading.Event()
@@ -63,6 +66,10 @@ class GracefulStop:
             log.info("stopping before it was ready")
             self._leave()
         self._take_no_more()
+        try:
+            self._when_asked()
+        except Exception:  # whatever it is, it keeps nobody from stopping
+            log.warning("jobs were not told of the stop", exc_info=True)
         if active_requests:
             log.info("stopping when the jobs that run have ended", jobs=len(active_requests), seconds=self._seconds)
         deadline = time.monotonic() + self._seconds

@@ -11,6 +11,7 @@ SWEEP = "sweep"
 TENDING = "tending"
 DRIFT = "drift"
 DELIVERY = "delivery"
+RELEASE = "release"
 
 
 def mark_done(session: Session, name: str) -> None:

@@ -1,9 +1,10 @@
 """The settings of executions: where images are pulled from, how calls are answered, and what running images may use."""
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 MEBIBYTE = 1024 * 1024
@@ -73,6 +74,29 @@ class ServingSettings(BaseSettings):
         description="Labels of the nodes that algorithms run on and that are refreshed, NAME=VALUE,NAME=VALUE. Empty: every node.",
     )
 
+    node_restart_command: str = Field(
+        "",
+        description="Command with which a worker restarts a node that was emptied to pull afresh, with {node} for its name: "
+        "words as in a shell, but run without one. It must have asked for the restart when it ends.",
+    )
+    node_restart_url: SecretStr | None = Field(
+        None,
+        description='Where the same is asked for by a POST of {"node": NAME, "job_id": ID}; any 2xx takes it. Obeys '
+        "LONGSHORE_WEBHOOK_NETWORKS and LONGSHORE_WEBHOOK_ALLOW_HTTP. Used where no command is set.",
+        json_schema_extra={"masked": True},
+    )
+    node_restart_secret: SecretStr | None = Field(
+        None,
+        description="Secret (whsec_…) that signs it, as webhooks are signed. Empty: it is not signed.",
+        json_schema_extra={"masked": True},
+    )
+    node_ready_seconds: float = Field(
+        900, gt=0, description="How long a node may take to be ready again after its restart, in seconds."
+    )
+    node_empty_seconds: float = Field(
+        3600, gt=0, description="How long disruption budgets may keep a node from being emptied, in seconds."
+    )
+
     calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gate.")
     calls_url: str = Field(
         "", description="Where the gate finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
@@ -88,6 +112,29 @@ class ServingSettings(BaseSettings):
     call_keep_days: float = Field(
         1, gt=0, description="How long one can ask how a call with output=void ended, in days."
     )
+
+    @field_validator("node_restart_command")
+    @classmethod
+    def _names_the_node(cls, value: str) -> str:
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"cannot be read as words of a shell: {error}") from None
+        if words and not any("{node}" in word for word in words):
+            raise ValueError("must have {node} where the node's name goes")
+        return value
+
+    @field_validator("node_restart_url", "node_restart_secret", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("node_restart_url")
+    @classmethod
+    def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("must begin with https:// or http://")
+        return value
 
     @property
     def drift_tick_seconds(self) -> float:

@@ -15,6 +15,8 @@ from workers.scratch import remove_left_overs
 
 SOFT_LIMIT_SPARE_SECONDS = 15 * 60
 HARD_LIMIT_SPARE_SECONDS = 5 * 60
+REFRESH_SECONDS = 24 * 60 * 60
+"""The soft time limit of a refresh, which waits for node after node. What is left then goes on in a task of its own."""
 TICK_SECONDS = 60 * 60
 """A tick that nobody took for so long is dropped. The worker's own clock says how long, so it is longer than clocks
 differ: with seconds, a worker whose clock is ahead would never sweep."""
@@ -28,6 +30,7 @@ def create_celery() -> Celery:
     """The application, by the settings of this process."""
     soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_SPARE_SECONDS
     hard_limit = soft_limit + HARD_LIMIT_SPARE_SECONDS
+    longest_task = max(hard_limit, REFRESH_SECONDS + HARD_LIMIT_SPARE_SECONDS)
     app = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
     app.conf.update(
         # A message is a nudge: it may come twice or be lost, the row decides. Late acknowledgement and rejection
@@ -40,7 +43,7 @@ def create_celery() -> Celery:
         accept_content=["json"],
         task_soft_time_limit=soft_limit,
         task_time_limit=hard_limit,
-        broker_transport_options={"visibility_timeout": hard_limit + HARD_LIMIT_SPARE_SECONDS},
+        broker_transport_options={"visibility_timeout": longest_task + HARD_LIMIT_SPARE_SECONDS},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a Redis that is away for an hour is waited for as well
         # A blink of Redis must not kill builds: the row's lease decides.
@@ -57,6 +60,8 @@ def create_celery() -> Celery:
             "longshore.push": Queues.PUSHES,
             "longshore.serve": Queues.SERVING,
             "longshore.tend": Queues.SERVING,
+            "longshore.refresh": Queues.NODES,
+            "longshore.release": Queues.NODES,
             "longshore.sweep": Queues.MAINTENANCE,
             "longshore.deliver": Queues.MAINTENANCE,
             "longshore.drift": Queues.MAINTENANCE,

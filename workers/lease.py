@@ -47,9 +47,9 @@ class LeaseKeeper:
         self._ended.set()
         self._thread.join()
 
-    def moved(self) -> None:
-        """The work has moved."""
-        self._moved_at = time.monotonic()
+    def moved(self, *, rests: float = 0) -> None:
+        """The work has moved, and may rightly stand still for so many seconds now before its limit for that begins."""
+        self._moved_at = time.monotonic() + rests
 
     def hold_for(self, seconds: float) -> None:
         """Make sure that the claim holds now, and for at least so many seconds more; from the work's own thread.

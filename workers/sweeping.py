@@ -9,15 +9,18 @@ from shared.jobs.leases import lost_jobs
 from shared.jobs.lost import free_abandoned_places, requeue_lost
 from shared.jobs.nudges import Nudge, Queues
 from shared.jobs.settling import settle_overdue
-from shared.marks import SWEEP, done_within, mark_done
+from shared.marks import RELEASE, SWEEP, done_within, mark_done
 from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_still, report_unclaimed
+from shared.refreshes.releasing import unreleased
 from shared.settings import settings
 from shared.workers import live_nodes
 from workers import nudges
 
 log = structlog.get_logger(__name__)
 
+RELEASE_SECONDS = 15
+"""A cluster that does not answer is asked no more often to let go of nodes."""
 MOST_NUDGES = 200
 """At most this many nudges a sweep, so that a long queue does not flood Redis."""
 
@@ -45,6 +48,7 @@ def sweep() -> None:
         lose_overdue(session)
         clear_old_calls(session, keep_days=settings().call_keep_days)
     _have_it_tended()
+    _have_nodes_released()
     with database().writing() as session:
         tally_events(session)
         mark_done(session, SWEEP)
@@ -56,6 +60,18 @@ def _have_it_tended() -> None:
         serving = any(Queues.SERVING in node.queues.split(",") for node in live_nodes(session))
     if serving:
         nudges.send_tick("longshore.tend", Queues.SERVING)
+
+
+def _have_nodes_released() -> None:
+    """What refreshes left cordoned that ended while their worker was dead; by a worker that reaches the cluster."""
+    with database().reading() as session:
+        if not unreleased(session) or done_within(session, RELEASE, RELEASE_SECONDS):
+            return
+        reached = any(Queues.NODES in node.queues.split(",") for node in live_nodes(session))
+    if reached:
+        nudges.send_tick("longshore.release", Queues.NODES)
+        with database().writing() as session:
+            mark_done(session, RELEASE)
 
 
 def _requeue_lost() -> list[Nudge]:

@@ -1,5 +1,6 @@
 """`/v1/jobs`: what was enqueued, by owner; and stopping it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response, request
@@ -19,6 +20,7 @@ from api.schemas.jobs import JobShown, PartShown
 from api.waiting import waiting_rooms
 from shared.algorithms import find_algorithm, readable_algorithms
 from shared.database import database
+from shared.keys import Caller
 from shared.models import Algorithm, Job, JobKind, JobState
 from shared.orders.cancel import cancel_job
 from shared.refusals import missing, try_later
@@ -85,8 +87,7 @@ def list_jobs(query: JobsQuery) -> Response:
 def get_job(job_id: str) -> Response:
     """One job, with its parts."""
     with database().reading() as session:
-        job, algorithm = _find_job(session, job_id)
-        caller().require_reader(algorithm)
+        job, _algorithm = _find_job(session, job_id, Caller.require_reader)
         return answer(shown_job(session, job))
 
 
@@ -95,10 +96,10 @@ def get_job(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a job that has not ended, with what waits for it."""
     with database().writing() as session:
-        job, algorithm = _find_job(session, job_id)
-        caller().require_manager(algorithm)
+        job, algorithm = _find_job(session, job_id, Caller.require_manager)
         freed = cancel_job(session, job)
-        audit(session, "job.cancel", job.id, owner=algorithm.owner, algorithm=algorithm.path, kind=job.kind)
+        about = {"algorithm": algorithm.path} if algorithm is not None else {}
+        audit(session, "job.cancel", job.id, owner=job.owner, kind=job.kind, **about)
     nudges.send(freed)
     return nothing()
 
@@ -113,8 +114,7 @@ def follow_job(job_id: str) -> Response:
     told what is new since; 204 when that is nothing and nothing will come.
     """
     with database().reading() as session:
-        _job, algorithm = _find_job(session, job_id)
-    caller().require_reader(algorithm)
+        _find_job(session, job_id, Caller.require_reader)
     told = Told.read(request.headers.get("Last-Event-ID", ""))
     events, ended = next_events(job_id, told)
     if ended and not events:
@@ -128,10 +128,21 @@ def follow_job(job_id: str) -> Response:
     return response
 
 
-def _find_job(session: Session, job_id: str) -> tuple[Job, Algorithm]:
+def _find_job(
+    session: Session, job_id: str, require: Callable[[Caller, Algorithm], None]
+) -> tuple[Job, Algorithm | None]:
+    """A job that the caller may know of, and what it is about.
+
+    Raises:
+        Refusal: 404, there is none, or it is about no algorithm and the caller is no administrator; or as `require`
+            refuses the caller.
+    """
     found = session.execute(
-        select(Job, Algorithm).join(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)
+        select(Job, Algorithm).outerjoin(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)
     ).first()
-    if found is None:
+    if found is None or (found[1] is None and not caller().admin):
         raise missing(f"No job has the id {job_id!r}.")
-    return found[0], found[1]
+    job, algorithm = found._tuple()
+    if algorithm is not None:
+        require(caller(), algorithm)
+    return job, algorithm

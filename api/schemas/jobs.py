@@ -4,9 +4,10 @@ from pydantic import ConfigDict, Field
 
 from api.schemas.base import Moment, Shown, Uuid
 from api.schemas.pushes import ProgressShown, show_progress
+from api.schemas.refreshes import RefreshShown, show_refresh
 from shared.clock import rfc3339
 from shared.errors import ErrorClass
-from shared.models import ImagePush, Job, JobKind, JobState
+from shared.models import ImagePush, Job, JobKind, JobState, Refresh
 
 
 class JobErrorShown(Shown):
@@ -19,15 +20,27 @@ class JobErrorShown(Shown):
 
 
 class PartShown(Shown):
-    """One job, without its parts."""
+    """One job, without its parts. What refreshes nodes or runners is about no algorithm, and says `refresh`."""
 
-    left_out = frozenset({"registry_id", "started_at", "finished_at", "error", "progress", "superseded_by"})
+    left_out = frozenset(
+        {
+            "algorithm",
+            "git_hash",
+            "registry_id",
+            "started_at",
+            "finished_at",
+            "error",
+            "progress",
+            "refresh",
+            "superseded_by",
+        }
+    )
 
     id: Uuid
     kind: JobKind
     state: JobState
-    algorithm: str
-    git_hash: str
+    algorithm: str | None = None
+    git_hash: str | None = None
     registry_id: Uuid | None = None
     attempt: int
     created_at: Moment
@@ -35,6 +48,7 @@ class PartShown(Shown):
     finished_at: Moment | None = None
     error: JobErrorShown | None = None
     progress: ProgressShown | None = None
+    refresh: RefreshShown | None = None
     superseded_by: Uuid | None = None
 
 
@@ -44,7 +58,7 @@ class JobShown(PartShown):
     children: list[PartShown] = []
 
 
-def show_part(job: Job, algorithm: str, push: ImagePush | None) -> PartShown:
+def show_part(job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None) -> PartShown:
     """A job as callers read it, without its parts."""
     error = None
     if job.error_message is not None:
@@ -54,7 +68,7 @@ def show_part(job: Job, algorithm: str, push: ImagePush | None) -> PartShown:
         kind=job.kind,
         state=job.state,
         algorithm=algorithm,
-        git_hash=job.git_hash,
+        git_hash=job.git_hash or None,
         registry_id=job.registry_id,
         attempt=job.tries + 1,
         created_at=rfc3339(job.created_at) or "",
@@ -63,5 +77,6 @@ def show_part(job: Job, algorithm: str, push: ImagePush | None) -> PartShown:
         error=error,
         # The row belongs to the newest push; an older job's own progress is history.
         progress=show_progress(push) if push is not None and push.generation == job.generation else None,
+        refresh=None if refresh is None else show_refresh(refresh),
         superseded_by=job.superseded_by,
     )

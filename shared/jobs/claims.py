@@ -45,7 +45,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
             own_credentials = job.credentials is not None
             take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
         session.connection().execute(_SERVED, {"the_owner": job.owner})
-    else:
+    elif job.build_id is not None:
         _show_build_claimed(session, job)
     return Claim(
         job.id,

@@ -14,9 +14,10 @@ from shared.jobs.leases import HELD, Claim, FenceLost, held_by, is_waited_for_at
 from shared.jobs.locks import lock_claimed, lock_version
 from shared.jobs.nudges import Nudge
 from shared.jobs.settling import has_dependents, settle_dependents
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
+from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
+from shared.refreshes.progress import show_ended, show_going_round
 from shared.registry_health import trouble_of
 from shared.servings.states import mark_failed, show_start
 from shared.webhooks.events import EventType
@@ -204,6 +205,8 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
         record_event(session, job.push_id, "retry", message)
     elif job.serving_id is not None:
         show_start(session, job.serving_id, message)
+    elif job.kind == JobKind.REFRESH:
+        show_going_round(session, job.id, message)
     else:
         session.execute(
             update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
@@ -218,6 +221,8 @@ def _show_ended(session: Session, job: Job, state: JobState, message: str) -> No
         record_event(session, job.push_id, "ended")
     elif job.serving_id is not None:
         mark_failed(session, job.serving_id, message)
+    elif job.kind == JobKind.REFRESH:
+        show_ended(session, job.id, message)
     elif job.build_id is not None:
         status = BuildStatus.CANCELLED if state == JobState.CANCELLED else BuildStatus.FAILED
         # A job that only joined the build does not end it.

@@ -13,6 +13,9 @@ from shared.jobs.due import lease_ran_out, may_begin, registry_was_full, time_ha
 from shared.jobs.nudges import TASKS, Nudge
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
 from shared.models.jobs import IS_QUEUED
+from shared.refreshes.progress import show_going_round
+
+WORKER_STOPPED = "Its worker stopped; the next free worker goes on."
 
 
 class FenceLost(Stopped):
@@ -137,14 +140,16 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
         .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
         .execution_options(synchronize_session=False)
     ).all()
-    for _job_id, _kind, push_id, generation, claim, build_id in rows:
+    for job_id, kind, push_id, generation, claim, build_id in rows:
         close_push_fence(session, push_id, generation, claim)
         session.execute(
             update(ImagePush)
             .where(ImagePush.id == push_id, ImagePush.generation == generation)
-            .values(state=PushState.QUEUED, message="Its worker stopped; the next free worker goes on.")
+            .values(state=PushState.QUEUED, message=WORKER_STOPPED)
         )
-        if push_id is None:
+        if kind == JobKind.REFRESH:
+            show_going_round(session, job_id, WORKER_STOPPED)
+        elif push_id is None:
             session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.QUEUED))
     session.execute(
         update(Job)
@@ -153,6 +158,21 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
         .execution_options(synchronize_session=False)
     )
     return [Nudge(row.id, row.kind) for row in rows]
+
+
+def close_fences(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
+    """Have a stopping worker let go of its jobs of one kind: their fence is closed, the place stays theirs meanwhile.
+
+    Nobody else begins with them until `hand_back`, by when they have cleared up what they had begun.
+    """
+    session.execute(
+        update(Job)
+        .where(
+            Job.lease_owner.startswith(owner_prefix, autoescape=True), Job.state == JobState.RUNNING, Job.kind == kind
+        )
+        .values(claim=Job.claim + 1)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def lost_jobs(session: Session) -> list[tuple[str, int]]:

@@ -10,9 +10,10 @@ from shared.jobs.endings import end_by_decree
 from shared.jobs.leases import nudges_for_room
 from shared.jobs.locks import lock_version_of
 from shared.jobs.nudges import Nudge
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
+from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
+from shared.refreshes.progress import show_going_round
 from shared.servings.states import show_start
 
 
@@ -69,6 +70,9 @@ def free_abandoned_places(session: Session) -> list[Nudge]:
 def _show_lost(session: Session, job: Job, message: str) -> None:
     if job.serving_id is not None:
         show_start(session, job.serving_id, message)
+        return
+    if job.kind == JobKind.REFRESH:
+        show_going_round(session, job.id, message)
         return
     if job.push_id is None:
         session.execute(

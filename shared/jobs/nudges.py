@@ -11,14 +11,16 @@ class Queues:
     BUILDS = "builds"
     PUSHES = "pushes"
     SERVING = "serving"
+    NODES = "nodes"
     MAINTENANCE = "maintenance"
-    ALL = (BUILDS, PUSHES, SERVING, MAINTENANCE)
+    ALL = (BUILDS, PUSHES, SERVING, NODES, MAINTENANCE)
 
 
 TASKS = {
     JobKind.COMPILE: ("longshore.build", Queues.BUILDS),
     JobKind.PUSH: ("longshore.push", Queues.PUSHES),
     JobKind.SERVE: ("longshore.serve", Queues.SERVING),
+    JobKind.REFRESH: ("longshore.refresh", Queues.NODES),
 }
 """Which task on which queue does a kind of job; a publish has none, it is settled with its build."""
 

@@ -11,6 +11,7 @@ from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
 from shared.models.marks import Mark
 from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
+from shared.models.refreshes import Refresh, RefreshKind, StepState
 from shared.models.registries import PauseCause, Registry
 from shared.models.servings import Serving, ServingState
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
@@ -38,10 +39,13 @@ __all__ = [
     "PushEvent",
     "PushState",
     "PushTally",
+    "Refresh",
+    "RefreshKind",
     "Registry",
     "RegistryBlob",
     "Serving",
     "ServingState",
+    "StepState",
     "Version",
     "Webhook",
     "WebhookDelivery",

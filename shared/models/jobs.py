@@ -20,6 +20,8 @@ class JobKind(StrEnum):
     """Brings an image into a registry."""
     SERVE = "serve"
     """Starts a version's image for its callers."""
+    REFRESH = "refresh"
+    """Has worker nodes, or what runs, pull afresh. It is about no algorithm."""
 
 
 class JobState(StrEnum):
@@ -62,6 +64,10 @@ class Job(Base):
     __table_args__ = (
         # The lock: at most one worker at a time in one image reference, whatever rows name it.
         _partial("uq_jobs_lock_key_leased", "lock_key", where="lease_owner IS NOT NULL", unique=True),
+        # At most one refresh of all nodes at a time; the places of the others are their own.
+        _partial(
+            "uq_jobs_refresh_live", "lock_key", where="kind = 'refresh' AND state IN ('queued', 'running')", unique=True
+        ),
         # What workers and the sweep ask for is among the few jobs that wait or run, however long the history is.
         _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
         _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
@@ -83,6 +89,7 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
     owner: Mapped[str] = mapped_column(String(64))
     algorithm_id: Mapped[str] = mapped_column(String(36))
+    """Empty, as the version and its hash, where the job is about no algorithm."""
     version_id: Mapped[str] = mapped_column(String(36), index=True)
     git_hash: Mapped[str] = mapped_column(String(64))
     build_id: Mapped[str | None] = mapped_column(String(36), index=True)

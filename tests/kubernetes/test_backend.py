@@ -334,3 +334,40 @@ def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
     assert len(api.all("services")) == 1
     backend.clear([], set().intersection)
     assert [api.all(kind) for kind in ("deployments", "services", "pods")] == [[], [], []]
+
+
+def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    def template() -> Document:
+        found: Document = the(api, "deployments")["spec"]["template"]
+        return found
+
+    first, second = new_start(), new_start()
+    started(backend, first)
+    before = template()
+    assert backend.restart(first.serving)
+    once = template()
+    assert "kubectl.kubernetes.io/restartedAt" in once["metadata"]["annotations"]
+    assert once["spec"] == before["spec"]
+    assert backend.observe([first.serving])[first.serving.id].alive
+    assert backend.restart(first.serving)
+    assert template() != once
+    started(backend, second)
+    now = template()
+    backend.restart(first.serving)  # which is not what runs any more
+    assert template() == now
+    backend.stop(second.serving)
+    backend.restart(second.serving)
+    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert template() == now
+
+
+def test_a_restart_that_the_cluster_does_not_take_is_told(
+    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+) -> None:
+    start = new_start()
+    started(backend, start)
+    api.refuse["deployments"] = Refusal(403, "deployments is forbidden")
+    with pytest.raises(WorkError, match=r"cannot restart longshore-.* is forbidden"):
+        backend.restart(start.serving)

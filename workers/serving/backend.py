@@ -65,6 +65,15 @@ class Backend(Protocol):
             WorkError: what runs them does not answer (unavailable).
         """
 
+    def restart(self, serving: Serving) -> bool:
+        """Have what runs replaced by what the registry gives now, while it goes on taking calls.
+
+        Whether that can be: otherwise it is to drain, and the next call starts it anew.
+
+        Raises:
+            WorkError: what runs it does not answer (unavailable).
+        """
+
     def stop(self, serving: Serving) -> None:
         """End it: calls that are under way get the seconds that the runner gives them, new ones are refused.
 

@@ -10,8 +10,10 @@ FIELDS = [
     "ca_certificate", "details", "label", "summary", "settings", "language", "source", "repository_https_url",
     "credentials", "username", "password", "version_info", "version_type", "sample_input", "commitSha",
     "registry_push_credentials", "registry_id", "key_type", "key_label", "permissions", "algo_acl", "referer_host",
+    "what", "nodes", "restart", "algorithm", "git_hash", "dry_run",
 ]  # fmt: skip
-WORDS = ["registry.example.com", "localhost:1", "AlgorithmKey", "minor", "python3", "a" * 40, "acme/*", "Hello", "x"]
+WORDS = ["registry.example.com", "localhost:1", "AlgorithmKey", "minor", "python3", "a" * 40, "acme/*", "Hello"]
+WORDS += ["x", "runners"]
 
 text = st.sampled_from(WORDS) | st.text(max_size=20) | st.characters(categories=["Cs", "Cc"])
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text

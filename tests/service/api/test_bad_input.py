@@ -14,6 +14,7 @@ COMPILE = "/v1/algorithms/acme/Hello/compile"
 PUBLISH = "/v1/algorithms/acme/Hello/versions"
 PUSH = f"/v1/algorithms/acme/Hello/versions/{HASH}/registry"
 KEYS = "/v1/users/acme/keys"
+NODES = "/v1/nodes/refresh"
 BODIES = [
     ("POST", REGISTRY),
     ("PUT", f"{REGISTRY}/{{registry}}"),
@@ -24,6 +25,7 @@ BODIES = [
     ("POST", PUBLISH),
     ("POST", PUSH),
     ("POST", KEYS),
+    ("POST", NODES),
 ]
 """Every call that reads a body."""
 
@@ -251,6 +253,24 @@ TABLE: list[tuple[int, int, str, str, object]] = [
     (400, 2015, "POST", PUSH, {"registry_push_credentials": {"registry_id": 5}}),
     (404, 5004, "POST", PUSH, {"registry_id": "unknown"}),
     (404, 5004, "POST", PUSH.replace(HASH, "f" * 40), {"registry_id": "unknown"}),
+    (400, 2015, "POST", NODES, {"what": "clusters"}),
+    (400, 2015, "POST", NODES, {"nodes": []}),
+    (400, 2015, "POST", NODES, {"nodes": ["Upper"]}),
+    (400, 2015, "POST", NODES, {"nodes": ["n" * 254]}),
+    (400, 2015, "POST", NODES, {"nodes": ["--all\n"]}),
+    (400, 2015, "POST", NODES, {"nodes": "node-1"}),
+    (400, 2015, "POST", NODES, {"restart": "reboot"}),
+    (400, 2015, "POST", NODES, {"dry_run": "yes"}),
+    (400, 2015, "POST", NODES, {"registry_id": "unknown"}),
+    (400, 2015, "POST", NODES, {"algorithm": "acme/Hello", "git_hash": HASH}),
+    (400, 2015, "POST", NODES, {"what": "runners", "nodes": ["node-1"]}),
+    (400, 2015, "POST", NODES, {"what": "runners", "restart": "none"}),
+    (400, 2015, "POST", NODES, {"what": "runners", "algorithm": "acme/Hello"}),
+    (400, 2015, "POST", NODES, {"what": "runners", "git_hash": HASH}),
+    (400, 2015, "POST", NODES, {"what": "runners", "algorithm": "acme/Hello", "git_hash": "main"}),
+    (404, 5004, "POST", NODES, {"what": "runners", "registry_id": "unknown"}),
+    (404, 5004, "POST", NODES, {"what": "runners", "algorithm": "acme/Hello", "git_hash": "f" * 40}),
+    (404, 1001, "POST", NODES, {"what": "runners", "algorithm": "acme/Nothing", "git_hash": HASH}),
     (400, 5003, "GET", "/v1/jobs?limit=0", None),
     (400, 5003, "GET", "/v1/jobs?limit=101", None),
     (400, 5003, "GET", "/v1/jobs?limit=-1", None),

@@ -53,7 +53,7 @@ def test_calls_that_enqueue_tell_of_their_headers(document):
     spelled = ("{algorithm_id}", "{owner}/{name}")
     ends = ("compile", "version", "versions", "versions/{git_hash}/registry")
     of_algorithms = {f"post /v1/algorithms/{name}/{end}" for name in spelled for end in ends}
-    assert told == {*of_algorithms, "post /v1/pushes/retry"}
+    assert told == {*of_algorithms, "post /v1/pushes/retry", "post /v1/nodes/refresh"}
 
 
 def test_only_what_callers_use_is_described(document):

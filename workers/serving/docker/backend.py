@@ -79,6 +79,10 @@ class DockerBackend:
             observed[serving.id] = Observed(alive=True) if runs else _ended(serving.id)
         return observed
 
+    def restart(self, serving: Serving) -> bool:
+        """As `Backend.restart` says: a container cannot be replaced behind its socket."""
+        return False
+
     def stop(self, serving: Serving) -> None:
         """As `Backend.stop` says; the container and its directory are removed."""
         stop_container(serving.id)

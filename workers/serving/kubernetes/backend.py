@@ -4,7 +4,9 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 from kubernetes.client import V1Deployment
 from kubernetes.client.exceptions import ApiException
@@ -20,6 +22,7 @@ from workers.serving.kubernetes.labels import (
     COMPONENT,
     OURS,
     REGISTRY,
+    RESTARTED,
     RUNNERS,
     SERVING,
     STARTED,
@@ -105,6 +108,17 @@ class KubernetesBackend:
             seen[serving_id] = Observed(alive=problem is None, why=problem.message if problem else "")
         return seen
 
+    def restart(self, serving: Serving) -> bool:
+        """Replace the pods one by one: their kubelets ask the registry (`imagePullPolicy: Always`)."""
+        again = {RESTARTED: datetime.now(UTC).isoformat(timespec="milliseconds")}
+        self._change(
+            serving.version_id,
+            lambda now: label_of(now, SERVING) == serving.id,
+            {"template": {"metadata": {"annotations": again}}},
+            what="restart",
+        )
+        return True
+
     def stop(self, serving: Serving) -> None:
         """Scale the version's Deployment to zero, unless it runs another image by now."""
         self._scale_to_zero(serving.version_id, lambda now: label_of(now, SERVING) == serving.id)
@@ -146,14 +160,20 @@ class KubernetesBackend:
                     if_there(cluster.core.delete_namespaced_secret, name_of(secret), cluster.namespace)
 
     def _scale_to_zero(self, version_id: str, is_meant: Callable[[V1Deployment], bool]) -> None:
-        """End the pods of a version if its Deployment still is the one that is meant when the API hears of it."""
+        """End the pods of a version."""
+        self._change(version_id, is_meant, {"replicas": 0}, what="stop")
+
+    def _change(
+        self, version_id: str, is_meant: Callable[[V1Deployment], bool], spec: dict[str, Any], *, what: str
+    ) -> None:
+        """Change a version's Deployment if it has pods and still is the one that is meant when the API hears of it."""
         cluster, name = self._cluster, version_name(version_id)
-        with answering(f"stop {name}"):
+        with answering(f"{what} {name}"):
             while True:
                 now = if_there(cluster.apps.read_namespaced_deployment, name, cluster.namespace)
                 if now is None or not _replicas(now) or not is_meant(now):
                     return
-                change = {"metadata": {"resourceVersion": meta_of(now).resource_version}, "spec": {"replicas": 0}}
+                change = {"metadata": {"resourceVersion": meta_of(now).resource_version}, "spec": spec}
                 try:
                     if_there(
                         cluster.apps.patch_namespaced_deployment, name, cluster.namespace, body=change,

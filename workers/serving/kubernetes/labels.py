@@ -21,6 +21,8 @@ STARTED = "longshore.io/started"
 PATH = "longshore.io/path"
 """Annotation: OWNER/NAME in full, where a label holds as much of a name as labels can."""
 HASH = "longshore.io/git-hash"
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+"""Annotation of a pod template: another value is another pod, as `kubectl rollout restart` has it."""
 
 OURS = f"{MANAGED_BY}=longshore"
 RUNNERS = f"{OURS},{COMPONENT}=runner"

@@ -1,0 +1,143 @@
+"""Refreshes of nodes and of what runs, as operators order and read them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+
+from api.schemas.base import ABSENT, Body, Moment, Shown, Text, Uuid
+from api.schemas.patterns import HASH, NODE_NAME
+from api.schemas.pushes import RegistryId
+from shared.clock import rfc3339
+from shared.models import Refresh, RefreshKind, Serving, StepState
+from shared.refreshes.options import RefreshOptions, RestartKind
+from shared.refreshes.progress import Entry, read_entries
+
+NodeName = Annotated[str, StringConstraints(pattern=NODE_NAME)]
+OF_RUNNERS = ("algorithm", "git_hash", "registry_id")
+OF_NODES = ("nodes", "restart")
+
+
+def _without(*names: str) -> JsonSchemaValue:
+    return dict.fromkeys(names, ABSENT)
+
+
+EITHER_NODES_OR_RUNNERS: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"what": {"anyOf": [{"const": "nodes"}, ABSENT]}, **_without(*OF_RUNNERS)}},
+        {
+            "properties": {
+                "what": {"const": "runners"},
+                "algorithm": {"type": "string"},
+                "git_hash": {"type": "string"},
+                **_without(*OF_NODES),
+            },
+            "required": ["what", "algorithm", "git_hash"],
+        },
+        {
+            "properties": {
+                "what": {"const": "runners"},
+                **_without("algorithm", "git_hash", *OF_NODES),
+            },
+            "required": ["what"],
+        },
+    ]
+}
+
+
+class RefreshBody(Body):
+    """What is to pull afresh: `nodes` and `restart` are about nodes, the algorithm and the registry about runners."""
+
+    model_config = ConfigDict(json_schema_extra=EITHER_NODES_OR_RUNNERS)
+
+    what: Literal["nodes", "runners"] = "nodes"
+    nodes: Annotated[list[NodeName], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="Names; every worker node if left out."
+    )
+    restart: Literal["command", "webhook", "none"] | None = Field(
+        None, description="How a node is restarted once it is empty; as the settings say if left out."
+    )
+    algorithm: Annotated[Text, StringConstraints(min_length=1, max_length=130)] | None = Field(
+        None, description="OWNER/NAME or the id; goes with `git_hash`."
+    )
+    git_hash: Annotated[str, StringConstraints(pattern=HASH)] | None = Field(
+        None, description="The version's commit, 7 characters of it or more."
+    )
+    registry_id: RegistryId | None = Field(None, description="Only what was pulled from this registry.")
+    dry_run: bool = False
+
+
+class StepShown(Shown):
+    """The refresh of one node or runner."""
+
+    left_out = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for"})
+
+    name: str
+    """A node's name; OWNER/NAME@HASH of a runner."""
+    state: StepState
+    step: str
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    evicted: list[str] | None = None
+    stay: list[str] | None = None
+    waits_for: list[str] | None = None
+
+
+class RefreshShown(Shown):
+    """How far a refresh is; `steps` is empty until a worker has looked what there is to do."""
+
+    left_out = frozenset({"restart"})
+
+    what: RefreshKind
+    dry_run: bool
+    restart: RestartKind | None = None
+    steps: list[StepShown]
+
+
+class RunnerShown(Shown):
+    """What runs of a version, and would pull afresh."""
+
+    algorithm: str
+    git_hash: str
+    image: str
+    registry_id: Uuid | None
+    """Null: the platform's own store."""
+
+
+class RefreshOrderedShown(Shown):
+    """What was ordered; of a dry run of runners what would be done, without a job."""
+
+    left_out = frozenset({"job_id", "runners"})
+
+    what: RefreshKind
+    dry_run: bool
+    job_id: Uuid | None = None
+    runners: list[RunnerShown] | None = None
+
+
+def show_refresh(refresh: Refresh) -> RefreshShown:
+    """A refresh as operators read it."""
+    options = RefreshOptions.read(refresh.options)
+    return RefreshShown(
+        what=options.what,
+        dry_run=options.dry_run,
+        restart=options.restart,
+        steps=[_show_step(entry) for entry in read_entries(refresh.progress)],
+    )
+
+
+def _show_step(entry: Entry) -> StepShown:
+    plan: dict[str, Any] = entry.plan or {}
+    return StepShown(
+        name=entry.name,
+        state=entry.state,
+        step=entry.step,
+        started_at=rfc3339(entry.started_at),
+        finished_at=rfc3339(entry.finished_at),
+        **plan,
+    )
+
+
+def show_runner(serving: Serving, algorithm: str, git_hash: str) -> RunnerShown:
+    """A runner as operators read it."""
+    return RunnerShown(algorithm=algorithm, git_hash=git_hash, image=serving.image, registry_id=serving.registry_id)

@@ -1,0 +1,116 @@
+"""`POST /v1/nodes/refresh`: having nodes, or what runs, pull afresh; and its job, which is about no algorithm."""
+
+import pytest
+
+from shared.database import database
+from shared.models import Algorithm, AuditEvent, Job, JobKind, JobState, Refresh, ServingState
+from shared.refreshes.progress import Entry, StepState, write_entries
+from tests.git_service import make_algorithm
+from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
+from tests.service.api.calling import Api
+from tests.service.api.serving import pushed_version, ready, wanted_serving
+from tests.together import together
+
+REFRESH = "/v1/nodes/refresh"
+
+
+def ordered(admin: Api, body: object = None) -> str:
+    answer = admin.call("POST", REFRESH, body)
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{answer.headers['X-Job-Id']}"
+    return str(answer.get_json()["job_id"])
+
+
+def test_an_order_is_a_job_about_no_algorithm(admin):
+    job_id = ordered(admin, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
+    shown = admin.get(f"/v1/jobs/{job_id}")
+    assert shown.pop("created_at").endswith("Z")
+    assert shown == {
+        "id": job_id,
+        "kind": "refresh",
+        "state": "queued",
+        "attempt": 1,
+        "refresh": {"what": "nodes", "dry_run": False, "restart": "none", "steps": []},
+        "children": [],
+    }
+    assert the(Refresh, job_id=job_id).options["nodes"] == ["node-1", "node-2"]
+    (listed,) = admin.get("/v1/jobs?kind=refresh")["results"]
+    assert listed == {key: value for key, value in admin.get(f"/v1/jobs/{job_id}").items() if key != "children"}
+    entry = the(AuditEvent, action="nodes.refresh")
+    assert (entry.target_id, entry.detail) == (job_id, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
+
+
+def test_its_steps_are_told_and_followed(admin):
+    job_id = ordered(admin)
+    claim = taken(the(Job))
+    with database().writing() as session:
+        done = Entry("node-1", StepState.DONE, "It is ready.")
+        write_entries(session, job_id, [done, Entry("node-2", StepState.RUNNING, "Evicts its pods.")])
+    steps = admin.get(f"/v1/jobs/{job_id}")["refresh"]["steps"]
+    assert [(step["name"], step["state"], step["step"]) for step in steps] == [
+        ("node-1", "done", "It is ready."),
+        ("node-2", "running", "Evicts its pods."),
+    ]
+    assert ["finished_at" in step for step in steps] == [True, False]
+    end_badly(claim, message="A budget allows no eviction.")
+    events = admin.call("GET", f"/v1/jobs/{job_id}/events").get_data(as_text=True)
+    assert '"step": "A budget allows no eviction."' in events
+    assert events.index("event: progress") < events.index("event: state")
+
+
+def test_one_refresh_of_nodes_at_a_time(admin):
+    first = ordered(admin)
+    assert first in admin.expect_refusal(409, 2015, "POST", REFRESH, {"nodes": ["node-1"]})
+    ordered(admin, {"dry_run": True})  # which touches no node
+    ordered(admin, {"what": "runners"})
+    admin.delete(f"/v1/jobs/{first}")
+    assert fresh(the(Job, id=first)).state == JobState.CANCELLED
+    ordered(admin)
+
+
+def test_two_orders_at_once_are_one_refresh(admin):
+    answers = together(*([lambda: admin.call("POST", REFRESH)] * 4))
+    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
+
+
+def test_an_order_sent_again_under_its_key_is_the_same_job(admin):
+    first = admin.call("POST", REFRESH, {}, Idempotency_Key="one")
+    again = admin.call("POST", REFRESH, {}, Idempotency_Key="one")
+    assert first.get_json() == again.get_json()
+    assert again.status_code == 202
+
+
+def test_only_administrators_know_of_it(admin, acme):
+    acme.expect_refusal(403, 2001, "POST", REFRESH)
+    job_id = ordered(admin)
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+        acme.expect_refusal(404, 5004, method, f"/v1/jobs/{job_id}{path}")
+    assert acme.get("/v1/jobs")["results"] == []
+    assert the(Job).state == JobState.QUEUED
+
+
+@pytest.fixture
+def runner(admin):
+    """What takes calls, of a version in a registry."""
+    algorithm, registry = make_algorithm("acme"), make_registry()
+    serving = wanted_serving(algorithm, pushed_version(algorithm, registry))
+    ready(serving)
+    return fresh(serving)
+
+
+def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin, runner):
+    name = the(Algorithm, id=runner.algorithm_id).path
+    shown = {"algorithm": name, "git_hash": HASH, "image": runner.image, "registry_id": runner.registry_id}
+    other = make_registry()
+    for narrowed, runners in (
+        ({}, [shown]),
+        ({"registry_id": runner.registry_id}, [shown]),
+        ({"algorithm": name, "git_hash": HASH[:7]}, [shown]),
+        ({"registry_id": other.id}, []),
+    ):
+        answer = admin.call("POST", REFRESH, {"what": "runners", "dry_run": True, **narrowed})
+        assert answer.status_code == 200
+        assert answer.get_json() == {"what": "runners", "dry_run": True, "runners": runners}
+        assert "X-Job-Id" not in answer.headers
+    assert fresh(runner).state == ServingState.READY
+    assert admin.get(f"/v1/jobs?kind={JobKind.REFRESH}")["results"] == []

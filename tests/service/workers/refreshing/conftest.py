@@ -1,0 +1,39 @@
+"""Refreshes that are ordered and worked on, with a fake fleet in the place of the cluster's nodes."""
+
+from typing import Any
+
+import pytest
+
+from shared.database import database
+from shared.models import Job, Refresh
+from shared.orders.refresh import order_refresh
+from shared.refreshes.options import RefreshOptions
+from shared.refreshes.progress import Entry, read_entries
+from tests.rows import the
+from tests.service.workers.refreshing.fleet import FakeFleet
+from workers.refreshing import releasing, work
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> FakeFleet:
+    """The fake fleet, as what `chosen` gives."""
+    fake = FakeFleet()
+    for module in (work, releasing):
+        monkeypatch.setattr(module, "fleet", lambda: fake)
+    return fake
+
+
+def ordered(**options: Any) -> Job:
+    """A refresh that waits for a worker."""
+    with database().writing() as session:
+        return order_refresh(session, RefreshOptions(**options), owner="admin").job
+
+
+def steps_of(job: Job) -> list[Entry]:
+    """How far it is, as written down."""
+    return read_entries(the(Refresh, job_id=job.id).progress)
+
+
+def states_of(job: Job) -> dict[str, str]:
+    """The states of its nodes, by name."""
+    return {step.name: step.state.value for step in steps_of(job)}

@@ -1,0 +1,121 @@
+"""The work of a refresh: node after node, or what runs, from wherever the worker before this one had got to."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared.database import database
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.leases import Claim
+from shared.jobs.locks import lock_claimed
+from shared.models import Job, JobState, Refresh, RefreshKind
+from shared.refreshes.options import RefreshOptions
+from shared.refreshes.progress import Entry, read_entries, write_entries
+from shared.refreshes.releasing import done_by_the_last, mark_released
+from shared.refreshes.runners import entries_of, matching_runners
+from shared.settings import settings
+from workers.app import REFRESH_SECONDS
+from workers.execution import Finish
+from workers.lease import LeaseKeeper
+from workers.persistence import persistently
+from workers.refreshing.chosen import fleet
+from workers.refreshing.fleet import Fleet
+from workers.refreshing.hooks import COMMAND_SECONDS, restart_hook
+from workers.refreshing.nodes import entries_for, plan_nodes, refresh_nodes
+from workers.refreshing.runners import restart_runners
+
+log = structlog.get_logger(__name__)
+
+
+class RefreshWork:
+    """One refresh under a claim."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._entries: Sequence[Entry] = ()
+        self._written: list[dict[str, Any]] = []
+
+    def write(self, session: Session) -> None:
+        """Write down how far each is."""
+        entries = self._entries
+        seen = [asdict(entry) for entry in entries]
+        if seen == self._written:
+            return
+        lock_claimed(session, self._claim)
+        write_entries(session, self._claim.job_id, entries)
+        # As it was seen, not as it is by now: what changed meanwhile is written the next time.
+        self._written = seen
+
+    def do(self, keeper: LeaseKeeper) -> Finish:
+        """Refresh what is not done yet."""
+        with database().reading() as session:
+            refresh = session.scalars(select(Refresh).where(Refresh.job_id == self._claim.job_id)).one()
+        options = RefreshOptions.read(refresh.options)
+        self._entries = read_entries(refresh.progress)
+        try:
+            if options.what == RefreshKind.RUNNERS:
+                self._restart_runners(options, keeper)
+            else:
+                self._refresh_nodes(options, keeper)
+        except SoftTimeLimitExceeded:
+            message = f"It was not done within {REFRESH_SECONDS // 3600} hours; what is left is taken up again."
+            raise WorkError(ErrorClass.TRANSIENT, message) from None
+
+        def finish(session: Session) -> None:
+            mark_released(session, self._claim.job_id)
+
+        return finish
+
+    def _restart_runners(self, options: RefreshOptions, keeper: LeaseKeeper) -> None:
+        if not self._entries:
+            with database().reading() as session:
+                self._entries = entries_of(matching_runners(session, options))
+        restart_runners(self._entries, keeper.moved, keeper.stop)
+
+    def _refresh_nodes(self, options: RefreshOptions, keeper: LeaseKeeper) -> None:
+        nodes, job_id = fleet(), self._claim.job_id
+        if not self._entries:
+            with database().reading() as session:
+                done_before = done_by_the_last(session, job_id)
+            self._entries = entries_for(nodes, options, done_before)
+        if options.dry_run:
+            plan_nodes(nodes, self._entries, keeper.moved, keeper.stop)
+            return
+        restart = restart_hook(options.restart, job_id, settings(), keeper.stop)
+        try:
+            refresh_nodes(nodes, self._entries, job_id, restart, self._keep, _resting(keeper), keeper.stop)
+        except BaseException:
+            self._release(nodes)
+            raise
+
+    def _keep(self) -> None:
+        def write() -> None:
+            with database().writing() as session:
+                self.write(session)
+
+        persistently(write)
+
+    def _release(self, nodes: Fleet) -> None:
+        """Leave no node cordoned, unless another worker has taken the job over and is at one.
+
+        Where it fails, whoever goes on with the job sees to it, or the sweep once the job has ended.
+        """
+        with suppress(WorkError, SQLAlchemyError):
+            with database().reading() as session:
+                job = session.scalars(select(Job).where(Job.id == self._claim.job_id)).one()
+            if job.state != JobState.RUNNING or job.lease_owner == self._claim.owner:
+                released = nodes.release(job.id)
+                log.info("released", nodes=released)
+
+
+def _resting(keeper: LeaseKeeper) -> Callable[[], None]:
+    """A node may stand still for as long as its settings say: a budget that refuses, a machine that starts slowly."""
+    longest = max(settings().node_empty_seconds, settings().node_ready_seconds, COMMAND_SECONDS)
+    return lambda: keeper.moved(rests=longest)
