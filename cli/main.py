@@ -18,6 +18,7 @@ COMMANDS = {
     "migrate": ("cli.migrate", "Bring the database to the newest schema."),
     "registries": ("cli.registries", "See how registries take pushes, pause and resume them."),
     "pushes": ("cli.pushes", "List pushes, those that stall among them, and push again what failed."),
+    "nodes": ("cli.nodes", "Have worker nodes, or what runs on them, pull afresh."),
     "audit": ("cli.audit", "Show who did what, when, from where."),
     "keys": ("cli.keys", "Make, list and revoke API keys."),
     "secrets": ("cli.secrets", "Make and rotate the keys that seal stored passwords."),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parts.processes import free_port
+from shared.jobs.nudges import Queues
 from tests.service.cli.running import LONGSHORE, Up, answers, kill, longshore_up, processes_of, until
 
 REGISTRY = {"registry_url": "registry.example.com:5000", "name": "kept"}
@@ -41,8 +42,18 @@ def test_it_says_where_it_answers_and_where_the_key_is(up: Up) -> None:
 
 
 def test_there_is_a_consumer_of_every_queue(up: Up) -> None:
-    for queue in ("builds", "pushes", "serving", "maintenance"):
-        assert any(queue in command for command in up.processes().values()), queue
+    consumed = {word for command in up.processes().values() for argument in command for word in argument.split(",")}
+    assert set(Queues.ALL) <= consumed
+
+
+def test_what_runs_is_refreshed_and_nodes_are_not_where_there_are_none(up: Up) -> None:
+    at = ("--data-dir", str(up.data_dir))
+    done = longshore("nodes", "refresh", "--what", "runners", *at)
+    assert (done.returncode, "There was nothing to do." in done.stderr) == (0, True), done.stderr
+    failed = longshore("nodes", "refresh", *at)
+    assert (failed.returncode, "order it with what=runners" in failed.stderr) == (1, True), failed.stderr
+    _status, jobs = up.call("GET", "/v1/jobs?kind=refresh")
+    assert [job["state"] for job in jobs["results"]] == ["failed", "succeeded"]
 
 
 def test_a_second_one_in_the_same_directory_is_refused(up: Up) -> None:

@@ -83,7 +83,7 @@ def test_the_parts_need_a_migrated_database(longshore: Longshore, command: str) 
 def test_a_worker_knows_its_queues(longshore: Longshore, queues: str) -> None:
     result = longshore("worker", "--queues", queues)
     assert result.exit_code == 2
-    assert "builds, pushes, serving, maintenance" in result.stderr
+    assert "builds, pushes, serving, nodes, maintenance" in result.stderr
 
 
 @pytest.mark.parametrize(
