@@ -229,10 +229,15 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(fle
         cancel(job)
     lose_lease(job)
     release_left_over()
-    assert fleet.marks == {"node-2": job.id}  # somebody may still go on with it, or be at it
+    assert fleet.marks == {"node-2": job.id}  # its worker may still be at it
     if end == "lost":
+        sweep()
+        release_left_over()
+        assert fleet.marks == {"node-2": job.id}  # the next worker goes on with it
+        change(job, state=JobState.RUNNING)  # and is lost as well
         with database().writing() as session:
-            requeue_lost(session, job.id, claim=fresh(job).claim, max_losses=1)
+            requeue_lost(session, job.id, claim=fresh(job).claim, max_losses=2)
+    broker.flushdb()
     sweep()
     assert broker.lrange(Queues.NODES, 0, -1) == []  # nobody is there who could
     with database().writing() as session:
