@@ -29,10 +29,20 @@ from shared.settings import settings
 blueprint = v1_blueprint("jobs")
 
 BUSY_SECONDS = 5
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["state", "log", "progress"]},
+        "data": {"type": "string", "description": "JSON."},
+    },
+    "required": ["id", "event", "data"],
+}
+"""One event: before OpenAPI 3.2 the schema of an event stream describes each of its events."""
 EVENT_ANSWERS: dict[int, Any] = {
     200: {
         "description": "The events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
     },
     204: {"description": "Everything was told, and nothing will come."},
 }
