@@ -73,6 +73,14 @@ class ServingSettings(BaseSettings):
         pattern=r"^$|^[\w./-]+=[\w.-]*(,[\w./-]+=[\w.-]*)*$",
         description="Labels of the nodes that algorithms run on and that are refreshed, NAME=VALUE,NAME=VALUE. Empty: every node.",
     )
+    node_ready_seconds: int = Field(
+        900, ge=1, description="How long a node that is refreshed may take until it is ready again, in seconds."
+    )
+    node_empty_seconds: int = Field(
+        3600,
+        ge=1,
+        description="How long emptying a node may take, in seconds: so long disruption budgets may refuse evictions, and pods end.",
+    )
 
     node_restart_command: str = Field(
         "",

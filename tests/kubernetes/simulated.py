@@ -1,8 +1,9 @@
 """A simulated Kubernetes API: a stand-in, for a machine without a cluster. It is no cluster and proves none.
 
 It keeps objects over HTTP as the API does (server-side apply by one manager, merge patches, label selectors,
-generations, resource versions, evictions), refuses fields that the client's own models do not know, and writes down
-each verb on each resource. What a controller and a kubelet would do then, a test says with `kubelet`.
+generations, resource versions, evictions within disruption budgets), refuses fields that the client's own models do not
+know, and writes down each verb on each resource. What a controller and a kubelet would do then, a test says with
+`kubelet`.
 """
 
 import copy
@@ -25,6 +26,7 @@ KINDS = {
     "networkpolicies": models.V1NetworkPolicy,
     "nodes": models.V1Node,
     "pods": models.V1Pod,
+    "poddisruptionbudgets": models.V1PodDisruptionBudget,
     "endpointslices": models.V1EndpointSlice,
 }
 
@@ -42,9 +44,13 @@ class Asked:
 class Refusal(Exception):  # noqa: N818 - an answer
     """What the API answers instead."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, *, cause: tuple[str, str] | None = None, retry_after: int = 0
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
+        self.details = {"causes": [{"reason": cause[0], "message": cause[1]}]} if cause else {}
 
 
 @dataclass
@@ -77,9 +83,16 @@ class SimulatedApi:
     asked: set[Asked] = field(default_factory=set)
     bodies: list[Document] = field(default_factory=list)
     kubelet: Callable[["SimulatedApi", Document], None] = lambda _api, _deployment: None
-    on_eviction: Callable[["SimulatedApi", str], None] | None = None
+    on_eviction: Callable[["SimulatedApi", Document], None] = lambda api, pod: api.remove(
+        "pods", pod["metadata"]["name"]
+    )
+    """What the node makes of a pod whose eviction was allowed."""
+    on_answer: Callable[["SimulatedApi"], None] = lambda _api: None
+    """Told after each request."""
     refuse: dict[str, Refusal] = field(default_factory=dict)
     """By the plural of a kind: what every write of one is answered with."""
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
+    """Verbs and resources that no role allows."""
     _version: int = 0
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -88,6 +101,7 @@ class SimulatedApi:
         meta = document["metadata"]
         self._version += 1
         meta.setdefault("generation", 1)
+        meta.setdefault("uid", f"uid-{self._version}")
         meta["resourceVersion"] = str(self._version)
         self.objects[plural, meta.get("namespace", ""), meta["name"]] = document
         return document
@@ -105,12 +119,14 @@ class SimulatedApi:
             verb = {"GET": "get" if place.name else "list", "POST": "create"}.get(method, method.lower())
             resource = "/".join(filter(None, (place.plural, place.subresource)))
             self.asked.add(Asked(place.group, resource, verb, bool(place.namespace)))
+            if (verb, resource) in self.forbidden:
+                raise Refusal(403, f'User "longshore" cannot {verb} resource "{resource}" in API group "{place.group}"')
             if method != "GET" and place.plural in self.refuse:
                 raise self.refuse[place.plural]
             if verb == "list":
                 return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": self._selected(place, query)}
             if place.subresource == "eviction":
-                return self._evict(place)
+                return self._evict(place, body)
             key = (place.plural, place.namespace, place.name)
             if verb == "patch":
                 self.bodies.append(body)
@@ -159,13 +175,26 @@ class SimulatedApi:
             self.kubelet(self, stored)
         return stored
 
-    def _evict(self, place: Place) -> Document:
-        if (place.plural, place.namespace, place.name) not in self.objects:
+    def _evict(self, place: Place, body: Document) -> Document:
+        pod = self.objects.get((place.plural, place.namespace, place.name))
+        if pod is None:
             raise Refusal(404, f'pods "{place.name}" not found')
-        if self.on_eviction is not None:
-            self.on_eviction(self, place.name)
-        self.objects.pop((place.plural, place.namespace, place.name), None)
+        if body["deleteOptions"]["preconditions"]["uid"] != pod["metadata"]["uid"]:
+            raise Refusal(409, "Precondition failed: UID in precondition does not match")
+        for budget in self.all("poddisruptionbudgets"):
+            selected = budget["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+            if budget["metadata"]["namespace"] == place.namespace and selected:
+                self._spend(budget)
+        self.on_eviction(self, pod)
         return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+
+    def _spend(self, budget: Document) -> None:
+        status = budget["status"]
+        if not status["disruptionsAllowed"]:
+            cause = f"The disruption budget {budget['metadata']['name']} needs 1 healthy pods and has 1 currently"
+            message = "Cannot evict pod as it would violate the pod's disruption budget."
+            raise Refusal(429, message, cause=("DisruptionBudget", cause))
+        status["disruptionsAllowed"] -= 1
 
     def _cascade(self, place: Place) -> None:
         if place.plural == "deployments":
@@ -202,17 +231,22 @@ class _Handler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
+        retry_after = 0
         try:
             content_type = self.headers.get("Content-Type") or ""
             status, document = 200, self.api.answer(self.command, split.path, parse_qs(split.query), body, content_type)
         except Refusal as refusal:
             status = refusal.status
             document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
-            document["message"] = str(refusal)
+            document |= {"message": str(refusal), "details": refusal.details}
+            retry_after = refusal.retry_after
         raw = json.dumps(document).encode()
+        self.api.on_answer(self.api)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
+        if retry_after:
+            self.send_header("Retry-After", str(retry_after))
         self.end_headers()
         self.wfile.write(raw)
 

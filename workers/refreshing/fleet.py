@@ -27,6 +27,8 @@ class Plan:
     """NAMESPACE/NAME of the pods that stay: of DaemonSets, and those that the node itself keeps (mirror pods)."""
     waits_for: tuple[str, ...] = ()
     """NAMESPACE/NAME of the disruption budgets that allow no eviction at the moment."""
+    refused_for: tuple[str, ...] = ()
+    """NAMESPACE/NAME of the pods that nothing would bring back: as long as there is one, the node is not emptied."""
 
 
 Restart = Callable[[str], None]
@@ -44,7 +46,7 @@ class Fleet(Protocol):
         """Those with the labels of worker nodes, by name.
 
         Raises:
-            WorkError: the cluster does not answer (unavailable), or refuses (auth).
+            WorkError: the cluster does not answer, or refuses (both unavailable).
         """
 
     def plan(self, name: str) -> Plan:
@@ -60,12 +62,13 @@ class Fleet(Protocol):
         """Cordon a node, evict its pods, have it restarted, wait until it is ready, and uncordon it.
 
         `mark` (a job's id) is written to the node with the cordon, so that whoever goes on knows whose it is; a node
-        that somebody else had cordoned stays cordoned. `say` is told each step in a sentence. When this returns or
-        raises, the node is as schedulable as it was before, unless the cluster itself does not answer.
+        that somebody else had cordoned stays cordoned. `say` is told each step in a sentence, and at each look again
+        what is waited for. When this returns or raises, the node is as schedulable as it was before, unless the cluster
+        itself does not answer.
 
         Raises:
             Stopped: the stop was asked for.
-            WorkError: it cannot be done; the message says why and what to do.
+            WorkError: it cannot be done, or somebody else goes on with it; the message says why and what to do.
         """
 
     def release(self, mark: str) -> list[str]:

@@ -80,15 +80,15 @@ class Cluster:
 
 
 @contextmanager
-def answering(what: str) -> Iterator[None]:
+def answering(what: str, *, rights: str = "deploy/kubernetes/rights.yaml") -> Iterator[None]:
     """Whatever the API refuses in the block, or does not answer, becomes a `WorkError`.
 
-    `what` ends the sentence "The Kubernetes cluster cannot …".
+    `what` ends the sentence "The Kubernetes cluster cannot …"; `rights` is the manifest that allows it.
     """
     try:
         yield
     except ApiException as error:
-        raise _refused(what, error) from None
+        raise _refused(what, error, rights) from None
     except ConfigException as error:
         message = (
             f"No Kubernetes cluster is configured ({error}): set KUBECONFIG, or run the worker in the cluster with "
@@ -112,21 +112,21 @@ def if_there(ask: Callable[..., Found], *names: str, **options: Any) -> Found | 
 
 _MEANINGS = {
     401: (ErrorClass.UNAVAILABLE, "Look at Longshore's own credentials for it: KUBECONFIG, or the service account."),
-    403: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes, which has the rights that Longshore needs."),
-    404: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes, which makes the namespace."),
+    403: (ErrorClass.UNAVAILABLE, "Apply {rights}, which has the rights that Longshore needs for it."),
+    404: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes/namespace.yaml, which makes the namespace."),
     409: (ErrorClass.TRANSIENT, ""),
     429: (ErrorClass.THROTTLED, ""),
 }
 
 
-def _refused(what: str, error: ApiException) -> WorkError:
+def _refused(what: str, error: ApiException, rights: str) -> WorkError:
     said, status = said_by(error), error.status or 0
     refusal = f"The Kubernetes cluster cannot {what}: {said}."
     if "exceeded quota" in said:  # a 403 that no right would change
         return WorkError(ErrorClass.UNAVAILABLE, refusal)
     otherwise = ErrorClass.INVALID if 400 <= status < 500 else ErrorClass.UNAVAILABLE
     error_class, advice = _MEANINGS.get(status, (otherwise, ""))
-    return WorkError(error_class, f"{refusal} {advice}".strip())
+    return WorkError(error_class, f"{refusal} {advice.format(rights=rights)}".strip())
 
 
 def said_by(error: ApiException) -> str:

@@ -1,0 +1,156 @@
+"""Emptying a node: its pods are evicted as disruption budgets allow, until they are gone."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kubernetes.client import V1DeleteOptions, V1Eviction, V1ObjectMeta, V1Pod, V1Preconditions
+from kubernetes.client.exceptions import ApiException
+
+from shared.errors import ErrorClass, WorkError
+from shared.stopping import StopSignal
+from workers.refreshing.kubernetes.nodes import LOOK_SECONDS, asking, is_cordoned, is_ready
+from workers.refreshing.kubernetes.pods import is_ending, is_own, listed, path_of, paths_of, pods_of
+from workers.serving.kubernetes.cluster import REQUEST_SECONDS, Cluster, said_by
+from workers.serving.kubernetes.labels import meta_of, name_of
+
+REFUSED_SECONDS = 5.0
+"""When a refused eviction is asked for again, where the API names no time."""
+GONE, ANOTHER, REFUSED, FORBIDDEN, FAILED = 404, 409, 429, 403, 500
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An eviction that is not allowed at the moment."""
+
+    pod: str
+    why: str
+    """The API's own words; they name the budget."""
+    retry_after: float
+
+
+def empty_node(
+    cluster: Cluster,
+    node_name: str,
+    check: Callable[[], object],
+    say: Callable[[str], None],
+    stop: StopSignal,
+    *,
+    within_seconds: float,
+) -> None:
+    """Evict the pods of a node, and wait until they are gone. `check` raises when this is to be left off.
+
+    Raises:
+        Stopped: the stop was asked for.
+        WorkError: a pod, or the worker itself, could not come back, so nothing more was evicted (invalid); it took
+            longer than `within_seconds` (transient); the cluster does not answer; or what `check` raises.
+    """
+    ends = time.monotonic() + within_seconds
+    while True:
+        check()
+        with asking(f"empty node {node_name}"):
+            pods = pods_of(cluster, node_name)
+            _refuse_unmanaged(node_name, pods.unmanaged)
+            _refuse_the_workers_only_place(cluster, node_name, pods.go)
+            if not pods.go:
+                return
+            refused = _evict_all(cluster, pods.go, say, stop)
+        news = _in_words(pods.go, refused)
+        left = ends - time.monotonic()
+        if left <= 0:
+            message = (
+                f"Node {node_name} was not empty within {within_seconds:g} s (LONGSHORE_NODE_EMPTY_SECONDS): {news} "
+                "Have budgets allow an eviction (more replicas, for example), and look at pods that do not end."
+            )
+            raise WorkError(ErrorClass.TRANSIENT, message)
+        say(news)
+        stop.pause(min(left, max((one.retry_after for one in refused), default=LOOK_SECONDS)))
+
+
+def _refuse_unmanaged(node_name: str, unmanaged: Sequence[V1Pod]) -> None:
+    if unmanaged:
+        message = (
+            f"Node {node_name} has pods that nothing would bring back: {listed(paths_of(unmanaged))}. Delete them, or "
+            "have a Deployment, StatefulSet or Job run them; no more is evicted until then."
+        )
+        raise WorkError(ErrorClass.INVALID, message)
+
+
+def _refuse_the_workers_only_place(cluster: Cluster, node_name: str, pods: Sequence[V1Pod]) -> None:
+    """A worker that can come back to this node alone would evict itself again and again."""
+    if not any(map(is_own, pods)):
+        return
+    nodes = cluster.core.list_node(_request_timeout=REQUEST_SECONDS).items
+    if not any(is_ready(node) and not is_cordoned(node) for node in nodes if name_of(node) != node_name):
+        message = (
+            f"The worker that does this runs on node {node_name} itself, and no other node takes pods: have "
+            "Longshore's workers run elsewhere."
+        )
+        raise WorkError(ErrorClass.INVALID, message)
+
+
+def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], say: Callable[[str], None], stop: StopSignal) -> list[Refused]:
+    """Ask for the eviction of each that does not end yet; the pod that this process runs in goes after all others."""
+    others = [pod for pod in pods if not is_own(pod)]
+    if not others:
+        say("Evicts the pod of the worker that does this: another worker goes on.")
+    refused = []
+    for pod in others or pods:
+        stop.check()
+        if not is_ending(pod):
+            refused.append(_evict(cluster, pod))
+    return [one for one in refused if one is not None]
+
+
+def _evict(cluster: Cluster, pod: V1Pod) -> Refused | None:
+    """Ask for one eviction; None: the pod ends, or is gone."""
+    meta = meta_of(pod)
+    eviction = V1Eviction(
+        api_version="policy/v1",
+        kind="Eviction",
+        metadata=V1ObjectMeta(name=meta.name, namespace=meta.namespace),
+        # Of a StatefulSet, the pod of this name may be another by now, on another node.
+        delete_options=V1DeleteOptions(preconditions=V1Preconditions(uid=meta.uid)),
+    )
+    try:
+        cluster.core.create_namespaced_pod_eviction(
+            str(meta.name), str(meta.namespace), eviction, _request_timeout=REQUEST_SECONDS
+        )
+    except ApiException as error:
+        causes = _causes(error)
+        if error.status in (GONE, ANOTHER) or (error.status == FORBIDDEN and "NamespaceTerminating" in causes):
+            return None
+        if error.status == FAILED and "more than one" in said_by(error):
+            message = f"Pod {path_of(pod)} cannot be evicted: {said_by(error)}. Have one budget select it."
+            raise WorkError(ErrorClass.INVALID, message) from None
+        if error.status != REFUSED:
+            raise
+        return Refused(path_of(pod), causes.get("DisruptionBudget") or said_by(error), _retry_after(error))
+    return None
+
+
+def _in_words(pods: Sequence[V1Pod], refused: Sequence[Refused]) -> str:
+    refused_pods = {one.pod for one in refused}
+    ending = [path for path in paths_of(pods) if path not in refused_pods]
+    texts = []
+    if refused:
+        texts.append(f"Waits for evictions to be allowed: {listed([f'{one.pod} ({one.why})' for one in refused])}.")
+    if ending:
+        texts.append(f"Waits for pods to end: {listed(ending)}.")
+    return " ".join(texts)
+
+
+def _causes(error: ApiException) -> dict[str, str]:
+    """What the API's `Status` gives as causes: messages by reasons."""
+    try:
+        causes = json.loads(error.body or "")["details"]["causes"]
+        return {str(cause["reason"]): str(cause.get("message", "")) for cause in causes}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _retry_after(error: ApiException) -> float:
+    """In seconds."""
+    named = str((error.headers or {}).get("Retry-After", ""))
+    return float(named) if named.isdigit() else REFUSED_SECONDS
