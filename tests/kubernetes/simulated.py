@@ -225,6 +225,7 @@ def refuse_unknown_fields(plural: str, body: Document) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     api: SimulatedApi
 
     def _answer(self) -> None:

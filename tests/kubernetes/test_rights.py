@@ -7,29 +7,45 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.settings import Settings
 from shared.stopping import StopSignal
-from tests.kubernetes.simulated import Asked, SimulatedApi
+from tests.kubernetes.simulated import SimulatedApi
+from tests.kubernetes.worker_nodes import put_node, put_pod, reboot
+from workers.refreshing.kubernetes.fleet import KubernetesFleet
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
+from workers.serving.kubernetes.cluster import Cluster
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 
 
+def documents_of(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
 def documents(kind: str) -> Iterator[Any]:
     for path in sorted(MANIFESTS.glob("*.yaml")):
-        yield from (one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == kind)
+        yield from (one for one in documents_of(path) if one["kind"] == kind)
 
 
-def given() -> set[Asked]:
+Right = tuple[str, str, str]
+"""Group, resource and verb."""
+
+
+def given(kind: str) -> set[Right]:
     return {
-        Asked(group, resource, verb, namespaced=True)
-        for role in documents("Role")
+        (group, resource, verb)
+        for role in documents(kind)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
+
+
+def asked(api: SimulatedApi) -> set[Right]:
+    return {(one.group, one.resource, one.verb) for one in api.asked}
 
 
 def test_every_call_of_the_api_is_allowed_and_nothing_else(
@@ -45,10 +61,26 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
     monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
     backend.clear([], set().intersection)
     # The API asks for `create` as well where an apply makes the object.
-    made = {Asked(one.group, one.resource, "create", one.namespaced) for one in api.asked if one.verb == "patch"}
-    assert api.asked | made == given()
+    made = {(group, resource, "create") for group, resource, verb in asked(api) if verb == "patch"}
+    assert asked(api) | made == given("Role")
+    assert all(one.namespaced for one in api.asked)
 
 
-def test_no_right_reaches_beyond_the_namespace() -> None:
-    assert list(documents("ClusterRole")) == []
-    assert list(documents("ClusterRoleBinding")) == []
+def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, cluster: Cluster) -> None:
+    put_node(api, "n1")
+    put_pod(api, "n1", "web-1")
+    fleet = KubernetesFleet(Settings(), cluster)
+    fleet.nodes()
+    fleet.plan("n1")
+    fleet.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, StopSignal())
+    fleet.release("job")
+    assert asked(api) == given("ClusterRole")
+
+
+def test_no_right_reaches_beyond_the_namespace_but_those_over_nodes() -> None:
+    kinds = ("ClusterRole", "ClusterRoleBinding")
+    beyond = {path.name for path in MANIFESTS.glob("*.yaml") if any(one["kind"] in kinds for one in documents_of(path))}
+    assert beyond == {"nodes.yaml"}
+    (binding,) = documents("ClusterRoleBinding")
+    (account,) = documents("ServiceAccount")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", **account["metadata"]}]
