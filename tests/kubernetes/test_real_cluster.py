@@ -8,11 +8,26 @@ from http import HTTPStatus
 
 import pytest
 from kubernetes.client.exceptions import ApiException
+from kubernetes.client import (
+    V1Container,
+    V1Deployment,
+    V1DeploymentSpec,
+    V1LabelSelector,
+    V1Node,
+    V1ObjectMeta,
+    V1PodDisruptionBudget,
+    V1PodDisruptionBudgetSpec,
+    V1PodSpec,
+    V1PodTemplateSpec,
+)
+from kubernetes.watch import Watch
 
 from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
 from shared.stopping import StopSignal
 from tests.kubernetes import real
+from workers.refreshing.kubernetes.fleet import KubernetesFleet
+from workers.refreshing.kubernetes.hold import mark_on
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -86,3 +101,80 @@ def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, account_cluster
     with pytest.raises(WorkError, match="could not pull") as failed:
         backend.start(new_start(host="registry.invalid"), lambda _text: None, StopSignal())
     assert failed.value.error_class == ErrorClass.TRANSIENT
+
+
+APP = {"app": "to-be-evicted"}
+
+
+def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluster: Cluster) -> None:
+    """It evicts every pod of one node, whoever's they are: nothing for a cluster that others use."""
+    node, image = _node_with_its_pause_image(real_cluster)
+    fleet, name = KubernetesFleet(Settings(), real_cluster), str(node.metadata.name)
+    refused_for = fleet.plan(name).refused_for
+    if refused_for:
+        pytest.skip(f"node {name} has pods that nothing would bring back: {', '.join(refused_for)}")
+    pod = _run_with_a_budget(real_cluster, node, image)
+    budget = f"{real_cluster.namespace}/closed"
+    plan = fleet.plan(name)
+    assert f"{real_cluster.namespace}/{pod}" in plan.evicted
+    assert budget in plan.waits_for
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        if pod in text and "evictions" in text and not any("evictions" in before for before in said):
+            now = real_cluster.core.read_node(name)
+            assert now.spec.unschedulable
+            assert mark_on(now) is not None
+            change = {"spec": {"maxUnavailable": 1}}
+            real_cluster.policy.patch_namespaced_pod_disruption_budget(
+                "closed", real_cluster.namespace, change, _content_type="application/merge-patch+json"
+            )
+        said.append(text)
+
+    fleet.refresh(name, "a-job", None, say, StopSignal())
+    assert any("disruption budget closed" in text for text in said)
+    left = real_cluster.core.list_namespaced_pod(real_cluster.namespace, label_selector="app=to-be-evicted").items
+    assert pod not in [one.metadata.name for one in left]
+    now = real_cluster.core.read_node(name)
+    assert not now.spec.unschedulable
+    assert mark_on(now) is None
+    assert fleet.release("a-job") == []
+
+
+def _node_with_its_pause_image(cluster: Cluster) -> tuple[V1Node, str]:
+    """A node, and an image that it has already: no registry is needed, and every kubelet has one that does nothing."""
+    for node in cluster.core.list_node().items:
+        names = [name for image in node.status.images or [] for name in image.names or [] if "/pause:" in name]
+        if names and not node.spec.unschedulable:
+            return node, names[0]
+    pytest.skip("the cluster that KUBECONFIG names has no node that takes pods and lists a pause image")
+
+
+def _run_with_a_budget(cluster: Cluster, node: V1Node, image: str) -> str:
+    """Run one pod on the node, with a budget that allows no eviction; gives its name."""
+    host = "kubernetes.io/hostname"
+    template = V1PodTemplateSpec(
+        metadata=V1ObjectMeta(labels=APP),
+        spec=V1PodSpec(
+            containers=[V1Container(name="main", image=image, image_pull_policy="IfNotPresent")],
+            node_selector={host: node.metadata.labels[host]},
+            termination_grace_period_seconds=1,
+        ),
+    )
+    selector = V1LabelSelector(match_labels=APP)
+    cluster.policy.create_namespaced_pod_disruption_budget(
+        cluster.namespace,
+        V1PodDisruptionBudget(
+            metadata=V1ObjectMeta(name="closed"), spec=V1PodDisruptionBudgetSpec(selector=selector, max_unavailable=0)
+        ),
+    )
+    cluster.apps.create_namespaced_deployment(
+        cluster.namespace,
+        V1Deployment(
+            metadata=V1ObjectMeta(name="app"), spec=V1DeploymentSpec(replicas=1, selector=selector, template=template)
+        ),
+    )
+    seen = Watch().stream(cluster.policy.list_namespaced_pod_disruption_budget, cluster.namespace, timeout_seconds=120)
+    assert any(event["object"].status and event["object"].status.current_healthy == 1 for event in seen)
+    (pod,) = cluster.core.list_namespaced_pod(cluster.namespace, label_selector="app=to-be-evicted").items
+    return str(pod.metadata.name)
