@@ -250,6 +250,19 @@ def test_the_time_that_the_api_names_is_waited_for(
     assert pauses == [10, 0.01]
 
 
+def test_no_longer_than_the_limit_whatever_the_api_names(
+    api: SimulatedApi, hasty_fleet: KubernetesFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_node(api, "n1")
+    put_pod(api, "n1", "web-1")
+    stop, pauses = StopSignal(), list[float]()
+    monkeypatch.setattr(stop, "pause", pauses.append)
+    api.refuse["pods"] = Refusal(429, "slow down", retry_after=3600)
+    with pytest.raises(WorkError, match="slow down"):
+        refresh(hasty_fleet, stop=stop)
+    assert max(pauses) <= 1
+
+
 def test_a_pod_of_two_budgets_is_said_to_be_so(api: SimulatedApi, fleet: KubernetesFleet) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
@@ -462,6 +475,16 @@ def test_another_worker_goes_on_after_each_request(
         assert node_of(api, "n1")["metadata"]["annotations"] == {}
 
 
+def test_a_node_that_goes_meanwhile_keeps_no_other_from_being_released(
+    api: SimulatedApi, fleet: KubernetesFleet
+) -> None:
+    for name in ("n1", "n2"):
+        put_node(api, name, cordoned=True, mark='{"mark":"job-1","by":"x","boot_id":"boot-1"}')
+    api.on_answer = lambda api: api.remove("nodes", "n1")
+    fleet.release(JOB)
+    assert is_as_before(api, "n2")
+
+
 @pytest.mark.parametrize("cordoned", [False, True])
 def test_whatever_became_of_a_worker_its_nodes_are_released(
     api: SimulatedApi, cluster: Cluster, fleet: KubernetesFleet, cordoned: bool
@@ -552,6 +575,7 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
     with pytest.raises(Stopped):
         refresh(fleet, story, stop=stop)
     assert evicted == ["web-1", own_pod]
+    assert "Waits for pods to end: work/web-1." in story.said
     assert "Evicts the pod of the worker that does this: another worker goes on." in story.said
     assert is_as_before(api, "n1")
     monkeypatch.setenv("HOSTNAME", "b-worker")

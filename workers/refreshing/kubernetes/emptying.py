@@ -55,8 +55,9 @@ def empty_node(
             _refuse_the_workers_only_place(cluster, node_name, pods.go)
             if not pods.go:
                 return
-            refused = _evict_all(cluster, pods.go, say, stop)
-        news = _in_words(pods.go, refused)
+            turn = _whose_turn(pods.go, say)
+            refused = _evict_all(cluster, turn, stop)
+        news = _in_words(turn, refused)
         left = ends - time.monotonic()
         if left <= 0:
             message = (
@@ -90,13 +91,18 @@ def _refuse_the_workers_only_place(cluster: Cluster, node_name: str, pods: Seque
         raise WorkError(ErrorClass.INVALID, message)
 
 
-def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], say: Callable[[str], None], stop: StopSignal) -> list[Refused]:
-    """Ask for the eviction of each that does not end yet; the pod that this process runs in goes after all others."""
+def _whose_turn(pods: Sequence[V1Pod], say: Callable[[str], None]) -> Sequence[V1Pod]:
+    """All but the pod that this process runs in, and that one when all others are gone."""
     others = [pod for pod in pods if not is_own(pod)]
     if not others:
         say("Evicts the pod of the worker that does this: another worker goes on.")
+    return others or pods
+
+
+def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: StopSignal) -> list[Refused]:
+    """Ask for the eviction of each that does not end yet; gives those that are not allowed."""
     refused = []
-    for pod in others or pods:
+    for pod in pods:
         stop.check()
         if not is_ending(pod):
             refused.append(_evict(cluster, pod))
