@@ -9,8 +9,8 @@ import yaml
 
 from shared.settings import Settings
 from shared.stopping import StopSignal
+from tests.kubernetes.refreshing.worker_nodes import put_node, put_pod, reboot
 from tests.kubernetes.simulated import SimulatedApi
-from tests.kubernetes.worker_nodes import put_node, put_pod, reboot
 from workers.refreshing.kubernetes.fleet import KubernetesFleet
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module

@@ -82,8 +82,8 @@ class KubernetesFleet:
             say(f"Node {name} is empty.")
             if restart is not None:
                 stop.check()
-                # Written first: whoever goes on would restart a node twice rather than not at all, and the second
-                # restart could hit it when it has taken pods again. One that was never asked for is found by waiting.
+                # Written first: whoever goes on could otherwise have it restarted a second time, which could hit the
+                # node when it has taken pods again. A restart that was noted and never asked for is found by waiting.
                 mark = hold.note_restart()
                 say(f"Has node {name} restarted.")
                 restart(name)
