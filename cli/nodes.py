@@ -27,6 +27,12 @@ from shared.refreshes.runners import matching_runners
 from shared.workers import live_nodes
 
 LOOK_SECONDS = 0.5
+PLANNED = (
+    ("evicted", "would go"),
+    ("stay", "would stay"),
+    ("waits_for", "held up by"),
+    ("refused_for", "refused, for nothing would bring back"),
+)
 INTERRUPTED = 130
 """The exit status of what Ctrl-C ended."""
 
@@ -169,9 +175,7 @@ def _follow(database: Database, job_id: str) -> None:
 
 def _line(entry: Entry) -> str:
     plan = "".join(
-        f"\n  {meaning}: {', '.join(entry.plan[key])}"
-        for key, meaning in (("evicted", "would go"), ("stay", "would stay"), ("waits_for", "held up by"))
-        if entry.plan and entry.plan[key]
+        f"\n  {meaning}: {', '.join(entry.plan[key])}" for key, meaning in PLANNED if entry.plan and entry.plan[key]
     )
     return f"{entry.name}: {entry.state} {entry.step}".rstrip() + plan
 

@@ -73,14 +73,6 @@ class ServingSettings(BaseSettings):
         pattern=r"^$|^[\w./-]+=[\w.-]*(,[\w./-]+=[\w.-]*)*$",
         description="Labels of the nodes that algorithms run on and that are refreshed, NAME=VALUE,NAME=VALUE. Empty: every node.",
     )
-    node_ready_seconds: int = Field(
-        900, ge=1, description="How long a node that is refreshed may take until it is ready again, in seconds."
-    )
-    node_empty_seconds: int = Field(
-        3600,
-        ge=1,
-        description="How long emptying a node may take, in seconds: so long disruption budgets may refuse evictions, and pods end.",
-    )
 
     node_restart_command: str = Field(
         "",
@@ -102,7 +94,9 @@ class ServingSettings(BaseSettings):
         900, gt=0, description="How long a node may take to be ready again after its restart, in seconds."
     )
     node_empty_seconds: float = Field(
-        3600, gt=0, description="How long disruption budgets may keep a node from being emptied, in seconds."
+        3600,
+        gt=0,
+        description="How long emptying a node may take, in seconds: so long disruption budgets may refuse evictions, and pods end.",
     )
 
     calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gate.")

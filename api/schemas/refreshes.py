@@ -70,7 +70,7 @@ class RefreshBody(Body):
 class StepShown(Shown):
     """The refresh of one node or runner."""
 
-    left_out = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for"})
+    left_out = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for", "refused_for"})
 
     name: str
     """A node's name; OWNER/NAME@HASH of a runner."""
@@ -81,6 +81,7 @@ class StepShown(Shown):
     evicted: list[str] | None = None
     stay: list[str] | None = None
     waits_for: list[str] | None = None
+    refused_for: list[str] | None = None
 
 
 class RefreshShown(Shown):

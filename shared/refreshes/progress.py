@@ -29,7 +29,7 @@ class Entry:
     serving_id: str | None = None
     """The runner."""
     plan: dict[str, list[str]] | None = None
-    """What a dry run found out of a node: `evicted`, `stay`, `waits_for`."""
+    """What a dry run found out of a node: `evicted`, `stay`, `waits_for`, `refused_for`."""
     started_at: int | None = None
     finished_at: int | None = None
 

@@ -18,9 +18,6 @@ def fleet() -> Fleet:
         message = "There are no nodes where algorithms run on one Docker machine: order it with what=runners."
         raise WorkError(ErrorClass.INVALID, message)
     # Here, because its client takes a second to load.
-    from workers.refreshing.kubernetes.fleet import (  # type: ignore[import-not-found]  # noqa: PLC0415
-        KubernetesFleet,
-    )
+    from workers.refreshing.kubernetes.fleet import KubernetesFleet  # noqa: PLC0415
 
-    chosen: Fleet = KubernetesFleet(settings())
-    return chosen
+    return KubernetesFleet(settings())

@@ -1,6 +1,7 @@
 """Node after node: which there are, in which order, and what is done to each."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 
 from shared.errors import ErrorClass, WorkError
 from shared.models import StepState
@@ -85,8 +86,9 @@ def plan_nodes(fleet: Fleet, entries: Sequence[Entry], moved: Callable[[], None]
                 raise
             entry.state, entry.step = StepState.SKIPPED, error.message
             continue
-        entry.plan = {"evicted": [*plan.evicted], "stay": [*plan.stay], "waits_for": [*plan.waits_for]}
-        entry.state, entry.step = StepState.SKIPPED, f"Nothing was done: {len(plan.evicted)} pods would be evicted."
+        entry.plan = {name: [*paths] for name, paths in asdict(plan).items()}
+        would = f"{len(plan.evicted)} pods would be evicted" if not plan.refused_for else "it would be refused"
+        entry.state, entry.step = StepState.SKIPPED, f"Nothing was done: {would}."
 
 
 def _saying(entry: Entry, moved: Callable[[], None]) -> Callable[[str], None]:

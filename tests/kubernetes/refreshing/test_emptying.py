@@ -59,7 +59,7 @@ def test_a_pod_that_does_not_end_is_named(api: SimulatedApi, hasty_fleet: Kubern
     api.on_eviction = end_slowly
     with pytest.raises(WorkError, match=r"not empty within 1 s .*Waits for pods to end: work/web-1") as failed:
         refresh(hasty_fleet)
-    assert failed.value.error_class == ErrorClass.TRANSIENT
+    assert failed.value.error_class == ErrorClass.INVALID
     assert is_as_before(api, "n1")
 
 
@@ -112,7 +112,7 @@ def test_a_budget_that_never_allows_it_is_named_and_the_node_takes_pods_again(
     put_budget(api, "web", allowed=0, matchLabels={"app": "app"})
     with pytest.raises(WorkError, match=r"work/web-1 \(The disruption budget web needs") as failed:
         refresh(hasty_fleet)
-    assert failed.value.error_class == ErrorClass.TRANSIENT
+    assert failed.value.error_class == ErrorClass.INVALID
     assert "LONGSHORE_NODE_EMPTY_SECONDS" in failed.value.message
     assert names(api) == ["web-1"]
     assert is_as_before(api, "n1")

@@ -44,7 +44,8 @@ def empty_node(
     Raises:
         Stopped: the stop was asked for.
         WorkError: a pod, or the worker itself, could not come back, so nothing more was evicted (invalid); it took
-            longer than `within_seconds` (transient); the cluster does not answer; or what `check` raises.
+            longer than `within_seconds` (invalid, for an operator has to look); the cluster does not answer; or what
+            `check` raises.
     """
     ends = time.monotonic() + within_seconds
     while True:
@@ -64,7 +65,7 @@ def empty_node(
                 f"Node {node_name} was not empty within {within_seconds:g} s (LONGSHORE_NODE_EMPTY_SECONDS): {news} "
                 "Have budgets allow an eviction (more replicas, for example), and look at pods that do not end."
             )
-            raise WorkError(ErrorClass.TRANSIENT, message)
+            raise WorkError(ErrorClass.INVALID, message)
         say(news)
         stop.pause(min(left, max((one.retry_after for one in refused), default=LOOK_SECONDS)))
 

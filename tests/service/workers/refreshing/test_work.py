@@ -142,6 +142,7 @@ def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet):
         "evicted": ["default/pod-of-node-1"],
         "stay": ["kube-system/proxy"],
         "waits_for": ["default/budget"],
+        "refused_for": [],
     }
 
 
