@@ -2,9 +2,8 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from api import nudges
@@ -28,7 +27,7 @@ class Found:
     algorithm: Algorithm
     version: Version
     wanted: Wanted
-    serving: Serving | Row[Any] | None
+    serving: Serving | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ _ON_ITS_WAY = (
 )
 
 
-def _want(found: Found, request_id: str | None) -> Serving | Row[Any]:
+def _want(found: Found, request_id: str | None) -> Serving:
     with database().writing() as session:
         serving, told = want_serving(session, found.wanted, request_id=request_id)
     nudges.send(told)

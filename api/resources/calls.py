@@ -12,6 +12,7 @@ from api.calling.call import call
 from api.calling.exchange import Sent
 from api.calling.finding import Found, find_serving
 from api.calling.raw import JSON, raw_result
+from api.calling.remembered import remembered
 from api.calling.void import void_calls
 from api.routing import v1_blueprint
 from api.schemas.calls import CallErrorShown, CallQuery, RequestShown, VoidShown
@@ -19,7 +20,7 @@ from shared.calls.requests import LOST, RECORDED, lose_overdue
 from shared.calls.versions import find_called
 from shared.clock import rfc3339
 from shared.database import database
-from shared.models import CallState
+from shared.models import Algorithm, CallState
 from shared.refusals import Code, Refusal, missing, not_allowed
 from shared.settings import settings
 
@@ -87,11 +88,20 @@ def _read_input(query: CallQuery) -> Sent:
 
 
 def _find(algorithm: str, version: str | None, query: CallQuery) -> Found:
-    with database().reading() as session:
-        called, meant = find_called(session, caller(), algorithm, version)
-        if query.stdout and not caller().owns(called.owner):
-            raise not_allowed(f"Only {called.owner} and administrators may read what {called.path} prints.")
-        return find_serving(session, called, meant)
+    def find() -> Found:
+        with database().reading() as session:
+            called, meant = find_called(session, caller(), algorithm, version)
+            _refuse_reading_along(called, query)
+            return find_serving(session, called, meant)
+
+    found = remembered.find(caller(), algorithm, version, find)
+    _refuse_reading_along(found.algorithm, query)
+    return found
+
+
+def _refuse_reading_along(called: Algorithm, query: CallQuery) -> None:
+    if query.stdout and not caller().owns(called.owner):
+        raise not_allowed(f"Only {called.owner} and administrators may read what {called.path} prints.")
 
 
 def _readable(rows: Sequence[Row[Any]], request_id: str) -> Row[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.algorithms import BEGINS, FULL_HASH, HASH_PREFIX, beginning, find_algorithm
+from shared.algorithms import BEGINS, HASH_PREFIX, beginning, find_algorithm
 from shared.keys import Caller
 from shared.models import Algorithm, Version
 from shared.models.algorithms import PublishState
@@ -32,11 +32,6 @@ def find_called(session: Session, caller: Caller, name: str, wanted: str | None)
         Refusal: 404, no such algorithm or version, or none that the caller may call; 403, the key is not for calling
             this algorithm; 400, the hash fits several versions.
     """
-    exact = _exactly(session, name, wanted)
-    if exact is not None:
-        caller.require_caller(exact[0])
-        if _may_call(exact[1], owns=caller.owns(exact[0].owner)):
-            return exact
     algorithm = find_algorithm(session, name)
     caller.require_caller(algorithm)
     owns = caller.owns(algorithm.owner)
@@ -50,34 +45,6 @@ def find_called(session: Session, caller: Caller, name: str, wanted: str | None)
     return algorithm, _highest(session, algorithm, wanted, owns=owns)
 
 
-def _exactly(session: Session, name: str, wanted: str | None) -> tuple[Algorithm, Version] | None:
-    """The one version that OWNER/NAME and a whole hash or number name, in one question: so most calls are made."""
-    owner, slash, algorithm_name = name.partition("/")
-    if not slash or wanted is None:
-        return None
-    named = {"the_owner": owner, "the_name": algorithm_name, "the_version": wanted.lower()}
-    if FULL_HASH.fullmatch(wanted.lower()):
-        found = session.execute(_EXACT_HASH, named).all()
-    elif SEMANTIC_VERSION.fullmatch(wanted):
-        found = session.execute(_EXACT_NUMBER, named).all()
-    else:
-        return None
-    return found[0]._tuple() if len(found) == 1 else None
-
-
-_EXACT = (
-    select(Algorithm, Version)
-    .join(Version, Version.algorithm_id == Algorithm.id)
-    .where(
-        Algorithm.owner == bindparam("the_owner"),
-        Algorithm.name == bindparam("the_name"),
-        Algorithm.deleted_at.is_(None),
-    )
-)
-_EXACT_HASH = _EXACT.where(Version.git_hash == bindparam("the_version"))
-_EXACT_NUMBER = _EXACT.where(
-    Version.semantic_version == bindparam("the_version"), Version.publish_state == PublishState.PUBLISHED
-)
 _OF_ALGORITHM = select(Version).where(Version.algorithm_id == bindparam("the_algorithm"))
 _BY_NUMBER = _OF_ALGORITHM.where(
     Version.semantic_version == bindparam("the_number"), Version.publish_state == PublishState.PUBLISHED

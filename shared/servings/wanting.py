@@ -2,9 +2,8 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
@@ -53,15 +52,15 @@ def network_of(algorithm: Algorithm) -> str:
     return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
 
 
-def present_serving(session: Session, wanted: Wanted) -> Row[Any] | None:
+def present_serving(session: Session, wanted: Wanted) -> Serving | None:
     """The serving of what is wanted, be it ready or about to be; or one that could not be started just now."""
-    values = {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
-    # On the connection: each call asks, and to make an object of a row takes longer than to read it.
-    return session.connection().execute(_PRESENT, values).first()
+    return session.scalar(
+        _PRESENT, {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
+    )
 
 
 _PRESENT = (
-    select(*Serving.__table__.c)
+    select(Serving)
     .where(
         Serving.version_id == bindparam("the_version"),
         Serving.image == bindparam("the_image"),
@@ -74,9 +73,7 @@ _PRESENT = (
 )
 
 
-def want_serving(
-    session: Session, wanted: Wanted, *, request_id: str | None = None
-) -> tuple[Serving | Row[Any], list[Nudge]]:
+def want_serving(session: Session, wanted: Wanted, *, request_id: str | None = None) -> tuple[Serving, list[Nudge]]:
     """The serving of what is wanted, made with the job that starts it where there is none; and whom to nudge."""
     lock_version(session, wanted.version_id)  # so that two calls at once make one
     present = present_serving(session, wanted)

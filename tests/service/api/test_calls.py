@@ -180,7 +180,7 @@ def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on
         (directory_of(serving) / "source" / "pid").write_text(str(running.process.pid))
         ready(serving)
         assert "ended during the call" in acme.post(CALL, 1)["error"]["message"]
-        acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.3", 1)
+        acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=2", 1)
     assert fresh(serving).state == ServingState.STOPPED
     again = the_present(version)
     with runner(again, ECHO):
