@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 import pytest
 from kubernetes.client import (
+    V1Capabilities,
     V1Container,
     V1Deployment,
     V1DeploymentSpec,
@@ -17,8 +18,11 @@ from kubernetes.client import (
     V1ObjectMeta,
     V1PodDisruptionBudget,
     V1PodDisruptionBudgetSpec,
+    V1PodSecurityContext,
     V1PodSpec,
     V1PodTemplateSpec,
+    V1SeccompProfile,
+    V1SecurityContext,
 )
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
@@ -105,6 +109,7 @@ def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, account_cluster
 
 
 APP = {"app": "to-be-evicted"}
+RUNS_AS = 65532
 EMPTIES_A_NODE = "LONGSHORE_TEST_EMPTIES_A_NODE"
 
 
@@ -160,7 +165,19 @@ def _run_with_a_budget(cluster: Cluster, node: V1Node, image: str) -> str:
     template = V1PodTemplateSpec(
         metadata=V1ObjectMeta(labels=APP),
         spec=V1PodSpec(
-            containers=[V1Container(name="main", image=image, image_pull_policy="IfNotPresent")],
+            containers=[
+                V1Container(
+                    name="main",
+                    image=image,
+                    image_pull_policy="IfNotPresent",
+                    security_context=V1SecurityContext(
+                        allow_privilege_escalation=False, capabilities=V1Capabilities(drop=["ALL"])
+                    ),
+                )
+            ],
+            security_context=V1PodSecurityContext(
+                run_as_user=RUNS_AS, run_as_non_root=True, seccomp_profile=V1SeccompProfile(type="RuntimeDefault")
+            ),
             node_selector={host: node.metadata.labels[host]},
             termination_grace_period_seconds=1,
         ),
