@@ -26,6 +26,9 @@ STALL_SECONDS = 60
 """A worker whose main thread does not turn for this long is replaced; requests run in other threads."""
 
 
+KEPT_SECONDS = 75
+"""How long an idle connection is kept: longer than the gate keeps it, so that it never sends into one that closes."""
+
 SPARE_SECONDS = 5
 """For what a process does when its requests have ended, before it is killed."""
 
@@ -84,6 +87,7 @@ class Server(BaseApplication):
             "worker_class": JsonThreadWorker,
             "timeout": STALL_SECONDS,
             "graceful_timeout": self._configured.shutdown_seconds,
+            "keepalive": KEPT_SECONDS,
             "post_fork": _after_fork,
             "logger_class": QuietLogger,
             "control_socket_disable": True,

@@ -343,6 +343,34 @@ def test_what_cannot_be_handed_on_is_refused_in_the_shape_of_the_contract(sent: 
     assert json.loads(body)["error"]["code"] == 2015
 
 
+def test_calls_share_a_connection_and_nothing_else_does() -> None:
+    connections: dict[str, list[int | None]] = {"calls": [], "api": []}
+
+    def note(service: str) -> Handler:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            await request.content.read()
+            assert request.transport is not None
+            connections[service].append(request.transport.get_extra_info("peername")[1])
+            return web.Response()
+
+        return handle
+
+    async def scenario() -> None:
+        async with (
+            service(note("calls")) as calls_port,
+            service(note("api")) as api_port,
+            gate(calls=calls_port, api=api_port) as port,
+            aiohttp.ClientSession() as session,
+        ):
+            for path in ("/v1/algo/o/n", "/v1/jobs") * 3:
+                async with session.post(f"http://127.0.0.1:{port}{path}", data=b"1") as answer:
+                    assert answer.status == 200
+
+    run(scenario)
+    assert len(set(connections["calls"])) == 1
+    assert len(set(connections["api"])) == 3
+
+
 def test_what_runs_ends_before_the_gate_does() -> None:
     async def scenario() -> bytes:
         begun, go_on = asyncio.Event(), asyncio.Event()
