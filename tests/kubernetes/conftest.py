@@ -12,7 +12,7 @@ from shared.models import Registry, Serving
 from shared.registry.credentials import Credentials
 from shared.settings import Settings
 from tests.kubernetes import kubelets, real
-from tests.kubernetes.real_registry import TestRegistry
+from tests.kubernetes.real_registry import NamedRegistry
 from tests.kubernetes.simulated import SimulatedApi, serve
 from workers.serving.backend import Start
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -20,7 +20,7 @@ from workers.serving.kubernetes.cluster import Cluster
 
 NAMED = os.environ.get("KUBECONFIG")
 """Kept before any test points the variable to the simulated API."""
-REGISTRY = TestRegistry.named()
+REGISTRY = NamedRegistry.named()
 """Kept before any test clears the settings away."""
 DIGEST = "sha256:" + "5" * 64
 
@@ -65,7 +65,7 @@ def named_cluster() -> str:
 
 
 @pytest.fixture(scope="session")
-def test_registry(named_cluster: str) -> TestRegistry:
+def named_registry(named_cluster: str) -> NamedRegistry:
     """The registry that the operator names for the cluster's nodes."""
     if REGISTRY is None:
         pytest.skip(

@@ -11,7 +11,7 @@ from shared.registry.credentials import Credentials
 
 
 @dataclass(frozen=True)
-class TestRegistry:
+class NamedRegistry:
     """Where it is, and with what it is written and read."""
 
     __test__ = False  # its name is no test's
@@ -20,7 +20,7 @@ class TestRegistry:
     credentials: Credentials
 
     @classmethod
-    def named(cls) -> "TestRegistry | None":
+    def named(cls) -> "NamedRegistry | None":
         """The one in the environment; None where it is not all there."""
         names = ("LONGSHORE_TEST_REGISTRY", "LONGSHORE_TEST_REGISTRY_USERNAME", "LONGSHORE_TEST_REGISTRY_PASSWORD")
         url, username, password = (os.environ.get(name, "") for name in names)

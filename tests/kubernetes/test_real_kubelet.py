@@ -22,7 +22,7 @@ from shared.sealing import keyring
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.kubernetes.real import Caller, Reply, call, wait_until_gone
-from tests.kubernetes.real_registry import TestRegistry
+from tests.kubernetes.real_registry import NamedRegistry
 from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.execution import run_job
@@ -53,12 +53,12 @@ class OnCluster(Served):
 
     images: Images
     cluster: Cluster
-    test_registry: TestRegistry
+    named_registry: NamedRegistry
 
     def pushed(self, image_id: str, path: str) -> Registry:
         """Push one of the images to a registry of this name."""
         change(self.build, image_id=image_id)
-        registry = make_registry(f"{self.test_registry.url}/{path}", self.test_registry.credentials, name=path)
+        registry = make_registry(f"{self.named_registry.url}/{path}", self.named_registry.credentials, name=path)
         assert run_job(push(self.build, registry).id, PushWork)
         return registry
 
@@ -91,7 +91,7 @@ class OnCluster(Served):
 
 
 @pytest.fixture(scope="module")
-def images(test_registry: TestRegistry, request: pytest.FixtureRequest) -> Iterator[Images]:
+def images(named_registry: NamedRegistry, request: pytest.FixtureRequest) -> Iterator[Images]:
     engine, base = request.getfixturevalue("docker_host"), request.getfixturevalue("base_image")
     with ExitStack() as stack:
         a, b = (
@@ -103,7 +103,7 @@ def images(test_registry: TestRegistry, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def on_cluster(
-    test_registry: TestRegistry,
+    named_registry: NamedRegistry,
     real_cluster: Cluster,
     account_config: Path,
     images: Images,
@@ -124,7 +124,7 @@ def on_cluster(
     with longshore_environment(tmp_path, transport="engine", **serving):
         backend.cache_clear()
         build = build_commit(make_algorithm())
-        yield OnCluster(build, images, real_cluster, test_registry)
+        yield OnCluster(build, images, real_cluster, named_registry)
         stop_all()
     backend.cache_clear()
 
@@ -200,7 +200,7 @@ def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster:
 
 def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster: OnCluster) -> None:
     registry = on_cluster.pushed(on_cluster.images.a, "production")
-    right = on_cluster.test_registry.credentials
+    right = on_cluster.named_registry.credentials
     on_cluster.takes(registry, Credentials(right.username, "no-such-password"))
     refused = on_cluster.started()
     assert (refused.state, job_of(refused).error_class) == (ServingState.FAILED, ErrorClass.AUTH), refused.message
@@ -218,7 +218,7 @@ def test_an_image_that_was_deleted_from_the_registry_does_not_run(on_cluster: On
     registry = on_cluster.pushed(on_cluster.images.a, "production")
     serving = on_cluster.ready()
     stop_all()
-    on_cluster.test_registry.delete(f"{repository_of(registry, on_cluster.algorithm)}@{serving.digest}", tmp_path)
+    on_cluster.named_registry.delete(f"{repository_of(registry, on_cluster.algorithm)}@{serving.digest}", tmp_path)
     again = on_cluster.started()
     assert (again.state, job_of(again).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND), again.message
     assert "Push the version there again" in again.message

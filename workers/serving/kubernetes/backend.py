@@ -88,12 +88,8 @@ class KubernetesBackend:
         """How the pods are, in two questions however many servings there are."""
         cluster = self._cluster
         with answering("say what runs"):
-            deployments = cluster.apps.list_namespaced_deployment(
-                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
-            ).items
-            pods = cluster.core.list_namespaced_pod(
-                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
-            ).items
+            deployments = self._all_of(cluster.apps.list_namespaced_deployment)
+            pods = self._all_of(cluster.core.list_namespaced_pod)
         wanted = {label_of(one, SERVING) for one in deployments if _replicas(one)}
         asked = {serving.id for serving in servings}
         # A Deployment replaces what its nodes lost, so its serving lives while it has no pod for a moment.
@@ -127,12 +123,8 @@ class KubernetesBackend:
         """Scale to zero what nobody knows, delete what was of versions that are gone, and Secrets that nothing uses."""
         cluster = self._cluster
         with answering("be cleared"):
-            deployments = cluster.apps.list_namespaced_deployment(
-                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
-            ).items
-            services = cluster.core.list_namespaced_service(
-                cluster.namespace, label_selector=RUNNERS, _request_timeout=REQUEST_SECONDS
-            ).items
+            deployments = self._all_of(cluster.apps.list_namespaced_deployment)
+            services = self._all_of(cluster.core.list_namespaced_service)
         there = {label_of(one, VERSION) for one in deployments} | {label_of(one, VERSION) for one in services}
         versions = existing(there)
         kept = [one for one in deployments if label_of(one, VERSION) in versions or _is_young(one)]
@@ -150,12 +142,15 @@ class KubernetesBackend:
             if deployment not in used:
                 self._scale_to_zero(label_of(deployment, VERSION), _has(STARTED, annotation_of(deployment, STARTED)))
 
+    def _all_of(self, listing: Callable[..., Any], selector: str = RUNNERS) -> list[Any]:
+        """What the namespace has of one kind: of our runners, or by another selector."""
+        found = listing(self._cluster.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS)
+        return list(found.items)
+
     def _clear_secrets(self, registries: Collection[str]) -> None:
         cluster = self._cluster
         with answering("be cleared"):
-            for secret in cluster.core.list_namespaced_secret(
-                cluster.namespace, label_selector=f"{OURS},{COMPONENT}=pull", _request_timeout=REQUEST_SECONDS
-            ).items:
+            for secret in self._all_of(cluster.core.list_namespaced_secret, f"{OURS},{COMPONENT}=pull"):
                 if label_of(secret, REGISTRY) not in registries and not _is_young(secret):
                     if_there(cluster.core.delete_namespaced_secret, name_of(secret), cluster.namespace)
 
