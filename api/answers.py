@@ -8,14 +8,14 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 
-def answer(shown: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
+def json_response(shown: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
     """A response with what is shown."""
     if isinstance(shown, BaseModel):
         return Response(shown.model_dump_json(by_alias=True), status, mimetype="application/json")
     return Response(to_json(shown, by_alias=True), status, mimetype="application/json")
 
 
-def nothing() -> Response:
+def no_content() -> Response:
     """204: done, nothing to say."""
     response = Response(status=204)
     del response.headers["Content-Type"]

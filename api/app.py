@@ -34,7 +34,7 @@ from api.resources import (
     webhooks,
 )
 from api.routing import AlgorithmIdConverter, OwnerConverter
-from api.schemas.errors import ErrorShown
+from api.schemas.errors import ErrorResponse
 from api.specification import complete
 from shared.refusals import Refusal, bad_request
 from shared.settings import settings
@@ -72,8 +72,8 @@ def create_app() -> APIFlask:
     app.config.update(
         MAX_CONTENT_LENGTH=settings().max_body_bytes,
         VALIDATION_ERROR_STATUS_CODE=400,
-        VALIDATION_ERROR_SCHEMA=ErrorShown,
-        HTTP_ERROR_SCHEMA=ErrorShown,
+        VALIDATION_ERROR_SCHEMA=ErrorResponse,
+        HTTP_ERROR_SCHEMA=ErrorResponse,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
         SWAGGER_UI_CSS=f"{SWAGGER_PATH}/swagger-ui.css",

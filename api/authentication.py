@@ -7,7 +7,7 @@ from shared.keys import Caller, known_keys
 from shared.refusals import Code, Refusal
 
 SCHEMES = ("simple", "bearer")
-LONGEST_KEY = 512
+MAX_KEY = 512
 
 
 def authenticate() -> None:
@@ -19,7 +19,7 @@ def authenticate() -> None:
     secret = _secret(request.headers.get("Authorization", ""))
     if not secret:
         raise _unknown("This needs an API key: send the header `Authorization: Simple KEY`.")
-    known = known_keys.recognise(database(), secret)
+    known = known_keys.authenticate_key(database(), secret)
     if known is None:
         raise _unknown("This API key is not known here, or was revoked.")
     g.caller = known
@@ -34,7 +34,7 @@ def caller() -> Caller:
 def _secret(header: str) -> str:
     scheme, _, rest = header.strip().partition(" ")
     secret = rest.strip() if scheme.lower() in SCHEMES else header.strip()
-    return secret if len(secret) <= LONGEST_KEY else ""
+    return secret if len(secret) <= MAX_KEY else ""
 
 
 def _unknown(message: str) -> Refusal:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.refusals import Code, Refusal, bad_request
 
-MOST_PROBLEMS = 5
+MAX_PROBLEMS = 5
 # In pydantic's words for these two, a text has "items" and our class names show.
 LENGTH_OF_TEXT = re.compile(r"^Value should have at (most|least) (\d+) items? after validation, not")
 CLASS_EXPECTED = re.compile(r"^Input should be a valid dictionary or instance of \w+$")
@@ -80,9 +80,9 @@ def _without_quotes(error: Exception) -> str:
 def _sentence(error: ValidationError) -> str:
     """What is wrong, field by field. What was sent is never repeated: it may be a password."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
-    lines = [f"{_place(problem['loc'])}: {_said(problem['msg'])}" for problem in problems[:MOST_PROBLEMS]]
-    if len(problems) > MOST_PROBLEMS:
-        lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
+    lines = [f"{_place(problem['loc'])}: {_said(problem['msg'])}" for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"and {len(problems) - MAX_PROBLEMS} more")
     return "; ".join(lines) + "."
 
 

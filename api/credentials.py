@@ -2,16 +2,16 @@
 
 from sqlalchemy.orm import Session
 
-from api.schemas.pushes import PushBody
-from api.schemas.registries import CredentialsBody
-from shared.orders.push import PushOrder
+from api.schemas.pushes import PushCredentialsRequest
+from api.schemas.registries import CredentialsRequest
+from shared.orders.push import PushRequest
 from shared.refusals import bad_request
 from shared.registries import address_of, find_registry
 from shared.registry.address import RegistryAddress
-from shared.registry.credentials import Credentials, InvalidCredentials, from_registry_auth
+from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 
 
-def given_credentials(body: CredentialsBody, registry: RegistryAddress | None) -> Credentials | None:
+def given_credentials(body: CredentialsRequest, registry: RegistryAddress | None) -> Credentials | None:
     """The credentials that a body gives for a registry; None when it gives none.
 
     A docker `auths` document may hold those of several registries: only this one's are taken.
@@ -29,16 +29,16 @@ def given_credentials(body: CredentialsBody, registry: RegistryAddress | None) -
             return from_registry_auth(body.registry_auth, registry)
         if username is not None and password is not None:
             return Credentials(username, password)
-    except InvalidCredentials as error:
+    except InvalidCredentialsError as error:
         raise bad_request(str(error)) from None
     return None
 
 
-def push_order(session: Session, push: PushBody) -> PushOrder:
+def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:
     """What a body orders for one registry.
 
     Raises:
         Refusal: 404, no such registry; 400, credentials that are none for it.
     """
     registry = find_registry(session, push.registry_id)
-    return PushOrder(registry.id, given_credentials(push, address_of(registry)))
+    return PushRequest(registry.id, given_credentials(push, address_of(registry)))

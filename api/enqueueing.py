@@ -11,20 +11,20 @@ from sqlalchemy.orm import Session
 
 from api import nudges
 from api.idempotency import job_of_repeat, remember_job
-from api.waiting import waiting_rooms
+from api.waiting import wait_limit
 from shared.database import database
 from shared.models import Job
 from shared.models.jobs import LIVE_STATES
-from shared.orders.ordered import Ordered
+from shared.orders.ordered import Enqueued
 from shared.refusals import Refusal
 from shared.settings import settings
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
-FIRST_LOOK_SECONDS = 0.05
-SLOWEST_LOOK_SECONDS = 0.5
+MIN_POLL_INTERVAL_SECONDS = 0.05
+MAX_POLL_INTERVAL_SECONDS = 0.5
 
 
-def enqueue(order: Callable[[Session], Ordered]) -> str:
+def enqueue(order: Callable[[Session], Enqueued]) -> str:
     """Carry out an order in a transaction of its own, or find the job of the request that this one repeats.
 
     Returns the id of the call's job, after waiting for it if the caller prefers so.
@@ -33,10 +33,10 @@ def enqueue(order: Callable[[Session], Ordered]) -> str:
         Refusal: what the order refuses; 409 for a reused idempotency key.
     """
     try:
-        job_id = _order_once(order)
+        job_id = _enqueue_once(order)
     except IntegrityError:
         # Two requests met in a unique constraint: the other one is committed by now, so this one sees it.
-        job_id = _order_once(order)
+        job_id = _enqueue_once(order)
     except Refusal:
         # What refuses it may be what the request that it repeats did meanwhile: a commit is published but once.
         known = repeated_job()
@@ -63,7 +63,7 @@ def name_job(response: Response, job_id: str) -> Response:
     return response
 
 
-def _order_once(order: Callable[[Session], Ordered]) -> str:
+def _enqueue_once(order: Callable[[Session], Enqueued]) -> str:
     with database().writing() as session:
         known = job_of_repeat(session)
         if known is not None:
@@ -77,17 +77,17 @@ def _order_once(order: Callable[[Session], Ordered]) -> str:
 def wait_for(job_id: str) -> None:
     """Wait until the job and its parts have ended, as long as `Prefer: wait=N` says (RFC 7240)."""
     asked = WAIT.search(request.headers.get("Prefer", ""))
-    if asked is None or not waiting_rooms().acquire(blocking=False):
+    if asked is None or not wait_limit().acquire(blocking=False):
         return
     g.waited_seconds = min(int(asked.group(1)), settings().max_wait_seconds)
     deadline = time.monotonic() + g.waited_seconds
-    pause = FIRST_LOOK_SECONDS
+    pause = MIN_POLL_INTERVAL_SECONDS
     try:
         while _is_live(job_id) and time.monotonic() < deadline:
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.5, SLOWEST_LOOK_SECONDS)
+            pause = min(pause * 1.5, MAX_POLL_INTERVAL_SECONDS)
     finally:
-        waiting_rooms().release()
+        wait_limit().release()
 
 
 def _is_live(job_id: str) -> bool:

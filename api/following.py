@@ -18,13 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.loading import shown_job
-from api.schemas.jobs import JobShown
+from api.schemas.jobs import JobResponse
 from shared.database import database
 from shared.models import Build, Job, JobKind
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 1.0
 LOG_CHARACTERS = 65_536
 """The longest text of one `log` event."""
 TOLD = re.compile(r"([0-9]{1,9})\.([0-9a-f]{0,16})\.([0-9a-f]{0,16})")
@@ -32,7 +32,7 @@ KEEPALIVE = ": the job goes on\n\n"
 
 
 @dataclass(frozen=True)
-class Told:
+class SentSoFar:
     """How far a caller knows of a job: so many characters of the log, and the digests of what stood in events."""
 
     characters: int = 0
@@ -55,7 +55,7 @@ class Event:
 
     kind: str
     data: dict[str, Any]
-    told: Told
+    told: SentSoFar
 
     @property
     def is_a_part(self) -> bool:
@@ -66,7 +66,7 @@ class Event:
         return f"id: {self.told}\nevent: {self.kind}\ndata: {json.dumps(self.data)}\n\n"
 
 
-def next_events(job_id: str, told: Told) -> tuple[list[Event], bool]:
+def next_events(job_id: str, told: SentSoFar) -> tuple[list[Event], bool]:
     """What is new since `told`, and whether nothing more will come after it."""
     with database().reading() as session:
         job = session.scalars(select(Job).where(Job.id == job_id)).one()
@@ -88,7 +88,7 @@ def next_events(job_id: str, told: Told) -> tuple[list[Event], bool]:
     return events, not more and all(part.state.ended for part in (shown, *shown.children))
 
 
-def follow(job_id: str, events: list[Event], ended: bool, told: Told, *, keepalive_seconds: float) -> Iterator[str]:
+def follow(job_id: str, events: list[Event], ended: bool, told: SentSoFar, *, keepalive_seconds: float) -> Iterator[str]:
     """The first events and those that come, until the job and its parts have ended."""
     spoke = time.monotonic()
     while True:
@@ -102,7 +102,7 @@ def follow(job_id: str, events: list[Event], ended: bool, told: Told, *, keepali
             yield KEEPALIVE  # it also finds out whether anybody still listens
             spoke = time.monotonic()
         if not any(event.is_a_part for event in events):
-            time.sleep(min(LOOK_SECONDS, keepalive_seconds))
+            time.sleep(min(POLL_INTERVAL_SECONDS, keepalive_seconds))
         try:
             events, ended = next_events(job_id, told)
         except SQLAlchemyError as error:
@@ -121,7 +121,7 @@ def _log_after(session: Session, job: Job, characters: int) -> tuple[str, int]:
     return text or "", characters + len(text or "")
 
 
-def _state_of(shown: JobShown) -> dict[str, Any]:
+def _state_of(shown: JobResponse) -> dict[str, Any]:
     state = shown.model_dump(mode="json", by_alias=True)
     for part in (state, *state["children"]):
         part.pop("progress", None)
@@ -129,7 +129,7 @@ def _state_of(shown: JobShown) -> dict[str, Any]:
     return state
 
 
-def _progress_of(shown: JobShown) -> dict[str, Any]:
+def _progress_of(shown: JobResponse) -> dict[str, Any]:
     refresh = {} if shown.refresh is None else {"refresh": shown.refresh.model_dump(mode="json")}
     return {
         **refresh,

@@ -45,7 +45,7 @@ class ClientSilentError(Exception):
     """The caller stopped sending in the middle of a body."""
 
 
-class Gate:
+class Gateway:
     """Hands requests on, and counts those that are under way."""
 
     def __init__(self, *, api_url: str, git_url: str, calls_url: str, trusted_proxies: tuple[str, ...] = ()) -> None:
@@ -239,7 +239,7 @@ class JsonRequestHandler(RequestHandler):
         return failure(status, "This is no HTTP request that can be read.")
 
 
-class GateServer(web.Server):
+class GatewayServer(web.Server):
     """Makes the connections."""
 
     def __call__(self) -> RequestHandler:
@@ -264,7 +264,7 @@ async def serve(configured: Settings) -> None:
 @contextlib.asynccontextmanager
 async def listening(configured: Settings) -> AsyncIterator[int]:
     """The gate for the length of the block; gives the port that it listens on."""
-    gate = Gate(
+    gate = Gateway(
         api_url=configured.resolved_api_url,
         git_url=configured.resolved_git_url,
         calls_url=configured.resolved_calls_url,
@@ -279,7 +279,7 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
         "max_field_size": HEADER_BYTES,
     }
     # handler_cancellation: a caller that goes away takes its request to the service with it.
-    server = GateServer(gate.handle, handler_cancellation=True, **options)
+    server = GatewayServer(gate.handle, handler_cancellation=True, **options)
     runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, configured.host, configured.port)

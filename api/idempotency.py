@@ -13,7 +13,7 @@ from shared.refusals import bad_request, conflict
 from shared.sealing import keyring
 
 KEPT_MS = 24 * 60 * 60 * 1000
-LONGEST = 255
+MAX_KEY_LENGTH = 255
 PURPOSE = "idempotency"
 
 
@@ -56,8 +56,8 @@ def _key_digest() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not key or len(key) > LONGEST:
-        raise bad_request(f"An Idempotency-Key has 1 to {LONGEST} characters.")
+    if not key or len(key) > MAX_KEY_LENGTH:
+        raise bad_request(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 

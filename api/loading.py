@@ -6,9 +6,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from api.addresses import public_url
-from api.schemas.jobs import JobShown, PartShown, show_part
-from api.schemas.pushes import PushShown, show_push
-from api.schemas.versions import BuildShown, VersionShown, show_build, show_version
+from api.schemas.jobs import JobResponse, PartResponse, show_part
+from api.schemas.pushes import PushResponse, show_push
+from api.schemas.versions import BuildResponse, VersionResponse, show_build, show_version
 from shared.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Refresh, Registry, Version
 from shared.models.algorithms import PublishState
 from shared.registry_health import why_it_waits
@@ -23,12 +23,12 @@ def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
     return session.scalar(published) or session.scalar(query.order_by(Version.seq.desc()))
 
 
-def shown_versions(session: Session, algorithm: Algorithm, versions: Sequence[Version]) -> list[VersionShown]:
+def shown_versions(session: Session, algorithm: Algorithm, versions: Sequence[Version]) -> list[VersionResponse]:
     """Versions of one algorithm with the builds that stand for them."""
     return _shown_with_builds(session, algorithm, versions, _builds_of(session, versions))
 
 
-def shown_ordered(session: Session, job: Job) -> VersionShown:
+def shown_enqueued(session: Session, job: Job) -> VersionResponse:
     """What a compile or publish was about: its version, with the very build that the call made, joined or published."""
     algorithm = session.scalars(select(Algorithm).where(Algorithm.id == job.algorithm_id)).one()
     version = session.scalars(select(Version).where(Version.id == job.version_id)).one()
@@ -38,7 +38,7 @@ def shown_ordered(session: Session, job: Job) -> VersionShown:
 
 def _shown_with_builds(
     session: Session, algorithm: Algorithm, versions: Sequence[Version], builds: Mapping[str, Build]
-) -> list[VersionShown]:
+) -> list[VersionResponse]:
     pushes = _asked_pushes(session, [build.id for build in builds.values()])
     shown = []
     for version in versions:
@@ -48,7 +48,7 @@ def _shown_with_builds(
     return shown
 
 
-def shown_builds(session: Session, builds: Sequence[Build]) -> list[BuildShown]:
+def shown_builds(session: Session, builds: Sequence[Build]) -> list[BuildResponse]:
     """Builds with the status of the push that each asked for."""
     ids = {build.version_id for build in builds}
     versions = {version.id: version for version in session.scalars(select(Version).where(Version.id.in_(ids)))}
@@ -56,7 +56,7 @@ def shown_builds(session: Session, builds: Sequence[Build]) -> list[BuildShown]:
     return [show_build(build, versions[build.version_id], pushes.get(build.id)) for build in builds]
 
 
-def shown_jobs(session: Session, jobs: Sequence[Job]) -> list[PartShown]:
+def shown_jobs(session: Session, jobs: Sequence[Job]) -> list[PartResponse]:
     """Jobs with the names of their algorithms, and how far their pushes and refreshes are."""
     algorithm_ids = {job.algorithm_id for job in jobs}
     push_ids = {job.push_id for job in jobs if job.push_id}
@@ -77,14 +77,14 @@ def _refreshes_of(session: Session, jobs: Sequence[Job]) -> dict[str, Refresh]:
     return {row.job_id: row for row in session.scalars(select(Refresh).where(Refresh.job_id.in_(ids)))}
 
 
-def shown_job(session: Session, job: Job) -> JobShown:
+def shown_job(session: Session, job: Job) -> JobResponse:
     """A job with its parts."""
     parts = session.scalars(select(Job).where(Job.parent_id == job.id).order_by(Job.seq)).all()
     shown, *children = shown_jobs(session, [job, *parts])
-    return JobShown(**dict(shown), children=children)
+    return JobResponse(**dict(shown), children=children)
 
 
-def shown_pushes(session: Session, pushes: Sequence[ImagePush]) -> list[PushShown]:
+def shown_pushes(session: Session, pushes: Sequence[ImagePush]) -> list[PushResponse]:
     """Statuses of pushes; those that wait because of their registry say so."""
     waits = _waits(session, [push for push in pushes if push.state == PushState.QUEUED])
     return [show_push(push, waits.get(push.id)) for push in pushes]
@@ -115,7 +115,7 @@ def _builds_of(session: Session, versions: Sequence[Version]) -> dict[str, Build
     return found
 
 
-def _asked_pushes(session: Session, build_ids: Sequence[str]) -> dict[str, PushShown]:
+def _asked_pushes(session: Session, build_ids: Sequence[str]) -> dict[str, PushResponse]:
     """For each build the status of the newest push that a compile or publish of it asked for."""
     parent = aliased(Job)
     # Neither the kind nor the order is asked for: both would tempt SQLite to go through every push there ever was.

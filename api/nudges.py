@@ -7,7 +7,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ def producer() -> Celery:
     return app
 
 
-def send(nudges: Iterable[Nudge]) -> None:
+def send(nudges: Iterable[JobMessage]) -> None:
     """Tell the workers of due jobs. What does not get through, the sweep sends again."""
     for nudge in nudges:
         try:

@@ -14,8 +14,8 @@ from api.addresses import public_url
 from api.schemas.base import Query
 from shared.refusals import Code, bad_request
 
-LARGEST = 100
-DEFAULT = 50
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 50
 MARKER = re.compile("^[0-7][0-9a-f]{15}$")
 """A sequence number; opaque to callers, and of a form that the document can tell."""
 EMPTY_TEXT: dict[str, Any] = {"type": "string", "maxLength": 0}
@@ -27,8 +27,8 @@ class PageQuery(Query):
 
     limit: str | None = Field(
         None,
-        description=f"How many, 1 to {LARGEST}; {DEFAULT} if left out.",
-        json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1, "maximum": LARGEST}, EMPTY_TEXT]},
+        description=f"How many, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} if left out.",
+        json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}, EMPTY_TEXT]},
     )
     marker: str | None = Field(
         None,
@@ -66,9 +66,9 @@ def paged(results: Sequence[Any], marker: str | None) -> dict[str, Any]:
 
 def _limit(text: str | None) -> int:
     if not text:
-        return DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= LARGEST):
-        raise bad_request(f"limit must be a whole number from 1 to {LARGEST}.", Code.BAD_LIMIT)
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
+        raise bad_request(f"limit must be a whole number from 1 to {MAX_LIMIT}.", Code.BAD_LIMIT)
     return int(text)
 
 

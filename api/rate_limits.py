@@ -16,14 +16,14 @@ from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
-ANSWER_SECONDS = 0.5
+TIMEOUT_SECONDS = 0.5
 AWAY_SECONDS = 10.0
 """After Redis did not answer it is left alone for this long."""
-MOST_DENIALS = 60
+MAX_DENIALS = 60
 """So many refusals of one key within a minute are worth a line in the audit trail, in each process."""
 
 
-MOST_COUNTERS = 10_000
+MAX_COUNTERS = 10_000
 """So many are kept in memory before those of minutes that are over are cleared away."""
 
 
@@ -34,7 +34,7 @@ class CountersHere(MemoryStorage):
         """Count; the number within this window, of `expiry` seconds from its first count."""
         now = time.time()
         with self.locks[""]:
-            if len(self.expirations) > MOST_COUNTERS:
+            if len(self.expirations) > MAX_COUNTERS:
                 for each in [each for each, ends_at in self.expirations.items() if ends_at <= now]:
                     self.clear(each)
             if self.expirations.get(key, 0) <= now:
@@ -93,7 +93,7 @@ class RateLimits:
 
     def is_worth_noting(self, key_id: str) -> bool:
         """Whether one more refusal of this key is to be written down; nobody fills the audit trail by being refused."""
-        return self._here.hit(RateLimitItemPerMinute(MOST_DENIALS, namespace="longshore:denials"), key_id)
+        return self._here.hit(RateLimitItemPerMinute(MAX_DENIALS, namespace="longshore:denials"), key_id)
 
     def _count(self, what: str, who: str, most: int, *, everywhere: bool) -> None:
         if most == 0:
@@ -140,7 +140,7 @@ def _shared_limiter() -> FixedWindowRateLimiter | None:
         return None
     try:
         storage: Storage = RedisStorage(
-            respelled(url), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+            respelled(url), socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
         )
     except (RedisError, OSError) as error:
         log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)

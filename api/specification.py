@@ -7,7 +7,7 @@ from typing import Any
 
 from api.schemas import patterns
 from api.schemas.base import without_null
-from api.schemas.errors import ErrorShown
+from api.schemas.errors import ErrorResponse
 from shared.settings import settings
 
 Part = dict[str, Any]
@@ -71,9 +71,9 @@ def complete(document: Part) -> Part:
     """The document with what holds for every operation, and for each that enqueues."""
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"key": KEY_SCHEME}
-    described = ErrorShown.model_json_schema(ref_template="#/components/schemas/{model}")
+    described = ErrorResponse.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas = components.setdefault("schemas", {})
-    schemas.update({**described.pop("$defs"), "ErrorShown": described})
+    schemas.update({**described.pop("$defs"), "ErrorResponse": described})
     _name_what_is_configured(schemas)
     document = _shared_models(document)
     schemas = document["components"]["schemas"]
@@ -116,10 +116,10 @@ def _name_what_is_configured(schemas: Part) -> None:
     repository_url = patterns.repository_url(settings())
     for name, schema in schemas.items():
         fields = schema.get("properties", {})
-        if name.endswith("SettingsBody") and "language" in fields:
+        if name.endswith("SettingsRequest") and "language" in fields:
             for field in ("language", "algorithm_environment", "package_set"):
                 _text_of(fields[field])["enum"] = environments
-        if name.endswith("SourceBody"):
+        if name.endswith("SourceRequest"):
             _text_of(fields["repository_https_url"])["pattern"] = repository_url
 
 
@@ -174,7 +174,7 @@ def _describe_errors(operation: Part) -> None:
     responses = operation["responses"]
     for status, (said, headers) in ERRORS.items():
         if _can_be_answered(status, operation):
-            content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorShown"}}}
+            content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
             responses.setdefault(status, {"description": said, "headers": dict(headers), "content": content})
     for response in responses.values():
         response.setdefault("headers", {}).update(REQUEST_ID)

@@ -7,6 +7,6 @@ from shared.settings import settings
 
 
 @cache
-def waiting_rooms() -> threading.BoundedSemaphore:
+def wait_limit() -> threading.BoundedSemaphore:
     """A room for each request that may wait; whoever takes one gives it back."""
     return threading.BoundedSemaphore(max(1, settings().api_threads // 2))

@@ -213,7 +213,7 @@ def _compile(number: Number) -> dict[str, Any]:
         "id": _id(COMPILES, number),
         "kind": "compile",
         "state": "succeeded",
-        "lock_key": literal("version:").concat(_hash(number)),
+        "lock_name": literal("version:").concat(_hash(number)),
     }
 
 
@@ -228,8 +228,8 @@ def _push_job(number: Number, history: History) -> dict[str, Any]:
         "registry_id": _id(RECORDED, _registry_of(number)),
         "push_id": _id(PUSHES, number),
         "generation": 1,
-        "lock_key": image.concat(_hash(_version_of(number))),
-        "nudged_at": now_ms(),
+        "lock_name": image.concat(_hash(_version_of(number))),
+        "dispatched_at": now_ms(),
     }
 
 

@@ -32,7 +32,7 @@ def run(stage: Stage) -> Iterator[Result]:
             empty = [sys.executable, "-m", "benchmarks.empty", str(port)]
             with (
                 stage.api(installation) as api,
-                stage.serving("empty", empty, port, "/", installation.variables),
+                stage.service("empty", empty, port, "/", installation.variables),
             ):
                 yield _beside(stage, f"GET push status, {kind}", api, reads, port, GET_TARGETS[kind])
                 if kind == "postgresql":

@@ -87,11 +87,11 @@ class Stage:
         """`longshore api` with two processes, as it is by default; its port."""
         port = free_port()
         variables = {**installation.variables, "LONGSHORE_API_PORT": str(port), "LONGSHORE_API_WORKERS": "2"}
-        with self.serving("api", [*LONGSHORE, "api"], port, "/healthz", variables):
+        with self.service("api", [*LONGSHORE, "api"], port, "/healthz", variables):
             yield port
 
     @contextmanager
-    def serving(self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
+    def service(self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
         """A process that serves HTTP, for the length of the block."""
         log = self.directory / f"{name}.log"
         with running(

@@ -3,7 +3,7 @@
 import click
 
 from api.app import create_app
-from api.calling.void import let_void_calls_end
+from api.calling.void import await_async_calls
 from cli.services import start_service
 from cli.serving import serve
 from cli.starting import data_dir_option, port_option
@@ -27,5 +27,5 @@ def command() -> None:
         processes=configured.calls_workers,
         threads=configured.calls_threads,
         preload=True,
-        before_leaving=let_void_calls_end,
+        before_leaving=await_async_calls,
     )

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TETHER = Path(__file__).with_name("tether.py")
-LONGEST_LINE = 256 * 1024
+MAX_LINE = 256 * 1024
 SETTLED_SECONDS = 60
 """A child that ran this long starts again with the shortest wait when it ends."""
-LONGEST_WAIT = 30.0
+MAX_WAIT = 30.0
 OF_NO_INTEREST = (b"Memory overcommit must be enabled",)
 """Redis says it at each start; this one saves nothing, so it never forks."""
 
@@ -108,7 +108,7 @@ class Child:
                 async with asyncio.timeout(wait):
                     await self._stopping.wait()
                 return status
-            wait = min(2 * wait, LONGEST_WAIT)
+            wait = min(2 * wait, MAX_WAIT)
 
     async def _run(self) -> int:
         # Not asyncio's own pipe: with that, wait() would wait for everybody who holds its other end.
@@ -148,9 +148,9 @@ async def _each_line(said: int, show: Callable[[bytes], None]) -> None:
         lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(said, "rb", buffering=0)
     )
     rest = b""
-    while chunk := await stream.read(LONGEST_LINE):
+    while chunk := await stream.read(MAX_LINE):
         *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LONGEST_LINE:
+        if len(rest) > MAX_LINE:
             lines, rest = [*lines, rest], b""
         for line in lines:
             show(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.settings import SettingsError
 
-LONGEST_SOCKET_PATH = 100
+MAX_SOCKET_PATH = 100
 """Bytes; the kernel takes 108 (unix(7)), some systems 104."""
 PREFIX = "longshore-redis-"
 
@@ -43,7 +43,7 @@ def socket_directory(note: Path) -> Iterator[Path]:
     if note.exists():
         _remove_abandoned(Path(note.read_text().strip()))
     parents = [Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - the directory in it comes from mkdtemp
-    short = next((parent for parent in parents if len(bytes(parent)) < LONGEST_SOCKET_PATH // 2), parents[-1])
+    short = next((parent for parent in parents if len(bytes(parent)) < MAX_SOCKET_PATH // 2), parents[-1])
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=short))
     note.write_text(f"{directory}\n")
     try:

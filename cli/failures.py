@@ -9,7 +9,7 @@ from shared.refusals import Refusal
 from shared.settings import SettingsError
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """The command could not do its work; the message says why and what to do."""
 
     exit_code = 1
@@ -20,21 +20,21 @@ class Failure(click.ClickException):
             click.echo(f"longshore: {line}", file=file, err=file is None)
 
 
-class SettingFailure(Failure):
+class SettingError(CommandError):
     """A setting is wrong or missing; the message names it."""
 
     exit_code = 2
 
 
-def sentence_of(error: Exception) -> Failure | None:
+def command_error(error: Exception) -> CommandError | None:
     """The failure to show for an error, or None for one that is a mistake of ours and keeps its traceback."""
     if isinstance(error, SettingsError):
-        return SettingFailure(str(error))
+        return SettingError(str(error))
     if isinstance(error, Refusal):
-        return Failure(error.message)
+        return CommandError(error.message)
     if _is_database_away(error):
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        return Failure(f"The database does not answer: {reason}")
+        return CommandError(f"The database does not answer: {reason}")
     return None
 
 

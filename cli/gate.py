@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from api.gate import serve
-from cli.failures import SettingFailure
+from cli.failures import SettingError
 from cli.starting import port_option, start
 
 
@@ -21,6 +21,6 @@ def command() -> None:
     try:
         asyncio.run(serve(configured))
     except OSError as error:
-        raise SettingFailure(
+        raise SettingError(
             f"LONGSHORE_HOST, LONGSHORE_PORT: cannot listen on {configured.host}:{configured.port}: {error.strerror}"
         ) from None

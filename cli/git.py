@@ -5,7 +5,7 @@ from shutil import which
 import click
 
 from api.git.app import create_app
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.services import start_service
 from cli.serving import serve
 from cli.starting import data_dir_option, port_option
@@ -24,7 +24,7 @@ def command() -> None:
     so that a large push holds up nobody.
     """
     if which("git") is None:
-        raise Failure("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
+        raise CommandError("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
     configured = start_service("git")
     # One process, and the application made in it after the fork: it starts a thread.
     serve(configured, create_app, port=configured.git_port, processes=1, threads=THREADS, preload=False)

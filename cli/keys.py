@@ -4,7 +4,7 @@ import click
 from sqlalchemy import select
 
 from cli.audit import operator
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
@@ -77,7 +77,7 @@ def revoke(key_id: str) -> None:
     with open_database().writing() as session:
         owner = session.scalar(select(ApiKey.owner).where(ApiKey.id == key_id))
         if owner is None or not revoke_key(session, key_id, owner):
-            raise Failure(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
+            raise CommandError(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
         record(session, operator(), "key.revoke", key_id, owner=owner)
     click.echo(f"Key {key_id} of {owner} is revoked.", err=True)
 

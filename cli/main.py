@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cli.failures import sentence_of
+from cli.failures import command_error
 
 COMMANDS = {
     "up": ("cli.up", "Run everything on this machine, in the foreground."),
@@ -50,7 +50,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            failure = sentence_of(error)
+            failure = command_error(error)
             if failure is None:
                 raise
             raise failure from error

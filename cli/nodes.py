@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from cli.audit import operator
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.registries import named_registry
 from cli.services import open_database
 from cli.starting import data_dir_option, start
@@ -20,13 +20,13 @@ from shared.database import Database
 from shared.jobs.nudges import Queues
 from shared.models import Job, JobKind, JobState, Refresh, RefreshKind
 from shared.orders.cancel import cancel_job
-from shared.orders.refresh import order_refresh
+from shared.orders.refresh import enqueue_refresh
 from shared.refreshes.options import RefreshOptions, RestartKind
-from shared.refreshes.progress import Entry, read_entries
+from shared.refreshes.progress import RefreshStep, read_steps
 from shared.refreshes.runners import matching_runners
-from shared.workers import live_nodes
+from shared.workers import live_workers
 
-LOOK_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 PLANNED = (
     ("evicted", "would go"),
     ("stay", "would stay"),
@@ -119,7 +119,7 @@ def cancel(job_id: str) -> None:
     with open_database().writing() as session:
         job = session.scalar(select(Job).where(Job.id == job_id, Job.kind == JobKind.REFRESH))
         if job is None:
-            raise Failure(f"No refresh is the job {job_id!r}; GET /v1/jobs?kind=refresh lists them.")
+            raise CommandError(f"No refresh is the job {job_id!r}; GET /v1/jobs?kind=refresh lists them.")
         cancel_job(session, job)
         record(session, operator(), "job.cancel", job.id, kind=JobKind.REFRESH)
     click.echo(f"The job {job_id} is cancelled.", err=True)
@@ -127,20 +127,20 @@ def cancel(job_id: str) -> None:
 
 def _order(database: Database, options: RefreshOptions) -> str:
     try:
-        return _order_once(database, options)
+        return _enqueue_once(database, options)
     except IntegrityError:
         # Another order met this one; it is committed by now, so this one is refused with its name.
-        return _order_once(database, options)
+        return _enqueue_once(database, options)
 
 
-def _order_once(database: Database, options: RefreshOptions) -> str:
+def _enqueue_once(database: Database, options: RefreshOptions) -> str:
     actor = operator()
     with database.writing() as session:
-        job = order_refresh(session, options, owner=actor.name).job
+        job = enqueue_refresh(session, options, owner=actor.name).job
         ordered = {name: value for name, value in options.as_document().items() if value}
         record(session, actor, "nodes.refresh", job.id, **ordered)
     with database.reading() as session:
-        if not any(Queues.NODES in node.queues.split(",") for node in live_nodes(session)):
+        if not any(Queues.NODES in node.queues.split(",") for node in live_workers(session)):
             click.echo("No worker is alive that does it; it waits for a `longshore worker --queues nodes`.", err=True)
     return job.id
 
@@ -156,7 +156,7 @@ def _follow(database: Database, job_id: str) -> None:
         while True:
             with database.reading() as session:
                 job = session.scalars(select(Job).where(Job.id == job_id)).one()
-                entries = read_entries(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
+                entries = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
             lines = {entry.name: _line(entry) for entry in entries}
             for name, line in lines.items():
                 if line != shown.get(name):
@@ -164,16 +164,16 @@ def _follow(database: Database, job_id: str) -> None:
             shown = lines
             if JobState(job.state).ended:
                 break
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
     except KeyboardInterrupt:
         click.echo(f"\nThe job {job_id} goes on; `longshore nodes cancel {job_id}` ends it.", err=True)
         sys.exit(INTERRUPTED)
     if job.state != JobState.SUCCEEDED:
-        raise Failure(f"{job.error_message or 'It was not done.'} ({job.state})")
+        raise CommandError(f"{job.error_message or 'It was not done.'} ({job.state})")
     click.echo("Done." if entries else "There was nothing to do.", err=True)
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: RefreshStep) -> str:
     plan = "".join(
         f"\n  {meaning}: {', '.join(entry.plan[key])}" for key, meaning in PLANNED if entry.plan and entry.plan[key]
     )
@@ -186,8 +186,8 @@ def _print_runners(database: Database, options: RefreshOptions) -> None:
     print_table(
         ("Algorithm", "Hash", "Image", "Registry"),
         [
-            (algorithm.path, version.git_hash[:12], serving.image, serving.registry_id)
-            for serving, algorithm, version in runners
+            (algorithm.path, version.git_hash[:12], instance.image, instance.registry_id)
+            for instance, algorithm, version in runners
         ],
         whole=("Hash",),
     )

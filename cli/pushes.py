@@ -9,7 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.registries import named_registry
 from cli.services import open_database
 from cli.starting import data_dir_option, start
@@ -20,7 +20,7 @@ from shared.clock import rfc3339
 from shared.models import Algorithm, ImagePush, PushState, Registry, Version
 from shared.orders.retry import RETRIABLE, Retry, retry_all
 from shared.pushes.drift import loss_of
-from shared.registry.credentials import Credentials, InvalidCredentials
+from shared.registry.credentials import Credentials, InvalidCredentialsError
 
 
 @click.group("pushes")
@@ -125,8 +125,8 @@ def _credentials(registry: str | None, username: str | None, password_stdin: boo
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else click.prompt("Password", hide_input=True)
     try:
         return Credentials(username, password)
-    except InvalidCredentials as error:
-        raise Failure(str(error)) from None
+    except InvalidCredentialsError as error:
+        raise CommandError(str(error)) from None
 
 
 def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limit: int) -> int:

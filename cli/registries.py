@@ -5,7 +5,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from cli.audit import operator
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from cli.tables import print_table
@@ -96,9 +96,9 @@ def named_registry(session: Session, name: str, *, locked: bool = False) -> Regi
     )
     found = session.scalars(query.with_for_update() if locked else query).all()
     if not found:
-        raise Failure(f"No registry has the id, name or URL {name!r}; `longshore registries list` lists them.")
+        raise CommandError(f"No registry has the id, name or URL {name!r}; `longshore registries list` lists them.")
     if len(found) > 1:
-        raise Failure(f"{len(found)} registries are called {name!r}; give the id (`longshore registries list`).")
+        raise CommandError(f"{len(found)} registries are called {name!r}; give the id (`longshore registries list`).")
     return found[0]
 
 

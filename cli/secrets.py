@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cli.audit import operator
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.services import open_database
 from cli.starting import data_dir_option, start
 from shared.audit import record
@@ -54,9 +54,9 @@ def rotate_keys() -> None:
     for column, row_id, reason in rotated.unopened:
         click.echo(f"not opened: {column} of {row_id}: {reason}", err=True)
     if rotated.unopened:
-        raise Failure(f"{len(rotated.unopened)} could not be opened and were left as they are; keep the old keys.")
+        raise CommandError(f"{len(rotated.unopened)} could not be opened and were left as they are; keep the old keys.")
     if left := count_outdated(database, keys):
-        raise Failure(
+        raise CommandError(
             f"{left} were sealed with another key meanwhile: a process still runs with the old order of keys. "
             "Restart it, then rotate again."
         )

@@ -29,7 +29,7 @@ STALL_SECONDS = 60
 KEPT_SECONDS = 75
 """How long an idle connection is kept: longer than the gate keeps it, so that it never sends into one that closes."""
 
-SPARE_SECONDS = 5
+MARGIN_SECONDS = 5
 """For what a process does when its requests have ended, before it is killed."""
 
 
@@ -158,4 +158,4 @@ def _with_leave(seconds: int, before_leaving: Callable[[float], None]) -> Mappin
         asked_at = getattr(worker, "asked_to_stop_at", None)
         before_leaving(0.0 if asked_at is None else max(0.0, asked_at + seconds - time.monotonic()))
 
-    return {"graceful_timeout": seconds + SPARE_SECONDS, "post_fork": after_fork, "worker_exit": leave}
+    return {"graceful_timeout": seconds + MARGIN_SECONDS, "post_fork": after_fork, "worker_exit": leave}

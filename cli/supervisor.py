@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cli.children import Child, Output
 from cli.embedded_redis import find_redis_server, redis_answers, redis_command, socket_directory, socket_in
-from cli.failures import Failure
+from cli.failures import CommandError
 from cli.ports import free_port
 from shared.jobs.nudges import Queues
 from shared.settings import Settings
@@ -19,8 +19,8 @@ from shared.settings import Settings
 ADMIN_KEY_FILE = "admin-key"
 REDIS_NOTE_FILE = "redis-directory"
 POLL_SECONDS = 0.1
-MOST_FAILED_STARTS = 3
-SPARE_SECONDS = 10
+MAX_FAILED_STARTS = 3
+MARGIN_SECONDS = 10
 """On top of the time that jobs and requests get to end: for ending itself."""
 WIDTH = len("maintenance")
 
@@ -106,7 +106,7 @@ class Supervisor:
             failed = error
         await self._stop_all()
         if failed is not None:
-            raise Failure(str(failed))
+            raise CommandError(str(failed))
         return 0
 
     def _signalled(self) -> None:
@@ -137,8 +137,8 @@ class Supervisor:
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
         on_cluster = self._plan.configured.serving == "kubernetes"
-        serving = Queues.SERVING if on_cluster else f"{Queues.SERVING},{Queues.NODES}"
-        self._start(Queues.SERVING, _longshore("worker", "--queues", serving, "--concurrency", "4"), without_port)
+        queues = Queues.SERVING if on_cluster else f"{Queues.SERVING},{Queues.NODES}"
+        self._start(Queues.SERVING, _longshore("worker", "--queues", queues, "--concurrency", "4"), without_port)
         if on_cluster:
             # Of its own, or emptying nodes for hours would take a place from starts of algorithms. Two: while one is at
             # the nodes, the other restarts what runs, and releases nodes.
@@ -160,7 +160,7 @@ class Supervisor:
     async def _until(self, ready: Callable[[], Awaitable[bool]]) -> None:
         while not await ready():
             for child in self._children:
-                if child.ends >= MOST_FAILED_STARTS:
+                if child.ends >= MAX_FAILED_STARTS:
                     raise StartFailedError(f"{child.name} does not stay up; what it said is above.")
             if self._stop.is_set():
                 raise StoppedEarlyError
@@ -174,7 +174,7 @@ class Supervisor:
         return all([await _says_ready("127.0.0.1", int(self._environment[port])) for port in behind])
 
     async def _stop_all(self) -> None:
-        longest = self._plan.configured.shutdown_seconds + SPARE_SECONDS
+        longest = self._plan.configured.shutdown_seconds + MARGIN_SECONDS
         behind = [child for child in self._children if child.name in ("api", "calls", "git")]
         redis = [child for child in self._children if child.name == "redis"]
         front = [child for child in self._children if child not in behind and child not in redis]

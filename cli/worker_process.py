@@ -11,19 +11,19 @@ from typing import Any
 import structlog
 from celery.platforms import SecurityWarning
 
-from cli.failures import SettingFailure
+from cli.failures import SettingError
 from cli.worker_stopping import GracefulStop
 from shared.database import Database, database
 from shared.errors import WorkError
-from shared.jobs.leases import close_fences, hand_back
+from shared.jobs.leases import close_fences, release_all
 from shared.jobs.nudges import Queues
 from shared.models import JobKind
 from shared.settings import Settings, settings
-from shared.workers import live_nodes, remove_node
+from shared.workers import live_workers, remove_worker
 from workers import nudges
 from workers.app import celery
 from workers.health import HealthServer, WorkerHealth
-from workers.node import NODE_NAME
+from workers.node import WORKER_ID
 from workers.serving.tending import stop_all
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     # "Not as root": messages are JSON with an id, and whoever may use a Docker engine is root there anyway.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = _Worker(
-        hostname=f"{'-'.join(queues)}@{NODE_NAME}",
+        hostname=f"{'-'.join(queues)}@{WORKER_ID}",
         queues=list(queues),
         concurrency=concurrency,
         pool="prefork",
@@ -50,18 +50,18 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     stop = worker.stopping = GracefulStop(
         worker,
         seconds=configured.shutdown_seconds,
-        when_asked=lambda: _let_go_of_nodes(database()),
+        when_asked=lambda: _release_nodes(database()),
         when_stuck=lambda: _disappear(database()),
     )
     with contextlib.ExitStack() as stack:
-        health = stack.enter_context(WorkerHealth(database(), NODE_NAME, queues))
+        health = stack.enter_context(WorkerHealth(database(), WORKER_ID, queues))
         if configured.worker_health_port:
             stack.enter_context(_health_server(configured.host, configured.worker_health_port, health))
         try:
             worker.start()
         finally:
             stop.ended()
-            _hand_back(database())
+            _release_all(database())
             if Queues.SERVING in queues:
                 _end_what_runs(database())
     return 0 if stop.asked else worker.exitcode or 1
@@ -79,7 +79,7 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
     try:
         return HealthServer((host, port), health)
     except OSError as error:
-        raise SettingFailure(
+        raise SettingError(
             f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}"
         ) from None
 
@@ -88,7 +88,7 @@ def _end_what_runs(opened: Database) -> None:
     """On an engine nothing is left running by the last worker that would tend it; a cluster's goes on."""
     with opened.reading() as session:
         others = [
-            node for node in live_nodes(session) if Queues.SERVING in node.queues.split(",") and node.name != NODE_NAME
+            node for node in live_workers(session) if Queues.SERVING in node.queues.split(",") and node.name != WORKER_ID
         ]
     if others or settings().serving != "docker":
         return
@@ -98,23 +98,23 @@ def _end_what_runs(opened: Database) -> None:
         log.warning("what runs was not stopped; the next worker does it", error=error.message)
 
 
-def _let_go_of_nodes(opened: Database) -> None:
+def _release_nodes(opened: Database) -> None:
     """A refresh takes hours, so it is not waited for: it leaves its node as it was, and another worker goes on."""
     with opened.writing() as session:
-        close_fences(session, owner_prefix=f"{NODE_NAME}/", kind=JobKind.REFRESH)
+        close_fences(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
 
 
 def _disappear(opened: Database) -> None:
     """What is left to do for a worker that cannot end in the regular way."""
     with opened.writing() as session:
-        remove_node(session, NODE_NAME)
-    _hand_back(opened)
+        remove_worker(session, WORKER_ID)
+    _release_all(opened)
 
 
-def _hand_back(opened: Database) -> None:
+def _release_all(opened: Database) -> None:
     """The pool has ended: what its processes could not finish is due again at once."""
     with opened.writing() as session:
-        given_back = hand_back(session, owner_prefix=f"{NODE_NAME}/")
+        given_back = release_all(session, owner_prefix=f"{WORKER_ID}/")
     if given_back:
         log.info("handed back", jobs=len(given_back))
         nudges.send(given_back)

@@ -18,7 +18,7 @@ from celery.worker.state import active_requests, reserved_requests
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 ENDING_SECONDS = 8
 """For Celery to end its pool; after that the process leaves, and its pool is killed with it (`workers.forking`)."""
 BEGINNING_SECONDS = 5
@@ -74,7 +74,7 @@ class GracefulStop:
             log.info("stopping when the jobs that run have ended", jobs=len(active_requests), seconds=self._seconds)
         deadline = time.monotonic() + self._seconds
         while (active_requests or reserved_requests) and time.monotonic() < deadline:
-            if self._at_once.wait(LOOK_SECONDS):
+            if self._at_once.wait(POLL_INTERVAL_SECONDS):
                 break
         os.kill(os.getpid(), signal.SIGQUIT)  # Celery's cold shutdown
         if not self._ended.wait(ENDING_SECONDS):

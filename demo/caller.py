@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from demo.screen import Screen
 
-_LONGEST_COMMAND_SECONDS = 120
+_MAX_COMMAND_SECONDS = 120
 _SHOWN_HEADERS = ("location", "docker-content-digest")
 
 
@@ -117,11 +117,11 @@ class Caller:
                 stderr=subprocess.STDOUT if merged else subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=_LONGEST_COMMAND_SECONDS,
+                timeout=_MAX_COMMAND_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise StepFailedError(f"the command did not end within {_LONGEST_COMMAND_SECONDS} s") from None
+            raise StepFailedError(f"the command did not end within {_MAX_COMMAND_SECONDS} s") from None
         if done.returncode != 0:
             said = self._masked(f"{done.stdout}{done.stderr or ''}").strip()
             raise StepFailedError(f"the command ended with status {done.returncode}: {said}")

@@ -6,7 +6,7 @@ from typing import Any
 from demo.caller import Answer, Caller, StepFailedError
 from demo.screen import Screen, Wait
 
-_MOST_SECONDS = 900
+_MAX_SECONDS = 900
 _POLL_SECONDS = 0.5
 _MEGABYTE = 1_000_000
 
@@ -17,7 +17,7 @@ def wait_for_job(caller: Caller, screen: Screen, answer: Answer) -> None:
     Raises:
         StepFailedError: one of them did not succeed; carries the end of the build's log.
     """
-    deadline = time.monotonic() + _MOST_SECONDS
+    deadline = time.monotonic() + _MAX_SECONDS
     with screen.waiting("waiting for a worker") as wait:
         while True:
             job = caller.ask(f"/v1/jobs/{answer.headers['x-job-id']}")
@@ -25,7 +25,7 @@ def wait_for_job(caller: Caller, screen: Screen, answer: Answer) -> None:
             if not any(part["state"] in {"queued", "running"} for part in parts):
                 break
             if time.monotonic() > deadline:
-                raise StepFailedError(f"the job {job['id']} did not end within {_MOST_SECONDS} s")
+                raise StepFailedError(f"the job {job['id']} did not end within {_MAX_SECONDS} s")
             _describe(caller, wait, parts)
             time.sleep(_POLL_SECONDS)
     for part in parts:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 _TIMEOUT_SECONDS = 60
 _HOP_BY_HOP = ("content-length", "transfer-encoding", "connection")
@@ -31,7 +31,7 @@ def relay(target: str, look: Look) -> Iterator[str]:
     handler = type("Handler", (_Handler,), {"target": target, "look": staticmethod(look)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    with serving(server):
+    with serve_in_thread(server):
         yield f"127.0.0.1:{server.server_port}"
 
 

@@ -10,7 +10,7 @@ POLL_SECONDS = 0.02
 
 
 @contextmanager
-def serving(server: socketserver.BaseServer) -> Iterator[None]:
+def serve_in_thread(server: socketserver.BaseServer) -> Iterator[None]:
     """Have a server that listens already answer for the length of the block; then it is closed."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": POLL_SECONDS}, daemon=True)
     thread.start()

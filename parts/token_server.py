@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from parts.certificates import new_key, self_signed
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 ISSUER = "longshore-parts"
 SERVICE = "longshore-parts-registry"
@@ -78,7 +78,7 @@ class TokenServer(ThreadingHTTPServer):
 def token_server(accounts: Accounts) -> Iterator[TokenServer]:
     """A token server on a loopback port, in a thread of this process, for the length of the block."""
     server = TokenServer(accounts)
-    with serving(server):
+    with serve_in_thread(server):
         yield server
 
 

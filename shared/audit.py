@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.models import AuditEvent
 
-MOST_TEXT = 500
+MAX_TEXT = 500
 """Characters of one text in a detail: what a caller wrote can be long."""
 
 
@@ -78,4 +78,4 @@ def entries(
 
 
 def _short(value: Any) -> Any:
-    return f"{value[: MOST_TEXT - 1]}…" if isinstance(value, str) and len(value) > MOST_TEXT else value
+    return f"{value[: MAX_TEXT - 1]}…" if isinstance(value, str) and len(value) > MAX_TEXT else value

@@ -4,7 +4,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.leases import HELD, Claim, FenceLost, held_by
+from shared.jobs.leases import HELD, Claim, FenceLostError, held_by
 from shared.models import Build, BuildStatus, Job
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build
@@ -14,7 +14,7 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
     """Add to the build's log.
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     written = session.execute(
         update(Build)
@@ -25,7 +25,7 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
         held_by(claim),
     )
     if written.first() is None:
-        raise FenceLost("the job was ended or taken over")
+        raise FenceLostError("the job was ended or taken over")
 
 
 def write_built(

@@ -5,10 +5,10 @@ from shared.errors import ErrorClass, WorkError
 from shared.git import hosted
 from shared.git.access import GitCredentials
 from shared.git.remote import newest_commit
-from shared.git.repository_url import InvalidRepositoryUrl
+from shared.git.repository_url import InvalidRepositoryUrlError
 from shared.models import Algorithm
 from shared.refusals import bad_request, conflict
-from shared.sealing import SealError, keyring
+from shared.sealing import DecryptionError, keyring
 from shared.sources import open_source, read_repository_url
 
 SECONDS = 8
@@ -33,11 +33,11 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     try:
         # Read again: the settings may be stricter than when the address was taken.
         url = read_repository_url(algorithm.repository_url)
-    except InvalidRepositoryUrl as error:
+    except InvalidRepositoryUrlError as error:
         raise bad_request(f"The algorithm's repository: {error}") from None
     try:
         opened = open_source(keyring(), algorithm)
-    except SealError as error:
+    except DecryptionError as error:
         raise bad_request(f"The repository's credentials cannot be used: {error}. Give them again.") from None
     try:
         return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)

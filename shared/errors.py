@@ -44,5 +44,5 @@ class WorkError(Exception):
         """Whether it came from the registry that is pushed to, and not from where the image comes from."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for the stop
+class WorkCancelledError(Exception):  # noqa: N818 - not an error: somebody asked for the stop
     """The work was asked to stop (cancelled, superseded, lease lost or shutdown); nothing more may be written."""

@@ -15,7 +15,7 @@ from shared.clock import now_ms
 from shared.database import Database
 from shared.models import Algorithm, ApiKey, KeyKind, Owner
 from shared.refusals import conflict, not_allowed
-from shared.registry.reference import mended
+from shared.registry.reference import normalize_name
 
 SECRET_BYTES = 32
 KEY_PREFIX = "ls"
@@ -112,10 +112,10 @@ def create_owner(session: Session, username: str) -> Owner:
     owner = session.scalar(select(Owner).where(Owner.username == username))
     if owner is not None:
         return owner
-    twin = session.scalar(select(Owner).where(Owner.image_name == mended(username)))
+    twin = session.scalar(select(Owner).where(Owner.image_name == normalize_name(username)))
     if twin is not None:
         raise conflict(f"{username} and {twin.username} are one name in image references; choose another.")
-    owner = Owner(username=username, image_name=mended(username))
+    owner = Owner(username=username, image_name=normalize_name(username))
     session.add(owner)
     session.flush()
     return owner
@@ -144,7 +144,7 @@ _KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
 )
 
 
-def recognise(session: Session, secret: str) -> Caller | None:
+def authenticate_key(session: Session, secret: str) -> Caller | None:
     """The caller whose key this is, or None when it is unknown or revoked."""
     return _caller_of(session.execute(_KEY, {"digest": _digest(secret)}).all())
 
@@ -160,7 +160,7 @@ class KnownKeys:
         self._most = most
         self._known: dict[str, tuple[float, Caller]] = {}
 
-    def recognise(self, database: Database, secret: str) -> Caller | None:
+    def authenticate_key(self, database: Database, secret: str) -> Caller | None:
         """The caller whose key this is, or None when it is unknown or revoked. Only a known one is kept."""
         digest, now = _digest(secret), time.monotonic()
         asked_at, caller = self._known.get(digest, (0.0, None))

@@ -9,18 +9,18 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.due import may_begin
+from shared.jobs.due import is_claimable
 from shared.jobs.nudges import TASKS, Queues
 from shared.marks import seconds_since_sweep
 from shared.models import ImagePush, Job, JobKind, JobState, PauseCause, Registry, WebhookDelivery
 from shared.models.jobs import LIVE_STATES
 from shared.models.pushes import STALLED
 from shared.pushes.history import Counts, count_events, count_pushes
-from shared.workers import live_nodes
+from shared.workers import live_workers
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """One number, with what it is about."""
 
     name: str
@@ -28,7 +28,7 @@ class Measure:
     value: float
 
 
-def measures(session: Session) -> Iterable[Measure]:
+def metrics(session: Session) -> Iterable[Metric]:
     """Everything that is measured."""
     yield from _jobs(session)
     yield from _waiting(session)
@@ -41,15 +41,15 @@ def measures(session: Session) -> Iterable[Measure]:
     deliveries = session.execute(
         select(WebhookDelivery.state, func.count(WebhookDelivery.seq)).group_by(WebhookDelivery.state)
     )
-    yield from (Measure("webhook_deliveries", {"state": state}, number) for state, number in deliveries)
+    yield from (Metric("webhook_deliveries", {"state": state}, number) for state, number in deliveries)
     age = seconds_since_sweep(session)
     if age is not None:
-        yield Measure("seconds_since_sweep", {}, age)
+        yield Metric("seconds_since_sweep", {}, age)
 
 
-def _jobs(session: Session) -> Iterable[Measure]:
+def _jobs(session: Session) -> Iterable[Metric]:
     for kind, state, number in session.execute(_LIVE_JOBS):
-        yield Measure("jobs", {"kind": kind, "state": state}, number)
+        yield Metric("jobs", {"kind": kind, "state": state}, number)
 
 
 _LIVE_JOBS = (
@@ -59,13 +59,13 @@ _LIVE_JOBS = (
 )
 
 
-def _waiting(session: Session) -> Iterable[Measure]:
+def _waiting(session: Session) -> Iterable[Metric]:
     """Jobs that only a worker is missing for: what worker pools are sized by."""
     found = {kind: (number, age) for kind, number, age in session.execute(_due())}
     for kind, (_task, queue) in TASKS.items():
         number, age = found.get(kind, (0, 0))
-        yield Measure("jobs_waiting", {"queue": queue}, number)
-        yield Measure("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
+        yield Metric("jobs_waiting", {"queue": queue}, number)
+        yield Metric("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
 
 
 @cache
@@ -73,18 +73,18 @@ def _due() -> Select[tuple[JobKind, int, int]]:
     age = now_ms() - func.min(func.coalesce(Job.next_attempt_at, Job.created_at))
     return (
         select(Job.kind, func.count(Job.seq), age)
-        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, may_begin())
+        .where(Job.kind.in_(list(TASKS)), Job.state == JobState.QUEUED, is_claimable())
         .group_by(Job.kind)
     )
 
 
-def _pushes(session: Session, events: Counts) -> Iterable[Measure]:
+def _pushes(session: Session, events: Counts) -> Iterable[Metric]:
     for state, number in count_pushes(session, events).items():
-        yield Measure("pushes", {"status": state}, number)
+        yield Metric("pushes", {"status": state}, number)
 
 
-def _missing(session: Session) -> Iterable[Measure]:
-    yield Measure("pushes_missing", {}, session.scalar(_GONE) or 0)
+def _missing(session: Session) -> Iterable[Metric]:
+    yield Metric("pushes_missing", {}, session.scalar(_GONE) or 0)
 
 
 _GONE = (
@@ -94,30 +94,30 @@ _GONE = (
 )
 
 
-def _history(events: Counts) -> Iterable[Measure]:
+def _history(events: Counts) -> Iterable[Metric]:
     of_kind = Counter[str]()
     for (kind, state), number in events.items():
         of_kind[kind] += number
         if kind == "ended":
-            yield Measure("push_results_total", {"status": state}, number)
+            yield Metric("push_results_total", {"status": state}, number)
     if of_kind["retry"]:
-        yield Measure("push_retries_total", {}, of_kind["retry"])
+        yield Metric("push_retries_total", {}, of_kind["retry"])
     for kind in ("unclaimed", "lost", "still"):
-        yield Measure("pushes_stalled_total", {"kind": kind}, of_kind[f"{STALLED}{kind}"])
+        yield Metric("pushes_stalled_total", {"kind": kind}, of_kind[f"{STALLED}{kind}"])
 
 
-def _workers(session: Session) -> Iterable[Measure]:
+def _workers(session: Session) -> Iterable[Metric]:
     counted = {(queue, ready): 0 for queue in Queues.ALL for ready in ("yes", "no")}
-    for node in live_nodes(session):
+    for node in live_workers(session):
         for queue in filter(None, node.queues.split(",")):
             counted[queue, "no" if node.problem else "yes"] += 1
     for (queue, ready), number in counted.items():
-        yield Measure("workers", {"queue": queue, "ready": ready}, number)
+        yield Metric("workers", {"queue": queue, "ready": ready}, number)
 
 
-def _registries(session: Session) -> Iterable[Measure]:
+def _registries(session: Session) -> Iterable[Metric]:
     for registry in session.scalars(select(Registry).where(Registry.deleted_at.is_(None))):
         about = {"registry_id": registry.id}
         for cause in PauseCause:
-            yield Measure("registry_paused", {**about, "cause": cause}, int(registry.paused_by == cause))
-        yield Measure("registry_failures_in_a_row", about, registry.failures)
+            yield Metric("registry_paused", {**about, "cause": cause}, int(registry.paused_by == cause))
+        yield Metric("registry_failures_in_a_row", about, registry.failures)

@@ -42,7 +42,7 @@ _METADATA_NAMES = frozenset(
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
-class ForbiddenAddress(ValueError):  # noqa: N818 - reads as what it says
+class ForbiddenAddressError(ValueError):  # noqa: N818 - reads as what it says
     """An address that is not spoken to here; the text is a sentence for the caller."""
 
 
@@ -69,14 +69,14 @@ class AllowedNetworks:
         """Refuse an address that `host` stands for and that is not spoken to.
 
         Raises:
-            ForbiddenAddress: it is not.
+            ForbiddenAddressError: it is not.
         """
         for meant in _meanings(ipaddress.ip_address(address.partition("%")[0])):
             for network, what in _NEVER:
                 if meant in network:
-                    raise ForbiddenAddress(f"{_named(host, address)} is {what}: it is never spoken to.")
+                    raise ForbiddenAddressError(f"{_named(host, address)} is {what}: it is never spoken to.")
             if not any(meant in network for network in self.inside) or any(meant in net for net in self.outside):
-                raise ForbiddenAddress(
+                raise ForbiddenAddressError(
                     f"{_named(host, address)} is in no network that may be named here; an operator allows networks "
                     f"with {self.setting}."
                 )
@@ -85,20 +85,20 @@ class AllowedNetworks:
         """Refuse a host for what is known of it without resolving it, where somebody else will.
 
         Raises:
-            ForbiddenAddress: it is an address that is not spoken to, or a name for one.
+            ForbiddenAddressError: it is an address that is not spoken to, or a name for one.
         """
         bare = _named_host(host)
         address = _address_in_words(bare)
         if address is not None:
             self.check(address, bare)
         elif passes_for_an_address(bare):
-            raise ForbiddenAddress(f"{bare} is another spelling of an address: write the address.")
+            raise ForbiddenAddressError(f"{bare} is another spelling of an address: write the address.")
 
     def resolve(self, host: str, port: int) -> list[str]:
         """Every address that a host stands for, all of them checked, in the order to try them.
 
         Raises:
-            ForbiddenAddress: one of them is not spoken to.
+            ForbiddenAddressError: one of them is not spoken to.
             socket.gaierror: the name cannot be resolved.
         """
         bare = _named_host(host)
@@ -114,14 +114,14 @@ class AllowedNetworks:
         Not within a transaction: it may take `RESOLVE_SECONDS`.
 
         Raises:
-            ForbiddenAddress: it stands for an address that is not spoken to.
+            ForbiddenAddressError: it stands for an address that is not spoken to.
         """
-        refusals: list[ForbiddenAddress] = []
+        refusals: list[ForbiddenAddressError] = []
 
         def look() -> None:
             try:
                 self.resolve(host, port)
-            except ForbiddenAddress as refusal:
+            except ForbiddenAddressError as refusal:
                 refusals.append(refusal)
             except (OSError, UnicodeError):
                 return  # it is asked again at the connection
@@ -150,11 +150,11 @@ def _named_host(host: str) -> str:
     """The host without what surrounds it.
 
     Raises:
-        ForbiddenAddress: it is a name of a metadata service.
+        ForbiddenAddressError: it is a name of a metadata service.
     """
     bare = host.strip("[]").rstrip(".")
     if bare.lower() in _METADATA_NAMES:
-        raise ForbiddenAddress(f"{bare} is the metadata service of a cloud: it is never spoken to.")
+        raise ForbiddenAddressError(f"{bare} is the metadata service of a cloud: it is never spoken to.")
     return bare
 
 

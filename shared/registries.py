@@ -9,18 +9,18 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorClass, WorkError
 from shared.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
 from shared.networks import registry_networks
-from shared.pushes.places import forget_places
+from shared.pushes.places import forget_blob_locations
 from shared.refusals import bad_request, missing
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
-from shared.registry.connections import InvalidProxy, Proxy, is_excepted
+from shared.registry.connections import InvalidProxyError, Proxy, is_excepted
 from shared.registry.credentials import Credentials
 from shared.registry.reference import image_repository, repository_place
 from shared.registry.trust import tls_context
 from shared.registry_health import resume
 from shared.sealing import Keyring
 from shared.settings import settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 
 def find_registry(session: Session, registry_id: str, *, locked: bool = False, kept: bool = False) -> Registry:
@@ -90,7 +90,7 @@ def change_registry(
         resume(session, registry)  # what failed for everybody may be what was just changed
     session.flush()
     if registry.registry_url != was_at:
-        forget_places(session, registry.id)
+        forget_blob_locations(session, registry.id)
     _readdress_waiting(session, registry)
 
 
@@ -105,14 +105,14 @@ def _readdress_waiting(session: Session, registry: Registry) -> None:
     for job, push, algorithm in waiting:
         push.image = f"{repository_of(registry, algorithm)}:{job.git_hash}"
         push.registry_url = registry.registry_url
-        job.lock_key = place_of(registry, algorithm, job.git_hash)
+        job.lock_name = place_of(registry, algorithm, job.git_hash)
 
 
 def _refuse_unusable(registry: Registry) -> None:
     if registry.proxy_url is not None:
         try:
             proxy = Proxy.parse(registry.proxy_url)
-        except InvalidProxy as error:
+        except InvalidProxyError as error:
             raise bad_request(str(error)) from None
         if proxy.headers:
             raise bad_request(
@@ -135,7 +135,7 @@ def address_of(registry: Registry) -> RegistryAddress:
     return RegistryAddress.parse(registry.registry_url, plain_http=registry.plain_http)
 
 
-def client_of(registry: Registry, credentials: Credentials | None, *, stop: StopSignal | None = None) -> RegistryClient:
+def client_of(registry: Registry, credentials: Credentials | None, *, stop: CancelToken | None = None) -> RegistryClient:
     """A client that speaks to the registry as its options say.
 
     Raises:
@@ -161,7 +161,7 @@ def _proxy_to(registry: Registry, address: RegistryAddress) -> Proxy | None:
         if configured is None or is_excepted(address.host, settings().registry_no_proxy):
             return None
         return Proxy.parse(configured.get_secret_value())
-    except InvalidProxy as error:
+    except InvalidProxyError as error:
         raise WorkError(ErrorClass.INVALID, str(error)) from None
 
 
@@ -193,7 +193,7 @@ def open_own(keyring: Keyring, registry: Registry) -> Credentials | None:
     """The registry's own credentials, if it has any.
 
     Raises:
-        SealError: the key that sealed them is gone.
+        DecryptionError: the key that sealed them is gone.
     """
     if registry.credentials is None:
         return None
@@ -209,7 +209,7 @@ def open_for_job(keyring: Keyring, job_id: str, bound_to: str, sealed: str) -> C
     """The credentials given for one push.
 
     Raises:
-        SealError: the registry was changed since, or the key that sealed them is gone.
+        DecryptionError: the registry was changed since, or the key that sealed them is gone.
     """
     return Credentials(**keyring.open(sealed, identity=_job_identity(job_id, bound_to)))
 

@@ -23,8 +23,8 @@ NO_REASON = "No reason was given."
 """What a pause says to which its operator gave none."""
 JITTER = 0.1
 FIRST_THROTTLE_SECONDS = 5
-LONGEST_THROTTLE_SECONDS = 900
-MOST_THROTTLES = 10
+MAX_THROTTLE_SECONDS = 900
+MAX_THROTTLES = 10
 
 OPEN: dict[str, Any] = {
     "paused_at": None,
@@ -97,11 +97,11 @@ def note_throttle(session: Session, registry_id: str, retry_after: float | None)
     registry = _locked(session, registry_id)
     if registry is None:
         return
-    grown = min(LONGEST_THROTTLE_SECONDS, FIRST_THROTTLE_SECONDS * 2**registry.throttles)
+    grown = min(MAX_THROTTLE_SECONDS, FIRST_THROTTLE_SECONDS * 2**registry.throttles)
     until = now_ms() + int(1000 * (grown if retry_after is None else retry_after))
     # Another push may have been told of a longer wait.
     longer = case((Registry.throttled_until > until, Registry.throttled_until), else_=until)
-    _write(session, registry, throttles=min(registry.throttles + 1, MOST_THROTTLES), throttled_until=longer)
+    _write(session, registry, throttles=min(registry.throttles + 1, MAX_THROTTLES), throttled_until=longer)
 
 
 def note_success(session: Session, registry_id: str, *, own_credentials: bool) -> bool:

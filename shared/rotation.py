@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from shared.database import Database
 from shared.models import Algorithm, Job, Registry, Webhook
 from shared.registries import open_for_job, open_own, seal_for_job, seal_own
-from shared.sealing import Keyring, SealError
+from shared.sealing import Keyring, DecryptionError
 from shared.sources import open_source, seal_source
 from shared.webhooks.signing import open_secret, seal_secret
 
@@ -118,7 +118,7 @@ def _rotate_row(session: Session, keyring: Keyring, sealed: SealedColumn, seq: i
         return  # removed since it was listed
     try:
         fresh = sealed.seal_again(keyring, row)
-    except SealError as error:
+    except DecryptionError as error:
         rotated.unopened.append((sealed.name, row.id, str(error)))
         return
     values: dict[Any, Any] = {sealed.column: fresh}

@@ -24,7 +24,7 @@ NONCE_BYTES = 12
 KEY_FILE = "secret-keys"
 
 
-class SealError(Exception):
+class DecryptionError(Exception):
     """A sealed value does not open: its key is gone, or it belongs to another row."""
 
 
@@ -51,17 +51,17 @@ class Keyring:
         """Open what `seal` made for the same identity.
 
         Raises:
-            SealError: the key is unknown, or the value was sealed for another row.
+            DecryptionError: the key is unknown, or the value was sealed for another row.
         """
         key_id, _, encoded = sealed.partition(".")
         key = self._keys.get(key_id)
         if key is None:
-            raise SealError(f"sealed with key {key_id!r}, which is not among LONGSHORE_SECRET_KEYS")
+            raise DecryptionError(f"sealed with key {key_id!r}, which is not among LONGSHORE_SECRET_KEYS")
         try:
             raw = base64.b64decode(encoded, validate=True)
             plain = AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], identity.encode())
         except (InvalidTag, binascii.Error, ValueError):
-            raise SealError("the sealed value was changed, or was sealed for another row") from None
+            raise DecryptionError("the sealed value was changed, or was sealed for another row") from None
         opened: dict[str, str] = json.loads(plain)
         return opened
 

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 MEBIBYTE = 1024 * 1024
-LONGEST_DRIFT_TICK = 60.0
+MAX_DRIFT_TICK = 60.0
 
 
 class ServingSettings(BaseSettings):
@@ -59,7 +59,7 @@ class ServingSettings(BaseSettings):
     serving_start_seconds: float = Field(
         300, gt=0, description="How long an algorithm may take to load once its image is pulled, in seconds."
     )
-    serving_most: int = Field(
+    serving_max_instances: int = Field(
         32, ge=1, description="Algorithms that run on one machine at once; the one that rested longest makes room."
     )
 
@@ -93,7 +93,7 @@ class ServingSettings(BaseSettings):
     node_ready_seconds: float = Field(
         900, gt=0, description="How long a node may take to be ready again after its restart, in seconds."
     )
-    node_empty_seconds: float = Field(
+    node_drain_timeout_seconds: float = Field(
         3600,
         gt=0,
         description="How long emptying a node may take, in seconds: so long disruption budgets may refuse evictions, and pods end.",
@@ -141,7 +141,7 @@ class ServingSettings(BaseSettings):
     @property
     def drift_tick_seconds(self) -> float:
         """How often some of the images that are due are asked for."""
-        return min(LONGEST_DRIFT_TICK, self.drift_seconds or LONGEST_DRIFT_TICK)
+        return min(MAX_DRIFT_TICK, self.drift_seconds or MAX_DRIFT_TICK)
 
     @property
     def kubernetes_node_labels(self) -> dict[str, str]:

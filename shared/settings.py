@@ -249,7 +249,7 @@ class Settings(ServingSettings):
     stalled_unclaimed_seconds: int = Field(
         60, ge=1, description="A due push that nobody claims for this long, with no worker alive, is stalled."
     )
-    stalled_still_seconds: int = Field(
+    stalled_no_progress_seconds: int = Field(
         5 * MINUTE, ge=1, description="A claimed push that moves no byte for this long is stalled."
     )
     sweep_seconds: float = Field(

@@ -11,7 +11,7 @@ def read_repository_url(text: str) -> RepositoryUrl:
     """A repository's address, if the settings of this installation admit it.
 
     Raises:
-        InvalidRepositoryUrl: it cannot be one, or is not admitted here; with a sentence.
+        InvalidRepositoryUrlError: it cannot be one, or is not admitted here; with a sentence.
     """
     return RepositoryUrl.parse(
         text,
@@ -24,7 +24,7 @@ def refuse_forbidden_repository(url: RepositoryUrl) -> None:
     """Refuse a repository at an address that is not spoken to; not within a transaction, since it resolves the name.
 
     Raises:
-        ForbiddenAddress: with a sentence.
+        ForbiddenAddressError: with a sentence.
     """
     source_networks().check_recorded(url.host, url.port or 443)
 
@@ -38,7 +38,7 @@ def open_source(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | Non
     """Username and password of the algorithm's repository, if it has any.
 
     Raises:
-        SealError: the key that sealed them is gone.
+        DecryptionError: the key that sealed them is gone.
     """
     if algorithm.source_credentials is None:
         return None

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shared.errors import Stopped
+from shared.errors import WorkCancelledError
 
 
-class StopSignal:
+class CancelToken:
     """Asked for once, from any thread; seen by `check` between steps and by `interrupting` in the middle of one."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class StopSignal:
     def check(self) -> None:
         """Raise `Stopped` if the stop was asked for."""
         if self._asked.is_set():
-            raise Stopped(self._reason)
+            raise WorkCancelledError(self._reason)
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until the stop is asked for.
@@ -67,7 +67,7 @@ class StopSignal:
             yield
         except Exception as error:
             if self.asked:
-                raise Stopped(self._reason) from error
+                raise WorkCancelledError(self._reason) from error
             raise
         finally:
             with self._lock:

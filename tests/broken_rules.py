@@ -36,7 +36,7 @@ BREAKS = (
         1,
         "a job is claimed whatever its row says",
         "shared/jobs/claims.py",
-        'Job.id == bindparam("the_job"), may_begin()',
+        'Job.id == bindparam("the_job"), is_claimable()',
         'Job.id == bindparam("the_job")',
         "tests/service/shared/jobs/test_claims.py",
     ),
@@ -44,8 +44,8 @@ BREAKS = (
         1,
         "what is due is not nudged again",
         "workers/sweeping.py",
-        "following += take_due_nudges(session, limit=MOST_NUDGES)",
-        "take_due_nudges(session, limit=0)",
+        "following += take_due_messages(session, limit=MAX_NUDGES)",
+        "take_due_messages(session, limit=0)",
         "tests/service/workers/test_sweeping.py",
     ),
     Break(
@@ -136,7 +136,7 @@ BREAKS = (
         "a tag may have another digest than the image has",
         "workers/transports/direct.py",
         "self._put_tag(put, tag)",
-        "self._put_tag(put.in_words_of_docker(), tag)",
+        "self._put_tag(put.to_docker_schema2(), tag)",
         "tests/service/workers/test_pushing.py",
     ),
 )

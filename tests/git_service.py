@@ -13,7 +13,7 @@ from pathlib import Path
 from shared.database import database
 from shared.keys import create_key, create_owner
 from shared.models import Algorithm, KeyKind
-from shared.registry.reference import mended
+from shared.registry.reference import normalize_name
 from tests.environment import longshore_environment
 
 
@@ -55,7 +55,7 @@ def make_algorithm(owner: str = "", name: str = "Hello", **columns: object) -> A
     owner = owner or f"owner{uuid.uuid4().hex[:8]}"
     with database().writing() as session:
         create_owner(session, owner)
-        algorithm = Algorithm(owner=owner, name=name, image_path=f"{mended(owner)}/{mended(name)}", **columns)
+        algorithm = Algorithm(owner=owner, name=name, image_path=f"{normalize_name(owner)}/{normalize_name(name)}", **columns)
         session.add(algorithm)
     return algorithm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 
 class _Quiet(WSGIRequestHandler):
@@ -49,5 +49,5 @@ def plain_git_server(root: Path, *, status: int | None = None, tls: bool = False
     server = make_server(
         "127.0.0.1", 0, serve, threaded=True, request_handler=_Quiet, ssl_context="adhoc" if tls else None
     )
-    with serving(server):
+    with serve_in_thread(server):
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"

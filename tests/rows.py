@@ -10,13 +10,13 @@ from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.claims import claim_job
-from shared.jobs.endings import give_up_or_retry, succeed
+from shared.jobs.endings import fail_or_retry, succeed
 from shared.jobs.leases import Claim
 from shared.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
-from shared.orders.compile import order_compile
-from shared.orders.ordered import Ordered
-from shared.orders.publish import PublishOrder, order_publish
-from shared.orders.push import PushOrder, order_push
+from shared.orders.compile import enqueue_compile
+from shared.orders.ordered import Enqueued
+from shared.orders.publish import PublishOptions, enqueue_publish
+from shared.orders.push import PushRequest, enqueue_push
 from shared.pushes.progress import write_success
 from shared.registries import record_registry
 from shared.registry.credentials import Credentials
@@ -64,18 +64,18 @@ def make_registry(url: str | None = None, credentials: Credentials | None = None
         return record_registry(session, keyring(), state, credentials)
 
 
-def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: bool) -> Ordered:
+def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: bool) -> Enqueued:
     """Order a compile, and pushes of it."""
-    pushes = [PushOrder(registry.id) for registry in registries]
+    pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:
-        return order_compile(session, algorithm, git_hash, pushes=pushes, **how)
+        return enqueue_compile(session, algorithm, git_hash, pushes=pushes, **how)
 
 
-def publish(algorithm: Algorithm, *registries: Registry, **order: Any) -> Ordered:
+def publish(algorithm: Algorithm, *registries: Registry, **order: Any) -> Enqueued:
     """Order a publish, and pushes of it."""
-    pushes = [PushOrder(registry.id) for registry in registries]
+    pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:
-        return order_publish(session, algorithm, PublishOrder(**order), pushes=pushes)
+        return enqueue_publish(session, algorithm, PublishOptions(**order), pushes=pushes)
 
 
 def push(build: Build, registry: Registry, credentials: Credentials | None = None) -> Job:
@@ -83,7 +83,7 @@ def push(build: Build, registry: Registry, credentials: Credentials | None = Non
     with database().writing() as session:
         algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
         version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
-        return order_push(session, algorithm, version, build, PushOrder(registry.id, credentials)).job
+        return enqueue_push(session, algorithm, version, build, PushRequest(registry.id, credentials)).job
 
 
 def take(job: Job, owner: str = "worker/1") -> Claim | None:
@@ -123,7 +123,7 @@ def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> No
 def end_badly(claim: Claim, error_class: ErrorClass = ErrorClass.INVALID, message: str = "It broke.") -> None:
     """End a try of a claimed job with an error, as a worker does."""
     with database().writing() as session:
-        give_up_or_retry(
+        fail_or_retry(
             session, claim, WorkError(error_class, message), delays=settings().retry_delays, unavailable_delay=15
         )
 

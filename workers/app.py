@@ -13,8 +13,8 @@ from shared.settings import settings
 from workers.forking import end_with_parent
 from workers.scratch import remove_left_overs
 
-SOFT_LIMIT_SPARE_SECONDS = 15 * 60
-HARD_LIMIT_SPARE_SECONDS = 5 * 60
+SOFT_LIMIT_MARGIN_SECONDS = 15 * 60
+HARD_LIMIT_MARGIN_SECONDS = 5 * 60
 REFRESH_SECONDS = 24 * 60 * 60
 """The soft time limit of a refresh, which waits for node after node. What is left then goes on in a task of its own."""
 TICK_SECONDS = 60 * 60
@@ -28,9 +28,9 @@ def _every(seconds: float, task: str) -> dict[str, Any]:
 
 def create_celery() -> Celery:
     """The application, by the settings of this process."""
-    soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_SPARE_SECONDS
-    hard_limit = soft_limit + HARD_LIMIT_SPARE_SECONDS
-    longest_task = max(hard_limit, REFRESH_SECONDS + HARD_LIMIT_SPARE_SECONDS)
+    soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_MARGIN_SECONDS
+    hard_limit = soft_limit + HARD_LIMIT_MARGIN_SECONDS
+    longest_task = max(hard_limit, REFRESH_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
     app = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
     app.conf.update(
         # A message is a nudge: it may come twice or be lost, the row decides. Late acknowledgement and rejection
@@ -43,7 +43,7 @@ def create_celery() -> Celery:
         accept_content=["json"],
         task_soft_time_limit=soft_limit,
         task_time_limit=hard_limit,
-        broker_transport_options={"visibility_timeout": longest_task + HARD_LIMIT_SPARE_SECONDS},
+        broker_transport_options={"visibility_timeout": longest_task + HARD_LIMIT_MARGIN_SECONDS},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a Redis that is away for an hour is waited for as well
         # A blink of Redis must not kill builds: the row's lease decides.

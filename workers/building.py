@@ -15,17 +15,17 @@ from shared.errors import ErrorClass, WorkError
 from shared.git.access import GitCredentials
 from shared.jobs.leases import Claim
 from shared.models import Algorithm, Build
-from shared.sealing import SealError, keyring
+from shared.sealing import DecryptionError, keyring
 from shared.settings import Settings, settings
 from shared.sources import open_source
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from shared.text import storable
 from workers.engine.container import name_prefix, remove_left_overs
 from workers.engine.cut_short import remove_cut_short
 from workers.engine.image import BuildRequest, BuiltImage, build_image
 from workers.engine.limits import BuildLimits
 from workers.execution import Finish
-from workers.lease import LeaseKeeper
+from workers.lease import Heartbeat
 from workers.source import fetch_source
 from workers.store.chosen import image_store
 from workers.store.image_store import StoreUse
@@ -68,7 +68,7 @@ class BuildWork:
             append_log(session, self._claim, "".join(lines))
             event.listen(session, "after_commit", lambda _session: self._log.written(len(lines)), once=True)
 
-    def do(self, keeper: LeaseKeeper) -> Finish:
+    def do(self, keeper: Heartbeat) -> Finish:
         """Build the image."""
         with database().reading() as session:
             build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
@@ -122,7 +122,7 @@ def make_image(
     use: StoreUse,
     *,
     log: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
     refresh: bool = False,
     made_with: str | None = None,
 ) -> BuiltImage:
@@ -178,7 +178,7 @@ def _request(
 def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
     try:
         opened = open_source(keyring(), algorithm)
-    except SealError as error:
+    except DecryptionError as error:
         raise WorkError(ErrorClass.INVALID, f"The repository's credentials cannot be used: {error}.") from None
     return GitCredentials(*opened) if opened else None
 

@@ -11,12 +11,12 @@ import structlog
 
 from shared.database import database
 from shared.errors import WorkError
-from shared.marks import end_delivery_turn, take_delivery_turn
+from shared.marks import release_delivery_turn, acquire_delivery_turn
 from shared.networks import webhook_networks
 from shared.registry.failures import retry_after
 from shared.registry.trust import tls_context
-from shared.registry.wire import Limits, Wire
-from shared.sealing import SealError, keyring
+from shared.registry.wire import Timeouts, HttpTransport
+from shared.sealing import DecryptionError, keyring
 from shared.settings import settings
 from shared.webhooks.deliveries import Due, Outcome, forget_old, take_due, write_outcome
 from shared.webhooks.events import CONTENT_TYPE
@@ -25,23 +25,23 @@ from shared.webhooks.signing import open_secret, signature
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
-ANSWER_SECONDS = 10.0
-LIMITS = Limits(connect=3, read=ANSWER_SECONDS, whole=ANSWER_SECONDS)
+TIMEOUT_SECONDS = 10.0
+LIMITS = Timeouts(connect=3, read=TIMEOUT_SECONDS, whole=TIMEOUT_SECONDS)
 HOLD_SECONDS = 60
 """Longer than a batch takes; a delivery whose sender died is sent again after this."""
 TURN_SECONDS = 60
 GONE = 410
-MOST_OF_AN_ANSWER = 4096
+MAX_RESPONSE_BYTES = 4096
 
 
 def deliver() -> None:
     """Send what is due, unless another process does."""
     with database().writing() as session:
-        turn = take_delivery_turn(session, seconds=TURN_SECONDS)
+        turn = acquire_delivery_turn(session, seconds=TURN_SECONDS)
     if turn is None:
         return
     # A batch takes as long as its slowest target; the last one begins early enough to end within the turn.
-    last_batch_at = time.monotonic() + TURN_SECONDS - 3 * ANSWER_SECONDS
+    last_batch_at = time.monotonic() + TURN_SECONDS - 3 * TIMEOUT_SECONDS
     try:
         while _send_batch() and time.monotonic() < last_batch_at:
             continue
@@ -49,7 +49,7 @@ def deliver() -> None:
             forget_old(session, days=settings().webhook_keep_days)
     finally:
         with database().writing() as session:
-            end_delivery_turn(session, turn)
+            release_delivery_turn(session, turn)
 
 
 def _send_batch() -> bool:
@@ -72,7 +72,7 @@ def _send(due: Due) -> Outcome:
     body, now = due.delivery.body.encode(), int(time.time())
     try:
         secret = open_secret(keyring(), due.webhook)
-    except SealError as error:
+    except DecryptionError as error:
         return Outcome(None, f"The webhook's secret cannot be used: {error}. Give it a new one.")
     headers = {
         "Content-Type": CONTENT_TYPE,
@@ -81,9 +81,9 @@ def _send(due: Due) -> Outcome:
         "webhook-timestamp": str(now),
         "webhook-signature": signature(secret, due.delivery.id, now, body),
     }
-    wire = Wire(tls_context(), LIMITS, networks=webhook_networks())
+    wire = HttpTransport(tls_context(), LIMITS, networks=webhook_networks())
     try:
-        answer = wire.exchange("POST", due.webhook.url, headers, body, most=MOST_OF_AN_ANSWER)
+        answer = wire.exchange("POST", due.webhook.url, headers, body, most=MAX_RESPONSE_BYTES)
     except WorkError as error:
         return Outcome(None, error.message)
     finally:

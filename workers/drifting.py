@@ -6,8 +6,8 @@ import structlog
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.nudges import Nudge
-from shared.marks import DRIFT, done_within, mark_done
+from shared.jobs.nudges import JobMessage
+from shared.marks import DRIFT, ran_within, record_run
 from shared.orders.repair import repair_push
 from shared.pulls.resolution import is_still_at
 from shared.pushes.drift import Look, look_again_soon, mark_missing, mark_seen, take_due
@@ -15,13 +15,13 @@ from shared.registries import address_of, client_of, open_own
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
 from shared.registry_health import note_throttle
-from shared.sealing import SealError, keyring
+from shared.sealing import DecryptionError, keyring
 from shared.settings import settings
 from workers import nudges
 
 log = structlog.get_logger(__name__)
 
-MOST_AT_ONCE = 20
+MAX_AT_ONCE = 20
 """So many images are asked for at a tick: registries count such questions against limits of their own."""
 MAY_ANSWER_SOON = (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE)
 
@@ -31,17 +31,17 @@ def look_for_drift_on_tick() -> None:
     if not settings().drift_seconds:
         return
     with database().reading() as session:
-        looked = done_within(session, DRIFT, settings().drift_tick_seconds / 2)
+        looked = ran_within(session, DRIFT, settings().drift_tick_seconds / 2)
     if not looked:
         look_for_drift()
         with database().writing() as session:
-            mark_done(session, DRIFT)
+            record_run(session, DRIFT)
 
 
 def look_for_drift() -> None:
     """Ask registries for the digests that nobody asked for longest; mark what is gone, and have it pushed again."""
     with database().writing() as session:
-        due = take_due(session, after_seconds=settings().drift_seconds, limit=MOST_AT_ONCE)
+        due = take_due(session, after_seconds=settings().drift_seconds, limit=MAX_AT_ONCE)
     due.sort(key=lambda look: look.registry.id)
     for _registry, looks in groupby(due, key=lambda look: look.registry.id):
         _look_at_one(list(looks))
@@ -56,7 +56,7 @@ def _look_at_one(looks: list[Look]) -> None:
             while looks:
                 _look(client, looks[0])
                 looks.pop(0)
-    except SealError as error:
+    except DecryptionError as error:
         log.warning("not looked for drift: the password cannot be opened", registry_id=registry.id, error=str(error))
     except WorkError as error:
         log.info("not looked for drift", registry_id=registry.id, error_class=error.error_class, error=error.message)
@@ -99,7 +99,7 @@ def _note(look: Look, *, there: bool) -> None:
         nudges.send(_repair(look))
 
 
-def _repair(look: Look) -> list[Nudge]:
+def _repair(look: Look) -> list[JobMessage]:
     with database().writing() as session:
         repaired = repair_push(session, look.push.id, look.digest)
     if isinstance(repaired, str):

@@ -8,19 +8,19 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.orm import Session
 
 from shared.database import database
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.jobs.claims import claim_job
-from shared.jobs.endings import give_up_or_retry, succeed
-from shared.jobs.leases import Claim, release_place
+from shared.jobs.endings import fail_or_retry, succeed
+from shared.jobs.leases import Claim, release_lock
 from shared.jobs.locks import lock_claimed
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.jobs.turns import next_pushes
 from shared.settings import settings
 from workers import nudges, registry_notes
 from workers.collecting import collect_if_full
-from workers.lease import LeaseKeeper
+from workers.lease import Heartbeat
 from workers.node import lease_owner
-from workers.persistence import persistently
+from workers.persistence import retry_db_write
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Work(Protocol):
     def write(self, session: Session) -> None:
         """Write down what has moved since the last call; from the lease's thread."""
 
-    def do(self, keeper: LeaseKeeper) -> Finish:
+    def do(self, keeper: Heartbeat) -> Finish:
         """Do the work; returns what to write when the job ends well."""
 
 
@@ -68,12 +68,12 @@ def _turns(nudged: str, tried: Sequence[str]) -> list[str]:
         return next_pushes(session, nudged, tried)
 
 
-def _work_on(claim: Claim, work: Work) -> list[Nudge]:
+def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
     try:
-        with LeaseKeeper(database(), claim, settings(), work.write) as keeper:
+        with Heartbeat(database(), claim, settings(), work.write) as keeper:
             finish = work.do(keeper)
-        following = persistently(lambda: _end_well(claim, work, finish))
-    except Stopped as stopped:
+        following = retry_db_write(lambda: _end_well(claim, work, finish))
+    except WorkCancelledError as stopped:
         log.info("stopped", reason=str(stopped))
         return _let_go(claim)
     except WorkError as error:
@@ -91,7 +91,7 @@ def _work_on(claim: Claim, work: Work) -> list[Nudge]:
     return following
 
 
-def _end_well(claim: Claim, work: Work, finish: Finish) -> list[Nudge]:
+def _end_well(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
     with database().writing() as session:
         lock_claimed(session, claim)
         work.write(session)
@@ -99,20 +99,20 @@ def _end_well(claim: Claim, work: Work, finish: Finish) -> list[Nudge]:
         return succeed(session, claim, locked=True)
 
 
-def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
+def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
     # First what it says of the registry: whether this job fails or waits goes by that.
     registry_notes.note_error(claim, error)
     try:
-        return persistently(lambda: _write_error(claim, work, error))
-    except Stopped:
+        return retry_db_write(lambda: _write_error(claim, work, error))
+    except WorkCancelledError:
         return _let_go(claim)
 
 
-def _write_error(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
+def _write_error(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
     with database().writing() as session:
         lock_claimed(session, claim)
         work.write(session)
-        return give_up_or_retry(
+        return fail_or_retry(
             session,
             claim,
             error,
@@ -121,9 +121,9 @@ def _write_error(claim: Claim, work: Work, error: WorkError) -> list[Nudge]:
         )
 
 
-def _let_go(claim: Claim) -> list[Nudge]:
-    def release() -> list[Nudge]:
+def _let_go(claim: Claim) -> list[JobMessage]:
+    def release() -> list[JobMessage]:
         with database().writing() as session:
-            return release_place(session, claim)
+            return release_lock(session, claim)
 
-    return persistently(release)
+    return retry_db_write(release)

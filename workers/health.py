@@ -16,7 +16,7 @@ from shared.database import Database
 from shared.errors import WorkError
 from shared.jobs.nudges import Queues
 from shared.settings import settings
-from shared.workers import forget_dead_nodes, refresh_node, remove_node
+from shared.workers import delete_dead_workers, refresh_worker, remove_worker
 from workers.app import celery
 from workers.engine.connection import engine_errors
 from workers.forking import opened_between_forks
@@ -24,7 +24,7 @@ from workers.forking import opened_between_forks
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 10
-ANSWER_SECONDS = 5
+TIMEOUT_SECONDS = 5
 NEEDS_ENGINE = {Queues.BUILDS, Queues.PUSHES}
 
 
@@ -48,10 +48,10 @@ class WorkerHealth:
 
     def __exit__(self, *_raised: object) -> None:
         self._ended.set()
-        self._thread.join(2 * ANSWER_SECONDS)
+        self._thread.join(2 * TIMEOUT_SECONDS)
         try:
             with opened_between_forks(self._database) as database, database.writing() as session:
-                remove_node(session, self._name)
+                remove_worker(session, self._name)
         except SQLAlchemyError as error:
             log.warning("the worker's row was not removed; it is forgotten later", error=type(error).__name__)
 
@@ -72,8 +72,8 @@ class WorkerHealth:
             self._problem = problem
         try:
             with opened_between_forks(self._database) as database, database.writing() as session:
-                forget_dead_nodes(session)
-                refresh_node(session, self._name, self._queues, problem)
+                delete_dead_workers(session)
+                refresh_worker(session, self._name, self._queues, problem)
         except SQLAlchemyError as error:
             log.warning("the worker's row was not refreshed", error=type(error).__name__)
 
@@ -83,7 +83,7 @@ class WorkerHealth:
             return None
         try:
             with engine_errors():
-                client = APIClient(timeout=ANSWER_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
+                client = APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
                 try:
                     client.ping()
                 finally:
@@ -103,8 +103,8 @@ class WorkerHealth:
 
 def _broker_problem() -> str | None:
     try:
-        with celery.connection_for_write(connect_timeout=ANSWER_SECONDS) as connection:
-            connection.ensure_connection(max_retries=1, timeout=ANSWER_SECONDS)
+        with celery.connection_for_write(connect_timeout=TIMEOUT_SECONDS) as connection:
+            connection.ensure_connection(max_retries=1, timeout=TIMEOUT_SECONDS)
     except (OperationalError, OSError):
         return "Redis does not answer"
     return None
@@ -130,7 +130,7 @@ class HealthServer(ThreadingHTTPServer):
 
 class _HealthRequest(BaseHTTPRequestHandler):
     server: HealthServer
-    timeout = ANSWER_SECONDS
+    timeout = TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
         if self.path == "/healthz":

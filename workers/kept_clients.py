@@ -15,19 +15,19 @@ from shared.models import Registry
 from shared.registries import client_of, fingerprint
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 IDLE_SECONDS = 5.0
 """A client that rested longer is not used again."""
 ANSWERED_SECONDS = 1.0
 """For so long a registry is believed to be there and to take the credentials, as it said."""
-MOST = 8
+MAX_CLIENTS = 8
 
 Key = tuple[str, str, Credentials | None]
 
 
 @dataclass
-class KeptClient:
+class PooledClient:
     """A client, and when its registry answered last that it takes the credentials, by the monotonic clock."""
 
     client: RegistryClient
@@ -49,14 +49,14 @@ class KeptClient:
         self.answered_at = time.monotonic()
 
 
-class KeptClients:
+class ClientPool:
     """Those of one process, which does one push at a time."""
 
     def __init__(self) -> None:
-        self._resting: dict[Key, KeptClient] = {}
+        self._resting: dict[Key, PooledClient] = {}
 
     @contextmanager
-    def client(self, registry: Registry, credentials: Credentials | None, stop: StopSignal) -> Iterator[KeptClient]:
+    def client(self, registry: Registry, credentials: Credentials | None, stop: CancelToken) -> Iterator[PooledClient]:
         """A client of the registry for the length of the block, after which it is kept unless the block raises.
 
         Raises:
@@ -65,7 +65,7 @@ class KeptClients:
         key = (registry.id, fingerprint(registry), credentials)
         kept = self._rested(key)
         if kept is None:
-            kept = KeptClient(client_of(registry, credentials, stop=stop))
+            kept = PooledClient(client_of(registry, credentials, stop=stop))
             kept.client.pushes = True
         else:
             kept.client.serve(stop)
@@ -76,21 +76,21 @@ class KeptClients:
             raise
         self._rest(key, kept)
 
-    def _rested(self, key: Key) -> KeptClient | None:
+    def _rested(self, key: Key) -> PooledClient | None:
         kept = self._resting.pop(key, None)
         if kept is None or time.monotonic() - kept.rests_since < IDLE_SECONDS:
             return kept
         kept.client.close()
         return None
 
-    def _rest(self, key: Key, kept: KeptClient) -> None:
+    def _rest(self, key: Key, kept: PooledClient) -> None:
         kept.rests_since = time.monotonic()
         self._resting[key] = kept
-        while len(self._resting) > MOST:
+        while len(self._resting) > MAX_CLIENTS:
             self._resting.pop(next(iter(self._resting))).client.close()
 
 
 @cache
-def kept_clients() -> KeptClients:
+def client_pool() -> ClientPool:
     """Those of this process."""
-    return KeptClients()
+    return ClientPool()

@@ -10,17 +10,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.jobs.leases import Claim, FenceLost, renew_lease, still_held
+from shared.jobs.leases import Claim, FenceLostError, renew_lease, still_held
 from shared.settings import Settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 WRITE_SECONDS = 1.0
 
 
-class LeaseKeeper:
+class Heartbeat:
     """While the block runs, the claim is held; when it is lost, `stop` interrupts the work within half a second.
 
     `writes` is called in the thread each second, in a transaction of its own, to write down what has moved since;
@@ -28,7 +28,7 @@ class LeaseKeeper:
     """
 
     def __init__(self, database: Database, claim: Claim, settings: Settings, writes: Callable[[Session], None]) -> None:
-        self.stop = StopSignal()
+        self.stop = CancelToken()
         self._database = database
         self._claim = claim
         self._settings = settings
@@ -37,7 +37,7 @@ class LeaseKeeper:
         self._renewed_at = self._moved_at = self._written_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"lease-{claim.job_id}", daemon=True)
 
-    def __enter__(self) -> "LeaseKeeper":
+    def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self
 
@@ -55,11 +55,11 @@ class LeaseKeeper:
         """Make sure that the claim holds now, and for at least so many seconds more; from the work's own thread.
 
         Raises:
-            FenceLost: the job was ended or taken over.
+            FenceLostError: the job was ended or taken over.
         """
         with self._database.reading() as session:
             if not still_held(session, self._claim):
-                raise FenceLost("the job was ended or taken over")
+                raise FenceLostError("the job was ended or taken over")
         # Reckoned after the look, which may have taken its time.
         now = time.monotonic()
         if self._settings.lease_seconds - (now - self._renewed_at) < seconds:
@@ -68,10 +68,10 @@ class LeaseKeeper:
             self._renewed_at = now
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(POLL_INTERVAL_SECONDS):
             try:
                 self._look()
-            except FenceLost as lost:
+            except FenceLostError as lost:
                 self.stop.ask(str(lost))
                 return
             except Exception as error:  # whatever it is: without this thread nobody would stop the work
@@ -84,12 +84,12 @@ class LeaseKeeper:
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._moved_at > self._settings.stuck_seconds:
-            raise FenceLost(f"the work has not moved for {self._settings.stuck_seconds} s")
+            raise FenceLostError(f"the work has not moved for {self._settings.stuck_seconds} s")
         due = now - self._renewed_at >= self._settings.heartbeat_seconds
         if not due:
             with self._database.reading() as session:
                 if not still_held(session, self._claim):
-                    raise FenceLost("the job was ended or taken over")
+                    raise FenceLostError("the job was ended or taken over")
             if now - self._written_at < WRITE_SECONDS:
                 return
         with self._database.writing() as session:

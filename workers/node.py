@@ -4,9 +4,9 @@ import os
 import secrets
 import socket
 
-NODE_NAME = f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
+WORKER_ID = f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
 
 
 def lease_owner() -> str:
     """The name under which this very process claims jobs: the worker's, and the process in it."""
-    return f"{NODE_NAME}/{os.getpid()}"
+    return f"{WORKER_ID}/{os.getpid()}"

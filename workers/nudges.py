@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import structlog
 from kombu.exceptions import OperationalError
 
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from workers.app import celery
 
 log = structlog.get_logger(__name__)
 
 
-def send(nudges: Iterable[Nudge]) -> None:
+def send(nudges: Iterable[JobMessage]) -> None:
     """Tell the workers of due jobs. What does not get through, the sweep sends again (rule 1)."""
     for nudge in nudges:
         try:

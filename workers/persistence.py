@@ -11,11 +11,11 @@ from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
-AGAIN_SECONDS = 1.0
+RETRY_INTERVAL_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-def persistently(write: Callable[[], Result]) -> Result:
+def retry_db_write(write: Callable[[], Result]) -> Result:
     """What `write` returns, tried again while the database does not answer, for as long as a lease lasts.
 
     After that another worker may have the job, and does it again. A commit whose answer was lost is no harm: the
@@ -32,4 +32,4 @@ def persistently(write: Callable[[], Result]) -> Result:
             if time.monotonic() > deadline:
                 raise
             log.warning("the database does not take the end of a job; tried again", error=type(error).__name__)
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(RETRY_INTERVAL_SECONDS)

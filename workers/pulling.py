@@ -14,9 +14,9 @@ from shared.registry.blobs import reading_blob
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
 from shared.registry.sending import PIECE_BYTES
-from shared.sealing import SealError, keyring
-from shared.stopping import StopSignal
-from workers.oci.descriptor import BrokenDocument
+from shared.sealing import DecryptionError, keyring
+from shared.stopping import CancelToken
+from workers.oci.descriptor import InvalidManifestError
 from workers.oci.manifest import Manifest
 from workers.store.image_store import StoreUse
 
@@ -35,7 +35,7 @@ def pulled_image(
     build: Build,
     digest: str | None,
     say: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
 ) -> PulledImage | None:
     """The build's image out of a registry: of one that has it with this digest, if any; None where none has it.
 
@@ -51,7 +51,7 @@ def pulled_image(
         try:
             with client_of(registry, open_own(keyring(), registry), stop=stop) as client:
                 manifest = _pulled(use, client, path, pushed, say)
-        except (SealError, BrokenDocument):
+        except (DecryptionError, InvalidManifestError):
             continue
         except WorkError as error:
             if error.error_class == ErrorClass.UNAVAILABLE:
@@ -77,7 +77,7 @@ def _good_pushes(build: Build, digest: str | None) -> list[tuple[str, Registry]]
                 ImagePush.last_success_digest.is_not(None),
                 Registry.deleted_at.is_(None),
             )
-            .order_by(case((ImagePush.last_success_digest == digest, 0), else_=1), ImagePush.last_success_order.desc())
+            .order_by(case((ImagePush.last_success_digest == digest, 0), else_=1), ImagePush.last_success_seq.desc())
         )
         return [(pushed, registry) for pushed, registry in rows if pushed is not None]
 
@@ -105,8 +105,8 @@ def _pieces(client: RegistryClient, path: str, digest: str) -> Iterator[bytes]:
 
 def _as_built(use: StoreUse, manifest: Manifest, digest: str | None) -> Manifest:
     """In the words of the build, where a registry that knows others had to be told it in its own."""
-    with suppress(BrokenDocument):
-        original = manifest.in_words_of_oci()
+    with suppress(InvalidManifestError):
+        original = manifest.to_oci()
         if digest is not None and original.descriptor.digest == digest:
             use.add([original.content], digest)
             return original

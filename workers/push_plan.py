@@ -12,7 +12,7 @@ from shared.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.registries import address_of, fingerprint, open_for_job, open_own, repository_of
 from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path
-from shared.sealing import SealError, keyring
+from shared.sealing import DecryptionError, keyring
 from shared.settings import settings
 
 BELIEVED_WHOLE_MS = 10 * 60_000
@@ -91,5 +91,5 @@ def _credentials(job: Job, registry: Registry) -> Credentials | None:
                 "The registry was changed after the credentials were given, so they were not sent to it; push again.",
             )
         return open_for_job(keyring(), job.id, job.registry_fingerprint, job.credentials)
-    except SealError as error:
+    except DecryptionError as error:
         raise WorkError(ErrorClass.INVALID, f"The credentials cannot be used: {error}. Give them again.") from None

@@ -10,20 +10,20 @@ from sqlalchemy.orm import Session
 from shared.database import database
 from shared.errors import WorkError
 from shared.jobs.leases import Claim
-from shared.pushes.places import WORTH_BYTES, known_places, note_places
+from shared.pushes.places import WORTH_BYTES, known_blob_locations, record_blob_locations
 from shared.pushes.progress import Progress, write_progress, write_success
 from shared.registry.client import RegistryClient
-from shared.registry.upload import Placed
+from shared.registry.upload import BlobOutcome
 from shared.settings import settings
 from workers.execution import Finish
-from workers.kept_clients import kept_clients
-from workers.lease import LeaseKeeper
+from workers.client_pool import client_pool
+from workers.lease import Heartbeat
 from workers.oci.manifest import Manifest
 from workers.push_plan import PushPlan, read_plan
 from workers.store.chosen import image_store
 from workers.store.image_store import StoreUse
 from workers.stored_image import ImageSearch
-from workers.transports.direct import DirectTransport, UploadLimits, shown_image
+from workers.transports.direct import DirectTransport, UploadLimits, registry_manifest
 from workers.transports.engine import EngineTransport
 from workers.transports.transport import PushedImage, PushProgress, Transport
 
@@ -72,11 +72,11 @@ class PushWork:
             write_progress(session, self._claim, *changed)
             event.listen(session, "after_commit", lambda _session: self._shown.written(changed), once=True)
 
-    def do(self, keeper: LeaseKeeper) -> Finish:
+    def do(self, keeper: Heartbeat) -> Finish:
         """Push every tag, and have the registry confirm each."""
         with database().reading() as session:
             plan = read_plan(session, self._claim)
-        with kept_clients().client(plan.registry, plan.credentials, keeper.stop) as kept:
+        with client_pool().client(plan.registry, plan.credentials, keeper.stop) as kept:
             if not kept.has_just_answered:
                 self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
                 with _at_registry(first_answer=True):
@@ -87,7 +87,7 @@ class PushWork:
                 return self._done(plan, PushedImage(digest))
             return self._pushed(plan, kept.client, keeper)
 
-    def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: LeaseKeeper) -> Finish:
+    def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: Heartbeat) -> Finish:
         search = ImageSearch(
             self._claim, plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop,
             before_long=lambda: _refuse_early(plan, client),
@@ -109,24 +109,24 @@ class PushWork:
         def finish(session: Session) -> None:
             write_success(session, self._claim, digest=pushed.digest, image=plan.image, message=message)
             if layers:
-                note_places(session, plan.registry.id, layers, plan.path)
+                record_blob_locations(session, plan.registry.id, layers, plan.path)
 
         return finish
 
-    def _show(self, keeper: LeaseKeeper, seen: PushProgress, message: str) -> None:
+    def _show(self, keeper: Heartbeat, seen: PushProgress, message: str) -> None:
         moved = Progress(seen.done_bytes, seen.total_bytes, seen.layers_done, seen.layers_total)
         if moved != self._progress:
             keeper.moved()
             self._progress = moved
         self._shown.show(moved, message)
 
-    def _say(self, keeper: LeaseKeeper, message: str) -> None:
+    def _say(self, keeper: Heartbeat, message: str) -> None:
         keeper.moved()
         self._shown.show(self._progress, message)
 
 
 def _transport(
-    plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: LeaseKeeper
+    plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: Heartbeat
 ) -> tuple[Transport, Mapping[str, str | None]]:
     """The transport for this push; and for each large layer, where else the registry is known to have it."""
     if plan.transport == "engine":
@@ -148,7 +148,7 @@ def _transport(
     manifest = search.in_store(use)
     large = _large_layers(manifest)
     with database().reading() as session:
-        known = known_places(session, plan.registry.id, large)
+        known = known_blob_locations(session, plan.registry.id, large)
     limits = UploadLimits(
         per_push=settings().uploads_per_push,
         per_registry=settings().uploads_per_registry,
@@ -167,7 +167,7 @@ def _is_there(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
         if plan.transport != "direct":
             return False
         look_at_blobs = not plan.was_whole_lately
-        return shown_image(client, plan.path, plan.tags, {digest}, look_at_blobs=look_at_blobs) is not None
+        return registry_manifest(client, plan.path, plan.tags, {digest}, look_at_blobs=look_at_blobs) is not None
 
 
 def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
@@ -175,7 +175,7 @@ def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[
     return [
         digest
         for digest, place in known.items()
-        if pushed.placed.get(digest) == Placed.UPLOADED or (place is None and digest in pushed.placed)
+        if pushed.placed.get(digest) == BlobOutcome.UPLOADED or (place is None and digest in pushed.placed)
     ]
 
 

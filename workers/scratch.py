@@ -15,12 +15,12 @@ from pathlib import Path
 
 PREFIX = "longshore-scratch-"
 HIDDEN_PREFIX = f".{PREFIX}"
-YOUNG_SECONDS = 60
+GRACE_SECONDS = 60
 """A hidden directory younger than this may be about to be locked."""
 
 
 @contextmanager
-def scratch_directory() -> Iterator[Path]:
+def temporary_directory() -> Iterator[Path]:
     """A directory for as long as the block lasts; what killed workers left is removed first.
 
     Raises:
@@ -45,7 +45,7 @@ def remove_left_overs() -> None:
     for directory in parent.glob(f"{PREFIX}*"):
         _remove_unless_used(directory)
     for directory in parent.glob(f"{HIDDEN_PREFIX}*"):
-        _remove_unless_used(directory, older_than=YOUNG_SECONDS)
+        _remove_unless_used(directory, older_than=GRACE_SECONDS)
 
 
 def _remove_unless_used(directory: Path, *, older_than: float | None = None) -> None:

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import Access, GitCredentials, access_to
-from shared.git.command import FULL_HASH, GitAnswer, GitProcess, GitTimeout, run_git, running_git
-from shared.git.failures import git_failure
+from shared.git.command import FULL_HASH, GitAnswer, GitProcess, GitTimeoutError, run_git, running_git
+from shared.git.failures import git_error
 from shared.git.hosted import internal_url
-from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
+from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
 from shared.git.tokens import git_token
 from shared.models import Algorithm
 from shared.networks import source_networks
 from shared.settings import settings
-from shared.stopping import StopSignal
-from workers.scratch import scratch_directory
+from shared.stopping import CancelToken
+from workers.scratch import temporary_directory
 
 MAX_ENTRIES = 500_000
 """Files of one commit. A few small trees that name each other can claim billions."""
@@ -51,7 +51,7 @@ def fetch_source(
     credentials: GitCredentials | None = None,
     *,
     log: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
 ) -> Iterator[Source]:
     """The files of a commit, given by its full hash, while the block runs.
 
@@ -66,12 +66,12 @@ def fetch_source(
     if not FULL_HASH.fullmatch(commit):
         raise WorkError(ErrorClass.INVALID, "A commit is named by its full hash here.")
     url, credentials = _where(algorithm, credentials)
-    with scratch_directory() as directory:
+    with temporary_directory() as directory:
         fetch = _Fetch(directory, url, commit, log, stop)
         try:
             networks = None if algorithm.hosted else source_networks()
             source = fetch.run(access_to(url, credentials, networks))
-        except GitTimeout:
+        except GitTimeoutError:
             raise WorkError(
                 ErrorClass.TRANSIENT,
                 f"Fetching {commit} from {url} took longer than {settings().source_seconds} s "
@@ -79,7 +79,7 @@ def fetch_source(
             ) from None
         except OSError as error:
             if error.errno in (ENOSPC, EDQUOT):
-                raise git_failure("No space left on device", url) from None
+                raise git_error("No space left on device", url) from None
             raise
         yield source
 
@@ -91,7 +91,7 @@ def _where(algorithm: Algorithm, credentials: GitCredentials | None) -> tuple[Re
     try:
         # Checked again: the settings may have changed since the caller's URL was taken.
         url = RepositoryUrl.parse(algorithm.repository_url, allow_http=settings().source_allow_http)
-    except InvalidRepositoryUrl as error:
+    except InvalidRepositoryUrlError as error:
         raise WorkError(ErrorClass.INVALID, str(error)) from None
     return url, credentials
 
@@ -104,7 +104,7 @@ class _Fetch:
     url: RepositoryUrl
     commit: str
     log: Callable[[str], None]
-    stop: StopSignal
+    stop: CancelToken
     limit: int = field(default_factory=lambda: settings().source_max_bytes)
     deadline: float = field(default_factory=lambda: time.monotonic() + settings().source_seconds)
 
@@ -139,7 +139,7 @@ class _Fetch:
             stop=self.stop,
         )
         if not made.ok:
-            raise git_failure(made.errors, self.url)
+            raise git_error(made.errors, self.url)
         (self.repository / "info").mkdir(exist_ok=True)
         (self.repository / "info" / "attributes").write_text(_ATTRIBUTES)
 
@@ -154,7 +154,7 @@ class _Fetch:
             raise self._too_large(packed=f"more than {self.limit:,} bytes packed")
         if _NO_SUCH_COMMIT.search(answer.errors):
             raise self._no_such_commit()
-        raise git_failure(answer.errors, self.url)
+        raise git_error(answer.errors, self.url)
 
     def _fetch(self, access: Access, depth: int, *refspecs: str) -> GitAnswer:
         return run_git(

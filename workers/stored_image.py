@@ -10,7 +10,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.jobs.leases import HELD, Claim, held_by
 from shared.models import Algorithm, Build, Job
 from shared.settings import settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.assembly.image import read_image
 from workers.building import make_image
 from workers.engine.image import image_name, local_reference
@@ -39,7 +39,7 @@ class ImageSearch:
         build: Build,
         *,
         say: Callable[[str], None],
-        stop: StopSignal,
+        stop: CancelToken,
         before_long: Callable[[], None],
     ) -> None:
         self._claim = claim

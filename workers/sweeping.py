@@ -4,31 +4,31 @@ import structlog
 
 from shared.calls.requests import clear_old_calls, lose_overdue
 from shared.database import database
-from shared.jobs.due import take_due_nudges
+from shared.jobs.due import take_due_messages
 from shared.jobs.leases import lost_jobs
-from shared.jobs.lost import free_abandoned_places, requeue_lost
-from shared.jobs.nudges import Nudge, Queues
-from shared.jobs.settling import settle_overdue
-from shared.marks import RELEASE, SWEEP, done_within, mark_done
+from shared.jobs.lost import release_abandoned_locks, requeue_lost
+from shared.jobs.nudges import JobMessage, Queues
+from shared.jobs.settling import resolve_overdue
+from shared.marks import RELEASE, SWEEP, ran_within, record_run
 from shared.pushes.history import tally_events
-from shared.pushes.stalls import report_still, report_unclaimed
+from shared.pushes.stalls import report_no_progress, report_unclaimed
 from shared.refreshes.releasing import unreleased
 from shared.settings import settings
-from shared.workers import live_nodes
+from shared.workers import live_workers
 from workers import nudges
 
 log = structlog.get_logger(__name__)
 
 RELEASE_SECONDS = 15
 """A cluster that does not answer is asked no more often to let go of nodes."""
-MOST_NUDGES = 200
+MAX_MESSAGES_PER_SWEEP = 200
 """At most this many nudges a sweep, so that a long queue does not flood Redis."""
 
 
 def sweep_on_tick() -> None:
     """Sweep, unless one has just ended: of ticks that piled up, or of two beats, one is enough."""
     with database().reading() as session:
-        swept = done_within(session, SWEEP, settings().sweep_seconds / 2)
+        swept = ran_within(session, SWEEP, settings().sweep_seconds / 2)
     if not swept:
         sweep()
 
@@ -37,47 +37,47 @@ def sweep() -> None:
     """Requeue lost jobs, settle what waited for an ended job, nudge what is due, report stalled pushes."""
     following = _requeue_lost()
     with database().writing() as session:
-        following += free_abandoned_places(session)
+        following += release_abandoned_locks(session)
     with database().writing() as session:
-        following += settle_overdue(session)
+        following += resolve_overdue(session)
     with database().writing() as session:
-        following += take_due_nudges(session, limit=MOST_NUDGES)
+        following += take_due_messages(session, limit=MAX_MESSAGES_PER_SWEEP)
     nudges.send(following)
     _report_stalled()
     with database().writing() as session:
         lose_overdue(session)
         clear_old_calls(session, keep_days=settings().call_keep_days)
-    _have_it_tended()
-    _have_nodes_released()
+    _request_reconcile()
+    _request_uncordon()
     with database().writing() as session:
         tally_events(session)
-        mark_done(session, SWEEP)
+        record_run(session, SWEEP)
 
 
-def _have_it_tended() -> None:
+def _request_reconcile() -> None:
     """What runs is tended by the workers that run it. Where there are none, nobody would take the messages away."""
     with database().reading() as session:
-        serving = any(Queues.SERVING in node.queues.split(",") for node in live_nodes(session))
-    if serving:
+        instance = any(Queues.SERVING in node.queues.split(",") for node in live_workers(session))
+    if instance:
         nudges.send_tick("longshore.tend", Queues.SERVING)
 
 
-def _have_nodes_released() -> None:
+def _request_uncordon() -> None:
     """What refreshes left cordoned that ended while their worker was dead; by a worker that reaches the cluster."""
     with database().reading() as session:
-        if not unreleased(session) or done_within(session, RELEASE, RELEASE_SECONDS):
+        if not unreleased(session) or ran_within(session, RELEASE, RELEASE_SECONDS):
             return
-        reached = any(Queues.NODES in node.queues.split(",") for node in live_nodes(session))
+        reached = any(Queues.NODES in node.queues.split(",") for node in live_workers(session))
     if reached:
         nudges.send_tick("longshore.release", Queues.NODES)
         with database().writing() as session:
-            mark_done(session, RELEASE)
+            record_run(session, RELEASE)
 
 
-def _requeue_lost() -> list[Nudge]:
+def _requeue_lost() -> list[JobMessage]:
     with database().reading() as session:
         lost = lost_jobs(session)
-    following: list[Nudge] = []
+    following: list[JobMessage] = []
     for job_id, claim in lost:
         with database().writing() as session:
             requeued = requeue_lost(session, job_id, claim=claim, max_losses=settings().max_losses)
@@ -90,7 +90,7 @@ def _requeue_lost() -> list[Nudge]:
 def _report_stalled() -> None:
     with database().writing() as session:
         unclaimed = report_unclaimed(session, after_seconds=settings().stalled_unclaimed_seconds)
-        still = report_still(session, after_seconds=settings().stalled_still_seconds)
+        still = report_no_progress(session, after_seconds=settings().stalled_no_progress_seconds)
     for push_id in unclaimed:
         log.warning("push stalled: nobody claims it, and no worker is alive", push_id=push_id)
     for push_id in still:

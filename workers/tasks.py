@@ -1,6 +1,6 @@
 """The Celery tasks: each takes a nudge, or the beat's tick, to the work."""
 
-from workers.app import HARD_LIMIT_SPARE_SECONDS, REFRESH_SECONDS, celery
+from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_SECONDS, celery
 from workers.building import BuildWork
 from workers.delivering import deliver
 from workers.drifting import look_for_drift_on_tick
@@ -8,7 +8,7 @@ from workers.execution import run_job, run_next_push
 from workers.pushing import PushWork
 from workers.refreshing.releasing import release_left_over
 from workers.refreshing.work import RefreshWork
-from workers.serving.tending import tend_on_tick
+from workers.serving.tending import reconcile_on_tick
 from workers.serving.work import ServeWork
 from workers.sweeping import sweep_on_tick
 
@@ -32,15 +32,15 @@ def serve(job_id: str) -> None:
 
 
 @celery.task(name="longshore.tend")  # type: ignore[untyped-decorator]
-def tend_now() -> None:
+def reconcile_now() -> None:
     """Tend what runs."""
-    tend_on_tick()
+    reconcile_on_tick()
 
 
 @celery.task(  # type: ignore[untyped-decorator]
     name="longshore.refresh",
     soft_time_limit=REFRESH_SECONDS,
-    time_limit=REFRESH_SECONDS + HARD_LIMIT_SPARE_SECONDS,
+    time_limit=REFRESH_SECONDS + HARD_LIMIT_MARGIN_SECONDS,
 )
 def refresh(job_id: str) -> None:
     """Have nodes, or what runs, pull afresh."""

@@ -7,19 +7,19 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.calling.exchange import RUNNER_FAILED, Answered, EndedError, NotBegunError, Sent, exchange, stand_in
-from api.calling.finding import Found, Ready, find_again, not_in_time, wait_until_ready
+from api.calling.exchange import RUNNER_FAILED, RunnerResponse, EndedError, NotDeliveredError, RunnerRequest, exchange, stand_in
+from api.calling.finding import Target, Ready, find_other_target, not_in_time, wait_until_ready
 from shared.database import database
-from shared.models import Serving, ServingState
+from shared.models import Instance, InstanceState
 from shared.refusals import Code, Refusal, try_later
-from shared.servings.sockets import SCHEME
-from shared.servings.states import mark_stopped
+from shared.instances.sockets import SCHEME
+from shared.instances.states import mark_stopped
 from shared.settings import settings
 
-ANSWER_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 """For the runner to say that the algorithm's time is over, and for the answer to come."""
 PAUSE_SECONDS = 0.1
-MOST_ENDED = 3
+MAX_ENDED = 3
 """So many containers that end before they take one call are the algorithm's doing."""
 REFUSED_BY_RUNNER = {
     HTTPStatus.BAD_REQUEST: Code.INVALID_JSON,
@@ -30,7 +30,7 @@ BEGINNINGS = (b'{"result": ', b'{"error": ')
 """What a runner's answer begins with. The whole is for its caller to read: it can have many megabytes."""
 
 
-def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = None) -> Answered:
+def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str | None = None) -> RunnerResponse:
     """Make a call within `timeout` seconds, a cold start included.
 
     Raises:
@@ -45,10 +45,10 @@ def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = N
         if ready is not None:
             try:
                 return _checked(_exchange(ready, sent, deadline))
-            except NotBegunError as error:
+            except NotDeliveredError as error:
                 why = f"The last try failed: {error}."
                 ended += isinstance(error, EndedError) and _ended(ready, why_ended=str(error))
-        if ended >= MOST_ENDED:
+        if ended >= MAX_ENDED:
             raise try_later(
                 f"The containers of {found.algorithm.path} ended {ended} times before they took the call. {why}",
                 seconds=30,
@@ -56,19 +56,19 @@ def call(found: Found, sent: Sent, *, timeout: float, request_id: str | None = N
         if time.monotonic() + PAUSE_SECONDS >= deadline:
             raise not_in_time(found, why)
         time.sleep(PAUSE_SECONDS)
-        found = find_again(found)
+        found = find_other_target(found)
 
 
-def _exchange(ready: Ready, sent: Sent, deadline: float) -> Answered:
+def _exchange(ready: Ready, sent: RunnerRequest, deadline: float) -> RunnerResponse:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise NotBegunError("the time was over")
+        raise NotDeliveredError("the time was over")
     return exchange(
         ready.endpoint,
         sent,
         timeout=left,
         serving_dir=settings().resolved_serving_dir,
-        deadline=deadline + ANSWER_SECONDS,
+        deadline=deadline + TIMEOUT_SECONDS,
         most=settings().call_result_max_bytes,
     )
 
@@ -78,13 +78,13 @@ def _ended(ready: Ready, *, why_ended: str) -> bool:
     if not ready.endpoint.startswith(SCHEME):
         return False
     with database().writing() as session:
-        state = session.scalar(select(Serving.state).where(Serving.id == ready.serving_id))
-        if state != ServingState.READY:
+        state = session.scalar(select(Instance.state).where(Instance.id == ready.instance_id))
+        if state != InstanceState.READY:
             return False
-        return mark_stopped(session, ready.serving_id, f"Its container has ended: {why_ended}.")
+        return mark_stopped(session, ready.instance_id, f"Its container has ended: {why_ended}.")
 
 
-def _checked(answered: Answered) -> Answered:
+def _checked(answered: RunnerResponse) -> RunnerResponse:
     """The answer, where it is one.
 
     Raises:

@@ -9,62 +9,62 @@ from sqlalchemy.orm import Session
 from api import nudges
 from shared.algorithms import with_version
 from shared.database import database
-from shared.models import Algorithm, ImagePush, PushState, Serving, ServingState, Version
+from shared.models import Algorithm, ImagePush, PushState, Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution, resolve_pull
 from shared.refusals import Refusal, conflict, missing, try_later
-from shared.servings.wanting import Wanted, present_serving, want_serving
+from shared.instances.wanting import DesiredState, current_instance, ensure_instance
 
-SHORTEST_PAUSE_SECONDS = 0.02
-LONGEST_PAUSE_SECONDS = 0.2
+MIN_PAUSE_SECONDS = 0.02
+MAX_PAUSE_SECONDS = 0.2
 RETRY_SECONDS = 5
 ON_ITS_WAY = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
 
 
 @dataclass(frozen=True)
-class Found:
+class Target:
     """A version, the image that its callers are to be served by, and what runs of it."""
 
     algorithm: Algorithm
     version: Version
-    wanted: Wanted
-    serving: Serving | None
+    wanted: DesiredState
+    instance: Instance | None
 
 
 @dataclass(frozen=True)
 class Ready:
     """A serving that takes calls."""
 
-    serving_id: str
+    instance_id: str
     endpoint: str
 
 
-def find_serving(session: Session, algorithm: Algorithm, version: Version) -> Found:
+def find_target(session: Session, algorithm: Algorithm, version: Version) -> Target:
     """What a version is served by.
 
     Raises:
         Refusal: 409, there is no image that may run; with `Retry-After` where a push is on its way.
     """
     resolution = resolve_pull(session, algorithm, version)
-    wanted = Wanted.of(algorithm, version, resolution)
+    wanted = DesiredState.of(algorithm, version, resolution)
     if wanted is None:
         raise _no_image(session, version, resolution)
-    return Found(algorithm, version, wanted, present_serving(session, wanted))
+    return Target(algorithm, version, wanted, current_instance(session, wanted))
 
 
-def find_again(found: Found) -> Found:
+def find_other_target(found: Target) -> Target:
     """The same by what the database says now: meanwhile another image may have become the right one.
 
     Raises:
-        Refusal: as `find_serving`; 404, the algorithm was deleted.
+        Refusal: as `find_target`; 404, the algorithm was deleted.
     """
     with database().reading() as session:
         both = with_version(session, found.version.id)
         if both is None:
             raise missing(f"{found.algorithm.path} was deleted.")
-        return find_serving(session, *both)
+        return find_target(session, *both)
 
 
-def wait_until_ready(found: Found, deadline: float, *, request_id: str | None) -> Ready | None:
+def wait_until_ready(found: Target, deadline: float, *, request_id: str | None) -> Ready | None:
     """Have it run, and wait for it; None where what was waited for is not to take calls any more.
 
     No session is held meanwhile (rule 6): the row is read again and again, in ever longer pauses.
@@ -72,24 +72,24 @@ def wait_until_ready(found: Found, deadline: float, *, request_id: str | None) -
     Raises:
         Refusal: 503, it could not be started, or not before the deadline (on the monotonic clock, in seconds).
     """
-    serving = found.serving or _want(found, request_id)
-    state, message, endpoint = serving.state, serving.message, serving.endpoint
-    pause = SHORTEST_PAUSE_SECONDS
-    while state == ServingState.WANTED:
+    instance = found.instance or _want(found, request_id)
+    state, message, endpoint = instance.state, instance.message, instance.endpoint
+    pause = MIN_PAUSE_SECONDS
+    while state == InstanceState.WANTED:
         if time.monotonic() + pause >= deadline:
             raise not_in_time(found, message)
         time.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, 1.5 * pause)
-        rows = database().ask(_STATE, the_serving=serving.id)
+        pause = min(MAX_PAUSE_SECONDS, 1.5 * pause)
+        rows = database().ask(_STATE, the_serving=instance.id)
         if not rows:
             return None
         state, message, endpoint = rows[0]
-    if state == ServingState.FAILED:
+    if state == InstanceState.FAILED:
         raise try_later(f"{found.algorithm.path} could not be started: {message}", seconds=RETRY_SECONDS)
-    return Ready(serving.id, endpoint) if state == ServingState.READY and endpoint is not None else None
+    return Ready(instance.id, endpoint) if state == InstanceState.READY and endpoint is not None else None
 
 
-def not_in_time(found: Found, message: str) -> Refusal:
+def not_in_time(found: Target, message: str) -> Refusal:
     """503: the call was not begun within its timeout."""
     return try_later(
         f"{found.algorithm.path} did not take the call within its timeout; the call was not begun, send it again. "
@@ -98,7 +98,7 @@ def not_in_time(found: Found, message: str) -> Refusal:
     )
 
 
-_STATE = select(Serving.state, Serving.message, Serving.endpoint).where(Serving.id == bindparam("the_serving"))
+_STATE = select(Instance.state, Instance.message, Instance.endpoint).where(Instance.id == bindparam("the_serving"))
 _ON_ITS_WAY = (
     select(ImagePush.id)
     .where(ImagePush.version_id == bindparam("the_version"), ImagePush.state.in_(ON_ITS_WAY))
@@ -106,11 +106,11 @@ _ON_ITS_WAY = (
 )
 
 
-def _want(found: Found, request_id: str | None) -> Serving:
+def _want(found: Target, request_id: str | None) -> Instance:
     with database().writing() as session:
-        serving, told = want_serving(session, found.wanted, request_id=request_id)
+        instance, told = ensure_instance(session, found.wanted, request_id=request_id)
     nudges.send(told)
-    return serving
+    return instance
 
 
 def _no_image(session: Session, version: Version, resolution: Resolution) -> Refusal:

@@ -4,14 +4,14 @@ import base64
 import json
 
 from api.calling.call import read_object
-from api.calling.exchange import RUNNER_FAILED, Answered, stand_in
+from api.calling.exchange import RUNNER_FAILED, RunnerResponse, stand_in
 
 JSON = "application/json"
 TEXT = "text/plain"
 BINARY = "application/octet-stream"
 
 
-def raw_result(answered: Answered) -> tuple[bytes, str]:
+def raw_result(answered: RunnerResponse) -> tuple[bytes, str]:
     """The bare result and its content type; an error stays the JSON that it is."""
     said = read_object(answered.body)
     if "error" in said:

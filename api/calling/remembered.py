@@ -11,14 +11,14 @@ from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, select
 
-from api.calling.finding import Found
+from api.calling.finding import Target
 from shared.algorithms import FULL_HASH
 from shared.calls.versions import SEMANTIC_VERSION
 from shared.database import database
 from shared.keys import Caller
-from shared.models import Algorithm, ImagePush, Registry, Serving, ServingState, Version
+from shared.models import Algorithm, ImagePush, Registry, Instance, InstanceState, Version
 
-MOST = 4096
+MAX_ENTRIES = 4096
 """Conclusions that a process keeps."""
 
 Called = tuple[Caller, str, str]
@@ -30,16 +30,16 @@ class Conclusion:
     """What a call was served by, and the rows from which that follows."""
 
     rows: Sequence[Row[Any]]
-    found: Found
+    found: Target
 
 
-class RememberedFindings:
+class TargetCache:
     """The conclusions of one process."""
 
     def __init__(self) -> None:
         self._known: dict[Called, Conclusion] = {}
 
-    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Found]) -> Found:
+    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Target]) -> Target:
         """What a call is served by; `find` concludes it where it is not known.
 
         Raises:
@@ -56,19 +56,19 @@ class RememberedFindings:
         found = find()
         # What changed while it was concluded may have been seen by half.
         if _follows_from_rows(found) and _ask(question, name, version) == rows:
-            if len(self._known) >= MOST:
+            if len(self._known) >= MAX_ENTRIES:
                 self._known.clear()
             self._known[called] = Conclusion(rows, found)
         return found
 
 
-remembered = RememberedFindings()
+remembered = TargetCache()
 """Those of this process."""
 
 
-def _follows_from_rows(found: Found) -> bool:
+def _follows_from_rows(found: Target) -> bool:
     """Whether it takes calls, and would not be another for reasons that stand elsewhere: builds, or the clock."""
-    takes_calls = found.serving is not None and found.serving.state == ServingState.READY
+    takes_calls = found.instance is not None and found.instance.state == InstanceState.READY
     return takes_calls and found.wanted.registry_id is not None
 
 
@@ -95,25 +95,25 @@ _ROWS = (
         ImagePush.id,
         ImagePush.last_success_image,
         ImagePush.last_success_digest,
-        ImagePush.last_success_order,
+        ImagePush.last_success_seq,
         Registry.registry_url,
         Registry.plain_http,
         Registry.deleted_at,
-        Serving.id,
-        Serving.image,
-        Serving.network,
-        Serving.endpoint,
+        Instance.id,
+        Instance.image,
+        Instance.network,
+        Instance.endpoint,
     )
     .join_from(Algorithm, Version, Version.algorithm_id == Algorithm.id)
     .outerjoin(ImagePush, ImagePush.version_id == Version.id)
     .outerjoin(Registry, Registry.id == ImagePush.registry_id)
-    .outerjoin(Serving, (Serving.version_id == Version.id) & (Serving.state == bindparam("ready", ServingState.READY)))
+    .outerjoin(Instance, (Instance.version_id == Version.id) & (Instance.state == bindparam("ready", InstanceState.READY)))
     .where(
         Algorithm.owner == bindparam("the_owner"),
         Algorithm.name == bindparam("the_name"),
         Algorithm.deleted_at.is_(None),
     )
-    .order_by(ImagePush.seq, Serving.seq)
+    .order_by(ImagePush.seq, Instance.seq)
 )
 _BY_NUMBER = _ROWS.where(Version.semantic_version == bindparam("the_version"))
 _BY_HASH = _ROWS.where(Version.git_hash == bindparam("the_version"))

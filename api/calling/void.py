@@ -7,8 +7,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.calling.call import call, read_object
-from api.calling.exchange import RUNNER_FAILED, Answered, Sent
-from api.calling.finding import Found
+from api.calling.exchange import RUNNER_FAILED, RunnerResponse, RunnerRequest
+from api.calling.finding import Target
 from shared.calls.requests import LOST, Ending, end_call, record_call
 from shared.database import database
 from shared.keys import Caller
@@ -18,14 +18,14 @@ from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
-SPARE_SECONDS = 30.0
+MARGIN_SECONDS = 30.0
 """Beyond a call's timeout, for its answer to come and its end to be written, before it counts as lost."""
 FULL_RETRY_SECONDS = 5
-MOST_DURATION_SECONDS = 1_000_000
+MAX_DURATION_SECONDS = 1_000_000
 """More than any call may take: an algorithm's container can say anything, and the database takes only so much."""
 
 
-class VoidCalls:
+class AsyncCalls:
     """The calls of this process that nobody waits for."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class VoidCalls:
         self._under_way = 0
         self._running: set[str] = set()
 
-    def begin(self, caller: Caller, found: Found, sent: Sent, *, timeout: float, request_id: str) -> str:
+    def begin(self, caller: Caller, found: Target, sent: RunnerRequest, *, timeout: float, request_id: str) -> str:
         """Write the call down and begin it; the id under which one can ask how it ended.
 
         Raises:
@@ -53,7 +53,7 @@ class VoidCalls:
                     caller=caller.owner,
                     algorithm=found.algorithm,
                     version=found.version,
-                    seconds=timeout + SPARE_SECONDS,
+                    seconds=timeout + MARGIN_SECONDS,
                 )
             self._running.add(call_id)
             threading.Thread(
@@ -70,7 +70,7 @@ class VoidCalls:
             self._changed.wait_for(lambda: self._under_way == 0, seconds)
             return sorted(self._running)
 
-    def _make(self, call_id: str, found: Found, sent: Sent, timeout: float, request_id: str) -> None:
+    def _make(self, call_id: str, found: Target, sent: RunnerRequest, timeout: float, request_id: str) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             _write_end(call_id, found, sent, timeout, request_id)
@@ -87,14 +87,14 @@ class VoidCalls:
             self._changed.notify_all()
 
 
-void_calls = VoidCalls()
+async_calls = AsyncCalls()
 """Those of this process; it has none before the fork."""
 
 
-def let_void_calls_end(seconds: float) -> None:
+def await_async_calls(seconds: float) -> None:
     """Let the calls of this process end within so many seconds; those that do not are written as lost."""
     began = time.monotonic()
-    left = void_calls.wait_for_none(seconds)
+    left = async_calls.wait_for_none(seconds)
     for call_id in left:
         with database().writing() as session:
             end_call(session, call_id, Ending(CallState.LOST, LOST))
@@ -102,7 +102,7 @@ def let_void_calls_end(seconds: float) -> None:
         log.warning("calls with output=void were cut off", calls=len(left), waited=round(time.monotonic() - began, 1))
 
 
-def _write_end(call_id: str, found: Found, sent: Sent, timeout: float, request_id: str) -> None:
+def _write_end(call_id: str, found: Target, sent: RunnerRequest, timeout: float, request_id: str) -> None:
     try:
         ending = _ending_of(call(found, sent, timeout=timeout, request_id=request_id))
     except Refusal as refusal:
@@ -116,11 +116,11 @@ def _write_end(call_id: str, found: Found, sent: Sent, timeout: float, request_i
         end_call(session, call_id, ending)
 
 
-def _ending_of(answered: Answered) -> Ending:
+def _ending_of(answered: RunnerResponse) -> Ending:
     said = read_object(answered.body)
     metadata, error = said.get("metadata"), said.get("error")
     seconds = metadata.get("duration") if isinstance(metadata, dict) else None
-    known = isinstance(seconds, int | float) and 0 <= seconds < MOST_DURATION_SECONDS
+    known = isinstance(seconds, int | float) and 0 <= seconds < MAX_DURATION_SECONDS
     duration_ms = round(1000 * seconds) if known and seconds is not None else None
     if isinstance(error, dict):
         message, error_type = str(error.get("message", "")), str(error.get("error_type", ""))

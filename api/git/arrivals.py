@@ -10,9 +10,9 @@ from api import nudges
 from api.git.repositories import Repository
 from shared.audit import Actor, record
 from shared.database import database
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Algorithm
-from shared.orders.compile import order_compile
+from shared.orders.compile import enqueue_compile
 from shared.refusals import Refusal
 from shared.settings import settings
 
@@ -63,7 +63,7 @@ def catch_up() -> None:
             log.exception("repository_not_looked_at", algorithm_id=algorithm_id)
 
 
-def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[Nudge]:
+def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[JobMessage]:
     with database().writing() as session:
         algorithm = session.scalar(
             select(Algorithm).where(Algorithm.id == algorithm_id, Algorithm.deleted_at.is_(None)).with_for_update()
@@ -73,7 +73,7 @@ def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[
         algorithm.compiled_head = head
         if not compiles:
             return []
-        ordered = order_compile(session, algorithm, head, request_id=actor.request_id)
+        ordered = enqueue_compile(session, algorithm, head, request_id=actor.request_id)
         record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=ordered.job.id)
         log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=ordered.job.id)
         return ordered.nudges

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.algorithms import find_algorithm
 from shared.git.tokens import is_git_token, verify_git_token
-from shared.keys import Caller, recognise
+from shared.keys import Caller, authenticate_key
 from shared.models import Algorithm
 from shared.refusals import Code, Refusal, missing
 
@@ -50,7 +50,7 @@ def caller_with(session: Session, secret: str | None) -> Caller | None:
         raise _who_is_it("Give an API key as the password (any username).")
     if is_git_token(secret):
         return None
-    caller = recognise(session, secret)
+    caller = authenticate_key(session, secret)
     if caller is None:
         raise _who_is_it("The API key is unknown or was revoked.")
     return caller

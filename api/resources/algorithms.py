@@ -10,32 +10,32 @@ from sqlalchemy.exc import IntegrityError
 
 from api import nudges
 from api.addresses import public_url
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
 from api.loading import latest_version, shown_versions
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.algorithms import (
-    AlgorithmBody,
-    AlgorithmChange,
-    AlgorithmShown,
-    OwnedAlgorithmShown,
-    SettingsBody,
-    SourceBody,
+    AlgorithmRequest,
+    AlgorithmUpdate,
+    AlgorithmResponse,
+    OwnedAlgorithmResponse,
+    SettingsRequest,
+    SourceRequest,
     show_algorithm,
 )
 from api.schemas.patterns import ROUTED_NAMES
-from api.schemas.versions import LatestShown
+from api.schemas.versions import LatestResponse
 from shared.algorithms import find_algorithm
 from shared.clock import now_ms
 from shared.database import database
 from shared.git import hosted
-from shared.git.repository_url import MAX_URL, InvalidRepositoryUrl
+from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
 from shared.models import Algorithm, Owner
-from shared.networks import ForbiddenAddress
+from shared.networks import ForbiddenAddressError
 from shared.orders.cancel import end_all_of_algorithm
 from shared.refusals import Code, Refusal, bad_request, conflict, missing
-from shared.registry.reference import mended
+from shared.registry.reference import normalize_name
 from shared.sealing import keyring
 from shared.settings import settings
 from shared.sources import read_repository_url, refuse_forbidden_repository, seal_source
@@ -57,9 +57,9 @@ DEFAULT_SETTINGS: dict[str, Any] = {
 
 
 @blueprint.post("/algorithms/<owner:username>")
-@blueprint.input(AlgorithmBody, arg_name="body")
-@blueprint.output(AlgorithmShown, status_code=201)
-def create_algorithm(username: str, body: AlgorithmBody) -> Response:
+@blueprint.input(AlgorithmRequest, arg_name="body")
+@blueprint.output(AlgorithmResponse, status_code=201)
+def create_algorithm(username: str, body: AlgorithmRequest) -> Response:
     """Create an algorithm; Longshore hosts its repository unless `source` names one elsewhere."""
     caller().require_owner(username)
     if body.name.lower() in ROUTED_NAMES:
@@ -77,7 +77,7 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
             algorithm = Algorithm(
                 owner=username,
                 name=body.name,
-                image_path=f"{mended(username)}/{mended(body.name)}",
+                image_path=f"{normalize_name(username)}/{normalize_name(body.name)}",
                 details=body.details.model_dump(exclude_none=True),
                 settings=chosen,
                 sample_input=body.version_info.sample_input if body.version_info else None,
@@ -90,11 +90,11 @@ def create_algorithm(username: str, body: AlgorithmBody) -> Response:
             shown = show_algorithm(algorithm, public_url())
     except IntegrityError:
         raise _name_taken(username, body.name) from None
-    return answer(shown, 201)
+    return json_response(shown, 201)
 
 
 @algorithm_route(blueprint, "", ["GET"])
-@blueprint.output(LatestShown)
+@blueprint.output(LatestResponse)
 def get_algorithm(algorithm: str) -> Response:
     """The latest version: the newest published one, else the newest compiled one, else the algorithm alone."""
     with database().reading() as session:
@@ -102,14 +102,14 @@ def get_algorithm(algorithm: str) -> Response:
         caller().require_reader(found)
         version = latest_version(session, found)
         if version is None:
-            return answer(show_algorithm(found, public_url()))
-        return answer(shown_versions(session, found, [version])[0])
+            return json_response(show_algorithm(found, public_url()))
+        return json_response(shown_versions(session, found, [version])[0])
 
 
 @algorithm_route(blueprint, "", ["PUT"])
-@blueprint.input(AlgorithmChange, arg_name="body")
-@blueprint.output(AlgorithmShown)
-def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
+@blueprint.input(AlgorithmUpdate, arg_name="body")
+@blueprint.output(AlgorithmResponse)
+def update_algorithm(algorithm: str, body: AlgorithmUpdate) -> Response:
     """Change details, settings or source of an algorithm; what is left out stays."""
     with database().reading() as session:
         caller().require_manager(find_algorithm(session, algorithm))
@@ -128,7 +128,7 @@ def update_algorithm(algorithm: str, body: AlgorithmChange) -> Response:
         session.refresh(found)
         audit(session, "algorithm.update", found.id, owner=found.owner, given=sorted(body.model_fields_set))
         shown = show_algorithm(found, public_url())
-    return answer(shown)
+    return json_response(shown)
 
 
 @algorithm_route(blueprint, "", ["DELETE"])
@@ -145,11 +145,11 @@ def delete_algorithm(algorithm: str) -> Response:
     nudges.send(freed)
     if found.hosted:
         _remove_repository(found)
-    return nothing()
+    return no_content()
 
 
 @blueprint.get("/users/<username>/algorithms")
-@blueprint.output(list_of(OwnedAlgorithmShown))
+@blueprint.output(list_of(OwnedAlgorithmResponse))
 def list_algorithms(username: str) -> Response:
     """The algorithms of an owner, newest first."""
     if not caller().owns(username):
@@ -163,7 +163,7 @@ def list_algorithms(username: str) -> Response:
             .order_by(Algorithm.seq.desc())
         )
         readable = [row for row in rows if caller().may_read(row)]
-        return answer([OwnedAlgorithmShown(id=row.id, algoname=row.name, username=row.owner) for row in readable])
+        return json_response([OwnedAlgorithmResponse(id=row.id, algoname=row.name, username=row.owner) for row in readable])
 
 
 def _remove_repository(algorithm: Algorithm) -> None:
@@ -174,7 +174,7 @@ def _remove_repository(algorithm: Algorithm) -> None:
         log.warning("repository not removed yet", algorithm_id=algorithm.id, reason=refusal.message)
 
 
-def _settings(present: dict[str, Any], change: SettingsBody) -> dict[str, Any]:
+def _settings(present: dict[str, Any], change: SettingsRequest) -> dict[str, Any]:
     """The settings after a change, with the environment checked by whichever of its three names was given."""
     given = change.model_dump(exclude_none=True)
     known = settings().base_images
@@ -187,17 +187,17 @@ def _settings(present: dict[str, Any], change: SettingsBody) -> dict[str, Any]:
     return {**DEFAULT_SETTINGS, **present, **given}
 
 
-def _refuse_forbidden(source: SourceBody | None) -> None:
+def _refuse_forbidden(source: SourceRequest | None) -> None:
     """Refuse a repository at an address that is not spoken to, before a transaction begins."""
     if source is None or not source.repository_https_url:
         return
     try:
         refuse_forbidden_repository(read_repository_url(source.repository_https_url))
-    except (InvalidRepositoryUrl, ForbiddenAddress) as error:
+    except (InvalidRepositoryUrlError, ForbiddenAddressError) as error:
         raise bad_request(f"source.repository_https_url: {error}") from None
 
 
-def _take_source(algorithm: Algorithm, source: SourceBody | None) -> None:
+def _take_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
     """Take what a body says of the repository. Its credentials go nowhere else than where they were given for."""
     if source is None:
         return

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import BeforeValidator, Field
 
-from api.answers import answer
+from api.answers import json_response
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
-from api.schemas.base import Moment, Shown, Text, Uuid
+from api.schemas.base import Moment, ResponseModel, Text, Uuid
 from shared.audit import entries
 from shared.clock import rfc3339
 from shared.database import database
@@ -51,7 +51,7 @@ class AuditQuery(PageQuery):
     until: Time | None = None
 
 
-class AuditShown(Shown):
+class AuditEventResponse(ResponseModel):
     """One thing that somebody did."""
 
     id: Uuid
@@ -66,12 +66,12 @@ class AuditShown(Shown):
     detail: dict[str, Any]
 
 
-class AuditPage(Shown):
+class AuditPage(ResponseModel):
     """A page of the audit trail."""
 
     marker: str | None
     next_link: str | None
-    results: list[AuditShown]
+    results: list[AuditEventResponse]
 
 
 @blueprint.get("/audit")
@@ -90,15 +90,15 @@ def list_audit(query: AuditQuery) -> Response:
     )
     with database().reading() as session:
         page, marker = page_of(session, rows, AuditEvent.seq, query)
-        return answer(paged([_show(row[0]) for row in page], marker))
+        return json_response(paged([_show(row[0]) for row in page], marker))
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
-def _show(event: AuditEvent) -> AuditShown:
-    return AuditShown(
+def _show(event: AuditEvent) -> AuditEventResponse:
+    return AuditEventResponse(
         id=event.id,
         time=rfc3339(event.created_at) or "",
         actor=event.actor,

@@ -4,13 +4,13 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
-from api.answers import answer
+from api.answers import json_response
 from api.authentication import caller
 from api.loading import shown_builds
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, v1_blueprint
-from api.schemas.base import Query, Shown
-from api.schemas.versions import BuildLogsShown, BuildShown
+from api.schemas.base import Query, ResponseModel
+from api.schemas.versions import BuildLogsResponse, BuildResponse
 from shared.algorithms import find_algorithm
 from shared.database import database
 from shared.models import Build, BuildStatus
@@ -25,12 +25,12 @@ class LogsQuery(Query):
     partial: bool = False
 
 
-class BuildsPage(Shown):
+class BuildsPage(ResponseModel):
     """A page of builds."""
 
     marker: str | None
     next_link: str | None
-    results: list[BuildShown]
+    results: list[BuildResponse]
 
 
 @algorithm_route(blueprint, "/builds", ["GET"])
@@ -42,27 +42,27 @@ def list_builds(algorithm: str, query: PageQuery) -> Response:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
         page, marker = page_of(session, select(Build).where(Build.algorithm_id == found.id), Build.seq, query)
-        return answer(paged(shown_builds(session, [row[0] for row in page]), marker))
+        return json_response(paged(shown_builds(session, [row[0] for row in page]), marker))
 
 
 @algorithm_route(blueprint, "/builds/<build_id>", ["GET"])
-@blueprint.output(BuildShown)
+@blueprint.output(BuildResponse)
 def get_build(algorithm: str, build_id: str) -> Response:
     """One build."""
     with database().reading() as session:
-        return answer(shown_builds(session, [_find_build(session, algorithm, build_id)])[0])
+        return json_response(shown_builds(session, [_find_build(session, algorithm, build_id)])[0])
 
 
 @algorithm_route(blueprint, "/builds/<build_id>/logs", ["GET"])
 @blueprint.input(LogsQuery, location="query", arg_name="query")
-@blueprint.output(BuildLogsShown)
+@blueprint.output(BuildLogsResponse)
 def get_build_logs(algorithm: str, build_id: str, query: LogsQuery) -> Response:
     """The log of a build that has ended, or what there is of it with `partial=true`."""
     with database().reading() as session:
         build = _find_build(session, algorithm, build_id, with_log=True)
         if not BuildStatus(build.status).ended and not query.partial:
             raise missing("The build is in progress; its log is here when it has ended, or now with ?partial=true.")
-        return answer(BuildLogsShown(logs=build.log))
+        return json_response(BuildLogsResponse(logs=build.log))
 
 
 def _find_build(session: Session, algorithm: str, build_id: str, *, with_log: bool = False) -> Build:

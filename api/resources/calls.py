@@ -6,16 +6,16 @@ from typing import Any, TypeVar
 from flask import Response, g, request
 from sqlalchemy import Row
 
-from api.answers import answer
+from api.answers import json_response
 from api.authentication import caller
 from api.calling.call import call
-from api.calling.exchange import Sent
-from api.calling.finding import Found, find_serving
+from api.calling.exchange import RunnerRequest
+from api.calling.finding import Target, find_target
 from api.calling.raw import JSON, raw_result
 from api.calling.remembered import remembered
-from api.calling.void import void_calls
+from api.calling.void import async_calls
 from api.routing import v1_blueprint
-from api.schemas.calls import CallErrorShown, CallQuery, RequestShown, VoidShown
+from api.schemas.calls import CallErrorResponse, CallQuery, AsyncCallResponse, AsyncCallAccepted
 from shared.calls.requests import LOST, RECORDED, lose_overdue
 from shared.calls.versions import find_called
 from shared.clock import rfc3339
@@ -50,15 +50,15 @@ def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None)
     sent = _read_input(query)
     found = _find(algorithm, version, query)
     if query.output == "void":
-        begun = void_calls.begin(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
-        return answer(VoidShown(request_id=begun))
+        begun = async_calls.begin(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
+        return json_response(AsyncCallAccepted(request_id=begun))
     answered = call(found, sent, timeout=query.timeout, request_id=g.request_id)
     body, content_type = raw_result(answered) if query.output == "raw" else (answered.body, JSON)
     return Response(body, mimetype=content_type)
 
 
 @blueprint.get("/requests/<request_id>")
-@blueprint.output(RequestShown)
+@blueprint.output(AsyncCallResponse)
 def show_request(request_id: str) -> Response:
     """How a call with `output=void` is going, or how it ended. Its result is not kept."""
     rows = database().ask(RECORDED, the_request=request_id.lower())
@@ -66,10 +66,10 @@ def show_request(request_id: str) -> Response:
         with database().writing() as session:
             lose_overdue(session)
         rows = database().ask(RECORDED, the_request=request_id.lower())
-    return answer(_shown(_readable(rows, request_id)))
+    return json_response(_shown(_readable(rows, request_id)))
 
 
-def _read_input(query: CallQuery) -> Sent:
+def _read_input(query: CallQuery) -> RunnerRequest:
     """The body, as it came.
 
     Raises:
@@ -84,15 +84,15 @@ def _read_input(query: CallQuery) -> Sent:
             "Content-Type.",
         )
     request.max_content_length = settings().call_max_bytes
-    return Sent(request.get_data(cache=False), request.content_type, stdout=query.stdout)
+    return RunnerRequest(request.get_data(cache=False), request.content_type, stdout=query.stdout)
 
 
-def _find(algorithm: str, version: str | None, query: CallQuery) -> Found:
-    def find() -> Found:
+def _find(algorithm: str, version: str | None, query: CallQuery) -> Target:
+    def find() -> Target:
         with database().reading() as session:
             called, meant = find_called(session, caller(), algorithm, version)
             _refuse_reading_along(called, query)
-            return find_serving(session, called, meant)
+            return find_target(session, called, meant)
 
     found = remembered.find(caller(), algorithm, version, find)
     _refuse_reading_along(found.algorithm, query)
@@ -110,11 +110,11 @@ def _readable(rows: Sequence[Row[Any]], request_id: str) -> Row[Any]:
     return rows[0]
 
 
-def _shown(row: Row[Any]) -> RequestShown:
+def _shown(row: Row[Any]) -> AsyncCallResponse:
     error = None
     if row.state in (CallState.FAILED, CallState.LOST):
-        error = CallErrorShown(message=row.message or LOST, error_type=row.error_type)
-    return RequestShown(
+        error = CallErrorResponse(message=row.message or LOST, error_type=row.error_type)
+    return AsyncCallResponse(
         request_id=row.id,
         state=row.state,
         algorithm=f"{row.owner}/{row.name}",

@@ -6,24 +6,24 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import nudges
-from api.answers import answer
-from api.schemas.base import Shown
-from api.schemas.errors import ErrorBody
+from api.answers import json_response
+from api.schemas.base import ResponseModel
+from api.schemas.errors import ErrorDetail
 from shared.database import database
 from shared.marks import seconds_since_sweep
 from shared.refusals import Code
-from shared.workers import live_nodes
+from shared.workers import live_workers
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
 
-class AliveShown(Shown):
+class AliveResponse(ResponseModel):
     """The process answers."""
 
     status: str
 
 
-class WorkerShown(Shown):
+class WorkerResponse(ResponseModel):
     """A live worker, and what keeps it from working."""
 
     name: str
@@ -32,7 +32,7 @@ class WorkerShown(Shown):
     problem: str | None
 
 
-class ReadyShown(Shown):
+class ReadyResponse(ResponseModel):
     """Whether the parts that every request needs answer; the workers are for information."""
 
     left_out = frozenset({"error"})
@@ -42,26 +42,26 @@ class ReadyShown(Shown):
     broker: str
     seconds_since_sweep: int | None
     """How long ago the sweep for due, lost and stalled jobs ran last."""
-    workers: list[WorkerShown]
-    error: ErrorBody | None = None
+    workers: list[WorkerResponse]
+    error: ErrorDetail | None = None
     """What is missing, where something is: a 503 is an error like any other."""
 
 
 @blueprint.get("/healthz")
-@blueprint.output(AliveShown)
+@blueprint.output(AliveResponse)
 def alive() -> Response:
     """Alive."""
-    return answer(AliveShown(status="alive"))
+    return json_response(AliveResponse(status="alive"))
 
 
 @blueprint.get("/readyz")
-@blueprint.output(ReadyShown)
+@blueprint.output(ReadyResponse)
 def ready() -> Response:
     """Whether database and broker are reachable (503 when not), and how the workers are."""
     database_says, swept, workers = _ask_database()
     broker_says = _ask_broker()
     good = database_says == broker_says == "reachable"
-    shown = ReadyShown(
+    shown = ReadyResponse(
         status="ready" if good else "not ready",
         database=database_says,
         broker=broker_says,
@@ -69,23 +69,23 @@ def ready() -> Response:
         workers=workers,
         error=None if good else _error(database_says, broker_says),
     )
-    return answer(shown, 200 if good else 503)
+    return json_response(shown, 200 if good else 503)
 
 
-def _error(database_says: str, broker_says: str) -> ErrorBody:
+def _error(database_says: str, broker_says: str) -> ErrorDetail:
     message = f"The database: {database_says}; the broker (Redis): {broker_says}. Start what does not answer."
-    return ErrorBody(id=g.get("request_id", ""), code=Code.INVALID_REQUEST, message=message)
+    return ErrorDetail(id=g.get("request_id", ""), code=Code.INVALID_REQUEST, message=message)
 
 
-def _ask_database() -> tuple[str, int | None, list[WorkerShown]]:
+def _ask_database() -> tuple[str, int | None, list[WorkerResponse]]:
     try:
         with database().reading() as session:
-            nodes = live_nodes(session)
+            nodes = live_workers(session)
             swept = seconds_since_sweep(session)
     except SQLAlchemyError:
         return "does not answer", None, []
     shown = [
-        WorkerShown(
+        WorkerResponse(
             name=node.name,
             queues=[queue for queue in node.queues.split(",") if queue],
             ready=node.problem is None,

@@ -8,16 +8,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import nudges
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
-from api.following import Told, follow, next_events
+from api.following import SentSoFar, follow, next_events
 from api.loading import shown_job, shown_jobs
 from api.pages import PageQuery, page_of, paged
 from api.routing import v1_blueprint
-from api.schemas.base import Shown, Text
-from api.schemas.jobs import JobShown, PartShown
-from api.waiting import waiting_rooms
+from api.schemas.base import ResponseModel, Text
+from api.schemas.jobs import JobResponse, PartResponse
+from api.waiting import wait_limit
 from shared.algorithms import find_algorithm, readable_algorithms
 from shared.database import database
 from shared.keys import Caller
@@ -57,12 +57,12 @@ class JobsQuery(PageQuery):
     registry: Text | None = None
 
 
-class JobsPage(Shown):
+class JobsPage(ResponseModel):
     """A page of jobs."""
 
     marker: str | None
     next_link: str | None
-    results: list[PartShown]
+    results: list[PartResponse]
 
 
 @blueprint.get("/jobs")
@@ -89,16 +89,16 @@ def list_jobs(query: JobsQuery) -> Response:
             # The owner says no more than the algorithms do, but leads to a few jobs of a long history.
             rows = rows.where(Job.owner == caller().owner, Job.algorithm_id.in_(readable))
         page, marker = page_of(session, rows, Job.seq, query)
-        return answer(paged(shown_jobs(session, [row[0] for row in page]), marker))
+        return json_response(paged(shown_jobs(session, [row[0] for row in page]), marker))
 
 
 @blueprint.get("/jobs/<job_id>")
-@blueprint.output(JobShown)
+@blueprint.output(JobResponse)
 def get_job(job_id: str) -> Response:
     """One job, with its parts."""
     with database().reading() as session:
         job, _algorithm = _find_job(session, job_id, Caller.require_reader)
-        return answer(shown_job(session, job))
+        return json_response(shown_job(session, job))
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -111,7 +111,7 @@ def cancel(job_id: str) -> Response:
         about = {"algorithm": algorithm.path} if algorithm is not None else {}
         audit(session, "job.cancel", job.id, owner=job.owner, kind=job.kind, **about)
     nudges.send(freed)
-    return nothing()
+    return no_content()
 
 
 @blueprint.get("/jobs/<job_id>/events")
@@ -125,15 +125,15 @@ def follow_job(job_id: str) -> Response:
     """
     with database().reading() as session:
         _find_job(session, job_id, Caller.require_reader)
-    told = Told.read(request.headers.get("Last-Event-ID", ""))
+    told = SentSoFar.read(request.headers.get("Last-Event-ID", ""))
     events, ended = next_events(job_id, told)
     if ended and not events:
-        return nothing()
-    if not waiting_rooms().acquire(blocking=False):
+        return no_content()
+    if not wait_limit().acquire(blocking=False):
         raise try_later("Too many requests wait for jobs; come back, or ask GET /v1/jobs/ID.", seconds=BUSY_SECONDS)
     stream = follow(job_id, events, ended, told, keepalive_seconds=settings().keepalive_seconds)
     response = Response(stream, mimetype="text/event-stream")
-    response.call_on_close(waiting_rooms().release)
+    response.call_on_close(wait_limit().release)
     response.headers["X-Accel-Buffering"] = "no"  # proxies that would keep events back until there are many
     return response
 

@@ -6,11 +6,11 @@ from typing import Any
 from flask import Response
 from sqlalchemy import select
 
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
 from api.routing import list_of, v1_blueprint
-from api.schemas.keys import KeyBody, KeyShown, PermissionsBody, show_key
+from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, show_key
 from shared.database import database
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 from shared.models import ApiKey, KeyKind, Owner
@@ -22,9 +22,9 @@ LISTED_ALGORITHM = re.compile(r"(?:algo://)?(\*|[A-Za-z][A-Za-z0-9_]*/(?:\*|[A-Z
 
 
 @blueprint.post("/users/<username>/keys")
-@blueprint.input(KeyBody, arg_name="body")
-@blueprint.output(KeyShown)
-def create_own_key(username: str, body: KeyBody) -> Response:
+@blueprint.input(KeyRequest, arg_name="body")
+@blueprint.output(KeyResponse)
+def create_own_key(username: str, body: KeyRequest) -> Response:
     """A new key of an owner; the secret is shown this once."""
     if not caller().admin:
         caller().require_owner(username)
@@ -36,16 +36,16 @@ def create_own_key(username: str, body: KeyBody) -> Response:
 
 
 @blueprint.post("/admin/users/<username>/keys")
-@blueprint.input(KeyBody, arg_name="body")
-@blueprint.output(KeyShown)
-def create_key_for(username: str, body: KeyBody) -> Response:
+@blueprint.input(KeyRequest, arg_name="body")
+@blueprint.output(KeyResponse)
+def create_key_for(username: str, body: KeyRequest) -> Response:
     """A new key for any owner, who is made by the first one (admin)."""
     caller().require_admin()
     return _make_key(username, body)
 
 
 @blueprint.get("/users/<username>/keys")
-@blueprint.output(list_of(KeyShown))
+@blueprint.output(list_of(KeyResponse))
 def list_keys(username: str) -> Response:
     """The keys of an owner that are not revoked, masked, newest first."""
     caller().require_owner(username)
@@ -55,7 +55,7 @@ def list_keys(username: str) -> Response:
         keys = session.scalars(
             select(ApiKey).where(ApiKey.owner == username, ApiKey.revoked_at.is_(None)).order_by(ApiKey.seq.desc())
         )
-        return answer([show_key(key) for key in keys])
+        return json_response([show_key(key) for key in keys])
 
 
 @blueprint.delete("/users/<username>/keys/<key_id>")
@@ -67,10 +67,10 @@ def delete_key(username: str, key_id: str) -> Response:
         if not revoke_key(session, key_id, username):
             raise missing(f"{username} has no key with the id {key_id!r}, or it is revoked already.")
         audit(session, "key.revoke", key_id, owner=username)
-    return nothing()
+    return no_content()
 
 
-def _make_key(username: str, body: KeyBody) -> Response:
+def _make_key(username: str, body: KeyRequest) -> Response:
     kind = KeyKind.ALGORITHM if body.key_type == KeyKind.ALGORITHM.value else KeyKind.ADMIN
     permissions = _enforceable(body.permissions, kind)
     if not OWNER_NAME.fullmatch(username):
@@ -80,10 +80,10 @@ def _make_key(username: str, body: KeyBody) -> Response:
         key, secret = create_key(session, owner.username, label=body.key_label, kind=kind, permissions=permissions)
         audit(session, "key.create", key.id, owner=owner.username, kind=kind, label=body.key_label or None)
         shown = show_key(key, secret)
-    return answer(shown)
+    return json_response(shown)
 
 
-def _enforceable(permissions: PermissionsBody | None, kind: KeyKind) -> dict[str, Any] | None:
+def _enforceable(permissions: PermissionsRequest | None, kind: KeyKind) -> dict[str, Any] | None:
     """The permissions as they are kept; what cannot be enforced is refused, never silently broader."""
     if permissions is None:
         return None

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.database import database
-from shared.measures import Measure, measures
+from shared.metrics import Metric, metrics
 
 blueprint = APIBlueprint("metrics", __name__, tag="Health")
 
@@ -41,16 +41,16 @@ HELP = {
 def show_metrics() -> Response:
     """What is measured, in Prometheus' text format."""
     with database().reading() as session:
-        measured = list(measures(session))
+        measured = list(metrics(session))
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Measured(measured))
+    registry.register(_DatabaseCollector(measured))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE)
 
 
-class _Measured(Collector):
+class _DatabaseCollector(Collector):
     """Hands on what was measured."""
 
-    def __init__(self, measured: Iterable[Measure]) -> None:
+    def __init__(self, measured: Iterable[Metric]) -> None:
         self._measured = measured
 
     def collect(self) -> Iterable[Metric]:

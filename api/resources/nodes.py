@@ -5,17 +5,17 @@ from typing import Any
 from flask import Response, g
 from sqlalchemy.orm import Session
 
-from api.answers import answer
+from api.answers import json_response
 from api.auditing import audit
 from api.authentication import caller
 from api.enqueueing import enqueue, name_job
 from api.routing import v1_blueprint
-from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshBody, RefreshOrderedShown, show_runner
+from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshRequest, RefreshEnqueuedResponse, show_runner
 from shared.algorithms import find_algorithm, find_version
 from shared.database import database
 from shared.models import RefreshKind
-from shared.orders.ordered import Ordered
-from shared.orders.refresh import order_refresh
+from shared.orders.ordered import Enqueued
+from shared.orders.refresh import enqueue_refresh
 from shared.refreshes.options import RefreshOptions, RestartKind
 from shared.refreshes.runners import matching_runners
 from shared.refusals import bad_request
@@ -26,16 +26,16 @@ blueprint = v1_blueprint("nodes")
 WOULD_BE_DONE: dict[int, Any] = {
     200: {
         "description": "What a refresh of runners would do now; nothing was done.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RefreshOrderedShown"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RefreshEnqueuedResponse"}}},
     },
 }
 
 
 @blueprint.post("/nodes/refresh")
-@blueprint.input(RefreshBody, arg_name="body")
-@blueprint.output(RefreshOrderedShown, status_code=202)
+@blueprint.input(RefreshRequest, arg_name="body")
+@blueprint.output(RefreshEnqueuedResponse, status_code=202)
 @blueprint.doc(responses=WOULD_BE_DONE)
-def refresh(body: RefreshBody) -> Response:
+def refresh(body: RefreshRequest) -> Response:
     """Have every worker node pull afresh, one by one, or (`runners`) what runs of a version, of a registry, or all.
 
     The job's `refresh` says how far it is. A dry run of nodes is a job too, since only a worker can ask the cluster.
@@ -46,20 +46,20 @@ def refresh(body: RefreshBody) -> Response:
     if body.dry_run and what == RefreshKind.RUNNERS:
         with database().reading() as session:
             runners = matching_runners(session, _options(session, body))
-        shown = [show_runner(serving, algorithm.path, version.git_hash) for serving, algorithm, version in runners]
-        return answer(RefreshOrderedShown(what=what, dry_run=True, runners=shown))
+        shown = [show_runner(instance, algorithm.path, version.git_hash) for instance, algorithm, version in runners]
+        return json_response(RefreshEnqueuedResponse(what=what, dry_run=True, runners=shown))
 
-    def order(session: Session) -> Ordered:
+    def order(session: Session) -> Enqueued:
         options = _options(session, body)
-        ordered = order_refresh(session, options, owner=caller().owner, request_id=g.request_id)
+        ordered = enqueue_refresh(session, options, owner=caller().owner, request_id=g.request_id)
         audit(session, "nodes.refresh", ordered.job.id, **body.model_dump(exclude_defaults=True))
         return ordered
 
     job_id = enqueue(order)
-    return name_job(answer(RefreshOrderedShown(what=what, dry_run=body.dry_run, job_id=job_id), 202), job_id)
+    return name_job(json_response(RefreshEnqueuedResponse(what=what, dry_run=body.dry_run, job_id=job_id), 202), job_id)
 
 
-def _refuse_what_does_not_go_together(body: RefreshBody) -> None:
+def _refuse_what_does_not_go_together(body: RefreshRequest) -> None:
     about_nodes = RefreshKind(body.what) == RefreshKind.NODES
     wrong = [name for name in (OF_RUNNERS if about_nodes else OF_NODES) if getattr(body, name) is not None]
     if wrong:
@@ -69,7 +69,7 @@ def _refuse_what_does_not_go_together(body: RefreshBody) -> None:
         raise bad_request("algorithm and git_hash go together: they name the one version that is to pull afresh.")
 
 
-def _options(session: Session, body: RefreshBody) -> RefreshOptions:
+def _options(session: Session, body: RefreshRequest) -> RefreshOptions:
     """What was ordered, with everything that it names found.
 
     Raises:

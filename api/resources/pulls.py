@@ -4,14 +4,14 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
 from api.routing import algorithm_route, v1_blueprint
-from api.schemas.pulls import PinBody, PullShown, show_pull
+from api.schemas.pulls import PinRequest, PullResponse, show_pull
 from shared.algorithms import find_algorithm, find_version
 from shared.database import database
-from shared.models import Serving, Version
+from shared.models import Instance, Version
 from shared.pulls.pinning import pin_pull, unpin_pull
 from shared.pulls.resolution import resolve_pull
 
@@ -19,20 +19,20 @@ blueprint = v1_blueprint("pulls")
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
-@blueprint.output(PullShown)
+@blueprint.output(PullResponse)
 def show_where(algorithm: str, git_hash: str) -> Response:
     """Where executions of the version pull its image from at this moment, why, and what else was considered."""
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
         version = find_version(session, found, git_hash)
-        return answer(show_pull(resolve_pull(session, found, version), version, _newest_serving(session, version)))
+        return json_response(show_pull(resolve_pull(session, found, version), version, _newest_instance(session, version)))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
-@blueprint.input(PinBody, arg_name="body")
-@blueprint.output(PullShown)
-def pin(algorithm: str, git_hash: str, body: PinBody) -> Response:
+@blueprint.input(PinRequest, arg_name="body")
+@blueprint.output(PullResponse)
+def pin(algorithm: str, git_hash: str, body: PinRequest) -> Response:
     """Have executions of the version pull from one registry, whatever is pushed later. Twice is as good as once."""
     with database().writing() as session:
         found = find_algorithm(session, algorithm)
@@ -48,8 +48,8 @@ def pin(algorithm: str, git_hash: str, body: PinBody) -> Response:
             commit=version.git_hash,
             registry=body.registry_id,
         )
-        shown = show_pull(resolution, version, _newest_serving(session, version))
-    return answer(shown)
+        shown = show_pull(resolution, version, _newest_instance(session, version))
+    return json_response(shown)
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
@@ -62,8 +62,8 @@ def unpin(algorithm: str, git_hash: str) -> Response:
         version = find_version(session, found, git_hash)
         unpin_pull(session, version)
         audit(session, "pull.unpin", version.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
-    return nothing()
+    return no_content()
 
 
-def _newest_serving(session: Session, version: Version) -> Serving | None:
-    return session.scalar(select(Serving).where(Serving.version_id == version.id).order_by(Serving.seq.desc()).limit(1))
+def _newest_instance(session: Session, version: Version) -> Instance | None:
+    return session.scalar(select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1))

@@ -5,16 +5,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import nudges
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
-from api.credentials import push_order
+from api.credentials import push_request
 from api.enqueueing import enqueue, name_job
 from api.loading import shown_pushes
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, list_of, v1_blueprint
-from api.schemas.base import Shown, Text
-from api.schemas.pushes import ListedPushShown, PushShown, RepushBody, show_push
+from api.schemas.base import ResponseModel, Text
+from api.schemas.pushes import ListedPushResponse, PushResponse, RepushRequest, show_push
 from shared.algorithms import (
     BEGINS,
     beginning,
@@ -27,8 +27,8 @@ from shared.database import database
 from shared.git import hosted
 from shared.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.orders.cancel import cancel_job
-from shared.orders.ordered import Ordered
-from shared.orders.push import order_push
+from shared.orders.ordered import Enqueued
+from shared.orders.push import enqueue_push
 from shared.pushes.of_version import pushes_of_version
 from shared.refusals import Refusal, bad_request, conflict, missing
 
@@ -43,21 +43,21 @@ class PushesQuery(PageQuery):
     missing: bool | None = None
 
 
-class PushesPage(Shown):
+class PushesPage(ResponseModel):
     """A page of pushes."""
 
     marker: str | None
     next_link: str | None
-    results: list[ListedPushShown]
+    results: list[ListedPushResponse]
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry", ["POST"])
-@blueprint.input(RepushBody, arg_name="body")
+@blueprint.input(RepushRequest, arg_name="body")
 @blueprint.output({}, status_code=204)
-def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
+def push_again(algorithm: str, git_hash: str, body: RepushRequest) -> Response:
     """Push the image of a version to a registry (again), with credentials for this push or the registry's own."""
 
-    def order(session: Session) -> Ordered:
+    def order(session: Session) -> Enqueued:
         with database().before(session) as before:
             found = find_algorithm(before, algorithm)
             caller().require_manager(found)
@@ -65,8 +65,8 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
             build = image_build(before, version)
             if build is None:
                 raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
-            push = push_order(before, body.registry_push_credentials)
-        ordered = order_push(session, found, version, build, push, request_id=g.request_id)
+            push = push_request(before, body.registry_push_credentials)
+        ordered = enqueue_push(session, found, version, build, push, request_id=g.request_id)
         audit(
             session,
             "push",
@@ -80,7 +80,7 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
         return ordered
 
     try:
-        return name_job(nothing(), enqueue(order))
+        return name_job(no_content(), enqueue(order))
     except Refusal as refusal:
         if refusal.status == 404 and _is_only_committed(algorithm, git_hash):
             raise bad_request(f"{git_hash[:12]} was never compiled; compile it first.") from None
@@ -88,20 +88,20 @@ def push_again(algorithm: str, git_hash: str, body: RepushBody) -> Response:
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry", ["GET"])
-@blueprint.output(list_of(PushShown))
+@blueprint.output(list_of(PushResponse))
 def list_version_pushes(algorithm: str, git_hash: str) -> Response:
     """The status of the latest push to each registry that the version was ever pushed to."""
     known = pushes_of_version(database(), algorithm, git_hash)
     may_read = bool(known) and caller().reads(known[0].owner, known[0].name)
     if may_read and all(push.state != PushState.QUEUED for push in known):
-        return answer([show_push(push) for push in known])
+        return json_response([show_push(push) for push in known])
     # What waits says why, and what is not found or not allowed is refused with the reason.
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
         version = find_version(session, found, git_hash)
         rows = session.scalars(select(ImagePush).where(ImagePush.version_id == version.id).order_by(ImagePush.seq))
-        return answer(shown_pushes(session, rows.all()))
+        return json_response(shown_pushes(session, rows.all()))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry/<registry_id>", ["DELETE"])
@@ -123,7 +123,7 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
         freed = cancel_job(session, job)
         audit(session, "push.cancel", job.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
     nudges.send(freed)
-    return nothing()
+    return no_content()
 
 
 def _is_only_committed(algorithm: str, git_hash: str) -> bool:
@@ -165,7 +165,7 @@ def list_pushes(query: PushesQuery) -> Response:
         page, marker = page_of(session, rows, ImagePush.seq, query)
         shown = shown_pushes(session, [push for push, _, _ in page])
         listed = [
-            ListedPushShown(
+            ListedPushResponse(
                 **dict(push),
                 algorithm=algorithm.path,
                 algorithm_id=algorithm.id,
@@ -173,4 +173,4 @@ def list_pushes(query: PushesQuery) -> Response:
             )
             for push, (_, version, algorithm) in zip(shown, page, strict=True)
         ]
-        return answer(paged(listed, marker))
+        return json_response(paged(listed, marker))

@@ -4,27 +4,27 @@ from flask import Response
 from sqlalchemy import select
 
 from api import nudges
-from api.answers import answer
+from api.answers import json_response
 from api.auditing import audit
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.routing import list_of, v1_blueprint
 from api.schemas.registries import (
-    CredentialsBody,
-    PauseBody,
-    RegistryBody,
-    RegistryCheckShown,
-    RegistryShown,
+    CredentialsRequest,
+    PauseRequest,
+    RegistryRequest,
+    RegistryCheckResponse,
+    RegistryResponse,
     show_registry,
 )
 from shared import registry_health
 from shared.clock import now_ms
 from shared.database import database
-from shared.jobs.due import nudges_for_registry
+from shared.jobs.due import messages_for_registry
 from shared.models import Registry
-from shared.networks import ForbiddenAddress, registry_networks
+from shared.networks import ForbiddenAddressError, registry_networks
 from shared.orders.cancel import end_all_of_registry
-from shared.pushes.places import forget_places
+from shared.pushes.places import forget_blob_locations
 from shared.refusals import bad_request, conflict
 from shared.registries import (
     address_of,
@@ -34,10 +34,10 @@ from shared.registries import (
     open_own,
     record_registry,
 )
-from shared.registry.address import InvalidAddress, RegistryAddress
+from shared.registry.address import InvalidAddressError, RegistryAddress
 from shared.registry.check import check_registry as check
-from shared.registry.connections import InvalidProxy, Proxy
-from shared.sealing import SealError, keyring
+from shared.registry.connections import InvalidProxyError, Proxy
+from shared.sealing import DecryptionError, keyring
 from shared.text import sentence
 
 blueprint = v1_blueprint("registries")
@@ -47,9 +47,9 @@ STATE = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "
 
 
 @blueprint.post("/registries")
-@blueprint.input(RegistryBody, arg_name="body")
-@blueprint.output(RegistryShown)
-def create_registry(body: RegistryBody) -> Response:
+@blueprint.input(RegistryRequest, arg_name="body")
+@blueprint.output(RegistryResponse)
+def create_registry(body: RegistryRequest) -> Response:
     """Record a registry."""
     caller().require_admin()
     given = given_credentials(body, _address(body))
@@ -57,30 +57,30 @@ def create_registry(body: RegistryBody) -> Response:
         registry = record_registry(session, keyring(), body.model_dump(include=STATE), given)
         audit(session, "registry.create", registry.id, url=registry.registry_url, credentials=given is not None)
         shown = show_registry(registry)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.get("/registries")
-@blueprint.output(list_of(RegistryShown))
+@blueprint.output(list_of(RegistryResponse))
 def list_registries() -> Response:
     """Every recorded registry, newest first."""
     with database().reading() as session:
         rows = session.scalars(select(Registry).where(Registry.deleted_at.is_(None)).order_by(Registry.seq.desc()))
-        return answer([show_registry(row) for row in rows])
+        return json_response([show_registry(row) for row in rows])
 
 
 @blueprint.get("/registries/<registry_id>")
-@blueprint.output(RegistryShown)
+@blueprint.output(RegistryResponse)
 def get_registry(registry_id: str) -> Response:
     """One registry."""
     with database().reading() as session:
-        return answer(show_registry(find_registry(session, registry_id)))
+        return json_response(show_registry(find_registry(session, registry_id)))
 
 
 @blueprint.put("/registries/<registry_id>")
-@blueprint.input(RegistryBody, arg_name="body")
-@blueprint.output(RegistryShown)
-def update_registry(registry_id: str, body: RegistryBody) -> Response:
+@blueprint.input(RegistryRequest, arg_name="body")
+@blueprint.output(RegistryResponse)
+def update_registry(registry_id: str, body: RegistryRequest) -> Response:
     """Change a registry. Credentials left out stay, unless the registry is another one now; null removes them."""
     caller().require_admin()
     given = given_credentials(body, _address(body))
@@ -102,11 +102,11 @@ def update_registry(registry_id: str, body: RegistryBody) -> Response:
             has_credentials=registry.credentials is not None,
         )
         shown = show_registry(registry)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.delete("/registries/<registry_id>")
-@blueprint.output(RegistryShown)
+@blueprint.output(RegistryResponse)
 def delete_registry(registry_id: str) -> Response:
     """Delete a registry; its waiting and running pushes end as failed."""
     caller().require_admin()
@@ -115,17 +115,17 @@ def delete_registry(registry_id: str) -> Response:
         registry.deleted_at = session.scalar(select(now_ms()))
         registry.credentials = None
         freed = end_all_of_registry(session, registry.id)
-        forget_places(session, registry.id)
+        forget_blob_locations(session, registry.id)
         audit(session, "registry.delete", registry.id, url=registry.registry_url)
         shown = show_registry(registry)
     nudges.send(freed)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.post("/registries/<registry_id>/pause")
-@blueprint.input(PauseBody, arg_name="body")
-@blueprint.output(RegistryShown)
-def pause_registry(registry_id: str, body: PauseBody) -> Response:
+@blueprint.input(PauseRequest, arg_name="body")
+@blueprint.output(RegistryResponse)
+def pause_registry(registry_id: str, body: PauseRequest) -> Response:
     """Begin no more pushes to a registry until it is resumed; those that run go on. Twice is as good as once."""
     caller().require_admin()
     with database().writing() as session:
@@ -133,11 +133,11 @@ def pause_registry(registry_id: str, body: PauseBody) -> Response:
         registry_health.pause(session, registry, sentence(body.reason or registry_health.NO_REASON))
         audit(session, "registry.pause", registry.id, reason=body.reason)
         shown = show_registry(registry)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.post("/registries/<registry_id>/resume")
-@blueprint.output(RegistryShown)
+@blueprint.output(RegistryResponse)
 def resume_registry(registry_id: str) -> Response:
     """Push to a registry again, whoever paused it or however it asked to slow down. Twice is as good as once."""
     caller().require_admin()
@@ -145,16 +145,16 @@ def resume_registry(registry_id: str) -> Response:
         registry = find_registry(session, registry_id, locked=True)
         registry_health.resume(session, registry)
         audit(session, "registry.resume", registry.id)
-        waiting = nudges_for_registry(session, registry.id)
+        waiting = messages_for_registry(session, registry.id)
         shown = show_registry(registry)
     nudges.send(waiting)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.post("/registries/<registry_id>/check")
-@blueprint.input(CredentialsBody, arg_name="body")
-@blueprint.output(RegistryCheckShown)
-def check_registry(registry_id: str, body: CredentialsBody) -> Response:
+@blueprint.input(CredentialsRequest, arg_name="body")
+@blueprint.output(RegistryCheckResponse)
+def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
     """Ask the registry what these credentials, or its own, may do. Nothing that is given is stored."""
     caller().require_admin()
     with database().writing() as session:
@@ -163,13 +163,13 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
         given = given_credentials(body, address_of(registry))
         try:
             credentials = given or open_own(keyring(), registry)
-        except SealError as error:
+        except DecryptionError as error:
             raise conflict(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
     address = address_of(registry)
     with client_of(registry, credentials) as client:
         checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
-    return answer(
-        RegistryCheckShown(
+    return json_response(
+        RegistryCheckResponse(
             reachable=checked.reachable,
             authenticated=checked.authenticated,
             can_push=checked.can_push,
@@ -179,15 +179,15 @@ def check_registry(registry_id: str, body: CredentialsBody) -> Response:
     )
 
 
-def _may_be_plain(body: RegistryBody) -> bool:
+def _may_be_plain(body: RegistryRequest) -> bool:
     try:
         RegistryAddress.parse(body.registry_url, plain_http=True)
-    except InvalidAddress:
+    except InvalidAddressError:
         return False
     return True
 
 
-def _address(body: RegistryBody) -> RegistryAddress:
+def _address(body: RegistryRequest) -> RegistryAddress:
     """Where a body says that the registry is; resolved and checked, so outside of any transaction."""
     try:
         address = RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
@@ -195,8 +195,8 @@ def _address(body: RegistryBody) -> RegistryAddress:
         if body.proxy_url is not None:
             proxy = Proxy.parse(body.proxy_url)
             registry_networks().check_recorded(proxy.host, proxy.port)
-    except InvalidProxy as error:
+    except InvalidProxyError as error:
         raise bad_request(str(error)) from None
-    except (InvalidAddress, ForbiddenAddress) as error:
+    except (InvalidAddressError, ForbiddenAddressError) as error:
         raise bad_request(f"registry_url: {error}") from None
     return address

@@ -10,15 +10,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import nudges
-from api.answers import answer
+from api.answers import json_response
 from api.auditing import audit
 from api.authentication import caller
 from api.credentials import given_credentials
 from api.enqueueing import name_job, repeated_job, wait_for
 from api.idempotency import remember_job
 from api.routing import v1_blueprint
-from api.schemas.base import ABSENT, Shown, Text
-from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsBody
+from api.schemas.base import ABSENT, ResponseModel, Text
+from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.algorithms import find_algorithm
 from shared.database import database
 from shared.models import Job, PushState
@@ -37,7 +37,7 @@ CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
 }
 
 
-class RetryBody(CredentialsBody):
+class RetryRequest(CredentialsRequest):
     """Which pushes to order again, and with which credentials if not the registries' own."""
 
     model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, CREDENTIALS_NEED_A_REGISTRY]})
@@ -49,7 +49,7 @@ class RetryBody(CredentialsBody):
     )
 
 
-class SkippedShown(Shown):
+class SkippedResponse(ResponseModel):
     """A push that was not ordered again, and why."""
 
     algorithm: str
@@ -58,19 +58,19 @@ class SkippedShown(Shown):
     reason: str
 
 
-class RetriedShown(Shown):
+class RetriedResponse(ResponseModel):
     """What was ordered."""
 
     enqueued: int
-    skipped: list[SkippedShown]
+    skipped: list[SkippedResponse]
     more: bool
     """Whether there are more than one call takes: send it again."""
 
 
 @blueprint.post("/pushes/retry")
-@blueprint.input(RetryBody, arg_name="body")
-@blueprint.output(RetriedShown)
-def retry(body: RetryBody) -> Response:
+@blueprint.input(RetryRequest, arg_name="body")
+@blueprint.output(RetriedResponse)
+def retry(body: RetryRequest) -> Response:
     """Push again what failed (or was cancelled, or stalled), the oldest first."""
     caller().require_admin()
     known = repeated_job()
@@ -90,7 +90,7 @@ def retry(body: RetryBody) -> Response:
     return _answer(len(retried.jobs), retried.skipped, more=retried.last is not None, job_id=first)
 
 
-def _wanted(session: Session, body: RetryBody) -> Retry:
+def _wanted(session: Session, body: RetryRequest) -> Retry:
     registry = find_registry(session, body.registry_id) if body.registry_id else None
     credentials = given_credentials(body, address_of(registry) if registry else None)
     if credentials is not None and registry is None:
@@ -103,7 +103,7 @@ def _wanted(session: Session, body: RetryBody) -> Retry:
     )
 
 
-def _write_down(job_id: str, number: int, body: RetryBody) -> None:
+def _write_down(job_id: str, number: int, body: RetryRequest) -> None:
     wanted = body.model_dump(include={"registry_id", "status", "algorithm"}, exclude_none=True)
     with database().writing() as session:
         audit(session, "pushes.retry", job_id, number=number, **wanted)
@@ -124,6 +124,6 @@ def _enqueued_before(job_id: str) -> int:
 def _answer(enqueued: int, skipped: list[Skipped], *, more: bool, job_id: str | None) -> Response:
     if job_id is not None:
         wait_for(job_id)
-    shown = RetriedShown(enqueued=enqueued, skipped=[SkippedShown(**vars(each)) for each in skipped], more=more)
-    response = answer(shown)
+    shown = RetriedResponse(enqueued=enqueued, skipped=[SkippedResponse(**vars(each)) for each in skipped], more=more)
+    response = json_response(shown)
     return response if job_id is None else name_job(response, job_id)

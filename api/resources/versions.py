@@ -6,26 +6,26 @@ from flask import Response, g
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from api.answers import answer
+from api.answers import json_response
 from api.auditing import audit
 from api.authentication import caller
-from api.credentials import push_order
+from api.credentials import push_request
 from api.enqueueing import enqueue, name_job, repeated_job
-from api.loading import shown_ordered, shown_versions
+from api.loading import shown_enqueued, shown_versions
 from api.pages import PageQuery, page_of, paged
 from api.routing import algorithm_route, v1_blueprint
-from api.schemas.base import Query, Shown
-from api.schemas.pushes import PushBody
-from api.schemas.versions import CompileBody, PublishBody, PublishVersionBody, VersionShown
+from api.schemas.base import Query, ResponseModel
+from api.schemas.pushes import PushCredentialsRequest
+from api.schemas.versions import CompileRequest, PublishRequest, PublishVersionRequest, VersionResponse
 from shared.algorithms import find_algorithm, find_version
 from shared.commits import resolve_commit
 from shared.database import database
 from shared.models import Algorithm, Build, BuildStatus, Job, Version
 from shared.models.algorithms import PublishState
-from shared.orders.compile import order_compile
-from shared.orders.ordered import Ordered
-from shared.orders.publish import PublishOrder, order_publish
-from shared.orders.push import PushOrder
+from shared.orders.compile import enqueue_compile
+from shared.orders.ordered import Enqueued
+from shared.orders.publish import PublishOptions, enqueue_publish
+from shared.orders.push import PushRequest
 from shared.refusals import Refusal, bad_request
 
 blueprint = v1_blueprint("versions")
@@ -46,33 +46,33 @@ class VersionsQuery(PageQuery):
     callable: bool | None = None
 
 
-class VersionsPage(Shown):
+class VersionsPage(ResponseModel):
     """A page of versions."""
 
     marker: str | None
     next_link: str | None
-    results: list[VersionShown]
+    results: list[VersionResponse]
 
 
 @algorithm_route(blueprint, "/compile", ["POST"])
 @blueprint.input(CompileQuery, location="query", arg_name="query")
-@blueprint.input(CompileBody, arg_name="body")
-@blueprint.output(VersionShown)
-def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) -> Response:
+@blueprint.input(CompileRequest, arg_name="body")
+@blueprint.output(VersionResponse)
+def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest) -> Response:
     """Build a commit's image, and push it when it is built."""
-    pushes: list[PushOrder] = []
+    pushes: list[PushRequest] = []
     job_id = repeated_job()
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
         if job_id is None:  # a repeat gets its job, whatever became of the registry since
-            pushes = _push_orders(session, body.registry_push_credentials)
+            pushes = _push_requests(session, body.registry_push_credentials)
     # Asking the repository takes up to ten seconds: no transaction is open meanwhile (rule 6).
     commit = "" if job_id else resolve_commit(found, body.commitSha)
 
-    def order(session: Session) -> Ordered:
+    def order(session: Session) -> Enqueued:
         present = find_algorithm(session, found.id)
-        ordered = order_compile(
+        ordered = enqueue_compile(
             session,
             present,
             commit,
@@ -89,20 +89,20 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileBody) ->
 
 @algorithm_route(blueprint, "/version", ["POST"])
 @algorithm_route(blueprint, "/versions", ["POST"])
-@blueprint.input(PublishBody, arg_name="body")
-@blueprint.output(VersionShown)
-def publish_version(algorithm: str, body: PublishBody) -> Response:
+@blueprint.input(PublishRequest, arg_name="body")
+@blueprint.output(VersionResponse)
+def publish_version(algorithm: str, body: PublishRequest) -> Response:
     """Give the newest build's commit a semantic version and make it callable, and push its image."""
 
-    def order(session: Session) -> Ordered:
+    def order(session: Session) -> Enqueued:
         found = find_algorithm(session, algorithm)
         caller().require_manager(found)
-        pushes = _push_orders(session, body.registry_push_credentials)
+        pushes = _push_requests(session, body.registry_push_credentials)
         if body.details is not None:
             found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
         version = _pinned(session, found, body.commitSha) if body.commitSha else None
-        order = _publish_order(body, version)
-        ordered = order_publish(session, found, order, pushes=pushes, request_id=g.request_id)
+        order = _publish_options(body, version)
+        ordered = enqueue_publish(session, found, order, pushes=pushes, request_id=g.request_id)
         _audit(session, "publish", found, ordered, pushes)
         return ordered
 
@@ -125,27 +125,27 @@ def list_versions(algorithm: str, query: VersionsQuery) -> Response:
             built = exists().where(Build.version_id == Version.id, Build.status == BuildStatus.SUCCEEDED)
             rows = rows.where(built if query.callable else ~built)
         page, marker = page_of(session, rows, Version.seq, query)
-        return answer(paged(shown_versions(session, found, [row[0] for row in page]), marker))
+        return json_response(paged(shown_versions(session, found, [row[0] for row in page]), marker))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>", ["GET"])
-@blueprint.output(VersionShown)
+@blueprint.output(VersionResponse)
 def get_version(algorithm: str, git_hash: str) -> Response:
     """One version."""
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
         version = find_version(session, found, git_hash)
-        return answer(shown_versions(session, found, [version])[0])
+        return json_response(shown_versions(session, found, [version])[0])
 
 
-def _push_orders(session: Session, pushes: Sequence[PushBody]) -> list[PushOrder]:
+def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -> list[PushRequest]:
     if len({push.registry_id for push in pushes}) < len(pushes):
         raise bad_request("registry_push_credentials names a registry twice; one push each.")
-    return [push_order(session, push) for push in pushes]
+    return [push_request(session, push) for push in pushes]
 
 
-def _audit(session: Session, action: str, algorithm: Algorithm, ordered: Ordered, pushes: Sequence[PushOrder]) -> None:
+def _audit(session: Session, action: str, algorithm: Algorithm, ordered: Enqueued, pushes: Sequence[PushRequest]) -> None:
     if ordered.repeated:
         return
     registries = [push.registry_id for push in pushes]
@@ -163,9 +163,9 @@ def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:
         raise bad_request(f"commitSha: {refusal.message}") from None
 
 
-def _publish_order(body: PublishBody, version: Version | None) -> PublishOrder:
-    info = body.version_info or PublishVersionBody()
-    return PublishOrder(
+def _publish_options(body: PublishRequest, version: Version | None) -> PublishOptions:
+    info = body.version_info or PublishVersionRequest()
+    return PublishOptions(
         version_type=info.version_type,
         callability=body.settings.algorithm_callability if body.settings else "private",
         release_notes=info.release_notes,
@@ -177,5 +177,5 @@ def _publish_order(body: PublishBody, version: Version | None) -> PublishOrder:
 
 def _answer_with_version(job_id: str) -> Response:
     with database().reading() as session:
-        shown = shown_ordered(session, session.scalars(select(Job).where(Job.id == job_id)).one())
-    return name_job(answer(shown), job_id)
+        shown = shown_enqueued(session, session.scalars(select(Job).where(Job.id == job_id)).one())
+    return name_job(json_response(shown), job_id)

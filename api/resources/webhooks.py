@@ -7,7 +7,7 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.answers import answer, nothing
+from api.answers import json_response, no_content
 from api.auditing import audit
 from api.authentication import caller
 from api.pages import PageQuery, page_of, paged
@@ -15,10 +15,10 @@ from api.routing import list_of, v1_blueprint
 from api.schemas.patterns import WEBHOOK_URL
 from api.schemas.webhooks import (
     DeliveriesPage,
-    DeliveryShown,
-    WebhookBody,
-    WebhookChange,
-    WebhookShown,
+    DeliveryResponse,
+    WebhookRequest,
+    WebhookUpdate,
+    WebhookResponse,
     show_delivery,
     show_webhook,
 )
@@ -31,7 +31,7 @@ from shared.webhooks.deliveries import give_up_pending, send_again
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit
 from shared.webhooks.signing import new_secret, seal_secret
-from shared.webhooks.targets import InvalidTarget, check_target
+from shared.webhooks.targets import InvalidTargetError, check_target
 
 blueprint = v1_blueprint("webhooks")
 
@@ -43,9 +43,9 @@ class DeliveriesQuery(PageQuery):
 
 
 @blueprint.post("/webhooks")
-@blueprint.input(WebhookBody, arg_name="body")
-@blueprint.output(WebhookShown)
-def create_webhook(body: WebhookBody) -> Response:
+@blueprint.input(WebhookRequest, arg_name="body")
+@blueprint.output(WebhookResponse)
+def create_webhook(body: WebhookRequest) -> Response:
     """Record a webhook. Its secret, given or made here, is shown this once."""
     caller().require_admin()
     _check(body.url)
@@ -57,32 +57,32 @@ def create_webhook(body: WebhookBody) -> Response:
         session.flush()
         audit(session, "webhook.create", webhook.id, url=webhook.url, events=webhook.events)
         session.refresh(webhook)
-    return answer(show_webhook(webhook, secret))
+    return json_response(show_webhook(webhook, secret))
 
 
 @blueprint.get("/webhooks")
-@blueprint.output(list_of(WebhookShown))
+@blueprint.output(list_of(WebhookResponse))
 def list_webhooks() -> Response:
     """Every webhook, newest first."""
     caller().require_admin()
     with database().reading() as session:
         rows = session.scalars(select(Webhook).where(Webhook.deleted_at.is_(None)).order_by(Webhook.seq.desc()))
-        return answer([show_webhook(row) for row in rows])
+        return json_response([show_webhook(row) for row in rows])
 
 
 @blueprint.get("/webhooks/<webhook_id>")
-@blueprint.output(WebhookShown)
+@blueprint.output(WebhookResponse)
 def get_webhook(webhook_id: str) -> Response:
     """One webhook."""
     caller().require_admin()
     with database().reading() as session:
-        return answer(show_webhook(_find(session, webhook_id)))
+        return json_response(show_webhook(_find(session, webhook_id)))
 
 
 @blueprint.put("/webhooks/<webhook_id>")
-@blueprint.input(WebhookChange, arg_name="body")
-@blueprint.output(WebhookShown)
-def update_webhook(webhook_id: str, body: WebhookChange) -> Response:
+@blueprint.input(WebhookUpdate, arg_name="body")
+@blueprint.output(WebhookResponse)
+def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
     """Change a webhook; what is left out stays. Disabled, it is told of nothing, not even of what waited for it."""
     caller().require_admin()
     if body.url is not None:
@@ -103,7 +103,7 @@ def update_webhook(webhook_id: str, body: WebhookChange) -> Response:
         session.refresh(webhook)
         audit(session, "webhook.update", webhook.id, given=sorted(body.model_fields_set))
         shown = show_webhook(webhook)
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.delete("/webhooks/<webhook_id>")
@@ -117,11 +117,11 @@ def delete_webhook(webhook_id: str) -> Response:
         webhook.enabled = False
         give_up_pending(session, webhook.id, "The webhook was deleted.")
         audit(session, "webhook.delete", webhook.id, url=webhook.url)
-    return nothing()
+    return no_content()
 
 
 @blueprint.post("/webhooks/<webhook_id>/test")
-@blueprint.output(DeliveryShown)
+@blueprint.output(DeliveryResponse)
 def try_webhook(webhook_id: str) -> Response:
     """Send it a `ping`; the answer is the delivery, which is sent within seconds."""
     caller().require_admin()
@@ -129,7 +129,7 @@ def try_webhook(webhook_id: str) -> Response:
         webhook = _find(session, webhook_id)
         _refuse_disabled(webhook)
         shown = show_delivery(emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id}))
-    return answer(shown)
+    return json_response(shown)
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries")
@@ -143,11 +143,11 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
         if query.state is not None:
             rows = rows.where(WebhookDelivery.state == query.state)
         page, marker = page_of(session, rows, WebhookDelivery.seq, query)
-        return answer(paged([show_delivery(row[0]) for row in page], marker))
+        return json_response(paged([show_delivery(row[0]) for row in page], marker))
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/retry")
-@blueprint.output(DeliveryShown)
+@blueprint.output(DeliveryResponse)
 def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
     """Send an event again whose sending has ended."""
     caller().require_admin()
@@ -165,7 +165,7 @@ def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
             raise conflict("It is to be sent anyway.")
         send_again(session, delivery)
         shown = show_delivery(delivery)
-    return answer(shown)
+    return json_response(shown)
 
 
 def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook:
@@ -184,7 +184,7 @@ def _refuse_disabled(webhook: Webhook) -> None:
 def _check(url: str) -> None:
     try:
         check_target(url)
-    except InvalidTarget as error:
+    except InvalidTargetError as error:
         raise bad_request(f"url: {error}") from None
     # Whether plain HTTP may be was looked at by then; the form is that of the document.
     if not re.search(WEBHOOK_URL, url) and not re.search(WEBHOOK_URL, url.replace("http://", "https://", 1)):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import ABSENT, WHOLE, Body, LongText, ShortText, Shown, Text, Uuid
+from api.schemas.base import ABSENT, WHOLE, RequestModel, LongText, ShortText, ResponseModel, Text, Uuid
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.models import Algorithm
 
@@ -16,7 +16,7 @@ Name = Annotated[
 EnvironmentName = Annotated[Text, StringConstraints(max_length=100)]
 
 
-class DetailsBody(Body):
+class DetailsRequest(RequestModel):
     """What an algorithm is about."""
 
     label: Annotated[Text, StringConstraints(min_length=1, max_length=256)]
@@ -24,7 +24,7 @@ class DetailsBody(Body):
     tagline: ShortText | None = None
 
 
-class DetailsChange(Body):
+class DetailsUpdate(RequestModel):
     """What changes of an algorithm's details."""
 
     label: Annotated[Text, StringConstraints(min_length=1, max_length=256)] | None = None
@@ -32,7 +32,7 @@ class DetailsChange(Body):
     tagline: ShortText | None = None
 
 
-class SettingsBody(Body):
+class SettingsRequest(RequestModel):
     """How an algorithm is built and who may see it."""
 
     language: EnvironmentName | None = None
@@ -47,27 +47,27 @@ class SettingsBody(Body):
     royalty_microcredits: Annotated[int, Field(ge=0, le=2**53), WHOLE] | None = None
 
 
-class SourceCredentialsBody(Body):
+class SourceCredentialsRequest(RequestModel):
     """What opens a private repository elsewhere."""
 
     username: Annotated[Text, StringConstraints(max_length=256)]
     password: Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
 
 
-class SourceBody(Body):
+class SourceRequest(RequestModel):
     """A repository elsewhere; without an address, Longshore hosts the repository."""
 
     repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
-    credentials: SourceCredentialsBody | None = None
+    credentials: SourceCredentialsRequest | None = None
 
 
-class SampleBody(Body):
+class SampleRequest(RequestModel):
     """The part of version_info that a create or update takes."""
 
     sample_input: LongText | None = None
 
 
-class AlgorithmBody(Body):
+class AlgorithmRequest(RequestModel):
     """An algorithm to create."""
 
     model_config = ConfigDict(
@@ -87,22 +87,22 @@ class AlgorithmBody(Body):
     )
 
     name: Name
-    details: DetailsBody
-    settings: SettingsBody = SettingsBody()
-    source: SourceBody | None = None
-    version_info: SampleBody | None = None
+    details: DetailsRequest
+    settings: SettingsRequest = SettingsRequest()
+    source: SourceRequest | None = None
+    version_info: SampleRequest | None = None
 
 
-class AlgorithmChange(Body):
+class AlgorithmUpdate(RequestModel):
     """What changes of an algorithm."""
 
-    details: DetailsChange | None = None
-    settings: SettingsBody | None = None
-    source: SourceBody | None = None
-    version_info: SampleBody | None = None
+    details: DetailsUpdate | None = None
+    settings: SettingsRequest | None = None
+    source: SourceRequest | None = None
+    version_info: SampleRequest | None = None
 
 
-class DetailsShown(Shown):
+class DetailsResponse(ResponseModel):
     """What an algorithm is about."""
 
     label: str
@@ -110,7 +110,7 @@ class DetailsShown(Shown):
     tagline: str | None = None
 
 
-class ScmShown(Shown):
+class ScmResponse(ResponseModel):
     """Where the source is kept, as the generated client's models insist on."""
 
     id: Uuid
@@ -120,31 +120,31 @@ class ScmShown(Shown):
     enabled: bool
 
 
-class SourceShown(Shown):
+class SourceResponse(ResponseModel):
     """The repository; never a credential."""
 
-    scm: ScmShown
+    scm: ScmResponse
     repository_https_url: str
     repository_name: str
     repository_owner: str
 
 
-class AlgorithmShown(Shown):
+class AlgorithmResponse(ResponseModel):
     """An algorithm, without a version."""
 
     left_out = frozenset({"version_info"})
 
     id: Uuid
     name: str
-    details: DetailsShown
+    details: DetailsResponse
     settings: dict[str, Any]
-    source: SourceShown
+    source: SourceResponse
     self_link: str
     resource_type: Literal["algorithm"] = "algorithm"
     version_info: dict[str, Any] | None = None
 
 
-class OwnedAlgorithmShown(Shown):
+class OwnedAlgorithmResponse(ResponseModel):
     """A line in an owner's list."""
 
     id: Uuid
@@ -152,25 +152,25 @@ class OwnedAlgorithmShown(Shown):
     username: str
 
 
-HOSTED_SCM = ScmShown(
+HOSTED_SCM = ScmResponse(
     id="4fd18ee5-0000-4000-8000-000000000001", name="Longshore", provider="internal", default=True, enabled=True
 )
-OTHER_SCM = ScmShown(
+OTHER_SCM = ScmResponse(
     id="4fd18ee5-0000-4000-8000-000000000002", name="Elsewhere", provider="other", default=False, enabled=True
 )
 
 
-def show_details(algorithm: Algorithm) -> DetailsShown:
+def show_details(algorithm: Algorithm) -> DetailsResponse:
     """An algorithm's details."""
     details = algorithm.details
-    return DetailsShown(
+    return DetailsResponse(
         label=details.get("label") or algorithm.name, summary=details.get("summary"), tagline=details.get("tagline")
     )
 
 
-def show_source(algorithm: Algorithm, public_url: str) -> SourceShown:
+def show_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
     """An algorithm's repository."""
-    return SourceShown(
+    return SourceResponse(
         scm=HOSTED_SCM if algorithm.hosted else OTHER_SCM,
         repository_https_url=algorithm.repository_url or f"{public_url}/git/{algorithm.path}.git",
         repository_name=algorithm.name,
@@ -178,9 +178,9 @@ def show_source(algorithm: Algorithm, public_url: str) -> SourceShown:
     )
 
 
-def show_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmShown:
+def show_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmResponse:
     """An algorithm as callers read it, without a version."""
-    return AlgorithmShown(
+    return AlgorithmResponse(
         id=algorithm.id,
         name=algorithm.name,
         details=show_details(algorithm),

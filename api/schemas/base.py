@@ -23,7 +23,7 @@ ABSENT: JsonSchemaValue = {"anyOf": [{"type": "null"}, EMPTY_OBJECT]}
 """What stands for a field that is not given, where a rule speaks of fields that go together."""
 
 
-class Body(BaseModel):
+class RequestModel(BaseModel):
     """A request body: unknown fields are ignored, types are not bent, an empty object stands for an absent field."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -58,7 +58,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class Shown(BaseModel):
+class ResponseModel(BaseModel):
     """An answer. Fields named in `left_out` are absent, not null, while they are unknown."""
 
     left_out: ClassVar[frozenset[str]] = frozenset()

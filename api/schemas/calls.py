@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.base import Moment, Query, Shown, Uuid
+from api.schemas.base import Moment, Query, ResponseModel, Uuid
 from shared.models import CallState
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
-LONGEST_TIMEOUT_SECONDS = 3000.0
+MAX_TIMEOUT_SECONDS = 3000.0
 
 
 class CallQuery(Query):
@@ -17,7 +17,7 @@ class CallQuery(Query):
     timeout: float = Field(
         DEFAULT_TIMEOUT_SECONDS,
         gt=0,
-        le=LONGEST_TIMEOUT_SECONDS,
+        le=MAX_TIMEOUT_SECONDS,
         allow_inf_nan=False,
         description="Seconds that the call may take, a cold start included.",
     )
@@ -25,21 +25,21 @@ class CallQuery(Query):
     stdout: bool = False
 
 
-class VoidShown(Shown):
+class AsyncCallAccepted(ResponseModel):
     """A call that nobody waits for was begun."""
 
     protocol: Literal["void"] = Field("void", serialization_alias="async")
     request_id: Uuid
 
 
-class CallErrorShown(Shown):
+class CallErrorResponse(ResponseModel):
     """What a call ended with."""
 
     message: str
     error_type: str | None
 
 
-class RequestShown(Shown):
+class AsyncCallResponse(ResponseModel):
     """A call with `output=void`."""
 
     left_out = frozenset({"error", "duration", "ended_at"})
@@ -48,7 +48,7 @@ class RequestShown(Shown):
     state: CallState
     algorithm: str
     git_hash: str
-    error: CallErrorShown | None = None
+    error: CallErrorResponse | None = None
     duration: float | None = None
     """How long the algorithm had it, in seconds."""
     created_at: Moment

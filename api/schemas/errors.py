@@ -1,9 +1,9 @@
 """Errors as callers read them."""
 
-from api.schemas.base import Shown
+from api.schemas.base import ResponseModel
 
 
-class ErrorBody(Shown):
+class ErrorDetail(ResponseModel):
     """What went wrong, and what to do."""
 
     id: str
@@ -11,7 +11,7 @@ class ErrorBody(Shown):
     message: str
 
 
-class ErrorShown(Shown):
+class ErrorResponse(ResponseModel):
     """The body of every answer that is no success."""
 
-    error: ErrorBody
+    error: ErrorDetail

@@ -2,15 +2,15 @@
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.base import Moment, Shown, Uuid
-from api.schemas.pushes import ProgressShown, show_progress
-from api.schemas.refreshes import RefreshShown, show_refresh
+from api.schemas.base import Moment, ResponseModel, Uuid
+from api.schemas.pushes import ProgressResponse, show_progress
+from api.schemas.refreshes import RefreshResponse, show_refresh
 from shared.clock import rfc3339
 from shared.errors import ErrorClass
 from shared.models import ImagePush, Job, JobKind, JobState, Refresh
 
 
-class JobErrorShown(Shown):
+class JobErrorResponse(ResponseModel):
     """Why a job failed, or waits for another try."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
@@ -19,7 +19,7 @@ class JobErrorShown(Shown):
     message: str
 
 
-class PartShown(Shown):
+class PartResponse(ResponseModel):
     """One job, without its parts. What refreshes nodes or runners is about no algorithm, and says `refresh`."""
 
     left_out = frozenset(
@@ -46,24 +46,24 @@ class PartShown(Shown):
     created_at: Moment
     started_at: Moment | None = None
     finished_at: Moment | None = None
-    error: JobErrorShown | None = None
-    progress: ProgressShown | None = None
-    refresh: RefreshShown | None = None
+    error: JobErrorResponse | None = None
+    progress: ProgressResponse | None = None
+    refresh: RefreshResponse | None = None
     superseded_by: Uuid | None = None
 
 
-class JobShown(PartShown):
+class JobResponse(PartResponse):
     """The job of a call, with its parts where it has several."""
 
-    children: list[PartShown] = []
+    children: list[PartResponse] = []
 
 
-def show_part(job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None) -> PartShown:
+def show_part(job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None) -> PartResponse:
     """A job as callers read it, without its parts."""
     error = None
     if job.error_message is not None:
-        error = JobErrorShown(error_class=job.error_class, message=job.error_message)
-    return PartShown(
+        error = JobErrorResponse(error_class=job.error_class, message=job.error_message)
+    return PartResponse(
         id=job.id,
         kind=job.kind,
         state=job.state,

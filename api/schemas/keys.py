@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, Body, Moment, Shown, Storable, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, Moment, ResponseModel, Storable, Text, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
 from shared.clock import rfc3339
 from shared.models import ApiKey, KeyKind
@@ -23,7 +23,7 @@ UNNARROWED: JsonSchemaValue = {
 }
 
 
-class PermissionsBody(Body):
+class PermissionsRequest(RequestModel):
     """What a key may do. Whatever stands here is enforced; what cannot be enforced is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -37,7 +37,7 @@ class PermissionsBody(Body):
     referer_host: Annotated[Storable, WithJsonSchema({"type": "string", "maxLength": 0})] | None = None
 
 
-class KeyBody(Body):
+class KeyRequest(RequestModel):
     """A key to make."""
 
     model_config = ConfigDict(
@@ -51,10 +51,10 @@ class KeyBody(Body):
 
     key_label: Annotated[Text, StringConstraints(max_length=100)] = ""
     key_type: Literal["PlatformAdminKey", "ManagementKey", "AlgorithmKey"]
-    permissions: PermissionsBody | None = None
+    permissions: PermissionsRequest | None = None
 
 
-class KeyShown(Shown):
+class KeyResponse(ResponseModel):
     """A key. `api_key` is the secret in the answer that made it, and the mask ever after."""
 
     id: Uuid
@@ -68,9 +68,9 @@ class KeyShown(Shown):
     permissions: dict[str, Any]
 
 
-def show_key(key: ApiKey, secret: str | None = None) -> KeyShown:
+def show_key(key: ApiKey, secret: str | None = None) -> KeyResponse:
     """A key as callers read it."""
-    return KeyShown(
+    return KeyResponse(
         id=key.id,
         username=key.owner,
         owner_name=key.owner,
@@ -80,7 +80,7 @@ def show_key(key: ApiKey, secret: str | None = None) -> KeyShown:
         api_key=secret or key.mask,
         api_key_mask=key.mask,
         permissions={
-            **PermissionsBody().model_dump(exclude={"algo_acl"}),
+            **PermissionsRequest().model_dump(exclude={"algo_acl"}),
             **(key.permissions or {}),
             "algo_acl": [f"algo://{name}" for name in (key.permissions or {}).get("algo_acl", ["*"])],
         },

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 
-from api.schemas.base import Body, Moment, Shown, Uuid
+from api.schemas.base import RequestModel, Moment, ResponseModel, Uuid
 from api.schemas.pushes import RegistryId
 from shared.clock import rfc3339
-from shared.models import Serving, ServingState, Version
+from shared.models import Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution
 
 
-class PinBody(Body):
+class PinRequest(RequestModel):
     """The one registry to pull from."""
 
     registry_id: RegistryId
 
 
-class ConsideredShown(Shown):
+class CandidateResponse(ResponseModel):
     """One place that the image could be pulled from, and what became of it."""
 
     registry_id: Uuid | None
@@ -26,46 +26,46 @@ class ConsideredShown(Shown):
     reason: str
 
 
-class ServingShown(Shown):
+class InstanceResponse(ResponseModel):
     """What ran last for the version's callers, or is about to."""
 
-    state: ServingState
+    state: InstanceState
     message: str
     since: Moment
     image: str
 
 
-class PullShown(Shown):
+class PullResponse(ResponseModel):
     """Where executions pull a version's image from, and why; without an `image` from nowhere."""
 
     image: str | None
     digest: str | None
     registry_id: Uuid | None
     reason: str
-    considered: list[ConsideredShown]
+    considered: list[CandidateResponse]
     pinned_registry_id: Uuid | None
-    serving: ServingShown | None
+    serving: InstanceResponse | None
 
 
-def show_pull(resolution: Resolution, version: Version, serving: Serving | None) -> PullShown:
+def show_pull(resolution: Resolution, version: Version, serving: Instance | None) -> PullResponse:
     """A resolution as callers read it, with the newest serving of the version."""
-    return PullShown(
+    return PullResponse(
         image=resolution.image,
         digest=resolution.digest,
         registry_id=resolution.registry_id,
         reason=resolution.reason,
-        considered=[ConsideredShown(**vars(one)) for one in resolution.considered],
+        considered=[CandidateResponse(**vars(one)) for one in resolution.considered],
         pinned_registry_id=version.pinned_registry_id,
-        serving=None if serving is None else _show_serving(serving),
+        serving=None if serving is None else _show_instance(serving),
     )
 
 
-def _show_serving(serving: Serving) -> ServingShown:
-    began: Mapping[ServingState, int | None] = {
-        ServingState.READY: serving.ready_at,
-        ServingState.DRAINING: serving.draining_at,
-        ServingState.STOPPED: serving.ended_at,
-        ServingState.FAILED: serving.ended_at,
+def _show_instance(serving: Instance) -> InstanceResponse:
+    began: Mapping[InstanceState, int | None] = {
+        InstanceState.READY: serving.ready_at,
+        InstanceState.DRAINING: serving.draining_at,
+        InstanceState.STOPPED: serving.ended_at,
+        InstanceState.FAILED: serving.ended_at,
     }
-    since = began.get(ServingState(serving.state)) or serving.created_at
-    return ServingShown(state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image)
+    since = began.get(InstanceState(serving.state)) or serving.created_at
+    return InstanceResponse(state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image)

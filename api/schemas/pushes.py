@@ -7,8 +7,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import Row
 
-from api.schemas.base import Body, Moment, Shown, Storable, Uuid
-from api.schemas.registries import CredentialsBody
+from api.schemas.base import RequestModel, Moment, ResponseModel, Storable, Uuid
+from api.schemas.registries import CredentialsRequest
 from shared.clock import rfc3339
 from shared.models import ImagePush, PushState
 from shared.pushes.drift import loss_of
@@ -19,16 +19,16 @@ RegistryId = Annotated[
 """How callers name a registry: whether there is one of this id is the database's to say."""
 
 
-class PushBody(CredentialsBody):
+class PushCredentialsRequest(CredentialsRequest):
     """One registry to push to, with credentials for this push or the registry's own."""
 
     registry_id: RegistryId
 
 
-class RepushBody(Body):
+class RepushRequest(RequestModel):
     """The body of a re-push as the page prints it, or what is inside of it bare."""
 
-    registry_push_credentials: PushBody
+    registry_push_credentials: PushCredentialsRequest
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -44,7 +44,7 @@ class RepushBody(Body):
         return given
 
 
-class ProgressShown(Shown):
+class ProgressResponse(ResponseModel):
     """How far a push is."""
 
     done_bytes: int
@@ -53,7 +53,7 @@ class ProgressShown(Shown):
     layers_total: int
 
 
-class LastSuccessShown(Shown):
+class LastSuccessResponse(ResponseModel):
     """The last good push, which later pushes do not take away until one succeeds."""
 
     digest: str
@@ -61,7 +61,7 @@ class LastSuccessShown(Shown):
     finished_at: Moment
 
 
-class PushShown(Shown):
+class PushResponse(ResponseModel):
     """The status of the latest push of a version to a registry."""
 
     registry_id: Uuid
@@ -72,17 +72,17 @@ class PushShown(Shown):
     image: str
     digest: str | None
     attempt: int
-    progress: ProgressShown
+    progress: ProgressResponse
     started_at: Moment | None
     finished_at: Moment | None
-    last_success: LastSuccessShown | None
+    last_success: LastSuccessResponse | None
     missing: bool
     """The registry does not have the last good image any more."""
     last_seen_at: Moment | None
     """When the registry was last known to have it."""
 
 
-class ListedPushShown(PushShown):
+class ListedPushResponse(PushResponse):
     """A push as a dashboard lists it, with whose it is."""
 
     algorithm: str
@@ -90,9 +90,9 @@ class ListedPushShown(PushShown):
     git_hash: str
 
 
-def show_progress(push: ImagePush | Row[Any]) -> ProgressShown:
+def show_progress(push: ImagePush | Row[Any]) -> ProgressResponse:
     """How far a push is."""
-    return ProgressShown(
+    return ProgressResponse(
         done_bytes=push.done_bytes,
         total_bytes=push.total_bytes,
         layers_done=push.layers_done,
@@ -100,16 +100,16 @@ def show_progress(push: ImagePush | Row[Any]) -> ProgressShown:
     )
 
 
-def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushShown:
+def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushResponse:
     """The status of a push as callers read it; `waits` says what keeps its registry from taking it at the moment."""
     last = None
     if push.last_success_digest and push.last_success_image:
-        last = LastSuccessShown(
+        last = LastSuccessResponse(
             digest=push.last_success_digest,
             image=push.last_success_image,
             finished_at=rfc3339(push.last_success_at) or "",
         )
-    return PushShown(
+    return PushResponse(
         registry_id=push.registry_id,
         status=push.state,
         status_message=" ".join(filter(None, [push.message, waits, loss_of(push)])),

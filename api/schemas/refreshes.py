@@ -5,15 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, Body, Moment, Shown, Text, Uuid
-from api.schemas.patterns import HASH, NODE_NAME
+from api.schemas.base import ABSENT, RequestModel, Moment, ResponseModel, Text, Uuid
+from api.schemas.patterns import HASH, WORKER_ID
 from api.schemas.pushes import RegistryId
 from shared.clock import rfc3339
-from shared.models import Refresh, RefreshKind, Serving, StepState
+from shared.models import Refresh, RefreshKind, Instance, StepState
 from shared.refreshes.options import RefreshOptions, RestartKind
-from shared.refreshes.progress import Entry, read_entries
+from shared.refreshes.progress import RefreshStep, read_steps
 
-NodeName = Annotated[str, StringConstraints(pattern=NODE_NAME)]
+NodeName = Annotated[str, StringConstraints(pattern=WORKER_ID)]
 OF_RUNNERS = ("algorithm", "git_hash", "registry_id")
 OF_NODES = ("nodes", "restart")
 
@@ -45,7 +45,7 @@ EITHER_NODES_OR_RUNNERS: JsonSchemaValue = {
 }
 
 
-class RefreshBody(Body):
+class RefreshRequest(RequestModel):
     """What is to pull afresh: `nodes` and `restart` are about nodes, the algorithm and the registry about runners."""
 
     model_config = ConfigDict(json_schema_extra=EITHER_NODES_OR_RUNNERS)
@@ -67,7 +67,7 @@ class RefreshBody(Body):
     dry_run: bool = False
 
 
-class StepShown(Shown):
+class StepResponse(ResponseModel):
     """The refresh of one node or runner."""
 
     left_out = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for", "refused_for"})
@@ -84,7 +84,7 @@ class StepShown(Shown):
     refused_for: list[str] | None = None
 
 
-class RefreshShown(Shown):
+class RefreshResponse(ResponseModel):
     """How far a refresh is; `steps` is empty until a worker has looked what there is to do."""
 
     left_out = frozenset({"restart"})
@@ -92,10 +92,10 @@ class RefreshShown(Shown):
     what: RefreshKind
     dry_run: bool
     restart: RestartKind | None = None
-    steps: list[StepShown]
+    steps: list[StepResponse]
 
 
-class RunnerShown(Shown):
+class RestartedRunnerResponse(ResponseModel):
     """What runs of a version, and would pull afresh."""
 
     algorithm: str
@@ -105,7 +105,7 @@ class RunnerShown(Shown):
     """Null: the platform's own store."""
 
 
-class RefreshOrderedShown(Shown):
+class RefreshEnqueuedResponse(ResponseModel):
     """What was ordered; of a dry run of runners what would be done, without a job."""
 
     left_out = frozenset({"job_id", "runners"})
@@ -113,23 +113,23 @@ class RefreshOrderedShown(Shown):
     what: RefreshKind
     dry_run: bool
     job_id: Uuid | None = None
-    runners: list[RunnerShown] | None = None
+    runners: list[RestartedRunnerResponse] | None = None
 
 
-def show_refresh(refresh: Refresh) -> RefreshShown:
+def show_refresh(refresh: Refresh) -> RefreshResponse:
     """A refresh as operators read it."""
     options = RefreshOptions.read(refresh.options)
-    return RefreshShown(
+    return RefreshResponse(
         what=options.what,
         dry_run=options.dry_run,
         restart=options.restart,
-        steps=[_show_step(entry) for entry in read_entries(refresh.progress)],
+        steps=[_show_step(entry) for entry in read_steps(refresh.progress)],
     )
 
 
-def _show_step(entry: Entry) -> StepShown:
+def _show_step(entry: RefreshStep) -> StepResponse:
     plan: dict[str, Any] = entry.plan or {}
-    return StepShown(
+    return StepResponse(
         name=entry.name,
         state=entry.state,
         step=entry.step,
@@ -139,6 +139,6 @@ def _show_step(entry: Entry) -> StepShown:
     )
 
 
-def show_runner(serving: Serving, algorithm: str, git_hash: str) -> RunnerShown:
+def show_runner(instance: Instance, algorithm: str, git_hash: str) -> RestartedRunnerResponse:
     """A runner as operators read it."""
-    return RunnerShown(algorithm=algorithm, git_hash=git_hash, image=serving.image, registry_id=serving.registry_id)
+    return RestartedRunnerResponse(algorithm=algorithm, git_hash=git_hash, image=instance.image, registry_id=instance.registry_id)

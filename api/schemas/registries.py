@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, Body, Moment, Shown, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, RequestModel, Moment, ResponseModel, Text, Uuid
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
 from shared.clock import rfc3339
 from shared.models import PauseCause, Registry
@@ -39,7 +39,7 @@ PLAIN_HTTP_WHERE_IT_MAY_BE: JsonSchemaValue = {
 }
 
 
-class CredentialsBody(Body):
+class CredentialsRequest(RequestModel):
     """Username and password, as any of the clients sends them."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM_OF_CREDENTIALS)
@@ -52,7 +52,7 @@ class CredentialsBody(Body):
     )
 
 
-class RegistryBody(CredentialsBody):
+class RegistryRequest(CredentialsRequest):
     """A registry to record, or its new state."""
 
     model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, PLAIN_HTTP_WHERE_IT_MAY_BE]})
@@ -77,13 +77,13 @@ class RegistryBody(CredentialsBody):
     )
 
 
-class PauseBody(Body):
+class PauseRequest(RequestModel):
     """Why a registry is paused."""
 
     reason: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
 
 
-class PauseShown(Shown):
+class PauseResponse(ResponseModel):
     """Since when and why nothing is pushed to a registry."""
 
     since: Moment
@@ -93,7 +93,7 @@ class PauseShown(Shown):
     """When one push tries it again; null where it waits for an operator."""
 
 
-class RegistryShown(Shown):
+class RegistryResponse(ResponseModel):
     """A recorded registry; never a credential."""
 
     id: Uuid
@@ -108,12 +108,12 @@ class RegistryShown(Shown):
     transport: Literal["direct", "engine"] | None
     proxy_url: str | None
     max_pushes: int | None
-    paused: PauseShown | None
+    paused: PauseResponse | None
     throttled_until: Moment | None
     """It asked to slow down (429): nothing is pushed to it before this time."""
 
 
-class RegistryCheckShown(Shown):
+class RegistryCheckResponse(ResponseModel):
     """What a registry answered when it was asked."""
 
     reachable: bool
@@ -123,9 +123,9 @@ class RegistryCheckShown(Shown):
     message: str
 
 
-def show_registry(registry: Registry) -> RegistryShown:
+def show_registry(registry: Registry) -> RegistryResponse:
     """A registry as callers read it."""
-    return RegistryShown(
+    return RegistryResponse(
         id=registry.id,
         name=registry.name,
         registry_url=registry.registry_url,
@@ -143,10 +143,10 @@ def show_registry(registry: Registry) -> RegistryShown:
     )
 
 
-def _show_pause(registry: Registry) -> PauseShown | None:
+def _show_pause(registry: Registry) -> PauseResponse | None:
     if registry.paused_at is None or registry.paused_by is None:
         return None
-    return PauseShown(
+    return PauseResponse(
         since=rfc3339(registry.paused_at) or "",
         by=registry.paused_by,
         reason=registry.pause_reason or "",

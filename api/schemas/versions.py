@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, RootModel, StringConstraints
 
-from api.schemas.algorithms import AlgorithmShown, DetailsChange, DetailsShown, SourceShown, show_details, show_source
-from api.schemas.base import Body, LongText, Moment, Shown, Uuid
+from api.schemas.algorithms import AlgorithmResponse, DetailsUpdate, DetailsResponse, SourceResponse, show_details, show_source
+from api.schemas.base import RequestModel, LongText, Moment, ResponseModel, Uuid
 from api.schemas.patterns import HASH
-from api.schemas.pushes import PushBody, PushShown
+from api.schemas.pushes import PushCredentialsRequest, PushResponse
 from shared.clock import rfc3339
 from shared.models import Algorithm, Build, BuildStatus, Version
 from shared.orders.publish import VersionType
@@ -20,7 +20,7 @@ CommitHash = Annotated[
 ]
 
 
-MOST_PUSHES = 20
+MAX_PUSHES = 20
 
 
 def _one_or_several(value: object) -> object:
@@ -30,30 +30,30 @@ def _one_or_several(value: object) -> object:
 
 
 Pushes = Annotated[
-    list[PushBody],
-    Field(max_length=MOST_PUSHES),
+    list[PushCredentialsRequest],
+    Field(max_length=MAX_PUSHES),
     BeforeValidator(
         _one_or_several,
-        json_schema_input_type=PushBody | Annotated[list[PushBody], Field(max_length=MOST_PUSHES)] | None,
+        json_schema_input_type=PushCredentialsRequest | Annotated[list[PushCredentialsRequest], Field(max_length=MAX_PUSHES)] | None,
     ),
 ]
 """One object, as the platform has it, or a list of them."""
 
 
-class CompileBody(Body):
+class CompileRequest(RequestModel):
     """What to compile, and where to push it."""
 
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = []
 
 
-class PublishSettingsBody(Body):
+class PublishSettingsRequest(RequestModel):
     """The settings that a publish takes."""
 
     algorithm_callability: Literal["public", "private"] = "private"
 
 
-class PublishVersionBody(Body):
+class PublishVersionRequest(RequestModel):
     """What a publish says of its version."""
 
     version_type: Annotated[VersionType, Field(strict=False)] = VersionType.REVISION
@@ -62,17 +62,17 @@ class PublishVersionBody(Body):
     sample_output: LongText | None = None
 
 
-class PublishBody(Body):
+class PublishRequest(RequestModel):
     """What to publish, and where to push it."""
 
-    settings: PublishSettingsBody | None = None
-    version_info: PublishVersionBody | None = None
-    details: DetailsChange | None = None
+    settings: PublishSettingsRequest | None = None
+    version_info: PublishVersionRequest | None = None
+    details: DetailsUpdate | None = None
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = []
 
 
-class VersionInfoShown(Shown):
+class VersionInfoResponse(ResponseModel):
     """What is known of a version."""
 
     left_out = frozenset({"semantic_version"})
@@ -86,13 +86,13 @@ class VersionInfoShown(Shown):
     insights_enabled: bool = False
 
 
-class BuildVersionShown(Shown):
+class BuildVersionResponse(ResponseModel):
     """The version that a build was published as."""
 
     semantic_version: str
 
 
-class BuildShown(Shown):
+class BuildResponse(ResponseModel):
     """A build. Its status is one of the platform's three."""
 
     left_out = frozenset({"finished_at", "version_info", "registry_status"})
@@ -103,39 +103,39 @@ class BuildShown(Shown):
     started_at: Moment
     finished_at: Moment | None = None
     resource_type: Literal["algorithm_build"] = "algorithm_build"
-    version_info: BuildVersionShown | None = None
-    registry_status: PushShown | None = None
+    version_info: BuildVersionResponse | None = None
+    registry_status: PushResponse | None = None
 
 
-class CompilationShown(Shown):
+class CompilationResponse(ResponseModel):
     """How the compilation ended."""
 
     successful: bool
     output: str
 
 
-class VersionShown(Shown):
+class VersionResponse(ResponseModel):
     """A version with its build, as the platform calls it."""
 
     left_out = frozenset({"compilation", "build"})
 
     id: Uuid
     name: str
-    details: DetailsShown
+    details: DetailsResponse
     settings: dict[str, Any]
-    source: SourceShown
-    version_info: VersionInfoShown
-    build: BuildShown | None = None
-    compilation: CompilationShown | None = None
+    source: SourceResponse
+    version_info: VersionInfoResponse
+    build: BuildResponse | None = None
+    compilation: CompilationResponse | None = None
     self_link: str
     resource_type: Literal["algorithm"] = "algorithm"
 
 
-class LatestShown(RootModel[VersionShown | AlgorithmShown]):
+class LatestResponse(RootModel[VersionResponse | AlgorithmResponse]):
     """The latest version of an algorithm, or the algorithm alone where there is none."""
 
 
-class BuildLogsShown(Shown):
+class BuildLogsResponse(ResponseModel):
     """A build's log."""
 
     logs: str
@@ -150,32 +150,32 @@ STATUS_SHOWN: dict[BuildStatus, Literal["in-progress", "succeeded", "failed"]] =
 }
 
 
-def show_build(build: Build, version: Version, push: PushShown | None) -> BuildShown:
+def show_build(build: Build, version: Version, push: PushResponse | None) -> BuildResponse:
     """A build as callers read it."""
     published = version.published and version.build_id == build.id and version.semantic_version
-    return BuildShown(
+    return BuildResponse(
         build_id=build.id,
         commit_sha=build.commit_sha,
         status=STATUS_SHOWN[build.status],
         started_at=rfc3339(build.started_at or build.created_at) or "",
         finished_at=rfc3339(build.finished_at),
-        version_info=BuildVersionShown(semantic_version=published) if published else None,
+        version_info=BuildVersionResponse(semantic_version=published) if published else None,
         registry_status=push,
     )
 
 
 def show_version(
-    algorithm: Algorithm, version: Version, build: Build | None, push: PushShown | None, public_url: str
-) -> VersionShown:
+    algorithm: Algorithm, version: Version, build: Build | None, push: PushResponse | None, public_url: str
+) -> VersionResponse:
     """A version as callers read it, with the build that stands for it."""
     known = build is not None and BuildStatus(build.status).ended
-    return VersionShown(
+    return VersionResponse(
         id=algorithm.id,
         name=algorithm.name,
         details=show_details(algorithm),
         settings={**algorithm.settings, "algorithm_callability": version.callability},
         source=show_source(algorithm, public_url),
-        version_info=VersionInfoShown(
+        version_info=VersionInfoResponse(
             semantic_version=version.semantic_version,
             git_hash=version.git_hash,
             version_uuid=version.id,
@@ -184,7 +184,7 @@ def show_version(
             sample_output=version.sample_output,
         ),
         build=show_build(build, version, push) if build else None,
-        compilation=CompilationShown(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
+        compilation=CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
         if build is not None and known
         else None,
         self_link=f"{public_url}/v1/algorithms/{algorithm.path}/versions/{version.git_hash}",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from api.schemas.base import Body, Moment, Shown, Text, Uuid
+from api.schemas.base import RequestModel, Moment, ResponseModel, Text, Uuid
 from api.schemas.patterns import WEBHOOK_URL
 from shared.clock import rfc3339
 from shared.models import DeliveryState, Webhook, WebhookDelivery
@@ -36,7 +36,7 @@ Url = Annotated[
 Events = Annotated[list[EventPattern], Field(min_length=1, max_length=50)]
 
 
-class WebhookBody(Body):
+class WebhookRequest(RequestModel):
     """Who is to be told, of what."""
 
     url: Url
@@ -46,7 +46,7 @@ class WebhookBody(Body):
     enabled: bool = True
 
 
-class WebhookChange(Body):
+class WebhookUpdate(RequestModel):
     """What changes of a webhook; what is left out stays."""
 
     url: Url | None = None
@@ -56,7 +56,7 @@ class WebhookChange(Body):
     enabled: bool | None = None
 
 
-class WebhookShown(Shown):
+class WebhookResponse(ResponseModel):
     """A webhook. `secret` is shown in the answer that made it only."""
 
     left_out = frozenset({"secret"})
@@ -72,7 +72,7 @@ class WebhookShown(Shown):
     secret: str | None = None
 
 
-class DeliveryShown(Shown):
+class DeliveryResponse(ResponseModel):
     """One event for one webhook, and how its sending goes."""
 
     id: Uuid
@@ -86,17 +86,17 @@ class DeliveryShown(Shown):
     finished_at: Moment | None
 
 
-class DeliveriesPage(Shown):
+class DeliveriesPage(ResponseModel):
     """A page of deliveries."""
 
     marker: str | None
     next_link: str | None
-    results: list[DeliveryShown]
+    results: list[DeliveryResponse]
 
 
-def show_webhook(webhook: Webhook, secret: str | None = None) -> WebhookShown:
+def show_webhook(webhook: Webhook, secret: str | None = None) -> WebhookResponse:
     """A webhook as operators read it."""
-    return WebhookShown(
+    return WebhookResponse(
         id=webhook.id,
         name=webhook.name,
         url=webhook.url,
@@ -109,9 +109,9 @@ def show_webhook(webhook: Webhook, secret: str | None = None) -> WebhookShown:
     )
 
 
-def show_delivery(delivery: WebhookDelivery) -> DeliveryShown:
+def show_delivery(delivery: WebhookDelivery) -> DeliveryResponse:
     """A delivery as operators read it."""
-    return DeliveryShown(
+    return DeliveryResponse(
         id=delivery.id,
         type=delivery.type,
         state=delivery.state,

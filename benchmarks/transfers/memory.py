@@ -12,7 +12,7 @@ from parts.registry import PrivateRegistry, private_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.oci.descriptor import Descriptor
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_CONFIG, OCI_LAYER
@@ -57,7 +57,7 @@ def _push(
 
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ((name, password),) = registry.users.items()
-    stop = StopSignal()
+    stop = CancelToken()
     with (
         LayoutStore(directory).use() as use,
         RegistryClient(RegistryAddress.parse(registry.url), Credentials(name, password), stop=stop) as client,

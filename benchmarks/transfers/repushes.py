@@ -20,8 +20,8 @@ from shared.models import Build, ImagePush, Version
 VERSIONS = 2000
 PROCESSES = 2
 CALLERS = 4
-MOST_SECONDS = 600
-LOOK_SECONDS = 0.1
+MAX_SECONDS = 600
+POLL_INTERVAL_SECONDS = 0.1
 
 
 def run(stage: Stage) -> Iterator[Result]:
@@ -77,9 +77,9 @@ def _push_all(
     with ThreadPoolExecutor(CALLERS) as callers:
         list(callers.map(lambda number: _send(here, orders[number::CALLERS]), range(CALLERS)))
     while _unfinished(database):
-        if time.perf_counter() - begun > MOST_SECONDS:
-            raise RuntimeError(f"the re-pushes did not end within {MOST_SECONDS} seconds")
-        time.sleep(LOOK_SECONDS)
+        if time.perf_counter() - begun > MAX_SECONDS:
+            raise RuntimeError(f"the re-pushes did not end within {MAX_SECONDS} seconds")
+        time.sleep(POLL_INTERVAL_SECONDS)
     return time.perf_counter() - begun
 
 

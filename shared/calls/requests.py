@@ -11,7 +11,7 @@ from shared.models import Algorithm, CallRequest, CallState, Version
 from shared.text import storable
 
 DAY_MS = 24 * 60 * 60 * 1000
-LONGEST_ERROR_TYPE = 64
+MAX_ERROR_TYPE = 64
 """Characters; an algorithm can call its error anything."""
 LOST = (
     "The process that made the call went away before it ended. It is not made again: whether it was done is not known."
@@ -52,7 +52,7 @@ def end_call(session: Session, request_id: str, ending: Ending) -> bool:
         .values(
             state=ending.state,
             message=None if ending.message is None else storable(ending.message),
-            error_type=None if ending.error_type is None else storable(ending.error_type)[:LONGEST_ERROR_TYPE],
+            error_type=None if ending.error_type is None else storable(ending.error_type)[:MAX_ERROR_TYPE],
             duration_ms=ending.duration_ms,
             ended_at=now_ms(),
         )

@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
 from shared.hosts import is_address
-from shared.networks import AllowedNetworks, ForbiddenAddress
+from shared.networks import AllowedNetworks, ForbiddenAddressError
 from shared.settings import settings
 
 
@@ -58,7 +58,7 @@ def access_to(
 def _resolved(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
     try:
         return networks.resolve(url.host, _port(url))
-    except ForbiddenAddress as refusal:
+    except ForbiddenAddressError as refusal:
         raise WorkError(ErrorClass.INVALID, f"The repository {url}: {refusal}") from None
     except (OSError, UnicodeError):
         raise WorkError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from shared.settings import MEBIBYTE
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A commit's whole name: SHA-1, or SHA-256 in repositories of that format."""
@@ -65,7 +65,7 @@ BASE_CONFIG: tuple[tuple[str, str], ...] = (
 )
 
 
-class GitTimeout(Exception):  # noqa: N818 - reads as a sentence where it is caught
+class GitTimeoutError(Exception):  # noqa: N818 - reads as a sentence where it is caught
     """Git did not end in the time that it was given, and was killed."""
 
 
@@ -232,14 +232,14 @@ def running_git(
     extra_environment: Mapping[str, str] | None = None,
     timeout: float,
     max_file_bytes: int | None = None,
-    stop: StopSignal | None = None,
+    stop: CancelToken | None = None,
 ) -> Iterator[GitProcess]:
     """A git whose output the block reads; when the block ends, so does git.
 
     `git_dir` is the repository; without it git finds none. `timeout` is in seconds, for the block as a whole.
 
     Raises:
-        GitTimeout: the time was up.
+        GitTimeoutError: the time was up.
         Stopped: the stop was asked for.
     """
     with ExitStack() as stack:
@@ -258,10 +258,10 @@ def running_git(
             yield process
         except Exception as error:
             if process.timed_out:
-                raise GitTimeout from error
+                raise GitTimeoutError from error
             raise
         if process.timed_out:
-            raise GitTimeout
+            raise GitTimeoutError
 
 
 def run_git(
@@ -274,12 +274,12 @@ def run_git(
     timeout: float,
     max_file_bytes: int | None = None,
     max_output_bytes: int = 16 * MEBIBYTE,
-    stop: StopSignal | None = None,
+    stop: CancelToken | None = None,
 ) -> GitAnswer:
     """Run git to its end; the caller judges the exit status. The arguments are those of `running_git`.
 
     Raises:
-        GitTimeout: the time was up.
+        GitTimeoutError: the time was up.
         Stopped: the stop was asked for.
     """
     with running_git(

@@ -62,7 +62,7 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
 )
 
 
-def git_failure(errors: str, url: RepositoryUrl) -> WorkError:
+def git_error(errors: str, url: RepositoryUrl) -> WorkError:
     """The error behind what git wrote to stderr while it spoke to `url`. What nobody foresaw counts as passing."""
     # What the other side says ("remote:") decides nothing and is repeated nowhere.
     lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("remote:")]

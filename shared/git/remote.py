@@ -4,8 +4,8 @@ import time
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import Access, GitCredentials, access_to
-from shared.git.command import FULL_HASH, GitAnswer, GitTimeout, run_git
-from shared.git.failures import git_failure
+from shared.git.command import FULL_HASH, GitAnswer, GitTimeoutError, run_git
+from shared.git.failures import git_error
 from shared.git.repository_url import RepositoryUrl
 from shared.networks import source_networks
 
@@ -36,10 +36,10 @@ def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float
         answer = run_git(
             ["ls-remote", "--quiet", "--", str(url), pattern], timeout=deadline - time.monotonic(), **access
         )
-    except GitTimeout:
+    except GitTimeoutError:
         raise WorkError(ErrorClass.TRANSIENT, f"The repository {url} did not answer in time.") from None
     if not answer.ok and not answer.cut:
-        raise git_failure(answer.errors, url)
+        raise git_error(answer.errors, url)
     return answer
 
 

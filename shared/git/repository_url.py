@@ -16,7 +16,7 @@ _ESCAPE = re.compile(r"%(..?|$)")
 _HARMFUL_ESCAPES = frozenset(b"/\\%.?#@:&'\"")
 
 
-class InvalidRepositoryUrl(ValueError):  # noqa: N818 - reads as a sentence where it is caught
+class InvalidRepositoryUrlError(ValueError):  # noqa: N818 - reads as a sentence where it is caught
     """An address that is refused; the text is a sentence that never repeats a password."""
 
 
@@ -37,12 +37,12 @@ class RepositoryUrl:
         """Read an address; git's short form `git@host:path` becomes `ssh://git@host/path`.
 
         Raises:
-            InvalidRepositoryUrl: it is no such address, or could mean something else to git or to a server.
+            InvalidRepositoryUrlError: it is no such address, or could mean something else to git or to a server.
         """
         if len(text) > MAX_URL:
-            raise InvalidRepositoryUrl(f"A repository's URL has at most {MAX_URL} characters.")
+            raise InvalidRepositoryUrlError(f"A repository's URL has at most {MAX_URL} characters.")
         if not text.isascii() or any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
-            raise InvalidRepositoryUrl(
+            raise InvalidRepositoryUrlError(
                 "A repository's URL cannot hold spaces, control characters or letters beyond ASCII."
             )
         scheme, separator, rest = text.partition("://")
@@ -51,7 +51,7 @@ class RepositoryUrl:
         scheme = scheme.lower()
         _check_scheme(scheme, allow_http, allow_ssh)
         if "?" in rest or "#" in rest:
-            raise InvalidRepositoryUrl("A repository's URL cannot have a query or a fragment.")
+            raise InvalidRepositoryUrlError("A repository's URL cannot have a query or a fragment.")
         authority, slash, path = rest.partition("/")
         user, host, port = _split_authority(authority, scheme)
         return cls(scheme, host, _checked_path(slash + path, escapes=scheme != "ssh"), user, port)
@@ -60,7 +60,7 @@ class RepositoryUrl:
     def _parse_scp(cls, text: str, allow_ssh: bool) -> "RepositoryUrl":
         match = _SCP.fullmatch(text)
         if match is None or "::" in text:
-            raise InvalidRepositoryUrl("A repository's URL begins with https:// or ssh://, or is like git@host:path.")
+            raise InvalidRepositoryUrlError("A repository's URL begins with https:// or ssh://, or is like git@host:path.")
         _check_scheme("ssh", allow_http=False, allow_ssh=allow_ssh)
         path = match["path"]
         return cls(
@@ -84,32 +84,32 @@ def _check_scheme(scheme: str, allow_http: bool, allow_ssh: bool) -> None:
     if scheme == "https" or (scheme == "http" and allow_http) or (scheme == "ssh" and allow_ssh):
         return
     if scheme == "http":
-        raise InvalidRepositoryUrl(
+        raise InvalidRepositoryUrlError(
             "Repositories at plain http:// URLs are not allowed here; use https:// (LONGSHORE_SOURCE_ALLOW_HTTP)."
         )
     if scheme == "ssh":
-        raise InvalidRepositoryUrl(
+        raise InvalidRepositoryUrlError(
             "Repositories at ssh:// URLs are not set up here; use https:// (LONGSHORE_SOURCE_SSH_KNOWN_HOSTS)."
         )
-    raise InvalidRepositoryUrl("A repository's URL begins with https:// or ssh://, or is like git@host:path.")
+    raise InvalidRepositoryUrlError("A repository's URL begins with https:// or ssh://, or is like git@host:path.")
 
 
 def _split_authority(authority: str, scheme: str) -> tuple[str | None, str, int | None]:
     user, at, place = authority.rpartition("@")
     if at and (scheme != "ssh" or ":" in user):
-        raise InvalidRepositoryUrl(
+        raise InvalidRepositoryUrlError(
             "A repository's URL cannot hold credentials; give them as source.credentials {username, password}."
         )
     host, bracket, rest = place.partition("]")
     host, colon, port = (host + bracket, rest[:1], rest[1:]) if bracket else place.partition(":")
     if colon not in ("", ":") or (colon and not (port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535)):
-        raise InvalidRepositoryUrl("The port in a repository's URL is a number from 1 to 65535.")
+        raise InvalidRepositoryUrlError("The port in a repository's URL is a number from 1 to 65535.")
     return (_checked_user(user) if at else None), _checked_host(host), (int(port) if colon else None)
 
 
 def _checked_user(user: str) -> str:
     if not _USER.fullmatch(user):
-        raise InvalidRepositoryUrl(
+        raise InvalidRepositoryUrlError(
             "The user in a repository's URL consists of letters, digits, '.', '_' and '-', and begins with no '-'."
         )
     return user
@@ -117,23 +117,23 @@ def _checked_user(user: str) -> str:
 
 def _checked_host(host: str) -> str:
     if not _HOST.fullmatch(host) or ".." in host:
-        raise InvalidRepositoryUrl("The host in a repository's URL is a host name or an address.")
+        raise InvalidRepositoryUrlError("The host in a repository's URL is a host name or an address.")
     if passes_for_an_address(host):
-        raise InvalidRepositoryUrl("The host in a repository's URL looks like an IPv4 address but is none.")
+        raise InvalidRepositoryUrlError("The host in a repository's URL looks like an IPv4 address but is none.")
     return host.lower()
 
 
 def _checked_path(path: str, *, escapes: bool) -> str:
     for escape in _ESCAPE.findall(path):
         if not escapes:
-            raise InvalidRepositoryUrl("An ssh:// URL cannot hold percent-escapes.")
+            raise InvalidRepositoryUrlError("An ssh:// URL cannot hold percent-escapes.")
         if not re.fullmatch(r"[0-9A-Fa-f]{2}", escape) or _is_harmful(int(escape, 16)):
-            raise InvalidRepositoryUrl(f"The repository's URL cannot hold the percent-escape %{escape}.")
+            raise InvalidRepositoryUrlError(f"The repository's URL cannot hold the percent-escape %{escape}.")
     segments = path.removeprefix("/").removesuffix("/").split("/")
     for segment in segments:
         plain = _ESCAPE.sub("_", segment)
         if segment in ("", ".", "..") or segment.startswith("-") or not _SEGMENT.fullmatch(plain):
-            raise InvalidRepositoryUrl(
+            raise InvalidRepositoryUrlError(
                 "The path in a repository's URL has names between single slashes: none of them empty, '.' or '..', "
                 "none that begins with '-', and none with quotes, backslashes or brackets."
             )

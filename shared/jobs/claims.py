@@ -10,8 +10,8 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.clock import now_ms
 from shared.database import Database
-from shared.jobs.due import may_begin
-from shared.jobs.leases import Claim, FenceLost, close_push_fence
+from shared.jobs.due import is_claimable
+from shared.jobs.leases import Claim, FenceLostError, close_push_fence
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
 from shared.registry_health import take_probe
 
@@ -24,7 +24,7 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
     try:
         with database.writing() as session:
             return _claim(session, job_id, owner, lease_seconds)
-    except (IntegrityError, FenceLost):
+    except (IntegrityError, FenceLostError):
         return None  # another worker took the place between the look and the UPDATE, or a newer push the row
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == "40P01":  # PostgreSQL broke a deadlock: the sweep nudges again
@@ -74,7 +74,7 @@ def _taking() -> ReturningUpdate[Any]:
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     return (
         update(Job)
-        .where(Job.id == bindparam("the_job"), may_begin())
+        .where(Job.id == bindparam("the_job"), is_claimable())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
@@ -106,10 +106,10 @@ def _break_expired_locks(session: Session, job_id: str) -> bool:
 
     The claim is raised, so they find the fence closed.
     """
-    place = select(Job.lock_key).where(Job.id == job_id).scalar_subquery()
+    place = select(Job.lock_name).where(Job.id == job_id).scalar_subquery()
     broken = session.execute(
         update(Job)
-        .where(Job.lock_key == place, Job.id != job_id, Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
+        .where(Job.lock_name == place, Job.id != job_id, Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
         .values(lease_owner=None, lease_expires_at=None, claim=Job.claim + 1)
         .returning(Job.push_id, Job.generation, Job.claim)
         .execution_options(synchronize_session=False)
@@ -128,7 +128,7 @@ def _show_push_claimed(session: Session, job: Row[Any]) -> None:
         "the_attempt": job.tries + 1,
     }
     if session.connection().execute(_PUSH_CLAIMED, values).first() is None:
-        raise FenceLost("a newer push owns the row")
+        raise FenceLostError("a newer push owns the row")
 
 
 _PUSH_CLAIMED = (
@@ -140,7 +140,7 @@ _PUSH_CLAIMED = (
         message="A worker prepares the push.",
         attempt=bindparam("the_attempt"),
         started_at=func.coalesce(ImagePush.started_at, now_ms()),
-        moved_at=now_ms(),
+        progressed_at=now_ms(),
         done_bytes=0,
         layers_done=0,
     )

@@ -10,75 +10,75 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.due import registry_was_full
-from shared.jobs.leases import HELD, Claim, FenceLost, held_by, is_waited_for_at_place, nudges_for_room
+from shared.jobs.leases import HELD, Claim, FenceLostError, held_by, is_lock_awaited, messages_after_release
 from shared.jobs.locks import lock_claimed, lock_version
-from shared.jobs.nudges import Nudge
-from shared.jobs.settling import has_dependents, settle_dependents
+from shared.jobs.nudges import JobMessage
+from shared.jobs.settling import has_dependents, resolve_dependents
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState, Registry
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
-from shared.refreshes.progress import show_ended, show_going_round
+from shared.refreshes.progress import record_ended, record_requeued
 from shared.registry_health import trouble_of
-from shared.servings.states import mark_failed, show_start
+from shared.instances.states import mark_failed, record_start_progress
 from shared.webhooks.events import EventType
 from shared.webhooks.outbox import emit_build
 
-GIVES_UP_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
+FAILS_AT_ONCE = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
 
 
-def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[Nudge]:
+def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[JobMessage]:
     """End a claimed job well. What it is about (build, push row) is written by the caller, in the same transaction.
 
     `locked`: the caller holds the job already (`lock_claimed`), before it wrote that.
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     if not locked:
         lock_claimed(session, claim)
     job = _leave(session, claim, JobState.SUCCEEDED, None)
-    return _carried_over(session, job)
+    return _release_dependents(session, job)
 
 
-def _carried_over(session: Session, job: Job) -> list[Nudge]:
+def _release_dependents(session: Session, job: Job) -> list[JobMessage]:
     """Settle who waited for a job that has ended, and nudge who may begin now. Mostly nobody: that is one question."""
-    values = {"the_awaited": job.id, "the_place": job.lock_key, "the_registry": job.registry_id}
-    if not session.connection().execute(_anybody_waits(), values).scalar():
+    values = {"the_awaited": job.id, "the_place": job.lock_name, "the_registry": job.registry_id}
+    if not session.connection().execute(_has_waiting_jobs(), values).scalar():
         return []
-    return [*settle_dependents(session, job), *nudges_for_room(session, job)]
+    return [*resolve_dependents(session, job), *messages_after_release(session, job)]
 
 
 @cache
-def _anybody_waits() -> Select[tuple[bool]]:
-    return select(or_(has_dependents(), is_waited_for_at_place(), registry_was_full()))
+def _has_waiting_jobs() -> Select[tuple[bool]]:
+    return select(or_(has_dependents(), is_lock_awaited(), registry_was_full()))
 
 
-def give_up_or_retry(
+def fail_or_retry(
     session: Session, claim: Claim, error: WorkError, *, delays: Sequence[float], unavailable_delay: float
-) -> list[Nudge]:
+) -> list[JobMessage]:
     """What an error's class says happens to a claimed job (design: a job's life).
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     lock_claimed(session, claim)
     tries = session.scalars(select(Job.tries).where(Job.id == claim.job_id)).one()
     if error.error_class == ErrorClass.UNAVAILABLE:
         ahead = f"Looked at again in {unavailable_delay:.0f} s."
-        return _go_round(session, claim, error, delay=unavailable_delay, tries=tries, ahead=ahead)
+        return _requeue(session, claim, error, delay=unavailable_delay, tries=tries, ahead=ahead)
     if error.error_class == ErrorClass.THROTTLED and error.at_registry:
         # The registry slows everybody down; that this push was the one to hear of it costs it no try.
-        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
+        return _requeue(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
     concerns_everybody = error.first_answer and trouble_of(error, own_credentials=claim.own_credentials)
     if concerns_everybody and _is_paused(session, claim):
-        return _go_round(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
-    if error.error_class in GIVES_UP_AT_ONCE or tries >= len(delays):
+        return _requeue(session, claim, error, delay=0, tries=tries, ahead="It waits for the registry.")
+    if error.error_class in FAILS_AT_ONCE or tries >= len(delays):
         return _fail(session, claim, error)
     # Jitter only adds: a registry that said when to come back is not asked sooner.
     delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
     ahead = f"Tried again in {delay:.0f} s (try {tries + 2})."
-    return _go_round(session, claim, error, delay=delay, tries=tries + 1, ahead=ahead)
+    return _requeue(session, claim, error, delay=delay, tries=tries + 1, ahead=ahead)
 
 
 def _is_paused(session: Session, claim: Claim) -> bool:
@@ -86,23 +86,23 @@ def _is_paused(session: Session, claim: Claim) -> bool:
     return session.scalar(paused_at) is not None
 
 
-def fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
+def fail(session: Session, claim: Claim, error: WorkError) -> list[JobMessage]:
     """End a claimed job as failed, with everything that waits for it.
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     lock_claimed(session, claim)
     return _fail(session, claim, error)
 
 
-def _fail(session: Session, claim: Claim, error: WorkError) -> list[Nudge]:
+def _fail(session: Session, claim: Claim, error: WorkError) -> list[JobMessage]:
     job = _leave(session, claim, JobState.FAILED, error)
     _show_ended(session, job, JobState.FAILED, error.message)
-    return _carried_over(session, job)
+    return _release_dependents(session, job)
 
 
-def end_by_decree(
+def force_end(
     session: Session,
     job: Job,
     state: JobState,
@@ -111,7 +111,7 @@ def end_by_decree(
     error_class: ErrorClass | None = None,
     superseded_by: str | None = None,
     locked: bool = False,
-) -> tuple[bool, list[Nudge]]:
+) -> tuple[bool, list[JobMessage]]:
     """End a job whatever its worker is doing; whether it had not ended already, and whom to nudge.
 
     The worker finds its fence closed at its next write or look (each second), stops and frees the place; until
@@ -126,15 +126,15 @@ def end_by_decree(
         "the_message": message,
         "the_newer": superseded_by,
     }
-    ended: Job | None = session.scalar(_DECREED, values)
+    ended: Job | None = session.scalar(_FORCE_END, values)
     if ended is None:
         return False, []
     if state != JobState.SUPERSEDED:  # whoever supersedes writes the row himself
         _show_ended(session, ended, state, message)
-    return True, settle_dependents(session, ended)
+    return True, resolve_dependents(session, ended)
 
 
-_DECREED = (
+_FORCE_END = (
     update(Job)
     .where(Job.id == bindparam("the_job"), Job.state.in_(LIVE_STATES))
     .values(
@@ -158,7 +158,7 @@ def _leave(session: Session, claim: Claim, state: JobState, error: WorkError | N
     }
     job: Job | None = session.scalar(_LEAVING, {**held_by(claim), **values})
     if job is None:
-        raise FenceLost("the job was ended or taken over")
+        raise FenceLostError("the job was ended or taken over")
     return job
 
 
@@ -179,7 +179,7 @@ _LEAVING = (
 )
 
 
-def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int, ahead: str) -> list[Nudge]:
+def _requeue(session: Session, claim: Claim, error: WorkError, *, delay: float, tries: int, ahead: str) -> list[JobMessage]:
     job = session.scalar(
         update(Job)
         .where(HELD)
@@ -189,7 +189,7 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
             lease_owner=None,
             lease_expires_at=None,
             next_attempt_at=now_ms() + int(delay * 1000),
-            nudged_at=None,
+            dispatched_at=None,
             error_class=error.error_class,
             error_message=error.message,
         )
@@ -198,20 +198,20 @@ def _go_round(session: Session, claim: Claim, error: WorkError, *, delay: float,
         held_by(claim),
     )
     if job is None:
-        raise FenceLost("the job was ended or taken over")
+        raise FenceLostError("the job was ended or taken over")
     message = f"{error.message} {ahead}"
     if job.push_id is not None:
         _write_push(session, job, PushState.QUEUED, message)
         record_event(session, job.push_id, "retry", message)
-    elif job.serving_id is not None:
-        show_start(session, job.serving_id, message)
+    elif job.instance_id is not None:
+        record_start_progress(session, job.instance_id, message)
     elif job.kind == JobKind.REFRESH:
-        show_going_round(session, job.id, message)
+        record_requeued(session, job.id, message)
     else:
         session.execute(
             update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
         )
-    return nudges_for_room(session, job)
+    return messages_after_release(session, job)
 
 
 def _show_ended(session: Session, job: Job, state: JobState, message: str) -> None:
@@ -219,10 +219,10 @@ def _show_ended(session: Session, job: Job, state: JobState, message: str) -> No
         shown = PushState.CANCELLED if state == JobState.CANCELLED else PushState.FAILED
         _write_push(session, job, shown, message)
         record_event(session, job.push_id, "ended")
-    elif job.serving_id is not None:
-        mark_failed(session, job.serving_id, message)
+    elif job.instance_id is not None:
+        mark_failed(session, job.instance_id, message)
     elif job.kind == JobKind.REFRESH:
-        show_ended(session, job.id, message)
+        record_ended(session, job.id, message)
     elif job.build_id is not None:
         status = BuildStatus.CANCELLED if state == JobState.CANCELLED else BuildStatus.FAILED
         # A job that only joined the build does not end it.

@@ -8,17 +8,17 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.errors import Stopped
-from shared.jobs.due import lease_ran_out, may_begin, registry_was_full, time_has_come
-from shared.jobs.nudges import TASKS, Nudge
+from shared.errors import WorkCancelledError
+from shared.jobs.due import lease_expired, is_claimable, registry_was_full, is_due
+from shared.jobs.nudges import TASKS, JobMessage
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
 from shared.models.jobs import IS_QUEUED
-from shared.refreshes.progress import show_going_round
+from shared.refreshes.progress import record_requeued
 
 WORKER_STOPPED = "Its worker stopped; the next free worker goes on."
 
 
-class FenceLost(Stopped):
+class FenceLostError(WorkCancelledError):
     """Somebody newer owns the job, or it was ended: stop at once, write nothing."""
 
 
@@ -61,7 +61,7 @@ def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
     """Prolong the lease.
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     renewed = session.execute(
         update(Job)
@@ -72,7 +72,7 @@ def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
         held_by(claim),
     )
     if renewed.first() is None:
-        raise FenceLost("the job was ended or taken over")
+        raise FenceLostError("the job was ended or taken over")
 
 
 def still_held(session: Session, claim: Claim) -> bool:
@@ -83,7 +83,7 @@ def still_held(session: Session, claim: Claim) -> bool:
 _STILL_HELD = select(Job.id).where(HELD)
 
 
-def release_place(session: Session, claim: Claim) -> list[Nudge]:
+def release_lock(session: Session, claim: Claim) -> list[JobMessage]:
     """A worker has let go of a job that somebody else ended: free the place, nudge who waits for it."""
     freed = session.scalar(
         update(Job)
@@ -92,39 +92,39 @@ def release_place(session: Session, claim: Claim) -> list[Nudge]:
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return [] if freed is None else nudges_for_room(session, freed)
+    return [] if freed is None else messages_after_release(session, freed)
 
 
-def nudges_for_room(session: Session, freed: Job) -> list[Nudge]:
+def messages_after_release(session: Session, freed: Job) -> list[JobMessage]:
     """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
-    waiting = list(session.execute(_at_place(), {"the_place": freed.lock_key}))
+    waiting = list(session.execute(_awaiting_lock(), {"the_place": freed.lock_name}))
     if freed.registry_id is not None and session.scalar(
         select(registry_was_full()), {"the_registry": freed.registry_id}
     ):
         # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
-            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, may_begin())
+            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, is_claimable())
             .order_by(Job.seq)
             .limit(1)
         )
         waiting += session.execute(at_registry)
-    return [Nudge(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
+    return [JobMessage(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
 
 
-def is_waited_for_at_place() -> ColumnElement[bool]:
+def is_lock_awaited() -> ColumnElement[bool]:
     """Some job waits for the place `the_place`."""
-    return _at_place().exists()
+    return _awaiting_lock().exists()
 
 
 @cache
-def _at_place() -> Select[tuple[str, JobKind]]:
+def _awaiting_lock() -> Select[tuple[str, JobKind]]:
     return select(Job.id, Job.kind).where(
-        Job.lock_key == bindparam("the_place"), Job.state == IS_QUEUED, time_has_come()
+        Job.lock_name == bindparam("the_place"), Job.state == IS_QUEUED, is_due()
     )
 
 
-def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
+def release_all(session: Session, *, owner_prefix: str) -> list[JobMessage]:
     """Give back every job of a stopping worker: due at once, no try spent; its children find the fence closed."""
     rows = session.execute(
         update(Job)
@@ -134,7 +134,7 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
             claim=Job.claim + 1,
             lease_owner=None,
             lease_expires_at=None,
-            nudged_at=None,
+            dispatched_at=None,
             next_attempt_at=now_ms(),
         )
         .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
@@ -148,7 +148,7 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
             .values(state=PushState.QUEUED, message=WORKER_STOPPED)
         )
         if kind == JobKind.REFRESH:
-            show_going_round(session, job_id, WORKER_STOPPED)
+            record_requeued(session, job_id, WORKER_STOPPED)
         elif push_id is None:
             session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.QUEUED))
     session.execute(
@@ -157,13 +157,13 @@ def hand_back(session: Session, *, owner_prefix: str) -> list[Nudge]:
         .values(lease_owner=None, lease_expires_at=None)
         .execution_options(synchronize_session=False)
     )
-    return [Nudge(row.id, row.kind) for row in rows]
+    return [JobMessage(row.id, row.kind) for row in rows]
 
 
 def close_fences(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
     """Have a stopping worker let go of its jobs of one kind: their fence is closed, the place stays theirs meanwhile.
 
-    Nobody else begins with them until `hand_back`, by when they have cleared up what they had begun.
+    Nobody else begins with them until `release_all`, by when they have cleared up what they had begun.
     """
     session.execute(
         update(Job)
@@ -177,4 +177,4 @@ def close_fences(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
 
 def lost_jobs(session: Session) -> list[tuple[str, int]]:
     """Jobs whose lease ran out, each with the claim that was seen."""
-    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_ran_out()))]
+    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_expired()))]

@@ -7,7 +7,7 @@ that by failing one of them). SQLite has one write lock, taken at BEGIN.
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.jobs.leases import HELD, Claim, FenceLost, held_by
+from shared.jobs.leases import HELD, Claim, FenceLostError, held_by
 from shared.models import Job, Version
 
 
@@ -42,11 +42,11 @@ def lock_claimed(session: Session, claim: Claim) -> None:
     """Hold a claimed job before what it is about is written.
 
     Raises:
-        FenceLost: the job is not this claim's any more.
+        FenceLostError: the job is not this claim's any more.
     """
     lock_version_of(session, claim.job_id)
     if session.scalar(_CLAIMED, held_by(claim)) is None:
-        raise FenceLost("the job was ended or taken over")
+        raise FenceLostError("the job was ended or taken over")
 
 
 _CLAIMED = select(Job.id).where(HELD).with_for_update()

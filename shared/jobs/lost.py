@@ -5,19 +5,19 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms, rfc3339
 from shared.errors import ErrorClass
-from shared.jobs.due import lease_ran_out
-from shared.jobs.endings import end_by_decree
-from shared.jobs.leases import nudges_for_room
+from shared.jobs.due import lease_expired
+from shared.jobs.endings import force_end
+from shared.jobs.leases import messages_after_release
 from shared.jobs.locks import lock_version_of
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
 from shared.models.jobs import LIVE_STATES
 from shared.pushes.events import record_event
-from shared.refreshes.progress import show_going_round
-from shared.servings.states import show_start
+from shared.refreshes.progress import record_requeued
+from shared.instances.states import record_start_progress
 
 
-def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[Nudge]:
+def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[JobMessage]:
     """Report a job whose lease ran out and make it due again; fail it when it has cost too many workers.
 
     Repeats the claim that was seen, so two sweeps at once requeue it once. No try is spent.
@@ -26,7 +26,7 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     expired_at = session.scalar(select(Job.lease_expires_at).where(Job.id == job_id, Job.claim == claim))
     job = session.scalar(
         update(Job)
-        .where(Job.id == job_id, Job.claim == claim, lease_ran_out())
+        .where(Job.id == job_id, Job.claim == claim, lease_expired())
         .values(
             state=JobState.QUEUED,
             claim=Job.claim + 1,
@@ -34,7 +34,7 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
             lease_owner=None,
             lease_expires_at=None,
             next_attempt_at=None,
-            nudged_at=now_ms(),
+            dispatched_at=now_ms(),
         )
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
@@ -43,16 +43,16 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
         return []
     if job.losses >= max_losses:
         message = f"Its worker was lost {job.losses} times; look at the workers' logs, then ask for it again."
-        return end_by_decree(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST)[1]
+        return force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST)[1]
     message = (
         f"The worker that had it was lost (its lease ran out at {rfc3339(expired_at)}); the next free worker takes "
         "it over."
     )
     _show_lost(session, job, message)
-    return [Nudge(job.id, job.kind)]
+    return [JobMessage(job.id, job.kind)]
 
 
-def free_abandoned_places(session: Session) -> list[Nudge]:
+def release_abandoned_locks(session: Session) -> list[JobMessage]:
     """Take the places of ended jobs from workers that were lost before they let go of them, and nudge who waits there.
 
     Such a job ended by decree while it ran (cancelled, superseded), so nobody takes it over and nobody else lets go.
@@ -64,15 +64,15 @@ def free_abandoned_places(session: Session) -> list[Nudge]:
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
-    return [nudge for job in abandoned for nudge in nudges_for_room(session, job)]
+    return [nudge for job in abandoned for nudge in messages_after_release(session, job)]
 
 
 def _show_lost(session: Session, job: Job, message: str) -> None:
-    if job.serving_id is not None:
-        show_start(session, job.serving_id, message)
+    if job.instance_id is not None:
+        record_start_progress(session, job.instance_id, message)
         return
     if job.kind == JobKind.REFRESH:
-        show_going_round(session, job.id, message)
+        record_requeued(session, job.id, message)
         return
     if job.push_id is None:
         session.execute(

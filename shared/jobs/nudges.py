@@ -26,7 +26,7 @@ TASKS = {
 
 
 @dataclass(frozen=True)
-class Nudge:
+class JobMessage:
     """One job that may be due; all that a message carries is its id."""
 
     job_id: str

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 from shared.clock import now_ms
 from shared.errors import ErrorClass
 from shared.jobs.locks import lock_version
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import ImagePush, Job, JobKind, JobState, PushState, Version
 from shared.models.algorithms import PublishState
 from shared.models.jobs import IS_QUEUED
@@ -18,11 +18,11 @@ WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH
 """What other jobs wait for; nobody waits for the rest by a relation of rows."""
 
 
-def settle_dependents(session: Session, ended: Job) -> list[Nudge]:
+def resolve_dependents(session: Session, ended: Job) -> list[JobMessage]:
     """Carry an end over to the queued jobs that waited for it; the nudges of those that are due now."""
-    nudges: list[Nudge] = []
+    nudges: list[JobMessage] = []
     for job in session.scalars(_DEPENDENTS, {"the_awaited": ended.id}):
-        nudges += _settle(session, job, ended)
+        nudges += _resolve(session, job, ended)
     return nudges
 
 
@@ -34,7 +34,7 @@ def has_dependents() -> ColumnElement[bool]:
 _DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("the_awaited"), Job.state == IS_QUEUED)
 
 
-def settle_overdue(session: Session) -> list[Nudge]:
+def resolve_overdue(session: Session) -> list[JobMessage]:
     """Settle the jobs whose awaited job has ended without them: what a crash between two rows would have left."""
     awaited = aliased(Job)
     overdue = session.execute(
@@ -48,16 +48,16 @@ def settle_overdue(session: Session) -> list[Nudge]:
         )
         .order_by(Job.seq)
     ).all()
-    nudges: list[Nudge] = []
+    nudges: list[JobMessage] = []
     for job, ended in overdue:
         lock_version(session, job.version_id)
-        nudges += _settle(session, job, ended)
+        nudges += _resolve(session, job, ended)
     return nudges
 
 
-def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
+def _resolve(session: Session, job: Job, ended: Job) -> list[JobMessage]:
     if ended.state == JobState.SUCCEEDED and job.kind == JobKind.PUSH:
-        return [Nudge(job.id, job.kind)]
+        return [JobMessage(job.id, job.kind)]
     if ended.state == JobState.SUCCEEDED:
         state, error_class, message = JobState.SUCCEEDED, None, None
     else:
@@ -75,7 +75,7 @@ def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
     if settled is None:
         return []
     if settled.kind == JobKind.PUBLISH:
-        settle_publish(session, settled)
+        finish_publish(session, settled)
     elif settled.kind == JobKind.PUSH:
         session.execute(
             update(ImagePush)
@@ -83,10 +83,10 @@ def _settle(session: Session, job: Job, ended: Job) -> list[Nudge]:
             .values(state=PushState.FAILED, message=message, finished_at=now_ms())
         )
         record_event(session, str(settled.push_id), "ended")
-    return settle_dependents(session, settled)
+    return resolve_dependents(session, settled)
 
 
-def settle_publish(session: Session, job: Job) -> None:
+def finish_publish(session: Session, job: Job) -> None:
     """Make the version callable, or give its reserved number back."""
     if job.state == JobState.SUCCEEDED:
         values: dict[str, Any] = {"publish_state": PublishState.PUBLISHED, "published_at": now_ms()}

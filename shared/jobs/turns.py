@@ -10,11 +10,11 @@ from functools import cache
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
-from shared.jobs.due import may_begin
+from shared.jobs.due import is_claimable
 from shared.models import Job, JobKind, JobState, Owner
 from shared.models.jobs import IS_PUSH, IS_QUEUED, LIVE_STATES
 
-MOST_TRIES = 5
+MAX_TRIES = 5
 """Pushes that a worker tries to claim one after the other, while others take them before it."""
 
 
@@ -29,7 +29,7 @@ def next_pushes(session: Session, nudged: str, tried: Sequence[str] = ()) -> lis
         found = list(session.scalars(_first_of_each_owner()))
         if found:
             return found
-    further = _further_ones(session, tried) if 0 < len(tried) < MOST_TRIES else []
+    further = _further_ones(session, tried) if 0 < len(tried) < MAX_TRIES else []
     # A push whose worker was lost is not queued yet, but can be taken over by whoever was nudged for it. One that has
     # ended was nudged for twice: that is seen here, without the lock that a claim takes.
     is_open = nudged not in {*further, *tried} and session.scalar(_LIVE, {"the_nudged": nudged}) is not None
@@ -50,7 +50,7 @@ def _first_of_each_owner() -> Select[tuple[str]]:
     )
     first = (
         select(Job.seq)
-        .where(Job.owner == Owner.username, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin())
+        .where(Job.owner == Owner.username, Job.kind == IS_PUSH, Job.state == IS_QUEUED, is_claimable())
         .order_by(Job.seq)
         .limit(1)
         .correlate(Owner)
@@ -66,7 +66,7 @@ def _first_of_each_owner() -> Select[tuple[str]]:
         select(Job.id)
         .join(owners, owners.c.first == Job.seq)
         .order_by(func.coalesce(owners.c.pushes, 0), func.coalesce(owners.c.served_at, 0), Job.seq)
-        .limit(MOST_TRIES)
+        .limit(MAX_TRIES)
     )
 
 
@@ -74,8 +74,8 @@ def _further_ones(session: Session, tried: Sequence[str]) -> list[str]:
     owner = select(Job.owner).where(Job.id == tried[0]).scalar_subquery()
     further = (
         select(Job.id)
-        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, may_begin(), Job.id.not_in(tried))
+        .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, is_claimable(), Job.id.not_in(tried))
         .order_by(Job.seq)
-        .limit(MOST_TRIES - len(tried))
+        .limit(MAX_TRIES - len(tried))
     )
     return list(session.scalars(further))

@@ -9,13 +9,13 @@ from shared.models.calls import CallRequest, CallState
 from shared.models.idempotency import IdempotencyKey
 from shared.models.jobs import Job, JobKind, JobState
 from shared.models.keys import ApiKey, KeyKind, Owner
-from shared.models.marks import Mark
+from shared.models.marks import PeriodicRun
 from shared.models.pushes import ImagePush, PushEvent, PushState, PushTally
 from shared.models.refreshes import Refresh, RefreshKind, StepState
 from shared.models.registries import PauseCause, Registry
-from shared.models.servings import Serving, ServingState
+from shared.models.instances import Instance, InstanceState
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
-from shared.models.workers import WorkerNode
+from shared.models.workers import WorkerProcess
 
 __all__ = [
     "Algorithm",
@@ -44,10 +44,10 @@ __all__ = [
     "Registry",
     "RegistryBlob",
     "Serving",
-    "ServingState",
+    "InstanceState",
     "StepState",
     "Version",
     "Webhook",
     "WebhookDelivery",
-    "WorkerNode",
+    "WorkerProcess",
 ]

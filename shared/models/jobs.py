@@ -63,15 +63,15 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         # The lock: at most one worker at a time in one image reference, whatever rows name it.
-        _partial("uq_jobs_lock_key_leased", "lock_key", where="lease_owner IS NOT NULL", unique=True),
+        _partial("uq_jobs_lock_key_leased", "lock_name", where="lease_owner IS NOT NULL", unique=True),
         # At most one refresh of all nodes at a time; the places of the others are their own.
         _partial(
-            "uq_jobs_refresh_live", "lock_key", where="kind = 'refresh' AND state IN ('queued', 'running')", unique=True
+            "uq_jobs_refresh_live", "lock_name", where="kind = 'refresh' AND state IN ('queued', 'running')", unique=True
         ),
         # What workers and the sweep ask for is among the few jobs that wait or run, however long the history is.
         _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
         _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
-        _partial("ix_jobs_queued_lock_key", "lock_key", where="state = 'queued'"),
+        _partial("ix_jobs_queued_lock_key", "lock_name", where="state = 'queued'"),
         _partial("ix_jobs_queued_awaits", "awaits_id", where="state = 'queued' AND awaits_id IS NOT NULL"),
         # Lists, newest first, by each of their filters.
         Index("ix_jobs_state_seq", "state", "seq"),
@@ -96,7 +96,7 @@ class Job(Base):
     """The build that this job makes, joins, publishes or pushes."""
     registry_id: Mapped[str | None] = mapped_column(String(36))
     push_id: Mapped[str | None] = mapped_column(String(36))
-    serving_id: Mapped[str | None] = mapped_column(String(36))
+    instance_id: Mapped[str | None] = mapped_column(String(36))
     parent_id: Mapped[str | None] = mapped_column(String(36), index=True)
     """The job of the call that asked for this one too."""
     awaits_id: Mapped[str | None] = mapped_column(String(36))
@@ -111,17 +111,17 @@ class Job(Base):
     """The retry budget: how many tries have failed."""
     losses: Mapped[int] = mapped_column(default=0)
     """How many workers were lost over it."""
-    lock_key: Mapped[str] = mapped_column(String(600))
+    lock_name: Mapped[str] = mapped_column(String(600))
     """The normalised image reference (or version) in which one worker at a time may work."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     """The worker that is at it; also of an ended job until that worker has let go."""
     lease_expires_at: Mapped[Millis | None]
     next_attempt_at: Mapped[Millis | None]
     """Not due before this time."""
-    nudged_at: Mapped[Millis | None]
+    dispatched_at: Mapped[Millis | None]
     nudges: Mapped[int] = mapped_column(default=0)
 
-    asked_order: Mapped[int | None] = mapped_column(BigInteger)
+    request_seq: Mapped[int | None] = mapped_column(BigInteger)
     """The sequence number of the job that a caller asked for, where this one only repeats it; nothing: its own."""
     semantic_version: Mapped[str | None] = mapped_column(String(64))
     """The second tag of a push."""

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shared.models.base import Base, Millis, Sequence
 
 
-class Mark(Base):
+class PeriodicRun(Base):
     """The last time of one recurring thing."""
 
     __tablename__ = "marks"

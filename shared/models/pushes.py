@@ -66,7 +66,7 @@ class ImagePush(Base):
     total_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     layers_done: Mapped[int] = mapped_column(default=0)
     layers_total: Mapped[int] = mapped_column(default=0)
-    moved_at: Mapped[Millis | None]
+    progressed_at: Mapped[Millis | None]
     """When a byte or a layer moved last."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
@@ -75,7 +75,7 @@ class ImagePush(Base):
     last_success_digest: Mapped[str | None] = mapped_column(String(80))
     last_success_image: Mapped[str | None] = mapped_column(String(512))
     last_success_at: Mapped[Millis | None]
-    last_success_order: Mapped[int | None] = mapped_column(BigInteger)
+    last_success_seq: Mapped[int | None] = mapped_column(BigInteger)
     """The sequence number of the job that asked for it: which good push is the latest goes by the order of asking."""
     looked_at: Mapped[Millis | None]
     """When the registry was asked last for what it confirmed, or confirmed it; nothing: it never did."""

@@ -9,7 +9,7 @@ from shared.clock import now_ms
 from shared.models.base import Base, CreatedAt, Id, Millis, Sequence
 
 
-class ServingState(StrEnum):
+class InstanceState(StrEnum):
     """How far the running of an image is."""
 
     WANTED = "wanted"
@@ -28,7 +28,7 @@ SERVES = "state IN ('wanted', 'ready')"
 RUNS = "state IN ('wanted', 'ready', 'draining')"
 
 
-class Serving(Base):
+class Instance(Base):
     """One image of one version, run under one kind of network access."""
 
     __tablename__ = "servings"
@@ -60,11 +60,11 @@ class Serving(Base):
     digest: Mapped[str] = mapped_column(String(80))
     network: Mapped[str] = mapped_column(String(16))
     """`full` or `isolated`, as the algorithm's settings said."""
-    state: Mapped[ServingState] = mapped_column(String(16), default=ServingState.WANTED)
+    state: Mapped[InstanceState] = mapped_column(String(16), default=InstanceState.WANTED)
     message: Mapped[str] = mapped_column(Text, default="")
     endpoint: Mapped[str | None] = mapped_column(String(255))
     """Where calls go once it is ready: `unix:ID` (a socket in the serving directory) or `http://HOST:PORT`."""
-    runs_as: Mapped[str | None] = mapped_column(String(128))
+    runtime_ref: Mapped[str | None] = mapped_column(String(128))
     """What runs it: a container's id, or the name of a Deployment."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())

@@ -6,10 +6,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shared.models.base import Base, CreatedAt, Millis, Sequence
 
 
-class WorkerNode(Base):
+class WorkerProcess(Base):
     """A worker's parent process, refreshed while it lives and removed when it stops."""
 
-    __tablename__ = "worker_nodes"
+    __tablename__ = "worker_processes"
 
     seq: Mapped[Sequence]
     name: Mapped[str] = mapped_column(String(128), unique=True)

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
 from shared.models import Algorithm, Build, ImagePush, Job, Registry, Version
-from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, order_push
+from shared.orders.ordered import Enqueued
+from shared.orders.push import PushRequest, enqueue_push
 from shared.registry.credentials import Credentials
 
 
@@ -30,14 +30,14 @@ class Repeatable:
         session: Session,
         credentials: Credentials | None,
         *,
-        asked_order: int | None,
+        request_seq: int | None,
         parent: Job | None = None,
         request_id: str | None = None,
-    ) -> Ordered:
+    ) -> Enqueued:
         """Order it, in the place that it had in the order of asking."""
-        order = PushOrder(self.registry.id, credentials)
-        return order_push(
-            session, self.algorithm, self.version, self.build, order, parent=parent, asked_order=asked_order,
+        order = PushRequest(self.registry.id, credentials)
+        return enqueue_push(
+            session, self.algorithm, self.version, self.build, order, parent=parent, request_seq=request_seq,
             request_id=request_id,
         )  # fmt: skip
 

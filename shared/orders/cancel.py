@@ -4,42 +4,42 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorClass
-from shared.jobs.endings import end_by_decree
-from shared.jobs.nudges import Nudge
-from shared.jobs.settling import settle_publish
+from shared.jobs.endings import force_end
+from shared.jobs.nudges import JobMessage
+from shared.jobs.settling import finish_publish
 from shared.models import Job, JobKind, JobState
 from shared.models.jobs import LIVE_STATES
 from shared.refusals import conflict
 
 
-def cancel_job(session: Session, job: Job) -> list[Nudge]:
+def cancel_job(session: Session, job: Job) -> list[JobMessage]:
     """End a job that has not ended, with everything that waits for it; its worker stops within seconds.
 
     Raises:
         Refusal: 409, it has ended.
     """
-    ended, nudges = end_by_decree(session, job, JobState.CANCELLED, "It was cancelled.")
+    ended, nudges = force_end(session, job, JobState.CANCELLED, "It was cancelled.")
     if not ended:
         raise conflict(f"The job {job.id} has ended ({job.state}); there is nothing to cancel.")
     if job.kind == JobKind.PUBLISH:
-        settle_publish(session, job)
+        finish_publish(session, job)
     return nudges
 
 
-def end_all_of_algorithm(session: Session, algorithm_id: str) -> list[Nudge]:
+def end_all_of_algorithm(session: Session, algorithm_id: str) -> list[JobMessage]:
     """End every job of an algorithm that is being deleted."""
     return _end_all(session, Job.algorithm_id == algorithm_id, "The algorithm was deleted.")
 
 
-def end_all_of_registry(session: Session, registry_id: str) -> list[Nudge]:
+def end_all_of_registry(session: Session, registry_id: str) -> list[JobMessage]:
     """End every push to a registry that is being deleted."""
     return _end_all(session, Job.registry_id == registry_id, "The registry was deleted.")
 
 
-def _end_all(session: Session, which: ColumnElement[bool], message: str) -> list[Nudge]:
-    nudges: list[Nudge] = []
+def _end_all(session: Session, which: ColumnElement[bool], message: str) -> list[JobMessage]:
+    nudges: list[JobMessage] = []
     for job in session.scalars(select(Job).where(which, Job.state.in_(LIVE_STATES)).order_by(Job.seq)):
-        nudges += end_by_decree(session, job, JobState.FAILED, message, error_class=ErrorClass.INVALID)[1]
+        nudges += force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.INVALID)[1]
         if job.kind == JobKind.PUBLISH:
-            settle_publish(session, job)
+            finish_publish(session, job)
     return nudges

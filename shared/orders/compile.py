@@ -8,22 +8,22 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.inserting import insert_unless_there
 from shared.jobs.locks import lock_version
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
-from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, lock_registries, order_push
+from shared.orders.ordered import Enqueued
+from shared.orders.push import PushRequest, lock_registries, enqueue_push
 
 
-def order_compile(
+def enqueue_compile(
     session: Session,
     algorithm: Algorithm,
     git_hash: str,
     *,
-    pushes: Sequence[PushOrder] = (),
+    pushes: Sequence[PushRequest] = (),
     force: bool = False,
     refresh: bool = False,
     request_id: str | None = None,
-) -> Ordered:
+) -> Enqueued:
     """Order a build of a commit, and the pushes of its image.
 
     A commit that was built well is not built again, one that is being built is joined, unless `force`. With `refresh`
@@ -49,16 +49,16 @@ def order_compile(
         )
         session.add(build)
         session.flush()
-        ordered = Ordered(job, [Nudge(job.id, job.kind)], build)
+        ordered = Enqueued(job, [JobMessage(job.id, job.kind)], build)
     else:
         build = existing
         _join(session, job, build)
-        ordered = Ordered(job, [], build)
+        ordered = Enqueued(job, [], build)
     job.build_id = build.id
     session.flush()
     awaits = None if job.state == JobState.SUCCEEDED else job
     for push in pushes:
-        ordered.nudges += order_push(
+        ordered.nudges += enqueue_push(
             session, algorithm, version, build, push, awaits=awaits, parent=job, request_id=request_id
         ).nudges
     return ordered
@@ -88,7 +88,7 @@ def _compile_job(algorithm: Algorithm, version: Version, request_id: str | None)
         algorithm_id=algorithm.id,
         version_id=version.id,
         git_hash=version.git_hash,
-        lock_key=f"version:{version.id}",
+        lock_name=f"version:{version.id}",
         request_id=request_id,
     )
 

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from shared.algorithms import newest_build
 from shared.clock import now_ms
 from shared.jobs.locks import lock_version
-from shared.jobs.settling import settle_publish
+from shared.jobs.settling import finish_publish
 from shared.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.models.algorithms import PublishState
-from shared.orders.ordered import Ordered
-from shared.orders.push import PushOrder, lock_registries, order_push
+from shared.orders.ordered import Enqueued
+from shared.orders.push import PushRequest, lock_registries, enqueue_push
 from shared.refusals import Code, bad_request
 
 
@@ -29,7 +29,7 @@ class VersionType(StrEnum):
 
 
 @dataclass(frozen=True)
-class PublishOrder:
+class PublishOptions:
     """What a publish says of the version."""
 
     version_type: VersionType = VersionType.REVISION
@@ -41,14 +41,14 @@ class PublishOrder:
     """The version to publish; none: that of the newest build."""
 
 
-def order_publish(
+def enqueue_publish(
     session: Session,
     algorithm: Algorithm,
-    order: PublishOrder,
+    order: PublishOptions,
     *,
-    pushes: Sequence[PushOrder] = (),
+    pushes: Sequence[PushRequest] = (),
     request_id: str | None = None,
-) -> Ordered:
+) -> Enqueued:
     """Publish the newest build by creation, or wait for it; a repeated publish that is pending gives that one back.
 
     Raises:
@@ -67,13 +67,13 @@ def order_publish(
     session.refresh(version)
     if version.publish_state == PublishState.PENDING:
         earlier = session.scalars(select(Job).where(Job.id == version.publish_job_id)).one()
-        return Ordered(earlier, [], build, repeated=True)
+        return Enqueued(earlier, [], build, repeated=True)
     _refuse_unpublishable(version, build)
     job = _reserve(session, algorithm, version, build, order, request_id)
-    ordered = Ordered(job, [], build)
+    ordered = Enqueued(job, [], build)
     awaits = None if job.state == JobState.SUCCEEDED else job
     for push in pushes:
-        ordered.nudges += order_push(
+        ordered.nudges += enqueue_push(
             session, algorithm, version, build, push, awaits=awaits, parent=job, request_id=request_id
         ).nudges
     return ordered
@@ -108,7 +108,7 @@ def _refuse_unpublishable(version: Version, build: Build) -> None:
 
 
 def _reserve(
-    session: Session, algorithm: Algorithm, version: Version, build: Build, order: PublishOrder, request_id: str | None
+    session: Session, algorithm: Algorithm, version: Version, build: Build, order: PublishOptions, request_id: str | None
 ) -> Job:
     taken = session.scalars(
         select(Version.semantic_version).where(
@@ -125,7 +125,7 @@ def _reserve(
         git_hash=version.git_hash,
         build_id=build.id,
         awaits_id=None if built else build.job_id,
-        lock_key=f"publish:{algorithm.id}",
+        lock_name=f"publish:{algorithm.id}",
         request_id=request_id,
     )
     session.add(job)
@@ -139,6 +139,6 @@ def _reserve(
     session.flush()
     if built:
         job.finished_at = session.scalar(select(now_ms()))
-        settle_publish(session, job)
+        finish_publish(session, job)
         session.refresh(version)
     return job

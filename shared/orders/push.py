@@ -8,12 +8,12 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.inserting import insert_unless_there
-from shared.jobs.endings import end_by_decree
+from shared.jobs.endings import force_end
 from shared.jobs.locks import lock_version
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Registry, Version
 from shared.models.jobs import LIVE_STATES
-from shared.orders.ordered import Ordered
+from shared.orders.ordered import Enqueued
 from shared.pushes.events import record_event
 from shared.registries import find_registry, fingerprint, place_of, repository_of, seal_for_job
 from shared.registry.credentials import Credentials
@@ -21,14 +21,14 @@ from shared.sealing import keyring
 
 
 @dataclass(frozen=True)
-class PushOrder:
+class PushRequest:
     """One registry that a caller wants the image in, with credentials for this push alone, if any."""
 
     registry_id: str
     credentials: Credentials | None = None
 
 
-def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
+def lock_registries(session: Session, orders: Sequence[PushRequest]) -> None:
     """Lock the registries of several pushes, always in the same order (shared.jobs.locks).
 
     Raises:
@@ -38,21 +38,21 @@ def lock_registries(session: Session, orders: Sequence[PushOrder]) -> None:
         find_registry(session, registry_id, kept=True)
 
 
-def order_push(
+def enqueue_push(
     session: Session,
     algorithm: Algorithm,
     version: Version,
     build: Build,
-    order: PushOrder,
+    order: PushRequest,
     *,
     awaits: Job | None = None,
     parent: Job | None = None,
-    asked_order: int | None = None,
+    request_seq: int | None = None,
     request_id: str | None = None,
-) -> Ordered:
+) -> Enqueued:
     """Order the push of a build's image to one registry; it is due when the awaited job, if any, has succeeded.
 
-    `asked_order`: the number of the job that a caller asked for, where this only does that again. Without it this is
+    `request_seq`: the number of the job that a caller asked for, where this only does that again. Without it this is
     what was asked for last, and executions pull what it brings.
 
     Raises:
@@ -74,9 +74,9 @@ def order_push(
         registry_id=registry.id,
         parent_id=parent.id if parent else None,
         awaits_id=awaits.id if awaits else None,
-        lock_key=place_of(registry, algorithm, version.git_hash),
+        lock_name=place_of(registry, algorithm, version.git_hash),
         semantic_version=_second_tag(version, parent),
-        asked_order=asked_order,
+        request_seq=request_seq,
         request_id=request_id,
     )
     push, nudges = _take_row(session, version, registry, job, image)
@@ -87,8 +87,8 @@ def order_push(
     session.add(job)
     session.flush()
     if awaits is None:
-        nudges.append(Nudge(job.id, job.kind))
-    return Ordered(job, nudges, build)
+        nudges.append(JobMessage(job.id, job.kind))
+    return Enqueued(job, nudges, build)
 
 
 def _second_tag(version: Version, parent: Job | None) -> str | None:
@@ -99,11 +99,11 @@ def _second_tag(version: Version, parent: Job | None) -> str | None:
 
 def _take_row(
     session: Session, version: Version, registry: Registry, job: Job, image: str
-) -> tuple[ImagePush, list[Nudge]]:
+) -> tuple[ImagePush, list[JobMessage]]:
     """Make the push row this job's: raise its generation, keep its last success, end the job that had it."""
     same = {"the_version": version.id, "the_registry": registry.id}
     known: ImagePush | None = session.scalar(_ROW, same)
-    nudges: list[Nudge] = []
+    nudges: list[JobMessage] = []
     if known is None:
         insert_unless_there(
             session,
@@ -145,7 +145,7 @@ _TAKEN = (
         digest=None,
         started_at=None,
         finished_at=None,
-        moved_at=None,
+        progressed_at=None,
         done_bytes=0,
         total_bytes=0,
         layers_done=0,
@@ -156,13 +156,13 @@ _TAKEN = (
 )
 
 
-def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[Nudge]]:
+def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[JobMessage]]:
     """End the live push of the row, if there is one; whether there was, and whom to nudge."""
-    superseded, nudges = False, list[Nudge]()
+    superseded, nudges = False, list[JobMessage]()
     older = session.scalars(_LIVE, {"the_version": push.version_id, "the_push": push.id}).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
-        ended, freed = end_by_decree(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
+        ended, freed = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
         superseded, nudges = superseded or ended, [*nudges, *freed]
     return superseded, nudges
 

@@ -5,15 +5,15 @@ import uuid
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Job, JobKind, Refresh, RefreshKind
 from shared.models.jobs import LIVE_STATES
-from shared.orders.ordered import Ordered
+from shared.orders.ordered import Enqueued
 from shared.refreshes.options import PLACE_OF_NODES, RefreshOptions
 from shared.refusals import conflict
 
 
-def order_refresh(session: Session, options: RefreshOptions, *, owner: str, request_id: str | None = None) -> Ordered:
+def enqueue_refresh(session: Session, options: RefreshOptions, *, owner: str, request_id: str | None = None) -> Enqueued:
     """Have nodes or runners pull afresh.
 
     Raises:
@@ -32,17 +32,17 @@ def order_refresh(session: Session, options: RefreshOptions, *, owner: str, requ
         algorithm_id="",
         version_id="",
         git_hash="",
-        lock_key=place,
+        lock_name=place,
         request_id=request_id,
     )
     session.add_all([job, Refresh(job_id=job_id, what=options.what, options=options.as_document())])
     session.flush()
-    return Ordered(job, [Nudge(job.id, job.kind)])
+    return Enqueued(job, [JobMessage(job.id, job.kind)])
 
 
 def _refuse_a_second(session: Session) -> None:
     live = session.scalar(
-        select(Job.id).where(Job.kind == JobKind.REFRESH, Job.lock_key == PLACE_OF_NODES, Job.state.in_(LIVE_STATES))
+        select(Job.id).where(Job.kind == JobKind.REFRESH, Job.lock_name == PLACE_OF_NODES, Job.state.in_(LIVE_STATES))
     )
     if live is not None:
         raise conflict(

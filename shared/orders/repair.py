@@ -4,10 +4,10 @@ from sqlalchemy.orm import Session
 
 from shared.models import PushState
 from shared.orders.again import Unrepeatable, lock_row, repeatable
-from shared.orders.ordered import Ordered
+from shared.orders.ordered import Enqueued
 
 
-def repair_push(session: Session, push_id: str, digest: str) -> Ordered | str:
+def repair_push(session: Session, push_id: str, digest: str) -> Enqueued | str:
     """Order the push of a row whose last good image, `digest`, is missing; else why it is not ordered.
 
     One whose latest push failed, or is under way, is left to whoever asked for that.
@@ -18,4 +18,4 @@ def repair_push(session: Session, push_id: str, digest: str) -> Ordered | str:
     found = repeatable(session, push, registry, None)
     if isinstance(found, Unrepeatable):
         return found.reason
-    return found.order(session, None, asked_order=push.last_success_order)
+    return found.order(session, None, request_seq=push.last_success_seq)

@@ -7,13 +7,13 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import ImagePush, Job, PushState, Version
 from shared.orders.again import Unrepeatable, lock_row, repeatable
 from shared.registry.credentials import Credentials
 
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
-MOST_AT_ONCE = 1000
+MAX_AT_ONCE = 1000
 """Pushes that one call looks at; whoever has more asks again."""
 
 
@@ -45,7 +45,7 @@ class Retried:
     jobs: list[str] = field(default_factory=list)
     """The ids of the new jobs; the first is the parent of the others."""
     skipped: list[Skipped] = field(default_factory=list)
-    nudges: list[Nudge] = field(default_factory=list)
+    nudges: list[JobMessage] = field(default_factory=list)
     last: int | None = None
     """Where the next call goes on, where there are more than one takes."""
 
@@ -57,13 +57,13 @@ def retry_pushes(database: Database, retry: Retry, *, after: int = 0, request_id
     """
     retried = Retried()
     with database.reading() as session:
-        query = _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MOST_AT_ONCE + 1)
+        query = _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
         found = [row._tuple() for row in session.execute(query)]
-    for _seq, push_id in found[:MOST_AT_ONCE]:
+    for _seq, push_id in found[:MAX_AT_ONCE]:
         with database.writing() as session:
             _retry_one(session, push_id, retry, retried, request_id)
-    if len(found) > MOST_AT_ONCE:
-        retried.last = found[MOST_AT_ONCE - 1][0]
+    if len(found) > MAX_AT_ONCE:
+        retried.last = found[MAX_AT_ONCE - 1][0]
     return retried
 
 
@@ -88,8 +88,8 @@ def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, r
         retried.skipped.append(skipped)
         return
     parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
-    asked = session.scalar(select(func.coalesce(Job.asked_order, Job.seq)).where(Job.id == push.job_id))
-    ordered = found.order(session, retry.credentials, asked_order=asked, parent=parent, request_id=request_id)
+    asked = session.scalar(select(func.coalesce(Job.request_seq, Job.seq)).where(Job.id == push.job_id))
+    ordered = found.order(session, retry.credentials, request_seq=asked, parent=parent, request_id=request_id)
     retried.jobs.append(ordered.job.id)
     retried.nudges += ordered.nudges
 

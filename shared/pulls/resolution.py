@@ -17,12 +17,12 @@ from shared.models import Algorithm, ImagePush, Registry, Version
 from shared.pushes.drift import loss_of
 from shared.registries import address_of
 from shared.registry.address import RegistryAddress
-from shared.registry.reference import mended
+from shared.registry.reference import normalize_name
 from shared.settings import settings
 
 
 @dataclass(frozen=True)
-class Considered:
+class Candidate:
     """One place that the image could be pulled from, and what became of it."""
 
     registry_id: str | None
@@ -43,7 +43,7 @@ class Resolution:
     digest: str | None = None
     registry_id: str | None = None
     """Nothing beside an image: it comes from the platform's own store."""
-    considered: Sequence[Considered] = field(default=())
+    considered: Sequence[Candidate] = field(default=())
 
 
 def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
@@ -53,7 +53,7 @@ def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Re
         return _from_store(session, algorithm, version)
     wanted = pushes if version.pinned_registry_id is None else _pinned_first(pushes, version.pinned_registry_id)
     found: Resolution | None = None
-    considered: list[Considered] = []
+    considered: list[Candidate] = []
     for place, (push, registry) in enumerate(wanted):
         obstacle = _obstacle(algorithm, push, registry) or _excluded(version, push, place)
         chosen = obstacle is None and found is None
@@ -61,7 +61,7 @@ def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Re
         if chosen:
             reason = " ".join(filter(None, [_why(version, push, registry, place), loss_of(push)]))
             found = _from_registry(push, registry, reason)
-        considered.append(Considered(push.registry_id, push.registry_url, push.last_success_digest, chosen, reason))
+        considered.append(Candidate(push.registry_id, push.registry_url, push.last_success_digest, chosen, reason))
     if found is None:
         return Resolution(_none_of(version, considered), considered=considered)
     return Resolution(found.reason, found.image, found.digest, found.registry_id, considered)
@@ -71,7 +71,7 @@ _PUSHES = (
     select(ImagePush, Registry)
     .outerjoin(Registry, Registry.id == ImagePush.registry_id)
     .where(ImagePush.version_id == bindparam("the_version"))
-    .order_by(func.coalesce(ImagePush.last_success_order, -1).desc(), ImagePush.seq.desc())
+    .order_by(func.coalesce(ImagePush.last_success_seq, -1).desc(), ImagePush.seq.desc())
 )
 
 
@@ -101,7 +101,7 @@ def _excluded(version: Version, push: ImagePush, place: int) -> str | None:
 def is_still_at(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
     """Whether the registry's address is still the one that the last good push went to, in whatever spelling."""
     now = address_of(registry)
-    below = f"/{mended(algorithm.owner)}/{mended(algorithm.name)}"
+    below = f"/{normalize_name(algorithm.owner)}/{normalize_name(algorithm.name)}"
     # An image's reference has no scheme: it is read in the one that the registry has now.
     pushed = replace(RegistryAddress.parse(_repository(push).removesuffix(below)), scheme=now.scheme)
     return pushed.place == now.place
@@ -127,7 +127,7 @@ def _why(version: Version, push: ImagePush, registry: Registry, place: int) -> s
     )
 
 
-def _none_of(version: Version, considered: Sequence[Considered]) -> str:
+def _none_of(version: Version, considered: Sequence[Candidate]) -> str:
     if version.pinned_registry_id is not None:
         pinned = next((one for one in considered if one.registry_id == version.pinned_registry_id), None)
         why = pinned.reason if pinned is not None else "It was never pushed there."
@@ -157,10 +157,10 @@ def _from_store(session: Session, algorithm: Algorithm, version: Version) -> Res
             "The version was never pushed to a registry, and only what is in a registry runs "
             "(LONGSHORE_PULL_FALLBACK is not `store`). Push it to a registry, then call again."
         )
-        return Resolution(reason, considered=(Considered(None, None, digest, False, reason),))
+        return Resolution(reason, considered=(Candidate(None, None, digest, False, reason),))
     if digest is None:
         reason = "The version has no image in the platform's store; compile it."
-        return Resolution(reason, considered=(Considered(None, None, None, False, reason),))
+        return Resolution(reason, considered=(Candidate(None, None, None, False, reason),))
     reason = "The version was never asked to go to a registry: the image comes from the platform's own store."
-    considered = (Considered(None, None, digest, True, reason),)
+    considered = (Candidate(None, None, digest, True, reason),)
     return Resolution(reason, f"{algorithm.image_path}@{digest}", digest, None, considered)

@@ -17,7 +17,7 @@ from shared.pushes.events import record_event
 
 MISSING, FOUND = "missing", "found"
 """The kinds of `PushEvent` that tell of it."""
-AGAIN_SECONDS = 600
+RETRY_INTERVAL_SECONDS = 600
 """What a registry could not answer is asked again after this."""
 
 
@@ -82,8 +82,8 @@ def _took(session: Session, push: ImagePush) -> bool:
 
 
 def look_again_soon(session: Session, looks: Sequence[Look], *, after_seconds: float) -> None:
-    """The registry could not say: these are due again after `AGAIN_SECONDS`, if not before."""
-    early = int(max(0.0, after_seconds - AGAIN_SECONDS) * 1000)
+    """The registry could not say: these are due again after `RETRY_INTERVAL_SECONDS`, if not before."""
+    early = int(max(0.0, after_seconds - RETRY_INTERVAL_SECONDS) * 1000)
     session.execute(
         update(ImagePush)
         .where(ImagePush.id.in_([look.push.id for look in looks]))

@@ -7,7 +7,7 @@ from sqlalchemy import and_, bindparam, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
-from shared.jobs.leases import Claim, FenceLost
+from shared.jobs.leases import Claim, FenceLostError
 from shared.models import ImagePush, Job, PushState
 from shared.pushes.events import record_event
 
@@ -26,23 +26,23 @@ def write_progress(session: Session, claim: Claim, progress: Progress, message: 
     """Show how far the push is; a stalled row in which something moves again is in progress.
 
     Raises:
-        FenceLost: a newer push or claim owns the row.
+        FenceLostError: a newer push or claim owns the row.
     """
     written = session.connection().execute(_PROGRESS, {**_fence_of(claim), **_said(progress, message)})
     if written.first() is None:
-        raise FenceLost("a newer push or claim owns the row")
+        raise FenceLostError("a newer push or claim owns the row")
 
 
 def write_success(session: Session, claim: Claim, *, digest: str, image: str, message: str) -> None:
     """Show that the registry confirmed the digest. Which good push is the latest goes by the order of asking.
 
     Raises:
-        FenceLost: a newer push or claim owns the row.
+        FenceLostError: a newer push or claim owns the row.
     """
     values = {"the_job": claim.job_id, "the_digest": digest, "the_image": image, "the_message": message}
     row: str | None = session.connection().execute(_SUCCESS, {**_fence_of(claim), **values}).scalar()
     if row is None:
-        raise FenceLost("a newer push or claim owns the row")
+        raise FenceLostError("a newer push or claim owns the row")
     record_event(session, row, "ended")
 
 
@@ -82,7 +82,7 @@ _PROGRESS = (
         layers_done=bindparam("the_layers_done"),
         layers_total=bindparam("the_layers_total"),
         message=bindparam("the_message"),
-        moved_at=case((_MOVED, now_ms()), else_=ImagePush.moved_at),
+        progressed_at=case((_MOVED, now_ms()), else_=ImagePush.progressed_at),
         state=case((_MOVED, PushState.IN_PROGRESS.value), else_=ImagePush.state),
     )
     .returning(ImagePush.id)
@@ -104,7 +104,7 @@ _SUCCESS = (
         seen_at=now_ms(),
         missing_at=None,
         # The number of the job that a caller asked for: an old push that succeeds late never becomes the latest.
-        last_success_order=select(func.coalesce(Job.asked_order, Job.seq))
+        last_success_seq=select(func.coalesce(Job.request_seq, Job.seq))
         .where(Job.id == bindparam("the_job"))
         .scalar_subquery(),
     )

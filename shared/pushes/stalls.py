@@ -8,9 +8,9 @@ from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.clock import now_ms, rfc3339
-from shared.jobs.due import place_is_free, registry_takes_it, waits_for_nothing
+from shared.jobs.due import lock_is_free, registry_accepts, dependencies_met
 from shared.jobs.nudges import Queues
-from shared.models import ImagePush, Job, JobState, PushState, WorkerNode
+from shared.models import ImagePush, Job, JobState, PushState, WorkerProcess
 from shared.pushes.events import record_event
 
 WORKER_SILENCE_MS = 60_000
@@ -23,8 +23,8 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
     awaited_ended = select(awaited.finished_at).where(awaited.id == Job.awaits_id).scalar_subquery()
     due_since = func.coalesce(Job.next_attempt_at, awaited_ended, Job.created_at)
     no_worker = ~exists(
-        select(WorkerNode.seq).where(
-            WorkerNode.queues.contains(f",{Queues.PUSHES},"), WorkerNode.seen_at > now_ms() - WORKER_SILENCE_MS
+        select(WorkerProcess.seq).where(
+            WorkerProcess.queues.contains(f",{Queues.PUSHES},"), WorkerProcess.seen_at > now_ms() - WORKER_SILENCE_MS
         )
     )
     seen = session.execute(
@@ -34,9 +34,9 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
             ImagePush.state == PushState.QUEUED,
             Job.state == JobState.QUEUED,
             due_since < now_ms() - after_seconds * 1000,
-            waits_for_nothing(),
-            place_is_free(),
-            registry_takes_it(),
+            dependencies_met(),
+            lock_is_free(),
+            registry_accepts(),
             no_worker,
         )
     ).all()
@@ -56,16 +56,16 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
     ]
 
 
-def report_still(session: Session, *, after_seconds: int) -> list[str]:
+def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
     """Mark the claimed pushes that move no byte though their worker's lease is alive; the ids of their rows."""
     seen = session.execute(
-        select(ImagePush.id, ImagePush.generation, ImagePush.claim, ImagePush.moved_at)
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim, ImagePush.progressed_at)
         .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
         .where(
             ImagePush.state == PushState.IN_PROGRESS,
             Job.state == JobState.RUNNING,
             Job.lease_expires_at >= now_ms(),
-            ImagePush.moved_at < now_ms() - after_seconds * 1000,
+            ImagePush.progressed_at < now_ms() - after_seconds * 1000,
         )
     ).all()
     return [

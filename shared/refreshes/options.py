@@ -7,7 +7,7 @@ from typing import Any
 from shared.models import RefreshKind
 
 PLACE_OF_NODES = "nodes"
-"""The place (`Job.lock_key`) of every refresh that changes nodes: two at once would empty two nodes at once."""
+"""The place (`Job.lock_name`) of every refresh that changes nodes: two at once would empty two nodes at once."""
 
 
 class RestartKind(StrEnum):

@@ -18,7 +18,7 @@ ENDED = (StepState.DONE, StepState.FAILED, StepState.SKIPPED)
 
 
 @dataclass
-class Entry:
+class RefreshStep:
     """One node or runner. The times are set as they are written, by the database's clock."""
 
     name: str
@@ -26,7 +26,7 @@ class Entry:
     state: StepState = StepState.WAITING
     step: str = ""
     """What is done at the moment, or what came of it, in a sentence."""
-    serving_id: str | None = None
+    instance_id: str | None = None
     """The runner."""
     plan: dict[str, list[str]] | None = None
     """What a dry run found out of a node: `evicted`, `stay`, `waits_for`, `refused_for`."""
@@ -39,12 +39,12 @@ class Entry:
         return self.state in ENDED
 
 
-def read_entries(progress: Sequence[dict[str, Any]]) -> list[Entry]:
+def read_steps(progress: Sequence[dict[str, Any]]) -> list[RefreshStep]:
     """What a row's `progress` says."""
-    return [Entry(**{**entry, "state": StepState(entry["state"])}) for entry in progress]
+    return [RefreshStep(**{**entry, "state": StepState(entry["state"])}) for entry in progress]
 
 
-def write_entries(session: Session, job_id: str, entries: Sequence[Entry]) -> None:
+def write_steps(session: Session, job_id: str, entries: Sequence[RefreshStep]) -> None:
     """Write how far it is."""
     now = session.scalars(select(now_ms())).one()
     for entry in entries:
@@ -60,30 +60,30 @@ def write_entries(session: Session, job_id: str, entries: Sequence[Entry]) -> No
     )
 
 
-def show_going_round(session: Session, job_id: str, message: str) -> None:
+def record_requeued(session: Session, job_id: str, message: str) -> None:
     """What was being done waits for the worker that goes on."""
 
-    def wait(entry: Entry) -> None:
+    def wait(entry: RefreshStep) -> None:
         entry.state, entry.step = StepState.WAITING, message
 
     _change_running(session, job_id, wait)
 
 
-def show_ended(session: Session, job_id: str, message: str) -> None:
+def record_ended(session: Session, job_id: str, message: str) -> None:
     """What was being done when the job ended otherwise than well was not done."""
     now = session.scalars(select(now_ms())).one()
 
-    def fail(entry: Entry) -> None:
+    def fail(entry: RefreshStep) -> None:
         entry.state, entry.step, entry.finished_at = StepState.FAILED, message, now
 
     _change_running(session, job_id, fail)
 
 
-def _change_running(session: Session, job_id: str, change: Callable[[Entry], None]) -> None:
+def _change_running(session: Session, job_id: str, change: Callable[[RefreshStep], None]) -> None:
     refresh = session.scalar(select(Refresh).where(Refresh.job_id == job_id))
     if refresh is None:
         return
-    entries = read_entries(refresh.progress)
+    entries = read_steps(refresh.progress)
     for entry in entries:
         if entry.state == StepState.RUNNING:
             change(entry)

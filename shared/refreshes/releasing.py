@@ -7,7 +7,7 @@ from shared.clock import now_ms
 from shared.models import Job, JobState, Refresh, RefreshKind, StepState
 from shared.models.jobs import LIVE_STATES
 from shared.refreshes.options import PLACE_OF_NODES
-from shared.refreshes.progress import read_entries
+from shared.refreshes.progress import read_steps
 
 
 def unreleased(session: Session) -> list[str]:
@@ -45,10 +45,10 @@ def done_by_the_last(session: Session, job_id: str) -> set[str]:
     last = session.execute(
         select(Refresh, Job.state)
         .join(Job, Job.id == Refresh.job_id)
-        .where(Job.lock_key == PLACE_OF_NODES, Refresh.seq < before)
+        .where(Job.lock_name == PLACE_OF_NODES, Refresh.seq < before)
         .order_by(Refresh.seq.desc())
         .limit(1)
     ).first()
     if last is None or last.state == JobState.SUCCEEDED:
         return set()
-    return {entry.name for entry in read_entries(last[0].progress) if entry.state == StepState.DONE}
+    return {entry.name for entry in read_steps(last[0].progress) if entry.state == StepState.DONE}

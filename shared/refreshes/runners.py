@@ -3,31 +3,31 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.models import Algorithm, Serving, ServingState, Version
+from shared.models import Algorithm, Instance, InstanceState, Version
 from shared.refreshes.options import RefreshOptions
-from shared.refreshes.progress import Entry
+from shared.refreshes.progress import RefreshStep
 
-Runner = tuple[Serving, Algorithm, Version]
+Runner = tuple[Instance, Algorithm, Version]
 
 
 def matching_runners(session: Session, options: RefreshOptions) -> list[Runner]:
     """What takes calls at the moment and is meant, oldest first."""
     query = (
-        select(Serving, Algorithm, Version)
-        .join(Algorithm, Algorithm.id == Serving.algorithm_id)
-        .join(Version, Version.id == Serving.version_id)
-        .where(Serving.state == ServingState.READY)
-        .order_by(Serving.seq)
+        select(Instance, Algorithm, Version)
+        .join(Algorithm, Algorithm.id == Instance.algorithm_id)
+        .join(Version, Version.id == Instance.version_id)
+        .where(Instance.state == InstanceState.READY)
+        .order_by(Instance.seq)
     )
     if options.version_id is not None:
-        query = query.where(Serving.version_id == options.version_id)
+        query = query.where(Instance.version_id == options.version_id)
     if options.registry_id is not None:
-        query = query.where(Serving.registry_id == options.registry_id)
+        query = query.where(Instance.registry_id == options.registry_id)
     return [row._tuple() for row in session.execute(query)]
 
 
-def entries_of(runners: list[Runner]) -> list[Entry]:
+def steps_of(runners: list[Runner]) -> list[RefreshStep]:
     """One entry for each."""
     return [
-        Entry(f"{algorithm.path}@{version.git_hash}", serving_id=serving.id) for serving, algorithm, version in runners
+        RefreshStep(f"{algorithm.path}@{version.git_hash}", instance_id=instance.id) for instance, algorithm, version in runners
     ]

@@ -8,7 +8,7 @@ from shared.registry.address_grammar import (
     DEFAULT_PORTS,
     DOCKER_HUB,
     DOCKER_HUB_API,
-    InvalidAddress,
+    InvalidAddressError,
     known_as,
     names_a_registry,
     refuse_bad_path,
@@ -17,7 +17,7 @@ from shared.registry.address_grammar import (
     split_scheme,
 )
 
-__all__ = ["InvalidAddress", "RegistryAddress"]
+__all__ = ["InvalidAddressError", "RegistryAddress"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RegistryAddress:
         even where the option was left out.
 
         Raises:
-            InvalidAddress: with a sentence for the caller; it never repeats a password or a query.
+            InvalidAddressError: with a sentence for the caller; it never repeats a password or a query.
         """
         refuse_unusable_characters(registry_url)
         scheme, rest = split_scheme(registry_url)
@@ -61,12 +61,12 @@ class RegistryAddress:
         """The same registry spoken to in plain HTTP.
 
         Raises:
-            InvalidAddress: the scheme was chosen to be https, or the host is another machine.
+            InvalidAddressError: the scheme was chosen to be https, or the host is another machine.
         """
         if self.scheme == "https" and self.scheme_given:
-            raise InvalidAddress("plain_http contradicts the https:// in registry_url: leave one of them out.")
+            raise InvalidAddressError("plain_http contradicts the https:// in registry_url: leave one of them out.")
         if self.scheme == "https" and not self.is_loopback:
-            raise InvalidAddress(
+            raise InvalidAddressError(
                 "plain_http is for a registry on this machine or a registry_url that begins with http://: "
                 f"write http://{self} if the registry really speaks plain HTTP."
             )

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One HTTP response, read to its end or to the limit that was set for it."""
 
     method: str

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.challenges import Challenge, parse_challenges
 from shared.registry.credentials import Credentials
-from shared.registry.failures import failure_of_answer
+from shared.registry.failures import error_from_response
 from shared.registry.origins import host_of, may_lead_to, origin_of
-from shared.registry.wire import Wire
-from shared.stopping import StopSignal
+from shared.registry.wire import HttpTransport
+from shared.stopping import CancelToken
 
 _CLIENT_ID = "longshore"
-_SHORTEST_LIFE = 60.0
+_MIN_LIFETIME_SECONDS = 60.0
 """Seconds that a token lives where its server does not say (token spec: `expires_in`)."""
-_LONGEST_LIFE = 3600.0
+_MAX_LIFETIME_SECONDS = 3600.0
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,16384}")
 
 
@@ -38,7 +38,7 @@ class Authenticator:
     Several threads may ask at once; one of them gets the token, and the others wait for it.
     """
 
-    def __init__(self, wire: Wire, host: str, credentials: Credentials | None) -> None:
+    def __init__(self, wire: HttpTransport, host: str, credentials: Credentials | None) -> None:
         """`wire` is for the token server, and nobody else's."""
         self._lock = threading.RLock()
         self._wire = wire
@@ -79,7 +79,7 @@ class Authenticator:
                 token = self._tokens[scope] = self._new_token(self._challenge, scope)
             return f"Bearer {token.value}"
 
-    def meet(self, refusal: Answer, scope: str, refused: str | None) -> str | None:
+    def meet(self, refusal: Response, scope: str, refused: str | None) -> str | None:
         """The header that the registry's own 401 asks for, with a token anew; `None` where nothing can be given.
 
         `refused` is the header that it refused: where another thread has got a newer token meanwhile, that is given.
@@ -104,7 +104,7 @@ class Authenticator:
         """Close the connection to the token server."""
         self._wire.close()
 
-    def serve(self, stop: StopSignal) -> None:
+    def serve(self, stop: CancelToken) -> None:
         """Go on for other work, which another stop ends."""
         self._wire.serve(stop)
 
@@ -140,11 +140,11 @@ class Authenticator:
                 ErrorClass.INVALID, f"{host_of(realm)}, {self._host}'s token server, answered without a token."
             )
         life = document.get("expires_in")
-        seconds = float(life) if isinstance(life, int) and life > 0 else _SHORTEST_LIFE
-        seconds = min(seconds, _LONGEST_LIFE)
+        seconds = float(life) if isinstance(life, int) and life > 0 else _MIN_LIFETIME_SECONDS
+        seconds = min(seconds, _MAX_LIFETIME_SECONDS)
         return _Token(value, time.monotonic() + seconds - min(10.0, seconds / 5))
 
-    def _asked(self, realm: str, query: list[tuple[str, str]]) -> Answer:
+    def _asked(self, realm: str, query: list[tuple[str, str]]) -> Response:
         credentials = self._credentials
         if credentials is not None and credentials.is_identity_token:
             # OAuth2 knows one scope with spaces in it, where the older way repeats it (RFC 6749 section 3.3).
@@ -160,8 +160,8 @@ class Authenticator:
             return answer
         raise self._refused(answer)
 
-    def _refused(self, answer: Answer) -> WorkError:
-        failure = failure_of_answer(
+    def _refused(self, answer: Response) -> WorkError:
+        failure = error_from_response(
             host_of(answer.url),
             answer,
             f"giving a token for {self._host}",

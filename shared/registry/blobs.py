@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.session import RegistrySession
-from shared.registry.wire import Limits
+from shared.registry.wire import Timeouts
 
-TRANSFER = Limits(connect=5.0, read=60.0, whole=None)
+TRANSFER = Timeouts(connect=5.0, read=60.0, whole=None)
 """Of something large: bounded by silence, not by how long it takes."""
 SKIP_BYTES = 1024 * 1024
 

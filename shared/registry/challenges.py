@@ -7,7 +7,7 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's name for a wo
 _PART = re.compile(
     rf"[\s,]*(?:(?P<key>{_TOKEN})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^\s,\"]*))|(?P<scheme>{_TOKEN}))"
 )
-_LONGEST_HEADER = 8192
+_MAX_HEADER = 8192
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Challenge:
 def parse_challenges(header: str) -> list[Challenge]:
     """Every challenge in a header's value, in its order; what cannot be read ends the list."""
     challenges: list[Challenge] = []
-    position, header = 0, header[:_LONGEST_HEADER]
+    position, header = 0, header[:_MAX_HEADER]
     while found := _PART.match(header, position):
         position = found.end()
         if found["scheme"]:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.blobs import blob_size
 from shared.registry.challenges import parse_challenges
 from shared.registry.origins import origin_of
 from shared.registry.reference import is_digest, is_repository_path, is_tag
 from shared.registry.session import REDIRECTS, RegistrySession
-from shared.registry.wire import Limits
+from shared.registry.wire import Timeouts
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -79,7 +79,7 @@ class RegistryClient(RegistrySession):
             )
         self.confirm_manifest(repository_path, digest)
 
-    def has_blob(self, repository_path: str, digest: str) -> bool:
+    def blob_exists(self, repository_path: str, digest: str) -> bool:
         """Whether the repository has a blob, by its own word."""
         return blob_size(self, repository_path, digest, self._reading_scope(repository_path)) is not None
 
@@ -132,7 +132,7 @@ class RegistryClient(RegistrySession):
         if answer.status not in {200, 404}:
             raise self.failure(answer, f"reading {repository_path}")
 
-    def _read(self, method: str, path: str, repository_path: str) -> Answer:
+    def _read(self, method: str, path: str, repository_path: str) -> Response:
         scope = self._reading_scope(repository_path)
         return self.send(method, path, scope=scope, headers={"Accept": MANIFEST_TYPES}, follow=True)
 
@@ -141,7 +141,7 @@ class RegistryClient(RegistrySession):
 
     def put_manifest(
         self, repository_path: str, reference: str, content: bytes, media_type: str, *, seconds: float = 60.0
-    ) -> Answer:
+    ) -> Response:
         """Put a manifest under a tag or its digest; whatever the registry answers is handed back.
 
         It ends within so many seconds, however slowly the registry and its token server answer.
@@ -153,7 +153,7 @@ class RegistryClient(RegistrySession):
                 scope=_scope(repository_path, "pull,push"),
                 headers={"Content-Type": media_type},
                 body=content,
-                limits=Limits(read=seconds, whole=None),
+                limits=Timeouts(read=seconds, whole=None),
             )
 
     def manifest(self, repository_path: str, reference: str) -> bytes | None:
@@ -167,14 +167,14 @@ class RegistryClient(RegistrySession):
             raise WorkError(ErrorClass.INVALID, f"{self.host} answered with a manifest of more than 4 MiB.")
         return answer.body
 
-    def _no_registry(self, answer: Answer) -> str:
+    def _no_registry(self, answer: Response) -> str:
         sentence = f"{self.host} is no container registry: it answered {answer.status} when asked for /v2/"
         if answer.status in REDIRECTS:
             return f"{sentence}, a redirect to {origin_of(answer.location) or 'somewhere else'}."
         return f"{sentence}{' with a page for people' if answer.is_html else ''}."
 
 
-def _is_a_registrys(answer: Answer) -> bool:
+def _is_a_registrys(answer: Response) -> bool:
     """Whether a registry can have answered so to `/v2/`: it says so, asks who we are, or says nothing, in JSON."""
     if answer.status in REDIRECTS or answer.status == 404:
         return False

@@ -12,14 +12,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from shared.errors import ErrorClass, WorkError
-from shared.networks import AllowedNetworks, ForbiddenAddress
+from shared.networks import AllowedNetworks, ForbiddenAddressError
 
 ANYWHERE = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
 """Where a proxy may be that an operator chose. What is never spoken to never is."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
-class InvalidProxy(ValueError):  # noqa: N818 - reads as what it says
+class InvalidProxyError(ValueError):  # noqa: N818 - reads as what it says
     """A `proxy_url` that cannot be used; the text is a sentence that repeats no password."""
 
 
@@ -39,7 +39,7 @@ class Proxy:
         """Read `http://[USER:PASSWORD@]HOST:PORT`. By default it may be anywhere, as one may that an operator chose.
 
         Raises:
-            InvalidProxy: it is written otherwise.
+            InvalidProxyError: it is written otherwise.
         """
         try:
             parts = urlsplit(url)
@@ -47,7 +47,7 @@ class Proxy:
         except ValueError:
             host, port = "", None
         if not _HOST.fullmatch(host) or port is None or parts.scheme != "http" or parts.path.strip("/") or parts.query:
-            raise InvalidProxy("proxy_url is written http://HOST:PORT: a proxy is spoken to in plain HTTP.")
+            raise InvalidProxyError("proxy_url is written http://HOST:PORT: a proxy is spoken to in plain HTTP.")
         if parts.username is None:
             return cls(host, port, networks=networks)
         given = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -90,7 +90,7 @@ def new_connection(
 def _check_words(host: str, networks: AllowedNetworks) -> None:
     try:
         networks.check_words(host)
-    except ForbiddenAddress as refusal:
+    except ForbiddenAddressError as refusal:
         raise WorkError(ErrorClass.INVALID, str(refusal)) from None
 
 
@@ -103,7 +103,7 @@ class _CheckedConnection(HTTPConnection):
         name = self._dns_host
         try:
             addresses = self.networks.resolve(name, self.port or 0)
-        except ForbiddenAddress as refusal:
+        except ForbiddenAddressError as refusal:
             raise WorkError(ErrorClass.INVALID, str(refusal)) from None
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error

@@ -5,7 +5,7 @@ import binascii
 import json
 from dataclasses import dataclass, field
 
-from shared.registry.address import InvalidAddress, RegistryAddress
+from shared.registry.address import InvalidAddressError, RegistryAddress
 
 MAX_REGISTRY_AUTH = 4096
 """Characters of a `registry_auth`."""
@@ -14,7 +14,7 @@ IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - a name, not a secret
 """The username under which Docker keeps an identity (refresh) token in the place of a password."""
 
 
-class InvalidCredentials(ValueError):  # noqa: N818 - reads as what it says
+class InvalidCredentialsError(ValueError):  # noqa: N818 - reads as what it says
     """Credentials that cannot be used; the text is a sentence that never repeats them."""
 
 
@@ -27,13 +27,13 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if not self.username or not self.password:
-            raise InvalidCredentials("A registry's credentials need a username and a password, both not empty.")
+            raise InvalidCredentialsError("A registry's credentials need a username and a password, both not empty.")
         if ":" in self.username:
-            raise InvalidCredentials("A registry's username cannot hold a colon (RFC 7617).")
+            raise InvalidCredentialsError("A registry's username cannot hold a colon (RFC 7617).")
         if any(0xD800 <= ord(character) <= 0xDFFF for character in self.username + self.password):
-            raise InvalidCredentials("A registry's username and password cannot hold halves of surrogate pairs.")
+            raise InvalidCredentialsError("A registry's username and password cannot hold halves of surrogate pairs.")
         if any(ord(character) < 0x20 or ord(character) == 0x7F for character in self.username + self.password):
-            raise InvalidCredentials("A registry's username and password cannot hold control characters (RFC 7617).")
+            raise InvalidCredentialsError("A registry's username and password cannot hold control characters (RFC 7617).")
 
     @property
     def is_identity_token(self) -> bool:
@@ -53,10 +53,10 @@ def from_registry_auth(text: str, address: RegistryAddress | None = None) -> Cre
     document keeps for other registries only are refused rather than sent to this one.
 
     Raises:
-        InvalidCredentials: with a sentence for the caller.
+        InvalidCredentialsError: with a sentence for the caller.
     """
     if len(text) > MAX_REGISTRY_AUTH:
-        raise InvalidCredentials(f"registry_auth is longer than {MAX_REGISTRY_AUTH} characters.")
+        raise InvalidCredentialsError(f"registry_auth is longer than {MAX_REGISTRY_AUTH} characters.")
     text = text.strip()
     if not text.startswith("{"):
         text = _from_base64(text, "registry_auth is neither a docker 'auths' document nor base64 of user:password.")
@@ -69,29 +69,29 @@ def _from_document(text: str, address: RegistryAddress | None) -> Credentials:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidCredentials("registry_auth begins like a JSON document but is none.") from None
+        raise InvalidCredentialsError("registry_auth begins like a JSON document but is none.") from None
     auths = document.get("auths")
     if not isinstance(auths, dict) or not auths:
-        raise InvalidCredentials("registry_auth has no 'auths' object with a registry in it.")
+        raise InvalidCredentialsError("registry_auth has no 'auths' object with a registry in it.")
     entry = _entry_for(address, auths)
     if not isinstance(entry, dict):
-        raise InvalidCredentials("registry_auth's entry for the registry is no object.")
+        raise InvalidCredentialsError("registry_auth's entry for the registry is no object.")
     return _from_entry(entry)
 
 
 def _entry_for(address: RegistryAddress | None, auths: dict[str, object]) -> object:
     if address is None:
         if len(auths) > 1:
-            raise InvalidCredentials("registry_auth names several registries: leave only the one that is meant.")
+            raise InvalidCredentialsError("registry_auth names several registries: leave only the one that is meant.")
         return next(iter(auths.values()))
     wanted = _host_place(address)
     for key, entry in auths.items():
         try:
             if _host_place(RegistryAddress.parse(key)) == wanted:
                 return entry
-        except InvalidAddress:
+        except InvalidAddressError:
             continue
-    raise InvalidCredentials(f"registry_auth has no entry for {address.authority}.")
+    raise InvalidCredentialsError(f"registry_auth has no entry for {address.authority}.")
 
 
 def _host_place(address: RegistryAddress) -> str:
@@ -107,18 +107,18 @@ def _from_entry(entry: dict[str, object]) -> Credentials:
         return _from_pair(_from_base64(auth, "registry_auth's 'auth' is no base64 of user:password."), "'auth'")
     if isinstance(username, str) and isinstance(password, str):
         return Credentials(username, password)
-    raise InvalidCredentials("registry_auth's entry has neither 'auth' nor 'username' and 'password'.")
+    raise InvalidCredentialsError("registry_auth's entry has neither 'auth' nor 'username' and 'password'.")
 
 
 def _from_base64(text: str, sentence: str) -> str:
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode()
     except (binascii.Error, ValueError):
-        raise InvalidCredentials(sentence) from None
+        raise InvalidCredentialsError(sentence) from None
 
 
 def _from_pair(text: str, where: str) -> Credentials:
     username, colon, password = text.partition(":")
     if not colon:
-        raise InvalidCredentials(f"{where} decodes to no user:password (there is no colon in it).")
+        raise InvalidCredentialsError(f"{where} decodes to no user:password (there is no colon in it).")
     return Credentials(username, password)

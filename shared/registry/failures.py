@@ -12,7 +12,7 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 
 MAX_RETRY_AFTER = 3600.0
 """Seconds; a registry that names a longer wait is asked again after this one."""
@@ -49,8 +49,8 @@ _ADVICE = {
 }
 
 
-def failure_of_answer(
-    host: str, answer: Answer, doing: str, *, with_credentials: bool = True, secrets: Collection[str] = ()
+def error_from_response(
+    host: str, answer: Response, doing: str, *, with_credentials: bool = True, secrets: Collection[str] = ()
 ) -> WorkError:
     """The error that an answer means which is not the one hoped for.
 
@@ -76,7 +76,7 @@ def class_of_status(status: int, code: str = "") -> ErrorClass:
     return ErrorClass.NOT_FOUND if status == 404 else ErrorClass.INVALID
 
 
-def failure_of_exception(host: str, error: BaseException) -> WorkError:
+def error_from_exception(host: str, error: BaseException) -> WorkError:
     """The error that a failed connection, handshake or read means (urllib3, http.client, ssl and socket errors)."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return WorkError(ErrorClass.INVALID, _certificate_sentence(host, error))
@@ -122,17 +122,17 @@ def excerpt(text: str, secrets: Collection[str] = ()) -> str:
     return line if len(line) <= _EXCERPT_LENGTH else line[: _EXCERPT_LENGTH - 1] + "…"
 
 
-def _error_code(answer: Answer) -> str:
+def _error_code(answer: Response) -> str:
     return str(_first_error(answer).get("code", ""))
 
 
-def _first_error(answer: Answer) -> dict[str, object]:
+def _first_error(answer: Response) -> dict[str, object]:
     errors = answer.json_object().get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     return first if isinstance(first, dict) else {}
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: Response) -> str:
     """What the body says: the distribution spec's errors, a token server's, or a line of plain text."""
     if answer.is_html:
         return "a page instead of a registry's answer"

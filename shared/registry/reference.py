@@ -13,13 +13,13 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _SEPARATORS = re.compile(r"[._-]+")
 
 
-class InvalidReference(ValueError):  # noqa: N818 - reads as what it says
+class InvalidReferenceError(ValueError):  # noqa: N818 - reads as what it says
     """No image can be called so; the text is a sentence that says why."""
 
 
 def repository_path(address: RegistryAddress, owner: str, name: str) -> str:
     """The repository of an algorithm as the registry itself calls it: `path/owner/name`."""
-    names = f"{mended(owner)}/{mended(name)}"
+    names = f"{normalize_name(owner)}/{normalize_name(name)}"
     return f"{address.path}/{names}" if address.path else names
 
 
@@ -27,20 +27,20 @@ def image_repository(address: RegistryAddress, owner: str, name: str) -> str:
     """The repository of an algorithm as an engine calls it: `host[:port]/path/owner/name`.
 
     Raises:
-        InvalidReference: it would be longer than an engine takes.
+        InvalidReferenceError: it would be longer than an engine takes.
     """
     repository = f"{address.authority}/{repository_path(address, owner, name)}"
     if len(repository) > MAX_REPOSITORY_LENGTH:
-        raise InvalidReference(f"The image's name would be longer than {MAX_REPOSITORY_LENGTH} characters.")
+        raise InvalidReferenceError(f"The image's name would be longer than {MAX_REPOSITORY_LENGTH} characters.")
     return repository
 
 
 def repository_place(address: RegistryAddress, owner: str, name: str) -> str:
     """The same repository in one spelling, whichever way its registry was written: what a lock on it is called."""
-    return f"{address.place}/{mended(owner)}/{mended(name)}"
+    return f"{address.place}/{normalize_name(owner)}/{normalize_name(name)}"
 
 
-def mended(name: str) -> str:
+def normalize_name(name: str) -> str:
     """`name` lower-cased and made a valid part of a repository name (distribution spec, `<name>`); never empty.
 
     Different names can end up equal (`Foo`, `_foo` and `foo`): who records names compares them mended.

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.blobs import TRANSFER
 from shared.registry.session import RegistrySession
-from shared.registry.wire import Limits, Outgoing
+from shared.registry.wire import Timeouts, RequestBody
 
 PIECE_BYTES = 256 * 1024
 """What is in memory of a blob, and what must get away within the limit of silence."""
 CHUNK_BYTES = 16 * 1024 * 1024
-LEAST_CHUNK_BYTES = 1024 * 1024
-COMMIT = Limits(connect=5.0, read=300.0, whole=None)
+MIN_CHUNK_BYTES = 1024 * 1024
+COMMIT = Timeouts(connect=5.0, read=300.0, whole=None)
 """Registries look through a whole layer, or copy it, before they answer its PUT."""
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 
 
-class UnreadableBlob(WorkError):  # noqa: N818 - reads as what it says
+class UnreadableBlobError(WorkError):  # noqa: N818 - reads as what it says
     """What is to be uploaded cannot be read where it comes from: to send it again would not help."""
 
 
@@ -41,7 +41,7 @@ class Blob:
     """Called when a registry says that the content is not the digest's: raises `WorkError` if that is so."""
 
 
-class Sending:
+class UploadSession:
     """The bytes of one blob on their way, in one upload after the other until one holds; for one thread."""
 
     def __init__(
@@ -78,14 +78,14 @@ class Sending:
         if not self._chunk:
             self._chunk, self._guesses = CHUNK_BYTES, True
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: Response) -> None:
         """The registry opened an upload.
 
         Raises:
             WorkError: it did not say where (transient).
         """
         self._location, self._was_sent = answer.location or None, False
-        least = least_chunk(answer)
+        least = min_chunk(answer)
         if least:
             self._chunk = max(least, CHUNK_BYTES)
         if self._location is None:
@@ -156,17 +156,17 @@ class Sending:
         """Ask for less at once, if that is still possible."""
         if self._chunk == 0:
             self._chunk = CHUNK_BYTES
-        elif self._chunk > LEAST_CHUNK_BYTES:
+        elif self._chunk > MIN_CHUNK_BYTES:
             self._chunk //= 4
         else:
             return False
         return True
 
-    def _patch(self, start: int, end: int, *, as_chunk: bool) -> Answer:
+    def _patch(self, start: int, end: int, *, as_chunk: bool) -> Response:
         headers = {"Content-Type": "application/octet-stream"}
         if as_chunk:
             headers["Content-Range"] = f"{start}-{max(end - 1, 0)}"
-        body = Outgoing(end - start, lambda: self._pieces(start, end))
+        body = RequestBody(end - start, lambda: self._pieces(start, end))
         self._was_sent = True
         return self._session.send_to(
             "PATCH", self._location or "", scope=self._scope, headers=headers, body=body, limits=TRANSFER
@@ -204,7 +204,7 @@ class Sending:
             raise WorkError(ErrorClass.TRANSIENT, f"{self._session.host} received a layer damaged on its way.")
         raise self._failure(answer, "finishing the upload of a layer")
 
-    def _failure(self, answer: Answer, doing: str) -> WorkError:
+    def _failure(self, answer: Response, doing: str) -> WorkError:
         failure = self._session.failure(answer, f"{doing} to {self._path}")
         unknown = answer.status in {404, 416} and answer.method != "POST"
         # A storage behind the registry that refuses an address which the registry signed: for too long ago, mostly.
@@ -216,7 +216,7 @@ class Sending:
         return failure
 
 
-def least_chunk(answer: Answer) -> int:
+def min_chunk(answer: Response) -> int:
     """The least bytes of a chunk that a registry takes which opened an upload; 0 where it does not say.
 
     Source: distribution-spec 1.1, pushing a blob in chunks (`OCI-Chunk-Min-Length`).
@@ -231,4 +231,4 @@ def _at_source() -> Iterator[None]:
     try:
         yield
     except WorkError as error:
-        raise UnreadableBlob(error.error_class, error.message, retry_after=error.retry_after) from error
+        raise UnreadableBlobError(error.error_class, error.message, retry_after=error.retry_after) from error

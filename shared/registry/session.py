@@ -10,18 +10,18 @@ from urllib.parse import urlsplit
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.address import RegistryAddress
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.authentication import Authenticator
 from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
-from shared.registry.failures import failure_of_answer, speaks_no_tls
+from shared.registry.failures import error_from_response, speaks_no_tls
 from shared.registry.origins import host_of, may_lead_to, origin_of
-from shared.registry.trust import InvalidCertificate, tls_context
-from shared.registry.wire import Limits, Outgoing, Wire
-from shared.stopping import StopSignal
+from shared.registry.trust import InvalidCertificateError, tls_context
+from shared.registry.wire import Timeouts, RequestBody, HttpTransport
+from shared.stopping import CancelToken
 
 REDIRECTS = {301, 302, 303, 307, 308}
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 
 
 class RegistrySession:
@@ -42,16 +42,16 @@ class RegistrySession:
         verify_tls: bool = True,
         ca_certificate: str | None = None,
         proxy: Proxy | None = None,
-        limits: Limits | None = None,
-        stop: StopSignal | None = None,
+        limits: Timeouts | None = None,
+        stop: CancelToken | None = None,
     ) -> None:
         try:
             context = tls_context(verify_tls=verify_tls, ca_certificate=ca_certificate)
-        except InvalidCertificate as error:
+        except InvalidCertificateError as error:
             raise WorkError(ErrorClass.INVALID, str(error)) from error
         self.address = address
         self.credentials = credentials
-        self._wire = Wire(context, limits or Limits(), stop, proxy=proxy)
+        self._wire = HttpTransport(context, limits or Timeouts(), stop, proxy=proxy)
         # The same trust for the token server: who could pretend to be the registry could ask for the password itself.
         self._authenticator = Authenticator(self._wire.beside(), address.authority, credentials)
         self._is_first = True
@@ -73,7 +73,7 @@ class RegistrySession:
         other._wire = self._wire.beside()
         return other
 
-    def serve(self, stop: StopSignal) -> None:
+    def serve(self, stop: CancelToken) -> None:
         """Go on for other work, which another stop ends: with the same connections, tokens and knowledge."""
         self._wire.serve(stop)
         self._authenticator.serve(stop)
@@ -107,10 +107,10 @@ class RegistrySession:
         *,
         scope: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Outgoing | None = None,
+        body: bytes | RequestBody | None = None,
         follow: bool = False,
-        limits: Limits | None = None,
-    ) -> Answer:
+        limits: Timeouts | None = None,
+    ) -> Response:
         """Ask the registry itself, convincing it where it answers 401; whatever it answers then is handed back.
 
         `path` begins with a slash; `scope` is that of the token spec, empty for none. With `follow` (for GET and HEAD)
@@ -135,9 +135,9 @@ class RegistrySession:
         *,
         scope: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Outgoing | None = None,
-        limits: Limits | None = None,
-    ) -> Answer:
+        body: bytes | RequestBody | None = None,
+        limits: Timeouts | None = None,
+    ) -> Response:
         """As `send`, to an address that the registry named itself; on another origin without the credentials.
 
         Raises:
@@ -167,13 +167,13 @@ class RegistrySession:
 
     @contextmanager
     def reading(
-        self, path: str, *, scope: str, headers: Mapping[str, str], limits: Limits
-    ) -> Iterator[tuple[Answer, Callable[[int], bytes]]]:
+        self, path: str, *, scope: str, headers: Mapping[str, str], limits: Timeouts
+    ) -> Iterator[tuple[Response, Callable[[int], bytes]]]:
         """GET something large, following redirects as `send` does: the answer's head, and a reader of its body."""
         url = self._settled_origin() + path
         asked = {"User-Agent": "longshore", **headers}
         authorization = self._authenticator.authorization(scope)
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             with ExitStack() as kept:
                 answer, read = kept.enter_context(self._wire.reading(url, _with(asked, authorization), limits))
                 target = answer.location
@@ -191,9 +191,9 @@ class RegistrySession:
                 return
         raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
 
-    def failure(self, answer: Answer, doing: str) -> WorkError:
+    def failure(self, answer: Response, doing: str) -> WorkError:
         """The error that `answer` means, naming the registry and what was being done."""
-        return failure_of_answer(
+        return error_from_response(
             self.host,
             answer,
             doing,
@@ -201,7 +201,7 @@ class RegistrySession:
             secrets=self._authenticator.secrets,
         )
 
-    def own_path(self, answer: Answer) -> str | None:
+    def own_path(self, answer: Response) -> str | None:
         """Path and query of an answer's `Location` where it is on the registry itself, for `send`; else `None`."""
         target = answer.location
         if origin_of(target) is None or origin_of(target) != self._origin:
@@ -236,8 +236,8 @@ class RegistrySession:
                 f"{self.host} redirects to {host_of(target)}, an address that is not followed.",
             )
 
-    def _followed(self, answer: Answer, headers: dict[str, str], authorization: str | None) -> Answer:
-        for _ in range(_MOST_REDIRECTS):
+    def _followed(self, answer: Response, headers: dict[str, str], authorization: str | None) -> Response:
+        for _ in range(_MAX_REDIRECTS):
             target = answer.location
             if answer.status not in REDIRECTS or not target or answer.method not in {"GET", "HEAD"}:
                 return answer

@@ -4,7 +4,7 @@ import ssl
 from functools import lru_cache
 
 
-class InvalidCertificate(ValueError):  # noqa: N818 - reads as what it says
+class InvalidCertificateError(ValueError):  # noqa: N818 - reads as what it says
     """A `ca_certificate` that is no PEM certificate; the text is a sentence."""
 
 
@@ -15,14 +15,14 @@ def tls_context(*, verify_tls: bool = True, ca_certificate: str | None = None) -
     Made once and shared: the system's authorities are read from the disk, which takes as long as some pushes do.
 
     Raises:
-        InvalidCertificate: `ca_certificate` holds no certificate.
+        InvalidCertificateError: `ca_certificate` holds no certificate.
     """
     context = ssl.create_default_context()
     if ca_certificate:
         try:
             context.load_verify_locations(cadata=ca_certificate)
         except (ssl.SSLError, ValueError, TypeError):
-            raise InvalidCertificate(
+            raise InvalidCertificateError(
                 "ca_certificate is no PEM certificate: it begins with -----BEGIN CERTIFICATE----- and is not cut short."
             ) from None
     if not verify_tls:

@@ -7,22 +7,22 @@ from enum import StrEnum
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.blobs import blob_size
-from shared.registry.sending import Blob, Sending, UnreadableBlob
+from shared.registry.sending import Blob, UploadSession, UnreadableBlobError
 from shared.registry.session import RegistrySession
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 TRIES = 5
 """In a row that brought the upload no further."""
 TRIES_OF_THE_WHOLE = 2
 """In a row, before it is tried in chunks."""
 FIRST_REST_SECONDS = 1.0
-LONGEST_REST_SECONDS = 60.0
+MAX_REST_SECONDS = 60.0
 """A registry that asks for a longer one is left alone by the whole push."""
 
 
-class Placed(StrEnum):
+class BlobOutcome(StrEnum):
     """How a blob came to be in a repository."""
 
     WAS_THERE = "was there"
@@ -41,7 +41,7 @@ class BlobUpload:
         *,
         mount_from: Sequence[str] = (),
         moved: Callable[[int], None],
-        stop: StopSignal,
+        stop: CancelToken,
         given_up: threading.Event | None = None,
     ) -> None:
         """`moved` is told how many bytes the registry was sent so far; it may become less, when it starts anew.
@@ -55,10 +55,10 @@ class BlobUpload:
         self._stop = stop
         self._given_up = given_up or threading.Event()
         self._scope = f"repository:{repository_path}:pull,push"
-        self._sending = Sending(session, repository_path, blob, self._scope, moved)
+        self._sending = UploadSession(session, repository_path, blob, self._scope, moved)
         self._tries = 0
 
-    def run(self, *, look: bool = True) -> Placed:
+    def run(self, *, look: bool = True) -> BlobOutcome:
         """Bring the blob there. `look`: it may be there already, and the registry is believed to know.
 
         Raises:
@@ -68,7 +68,7 @@ class BlobUpload:
         while True:
             try:
                 return self._placed(look=look)
-            except UnreadableBlob:
+            except UnreadableBlobError:
                 raise
             except WorkError as error:
                 self._tries = 1 if self._sending.gained else self._tries + 1
@@ -78,15 +78,15 @@ class BlobUpload:
                     raise
                 self._rest(error)
 
-    def _placed(self, *, look: bool) -> Placed:
+    def _placed(self, *, look: bool) -> BlobOutcome:
         # What we were about to finish ourselves may be believed to be there, whoever else lies about it.
         was_committed = self._sending.was_committed
         if (look or was_committed) and self._is_there():
-            return Placed.UPLOADED if was_committed else Placed.WAS_THERE
+            return BlobOutcome.UPLOADED if was_committed else BlobOutcome.WAS_THERE
         if look and not self._sending.has_begun and self._is_mounted():
-            return Placed.MOUNTED
+            return BlobOutcome.MOUNTED
         self._sending.run()
-        return Placed.UPLOADED
+        return BlobOutcome.UPLOADED
 
     def _is_there(self) -> bool:
         return blob_size(self._session, self._path, self._blob.digest, self._scope) is not None
@@ -99,7 +99,7 @@ class BlobUpload:
         """
         spread = FIRST_REST_SECONDS * random.uniform(0.5, 1.0) * 2 ** (self._tries - 1)  # noqa: S311 - no secret
         seconds = max(spread, error.retry_after or 0)
-        if seconds > LONGEST_REST_SECONDS:
+        if seconds > MAX_REST_SECONDS:
             raise error
         with self._stop.interrupting(self._given_up.set):
             if self._given_up.wait(seconds):
@@ -124,6 +124,6 @@ class BlobUpload:
                 raise self._session.failure(answer, f"mounting a layer into {self._path}")
         return False
 
-    def _asked_to_mount(self, repository: str) -> Answer:
+    def _asked_to_mount(self, repository: str) -> Response:
         path = f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': repository})}"
         return self._session.send("POST", path, scope=f"{self._scope} repository:{repository}:pull", body=b"")

@@ -15,11 +15,11 @@ from urllib3.response import BaseHTTPResponse
 
 from shared.errors import ErrorClass, WorkError
 from shared.networks import AllowedNetworks, registry_networks
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.connections import Proxy, new_connection
-from shared.registry.failures import failure_of_exception
+from shared.registry.failures import error_from_exception
 from shared.registry.origins import host_of, origin_of
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes: what the distribution spec lets registries limit manifests to (pushing manifests)."""
@@ -30,7 +30,7 @@ _HUNG_UP = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Timeouts:
     """How long an exchange may take, in seconds."""
 
     connect: float = 5.0
@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class RequestBody:
     """A body that is sent piece by piece, so that it is never in memory whole."""
 
     length: int
@@ -51,14 +51,14 @@ class Outgoing:
     """Its content from the beginning; asked for again where it must be sent again."""
 
 
-class Wire:
+class HttpTransport:
     """Connections to a registry and to where it sends us. Used by one thread; `abort` may come from any other."""
 
     def __init__(
         self,
         context: ssl.SSLContext,
-        limits: Limits,
-        stop: StopSignal | None = None,
+        limits: Timeouts,
+        stop: CancelToken | None = None,
         networks: AllowedNetworks | None = None,
         proxy: Proxy | None = None,
     ) -> None:
@@ -73,9 +73,9 @@ class Wire:
 
     def beside(self) -> "Wire":
         """Another wire with the same trust and limits, for another thread."""
-        return Wire(self._context, self._limits, self._stop, self._networks, self._proxy)
+        return HttpTransport(self._context, self._limits, self._stop, self._networks, self._proxy)
 
-    def serve(self, stop: StopSignal) -> None:
+    def serve(self, stop: CancelToken) -> None:
         """Go on for other work, which another stop ends."""
         self._stop = stop
 
@@ -84,10 +84,10 @@ class Wire:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Outgoing | None = None,
+        body: bytes | RequestBody | None = None,
         most: int = MAX_BODY,
-        limits: Limits | None = None,
-    ) -> Answer:
+        limits: Timeouts | None = None,
+    ) -> Response:
         """Send one request and read its answer, up to `most` bytes of it. No redirect is followed.
 
         Raises:
@@ -103,12 +103,12 @@ class Wire:
             complete = len(read) <= most
             if not complete:
                 connection.close()
-            return Answer(method, url, response.status, response.headers, bytes(read[:most]), complete)
+            return Response(method, url, response.status, response.headers, bytes(read[:most]), complete)
 
     @contextmanager
     def reading(
-        self, url: str, headers: Mapping[str, str], limits: Limits
-    ) -> Iterator[tuple[Answer, Callable[[int], bytes]]]:
+        self, url: str, headers: Mapping[str, str], limits: Timeouts
+    ) -> Iterator[tuple[Response, Callable[[int], bytes]]]:
         """GET something large: its head, without a body, and a reader of at most so many bytes at a time.
 
         What is not read to its end costs the connection.
@@ -122,13 +122,13 @@ class Wire:
                 return response.read(most, decode_content=False)
 
             try:
-                yield Answer("GET", url, response.status, response.headers, b"", complete=False), read
+                yield Response("GET", url, response.status, response.headers, b"", complete=False), read
             finally:
                 connection.close()
 
     @contextmanager
     def _spoken(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Outgoing | None, limits: Limits
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | RequestBody | None, limits: Timeouts
     ) -> Iterator[tuple[HTTPConnection, BaseHTTPResponse, "_Cut"]]:
         """A request that was sent and the beginning of its answer; what breaks in the block is told as an error."""
         host = host_of(url)
@@ -140,7 +140,7 @@ class Wire:
                 connection.close()
                 if cut.made:
                     raise WorkError(ErrorClass.TRANSIENT, f"{host} did not answer to the end in time.") from error
-                raise failure_of_exception(host, error) from error
+                raise error_from_exception(host, error) from error
             except BaseException:
                 connection.close()
                 raise
@@ -198,15 +198,15 @@ class Wire:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Outgoing | None,
-        limits: Limits,
+        body: bytes | RequestBody | None,
+        limits: Timeouts,
     ) -> BaseHTTPResponse:
         """Ask; once more over a new connection, where a kept one was closed while it rested."""
         rested = connection.sock is not None
         try:
             return self._asked_over(connection, cut, method, url, headers, body, limits)
         except (http.client.RemoteDisconnected, *_HUNG_UP):
-            if cut.made or not rested or isinstance(body, Outgoing):
+            if cut.made or not rested or isinstance(body, RequestBody):
                 raise
             connection.close()
             return self._asked_over(connection, cut, method, url, headers, body, limits)
@@ -218,8 +218,8 @@ class Wire:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Outgoing | None,
-        limits: Limits,
+        body: bytes | RequestBody | None,
+        limits: Timeouts,
     ) -> BaseHTTPResponse:
         cut.watch(connection.sock)
         if connection.sock is None:
@@ -233,11 +233,11 @@ class Wire:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         else:
             headers = {**headers, **self._proxy.headers}
-        content: bytes | Iterator[bytes] | None = body if not isinstance(body, Outgoing) else body.pieces()
-        if isinstance(body, Outgoing):
+        content: bytes | Iterator[bytes] | None = body if not isinstance(body, RequestBody) else body.pieces()
+        if isinstance(body, RequestBody):
             headers = {**headers, "Content-Length": str(body.length)}
         # Who refuses a body without reading it closes the connection: the refusal is there to be read all the same.
-        with suppress(*_HUNG_UP) if isinstance(body, Outgoing) else nullcontext():
+        with suppress(*_HUNG_UP) if isinstance(body, RequestBody) else nullcontext():
             connection.request(method, target, content, headers, preload_content=False, decode_content=False)
         if cut.made:
             raise ConnectionAbortedError

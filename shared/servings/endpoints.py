@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.servings.sockets import SCHEME, DeadlineSocket, socket_entry
+from shared.instances.sockets import SCHEME, DeadlineSocket, socket_entry
 
 CONNECT_SECONDS = 5.0
 """After so long without an answer a port counts as away."""

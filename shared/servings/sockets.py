@@ -18,19 +18,19 @@ SOCKET = "socket"
 SCHEME = "unix:"
 
 
-def endpoint_of(serving_id: str) -> str:
+def endpoint_of(instance_id: str) -> str:
     """How a serving's row names its socket."""
-    return f"{SCHEME}{serving_id}"
+    return f"{SCHEME}{instance_id}"
 
 
 @contextmanager
-def socket_entry(serving_directory: Path, serving_id: str) -> Iterator[str]:
+def socket_entry(serving_directory: Path, instance_id: str) -> Iterator[str]:
     """A path that leads to the socket of what serves and to nothing else, for the length of the block (proc(5)).
 
     Raises:
         OSError: there is none (ENOENT), or what is there is no socket (ENOTSOCK): a link, say, that leads elsewhere.
     """
-    path = serving_directory / serving_id / SOCKET
+    path = serving_directory / instance_id / SOCKET
     entry = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(entry).st_mode):

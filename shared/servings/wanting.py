@@ -8,17 +8,17 @@ from sqlalchemy.orm import Session
 
 from shared.clock import now_ms
 from shared.jobs.locks import lock_version
-from shared.jobs.nudges import Nudge
-from shared.models import Algorithm, Job, JobKind, Serving, ServingState, Version
+from shared.jobs.nudges import JobMessage
+from shared.models import Algorithm, Job, JobKind, Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution
 
 FAILURE_STANDS_MS = 3_000
 """For so long a start that failed answers for others that would fail the same way."""
-SERVING_STATES = (ServingState.WANTED, ServingState.READY)
+SERVING_STATES = (InstanceState.WANTED, InstanceState.READY)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredState:
     """What a version's callers are to be served by at this moment."""
 
     owner: str
@@ -52,34 +52,34 @@ def network_of(algorithm: Algorithm) -> str:
     return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
 
 
-def present_serving(session: Session, wanted: Wanted) -> Serving | None:
+def current_instance(session: Session, wanted: DesiredState) -> Instance | None:
     """The serving of what is wanted, be it ready or about to be; or one that could not be started just now."""
     return session.scalar(
-        _PRESENT, {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
+        _CURRENT, {"the_version": wanted.version_id, "the_image": wanted.image, "the_network": wanted.network}
     )
 
 
-_PRESENT = (
-    select(Serving)
+_CURRENT = (
+    select(Instance)
     .where(
-        Serving.version_id == bindparam("the_version"),
-        Serving.image == bindparam("the_image"),
-        Serving.network == bindparam("the_network"),
-        Serving.state.in_(SERVING_STATES)
-        | ((Serving.state == ServingState.FAILED) & (Serving.ended_at > now_ms() - FAILURE_STANDS_MS)),
+        Instance.version_id == bindparam("the_version"),
+        Instance.image == bindparam("the_image"),
+        Instance.network == bindparam("the_network"),
+        Instance.state.in_(SERVING_STATES)
+        | ((Instance.state == InstanceState.FAILED) & (Instance.ended_at > now_ms() - FAILURE_STANDS_MS)),
     )
-    .order_by(Serving.seq.desc())
+    .order_by(Instance.seq.desc())
     .limit(1)
 )
 
 
-def want_serving(session: Session, wanted: Wanted, *, request_id: str | None = None) -> tuple[Serving, list[Nudge]]:
+def ensure_instance(session: Session, wanted: DesiredState, *, request_id: str | None = None) -> tuple[Instance, list[JobMessage]]:
     """The serving of what is wanted, made with the job that starts it where there is none; and whom to nudge."""
     lock_version(session, wanted.version_id)  # so that two calls at once make one
-    present = present_serving(session, wanted)
+    present = current_instance(session, wanted)
     if present is not None:
         return present, []
-    serving = Serving(
+    instance = Instance(
         id=str(uuid.uuid4()),
         owner=wanted.owner,
         algorithm_id=wanted.algorithm_id,
@@ -92,16 +92,16 @@ def want_serving(session: Session, wanted: Wanted, *, request_id: str | None = N
         message="Waits for a worker that starts it.",
     )
     job = Job(
-        id=serving.job_id,
+        id=instance.job_id,
         kind=JobKind.SERVE,
         owner=wanted.owner,
         algorithm_id=wanted.algorithm_id,
         version_id=wanted.version_id,
         git_hash=wanted.git_hash,
-        serving_id=serving.id,
-        lock_key=f"serve:{serving.id}",
+        instance_id=instance.id,
+        lock_name=f"serve:{instance.id}",
         request_id=request_id,
     )
-    session.add_all([serving, job])
+    session.add_all([instance, job])
     session.flush()
-    return serving, [Nudge(job.id, job.kind)]
+    return instance, [JobMessage(job.id, job.kind)]

@@ -13,10 +13,10 @@ from shared.models import Webhook
 from shared.sealing import Keyring
 
 PREFIX = "whsec_"
-FEWEST_BYTES, MOST_BYTES = 24, 64
+MIN_BYTES, MAX_BYTES = 24, 64
 
 
-class InvalidSecret(ValueError):  # noqa: N818 - reads as what it says
+class InvalidSecretError(ValueError):  # noqa: N818 - reads as what it says
     """No secret that can sign; the text is a sentence."""
 
 
@@ -29,15 +29,15 @@ def key_of(secret: str) -> bytes:
     """The key that a secret spells.
 
     Raises:
-        InvalidSecret: it is no `whsec_` and base64 of 24 to 64 bytes.
+        InvalidSecretError: it is no `whsec_` and base64 of 24 to 64 bytes.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not secret.startswith(PREFIX) or not FEWEST_BYTES <= len(key) <= MOST_BYTES:
-        raise InvalidSecret(
-            f"A webhook's secret is {PREFIX} and base64 of {FEWEST_BYTES} to {MOST_BYTES} random bytes."
+    if not secret.startswith(PREFIX) or not MIN_BYTES <= len(key) <= MAX_BYTES:
+        raise InvalidSecretError(
+            f"A webhook's secret is {PREFIX} and base64 of {MIN_BYTES} to {MAX_BYTES} random bytes."
         )
     return key
 
@@ -57,7 +57,7 @@ def open_secret(keyring: Keyring, webhook: Webhook) -> str:
     """A webhook's secret, decrypted at use.
 
     Raises:
-        SealError: the key that sealed it is gone.
+        DecryptionError: the key that sealed it is gone.
     """
     return keyring.open(webhook.secret, identity=_identity(webhook.id))["secret"]
 

@@ -68,10 +68,10 @@ def test_two_registries_are_two_rows_and_a_repush_overwrites_one(
     assert failed["last_success"] == rows[second_registry_id]["last_success"]
 
     assert system.call("POST", path, {"registry_id": second_registry_id, **given}, wait=30).status == 204
-    mended = {row["registry_id"]: row for row in system.statuses(f"{owner}/Echo", commit)}[second_registry_id]
-    assert (mended["status"], mended["digest"]) == ("succeeded", rows[second_registry_id]["digest"])
-    assert mended["last_success"]["finished_at"] > failed["last_success"]["finished_at"]
-    assert served_digest(second_registry, mended["image"]) == mended["digest"]
+    normalize_name = {row["registry_id"]: row for row in system.statuses(f"{owner}/Echo", commit)}[second_registry_id]
+    assert (normalize_name["status"], normalize_name["digest"]) == ("succeeded", rows[second_registry_id]["digest"])
+    assert normalize_name["last_success"]["finished_at"] > failed["last_success"]["finished_at"]
+    assert served_digest(second_registry, normalize_name["image"]) == normalize_name["digest"]
 
 
 def test_another_client_finds_the_digest_under_both_tags(

@@ -74,11 +74,11 @@ def give_every_password(system: System, clone: Repository, owner: str, registry:
     assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "failed"
     path = f"/v1/algorithms/{owner}/Secret/versions/{commit}/registry"
     status = system.call("GET", path)
-    mended = system.call("POST", path, {"registry_id": registry_id, **given(GOOD)}, wait=60)
+    normalize_name = system.call("POST", path, {"registry_id": registry_id, **given(GOOD)}, wait=60)
     assert system.statuses(f"{owner}/Secret", commit)[0]["status"] == "succeeded"
     system.call("DELETE", f"/v1/jobs/{unreachable.headers['X-Job-Id']}")
     listings = [system.call("GET", path) for path in ("/v1/jobs", "/v1/pushes", "/v1/registries", "/readyz")]
-    answers = [recorded, changed, checked, elsewhere, unreachable, failed, status, mended, *listings]
+    answers = [recorded, changed, checked, elsewhere, unreachable, failed, status, normalize_name, *listings]
     return [answer.text + repr(answer.headers) for answer in answers]
 
 

@@ -14,7 +14,7 @@ from tests.chaos.stage import Stage
 
 CALLERS = 4
 IMPATIENCE_SECONDS = 0.03
-AGAIN_SECONDS = 0.5
+RETRY_INTERVAL_SECONDS = 0.5
 PATIENCE_SECONDS = 120
 """A call that is not accepted for so long is reported."""
 
@@ -105,7 +105,7 @@ class Callers:
             if time.monotonic() > deadline:
                 outcome.complaint = f"{outcome.call.kind} was not accepted for {PATIENCE_SECONDS} s: {answer.text}"
                 return
-            self._stopping.wait(answer.retry_after or AGAIN_SECONDS)
+            self._stopping.wait(answer.retry_after or RETRY_INTERVAL_SECONDS)
 
     def _send(self, outcome: Outcome) -> Answer:
         path, body = self._stage.request(outcome.call)
@@ -122,7 +122,7 @@ class Callers:
             if answer.status not in (0, 429, 503):
                 outcome.complaint = f"cancelling was answered {answer.status}: {answer.text}"
                 return
-            self._stopping.wait(answer.retry_after or AGAIN_SECONDS)
+            self._stopping.wait(answer.retry_after or RETRY_INTERVAL_SECONDS)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from shared.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
 from tests.chaos.stage import Stage
 
-ANSWER_SECONDS = 30
+TIMEOUT_SECONDS = 30
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 
@@ -61,7 +61,7 @@ def _everything_has_an_end(stage: Stage) -> Iterator[str]:
             lease = "" if job.lease_expires_at is None else f", its lease ends at {job.lease_expires_at}"
             yield (
                 f"the {job.kind} job {job.id} is {job.state} (tries {job.tries}, losses {job.losses}, "
-                f"claim {job.claim}, nudged at {job.nudged_at}, due at {job.next_attempt_at}{lease}): "
+                f"claim {job.claim}, nudged at {job.dispatched_at}, due at {job.next_attempt_at}{lease}): "
                 f"{job.error_message}"
             )
         for job in session.scalars(select(Job).where(Job.state.not_in(LIVE_STATES))):
@@ -100,14 +100,14 @@ def _served_digest(stage: Stage, direct: str, repository: str, tag: str, account
     host, _, path = direct.partition("/")
     url = f"http://{host}/v2/{path}/{repository}/manifests/{tag}"
     headers = {"Accept": MANIFESTS}
-    answer = requests.head(url, headers=headers, auth=account, timeout=ANSWER_SECONDS)
+    answer = requests.head(url, headers=headers, auth=account, timeout=TIMEOUT_SECONDS)
     challenge = answer.headers.get("WWW-Authenticate", "")
     if answer.status_code == 401 and challenge.startswith("Bearer "):
         asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         realm = asked.pop("realm")
-        token = requests.get(realm, params=asked, auth=account, timeout=ANSWER_SECONDS).json()["token"]
+        token = requests.get(realm, params=asked, auth=account, timeout=TIMEOUT_SECONDS).json()["token"]
         headers["Authorization"] = f"Bearer {token}"
-        answer = requests.head(url, headers=headers, timeout=ANSWER_SECONDS)
+        answer = requests.head(url, headers=headers, timeout=TIMEOUT_SECONDS)
     return answer.headers.get("Docker-Content-Digest", f"nothing ({answer.status_code})")
 
 
@@ -144,9 +144,9 @@ def _newest_push_has_the_row(stage: Stage) -> Iterator[str]:
         if (push.state == PushState.SUCCEEDED) != (newest.state == JobState.SUCCEEDED):
             yield f"the row of {push.image} is {push.state}, but its newest push {newest.id} is {newest.state}"
         good = [job.seq for job in jobs if job.state == JobState.SUCCEEDED]
-        if push.last_success_order != max(good, default=None):
+        if push.last_success_seq != max(good, default=None):
             yield (
-                f"the last good push of {push.image} is number {push.last_success_order} by its row, and "
+                f"the last good push of {push.image} is number {push.last_success_seq} by its row, and "
                 f"{max(good, default=None)} by its jobs"
             )
 
@@ -187,7 +187,7 @@ class Engine:
     """What is on the engine."""
 
     def __init__(self, docker_host: str) -> None:
-        client = docker.DockerClient(base_url=docker_host, timeout=ANSWER_SECONDS)
+        client = docker.DockerClient(base_url=docker_host, timeout=TIMEOUT_SECONDS)
         try:
             self.containers = {str(found.id): str(found.name) for found in client.containers.list(all=True)}
             self.dangling = {str(image.id) for image in client.images.list(filters={"dangling": True})}

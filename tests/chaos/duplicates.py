@@ -11,7 +11,7 @@ import redis
 
 from shared.jobs.nudges import Queues
 
-LOOK_SECONDS = 0.02
+POLL_INTERVAL_SECONDS = 0.02
 UNACKNOWLEDGED = "unacked"
 """Where Celery's Redis transport keeps what was delivered and is not acknowledged yet."""
 
@@ -37,7 +37,7 @@ class Duplicator:
 
     def _run(self) -> None:
         with redis.Redis.from_url(self._url, socket_timeout=2, socket_connect_timeout=2) as client:
-            while not self._ended.wait(LOOK_SECONDS):
+            while not self._ended.wait(POLL_INTERVAL_SECONDS):
                 with suppress(redis.RedisError):  # it is away at times
                     self._look(client)
 

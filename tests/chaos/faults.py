@@ -19,7 +19,7 @@ from tests.chaos.system import Process, System
 
 IN_THE_MIDDLE_SECONDS = 8
 """How long an engine waits to be restarted until something runs that it is in the middle of."""
-LOOK_SECONDS = 0.02
+POLL_INTERVAL_SECONDS = 0.02
 CLOCK_SECONDS = 300
 
 
@@ -101,7 +101,7 @@ def _within(seconds: float, condition: Callable[[], bool]) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
     return True
 
 

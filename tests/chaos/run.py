@@ -17,13 +17,13 @@ from tests.chaos.stage import PROBE, PROBER, Stage
 
 RECOVERY_SECONDS = 120
 SETTLING_SECONDS = 150
-LOOK_SECONDS = 0.1
-PROBE_AGAIN_SECONDS = 15
+POLL_INTERVAL_SECONDS = 0.1
+PROBE_RETRY_INTERVAL_SECONDS = 15
 """A probe that has not gone well for so long is sent afresh: a newer push takes its place."""
 
 
 @dataclass
-class Told:
+class SentSoFar:
     """What happened."""
 
     injected: Counter[Kind] = field(default_factory=Counter)
@@ -38,19 +38,19 @@ class Told:
     complaints: list[str] = field(default_factory=list)
 
 
-def carry_out(stage: Stage, plan: Plan, callers: Callers) -> Told:
+def carry_out(stage: Stage, plan: Plan, callers: Callers) -> SentSoFar:
     """Inject every fault of the plan, and wait until all that was accepted has ended."""
-    told = Told()
+    told = SentSoFar()
     for number, step in enumerate(plan.steps, 1):
         names = " + ".join(fault.kind for fault in step.faults)
         say(f"[{number}/{len(plan.steps)}] {names}; {len(step.calls)} calls")
         _take_step(stage, step, callers, told)
         _recover(stage, step.fault.kind, told)
-    _settle(stage, callers, told)
+    _resolve(stage, callers, told)
     return told
 
 
-def _take_step(stage: Stage, step: Step, callers: Callers, told: Told) -> None:
+def _take_step(stage: Stage, step: Step, callers: Callers, told: SentSoFar) -> None:
     accepted = callers.accepted
     caught: list[tuple[Kind, Caught]] = []
     with contextlib.ExitStack() as stack:
@@ -64,7 +64,7 @@ def _take_step(stage: Stage, step: Step, callers: Callers, told: Told) -> None:
 
 
 def _inject(
-    stage: Stage, fault: Fault, stack: contextlib.ExitStack, told: Told, caught: list[tuple[Kind, Caught]]
+    stage: Stage, fault: Fault, stack: contextlib.ExitStack, told: SentSoFar, caught: list[tuple[Kind, Caught]]
 ) -> None:
     try:
         caught.append((fault.kind, stack.enter_context(inject(stage.system, fault))))
@@ -75,7 +75,7 @@ def _inject(
         told.injected[fault.kind] += 1
 
 
-def _recover(stage: Stage, kind: Kind, told: Told) -> None:
+def _recover(stage: Stage, kind: Kind, told: SentSoFar) -> None:
     """Push until a push goes well; how long that took is the time to recover."""
     began = time.monotonic()
     sent = 0
@@ -95,21 +95,21 @@ def _send_probe(stage: Stage, key: str) -> str | None:
     body = {"registry_id": stage.probe_row.registry_id}
     answer = stage.prober.send("POST", path, body, idempotency_key=key)
     if not answer.accepted:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
     return answer.job_id if answer.accepted else None
 
 
 def _goes_well(stage: Stage, job_id: str) -> bool:
-    deadline = time.monotonic() + PROBE_AGAIN_SECONDS
+    deadline = time.monotonic() + PROBE_RETRY_INTERVAL_SECONDS
     while time.monotonic() < deadline:
         answer = stage.prober.send("GET", f"/v1/jobs/{job_id}")
         if answer.accepted and answer.json["state"] not in ("queued", "running"):
             return bool(answer.json["state"] == "succeeded")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
     return False
 
 
-def _settle(stage: Stage, callers: Callers, told: Told) -> None:
+def _resolve(stage: Stage, callers: Callers, told: SentSoFar) -> None:
     """Wait until every call has its answer, and everything that was accepted its end."""
     say("waiting until everything has ended")
     live = select(exists().where(Job.state.in_(LIVE_STATES)))
@@ -119,6 +119,6 @@ def _settle(stage: Stage, callers: Callers, told: Told) -> None:
         with stage.system.database.reading() as session:
             if not callers.open and not session.scalar(live) and not session.scalar(held):
                 return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
     if callers.open:
         told.complaints.append(f"{callers.open} calls have no outcome {SETTLING_SECONDS} s after the last fault")

@@ -18,7 +18,7 @@ OWNER, ALGORITHM = "chaos", "Storm"
 PROBER, PROBE = "prober", "Probe"
 SOURCE_BYTES = 1_500_000
 READY_SECONDS = 180
-LOOK_SECONDS = 0.2
+POLL_INTERVAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -176,4 +176,4 @@ def _await_success(api: Api, job_id: str) -> None:
             return
         if states & {"failed", "cancelled", "superseded"} or time.monotonic() > deadline:
             raise PartFailedError(f"a job did not succeed before any fault: {job}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)

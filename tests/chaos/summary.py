@@ -12,12 +12,12 @@ from shared.models import Job, PushEvent
 from tests.chaos.callers import Callers
 from tests.chaos.duplicates import Duplicator
 from tests.chaos.plan import Plan
-from tests.chaos.run import Told
+from tests.chaos.run import SentSoFar
 from tests.chaos.stage import Stage
 
 
 def summary(
-    plan: Plan, stage: Stage, told: Told, callers: Callers, duplicator: Duplicator, violations: list[str]
+    plan: Plan, stage: Stage, told: SentSoFar, callers: Callers, duplicator: Duplicator, violations: list[str]
 ) -> dict[str, Any]:
     """Everything worth knowing of a run."""
     seconds = [seconds for _, seconds in told.recoveries]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.models import Registry, Serving
+from shared.models import Registry, Instance
 from shared.registry.credentials import Credentials
 from shared.settings import Settings
 from tests.kubernetes import kubelets, real
@@ -113,7 +113,7 @@ def new_start() -> Callable[..., Start]:
         host: str = "registry.example",
         username: str = "reader",
     ) -> Start:
-        serving = Serving(
+        instance = Instance(
             id=str(uuid.uuid4()),
             owner="ann",
             algorithm_id=str(uuid.uuid4()),
@@ -125,6 +125,6 @@ def new_start() -> Callable[..., Start]:
         )
         registry = Registry(id=registry_id, registry_url=host, name="production", plain_http=False)
         credentials = Credentials(username, password) if password else None
-        return Start(serving, "ann/fit", "c0ffee", registry, credentials)
+        return Start(instance, "ann/fit", "c0ffee", registry, credentials)
 
     return make

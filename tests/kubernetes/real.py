@@ -18,7 +18,7 @@ from kubernetes.client import (
 from kubernetes.utils import create_from_dict
 from kubernetes.watch import Watch
 
-from shared.models import Serving
+from shared.models import Instance
 from workers.assembly.algorithm import PORT
 from workers.serving.kubernetes.cluster import Cluster
 from workers.serving.kubernetes.labels import SERVING
@@ -97,9 +97,9 @@ def call(cluster: Cluster, name: str, given: Any) -> Reply:
     return Reply(answered.status, answered.read())
 
 
-def wait_until_gone(cluster: Cluster, serving: Serving, *names: str) -> None:
+def wait_until_gone(cluster: Cluster, instance: Instance, *names: str) -> None:
     """Until these pods of a serving are not there any more, terminating ones included; without names all of them."""
-    selected = {"label_selector": f"{SERVING}={serving.id}"}
+    selected = {"label_selector": f"{SERVING}={instance.id}"}
     found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
     there = {pod.metadata.name for pod in found.items if not names or pod.metadata.name in names}
     events = Watch()

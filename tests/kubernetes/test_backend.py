@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
-from shared.stopping import StopSignal
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.stopping import CancelToken
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
 from workers.serving.backend import Start
@@ -21,7 +21,7 @@ NewStart = Callable[..., Start]
 
 
 def started(backend: KubernetesBackend, start: Start) -> str:
-    return backend.start(start, lambda _text: None, StopSignal()).endpoint
+    return backend.start(start, lambda _text: None, CancelToken()).endpoint
 
 
 def the(api: SimulatedApi, plural: str) -> Document:
@@ -38,7 +38,7 @@ def test_a_version_runs_hardened_behind_its_service(
     deployment = the(api, "deployments")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["image"] == start.serving.image
+    assert container["image"] == start.instance.image
     assert container["imagePullPolicy"] == "Always"
     assert pod["nodeSelector"] == {"algorithmia.com/role": "algorithm-worker"}
     assert pod["automountServiceAccountToken"] is False
@@ -95,15 +95,15 @@ def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
     first, second = new_start(), new_start(host="sandbox.example")
     started(backend, first)
     started(backend, second)
-    assert the(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.serving.image
-    seen = backend.observe([first.serving, second.serving])
-    assert list(seen) == [second.serving.id]
-    assert seen[second.serving.id].alive
-    backend.stop(first.serving)  # which is not what runs any more
+    assert the(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.instance.image
+    seen = backend.observe([first.instance, second.instance])
+    assert list(seen) == [second.instance.id]
+    assert seen[second.instance.id].alive
+    backend.stop(first.instance)  # which is not what runs any more
     assert the(api, "deployments")["spec"]["replicas"] == 1
-    backend.stop(second.serving)
+    backend.stop(second.instance)
     assert the(api, "deployments")["spec"]["replicas"] == 0
-    assert backend.observe([second.serving]) == {}
+    assert backend.observe([second.instance]) == {}
     started(backend, new_start())
     assert the(api, "deployments")["spec"]["replicas"] == 1
 
@@ -167,7 +167,7 @@ def test_a_kubelet_that_had_not_read_the_secret_tries_again(
             kubelets.runs(api, deployment)
 
     api.kubelet = kubelets.waits("ErrImagePull", "pulling from host failed: 401 Unauthorized")
-    backend.start(new_start(), say, StopSignal())
+    backend.start(new_start(), say, CancelToken())
     assert "Waits for the node's next try" in said[0]
     assert "401 Unauthorized" in said[0]
 
@@ -183,7 +183,7 @@ def test_a_pod_that_was_moved_is_given_time_to_be_pulled(
         api.remove("pods", pod["metadata"]["name"])
     kubelets.waits("ErrImagePull", "401 Unauthorized")(api, deployment)
     the(api, "pods")["status"]["startTime"] = (datetime.now(UTC) - age).isoformat()
-    assert backend.observe([start.serving])[start.serving.id].alive is alive
+    assert backend.observe([start.instance])[start.instance.id].alive is alive
 
 
 def test_without_a_secret_a_refusal_is_final_at_once(
@@ -206,10 +206,10 @@ def test_a_start_that_another_image_overtakes_ends(
 
     api.kubelet = kubelets.waits("ContainerCreating", "")
     with pytest.raises(WorkError, match="Another image") as failed:
-        backend.start(new_start(), overtake, StopSignal())
+        backend.start(new_start(), overtake, CancelToken())
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert the(api, "deployments")["spec"]["replicas"] == 1
-    assert backend.observe([newer.serving])[newer.serving.id].alive
+    assert backend.observe([newer.instance])[newer.instance.id].alive
 
 
 def test_a_signed_address_in_what_the_kubelet_says_is_not_repeated(
@@ -289,14 +289,14 @@ def test_a_cluster_that_is_away_is_unavailable(
 def test_a_start_that_is_stopped_leaves_nothing_running(
     api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
 ) -> None:
-    stop = StopSignal()
+    stop = CancelToken()
 
     def kubelet(api: SimulatedApi, deployment: Document) -> None:
         kubelets.waits("ContainerCreating", "")(api, deployment)
         stop.ask("cancelled")
 
     api.kubelet = kubelet
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkCancelledError):
         backend.start(new_start(), lambda _text: None, stop)
     assert the(api, "deployments")["spec"]["replicas"] == 0
 
@@ -304,7 +304,7 @@ def test_a_start_that_is_stopped_leaves_nothing_running(
 def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
     api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
 ) -> None:
-    stop, start = StopSignal(), new_start()
+    stop, start = CancelToken(), new_start()
 
     def take_over(_text: str) -> None:
         api.kubelet = kubelets.runs
@@ -312,7 +312,7 @@ def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
         stop.ask("the job was taken over")
 
     api.kubelet = kubelets.waits("ContainerCreating", "")
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkCancelledError):
         backend.start(start, take_over, stop)
     assert the(api, "deployments")["spec"]["replicas"] == 1
 
@@ -324,11 +324,11 @@ def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
     started(backend, start)
     backend.clear([], set().intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1  # it may have been wanted after the lists were made
-    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
-    backend.clear([start.serving.id], {start.serving.version_id}.intersection)
+    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
+    backend.clear([start.instance.id], {start.instance.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1
     assert len(api.all("secrets")) == 1
-    backend.clear([], {start.serving.version_id}.intersection)
+    backend.clear([], {start.instance.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 0
     assert api.all("secrets") == []
     assert len(api.all("services")) == 1
@@ -346,19 +346,19 @@ def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
     first, second = new_start(), new_start()
     started(backend, first)
     before = template()
-    assert backend.restart(first.serving)
+    assert backend.restart(first.instance)
     once = template()
     assert "kubectl.kubernetes.io/restartedAt" in once["metadata"]["annotations"]
     assert once["spec"] == before["spec"]
-    assert backend.observe([first.serving])[first.serving.id].alive
-    assert backend.restart(first.serving)
+    assert backend.observe([first.instance])[first.instance.id].alive
+    assert backend.restart(first.instance)
     assert template() != once
     started(backend, second)
     now = template()
-    backend.restart(first.serving)  # which is not what runs any more
+    backend.restart(first.instance)  # which is not what runs any more
     assert template() == now
-    backend.stop(second.serving)
-    backend.restart(second.serving)
+    backend.stop(second.instance)
+    backend.restart(second.instance)
     assert the(api, "deployments")["spec"]["replicas"] == 0
     assert template() == now
 
@@ -370,4 +370,4 @@ def test_a_restart_that_the_cluster_does_not_take_is_told(
     started(backend, start)
     api.refuse["deployments"] = Refusal(403, "deployments is forbidden")
     with pytest.raises(WorkError, match=r"cannot restart longshore-.* is forbidden"):
-        backend.restart(start.serving)
+        backend.restart(start.instance)

@@ -29,10 +29,10 @@ from kubernetes.watch import Watch
 
 from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.kubernetes import real
 from workers.refreshing.kubernetes.fleet import KubernetesFleet
-from workers.refreshing.kubernetes.hold import mark_on
+from workers.refreshing.kubernetes.hold import cordon_state_of
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -82,14 +82,14 @@ def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
     nowhere = Settings(kubernetes_node_selector=f"longshore.io/no-node={label_value(account_cluster.namespace)}")
     start, backend = new_start(network="isolated"), KubernetesBackend(nowhere, account_cluster)
     with pytest.raises(WorkError, match="no room") as failed:
-        backend.start(start, lambda _text: None, StopSignal())
+        backend.start(start, lambda _text: None, CancelToken())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
-    name = version_name(start.serving.version_id)
+    name = version_name(start.instance.version_id)
     deployment = account_cluster.apps.read_namespaced_deployment(name, account_cluster.namespace)
     assert deployment.spec.replicas == 0
-    assert backend.observe([start.serving]) == {}
-    backend.stop(start.serving)
-    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
+    assert backend.observe([start.instance]) == {}
+    backend.stop(start.instance)
+    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
     backend.clear([], set().intersection)
     left = [
         account_cluster.apps.list_namespaced_deployment(account_cluster.namespace).items,
@@ -104,7 +104,7 @@ def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, account_cluster
         pytest.skip("the cluster that KUBECONFIG names has no node, so no kubelet")
     backend = KubernetesBackend(Settings(kubernetes_node_selector=""), account_cluster)
     with pytest.raises(WorkError, match="could not pull") as failed:
-        backend.start(new_start(host="registry.invalid"), lambda _text: None, StopSignal())
+        backend.start(new_start(host="registry.invalid"), lambda _text: None, CancelToken())
     assert failed.value.error_class == ErrorClass.TRANSIENT
 
 
@@ -133,20 +133,20 @@ def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluste
         if pod in text and "evictions" in text and not any("evictions" in before for before in said):
             now = real_cluster.core.read_node(name)
             assert now.spec.unschedulable
-            assert mark_on(now) is not None
+            assert cordon_state_of(now) is not None
             change = {"spec": {"maxUnavailable": 1}}
             real_cluster.policy.patch_namespaced_pod_disruption_budget(
                 "closed", real_cluster.namespace, change, _content_type="application/merge-patch+json"
             )
         said.append(text)
 
-    fleet.refresh(name, "a-job", None, say, StopSignal())
+    fleet.refresh(name, "a-job", None, say, CancelToken())
     assert any("disruption budget closed" in text for text in said)
     left = real_cluster.core.list_namespaced_pod(real_cluster.namespace, label_selector="app=to-be-evicted").items
     assert pod not in [one.metadata.name for one in left]
     now = real_cluster.core.read_node(name)
     assert not now.spec.unschedulable
-    assert mark_on(now) is None
+    assert cordon_state_of(now) is None
     assert fleet.release("a-job") == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.models import Registry, Serving, ServingState
+from shared.models import Registry, Instance, InstanceState
 from shared.pulls.pinning import pin_pull
 from shared.registries import change_registry, repository_of
 from shared.registry.credentials import Credentials
@@ -33,7 +33,7 @@ from workers.serving.kubernetes.cluster import Cluster
 from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.serving.kubernetes.objects import ISOLATED_POLICY
 from workers.serving.kubernetes.rollout import pods_of
-from workers.serving.tending import stop_all, tend
+from workers.serving.tending import stop_all, reconcile
 
 WHICH = {"eval": "WHICH"}
 
@@ -62,11 +62,11 @@ class OnCluster(Served):
         assert run_job(push(self.build, registry).id, PushWork)
         return registry
 
-    def ready(self) -> Serving:
+    def ready(self) -> Instance:
         """What the resolution says, once it takes calls."""
-        serving = self.started()
-        assert serving.state == ServingState.READY, (serving.state, serving.message)
-        return serving
+        instance = self.started()
+        assert instance.state == InstanceState.READY, (instance.state, instance.message)
+        return instance
 
     def call(self, given: object) -> Reply:
         """What comes back of a call from outside of the cluster."""
@@ -76,12 +76,12 @@ class OnCluster(Served):
         """What an expression gives inside of the container."""
         return self.call({"eval": expression}).result
 
-    def runs(self, serving: Serving) -> None:
+    def runs(self, instance: Instance) -> None:
         """See that the one pod of the version is of this image, by what its kubelet pulled."""
-        (pod,) = pods_of(self.cluster, serving.id)
+        (pod,) = pods_of(self.cluster, instance.id)
         (status,) = pod.status.container_statuses
-        assert pod.spec.containers[0].image == serving.image
-        assert status.image_id.rpartition("@")[2] == serving.digest
+        assert pod.spec.containers[0].image == instance.image
+        assert status.image_id.rpartition("@")[2] == instance.digest
 
     def takes(self, registry: Registry, credentials: Credentials) -> None:
         """Give a registry other credentials of its own."""
@@ -113,7 +113,7 @@ def on_cluster(
     """Longshore's workers, which reach the cluster as the service account of its manifests."""
     monkeypatch.setenv("DOCKER_HOST", images.docker_host)
     monkeypatch.setenv("KUBECONFIG", str(account_config))
-    serving = {
+    settings = {
         "serving": "kubernetes",
         "kubernetes_namespace": real_cluster.namespace,
         "kubernetes_node_selector": "",
@@ -121,7 +121,7 @@ def on_cluster(
         "serving_tmp_bytes": 16 << 20,
         "serving_cpus": 0.25,
     }
-    with longshore_environment(tmp_path, transport="engine", **serving):
+    with longshore_environment(tmp_path, transport="engine", **settings):
         backend.cache_clear()
         build = build_commit(make_algorithm())
         yield OnCluster(build, images, real_cluster, named_registry)
@@ -132,10 +132,10 @@ def on_cluster(
 def test_an_algorithm_is_pulled_with_a_secret_and_answers_hardened(on_cluster: OnCluster) -> None:
     on_cluster.isolated()
     registry = on_cluster.pushed(on_cluster.images.a, "production")
-    serving = on_cluster.ready()
+    instance = on_cluster.ready()
     assert on_cluster.call("hello").result == "hello"
-    on_cluster.runs(serving)
-    (pod,) = pods_of(on_cluster.cluster, serving.id)
+    on_cluster.runs(instance)
+    (pod,) = pods_of(on_cluster.cluster, instance.id)
     assert pod.spec.containers[0].image_pull_policy == "Always"
     assert [secret.name for secret in pod.spec.image_pull_secrets] == [pull_secret_name(registry.id)]
     status = str(on_cluster.evaluated("open('/proc/self/status').read()"))
@@ -185,17 +185,17 @@ def test_calls_go_where_the_latest_good_push_went_and_back_with_a_pin(on_cluster
 
 def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster: OnCluster) -> None:
     on_cluster.pushed(on_cluster.images.a, "production")
-    serving, cluster = on_cluster.ready(), on_cluster.cluster
+    instance, cluster = on_cluster.ready(), on_cluster.cluster
     with Caller(lambda: on_cluster.call(WHICH)) as caller:
         caller.wait_for("a")
-        (pod,) = pods_of(cluster, serving.id)
+        (pod,) = pods_of(cluster, instance.id)
         cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
-        wait_until_gone(cluster, serving, pod.metadata.name)
-        assert backend().observe([serving])[serving.id].alive
+        wait_until_gone(cluster, instance, pod.metadata.name)
+        assert backend().observe([instance])[instance.id].alive
         assert set(caller.end()) == {"a"}
     with Caller(lambda: on_cluster.call(WHICH)) as again:
         again.wait_for("a")
-    on_cluster.runs(serving)
+    on_cluster.runs(instance)
 
 
 def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster: OnCluster) -> None:
@@ -203,7 +203,7 @@ def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster
     right = on_cluster.named_registry.credentials
     on_cluster.takes(registry, Credentials(right.username, "no-such-password"))
     refused = on_cluster.started()
-    assert (refused.state, job_of(refused).error_class) == (ServingState.FAILED, ErrorClass.AUTH), refused.message
+    assert (refused.state, job_of(refused).error_class) == (InstanceState.FAILED, ErrorClass.AUTH), refused.message
     assert "credentials" in refused.message
     assert "no-such-password" not in refused.message
     wait_until_gone(on_cluster.cluster, refused)
@@ -216,11 +216,11 @@ def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster
 
 def test_an_image_that_was_deleted_from_the_registry_does_not_run(on_cluster: OnCluster, tmp_path: Path) -> None:
     registry = on_cluster.pushed(on_cluster.images.a, "production")
-    serving = on_cluster.ready()
+    instance = on_cluster.ready()
     stop_all()
-    on_cluster.named_registry.delete(f"{repository_of(registry, on_cluster.algorithm)}@{serving.digest}", tmp_path)
+    on_cluster.named_registry.delete(f"{repository_of(registry, on_cluster.algorithm)}@{instance.digest}", tmp_path)
     again = on_cluster.started()
-    assert (again.state, job_of(again).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND), again.message
+    assert (again.state, job_of(again).error_class) == (InstanceState.FAILED, ErrorClass.NOT_FOUND), again.message
     assert "Push the version there again" in again.message
 
 
@@ -231,7 +231,7 @@ def test_what_was_stopped_starts_again_with_the_next_call_and_what_is_gone_is_cl
     on_cluster.pushed(on_cluster.images.a, "production")
     first, cluster = on_cluster.ready(), on_cluster.cluster
     stop_all()
-    assert fresh(first).state == ServingState.STOPPED
+    assert fresh(first).state == InstanceState.STOPPED
     wait_until_gone(cluster, first)
     assert on_cluster.call(WHICH).status == HTTPStatus.SERVICE_UNAVAILABLE
     second = on_cluster.ready()
@@ -241,8 +241,8 @@ def test_what_was_stopped_starts_again_with_the_next_call_and_what_is_gone_is_cl
 
     change(on_cluster.algorithm, deleted_at=now_ms())
     stop_all()
-    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
-    tend()
+    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
+    reconcile()
     left = [
         cluster.apps.list_namespaced_deployment(cluster.namespace).items,
         cluster.core.list_namespaced_service(cluster.namespace).items,

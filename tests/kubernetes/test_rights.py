@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from shared.settings import Settings
-from shared.stopping import StopSignal
-from tests.kubernetes.refreshing.worker_nodes import put_node, put_pod, reboot
+from shared.stopping import CancelToken
+from tests.kubernetes.refreshing.worker_processes import put_node, put_pod, reboot
 from tests.kubernetes.simulated import SimulatedApi
 from workers.refreshing.kubernetes.fleet import KubernetesFleet
 from workers.serving.backend import Start
@@ -55,10 +55,10 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = new_start(network="isolated")
-    backend.start(start, lambda _text: None, StopSignal())
-    backend.observe([start.serving])
-    backend.stop(start.serving)
-    monkeypatch.setattr(backend_module, "YOUNG_SECONDS", -1)
+    backend.start(start, lambda _text: None, CancelToken())
+    backend.observe([start.instance])
+    backend.stop(start.instance)
+    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
     backend.clear([], set().intersection)
     # The API asks for `create` as well where an apply makes the object.
     made = {(group, resource, "create") for group, resource, verb in asked(api) if verb == "patch"}
@@ -72,7 +72,7 @@ def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, c
     fleet = KubernetesFleet(Settings(), cluster)
     fleet.nodes()
     fleet.plan("n1")
-    fleet.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, StopSignal())
+    fleet.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, CancelToken())
     fleet.release("job")
     assert asked(api) == given("ClusterRole")
 

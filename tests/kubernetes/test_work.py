@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from shared.database import database
-from shared.models import Algorithm, Build, Registry, Serving, ServingState, Version
+from shared.models import Algorithm, Build, Registry, Instance, InstanceState, Version
 from shared.pulls.pinning import pin_pull
 from shared.pulls.resolution import resolve_pull
-from shared.servings.wanting import Wanted, want_serving
+from shared.instances.wanting import DesiredState, ensure_instance
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.kubernetes import kubelets
@@ -39,19 +39,19 @@ def rows(build: Build) -> tuple[Algorithm, Version]:
     return the(Algorithm, id=build.algorithm_id), the(Version, id=build.version_id)
 
 
-def wanted(build: Build) -> Serving:
+def wanted(build: Build) -> Instance:
     """The serving of what the resolution says."""
     with database().writing() as session:
         algorithm, version = rows(build)
-        found = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+        found = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
         assert found is not None
-        return want_serving(session, found)[0]
+        return ensure_instance(session, found)[0]
 
 
-def started(build: Build) -> Serving:
-    serving = wanted(build)
-    run_job(serving.job_id, ServeWork)
-    return fresh(serving)
+def started(build: Build) -> Instance:
+    instance = wanted(build)
+    run_job(instance.job_id, ServeWork)
+    return fresh(instance)
 
 
 def pin(build: Build, registry: Registry) -> None:
@@ -69,21 +69,21 @@ def test_an_image_that_was_replaced_is_started_anew_when_calls_go_to_it_again(ap
     first = started(build)
     pushed(build, OTHER_DIGEST)
     second = started(build)
-    assert (first.state, second.state) == (ServingState.READY, ServingState.READY)
-    assert (fresh(first).state, fresh(first).message) == (ServingState.STOPPED, "Another image took its place.")
+    assert (first.state, second.state) == (InstanceState.READY, InstanceState.READY)
+    assert (fresh(first).state, fresh(first).message) == (InstanceState.STOPPED, "Another image took its place.")
     assert running_image(api) == second.image
     pin(build, production)
     third = started(build)
     assert third.id != first.id
     assert running_image(api) == third.image == first.image
-    assert fresh(second).state == ServingState.STOPPED
+    assert fresh(second).state == InstanceState.STOPPED
 
 
 def test_nobody_is_sent_to_an_image_while_another_replaces_it(
     api: SimulatedApi, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed(build, DIGEST)
-    first, seen = started(build), list[ServingState]()
+    first, seen = started(build), list[InstanceState]()
 
     def kubelet(api: SimulatedApi, deployment: dict[str, object]) -> None:
         seen.append(fresh(first).state)
@@ -92,7 +92,7 @@ def test_nobody_is_sent_to_an_image_while_another_replaces_it(
     api.kubelet = kubelet
     pushed(build, OTHER_DIGEST)
     started(build)
-    assert seen == [ServingState.STOPPED]
+    assert seen == [InstanceState.STOPPED]
 
 
 def test_a_start_that_calls_want_no_more_replaces_nothing(api: SimulatedApi, build: Build) -> None:
@@ -103,15 +103,15 @@ def test_a_start_that_calls_want_no_more_replaces_nothing(api: SimulatedApi, bui
     pin(build, production)
     assert run_job(late.job_id, ServeWork)
     late = fresh(late)
-    assert (late.state, late.message) == (ServingState.STOPPED, "Calls go to another image now.")
+    assert (late.state, late.message) == (InstanceState.STOPPED, "Calls go to another image now.")
     assert running_image(api) == first.image
-    assert fresh(first).state == ServingState.READY
+    assert fresh(first).state == InstanceState.READY
 
 
 def test_a_start_of_what_was_deleted_meanwhile_starts_nothing(api: SimulatedApi, build: Build) -> None:
     pushed(build, DIGEST)
-    serving = wanted(build)
+    instance = wanted(build)
     change(rows(build)[0], deleted_at=1)
-    assert run_job(serving.job_id, ServeWork)
-    assert (fresh(serving).state, fresh(serving).message) == (ServingState.STOPPED, "The algorithm was deleted.")
+    assert run_job(instance.job_id, ServeWork)
+    assert (fresh(instance).state, fresh(instance).message) == (InstanceState.STOPPED, "The algorithm was deleted.")
     assert api.all("deployments") == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import standardwebhooks
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 def webhook_receiver() -> Iterator[Receiver]:
     """A receiver for the length of the block."""
     server = Receiver()
-    with serving(server):
+    with serve_in_thread(server):
         try:
             yield server
         finally:

@@ -37,18 +37,18 @@ def algorithm_image(
         "LONGSHORE_PORT": str(PORT),
         "PYTHONUNBUFFERED": "1",
     }
-    runs_as = {
+    run_config = {
         "Cmd": None,
         "Entrypoint": [python, *ARGUMENTS],
         "Env": [f"{key}={value}" for key, value in variables.items()],
-        "ExposedPorts": {**environment.runs_as.get("ExposedPorts", {}), f"{PORT}/tcp": {}},
+        "ExposedPorts": {**environment.run_config.get("ExposedPorts", {}), f"{PORT}/tcp": {}},
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {**(environment.runs_as.get("Labels") or {}), **labels},
+        "Labels": {**(environment.run_config.get("Labels") or {}), **labels},
         "User": f"{RUNS_AS}:{RUNS_AS}",
         "WorkingDir": SOURCE_DIRECTORY,
     }
     steps = [Step(runner, f"COPY runner {DIRECTORY}"), Step(source, f"COPY algorithm {SOURCE_DIRECTORY}")]
-    return derived_image(use, environment, steps, runs_as)
+    return derived_image(use, environment, steps, run_config)
 
 
 def _runner() -> Iterator[Entry]:

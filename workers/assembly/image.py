@@ -7,14 +7,14 @@ from typing import Any
 
 from shared.errors import ErrorClass, WorkError
 from workers.assembly.layers import Layer
-from workers.oci.descriptor import BrokenDocument, Descriptor
+from workers.oci.descriptor import InvalidManifestError, Descriptor
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from workers.store.image_store import StoreUse
 
 CREATED = "1980-01-02T00:00:00Z"
 """The one time of making, as that of the files: what is put together from the same parts has the same digest."""
-_LARGEST_DOCUMENT = 16 * 1024 * 1024
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _KEPT_FROM_BASE = ("architecture", "os", "variant", "os.version", "os.features")
 
 
@@ -26,7 +26,7 @@ class Image:
     configuration: Mapping[str, Any]
 
     @property
-    def runs_as(self) -> dict[str, Any]:
+    def run_config(self) -> dict[str, Any]:
         """What a container of it is started with (the configuration's `config`)."""
         return dict(self.configuration.get("config") or {})
 
@@ -40,7 +40,7 @@ class Image:
     @property
     def variables(self) -> dict[str, str]:
         """The environment variables that it sets."""
-        entries = (entry.partition("=") for entry in self.runs_as.get("Env") or [])
+        entries = (entry.partition("=") for entry in self.run_config.get("Env") or [])
         return {name: value for name, _, value in entries}
 
     @property
@@ -67,7 +67,7 @@ def read_image(use: StoreUse, manifest: Descriptor) -> Image:
         read = Manifest.parse(_document(use, manifest))
         configuration = json.loads(_document(use, read.config))
         if not isinstance(configuration, dict) or not configuration.get("os") or not configuration.get("architecture"):
-            raise BrokenDocument("a configuration has no platform")
+            raise InvalidManifestError("a configuration has no platform")
     except ValueError as error:
         raise WorkError(ErrorClass.TRANSIENT, f"an image of the store cannot be read: {error}") from error
     return Image(read, configuration)
@@ -101,16 +101,16 @@ def derived_image(
     use: StoreUse,
     base: Image,
     steps: Sequence[Step],
-    runs_as: Mapping[str, Any],
+    run_config: Mapping[str, Any],
     annotations: Mapping[str, str] | None = None,
 ) -> Image:
-    """Add an image of the base with more layers, which is started as `runs_as` says and else as the base is.
+    """Add an image of the base with more layers, which is started as `run_config` says and else as the base is.
 
     Raises:
         WorkError: as the store says.
     """
     below = base.configuration
-    started = {**base.runs_as, **runs_as}
+    started = {**base.run_config, **run_config}
     started.pop("OnBuild", None)  # a command of the base's author, for builds that can run commands
     document = {
         **{key: below[key] for key in _KEPT_FROM_BASE if key in below},
@@ -133,7 +133,7 @@ def derived_image(
 def _document(use: StoreUse, blob: Descriptor) -> bytes:
     with use.open(blob.digest) as reader:
         parts = []
-        left = _LARGEST_DOCUMENT
+        left = _MAX_DOCUMENT_BYTES
         while left and (part := reader.read(left)):
             parts.append(part)
             left -= len(part)

@@ -18,10 +18,10 @@ from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.engine.limits import Deadline
 
-ANSWER_SECONDS = 60
+TIMEOUT_SECONDS = 60
 """How long a short call waits for the engine."""
 SILENCE_SECONDS = 15 * 60
 """How long a streaming call waits for the engine's next word: its own retries towards a registry are silent."""
@@ -51,7 +51,7 @@ def engine() -> APIClient:
     key = (os.getpid(), engine_address())
     if key not in _clients:
         with engine_errors():
-            client = APIClient(timeout=ANSWER_SECONDS, version=_version_of_engine(), **kwargs_from_env())
+            client = APIClient(timeout=TIMEOUT_SECONDS, version=_version_of_engine(), **kwargs_from_env())
             _mount_adapter(client)
         # docker-py keeps a connection for every path that was ever asked for; a new one costs next to nothing.
         client.headers["Connection"] = "close"
@@ -98,7 +98,7 @@ def disk_is_full(where: str) -> WorkError:
 
 
 @contextmanager
-def interruptible(stop: StopSignal, deadline: Deadline | None = None) -> Iterator["EngineClient"]:
+def interruptible(stop: CancelToken, deadline: Deadline | None = None) -> Iterator["EngineClient"]:
     """Run the block with a client of its own, which a stop, or the deadline, cuts off in the middle of a read.
 
     Errors of the engine become `WorkError`s as in `engine_errors`.
@@ -110,7 +110,7 @@ def interruptible(stop: StopSignal, deadline: Deadline | None = None) -> Iterato
     if deadline is not None:
         deadline.check()
     with engine_errors():
-        client = EngineClient(SILENCE_SECONDS if deadline is None else deadline.left + ANSWER_SECONDS)
+        client = EngineClient(SILENCE_SECONDS if deadline is None else deadline.left + TIMEOUT_SECONDS)
     alarm = Timer(0 if deadline is None else deadline.left, client.shut)
     alarm.daemon = True
     try:
@@ -181,7 +181,7 @@ class EngineClient(APIClient):
 
 
 def _version_of_engine() -> str:
-    with closing(APIClient(version=MINIMUM_DOCKER_API_VERSION, timeout=ANSWER_SECONDS, **kwargs_from_env())) as client:
+    with closing(APIClient(version=MINIMUM_DOCKER_API_VERSION, timeout=TIMEOUT_SECONDS, **kwargs_from_env())) as client:
         _mount_adapter(client)
         return str(client.version(api_version=False)["ApiVersion"])
 

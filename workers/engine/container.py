@@ -16,7 +16,7 @@ from docker.errors import APIError, NotFound
 from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.reference import mended
+from shared.registry.reference import normalize_name
 from workers.assembly.archive import Entry, archived, directory_entry
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.limits import BuildLimits
@@ -150,7 +150,7 @@ def _remove_quietly(name: str, client: APIClient) -> None:
 
 def name_prefix(owner: str, commit: str = "") -> str:
     """What the names of the owner's build containers begin with; of those for one commit, if it is named."""
-    return f"{NAME_PREFIX}{mended(owner)}-" + (f"{commit[:12]}-" if commit else "")
+    return f"{NAME_PREFIX}{normalize_name(owner)}-" + (f"{commit[:12]}-" if commit else "")
 
 
 def remove_left_overs(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:

@@ -111,7 +111,7 @@ def _kept(
 ) -> Image:
     with watch.log.step("Keeping the environment"):
         layer = _layer(use, container, installation.directories)
-        runs_as = {
+        run_config = {
             "Env": [
                 *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
                 f"PATH={ENVIRONMENT}/bin:{base.path}",
@@ -122,7 +122,7 @@ def _kept(
             "User": f"{BUILDER}:{BUILDER}",
             "WorkingDir": "/",
         }
-        return derived_image(use, base.image, [Step(layer, f"COPY {ENVIRONMENT}")], runs_as, annotations)
+        return derived_image(use, base.image, [Step(layer, f"COPY {ENVIRONMENT}")], run_config, annotations)
 
 
 def _layer(use: StoreUse, container: BuildContainer, directories: tuple[str, ...]) -> Layer:

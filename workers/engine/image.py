@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.reference import mended
-from shared.stopping import StopSignal
+from shared.registry.reference import normalize_name
+from shared.stopping import CancelToken
 from workers.assembly.algorithm import algorithm_image
 from workers.assembly.image import Image
 from workers.assembly.source import SourceTree, open_source
@@ -81,10 +81,10 @@ def image_name(manifest_digest: str) -> str:
 
 def local_reference(owner: str, name: str, commit: str) -> str:
     """What an engine calls the image of a commit, where one has it."""
-    return f"longshore/{mended(owner)}/{mended(name)}:{commit}"
+    return f"longshore/{normalize_name(owner)}/{normalize_name(name)}:{commit}"
 
 
-def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None], stop: StopSignal) -> BuiltImage:
+def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None], stop: CancelToken) -> BuiltImage:
     """Build the image of a commit, its environment first where no equal one is in the store.
 
     Where the store has the environment no engine is needed. The image is named twice, by its manifest's digest
@@ -176,7 +176,7 @@ def _named(
 ) -> BuiltImage:
     manifest = image.manifest.descriptor
     use.name(image_name(manifest.digest), manifest)
-    use.name(f"{mended(request.owner)}/{mended(request.name)}:{request.commit}", manifest)
+    use.name(f"{normalize_name(request.owner)}/{normalize_name(request.name)}:{request.commit}", manifest)
     return BuiltImage(
         manifest.digest, image.manifest.config.digest, image.size_bytes, environment_key, environment_reused
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOOK_AGAIN_SECONDS = 0.2
+POLL_INTERVAL_SECONDS = 0.2
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def key_lock(directory: Path | None, key: str, say: Callable[[str], None], check
                 say("Another build is making the same: waiting for it")
                 told = True
             check()
-            time.sleep(LOOK_AGAIN_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
         yield
 
 

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterable, Iterator
 
-LONGEST_UNBROKEN = 64 * 1024
+MAX_UNBROKEN_BYTES = 64 * 1024
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -20,7 +20,7 @@ def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
         *lines, rest = text.removesuffix(held).replace("\r", "\n").split("\n")
         rest += held
         yield from lines
-        if len(rest) > LONGEST_UNBROKEN:
+        if len(rest) > MAX_UNBROKEN_BYTES:
             yield rest
             rest = ""
     rest += decoder.decode(b"", final=True)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.assembly.archive import Entry, archived, file_entry, plain_entry
 from workers.assembly.image import Image
 from workers.engine.connection import NO_SPACE, disk_is_full, engine_address, interruptible
@@ -19,7 +19,7 @@ _SMALL_BYTES = 256 * 1024
 source alone that is all; else all is sent again, with what is larger."""
 
 
-def load_image(use: StoreUse, image: Image, stop: StopSignal, deadline: Deadline | None = None) -> str:
+def load_image(use: StoreUse, image: Image, stop: CancelToken, deadline: Deadline | None = None) -> str:
     """Give the engine an image unless it has it, and give its id: the digest of the configuration.
 
     The image gets no name there.
@@ -51,7 +51,7 @@ def _refusal(
     use: StoreUse,
     image: Image,
     sent: Sequence[Descriptor],
-    stop: StopSignal,
+    stop: CancelToken,
     deadline: Deadline | None,
 ) -> str | None:
     """Send these blobs of the image, and give what the engine says where it does not take the image so."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
-LONGEST_LINE = 4000
+MAX_LINE = 4000
 MASK = "****"
 
 
@@ -24,7 +24,7 @@ class BuildLog:
 
     def __call__(self, line: str) -> None:
         """Add one line. Lines beyond the limit are dropped."""
-        line = self.masked(line)[:LONGEST_LINE]
+        line = self.masked(line)[:MAX_LINE]
         size = len(line.encode(errors="replace")) + 1
         if self._left <= 0:
             return
@@ -37,7 +37,7 @@ class BuildLog:
 
     def last_word(self, line: str) -> None:
         """Add the line that says why the build failed, which a cut log must have too."""
-        self._write(self.masked(line)[:LONGEST_LINE])
+        self._write(self.masked(line)[:MAX_LINE])
 
     def masked(self, text: str) -> str:
         """`text` with every secret replaced."""

@@ -9,7 +9,7 @@ from docker.errors import APIError, ImageNotFound
 from shared.errors import ErrorClass, WorkError
 from shared.registry.credentials import Credentials
 from shared.registry.engine_errors import classify_message
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.engine.connection import engine, engine_errors, interruptible
 from workers.engine.images import described_image, image_id_of, remove_reference
 from workers.engine.progress import PushTally
@@ -23,7 +23,7 @@ def push_image(
     credentials: Credentials | None,
     *,
     on_progress: Callable[[PushProgress], None],
-    stop: StopSignal,
+    stop: CancelToken,
 ) -> str:
     """Push an image to `repository:tag` and give the digest of the manifest that the engine made for it.
 
@@ -59,7 +59,7 @@ def pull_image(
     credentials: Credentials | None,
     *,
     on_event: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
 ) -> str:
     """Pull `repository@digest` and give the image's id on the engine; `on_event` is told what the engine does.
 

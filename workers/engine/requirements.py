@@ -14,8 +14,8 @@ from shared.errors import ErrorClass, WorkError
 from workers.assembly.source import SourceTree
 
 FILE = "requirements.txt"
-MOST_BYTES = 1024 * 1024
-MOST_FILES = 32
+MAX_BYTES = 1024 * 1024
+MAX_FILES = 32
 
 _VALUED = {
     "-i": "--index-url",
@@ -131,12 +131,12 @@ class _Reader:
     def read_file(self, path: str, named_at: str, *, constraint: bool) -> None:
         if not self._tree.is_file(path):
             raise _invalid(named_at, f"{path} is no regular file of the source")
-        if self._tree.size(path) > MOST_BYTES:
-            raise _invalid(named_at, f"{path} is larger than {MOST_BYTES} bytes")
+        if self._tree.size(path) > MAX_BYTES:
+            raise _invalid(named_at, f"{path} is larger than {MAX_BYTES} bytes")
         if path in self.files:
             return  # Included twice, or includes itself: its lines are here already.
-        if len(self.files) == MOST_FILES:
-            raise _invalid(named_at, f"more than {MOST_FILES} files are included")
+        if len(self.files) == MAX_FILES:
+            raise _invalid(named_at, f"more than {MAX_FILES} files are included")
         content = self._tree.read(path)
         self.files[path] = content
         try:

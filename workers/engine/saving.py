@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.assembly.archive import content_of, members_of, streamed
 from workers.assembly.image import Image, add_image
 from workers.assembly.layers import Layer, add_layer, fast
@@ -22,13 +22,13 @@ from workers.oci.media_types import OCI_LAYER_GZIP
 from workers.store.image_store import StoreUse
 
 _CHUNK_BYTES = 1024 * 1024
-_LARGEST_DOCUMENT = 16 * 1024 * 1024
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
-def save_image(use: StoreUse, image_id: str, stop: StopSignal, deadline: Deadline | None = None) -> Image:
+def save_image(use: StoreUse, image_id: str, stop: CancelToken, deadline: Deadline | None = None) -> Image:
     """Bring an image of the engine into the store, its layers compressed, its configuration as it is.
 
     Raises:
@@ -95,7 +95,7 @@ class _SavedImage:
                 "the Docker engine saves a layer compressed with zstd, which not every registry takes; "
                 "have the base image made with gzip",
             )
-        elif size <= _LARGEST_DOCUMENT:
+        elif size <= _MAX_DOCUMENT_BYTES:
             self._documents[path] = b"".join(whole)
 
     def _layer(self, path: str, diff_id: str) -> Descriptor:

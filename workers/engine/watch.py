@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.engine.limits import Deadline
 from workers.engine.log import BuildLog
 
@@ -12,7 +12,7 @@ class BuildWatch:
     """The log of one build, the stop that somebody may ask for, and the moment when its time is up."""
 
     log: BuildLog
-    stop: StopSignal
+    stop: CancelToken
     deadline: Deadline
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class BrokenDocument(ValueError):  # noqa: N818 - reads as what it says
+class InvalidManifestError(ValueError):  # noqa: N818 - reads as what it says
     """A manifest, configuration or index that says what it may not; the text is a sentence."""
 
 
@@ -32,18 +32,18 @@ class Descriptor:
         """Read a descriptor out of a manifest or an index.
 
         Raises:
-            BrokenDocument: it is none, or one with a digest that is not used here.
+            InvalidManifestError: it is none, or one with a digest that is not used here.
         """
         if not isinstance(document, dict):
-            raise BrokenDocument("a descriptor is no JSON object")
+            raise InvalidManifestError("a descriptor is no JSON object")
         media_type, digest, size = (document.get(key) for key in ("mediaType", "digest", "size"))
         if not isinstance(media_type, str) or not isinstance(digest, str) or not isinstance(size, int) or size < 0:
-            raise BrokenDocument("a descriptor lacks its media type, digest or size")
+            raise InvalidManifestError("a descriptor lacks its media type, digest or size")
         if not is_sha256(digest):
-            raise BrokenDocument(f"a descriptor has the digest {digest[:80]!r}, which is no SHA-256")
+            raise InvalidManifestError(f"a descriptor has the digest {digest[:80]!r}, which is no SHA-256")
         annotations = document.get("annotations") or {}
         if not isinstance(annotations, dict):
-            raise BrokenDocument("a descriptor's annotations are no JSON object")
+            raise InvalidManifestError("a descriptor's annotations are no JSON object")
         return cls(media_type, digest, size, {str(key): str(value) for key, value in annotations.items()})
 
     def document(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from workers.oci.descriptor import BrokenDocument, Descriptor
+from workers.oci.descriptor import InvalidManifestError, Descriptor
 from workers.oci.media_types import DOCKER_MANIFEST, DOCKER_OF_OCI, OCI_MANIFEST, OCI_OF_DOCKER
 
 
@@ -27,26 +27,26 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            BrokenDocument: it is no image manifest (an index is none), or mixes the two vocabularies.
+            InvalidManifestError: it is no image manifest (an index is none), or mixes the two vocabularies.
         """
         try:
             document = json.loads(content)
         except (ValueError, RecursionError):
-            raise BrokenDocument("a manifest is no JSON") from None
+            raise InvalidManifestError("a manifest is no JSON") from None
         if not isinstance(document, dict) or document.get("schemaVersion") != 2:
-            raise BrokenDocument("a manifest is not of schema version 2")
+            raise InvalidManifestError("a manifest is not of schema version 2")
         layers = document.get("layers")
         if not isinstance(layers, list):
-            raise BrokenDocument("a manifest has no list of layers")
+            raise InvalidManifestError("a manifest has no list of layers")
         config = Descriptor.parse(document.get("config"))
         media_type = document.get("mediaType") or (
             DOCKER_MANIFEST if config.media_type in OCI_OF_DOCKER else OCI_MANIFEST
         )
         if media_type not in {OCI_MANIFEST, DOCKER_MANIFEST}:
-            raise BrokenDocument(f"{str(media_type)[:100]!r} is no image manifest")
+            raise InvalidManifestError(f"{str(media_type)[:100]!r} is no image manifest")
         annotations = document.get("annotations") or {}
         if not isinstance(annotations, dict):
-            raise BrokenDocument("a manifest's annotations are no JSON object")
+            raise InvalidManifestError("a manifest's annotations are no JSON object")
         manifest = cls(
             config,
             tuple(Descriptor.parse(layer) for layer in layers),
@@ -56,7 +56,7 @@ class Manifest:
         )
         foreign = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
         if any(blob.media_type in foreign for blob in manifest.blobs):
-            raise BrokenDocument("a manifest mixes the media types of OCI and Docker")
+            raise InvalidManifestError("a manifest mixes the media types of OCI and Docker")
         return manifest
 
     @property
@@ -84,19 +84,19 @@ class Manifest:
         """What the manifest itself is known by."""
         return Descriptor.of(self.content, self.media_type)
 
-    def in_words_of_docker(self) -> "Manifest":
+    def to_docker_schema2(self) -> "Manifest":
         """The same image for a registry that knows Docker's media types only; another digest, the same blobs.
 
         Raises:
-            BrokenDocument: a blob has a media type that Docker has no word for.
+            InvalidManifestError: a blob has a media type that Docker has no word for.
         """
         return self._translated(DOCKER_OF_OCI, DOCKER_MANIFEST)
 
-    def in_words_of_oci(self) -> "Manifest":
+    def to_oci(self) -> "Manifest":
         """The same image for a registry that knows the OCI's media types only; another digest, the same blobs.
 
         Raises:
-            BrokenDocument: a blob has a media type that the OCI has no word for.
+            InvalidManifestError: a blob has a media type that the OCI has no word for.
         """
         return self._translated(OCI_OF_DOCKER, OCI_MANIFEST)
 
@@ -116,5 +116,5 @@ class Manifest:
 def _translated(blob: Descriptor, words: Mapping[str, str]) -> Descriptor:
     word = words.get(blob.media_type)
     if word is None:
-        raise BrokenDocument(f"a blob of the type {blob.media_type[:100]!r} has no name in the other vocabulary")
+        raise InvalidManifestError(f"a blob of the type {blob.media_type[:100]!r} has no name in the other vocabulary")
     return replace(blob, media_type=word, annotations={})

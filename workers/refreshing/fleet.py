@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Fleet(Protocol):
         """
 
     def refresh(
-        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: StopSignal
+        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: CancelToken
     ) -> None:
         """Cordon a node, evict its pods, have it restarted, wait until it is ready, and uncordon it.
 

@@ -15,24 +15,24 @@ from shared.errors import ErrorClass, WorkError
 from shared.networks import webhook_networks
 from shared.refreshes.options import RestartKind
 from shared.registry.trust import tls_context
-from shared.registry.wire import Limits, Wire
+from shared.registry.wire import Timeouts, HttpTransport
 from shared.serving_settings import ServingSettings
-from shared.stopping import StopSignal
-from shared.webhooks.signing import InvalidSecret, signature
-from shared.webhooks.targets import InvalidTarget, check_target
+from shared.stopping import CancelToken
+from shared.webhooks.signing import InvalidSecretError, signature
+from shared.webhooks.targets import InvalidTargetError, check_target
 from workers.refreshing.fleet import Restart
 
 COMMAND_SECONDS = 600
 """A command that has not asked for the restart by then never will."""
-ANSWER_SECONDS = 30.0
-LIMITS = Limits(connect=5, read=ANSWER_SECONDS, whole=ANSWER_SECONDS)
-MOST_OF_AN_ANSWER = 4096
+TIMEOUT_SECONDS = 30.0
+LIMITS = Timeouts(connect=5, read=TIMEOUT_SECONDS, whole=TIMEOUT_SECONDS)
+MAX_RESPONSE_BYTES = 4096
 KEPT_OUTPUT = 4096
 SHOWN_LINES = 5
 OUR_VARIABLES = "LONGSHORE_"
 
 
-def restart_hook(kind: RestartKind | None, job_id: str, settings: ServingSettings, stop: StopSignal) -> Restart | None:
+def restart_hook(kind: RestartKind | None, job_id: str, settings: ServingSettings, stop: CancelToken) -> Restart | None:
     """How nodes are restarted; None: not at all. Where no way is asked for, it is the one that the settings name.
 
     Raises:
@@ -58,7 +58,7 @@ def _not_set(variable: str) -> WorkError:
     return WorkError(ErrorClass.INVALID, message)
 
 
-def _run(command: list[str], stop: StopSignal) -> None:
+def _run(command: list[str], stop: CancelToken) -> None:
     # Not ours to tell it: keys and passwords of the platform stand in these.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OUR_VARIABLES)}
     try:
@@ -142,7 +142,7 @@ class _Running:
                 del self._output[:-KEPT_OUTPUT]
 
 
-def _post(url: str, secret: str | None, node: str, job_id: str, stop: StopSignal) -> None:
+def _post(url: str, secret: str | None, node: str, job_id: str, stop: CancelToken) -> None:
     body, now = json.dumps({"node": node, "job_id": job_id}).encode(), int(time.time())
     # The same for each time that this job asks for this node: its receiver can tell a repeat.
     message_id = str(uuid.uuid5(uuid.UUID(job_id), node))
@@ -152,14 +152,14 @@ def _post(url: str, secret: str | None, node: str, job_id: str, stop: StopSignal
         "webhook-id": message_id,
         "webhook-timestamp": str(now),
     }
-    wire = Wire(tls_context(), LIMITS, stop, networks=webhook_networks())
+    wire = HttpTransport(tls_context(), LIMITS, stop, networks=webhook_networks())
     try:
         check_target(url)
         if secret is not None:
             headers["webhook-signature"] = signature(secret, message_id, now, body)
-        answer = wire.exchange("POST", url, headers, body, most=MOST_OF_AN_ANSWER)
-    except (InvalidTarget, InvalidSecret) as error:
-        variable = "SECRET" if isinstance(error, InvalidSecret) else "URL"
+        answer = wire.exchange("POST", url, headers, body, most=MAX_RESPONSE_BYTES)
+    except (InvalidTargetError, InvalidSecretError) as error:
+        variable = "SECRET" if isinstance(error, InvalidSecretError) else "URL"
         raise WorkError(ErrorClass.INVALID, f"LONGSHORE_NODE_RESTART_{variable}: {error}") from None
     finally:
         wire.close()

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from shared.errors import ErrorClass, WorkError
 from shared.models import StepState
 from shared.refreshes.options import RefreshOptions
-from shared.refreshes.progress import Entry
-from shared.stopping import StopSignal
+from shared.refreshes.progress import RefreshStep
+from shared.stopping import CancelToken
 from workers.refreshing.fleet import Fleet, Restart
 
 
-def entries_for(fleet: Fleet, options: RefreshOptions, done_before: Collection[str]) -> list[Entry]:
+def steps_for(fleet: Fleet, options: RefreshOptions, done_before: Collection[str]) -> list[RefreshStep]:
     """The nodes to refresh, by name; those that the last refresh did not get done come first.
 
     Raises:
@@ -26,17 +26,17 @@ def entries_for(fleet: Fleet, options: RefreshOptions, done_before: Collection[s
         message = "No node has the labels of worker nodes (LONGSHORE_KUBERNETES_NODE_SELECTOR): label them."
         raise WorkError(ErrorClass.NOT_FOUND, message)
     names = sorted(options.nodes or there, key=lambda name: (name in done_before, name))
-    return [Entry(name) for name in names]
+    return [RefreshStep(name) for name in names]
 
 
 def refresh_nodes(
     fleet: Fleet,
-    entries: Sequence[Entry],
+    entries: Sequence[RefreshStep],
     mark: str,
     restart: Restart | None,
     keep: Callable[[], None],
     moved: Callable[[], None],
-    stop: StopSignal,
+    stop: CancelToken,
 ) -> None:
     """Refresh those that have not ended, one by one; a node that is gone by then is skipped.
 
@@ -67,7 +67,7 @@ def refresh_nodes(
             entry.state, entry.step = StepState.DONE, "It is ready, and pulls afresh."
 
 
-def plan_nodes(fleet: Fleet, entries: Sequence[Entry], moved: Callable[[], None], stop: StopSignal) -> None:
+def plan_nodes(fleet: Fleet, entries: Sequence[RefreshStep], moved: Callable[[], None], stop: CancelToken) -> None:
     """Find out what refreshing each would do; nothing is done.
 
     Raises:
@@ -91,7 +91,7 @@ def plan_nodes(fleet: Fleet, entries: Sequence[Entry], moved: Callable[[], None]
         entry.state, entry.step = StepState.SKIPPED, f"Nothing was done: {would}."
 
 
-def _saying(entry: Entry, moved: Callable[[], None]) -> Callable[[str], None]:
+def _saying(entry: RefreshStep, moved: Callable[[], None]) -> Callable[[str], None]:
     def say(text: str) -> None:
         entry.step = text
         moved()

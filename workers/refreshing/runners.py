@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import select
 
 from shared.database import database
-from shared.models import Serving, ServingState, StepState
-from shared.refreshes.progress import Entry
-from shared.servings.states import begin_draining
-from shared.stopping import StopSignal
+from shared.models import Instance, InstanceState, StepState
+from shared.refreshes.progress import RefreshStep
+from shared.instances.states import begin_draining
+from shared.stopping import CancelToken
 from workers.serving.chosen import backend
 
 WHY = "It was to be pulled afresh."
 
 
-def restart_runners(entries: Sequence[Entry], moved: Callable[[], None], stop: StopSignal) -> None:
+def restart_runners(entries: Sequence[RefreshStep], moved: Callable[[], None], stop: CancelToken) -> None:
     """Have each that has not ended pulled and started anew.
 
     Raises:
@@ -27,16 +27,16 @@ def restart_runners(entries: Sequence[Entry], moved: Callable[[], None], stop: S
         stop.check()
         entry.state, entry.step = StepState.RUNNING, "Is started anew."
         moved()
-        entry.state, entry.step = _restart(str(entry.serving_id))
+        entry.state, entry.step = _restart(str(entry.instance_id))
 
 
-def _restart(serving_id: str) -> tuple[StepState, str]:
+def _restart(instance_id: str) -> tuple[StepState, str]:
     with database().reading() as session:
-        serving = session.scalars(select(Serving).where(Serving.id == serving_id)).one()
-    if serving.state != ServingState.READY:
+        instance = session.scalars(select(Instance).where(Instance.id == instance_id)).one()
+    if instance.state != InstanceState.READY:
         return StepState.SKIPPED, "It took no more calls by then."
-    if backend().restart(serving):
+    if backend().restart(instance):
         return StepState.DONE, "Its pods are replaced by ones that pull afresh, while it takes calls."
     with database().writing() as session:
-        begin_draining(session, serving_id, WHY)
+        begin_draining(session, instance_id, WHY)
     return StepState.DONE, "It takes no new calls; the next one starts it anew, which asks the registry again."

@@ -17,18 +17,18 @@ from shared.jobs.leases import Claim
 from shared.jobs.locks import lock_claimed
 from shared.models import Job, JobState, Refresh, RefreshKind
 from shared.refreshes.options import RefreshOptions
-from shared.refreshes.progress import Entry, read_entries, write_entries
+from shared.refreshes.progress import RefreshStep, read_steps, write_steps
 from shared.refreshes.releasing import done_by_the_last, mark_released
-from shared.refreshes.runners import entries_of, matching_runners
+from shared.refreshes.runners import steps_of, matching_runners
 from shared.settings import settings
 from workers.app import REFRESH_SECONDS
 from workers.execution import Finish
-from workers.lease import LeaseKeeper
-from workers.persistence import persistently
+from workers.lease import Heartbeat
+from workers.persistence import retry_db_write
 from workers.refreshing.chosen import fleet
 from workers.refreshing.fleet import Fleet
 from workers.refreshing.hooks import COMMAND_SECONDS, restart_hook
-from workers.refreshing.nodes import entries_for, plan_nodes, refresh_nodes
+from workers.refreshing.nodes import steps_for, plan_nodes, refresh_nodes
 from workers.refreshing.runners import restart_runners
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class RefreshWork:
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
-        self._entries: Sequence[Entry] = ()
+        self._entries: Sequence[RefreshStep] = ()
         self._written: list[dict[str, Any]] = []
 
     def write(self, session: Session) -> None:
@@ -49,16 +49,16 @@ class RefreshWork:
         if seen == self._written:
             return
         lock_claimed(session, self._claim)
-        write_entries(session, self._claim.job_id, entries)
+        write_steps(session, self._claim.job_id, entries)
         # As it was seen, not as it is by now: what changed meanwhile is written the next time.
         self._written = seen
 
-    def do(self, keeper: LeaseKeeper) -> Finish:
+    def do(self, keeper: Heartbeat) -> Finish:
         """Refresh what is not done yet."""
         with database().reading() as session:
             refresh = session.scalars(select(Refresh).where(Refresh.job_id == self._claim.job_id)).one()
         options = RefreshOptions.read(refresh.options)
-        self._entries = read_entries(refresh.progress)
+        self._entries = read_steps(refresh.progress)
         try:
             if options.what == RefreshKind.RUNNERS:
                 self._restart_runners(options, keeper)
@@ -73,18 +73,18 @@ class RefreshWork:
 
         return finish
 
-    def _restart_runners(self, options: RefreshOptions, keeper: LeaseKeeper) -> None:
+    def _restart_runners(self, options: RefreshOptions, keeper: Heartbeat) -> None:
         if not self._entries:
             with database().reading() as session:
-                self._entries = entries_of(matching_runners(session, options))
+                self._entries = steps_of(matching_runners(session, options))
         restart_runners(self._entries, keeper.moved, keeper.stop)
 
-    def _refresh_nodes(self, options: RefreshOptions, keeper: LeaseKeeper) -> None:
+    def _refresh_nodes(self, options: RefreshOptions, keeper: Heartbeat) -> None:
         nodes, job_id = fleet(), self._claim.job_id
         if not self._entries:
             with database().reading() as session:
                 done_before = done_by_the_last(session, job_id)
-            self._entries = entries_for(nodes, options, done_before)
+            self._entries = steps_for(nodes, options, done_before)
         if options.dry_run:
             plan_nodes(nodes, self._entries, keeper.moved, keeper.stop)
             return
@@ -100,7 +100,7 @@ class RefreshWork:
             with database().writing() as session:
                 self.write(session)
 
-        persistently(write)
+        retry_db_write(write)
 
     def _release(self, nodes: Fleet) -> None:
         """Leave no node cordoned, unless another worker has taken the job over and is at one.
@@ -115,7 +115,7 @@ class RefreshWork:
                 log.info("released", nodes=released)
 
 
-def _resting(keeper: LeaseKeeper) -> Callable[[], None]:
+def _resting(keeper: Heartbeat) -> Callable[[], None]:
     """A node may stand still for as long as its settings say: a budget that refuses, a machine that starts slowly."""
-    longest = max(settings().node_empty_seconds, settings().node_ready_seconds, COMMAND_SECONDS)
+    longest = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_SECONDS)
     return lambda: keeper.moved(rests=longest)

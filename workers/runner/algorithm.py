@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
-from .answers import LOADING_ERROR, TIMEOUT_ERROR, Answer, Failure, body_from, error
+from .answers import LOADING_ERROR, TIMEOUT_ERROR, CallResponse, CallFailure, body_from, error
 from .process import AlgorithmProcess, Call
 from .settings import algorithm_environment
 
@@ -19,7 +19,7 @@ END_GRACE = 3.0
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
 
-class Stopping(Exception):  # noqa: N818 - not an error: somebody asked for the stop
+class StoppingError(Exception):  # noqa: N818 - not an error: somebody asked for the stop
     """The runner is about to end and takes no further call."""
 
 
@@ -38,7 +38,7 @@ class Algorithm:
         self._stopping = False
         self._lives = threading.Lock()
         self._process: AlgorithmProcess | None = None
-        self._unstarted: Failure | None = None
+        self._unstarted: CallFailure | None = None
 
     def start(self) -> None:
         """Start the process; a reason why it cannot is kept, for whoever calls."""
@@ -47,7 +47,7 @@ class Algorithm:
             if self._stopping:
                 return
             if not os.path.isfile(self._script):
-                self._unstarted = Failure(self._no_script(), LOADING_ERROR)
+                self._unstarted = CallFailure(self._no_script(), LOADING_ERROR)
                 return
             try:
                 self._process = AlgorithmProcess(
@@ -55,7 +55,7 @@ class Algorithm:
                 )
             except OSError as problem:
                 message = f"The algorithm's process could not be started: {problem}. The image needs a writable /tmp."
-                self._unstarted = Failure(message, LOADING_ERROR)
+                self._unstarted = CallFailure(message, LOADING_ERROR)
 
     @property
     def ready(self) -> bool:
@@ -63,7 +63,7 @@ class Algorithm:
         process = self._process
         return process is None or process.loaded or process.over
 
-    def load_failure(self) -> Failure | None:
+    def load_failure(self) -> CallFailure | None:
         """Why the algorithm did not load; None while it loads and once it has."""
         process = self._process
         if process is None:
@@ -72,7 +72,7 @@ class Algorithm:
             return None
         return _failure_of_load(process)
 
-    def call(self, request: bytes, timeout: float) -> Answer:
+    def call(self, request: bytes, timeout: float) -> CallResponse:
         """Answer one call, given as the kit's line of JSON, within `timeout` seconds, its wait for its turn included.
 
         Raises:
@@ -108,11 +108,11 @@ class Algorithm:
                 lambda: self._stopping or not self._busy, max(0.0, deadline - time.monotonic())
             )
             if self._stopping:
-                raise Stopping
+                raise StoppingError
             self._busy = self._busy or in_time
             return in_time
 
-    def _call_in_turn(self, request: bytes, timeout: float, deadline: float) -> Answer:
+    def _call_in_turn(self, request: bytes, timeout: float, deadline: float) -> CallResponse:
         if self._process is None:
             self.start()
         elif self._process.loaded and self._process.over:
@@ -121,13 +121,13 @@ class Algorithm:
         if process is not None and not process.wait_until_loaded(deadline):
             return _too_late(f"The algorithm was still loading when the timeout of {timeout:g} seconds was over.")
         if self._stopping and (process is None or process.over):
-            raise Stopping
+            raise StoppingError
         failure = self.load_failure()
         if failure is not None or process is None:
-            return (failure or Failure("The algorithm was not started.", LOADING_ERROR)).answer()
+            return (failure or CallFailure("The algorithm was not started.", LOADING_ERROR)).answer()
         began = time.monotonic()
         call = process.call(request, deadline)
-        answer = Answer(
+        answer = CallResponse(
             _body_of(call, process, timeout), duration=time.monotonic() - began, printed=call.printed.text()
         )
         if call.answer is None:
@@ -161,7 +161,7 @@ def _body_of(call: Call, process: AlgorithmProcess, timeout: float) -> dict[str,
     return error(f"The algorithm's process {_end_of(process)} during the call.", stacktrace=process.errors)
 
 
-def _failure_of_load(process: AlgorithmProcess) -> Failure:
+def _failure_of_load(process: AlgorithmProcess) -> CallFailure:
     errors = process.errors
     lines = [line for line in errors.splitlines() if line.strip()]
     status = process.exit_status or 0
@@ -174,7 +174,7 @@ def _failure_of_load(process: AlgorithmProcess) -> Failure:
         message = lines[-1].strip()
     else:
         message = f"The algorithm's process {_end_of(process)} while it was loading."
-    return Failure(message, LOADING_ERROR, errors)
+    return CallFailure(message, LOADING_ERROR, errors)
 
 
 def _end_of(process: AlgorithmProcess) -> str:
@@ -187,5 +187,5 @@ def _end_of(process: AlgorithmProcess) -> str:
         return f"was ended by signal {-status}"
 
 
-def _too_late(message: str) -> Answer:
-    return Answer(error(message, TIMEOUT_ERROR))
+def _too_late(message: str) -> CallResponse:
+    return CallResponse(error(message, TIMEOUT_ERROR))

@@ -14,7 +14,7 @@ TIMEOUT_ERROR = "TimeoutError"
 
 
 @dataclass
-class Answer:
+class CallResponse:
     """What came of a call."""
 
     body: Body
@@ -41,16 +41,16 @@ class Answer:
 
 
 @dataclass
-class Failure:
+class CallFailure:
     """A reason to answer calls with an error before the algorithm has seen them."""
 
     message: str
     error_type: str
     stacktrace: str = ""
 
-    def answer(self) -> Answer:
+    def answer(self) -> CallResponse:
         """The answer that says so."""
-        return Answer(error(self.message, self.error_type, self.stacktrace))
+        return CallResponse(error(self.message, self.error_type, self.stacktrace))
 
 
 def error(message: str, error_type: str = ALGORITHM_ERROR, stacktrace: str = "") -> Body:

@@ -12,8 +12,8 @@ import traceback
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, cast
 
-from .algorithm import Stopping
-from .payload import Refused, parameters_from, request_line
+from .algorithm import StoppingError
+from .payload import InvalidRequestError, parameters_from, request_line
 
 if TYPE_CHECKING:
     from .server import Server
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IDLE_TIMEOUT = 60
 """Seconds without a byte from a caller after which the connection is closed."""
 
-LONGEST_CHUNK_LINE = 1024
+MAX_CHUNK_LINE = 1024
 LINGER = 5.0
 """Seconds that a refused body is read and thrown away, so that the caller gets to read why."""
 
@@ -92,14 +92,14 @@ class Handler(BaseHTTPRequestHandler):
                 body = self._read_body()
                 path, _, query = self.path.partition("?")
                 if path != "/":
-                    raise Refused(404, f"There is nothing at {path}; POST to / calls the algorithm.")
+                    raise InvalidRequestError(404, f"There is nothing at {path}; POST to / calls the algorithm.")
                 parameters = parameters_from(query)
                 line = request_line(self.headers.get("Content-Type"), body)
                 answer = self._server.algorithm.call(line, parameters.timeout)
                 self._send(200, answer.encoded(with_printed=parameters.stdout))
-            except Refused as refused:
+            except InvalidRequestError as refused:
                 self._send_message(refused.status, refused.message)
-            except Stopping:
+            except StoppingError:
                 self.close_connection = True
                 self._send_message(503, "The algorithm is being stopped here; send the call again.")
             except OSError:
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         """Ask for the body only where it is not too large already by what the caller says of it."""
         try:
             self._declared_length()
-        except Refused as refused:
+        except InvalidRequestError as refused:
             self._refuse_body()
             self._send_message(refused.status, refused.message)
             return False
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
     def _declared_length(self) -> int:
         text = self.headers.get("Content-Length", "0").strip()
         if not (text.isascii() and text.isdigit()):
-            raise Refused(400, "Content-Length is not a number.")
+            raise InvalidRequestError(400, "Content-Length is not a number.")
         if len(text) > 18 or int(text) > self._server.max_request_bytes:
             raise self._too_large()
         return int(text)
@@ -218,25 +218,25 @@ class Handler(BaseHTTPRequestHandler):
                 raise self._too_large()
             body += self.rfile.read(size)
             if self.rfile.readline(3).rstrip(b"\r\n"):
-                raise Refused(400, "A chunk of the body does not end where it should.")
-        while self.rfile.readline(LONGEST_CHUNK_LINE).rstrip(b"\r\n"):
+                raise InvalidRequestError(400, "A chunk of the body does not end where it should.")
+        while self.rfile.readline(MAX_CHUNK_LINE).rstrip(b"\r\n"):
             pass
         return bytes(body)
 
     def _chunk_size(self) -> int:
-        text = self.rfile.readline(LONGEST_CHUNK_LINE).partition(b";")[0].strip()
+        text = self.rfile.readline(MAX_CHUNK_LINE).partition(b";")[0].strip()
         if not text:
-            raise Refused(400, "The body ends before its last chunk.")
+            raise InvalidRequestError(400, "The body ends before its last chunk.")
         try:
             size = int(text, 16)
         except ValueError:
             size = -1
         if size < 0:
-            raise Refused(400, "The size of a chunk of the body is not a hexadecimal number.")
+            raise InvalidRequestError(400, "The size of a chunk of the body is not a hexadecimal number.")
         return size
 
-    def _too_large(self) -> Refused:
-        return Refused(413, f"The body is larger than {self._server.max_request_bytes} bytes, the most that is taken.")
+    def _too_large(self) -> InvalidRequestError:
+        return InvalidRequestError(413, f"The body is larger than {self._server.max_request_bytes} bytes, the most that is taken.")
 
     def _send_message(self, status: int, message: str) -> None:
         self._send(status, _json({"error": {"message": message}}))

@@ -12,7 +12,7 @@ import time
 BACKLOG = 128
 SEALING_SECONDS = 10.0
 """How long a socket's directory may stay writable, where it is to be sealed."""
-LOOK_SECONDS = 0.01
+POLL_INTERVAL_SECONDS = 0.01
 
 
 def tcp_listener(port: int) -> socket.socket:
@@ -65,6 +65,6 @@ def wait_until_sealed(path: str, stop_asked: int) -> bool:
             raise TimeoutError(
                 f"LONGSHORE_SOCKET_SEALED is 1, and {directory} can still be written after {SEALING_SECONDS:g} seconds"
             )
-        if select.select([stop_asked], [], [], LOOK_SECONDS)[0]:
+        if select.select([stop_asked], [], [], POLL_INTERVAL_SECONDS)[0]:
             return False
     return True

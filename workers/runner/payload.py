@@ -11,12 +11,12 @@ from typing import NoReturn
 from urllib.parse import parse_qs
 
 DEFAULT_TIMEOUT = 300.0
-LONGEST_TIMEOUT = 3000.0
+MAX_TIMEOUT = 3000.0
 TRUTHS = {"true": True, "false": False}
 TOO_DEEP = "The body is JSON nested too deeply."
 
 
-class Refused(Exception):  # noqa: N818 - named for what happens to the request
+class InvalidRequestError(Exception):  # noqa: N818 - named for what happens to the request
     """The request cannot become a call; `status` is the HTTP status and the message says why."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -46,11 +46,11 @@ def parameters_from(query: str) -> Parameters:
         timeout = float(given.get("timeout", DEFAULT_TIMEOUT))
     except ValueError:
         timeout = math.nan
-    if not 0 < timeout <= LONGEST_TIMEOUT:
-        raise Refused(400, f"timeout must be a number of seconds above 0 and up to {LONGEST_TIMEOUT:g}.")
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise InvalidRequestError(400, f"timeout must be a number of seconds above 0 and up to {MAX_TIMEOUT:g}.")
     stdout = TRUTHS.get(given.get("stdout", "false").lower())
     if stdout is None:
-        raise Refused(400, "stdout must be true or false.")
+        raise InvalidRequestError(400, "stdout must be true or false.")
     return Parameters(timeout=timeout, stdout=stdout)
 
 
@@ -69,7 +69,7 @@ def request_line(content_type: str | None, body: bytes) -> bytes:
         return _line("text", _decoded(body, header.get_content_charset("utf-8")))
     if kind == "application/octet-stream":
         return _line("binary", base64.b64encode(body).decode("ascii"))
-    raise Refused(
+    raise InvalidRequestError(
         415,
         f"The content type {kind} is not known; send application/json, text/plain or application/octet-stream.",
     )
@@ -79,16 +79,16 @@ def _line(content_type: str, data: object) -> bytes:
     try:
         return json.dumps({"content_type": content_type, "data": data}).encode("ascii")
     except RecursionError:
-        raise Refused(400, TOO_DEEP) from None
+        raise InvalidRequestError(400, TOO_DEEP) from None
 
 
 def _parsed(body: bytes) -> object:
     try:
         return json.loads(body, parse_constant=_no_constant)
     except RecursionError:
-        raise Refused(400, TOO_DEEP) from None
+        raise InvalidRequestError(400, TOO_DEEP) from None
     except ValueError as problem:
-        raise Refused(400, f"The body is not valid JSON: {problem}") from None
+        raise InvalidRequestError(400, f"The body is not valid JSON: {problem}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -99,6 +99,6 @@ def _decoded(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
     except LookupError:
-        raise Refused(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
+        raise InvalidRequestError(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
     except ValueError:
-        raise Refused(400, f"The body is not valid text in the charset {charset}.") from None
+        raise InvalidRequestError(400, f"The body is not valid text in the charset {charset}.") from None

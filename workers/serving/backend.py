@@ -4,16 +4,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.models import Registry, Serving
+from shared.models import Registry, Instance
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 
 
 @dataclass(frozen=True)
 class Start:
     """One image to be run, and what may be known of it."""
 
-    serving: Serving
+    instance: Instance
     algorithm: str
     """OWNER/NAME, for labels."""
     git_hash: str
@@ -29,7 +29,7 @@ class Started:
 
     endpoint: str
     """Where calls go, as `Serving.endpoint` says."""
-    runs_as: str
+    runtime_ref: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Backend(Protocol):
     def one_per_version(self) -> bool:
         """Whether a start ends what ran of its version; else that goes on beside it until it has drained."""
 
-    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+    def start(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> Started:
         """Have the registry asked for the image, run it, and wait until it takes calls.
 
         An algorithm that fails to load takes calls too: each is answered with how it failed.
@@ -58,14 +58,14 @@ class Backend(Protocol):
             WorkError: it cannot be pulled or run; the message says why and what to do.
         """
 
-    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+    def observe(self, instances: Sequence[Instance]) -> Mapping[str, Observed]:
         """How these are, by their ids. One that is not in the answer runs nowhere.
 
         Raises:
             WorkError: what runs them does not answer (unavailable).
         """
 
-    def restart(self, serving: Serving) -> bool:
+    def restart(self, instance: Instance) -> bool:
         """Have what runs replaced by what the registry gives now, while it goes on taking calls.
 
         Whether that can be: otherwise it is to drain, and the next call starts it anew.
@@ -74,7 +74,7 @@ class Backend(Protocol):
             WorkError: what runs it does not answer (unavailable).
         """
 
-    def stop(self, serving: Serving) -> None:
+    def stop(self, instance: Instance) -> None:
         """End it: calls that are under way get the seconds that the runner gives them, new ones are refused.
 
         Harmless where nothing of it runs.

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from shared.servings.endpoints import connect
+from shared.instances.endpoints import connect
 from shared.settings import settings
 
-ANSWER_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 """For the whole answer: what runs there can be hostile, and is not to hold up who looks after the others."""
-LONGEST_ANSWER = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ def ask_health(endpoint: str) -> Health | None:
     """What is answered at an endpoint (`Serving.endpoint`); None where nothing is, or something else."""
     connection = http.client.HTTPConnection("runner")
     try:
-        connection.sock = connect(endpoint, settings().resolved_serving_dir, seconds=ANSWER_SECONDS)
+        connection.sock = connect(endpoint, settings().resolved_serving_dir, seconds=TIMEOUT_SECONDS)
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
-        said: Any = json.loads(answer.read(LONGEST_ANSWER))
+        said: Any = json.loads(answer.read(MAX_RESPONSE_BYTES))
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
     finally:

@@ -3,22 +3,22 @@
 from sqlalchemy.orm import Session
 
 from shared.algorithms import with_version
-from shared.models import Serving
+from shared.models import Instance
 from shared.pulls.resolution import resolve_pull
-from shared.servings.wanting import Wanted
+from shared.instances.wanting import DesiredState
 
 
-def why_outdated(session: Session, serving: Serving) -> str | None:
+def why_outdated(session: Session, instance: Instance) -> str | None:
     """Why a call would want another one now, in a sentence; None: it would want this one."""
-    found = with_version(session, serving.version_id)
+    found = with_version(session, instance.version_id)
     if found is None:
         return "The algorithm was deleted."
     algorithm, version = found
-    wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+    wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
     if wanted is None:
         return "The image cannot be pulled from anywhere any more."
-    if wanted.image != serving.image:
+    if wanted.image != instance.image:
         return "Calls go to another image now."
-    if wanted.network != serving.network:
+    if wanted.network != instance.network:
         return "The algorithm's network access was changed."
     return None

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import WorkError
-from shared.marks import TENDING, done_within, mark_done
-from shared.models import Algorithm, Serving, ServingState, Version
-from shared.servings.states import begin_draining, mark_stopped, running_servings
+from shared.marks import RECONCILE, ran_within, record_run
+from shared.models import Algorithm, Instance, InstanceState, Version
+from shared.instances.states import begin_draining, mark_stopped, running_instances
 from shared.settings import settings
 from workers.serving.backend import Observed
 from workers.serving.chosen import backend
@@ -25,33 +25,33 @@ from workers.serving.outdated import why_outdated
 log = structlog.get_logger(__name__)
 
 STOPPED_AT_ONCE = 8
-LONGEST_CALL_MS = 3_060_000
+MAX_CALL_MS = 3_060_000
 """A call may take 3000 seconds; what still runs after that is none."""
 
 
-def tend_on_tick() -> None:
+def reconcile_on_tick() -> None:
     """Tend, unless somebody just did: of ticks that piled up one is enough."""
     with database().reading() as session:
-        tended = done_within(session, TENDING, settings().sweep_seconds / 2)
+        tended = ran_within(session, RECONCILE, settings().sweep_seconds / 2)
     if not tended:
-        tend()
+        reconcile()
         with database().writing() as session:
-            mark_done(session, TENDING)
+            record_run(session, RECONCILE)
 
 
-def tend() -> None:
+def reconcile() -> None:
     """Bring the rows to what is, and what is to the rows."""
     with database().reading() as session:
-        running = running_servings(session)
+        running = running_instances(session)
         outdated = _outdated(session, running)
         now = session.scalars(select(now_ms())).one()
-    started = [serving for serving in running if serving.state != ServingState.WANTED]
+    started = [instance for instance in running if instance.state != InstanceState.WANTED]
     try:
         observed = backend().observe(started)
-        for serving in started:
-            _tend_one(serving, observed, outdated.get(serving.id), now)
+        for instance in started:
+            _reconcile_instance(instance, observed, outdated.get(instance.id), now)
         with database().reading() as session:
-            known = {serving.id for serving in running_servings(session)}
+            known = {instance.id for instance in running_instances(session)}
         backend().clear(known, _existing)
     except WorkError as error:
         log.warning("what runs cannot be tended", error=error.message)
@@ -72,51 +72,51 @@ def _existing(versions: Collection[str]) -> Collection[str]:
 def stop_all() -> None:
     """End everything that runs, at the end of the last worker on this machine."""
     with database().reading() as session:
-        running = [serving for serving in running_servings(session) if serving.state != ServingState.WANTED]
+        running = [instance for instance in running_instances(session) if instance.state != InstanceState.WANTED]
     with ThreadPoolExecutor(STOPPED_AT_ONCE, thread_name_prefix="stop") as pool:
-        for ended in [pool.submit(_stop, serving, "Longshore was stopped.") for serving in running]:
+        for ended in [pool.submit(_stop, instance, "Longshore was stopped.") for instance in running]:
             ended.result()
 
 
-def _outdated(session: Session, running: Sequence[Serving]) -> Mapping[str, str]:
+def _outdated(session: Session, running: Sequence[Instance]) -> Mapping[str, str]:
     """Why servings that take calls are not what a call would want now, by their ids."""
     outdated = {}
-    for serving in running:
-        if serving.state == ServingState.READY:
-            why = why_outdated(session, serving)
+    for instance in running:
+        if instance.state == InstanceState.READY:
+            why = why_outdated(session, instance)
             if why is not None:
-                outdated[serving.id] = why
+                outdated[instance.id] = why
     return outdated
 
 
-def _tend_one(serving: Serving, observed: Mapping[str, Observed], outdated: str | None, now: int) -> None:
-    seen = observed.get(serving.id, Observed(alive=False, why="It is gone."))
+def _reconcile_instance(instance: Instance, observed: Mapping[str, Observed], outdated: str | None, now: int) -> None:
+    seen = observed.get(instance.id, Observed(alive=False, why="It is gone."))
     if not seen.alive:
-        log.warning("what ran has ended", serving_id=serving.id, why=seen.why)
-        _stop(serving, seen.why)
+        log.warning("what ran has ended", instance_id=instance.id, why=seen.why)
+        _stop(instance, seen.why)
         return
-    health = ask_health(serving.endpoint or "")
-    if serving.state == ServingState.DRAINING:
-        if (health is not None and not health.calls) or now - (serving.draining_at or 0) > LONGEST_CALL_MS:
-            _stop(serving, serving.message)
+    health = ask_health(instance.endpoint or "")
+    if instance.state == InstanceState.DRAINING:
+        if (health is not None and not health.calls) or now - (instance.draining_at or 0) > MAX_CALL_MS:
+            _stop(instance, instance.message)
     elif outdated is not None:
-        _drain(serving, outdated)
+        _drain(instance, outdated)
     elif health is not None and (health.idle_seconds or 0) > settings().serving_idle_seconds:
         # It ends at the next look: a call that has read this row a moment ago still finds it.
-        _drain(serving, f"Nobody called it for {settings().serving_idle_seconds:g} seconds.")
+        _drain(instance, f"Nobody called it for {settings().serving_idle_seconds:g} seconds.")
 
 
-def _drain(serving: Serving, why: str) -> None:
+def _drain(instance: Instance, why: str) -> None:
     with database().writing() as session:
-        draining = begin_draining(session, serving.id, why)
+        draining = begin_draining(session, instance.id, why)
     if draining:
-        log.info("draining", serving_id=serving.id, why=why)
+        log.info("draining", instance_id=instance.id, why=why)
 
 
-def _stop(serving: Serving, why: str) -> None:
+def _stop(instance: Instance, why: str) -> None:
     # The row first: no call is to go where nobody answers. What was not stopped then is cleared away later.
     with database().writing() as session:
-        stopped = mark_stopped(session, serving.id, why)
+        stopped = mark_stopped(session, instance.id, why)
     if stopped:
-        backend().stop(serving)
-        log.info("stopped serving", serving_id=serving.id, why=why)
+        backend().stop(instance)
+        log.info("stopped serving", instance_id=instance.id, why=why)

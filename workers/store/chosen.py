@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.address import InvalidAddress, RegistryAddress
-from shared.registry.credentials import Credentials, InvalidCredentials
+from shared.registry.address import InvalidAddressError, RegistryAddress
+from shared.registry.credentials import Credentials, InvalidCredentialsError
 from shared.settings import settings
 from workers.store.home_registry import HomeRegistry
 from workers.store.image_store import ImageStore
@@ -25,7 +25,7 @@ def image_store() -> ImageStore:
     try:
         address = RegistryAddress.parse(chosen.home_registry)
         credentials = Credentials(chosen.home_registry_username, password) if password else None
-    except (InvalidAddress, InvalidCredentials) as error:
+    except (InvalidAddressError, InvalidCredentialsError) as error:
         raise WorkError(ErrorClass.UNAVAILABLE, f"LONGSHORE_HOME_REGISTRY cannot be used: {error}") from None
     return _home(address, credentials, chosen.home_registry_ca)
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.oci.descriptor import BrokenDocument, Descriptor
+from workers.oci.descriptor import InvalidManifestError, Descriptor
 from workers.oci.manifest import Manifest
 from workers.store.index import Index
 from workers.store.stored import StoredBlob, stored_blobs
 from workers.store.uses import Uses
 from workers.store.writing import remove_left_overs
 
-YOUNG_SECONDS = 600
+GRACE_SECONDS = 600
 """What was added or used so short a time ago stays: somebody is about to name it, or to ask for a push of it."""
 
 
@@ -100,7 +100,7 @@ class Collector:
 
     def _needed(self, found: Mapping[str, StoredBlob], held: set[str], keep: Collection[str]) -> set[str]:
         """What stays whatever the limit: held, awaited, or added or used a moment ago."""
-        since = time.time() - YOUNG_SECONDS
+        since = time.time() - GRACE_SECONDS
         young = {digest for digest, blob in found.items() if blob.used > since}
         return young.union(held, *(self._reached_by(manifest) for manifest in keep))
 
@@ -109,7 +109,7 @@ class Collector:
         if manifest not in self._reached:
             try:
                 parsed = Manifest.parse(self._path(manifest).read_bytes())
-            except (FileNotFoundError, BrokenDocument):
+            except (FileNotFoundError, InvalidManifestError):
                 return frozenset((manifest,))  # it may be made again meanwhile
             self._reached[manifest] = frozenset((manifest, *(blob.digest for blob in parsed.blobs)))
         return self._reached[manifest]

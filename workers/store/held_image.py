@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from shared.errors import ErrorClass, WorkError
-from workers.oci.descriptor import BrokenDocument, digest_of
+from workers.oci.descriptor import InvalidManifestError, digest_of
 from workers.oci.manifest import Manifest
 from workers.store.image_store import StoreUse
 
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """Of a manifest: what registries take (distribution-spec 1.1: pushing manifests)."""
 
 
@@ -28,7 +28,7 @@ def held_image(use: StoreUse, digest: str) -> Manifest | None:
         return None
     try:
         manifest = Manifest.parse(content)
-    except BrokenDocument as broken:
+    except InvalidManifestError as broken:
         raise WorkError(ErrorClass.INVALID, f"The image store has {digest}, but {broken}.") from None
     whole = True
     for blob in manifest.blobs:
@@ -48,6 +48,6 @@ def read_whole(read: Callable[[int], bytes]) -> bytes:
     content = bytearray()
     while piece := read(64 * 1024):
         content += piece
-        if len(content) > MOST_BYTES:
+        if len(content) > MAX_BYTES:
             raise WorkError(ErrorClass.INVALID, "The image store has a manifest of more than 4 MiB.")
     return bytes(content)

@@ -18,8 +18,8 @@ from shared.registry.address import RegistryAddress
 from shared.registry.blobs import blob_path, blob_size, reading_blob
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
-from workers.oci.descriptor import BrokenDocument, Descriptor
+from shared.stopping import CancelToken
+from workers.oci.descriptor import InvalidManifestError, Descriptor
 from workers.oci.manifest import Manifest
 from workers.store.held_image import held_image, read_whole
 from workers.store.home_upload import at_home, upload_chunks
@@ -40,7 +40,7 @@ class HomeRegistry:
         self._path = f"{address.path}/images" if address.path else "longshore/images"
 
     @contextmanager
-    def use(self, stop: StopSignal | None = None) -> Iterator[StoreUse]:
+    def use(self, stop: CancelToken | None = None) -> Iterator[StoreUse]:
         """Begin to use it; `stop` ends what waits for it."""
         with RegistryClient(self._address, self._credentials, ca_certificate=self._ca_certificate, stop=stop) as client:
             use = _HomeUse(client, self._path)
@@ -136,7 +136,7 @@ class _HomeUse:
             return None
         try:
             manifest = Manifest.parse(content)
-        except BrokenDocument:
+        except InvalidManifestError:
             return None
         return None if held_image(self, manifest.descriptor.digest) is None else manifest.descriptor
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.blobs import TRANSFER
 from shared.registry.client import RegistryClient
-from shared.registry.sending import COMMIT, least_chunk
+from shared.registry.sending import COMMIT, min_chunk
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """What is in memory of a blob while it is added, unless the registry wants larger chunks."""
@@ -39,7 +39,7 @@ def upload_chunks(
     with at_home():
         answer = client.send("POST", f"/v2/{path}/blobs/uploads/", scope=scope, body=b"")
         location = _expected(client, answer, {202}).location
-    for block in _blocks(chunks, max(BLOCK_BYTES, least_chunk(answer))):
+    for block in _blocks(chunks, max(BLOCK_BYTES, min_chunk(answer))):
         hashed.update(block)
         headers = {
             "Content-Type": "application/octet-stream",
@@ -59,7 +59,7 @@ def upload_chunks(
     return made, size
 
 
-def _expected(client: RegistryClient, answer: Answer, statuses: set[int]) -> Answer:
+def _expected(client: RegistryClient, answer: Response, statuses: set[int]) -> Response:
     if answer.status not in statuses:
         raise client.failure(answer, "taking a layer into the image store")
     return answer

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.oci.descriptor import Descriptor
 
 
@@ -53,7 +53,7 @@ class StoreUse(Protocol):
 class ImageStore(Protocol):
     """A place for images."""
 
-    def use(self, stop: StopSignal | None = None) -> AbstractContextManager[StoreUse]:
+    def use(self, stop: CancelToken | None = None) -> AbstractContextManager[StoreUse]:
         """Begin to use it; the use ends with the block, or with the process, however that ends.
 
         Where the store is across a network, `stop` ends what waits for it.

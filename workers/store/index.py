@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ErrorClass, WorkError
-from workers.oci.descriptor import BrokenDocument, Descriptor
+from workers.oci.descriptor import InvalidManifestError, Descriptor
 from workers.oci.media_types import OCI_INDEX
 from workers.store.writing import replace_file
 
@@ -110,7 +110,7 @@ class _Read:
     def manifest(self, name: str) -> Descriptor:
         try:
             manifest = Descriptor.parse(self.entries[name])
-        except BrokenDocument as broken:
+        except InvalidManifestError as broken:
             raise _damaged(self.path, broken) from None
         said = {key: value for key, value in manifest.annotations.items() if key != REF_NAME}
         return replace(manifest, annotations=said)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.oci.descriptor import Descriptor, is_sha256
 from workers.store.collector import Collected, Collector
 from workers.store.disk import Disk
@@ -45,7 +45,7 @@ class LayoutStore:
             self._prepare()
 
     @contextmanager
-    def use(self, _stop: StopSignal | None = None) -> Iterator[StoreUse]:
+    def use(self, _stop: CancelToken | None = None) -> Iterator[StoreUse]:
         """Begin to use it; the use ends with the block, or with the process."""
         with self._disk.errors():
             if not self._uses.are_prepared():  # the directory was moved away

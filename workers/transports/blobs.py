@@ -11,8 +11,8 @@ import structlog
 from shared.errors import ErrorClass, WorkError
 from shared.registry.client import RegistryClient
 from shared.registry.sending import Blob
-from shared.registry.upload import BlobUpload, Placed
-from shared.stopping import StopSignal
+from shared.registry.upload import BlobUpload, BlobOutcome
+from shared.stopping import CancelToken
 from workers.oci.descriptor import Descriptor
 from workers.oci.manifest import Manifest
 from workers.store.image_store import StoreUse
@@ -36,7 +36,7 @@ class BlobUploads:
         at_once: int,
         slot: Callable[[Callable[[float], None]], AbstractContextManager[None]],
         on_progress: Callable[[PushProgress, str], None],
-        stop: StopSignal,
+        stop: CancelToken,
     ) -> None:
         """`slot` gives a place among all uploads to the registry; it is given what to wait with."""
         self._client = client
@@ -49,7 +49,7 @@ class BlobUploads:
         self._stop = stop
         self._tally = Tally(manifest, on_progress)
         self._given_up = threading.Event()
-        self.placed: dict[str, Placed] = {}
+        self.placed: dict[str, BlobOutcome] = {}
         """How each blob came there, by digest."""
 
     def run(self, *, look: bool) -> None:
@@ -61,7 +61,7 @@ class BlobUploads:
             Stopped: the stop was asked for.
             WorkError: the first blob that did not work, classified; the others are given up then.
         """
-        wanted = iter([each for each in self._descriptors if self.placed.get(each.digest) != Placed.UPLOADED])
+        wanted = iter([each for each in self._descriptors if self.placed.get(each.digest) != BlobOutcome.UPLOADED])
         sessions = [self._client.beside() for _ in range(self._at_once)]
         lock = threading.Lock()
 

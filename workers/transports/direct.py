@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.registry.answer import Answer
+from shared.registry.answer import Response
 from shared.registry.client import RegistryClient
-from shared.registry.upload import Placed
-from shared.stopping import StopSignal
-from workers.oci.descriptor import BrokenDocument, digest_of
+from shared.registry.upload import BlobOutcome
+from shared.stopping import CancelToken
+from workers.oci.descriptor import InvalidManifestError, digest_of
 from workers.oci.manifest import Manifest
 from workers.oci.media_types import OCI_MANIFEST
 from workers.store.image_store import StoreUse
@@ -22,7 +22,7 @@ from workers.transports.slots import upload_slot
 from workers.transports.transport import PushedImage, PushProgress
 
 
-def shown_image(
+def registry_manifest(
     client: RegistryClient, repository_path: str, tags: Sequence[str], digests: Collection[str], *, look_at_blobs: bool
 ) -> str | None:
     """Which of these digests the registry has under every tag, if any: then nothing is to be pushed.
@@ -45,9 +45,9 @@ def shown_image(
 def _has_blobs(client: RegistryClient, repository_path: str, manifest: bytes) -> bool:
     try:
         blobs = Manifest.parse(manifest).blobs
-    except BrokenDocument:
+    except InvalidManifestError:
         return False
-    return all(client.has_blob(repository_path, blob.digest) for blob in blobs)
+    return all(client.blob_exists(repository_path, blob.digest) for blob in blobs)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DirectTransport:
         *,
         mount_from: Mapping[str, str] | None = None,
         limits: UploadLimits | None = None,
-        stop: StopSignal,
+        stop: CancelToken,
     ) -> None:
         """`mount_from` says, by digest, in which repositories of the registry blobs may be already."""
         self._client = client
@@ -100,8 +100,8 @@ class DirectTransport:
             Stopped: the stop was asked for.
             WorkError: what the registry or the store said, classified.
         """
-        spellings = {spelling.descriptor.digest: spelling for spelling in self._spellings()}
-        shown = shown_image(self._client, self._path, tags, spellings, look_at_blobs=True)
+        spellings = {spelling.descriptor.digest: spelling for spelling in self._media_type_variants()}
+        shown = registry_manifest(self._client, self._path, tags, spellings, look_at_blobs=True)
         if shown is not None:
             return self._pushed(spellings[shown])
         uploads = self._uploads(on_progress)
@@ -116,11 +116,11 @@ class DirectTransport:
             self._client.confirm(self._path, tag, digest)
         return self._pushed(put, uploads.placed)
 
-    def _spellings(self) -> list[Manifest]:
+    def _media_type_variants(self) -> list[Manifest]:
         """The image as it is, and in the other vocabulary where that can tell it."""
         try:
-            return [self._manifest, _in_other_words(self._manifest)]
-        except BrokenDocument:
+            return [self._manifest, _in_other_media_types(self._manifest)]
+        except InvalidManifestError:
             return [self._manifest]
 
     def _put_by_digest(self, uploads: BlobUploads) -> Manifest:
@@ -133,7 +133,7 @@ class DirectTransport:
         if _is_taken(answer):
             return self._manifest
         if _knows_other_words(answer):
-            for other in self._spellings()[1:]:
+            for other in self._media_type_variants()[1:]:
                 again = self._put(other)
                 if _is_taken(again):
                     return other
@@ -159,7 +159,7 @@ class DirectTransport:
             return nullcontext()
         return upload_slot(self._limits.slots, self._client.host, self._limits.per_registry, waiting)
 
-    def _put(self, manifest: Manifest) -> Answer:
+    def _put(self, manifest: Manifest) -> Response:
         return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
 
     def _put_tag(self, manifest: Manifest, tag: str) -> None:
@@ -169,7 +169,7 @@ class DirectTransport:
         if not _is_taken(answer):
             raise self._client.failure(answer, f"setting the tag {self._path}:{tag}")
 
-    def _pushed(self, manifest: Manifest, placed: Mapping[str, Placed] | None = None) -> PushedImage:
+    def _pushed(self, manifest: Manifest, placed: Mapping[str, BlobOutcome] | None = None) -> PushedImage:
         if manifest.media_type == self._manifest.media_type:
             return PushedImage(manifest.descriptor.digest, placed=placed or {})
         whose = "the OCI's" if manifest.media_type == OCI_MANIFEST else "Docker's"
@@ -185,20 +185,20 @@ class DirectTransport:
         return PushProgress(size, size, len(layers), len(layers))
 
 
-def _in_other_words(manifest: Manifest) -> Manifest:
-    return manifest.in_words_of_docker() if manifest.media_type == OCI_MANIFEST else manifest.in_words_of_oci()
+def _in_other_media_types(manifest: Manifest) -> Manifest:
+    return manifest.to_docker_schema2() if manifest.media_type == OCI_MANIFEST else manifest.to_oci()
 
 
-def _is_taken(answer: Answer) -> bool:
+def _is_taken(answer: Response) -> bool:
     return answer.status in {200, 201, 202}
 
 
-def _lacks_a_blob(answer: Answer) -> bool:
+def _lacks_a_blob(answer: Response) -> bool:
     said = answer.body.decode("utf-8", "replace")
     return answer.status in {400, 404} and ("MANIFEST_BLOB_UNKNOWN" in said or "BLOB_UNKNOWN" in said)
 
 
-def _knows_other_words(answer: Answer) -> bool:
+def _knows_other_words(answer: Response) -> bool:
     """Whether a refusal can be one of the vocabulary: registries say so in several ways."""
     said = answer.body.decode("utf-8", "replace")
     return answer.status == 415 or (

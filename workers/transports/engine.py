@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.client import RegistryClient
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.engine.push import push_image
 from workers.engine.transport_trust import tls_refusal
 from workers.transports.transport import PushedImage, PushProgress
@@ -27,7 +27,7 @@ class EngineTransport:
         verify_tls: bool,
         ca_certificate: str | None,
         proxy_url: str | None,
-        stop: StopSignal,
+        stop: CancelToken,
     ) -> None:
         self._client = client
         self._repository = repository

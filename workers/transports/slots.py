@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOOK_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def upload_slot(directory: Path, host: str, number: int, wait: Callable[[float],
     directory.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(host.encode()).hexdigest()[:16]
     while (descriptor := _taken(directory, name, number)) is None:
-        wait(LOOK_SECONDS)
+        wait(POLL_INTERVAL_SECONDS)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from shared.registry.upload import Placed
+from shared.registry.upload import BlobOutcome
 from workers.oci.descriptor import Descriptor
 from workers.oci.manifest import Manifest
 from workers.transports.transport import PushProgress
@@ -32,10 +32,10 @@ class Tally:
             if time.monotonic() - self._shown_at >= SHOWN_SECONDS:
                 self._show()
 
-    def ended(self, blob: Descriptor, placed: Placed) -> None:
+    def ended(self, blob: Descriptor, placed: BlobOutcome) -> None:
         """A blob is there."""
         with self._lock:
-            if placed is not Placed.UPLOADED:
+            if placed is not BlobOutcome.UPLOADED:
                 self._sizes[blob.digest] = 0
             self._sent[blob.digest] = self._sizes[blob.digest]
             self._ended.add(blob.digest)

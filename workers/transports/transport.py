@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shared.registry.upload import Placed
+from shared.registry.upload import BlobOutcome
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PushedImage:
     """Of the manifest."""
     remark: str = ""
     """What the status should say of how it went; a sentence that begins with a space, or nothing."""
-    placed: Mapping[str, Placed] = field(default_factory=dict)
+    placed: Mapping[str, BlobOutcome] = field(default_factory=dict)
     """How each blob came there, by digest, as far as the transport knows."""
 
 

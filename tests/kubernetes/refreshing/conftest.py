@@ -10,9 +10,9 @@ from workers.serving.kubernetes.cluster import Cluster
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emptying, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(emptying, "POLL_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(emptying, "REFUSED_SECONDS", 0.01)
-    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(nodes, "POLL_INTERVAL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -23,4 +23,4 @@ def fleet(cluster: Cluster) -> KubernetesFleet:
 @pytest.fixture
 def hasty_fleet(cluster: Cluster) -> KubernetesFleet:
     """Waits for nothing longer than a second."""
-    return KubernetesFleet(Settings(node_ready_seconds=1, node_empty_seconds=1), cluster)
+    return KubernetesFleet(Settings(node_ready_seconds=1, node_drain_timeout_seconds=1), cluster)

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from shared.stopping import StopSignal
-from tests.kubernetes.refreshing.worker_nodes import REFRESH, node_of
+from shared.stopping import CancelToken
+from tests.kubernetes.refreshing.worker_processes import REFRESH, node_of
 from tests.kubernetes.simulated import Document, SimulatedApi
 from workers.refreshing.fleet import Restart
 from workers.refreshing.kubernetes.fleet import KubernetesFleet
@@ -29,9 +29,9 @@ class Story:
 
 
 def refresh(
-    fleet: KubernetesFleet, say: Say | None = None, restart: Restart | None = None, stop: StopSignal | None = None
+    fleet: KubernetesFleet, say: Say | None = None, restart: Restart | None = None, stop: CancelToken | None = None
 ) -> None:
-    fleet.refresh("n1", JOB, restart, say or Story(), stop or StopSignal())
+    fleet.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
 
 
 def names(api: SimulatedApi) -> list[str]:

@@ -3,9 +3,9 @@
 import pytest
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.kubernetes.refreshing.story import Story, names, refresh
-from tests.kubernetes.refreshing.worker_nodes import (
+from tests.kubernetes.refreshing.worker_processes import (
     end_slowly,
     is_as_before,
     put_budget,
@@ -113,7 +113,7 @@ def test_a_budget_that_never_allows_it_is_named_and_the_node_takes_pods_again(
     with pytest.raises(WorkError, match=r"work/web-1 \(The disruption budget web needs") as failed:
         refresh(hasty_fleet)
     assert failed.value.error_class == ErrorClass.INVALID
-    assert "LONGSHORE_NODE_EMPTY_SECONDS" in failed.value.message
+    assert "LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS" in failed.value.message
     assert names(api) == ["web-1"]
     assert is_as_before(api, "n1")
 
@@ -123,7 +123,7 @@ def test_the_time_that_the_api_names_is_waited_for(
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
-    stop, pauses = StopSignal(), list[float]()
+    stop, pauses = CancelToken(), list[float]()
     monkeypatch.setattr(stop, "pause", pauses.append)
     api.refuse["pods"] = Refusal(429, "The disruption budget web is still being processed", retry_after=10)
     refresh(fleet, Story(Waits_for_evictions=api.refuse.clear), stop=stop)
@@ -135,7 +135,7 @@ def test_no_longer_than_the_limit_whatever_the_api_names(
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
-    stop, pauses = StopSignal(), list[float]()
+    stop, pauses = CancelToken(), list[float]()
     monkeypatch.setattr(stop, "pause", pauses.append)
     api.refuse["pods"] = Refusal(429, "slow down", retry_after=3600)
     with pytest.raises(WorkError, match="slow down"):

@@ -4,7 +4,7 @@ import pytest
 
 from shared.errors import ErrorClass, WorkError
 from tests.kubernetes.refreshing.story import JOB, Story, mark_on, names, refresh
-from tests.kubernetes.refreshing.worker_nodes import (
+from tests.kubernetes.refreshing.worker_processes import (
     REFRESH,
     is_as_before,
     is_cordoned,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings import Settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.kubernetes.refreshing.story import JOB, Story, mark_on, names, refresh
-from tests.kubernetes.refreshing.worker_nodes import (
+from tests.kubernetes.refreshing.worker_processes import (
     REFRESH,
     end_slowly,
     is_as_before,
@@ -24,12 +24,12 @@ from tests.kubernetes.refreshing.worker_nodes import (
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
 from workers.refreshing.kubernetes import pods
 from workers.refreshing.kubernetes.fleet import KubernetesFleet
-from workers.refreshing.kubernetes.hold import Hold
+from workers.refreshing.kubernetes.hold import Cordon
 from workers.serving.kubernetes.cluster import Cluster
 
 
-def stop_after(api: SimulatedApi, requests: int) -> StopSignal:
-    stop, seen = StopSignal(), itertools.count(1)
+def stop_after(api: SimulatedApi, requests: int) -> CancelToken:
+    stop, seen = CancelToken(), itertools.count(1)
 
     def count(_api: SimulatedApi) -> None:
         if next(seen) == requests:
@@ -50,7 +50,7 @@ def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
         story = Story(Waits_for_evictions=lambda: put_budget(api, "web", allowed=1, matchLabels={"app": "app"}))
         try:
             refresh(fleet, story, lambda name: reboot(api, name), stop_after(api, requests))
-        except Stopped:
+        except WorkCancelledError:
             stopped += 1
         assert is_as_before(api, "n1")
         if "Node n1 is ready." in story.said:
@@ -151,7 +151,7 @@ def test_who_was_taken_over_leaves_the_node_to_who_goes_on(
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
     with pytest.raises(WorkError, match="taken over") as failed:
-        refresh(fleet, Story(Waits_for_pods_to_end=Hold(cluster, "n1", JOB).take))
+        refresh(fleet, Story(Waits_for_pods_to_end=Cordon(cluster, "n1", JOB).take))
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert is_cordoned(api, "n1")
     api.remove("pods", "web-1")
@@ -193,7 +193,7 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
     put_node(api, "n2")
     put_pod(api, "n1", own_pod)
     put_pod(api, "n1", "web-1")
-    evicted, stop = list[str](), StopSignal()
+    evicted, stop = list[str](), CancelToken()
 
     def evict(api: SimulatedApi, pod: Document) -> None:
         name = pod["metadata"]["name"]
@@ -204,7 +204,7 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
 
     api.on_eviction = evict
     story = Story()
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkCancelledError):
         refresh(fleet, story, stop=stop)
     assert evicted == ["web-1", own_pod]
     assert "Waits for pods to end: work/web-1." in story.said

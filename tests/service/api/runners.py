@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from shared.models import Serving
+from shared.models import Instance
 from tests.service.api.serving import directory_of, ready
 
 Treat = Callable[[socket.socket], None]
@@ -49,20 +49,20 @@ def says(*pieces: bytes) -> Treat:
 
 
 @contextmanager
-def unix_listener(serving: Serving, *, backlog: int = 128) -> Iterator[socket.socket]:
+def unix_listener(instance: Instance, *, backlog: int = 128) -> Iterator[socket.socket]:
     """A listener on the socket of a serving, which is ready then."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(directory_of(serving) / "socket"))
+        listener.bind(str(directory_of(instance) / "socket"))
         listener.listen(backlog)
-        ready(serving)
+        ready(instance)
         yield listener
 
 
 @contextmanager
-def port_listener(serving: Serving) -> Iterator[socket.socket]:
+def port_listener(instance: Instance) -> Iterator[socket.socket]:
     """A listener on a port, as pods have it, at which a serving is ready then."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ready(serving, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        ready(instance, f"http://127.0.0.1:{listener.getsockname()[1]}")
         yield listener
 
 

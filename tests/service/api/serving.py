@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.database import database
-from shared.models import Algorithm, Registry, Serving, ServingState, Version
+from shared.models import Algorithm, Registry, Instance, InstanceState, Version
 from shared.pulls.resolution import resolve_pull
-from shared.servings.sockets import endpoint_of
-from shared.servings.states import mark_ready
-from shared.servings.wanting import Wanted, want_serving
+from shared.instances.sockets import endpoint_of
+from shared.instances.states import mark_ready
+from shared.instances.wanting import DesiredState, ensure_instance
 from shared.settings import settings
 from tests.clients import alone
 from tests.rows import HASH, build_commit, change, end_push, make_registry, push, taken, the
@@ -35,31 +35,31 @@ def pushed_version(
     return the(Version, id=version.id)
 
 
-def wanted_serving(algorithm: Algorithm, version: Version) -> Serving:
+def wanted_serving(algorithm: Algorithm, version: Version) -> Instance:
     """The serving of a version, wanted."""
     with database().writing() as session:
-        wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+        wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
         assert wanted is not None
-        return want_serving(session, wanted)[0]
+        return ensure_instance(session, wanted)[0]
 
 
-def ready(serving: Serving, endpoint: str | None = None) -> None:
+def ready(instance: Instance, endpoint: str | None = None) -> None:
     """Write that a serving takes calls: at an endpoint, or else on its socket."""
     with database().writing() as session:
-        assert mark_ready(session, serving.id, endpoint=endpoint or endpoint_of(serving.id), runs_as="test")
+        assert mark_ready(session, instance.id, endpoint=endpoint or endpoint_of(instance.id), runtime_ref="test")
 
 
-def directory_of(serving: Serving) -> Path:
+def directory_of(instance: Instance) -> Path:
     """Where the socket of a serving is."""
-    directory = settings().resolved_serving_dir / serving.id
+    directory = settings().resolved_serving_dir / instance.id
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
 @contextmanager
-def runner(serving: Serving, source: str = ECHO, environment: Mapping[str, str] | None = None) -> Iterator[Runner]:
+def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str] | None = None) -> Iterator[Runner]:
     """The runner of a serving, for the length of the block."""
-    directory = directory_of(serving)
+    directory = directory_of(instance)
     tree = directory / "source"
     (tree / "src").mkdir(parents=True)
     (tree / "src" / "Hello.py").write_text(source)
@@ -72,11 +72,11 @@ def runner(serving: Serving, source: str = ECHO, environment: Mapping[str, str] 
             running.process.wait()
 
 
-def the_present(version: Version) -> Serving:
+def the_present(version: Version) -> Instance:
     """The one serving of a version that is wanted or ready."""
     with database().reading() as session:
         return (
-            session.query(Serving)
-            .filter(Serving.version_id == version.id, Serving.state.in_((ServingState.WANTED, ServingState.READY)))
+            session.query(Instance)
+            .filter(Instance.version_id == version.id, Instance.state.in_((InstanceState.WANTED, InstanceState.READY)))
             .one()
         )

@@ -3,8 +3,8 @@
 import re
 
 from shared.database import database
-from shared.marks import SWEEP, mark_done
-from shared.workers import refresh_node
+from shared.marks import SWEEP, record_run
+from shared.workers import refresh_worker
 from tests.service.api.calling import Api
 
 
@@ -14,8 +14,8 @@ def test_alive_without_a_key(app):
 
 def test_ready_says_what_answers_and_what_keeps_workers_from_working(app):
     with database().writing() as session:
-        mark_done(session, SWEEP)
-        refresh_node(session, "w1", ["builds"], "The Docker engine does not answer.")
+        record_run(session, SWEEP)
+        refresh_worker(session, "w1", ["builds"], "The Docker engine does not answer.")
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503  # there is no Redis here
     said = answer.get_json()

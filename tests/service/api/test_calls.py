@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.models import Algorithm, Serving, ServingState, Version
+from shared.models import Algorithm, Instance, InstanceState, Version
 from shared.models.algorithms import PublishState
 from tests.rows import HASH, OTHER_HASH, change, fresh, the
 from tests.service.api.calling import Api, owner_api
@@ -23,9 +23,9 @@ THIRD_HASH = "f" * 40
 
 @pytest.fixture
 def served(algorithm: Algorithm, version: Version) -> Iterator[Runner]:
-    serving = wanted_serving(algorithm, version)
-    with runner(serving) as running:
-        ready(serving)
+    instance = wanted_serving(algorithm, version)
+    with runner(instance) as running:
+        ready(instance)
         yield running
 
 
@@ -98,9 +98,9 @@ def called(api: Api, path: str) -> str | None:
         return None
     assert answered.status_code == 503, answered.get_data(as_text=True)
     assert answered.headers["Retry-After"]
-    serving = the(Serving, state=ServingState.WANTED)
-    change(serving, state=ServingState.STOPPED)
-    return serving.version_id
+    instance = the(Instance, state=InstanceState.WANTED)
+    change(instance, state=InstanceState.STOPPED)
+    return instance.version_id
 
 
 def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api, served: Runner) -> None:
@@ -118,17 +118,17 @@ def test_nothing_runs_that_no_registry_has(acme: Api, algorithm: Algorithm) -> N
 
 
 def test_errors_of_the_algorithm_and_of_its_load_are_answers(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    serving = wanted_serving(algorithm, version)
-    with runner(serving, "raise ValueError('no model')"):
-        ready(serving)
+    instance = wanted_serving(algorithm, version)
+    with runner(instance, "raise ValueError('no model')"):
+        ready(instance)
         assert acme.post(CALL, 1)["error"]["message"] == "ValueError: no model"
         assert acme.call("POST", f"{CALL}?output=raw", 1).get_json()["error"]["error_type"] == "LoadingError"
 
 
 def test_a_call_ends_at_its_timeout(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    serving = wanted_serving(algorithm, version)
-    with runner(serving, f"{PROTOCOL}\nserve(lambda asked: __import__('time').sleep(1000))"):
-        ready(serving)
+    instance = wanted_serving(algorithm, version)
+    with runner(instance, f"{PROTOCOL}\nserve(lambda asked: __import__('time').sleep(1000))"):
+        ready(instance)
         assert acme.post(f"{CALL}?timeout=0.5", 1)["error"]["error_type"] == "TimeoutError"
 
 
@@ -149,8 +149,8 @@ def test_fifty_callers_at_once_lose_no_call(acme: Api, served: Runner) -> None:
 def test_what_is_no_live_socket_leads_to_a_new_start(
     acme: Api, algorithm: Algorithm, version: Version, placed: str
 ) -> None:
-    serving = wanted_serving(algorithm, version)
-    place, elsewhere = directory_of(serving) / "socket", directory_of(serving) / "elsewhere"
+    instance = wanted_serving(algorithm, version)
+    place, elsewhere = directory_of(instance) / "socket", directory_of(instance) / "elsewhere"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(elsewhere))
         other.listen()
@@ -161,27 +161,27 @@ def test_what_is_no_live_socket_leads_to_a_new_start(
         elif placed == "a dead socket":
             with socket.socket(socket.AF_UNIX) as dead:
                 dead.bind(str(place))
-        ready(serving)
+        ready(instance)
         acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.5", 1)
         other.setblocking(False)
         with pytest.raises(BlockingIOError):
             other.accept()
-    assert fresh(serving).state == ServingState.STOPPED
-    assert the_present(version).id != serving.id
+    assert fresh(instance).state == InstanceState.STOPPED
+    assert the_present(version).id != instance.id
 
 
 def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on(
     acme: Api, algorithm: Algorithm, version: Version
 ) -> None:
-    serving = wanted_serving(algorithm, version)
+    instance = wanted_serving(algorithm, version)
     kills = f"{PROTOCOL}\nserve(lambda asked: os.kill(int(os.environ['VICTIM']), 9))"
     source = kills.replace("os.environ['VICTIM']", "open('pid').read()")
-    with runner(serving, source) as running:
-        (directory_of(serving) / "source" / "pid").write_text(str(running.process.pid))
-        ready(serving)
+    with runner(instance, source) as running:
+        (directory_of(instance) / "source" / "pid").write_text(str(running.process.pid))
+        ready(instance)
         assert "ended during the call" in acme.post(CALL, 1)["error"]["message"]
         acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=2", 1)
-    assert fresh(serving).state == ServingState.STOPPED
+    assert fresh(instance).state == InstanceState.STOPPED
     again = the_present(version)
     with runner(again, ECHO):
         ready(again)
@@ -189,22 +189,22 @@ def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on
 
 
 def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    serving = wanted_serving(algorithm, version)
+    instance = wanted_serving(algorithm, version)
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(acme.post(CALL, 7)))
     waiting.start()
-    with runner(serving):
-        ready(serving)
+    with runner(instance):
+        ready(instance)
         waiting.join()
     assert answers[0]["result"]["data"] == 7
 
 
 def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api, served: Runner) -> None:
-    from api.calling.void import void_calls
+    from api.calling.void import async_calls
 
     begun = acme.post(f"{CALL}?output=void", 1)
     assert begun["async"] == "void"
-    assert void_calls.wait_for_none(20) == []
+    assert async_calls.wait_for_none(20) == []
     told = acme.get(f"/v1/requests/{begun['request_id']}")
     assert (told["state"], told["algorithm"], told["git_hash"]) == ("succeeded", "acme/Hello", HASH)
     assert told["duration"] >= 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.calling.void import void_calls
+from api.calling.void import async_calls
 from shared.calls.requests import DAY_MS
 from shared.clock import now_ms
 from shared.models import Algorithm, CallRequest, CallState, Version
@@ -42,13 +42,13 @@ def algorithms(algorithm: Algorithm, version: Version) -> Iterator[Algorithms]:
     with unix_listener(wanted_serving(algorithm, version)) as listening, treated(listening, made.treat):
         yield made
         made.may_answer.set()
-        assert void_calls.wait_for_none(SECONDS) == []
+        assert async_calls.wait_for_none(SECONDS) == []
 
 
 def ended(api: Api) -> CallRequest:
     """A call that has ended."""
     begun = api.post(CALL, 1)
-    assert void_calls.wait_for_none(SECONDS) == []
+    assert async_calls.wait_for_none(SECONDS) == []
     return the(CallRequest, id=begun["request_id"])
 
 
@@ -62,7 +62,7 @@ def test_more_than_a_process_takes_are_refused_until_one_has_ended(
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert "2 calls with output=void are under way" in refused.get_json()["error"]["message"]
     algorithms.may_answer.set()
-    assert void_calls.wait_for_none(SECONDS) == []
+    assert async_calls.wait_for_none(SECONDS) == []
     assert [acme.get(f"/v1/requests/{call_id}")["duration"] for call_id in begun] == [0.25, 0.25]
     assert acme.post(CALL, 3)["request_id"] not in begun
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parts.processes import free_port
-from shared.models import Algorithm, Serving, ServingState, Version
+from shared.models import Algorithm, Instance, InstanceState, Version
 from shared.settings import settings
 from tests.rows import fresh
 from tests.service.api.calling import Api
@@ -68,15 +68,15 @@ def installation(sqlite_installation: str) -> str:
 
 
 @pytest.fixture
-def serving(algorithm: Algorithm, version: Version) -> Serving:
+def instance(algorithm: Algorithm, version: Version) -> Instance:
     """The serving of the version, wanted."""
     return wanted_serving(algorithm, version)
 
 
 @pytest.fixture(params=[unix_listener, port_listener], ids=["docker", "kubernetes"])
-def listener(request: pytest.FixtureRequest, serving: Serving) -> Iterator[socket.socket]:
+def listener(request: pytest.FixtureRequest, instance: Instance) -> Iterator[socket.socket]:
     """What listens where the serving takes calls, on this machine's engine or in a cluster."""
-    with request.param(serving) as listening:
+    with request.param(instance) as listening:
         yield listening
 
 
@@ -87,38 +87,38 @@ def limited(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
     settings.cache_clear()
 
 
-def test_raw_output_is_what_it_is(acme: Api, serving: Serving) -> None:
-    with runner(serving, AS_TOLD):
-        ready(serving)
+def test_raw_output_is_what_it_is(acme: Api, instance: Instance) -> None:
+    with runner(instance, AS_TOLD):
+        ready(instance)
         for kind, result, body, content_type in RAW:
             answer = acme.call("POST", f"{CALL}?output=raw", {"result": result, "metadata": {"content_type": kind}})
             assert (answer.status_code, answer.data, answer.mimetype) == (200, body, content_type), kind
 
 
-def test_raw_output_that_is_none_is_an_error(acme: Api, serving: Serving) -> None:
-    with runner(serving, AS_TOLD):
-        ready(serving)
+def test_raw_output_that_is_none_is_an_error(acme: Api, instance: Instance) -> None:
+    with runner(instance, AS_TOLD):
+        ready(instance)
         told = {"result": "no base64", "metadata": {"content_type": "binary"}}
         assert "no base64" in acme.post(f"{CALL}?output=raw", told)["error"]["message"]
         assert acme.post(f"{CALL}?output=raw", {"error": {"message": "broke"}})["error"]["message"] == "broke"
 
 
-def test_over_a_port_it_is_as_over_a_socket(acme: Api, serving: Serving) -> None:
+def test_over_a_port_it_is_as_over_a_socket(acme: Api, instance: Instance) -> None:
     port = free_port()
-    with runner(serving, ECHO, {"LONGSHORE_PORT": str(port)}):
-        ready(serving, f"http://127.0.0.1:{port}")
+    with runner(instance, ECHO, {"LONGSHORE_PORT": str(port)}):
+        ready(instance, f"http://127.0.0.1:{port}")
         assert acme.post(CALL, [1])["result"] == {"content_type": "json", "data": [1]}
         assert acme.post(CALL, b"hi", Content_Type="text/plain")["result"]["data"] == "hi"
         assert acme.post(CALL, b"\0\xff", Content_Type="application/octet-stream")["result"]["data"] == "AP8="
         acme.expect_refusal(400, 2013, "POST", CALL, b"{")
 
 
-def test_a_port_where_nobody_is_yet_is_asked_again(acme: Api, serving: Serving) -> None:
+def test_a_port_where_nobody_is_yet_is_asked_again(acme: Api, instance: Instance) -> None:
     port = free_port()
-    ready(serving, f"http://127.0.0.1:{port}")
+    ready(instance, f"http://127.0.0.1:{port}")
     said = acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.3", 1)
     assert "Connection refused" in said
-    assert fresh(serving).state == ServingState.READY  # a pod is the cluster's to replace
+    assert fresh(instance).state == InstanceState.READY  # a pod is the cluster's to replace
     with ThreadPoolExecutor(1) as callers:
         begun = callers.submit(acme.post, CALL, 1)
         with socket.create_server(("127.0.0.1", port)) as listening, treated(listening, says(GOOD)):
@@ -126,7 +126,7 @@ def test_a_port_where_nobody_is_yet_is_asked_again(acme: Api, serving: Serving) 
 
 
 def test_an_answer_that_is_none_is_an_error_and_the_call_is_not_sent_again(
-    acme: Api, listener: socket.socket, serving: Serving
+    acme: Api, listener: socket.socket, instance: Instance
 ) -> None:
     told = [(said, "ended during the call") for said in ENDED] + [(said, "with no result") for said in BROKEN]
     for said, message in told:
@@ -135,7 +135,7 @@ def test_an_answer_that_is_none_is_an_error_and_the_call_is_not_sent_again(
                 error = acme.post(f"{CALL}{output}", 1)["error"]
                 assert (message in error["message"], error["error_type"]) == (True, "AlgorithmError"), said[-100:]
         assert len(requests) == 2
-    assert fresh(serving).state == ServingState.READY
+    assert fresh(instance).state == InstanceState.READY
 
 
 def test_a_refusal_that_is_none_is_a_refusal(acme: Api, listener: socket.socket) -> None:
@@ -156,7 +156,7 @@ def test_an_answer_that_is_too_large_is_an_error(
 def test_an_answer_that_trickles_in_ends_at_the_timeout(
     acme: Api, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.calling.call.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("api.calling.call.TIMEOUT_SECONDS", 0.1)
 
     def trickle(connection: socket.socket) -> None:
         connection.sendall(OK + b"Content-Length: 1000000\r\n\r\n")
@@ -168,13 +168,13 @@ def test_an_answer_that_trickles_in_ends_at_the_timeout(
         assert acme.post(f"{CALL}?timeout=0.2", 1)["error"]["error_type"] == "TimeoutError"
 
 
-def test_a_line_that_is_full_is_waited_in_and_is_no_end(acme: Api, serving: Serving) -> None:
-    with unix_listener(serving, backlog=0) as listening, ThreadPoolExecutor(1) as callers:
+def test_a_line_that_is_full_is_waited_in_and_is_no_end(acme: Api, instance: Instance) -> None:
+    with unix_listener(instance, backlog=0) as listening, ThreadPoolExecutor(1) as callers:
         with socket.socket(socket.AF_UNIX) as before:  # the one for which there is room
             before.connect(listening.getsockname())
             said = acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.3", 1)
             assert "no place came free" in said
-            assert fresh(serving).state == ServingState.READY  # others are being served by it
+            assert fresh(instance).state == InstanceState.READY  # others are being served by it
             begun = callers.submit(acme.post, CALL, 1)
         with treated(listening, says(GOOD)):
             assert begun.result(30)["result"] == 1

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, text
 
-from api.waiting import waiting_rooms
+from api.waiting import wait_limit
 from shared.clock import now_ms
 from shared.database import database
 from shared.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
@@ -75,8 +75,8 @@ def test_a_preference_that_is_none_is_passed_over(acme, hello, preference):
 
 
 def test_those_who_wait_leave_threads_for_those_who_do_not(acme, hello, pool):
-    waiting_rooms.cache_clear()
-    rooms = waiting_rooms()
+    wait_limit.cache_clear()
+    rooms = wait_limit()
     taken_rooms = 0
     while rooms.acquire(blocking=False):
         taken_rooms += 1
@@ -85,7 +85,7 @@ def test_those_who_wait_leave_threads_for_those_who_do_not(acme, hello, pool):
         assert "Preference-Applied" not in answer.headers
         assert taken_rooms == 4
     finally:
-        waiting_rooms.cache_clear()
+        wait_limit.cache_clear()
 
 
 def test_a_request_sent_again_under_its_key_gives_the_same_job(acme, hello):

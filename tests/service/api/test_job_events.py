@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api import following
-from api.waiting import waiting_rooms
+from api.waiting import wait_limit
 from shared.builds import append_log
 from shared.database import database
 from shared.jobs.leases import Claim
@@ -158,7 +158,7 @@ def test_a_silent_stream_says_that_it_lives(acme, job, monkeypatch):
 
 
 def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme, job):
-    waiting_rooms.cache_clear()
+    wait_limit.cache_clear()
     streams = []
     try:
         while (answer := ask(acme, job)).status_code == 200:
@@ -171,7 +171,7 @@ def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme, job):
     finally:
         for stream in streams:
             stream.close()
-        waiting_rooms.cache_clear()
+        wait_limit.cache_clear()
 
 
 def test_events_are_their_owners(acme, rival, job):

@@ -14,16 +14,16 @@ from api.app import create_app
 from benchmarks.history import PUSH_JOBS, RECORDED, History, hash_of, id_of, make_history
 from shared.database import database
 from shared.jobs.claims import claim_job
-from shared.jobs.due import nudges_for_registry, take_due_nudges
-from shared.jobs.leases import lost_jobs, nudges_for_room
-from shared.jobs.lost import free_abandoned_places
-from shared.jobs.settling import settle_overdue
+from shared.jobs.due import messages_for_registry, take_due_messages
+from shared.jobs.leases import lost_jobs, messages_after_release
+from shared.jobs.lost import release_abandoned_locks
+from shared.jobs.settling import resolve_overdue
 from shared.jobs.turns import next_pushes
 from shared.keys import known_keys
 from shared.models import Base, Job, KeyKind
 from shared.pushes.drift import take_due
 from shared.pushes.history import tally_events
-from shared.pushes.stalls import report_still, report_unclaimed
+from shared.pushes.stalls import report_no_progress, report_unclaimed
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.calling import Api
@@ -36,7 +36,7 @@ SMALL = {
     "registries",
     "owners",
     "algorithms",
-    "worker_nodes",
+    "worker_processes",
     "webhooks",
     "webhook_deliveries",
     "push_tallies",
@@ -75,14 +75,14 @@ READS = {
 }
 WORK: dict[str, Callable] = {
     "whose turn it is": lambda session: next_pushes(session, "nobody"),
-    "what is due": lambda session: take_due_nudges(session, limit=200),
+    "what is due": lambda session: take_due_messages(session, limit=200),
     "what is lost": lost_jobs,
-    "places that nobody holds": free_abandoned_places,
-    "what waits for an ended job": settle_overdue,
+    "places that nobody holds": release_abandoned_locks,
+    "what waits for an ended job": resolve_overdue,
     "pushes that nobody claims": lambda session: report_unclaimed(session, after_seconds=60),
-    "pushes that do not move": lambda session: report_still(session, after_seconds=60),
-    "what a registry takes now": lambda session: nudges_for_registry(session, REGISTRY),
-    "who gets the room": lambda session: nudges_for_room(session, session.scalars(_queued()).one()),
+    "pushes that do not move": lambda session: report_no_progress(session, after_seconds=60),
+    "what a registry takes now": lambda session: messages_for_registry(session, REGISTRY),
+    "who gets the room": lambda session: messages_after_release(session, session.scalars(_queued()).one()),
     "images to look for": lambda session: take_due(session, after_seconds=1, limit=20),
     "the tally": tally_events,
 }

@@ -4,10 +4,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.marks import SWEEP, mark_done
+from shared.marks import SWEEP, record_run
 from shared.models import ImagePush, PauseCause
 from shared.pushes.stalls import report_unclaimed
-from shared.workers import refresh_node
+from shared.workers import refresh_worker
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_registry, push, taken, the
 
@@ -34,8 +34,8 @@ def test_what_is_measured(admin):
     compile_commit(algorithm, "c" * 40)
     with database().writing() as session:
         report_unclaimed(session, after_seconds=60)
-        refresh_node(session, "worker-1", ("pushes",), "No engine.")
-        mark_done(session, SWEEP)
+        refresh_worker(session, "worker-1", ("pushes",), "No engine.")
+        record_run(session, SWEEP)
     assert the(ImagePush, id=stalled.push_id).state == "stalled"
     found = scraped(admin)
     assert found["pushes", (("status", "succeeded"),)] == 1

@@ -3,8 +3,8 @@
 import pytest
 
 from shared.database import database
-from shared.models import Algorithm, AuditEvent, Job, JobKind, JobState, Refresh, ServingState
-from shared.refreshes.progress import Entry, StepState, write_entries
+from shared.models import Algorithm, AuditEvent, Job, JobKind, JobState, Refresh, InstanceState
+from shared.refreshes.progress import RefreshStep, StepState, write_steps
 from tests.git_service import make_algorithm
 from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
 from tests.service.api.calling import Api
@@ -44,8 +44,8 @@ def test_its_steps_are_told_and_followed(admin):
     job_id = ordered(admin)
     claim = taken(the(Job))
     with database().writing() as session:
-        done = Entry("node-1", StepState.DONE, "It is ready.")
-        write_entries(session, job_id, [done, Entry("node-2", StepState.RUNNING, "Evicts its pods.")])
+        done = RefreshStep("node-1", StepState.DONE, "It is ready.")
+        write_steps(session, job_id, [done, RefreshStep("node-2", StepState.RUNNING, "Evicts its pods.")])
     steps = admin.get(f"/v1/jobs/{job_id}")["refresh"]["steps"]
     assert [(step["name"], step["state"], step["step"]) for step in steps] == [
         ("node-1", "done", "It is ready."),
@@ -93,9 +93,9 @@ def test_only_administrators_know_of_it(admin, acme):
 def runner(admin):
     """What takes calls, of a version in a registry."""
     algorithm, registry = make_algorithm("acme"), make_registry()
-    serving = wanted_serving(algorithm, pushed_version(algorithm, registry))
-    ready(serving)
-    return fresh(serving)
+    instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
+    ready(instance)
+    return fresh(instance)
 
 
 def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin, runner):
@@ -112,5 +112,5 @@ def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing
         assert answer.status_code == 200
         assert answer.get_json() == {"what": "runners", "dry_run": True, "runners": runners}
         assert "X-Job-Id" not in answer.headers
-    assert fresh(runner).state == ServingState.READY
+    assert fresh(runner).state == InstanceState.READY
     assert admin.get(f"/v1/jobs?kind={JobKind.REFRESH}")["results"] == []

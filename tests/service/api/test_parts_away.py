@@ -8,7 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.nudges import producer, send
 from shared.database import database
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import AuditEvent, ImagePush, Job, JobKind, PushState
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
@@ -41,9 +41,9 @@ def test_a_nudge_arrives_though_redis_forgot_everything(admin, redis_url, monkey
     producer.cache_clear()
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
-        send([Nudge("one", JobKind.PUSH)])
+        send([JobMessage("one", JobKind.PUSH)])
         client.flushdb()
-        send([Nudge("two", JobKind.PUSH)])
+        send([JobMessage("two", JobKind.PUSH)])
         assert client.llen("pushes") == 1
     producer.cache_clear()
 

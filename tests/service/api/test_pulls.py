@@ -6,8 +6,8 @@ from shared.clock import now_ms
 from shared.database import database
 from shared.models import Algorithm, AuditEvent, Build, ImagePush, Registry, Version
 from shared.pulls.resolution import resolve_pull
-from shared.servings.states import mark_ready
-from shared.servings.wanting import Wanted, want_serving
+from shared.instances.states import mark_ready
+from shared.instances.wanting import DesiredState, ensure_instance
 from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, push, taken, the
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -143,12 +143,12 @@ def test_it_tells_of_what_runs(acme, build, pull, production):
     with database().writing() as session:
         algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
         version = session.get_one(Version, the(Version, id=build.version_id).seq)
-        wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+        wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
         assert wanted is not None
-        serving, _ = want_serving(session, wanted)
+        instance, _ = ensure_instance(session, wanted)
     assert acme.get(pull)["serving"]["state"] == "wanted"
     with database().writing() as session:
-        mark_ready(session, serving.id, endpoint="unix:1", runs_as="1")
+        mark_ready(session, instance.id, endpoint="unix:1", runtime_ref="1")
     shown = acme.get(pull)["serving"]
     assert shown.pop("since").endswith("Z")
     assert shown == {"state": "ready", "message": "Takes calls.", "image": wanted.image}

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 import pytest
 
-from api.calling.finding import Found, find_serving
-from api.calling.remembered import RememberedFindings
+from api.calling.finding import Target, find_target
+from api.calling.remembered import TargetCache
 from shared.calls.versions import find_called
 from shared.clock import now_ms
 from shared.database import database
 from shared.keys import Caller
-from shared.models import Algorithm, Build, ImagePush, Registry, Serving, ServingState, Version
+from shared.models import Algorithm, Build, ImagePush, Registry, Instance, InstanceState, Version
 from shared.models.algorithms import PublishState
 from shared.refusals import Refusal
 from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
@@ -28,13 +28,13 @@ class Calls:
 
     def __init__(self) -> None:
         self.concluded = 0
-        self._remembered = RememberedFindings()
+        self._remembered = TargetCache()
 
-    def find(self, version: str = HASH, caller: Caller = ACME) -> Found:
-        def find() -> Found:
+    def find(self, version: str = HASH, caller: Caller = ACME) -> Target:
+        def find() -> Target:
             self.concluded += 1
             with database().reading() as session:
-                return find_serving(session, *find_called(session, caller, "acme/Hello", version))
+                return find_target(session, *find_called(session, caller, "acme/Hello", version))
 
         return self._remembered.find(caller, "acme/Hello", version, find)
 
@@ -83,7 +83,7 @@ def push_there_again(version: Version) -> None:
 
 
 def serve_elsewhere(version: Version) -> None:
-    change(the(Serving), endpoint="unix:another")
+    change(the(Instance), endpoint="unix:another")
 
 
 CHANGES: dict[str, Callable[[Version], None]] = {
@@ -93,7 +93,7 @@ CHANGES: dict[str, Callable[[Version], None]] = {
     "the registry deleted": lambda _version: change(the(Registry), deleted_at=now_ms()),
     "the registry moved": lambda _version: change(the(Registry), registry_url="moved.example.com"),
     "another kind of network": lambda _version: change(the(Algorithm), settings={"network_access": "isolated"}),
-    "the serving drains": lambda _version: change(the(Serving), state=ServingState.DRAINING),
+    "the serving drains": lambda _version: change(the(Instance), state=InstanceState.DRAINING),
     "the serving is elsewhere": serve_elsewhere,
     "another callability": lambda version: change(version, callability="private"),
     "not published": lambda version: change(version, publish_state=PublishState.NO),
@@ -120,9 +120,9 @@ def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> Non
 
 
 def test_what_does_not_run_yet_is_not_remembered(version: Version, calls: Calls) -> None:
-    change(the(Serving), state=ServingState.STOPPED)
-    assert calls.find().serving is None
-    assert calls.find().serving is None
+    change(the(Instance), state=InstanceState.STOPPED)
+    assert calls.find().instance is None
+    assert calls.find().instance is None
     assert calls.concluded == 2
 
 
@@ -133,16 +133,16 @@ def test_of_a_pattern_each_call_is_concluded(version: Version, calls: Calls) -> 
 
 
 def test_what_changes_while_it_is_concluded_is_not_remembered(version: Version) -> None:
-    remembered = RememberedFindings()
+    remembered = TargetCache()
     concluded = 0
 
-    def find() -> Found:
+    def find() -> Target:
         nonlocal concluded
         concluded += 1
         with database().reading() as session:
-            found = find_serving(session, *find_called(session, ACME, "acme/Hello", HASH))
+            found = find_target(session, *find_called(session, ACME, "acme/Hello", HASH))
         if concluded == 1:
-            change(the(ImagePush), last_success_order=10_000)
+            change(the(ImagePush), last_success_seq=10_000)
         return found
 
     for _ in range(3):

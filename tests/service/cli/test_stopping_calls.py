@@ -85,10 +85,10 @@ def called(tmp_path: Path, redis_url: str) -> Iterator[Called]:
         with longshore_environment(tmp_path, tables=False, **options):
             migrate(database())
             algorithm = make_algorithm()
-            serving = wanted_serving(algorithm, pushed_version(algorithm))
-            with runner(serving, HELD):
-                ready(serving)
-                yield Called(algorithm.path, make_key(algorithm.owner), directory_of(serving) / "source")
+            instance = wanted_serving(algorithm, pushed_version(algorithm))
+            with runner(instance, HELD):
+                ready(instance)
+                yield Called(algorithm.path, make_key(algorithm.owner), directory_of(instance) / "source")
 
 
 @contextmanager

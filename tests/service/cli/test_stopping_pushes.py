@@ -9,7 +9,7 @@ from api.nudges import send
 from cli.migrating import migrate
 from parts.processes import Child
 from shared.database import database
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Build, ImagePush, Job, JobState, PushState
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment
@@ -48,7 +48,7 @@ def worker(directory: Path, name: str):
 
 def push_stuck_in(proxy: HoldingProxy, build: Build) -> Job:
     job = push(build, make_registry(f"http://{proxy.host}", Credentials("pusher", "secret")))
-    send([Nudge(job.id, job.kind)])
+    send([JobMessage(job.id, job.kind)])
     until(proxy.stuck.is_set, "the push is in the middle of a layer")
     return job
 
@@ -73,7 +73,7 @@ def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry) 
 def test_a_push_that_ends_within_the_grace_period_is_not_handed_back(tmp_path: Path, build: Build, registry) -> None:
     job = push(build, make_registry(registry.url, Credentials("pusher", "secret")))
     with worker(tmp_path, "only") as only:
-        send([Nudge(job.id, job.kind)])
+        send([JobMessage(job.id, job.kind)])
         until(lambda: fresh(job).state != JobState.QUEUED, "the push has begun")
         stop(only)
     done = fresh(job)

@@ -19,7 +19,7 @@ from parts.clock import wrong_clock
 from parts.processes import free_port
 from shared.database import database
 from shared.marks import seconds_since_sweep
-from shared.models import JobState, WorkerNode
+from shared.models import JobState, WorkerProcess
 from shared.settings import settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
@@ -47,9 +47,9 @@ def silent_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def nodes() -> list[WorkerNode]:
+def nodes() -> list[WorkerProcess]:
     with database().reading() as session:
-        return list(session.scalars(select(WorkerNode)))
+        return list(session.scalars(select(WorkerProcess)))
 
 
 def readiness(port: int) -> tuple[int, str]:

@@ -23,33 +23,33 @@ def key() -> tuple[str, str]:
 def test_a_key_that_was_just_recognised_is_not_asked_for_again(key):
     keys = KnownKeys(seconds=60)
     with caught(database()) as statements:
-        assert [keys.recognise(database(), key[1]) for _ in range(3)] == [keys.recognise(database(), key[1])] * 3
+        assert [keys.authenticate_key(database(), key[1]) for _ in range(3)] == [keys.authenticate_key(database(), key[1])] * 3
     assert len(statements) == 1
 
 
 def test_a_key_that_this_process_revokes_is_refused_at_once(key):
-    assert known_keys.recognise(database(), key[1]) is not None
+    assert known_keys.authenticate_key(database(), key[1]) is not None
     with database().writing() as session:
         assert revoke_key(session, key[0], "acme")
-    assert known_keys.recognise(database(), key[1]) is None
+    assert known_keys.authenticate_key(database(), key[1]) is None
 
 
 def test_a_key_that_another_process_revoked_is_refused_when_its_moment_is_over(key):
     keys = KnownKeys(seconds=0)
-    assert keys.recognise(database(), key[1]) is not None
+    assert keys.authenticate_key(database(), key[1]) is not None
     with database().writing() as session:
         session.execute(update(ApiKey).where(ApiKey.id == key[0]).values(revoked_at=now_ms()))
-    assert keys.recognise(database(), key[1]) is None
+    assert keys.authenticate_key(database(), key[1]) is None
 
 
 def test_an_unknown_key_is_known_as_soon_as_it_is_there(key):
     keys = KnownKeys(seconds=60)
     with database().writing() as session:
         session.execute(update(ApiKey).where(ApiKey.id == key[0]).values(revoked_at=now_ms()))
-    assert keys.recognise(database(), key[1]) is None
+    assert keys.authenticate_key(database(), key[1]) is None
     with database().writing() as session:
         session.execute(update(ApiKey).where(ApiKey.id == key[0]).values(revoked_at=None))
-    assert keys.recognise(database(), key[1]) is not None
+    assert keys.authenticate_key(database(), key[1]) is not None
 
 
 def test_no_more_keys_are_kept_than_have_room(key):
@@ -57,6 +57,6 @@ def test_no_more_keys_are_kept_than_have_room(key):
     with database().writing() as session:
         _made, other = create_key(session, "rival", label="", kind=KeyKind.ALGORITHM)
     for secret, owner in ((key[1], "acme"), (other, "rival"), (key[1], "acme")):
-        caller = keys.recognise(database(), secret)
+        caller = keys.authenticate_key(database(), secret)
         assert caller is not None
         assert caller.owner == owner

@@ -5,8 +5,8 @@ from sqlalchemy import update
 
 from shared.clock import now_ms
 from shared.database import database
-from shared.marks import SWEEP, mark_done, seconds_since_sweep
-from shared.models import Mark
+from shared.marks import SWEEP, record_run, seconds_since_sweep
+from shared.models import PeriodicRun
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -18,7 +18,7 @@ def age():
 
 def sweep_marked():
     with database().writing() as session:
-        mark_done(session, SWEEP)
+        record_run(session, SWEEP)
 
 
 def test_the_age_of_the_last_sweep():
@@ -26,7 +26,7 @@ def test_the_age_of_the_last_sweep():
     sweep_marked()
     assert age() is not None
     with database().writing() as session:
-        session.execute(update(Mark).values(at=now_ms() - 90_000))
+        session.execute(update(PeriodicRun).values(at=now_ms() - 90_000))
     assert age() in (90, 91, 92)
     sweep_marked()
     assert age() < 90

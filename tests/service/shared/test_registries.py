@@ -9,7 +9,7 @@ from shared.models import ImagePush, Job, JobState, PushState, Registry
 from shared.refusals import Refusal
 from shared.registries import change_registry, open_for_job, open_own, place_of, seal_own
 from shared.registry.credentials import Credentials
-from shared.sealing import SealError, keyring
+from shared.sealing import DecryptionError, keyring
 from tests.git_service import make_algorithm
 from tests.rows import HASH, build_commit, change, end_badly, fresh, make_registry, push, taken, the
 from workers.execution import run_job
@@ -41,7 +41,7 @@ def test_credentials_are_kept_sealed():
 def test_credentials_copied_to_another_registry_do_not_open():
     registry, thief = make_registry(credentials=OWN), make_registry("thief.example.com")
     change(thief, credentials=registry.credentials)
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         own(thief)
 
 
@@ -49,7 +49,7 @@ def test_credentials_copied_to_another_job_do_not_open():
     build, registry = build_commit(make_algorithm()), make_registry()
     job, other = push(build, registry, GIVEN), push(build, make_registry())
     assert open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "") == GIVEN
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         open_for_job(keyring(), other.id, job.registry_fingerprint or "", job.credentials or "")
 
 
@@ -115,7 +115,7 @@ def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address()
     row = the(ImagePush, id=job.push_id)
     assert row.registry_url == NOWHERE
     assert row.image.startswith(f"{NOWHERE}/")
-    assert fresh(job).lock_key == place_of(fresh(registry), algorithm, HASH)
+    assert fresh(job).lock_name == place_of(fresh(registry), algorithm, HASH)
     run_job(job.id, PushWork)
     assert NOWHERE in (fresh(job).error_message or "")
     assert fresh(job).error_class == ErrorClass.TRANSIENT

@@ -6,7 +6,7 @@ from shared import registry_health
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.due import take_due_nudges
+from shared.jobs.due import take_due_messages
 from shared.models import Build, ImagePush, PauseCause, PushState, Registry
 from shared.pushes.stalls import report_unclaimed
 from shared.registry.credentials import Credentials
@@ -119,7 +119,7 @@ def test_pushes_to_a_paused_registry_wait_and_are_not_nudged(build):
     job = push(build, registry)
     assert take(job) is None
     with database().writing() as session:
-        assert take_due_nudges(session, limit=10) == []
+        assert take_due_messages(session, limit=10) == []
 
 
 def test_one_push_probes_it_and_the_others_wait(build):

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 PIECE_BYTES = 65_536
 
@@ -75,7 +75,7 @@ def forward_proxy() -> Iterator[ForwardProxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     proxy.host = f"127.0.0.1:{server.server_port}"
-    with serving(server):
+    with serve_in_thread(server):
         yield proxy
 
 

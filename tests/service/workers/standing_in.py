@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from shared.jobs.leases import Claim
 from tests.together import SECONDS
 from workers.execution import Finish
-from workers.lease import LeaseKeeper
+from workers.lease import Heartbeat
 
 
 def nothing(_session: Session) -> None:
@@ -20,7 +20,7 @@ class StandIn:
 
     def __init__(
         self,
-        do: Callable[[LeaseKeeper], object] = lambda _keeper: None,
+        do: Callable[[Heartbeat], object] = lambda _keeper: None,
         write: Callable[[Session], None] = nothing,
         finish: Finish = nothing,
     ) -> None:
@@ -37,13 +37,13 @@ class StandIn:
         """What moved since."""
         self._write(session)
 
-    def do(self, keeper: LeaseKeeper) -> Finish:
+    def do(self, keeper: Heartbeat) -> Finish:
         """The work."""
         self._do(keeper)
         return self._finish
 
 
-def until_stopped(keeper: LeaseKeeper) -> None:
+def until_stopped(keeper: Heartbeat) -> None:
     """Work that ends when it is stopped, as a read from a socket does that is shut."""
     shut = threading.Event()
     with keeper.stop.interrupting(shut.set):

@@ -23,7 +23,7 @@ from workers.collecting import collect_if_full
 from workers.execution import run_job
 from workers.oci.manifest import Manifest
 from workers.store.chosen import image_store
-from workers.store.collector import YOUNG_SECONDS
+from workers.store.collector import GRACE_SECONDS
 from workers.store.held_image import held_image
 
 pytestmark = pytest.mark.usefixtures("sqlite_installation", "broker")
@@ -43,7 +43,7 @@ def old_image(name: str, *, days: int, size: int = IMAGE_BYTES) -> Manifest:
     """An image that was used last so many days ago."""
     with image_store().use() as use:
         manifest = add_image(use, name, os.urandom(size))
-    used = time.time() - YOUNG_SECONDS - days * 86_400
+    used = time.time() - GRACE_SECONDS - days * 86_400
     for digest in (manifest.descriptor.digest, *(blob.digest for blob in manifest.blobs)):
         os.utime(_blob(digest), (used, used))
     return manifest

@@ -138,7 +138,7 @@ def test_a_stall_is_told_with_its_kind(receiver, kind):
         sweep()
     elif kind == "still":
         taken(job)
-        change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 3_600_000)
+        change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 3_600_000)
         sweep()
     else:
         claim = taken(job)
@@ -273,19 +273,19 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver):
 
 
 def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(receiver):
-    from shared.marks import take_delivery_turn
-    from shared.models import Mark
+    from shared.marks import acquire_delivery_turn
+    from shared.models import PeriodicRun
     from shared.webhooks.deliveries import take_due
 
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
     with database().writing() as session:
-        assert take_delivery_turn(session, seconds=60) is not None
+        assert acquire_delivery_turn(session, seconds=60) is not None
         assert len(take_due(session, limit=10, hold_seconds=60)) == 1
     deliver()
     assert receiver.received == []
-    change(the(Mark, name="delivery"), at=now_ms() - 1)
+    change(the(PeriodicRun, name="delivery"), at=now_ms() - 1)
     due_now()
     deliver()
     assert len(receiver.received) == 1

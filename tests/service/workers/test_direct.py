@@ -13,7 +13,7 @@ from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.service.workers.forward_proxy import forward_proxy
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
@@ -51,7 +51,7 @@ def pushed(
     client: RegistryClient, image: Manifest, use: StoreUse, path: str, mount_from: str | None = None
 ) -> PushedImage:
     known = {layer.digest: mount_from for layer in image.layers} if mount_from else {}
-    transport = DirectTransport(client, path, image, use, mount_from=known, stop=StopSignal())
+    transport = DirectTransport(client, path, image, use, mount_from=known, stop=CancelToken())
     return transport.push(("1", "2"), before_tag=lambda _tag: None, on_progress=lambda _seen, _said: None)
 
 

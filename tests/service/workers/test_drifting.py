@@ -30,7 +30,7 @@ from tests.rows import (
 )
 from tests.together import together
 from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, Request, fake_registry
-from workers.drifting import MOST_AT_ONCE, look_for_drift, look_for_drift_on_tick
+from workers.drifting import MAX_AT_ONCE, look_for_drift, look_for_drift_on_tick
 
 pytestmark = pytest.mark.usefixtures("installation", "broker", "eager")
 
@@ -254,12 +254,12 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same():
     with fake_registry(answering(HAS)) as server:
         registry = make_registry(server.url, RECORDED)
         algorithm = make_algorithm()
-        for number in range(MOST_AT_ONCE + 3):
+        for number in range(MAX_AT_ONCE + 3):
             pushed_long_ago(registry, build_commit(algorithm, f"{number:040x}"))
         look_for_drift()
-        assert len(asked(server)) == MOST_AT_ONCE
+        assert len(asked(server)) == MAX_AT_ONCE
         together(look_for_drift, look_for_drift)
-        assert len(asked(server)) == MOST_AT_ONCE + 3
+        assert len(asked(server)) == MAX_AT_ONCE + 3
 
 
 def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(repairs):
@@ -268,7 +268,7 @@ def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(rep
         row = pushed_long_ago(registry, build)
         look_for_drift()
         repaired = the(Job, id=fresh(row).job_id)
-        assert repaired.asked_order == row.last_success_order
+        assert repaired.request_seq == row.last_success_seq
         assert fresh(row).state == PushState.QUEUED
         change(row, looked_at=LONG_AGO)
         look_for_drift()

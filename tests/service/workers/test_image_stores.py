@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from parts.registry import PrivateRegistry
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.silent_server import silent_server
 from tests.together import SECONDS
 from tests.unit.workers.store.images import add_image
@@ -137,12 +137,12 @@ def failing() -> Iterator[bytes]:
 
 
 def test_a_stop_ends_what_waits_for_a_home_registry():
-    stop = StopSignal()
+    stop = CancelToken()
     with silent_server() as (host, asked):
         store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
         asker = threading.Thread(target=lambda: asked.wait(SECONDS) and stop.ask("cancelled"))
         asker.start()
-        with pytest.raises(Stopped, match="cancelled"), store.use(stop) as use:
+        with pytest.raises(WorkCancelledError, match="cancelled"), store.use(stop) as use:
             use.hold(NOWHERE)
         asker.join()
 

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from shared.database import database
-from shared.errors import Stopped
-from shared.jobs.leases import hand_back
+from shared.errors import WorkCancelledError
+from shared.jobs.leases import release_all
 from shared.models import Build
 from shared.settings import settings
 from tests.git_service import make_algorithm
@@ -17,14 +17,14 @@ from tests.service.workers.standing_in import nothing, until_stopped
 from tests.together import SECONDS
 from workers import lease
 from workers.building import BuildWork
-from workers.lease import LeaseKeeper
+from workers.lease import Heartbeat
 
 pytestmark = pytest.mark.usefixtures("installation")
 
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch):
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "POLL_INTERVAL_SECONDS", 0.02)
 
 
 def quick(**changes: object):
@@ -45,7 +45,7 @@ def test_a_lease_is_renewed_while_the_work_runs():
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     before = milliseconds_from_now(fresh(job).lease_expires_at)
-    with LeaseKeeper(database(), claim, quick(lease_seconds=1000), nothing) as keeper:
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), nothing) as keeper:
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > before + 800_000)
         assert not keeper.stop.asked
 
@@ -53,17 +53,17 @@ def test_a_lease_is_renewed_while_the_work_runs():
 def test_work_is_stopped_when_somebody_took_the_claim():
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
-    with LeaseKeeper(database(), claim, settings(), nothing) as keeper:
+    with Heartbeat(database(), claim, settings(), nothing) as keeper:
         with database().writing() as session:
-            hand_back(session, owner_prefix="worker/")
-        with pytest.raises(Stopped, match="taken over"):
+            release_all(session, owner_prefix="worker/")
+        with pytest.raises(WorkCancelledError, match="taken over"):
             until_stopped(keeper)
 
 
 def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it():
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
-    with LeaseKeeper(database(), claim, quick(), nothing) as keeper:
+    with Heartbeat(database(), claim, quick(), nothing) as keeper:
         lose_lease(job)
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > 0)
         assert not keeper.stop.asked
@@ -71,15 +71,15 @@ def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it():
 
 def test_work_that_does_not_move_is_let_go():
     claim = taken(compile_commit(make_algorithm()).job)
-    keeping = LeaseKeeper(database(), claim, quick(stuck_seconds=0), nothing)
-    with keeping as keeper, pytest.raises(Stopped, match="has not moved"):
+    keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
+    with keeping as keeper, pytest.raises(WorkCancelledError, match="has not moved"):
         until_stopped(keeper)
 
 
 def test_work_that_moves_is_not_let_go():
     claim = taken(compile_commit(make_algorithm()).job)
     looks = []
-    with LeaseKeeper(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
+    with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
         keeper._moved_at -= 10
         keeper.moved()
         until(lambda: len(looks) > 3)
@@ -96,7 +96,7 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing():
         if len(looks) < 3:
             session.execute(text("SELECT * FROM a_table_that_is_away"))
 
-    with LeaseKeeper(database(), claim, quick(lease_seconds=1000), break_twice) as keeper:
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), break_twice) as keeper:
         until(lambda: len(looks) > 4)
         assert not keeper.stop.asked
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
@@ -108,8 +108,8 @@ def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins()
     def away(_session):
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
-    keeping = LeaseKeeper(database(), claim, quick(lease_seconds=0), away)
-    with keeping as keeper, pytest.raises(Stopped, match="database does not answer"):
+    keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
+    with keeping as keeper, pytest.raises(WorkCancelledError, match="database does not answer"):
         until_stopped(keeper)
 
 
@@ -122,7 +122,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_watch():
         if len(looks) == 1:
             raise RuntimeError("a bug in what writes")
 
-    with LeaseKeeper(database(), claim, quick(), break_once):
+    with Heartbeat(database(), claim, quick(), break_once):
         until(lambda: len(looks) > 2)
 
 

@@ -13,7 +13,7 @@ from shared.database import database
 from shared.errors import ErrorClass
 from shared.models import Algorithm, Build, ImagePush, Job, JobState, PushState, Registry
 from shared.orders.cancel import cancel_job
-from shared.pushes.places import known_places
+from shared.pushes.places import known_blob_locations
 from shared.registries import address_of
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
@@ -25,7 +25,7 @@ from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.engine.sources import archive_of
 from workers import stored_image
 from workers.execution import run_job
-from workers.lease import LeaseKeeper
+from workers.lease import Heartbeat
 from workers.push_plan import BELIEVED_WHOLE_MS
 from workers.pushing import PushWork
 from workers.store import chosen
@@ -225,10 +225,10 @@ def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build, regis
     path = row.image.partition("/")[2].rpartition(":")[0]
     with RegistryClient(address_of(target), PUSHER) as client:
         client.send("DELETE", f"/v2/{path}/blobs/{layer}", scope="")
-        assert not client.has_blob(path, layer)
+        assert not client.blob_exists(path, layer)
         change(row, last_success_at=row.last_success_at - BELIEVED_WHOLE_MS)
         assert run_push(build, target).state == PushState.SUCCEEDED
-        assert client.has_blob(path, layer)
+        assert client.blob_exists(path, layer)
 
 
 @DIRECT
@@ -263,7 +263,7 @@ def test_where_a_registry_has_a_large_layer_is_remembered(docker_host, registry,
         assert pushed.state == PushState.SUCCEEDED
         layers = with_the_registry(target, pushed)["layers"]
         with database().reading() as session:
-            known = known_places(session, target.id, [layer["digest"] for layer in layers])
+            known = known_blob_locations(session, target.id, [layer["digest"] for layer in layers])
     path = pushed.image.partition("/")[2].rpartition(":")[0]
     assert dict(known) == {layers[0]["digest"]: path}
 
@@ -271,14 +271,14 @@ def test_where_a_registry_has_a_large_layer_is_remembered(docker_host, registry,
 def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(build, registry, monkeypatch):
     """Rule 2: the fence cannot reach into a registry, so it is looked at before each tag moves."""
     job = push(build, make_registry(registry.url, PUSHER))
-    held = LeaseKeeper.hold_for
+    held = Heartbeat.hold_for
 
-    def cancelled_first(keeper: LeaseKeeper, seconds: float) -> None:
+    def cancelled_first(keeper: Heartbeat, seconds: float) -> None:
         with database().writing() as session:
             cancel_job(session, session.get_one(Job, job.seq))
         held(keeper, seconds)
 
-    monkeypatch.setattr(LeaseKeeper, "hold_for", cancelled_first)
+    monkeypatch.setattr(Heartbeat, "hold_for", cancelled_first)
     run_job(job.id, PushWork)
     row = the(ImagePush, id=job.push_id)
     assert (row.state, fresh(job).state) == (PushState.CANCELLED, JobState.CANCELLED)

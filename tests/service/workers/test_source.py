@@ -8,10 +8,10 @@ from tempfile import gettempdir
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.git.access import GitCredentials
 from shared.models import Algorithm
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.environment import longshore_environment
 from tests.git_service import WorkTree, git_service, make_algorithm, make_key, url_with_key
 from tests.plain_git_server import plain_git_server
@@ -60,7 +60,7 @@ def elsewhere(url):
 def members(algorithm, commit, credentials=None, log=lambda line: None):
     """Every member of the tar with its content or link, and no directory left afterwards."""
     with (
-        fetch_source(algorithm, commit, credentials, log=log, stop=StopSignal()) as source,
+        fetch_source(algorithm, commit, credentials, log=log, stop=CancelToken()) as source,
         tarfile.open(source.tar) as archive,
     ):
         found = {
@@ -76,7 +76,7 @@ def failure(algorithm, commit, credentials=None):
     before = set(Path(gettempdir()).glob("longshore-source-*"))
     with (
         pytest.raises(WorkError) as failed,
-        fetch_source(algorithm, commit, credentials, log=lambda line: None, stop=StopSignal()),
+        fetch_source(algorithm, commit, credentials, log=lambda line: None, stop=CancelToken()),
     ):
         pytest.fail("there is no such source")
     assert set(Path(gettempdir()).glob("longshore-source-*")) <= before
@@ -255,11 +255,11 @@ def test_a_server_that_is_away_is_passing(service):
 
 
 def test_a_stop_ends_the_fetch(service):
-    stop = StopSignal()
+    stop = CancelToken()
     stop.ask("cancelled")
     with (
         worker(service),
-        pytest.raises(Stopped),
+        pytest.raises(WorkCancelledError),
         fetch_source(elsewhere("http://127.0.0.1:1/r"), "0" * 40, log=lambda line: None, stop=stop),
     ):
         pytest.fail("it was stopped before")

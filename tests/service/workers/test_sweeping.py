@@ -10,9 +10,9 @@ from sqlalchemy import select, update
 from shared.clock import now_ms
 from shared.database import database
 from shared.jobs.nudges import Queues
-from shared.models import ImagePush, Job, JobState, Mark, PushEvent, PushState
+from shared.models import ImagePush, Job, JobState, PeriodicRun, PushEvent, PushState
 from shared.registry.credentials import Credentials
-from shared.workers import refresh_node
+from shared.workers import refresh_worker
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -58,7 +58,7 @@ def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broke
     killed = push(build, registry)
     taken(killed)
     newer = push(build, registry)
-    change(newer, nudged_at=now_ms())  # in vain: the place was held
+    change(newer, dispatched_at=now_ms())  # in vain: the place was held
     assert fresh(killed).state == JobState.SUPERSEDED
     sweep()
     assert nudged(broker, "pushes") == []  # its worker may still be about to let go
@@ -74,7 +74,7 @@ def test_of_ticks_that_piled_up_one_sweeps(broker):
     sweep_on_tick()
     assert nudged(broker, "builds") == []
     with database().writing() as session:
-        session.execute(update(Mark).values(at=now_ms() - 10_000))
+        session.execute(update(PeriodicRun).values(at=now_ms() - 10_000))
     sweep_on_tick()
     assert nudged(broker, "builds") == [job.id]
 
@@ -83,7 +83,7 @@ def test_every_message_can_be_lost(broker):
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     sweep()
     broker.flushdb()
-    change(ordered.job, nudged_at=now_ms() - 3_600_000)
+    change(ordered.job, dispatched_at=now_ms() - 3_600_000)
     sweep()
     assert nudged(broker, "builds") == [ordered.job.id]
     end_build(taken(ordered.job))
@@ -115,7 +115,7 @@ def test_stalled_pushes_are_reported():
     change(unclaimed, created_at=now_ms() - 3_600_000)
     still = push(build_commit(make_algorithm()), make_registry())
     taken(still)
-    change(the(ImagePush, id=still.push_id), moved_at=now_ms() - 3_600_000)
+    change(the(ImagePush, id=still.push_id), progressed_at=now_ms() - 3_600_000)
     sweep()
     assert the(ImagePush, id=unclaimed.push_id).state == PushState.STALLED
     assert the(ImagePush, id=still.push_id).state == PushState.STALLED
@@ -153,7 +153,7 @@ def test_what_runs_is_tended_where_somebody_can_and_no_messages_pile_up_where_no
     sweep()
     assert broker.llen(Queues.SERVING) == 0
     with database().writing() as session:
-        refresh_node(session, "worker", [Queues.SERVING], None)
+        refresh_worker(session, "worker", [Queues.SERVING], None)
     sweep()
     (message,) = broker.lrange(Queues.SERVING, 0, -1)
     assert json.loads(message)["headers"]["task"] == "longshore.tend"

@@ -6,10 +6,10 @@ import pytest
 from flask import Flask, request
 
 from api.bodies import StrictAdapter
-from api.schemas.algorithms import AlgorithmBody
+from api.schemas.algorithms import AlgorithmRequest
 from api.schemas.base import Body
-from api.schemas.registries import RegistryBody
-from api.schemas.versions import CompileBody, PublishBody
+from api.schemas.registries import RegistryRequest
+from api.schemas.versions import CompileRequest, PublishRequest
 from shared.refusals import Refusal
 
 
@@ -32,11 +32,11 @@ def refusal_of(model: type[Body], body: object) -> str:
 @pytest.mark.parametrize(
     ("model", "body"),
     [
-        (CompileBody, {"commitSha": {}, "registry_push_credentials": {}}),
-        (PublishBody, {"details": {}, "settings": {}, "version_info": {}, "source": {}, "commitSha": {}}),
-        (PublishBody, {"settings": {"algorithm_callability": {}}, "version_info": {"version_type": {}}}),
-        (RegistryBody, {"registry_url": "r.example.com", "name": {}, "registry_password": {}, "verify_tls": {}}),
-        (AlgorithmBody, {"name": "A", "details": {"label": "A", "summary": {}}, "settings": {}, "source": {}}),
+        (CompileRequest, {"commitSha": {}, "registry_push_credentials": {}}),
+        (PublishRequest, {"details": {}, "settings": {}, "version_info": {}, "source": {}, "commitSha": {}}),
+        (PublishRequest, {"settings": {"algorithm_callability": {}}, "version_info": {"version_type": {}}}),
+        (RegistryRequest, {"registry_url": "r.example.com", "name": {}, "registry_password": {}, "verify_tls": {}}),
+        (AlgorithmRequest, {"name": "A", "details": {"label": "A", "summary": {}}, "settings": {}, "source": {}}),
     ],
 )
 def test_an_empty_object_stands_for_an_absent_field(model, body):
@@ -45,7 +45,7 @@ def test_an_empty_object_stands_for_an_absent_field(model, body):
 
 
 def test_half_of_a_surrogate_pair_is_refused():
-    message = refusal_of(RegistryBody, {"registry_url": "r.example.com", "name": "\ud800"})
+    message = refusal_of(RegistryRequest, {"registry_url": "r.example.com", "name": "\ud800"})
     assert message == "name: must not have half of a surrogate pair."
 
 
@@ -58,8 +58,8 @@ def test_half_of_a_surrogate_pair_is_refused():
     ],
 )
 def test_what_is_wrong_is_said_in_words_for_callers(body, message):
-    assert refusal_of(RegistryBody, {"registry_url": "r.example.com", **body}) == message
+    assert refusal_of(RegistryRequest, {"registry_url": "r.example.com", **body}) == message
 
 
 def test_no_class_of_ours_shows_in_a_refusal():
-    assert refusal_of(AlgorithmBody, {"name": "A", "details": 5}) == "details: must be a JSON object."
+    assert refusal_of(AlgorithmRequest, {"name": "A", "details": 5}) == "details: must be a JSON object."

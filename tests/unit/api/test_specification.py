@@ -34,13 +34,13 @@ def test_every_operation_has_a_name_of_its_own(document):
 
 
 def test_every_operation_says_how_it_fails_and_what_key_it_needs(document):
-    shown = document["components"]["schemas"]["ErrorShown"]
+    shown = document["components"]["schemas"]["ErrorResponse"]
     assert (
         shown["properties"]["error"]["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
     )
     for _, path, operation in operations(document):
         error = operation["responses"]["default"]["content"]["application/json"]["schema"]
-        assert error == {"$ref": "#/components/schemas/ErrorShown"}
+        assert error == {"$ref": "#/components/schemas/ErrorResponse"}
         assert operation.get("security") == ([{"key": []}] if path.startswith("/v1/") else None)
 
 
@@ -66,6 +66,6 @@ def test_only_what_callers_use_is_described(document):
 
 def test_limits_are_told_in_words_that_json_schema_knows(document):
     """Where a number is read by a function of ours first, pydantic tells its limits as `ge` and `le`."""
-    fields = document["components"]["schemas"]["RegistryBody"]["properties"]
+    fields = document["components"]["schemas"]["RegistryRequest"]["properties"]
     assert {"type": "integer", "minimum": 1, "maximum": 10_000} in fields["max_pushes"]["anyOf"]
     assert not re.search(r'"(?:ge|le|gt|lt)":', json.dumps(document))

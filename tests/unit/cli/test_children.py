@@ -13,7 +13,7 @@ import pytest
 
 from cli.children import Child, Output
 from cli.data_directory import locked, make_private
-from cli.embedded_redis import LONGEST_SOCKET_PATH, socket_directory, socket_in
+from cli.embedded_redis import MAX_SOCKET_PATH, socket_directory, socket_in
 from cli.ports import PRIVATE_PORTS, require_free
 from shared.settings import SettingsError
 
@@ -143,7 +143,7 @@ def test_the_socket_of_redis_has_a_short_path(tmp_path: Path, monkeypatch: pytes
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
     with socket_directory(tmp_path / "note") as directory:
-        assert len(bytes(socket_in(directory))) < LONGEST_SOCKET_PATH
+        assert len(bytes(socket_in(directory))) < MAX_SOCKET_PATH
         assert directory.stat().st_mode & 0o777 == 0o700
     assert not directory.exists()
 

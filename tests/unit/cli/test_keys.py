@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.database import database
-from shared.keys import Caller, recognise
+from shared.keys import Caller, authenticate_key
 from tests.unit.cli.conftest import Longshore
 
 
@@ -18,7 +18,7 @@ def migrated(longshore: Longshore) -> Longshore:
 
 def caller_with(secret: str) -> Caller | None:
     with database().reading() as session:
-        return recognise(session, secret)
+        return authenticate_key(session, secret)
 
 
 def test_quiet_prints_the_secret_and_nothing_else(migrated: Longshore) -> None:

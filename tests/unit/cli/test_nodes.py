@@ -99,17 +99,17 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_cancel_it(migrated: Longshore, m
 
 def test_runners_are_named_by_version_and_registry(migrated: Longshore) -> None:
     algorithm, registry = make_algorithm("acme"), make_registry(name="scanned")
-    serving = wanted_serving(algorithm, pushed_version(algorithm, registry))
-    ready(serving)
+    instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
+    ready(instance)
     of_version = ("--algorithm", algorithm.path, "--git-hash", HASH[:7])
     runners = ("nodes", "refresh", "--what", "runners")
     shown = migrated(*runners, "--dry-run", "--registry", "scanned", *of_version).stdout
-    assert serving.image in shown
+    assert instance.image in shown
     make_registry(name="other")
-    assert serving.image not in migrated(*runners, "--dry-run", "--registry", "other").stdout
+    assert instance.image not in migrated(*runners, "--dry-run", "--registry", "other").stdout
     ordered = migrated(*runners, "--no-wait", "--registry", "scanned", *of_version).stdout.strip()
     options = the(Refresh, job_id=ordered).options
-    assert (options["registry_id"], options["version_id"]) == (registry.id, serving.version_id)
+    assert (options["registry_id"], options["version_id"]) == (registry.id, instance.version_id)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from shared.networks import AllowedNetworks, ForbiddenAddress
+from shared.networks import AllowedNetworks, ForbiddenAddressError
 from shared.settings import SettingsError, load_settings
 
 EVERYTHING = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0"))
@@ -39,7 +39,7 @@ EVERYTHING = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0")
     ],
 )
 def test_what_is_never_spoken_to(address):
-    with pytest.raises(ForbiddenAddress, match="never spoken to"):
+    with pytest.raises(ForbiddenAddressError, match="never spoken to"):
         EVERYTHING.check(address, address)
 
 
@@ -64,28 +64,28 @@ def test_networks_and_exceptions_from_them(address, allowed):
     if allowed:
         some.check(address, address)
         return
-    with pytest.raises(ForbiddenAddress, match="LONGSHORE_X_NETWORKS"):
+    with pytest.raises(ForbiddenAddressError, match="LONGSHORE_X_NETWORKS"):
         some.check(address, address)
 
 
 @pytest.mark.parametrize("host", ["metadata.google.internal", "METADATA.google.internal.", "instance-data"])
 def test_names_of_metadata_services_are_known_without_asking(host):
-    with pytest.raises(ForbiddenAddress, match="metadata service"):
+    with pytest.raises(ForbiddenAddressError, match="metadata service"):
         EVERYTHING.resolve(host, 80)
 
 
 def test_a_name_is_judged_by_every_address_that_it_stands_for():
     assert "127.0.0.1" in EVERYTHING.resolve("localhost", 80)
     without_loopback = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))
-    with pytest.raises(ForbiddenAddress, match=r"localhost \("):
+    with pytest.raises(ForbiddenAddressError, match=r"localhost \("):
         without_loopback.resolve("localhost", 80)
-    with pytest.raises(ForbiddenAddress):
+    with pytest.raises(ForbiddenAddressError):
         without_loopback.check_recorded("localhost", 80)
 
 
 @pytest.mark.parametrize("spelled", ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518"])
 def test_other_spellings_of_an_address_are_read_as_the_resolver_reads_them(spelled):
-    with pytest.raises(ForbiddenAddress):
+    with pytest.raises(ForbiddenAddressError):
         EVERYTHING.resolve(spelled, 80)
 
 

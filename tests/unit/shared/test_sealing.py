@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from shared.sealing import Keyring, SealError
+from shared.sealing import Keyring, DecryptionError
 from shared.settings import SettingsError
 
 SECRET = {"username": "pusher", "password": "open sesame"}
@@ -22,7 +22,7 @@ def test_what_is_sealed_opens_for_the_same_row():
 
 def test_it_opens_for_no_other_row():
     ring = Keyring(keys("k1"))
-    with pytest.raises(SealError, match="another row"):
+    with pytest.raises(DecryptionError, match="another row"):
         ring.open(ring.seal(SECRET, identity="jobs/1/credentials"), identity="jobs/2/credentials")
 
 
@@ -47,19 +47,19 @@ def test_after_a_rotation_the_new_key_seals_and_the_old_one_opens():
 
 def test_without_its_key_nothing_opens():
     sealed = Keyring(keys("k1")).seal(SECRET, identity="i")
-    with pytest.raises(SealError, match="'k1'"):
+    with pytest.raises(DecryptionError, match="'k1'"):
         Keyring(keys("k2")).open(sealed, identity="i")
 
 
 def test_another_key_of_the_same_name_does_not_open():
     sealed = Keyring(keys("k1")).seal(SECRET, identity="i")
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         Keyring({"k1": os.urandom(32)}).open(sealed, identity="i")
 
 
 @pytest.mark.parametrize("changed", ["k1.", "k1.AAAA", "k1.no base64", "", "nothing", "k1." + "A" * 100])
 def test_what_was_never_sealed_does_not_open(changed):
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         Keyring(keys("k1")).open(changed, identity="i")
 
 

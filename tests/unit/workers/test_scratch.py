@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from workers.scratch import HIDDEN_PREFIX, YOUNG_SECONDS, remove_left_overs, scratch_directory
+from workers.scratch import HIDDEN_PREFIX, GRACE_SECONDS, remove_left_overs, temporary_directory
 
 KILLED = (
     "import os, signal, sys\n"
-    "from workers.scratch import scratch_directory\n"
-    "with scratch_directory() as directory:\n"
+    "from workers.scratch import temporary_directory\n"
+    "with temporary_directory() as directory:\n"
     "    (directory / 'file').write_text('left')\n"
     "    print(directory, flush=True)\n"
     "    sys.stdin.read()\n"
@@ -27,7 +27,7 @@ def temporary(tmp_path, monkeypatch):
 
 
 def test_it_is_gone_with_the_work(temporary):
-    with scratch_directory() as directory:
+    with temporary_directory() as directory:
         (directory / "file").write_text("x")
         assert directory.parent == temporary
     assert list(temporary.iterdir()) == []
@@ -38,12 +38,12 @@ def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stay
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as user:
         directory = temporary / user.stdout.readline().strip()
-        with scratch_directory():
+        with temporary_directory():
             assert (directory / "file").exists()
         user.stdin.close()
         user.wait()
     assert directory.exists()
-    with scratch_directory():
+    with temporary_directory():
         assert not directory.exists()
 
 
@@ -52,7 +52,7 @@ def test_what_is_not_locked_yet_is_left_alone_while_it_is_young(temporary):
     hidden.mkdir()
     remove_left_overs()
     assert hidden.exists()
-    old = hidden.stat().st_mtime - 2 * YOUNG_SECONDS
+    old = hidden.stat().st_mtime - 2 * GRACE_SECONDS
     os.utime(hidden, (old, old))
     remove_left_overs()
     assert not hidden.exists()

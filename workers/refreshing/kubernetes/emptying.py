@@ -9,8 +9,8 @@ from kubernetes.client import V1DeleteOptions, V1Eviction, V1ObjectMeta, V1Pod, 
 from kubernetes.client.exceptions import ApiException
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
-from workers.refreshing.kubernetes.nodes import LOOK_SECONDS, asking, is_cordoned, is_ready
+from shared.stopping import CancelToken
+from workers.refreshing.kubernetes.nodes import POLL_INTERVAL_SECONDS, asking, is_cordoned, is_ready
 from workers.refreshing.kubernetes.pods import is_ending, is_own, listed, path_of, paths_of, pods_of
 from workers.serving.kubernetes.cluster import REQUEST_SECONDS, Cluster, said_by
 from workers.serving.kubernetes.labels import meta_of, name_of
@@ -21,7 +21,7 @@ GONE, ANOTHER, REFUSED, FORBIDDEN, FAILED = 404, 409, 429, 403, 500
 
 
 @dataclass(frozen=True)
-class Refused:
+class EvictionOutcome:
     """An eviction that is not allowed at the moment."""
 
     pod: str
@@ -30,12 +30,12 @@ class Refused:
     retry_after: float
 
 
-def empty_node(
+def drain_node(
     cluster: Cluster,
     node_name: str,
     check: Callable[[], object],
     say: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
     *,
     within_seconds: float,
 ) -> None:
@@ -62,12 +62,12 @@ def empty_node(
         left = ends - time.monotonic()
         if left <= 0:
             message = (
-                f"Node {node_name} was not empty within {within_seconds:g} s (LONGSHORE_NODE_EMPTY_SECONDS): {news} "
+                f"Node {node_name} was not empty within {within_seconds:g} s (LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS): {news} "
                 "Have budgets allow an eviction (more replicas, for example), and look at pods that do not end."
             )
             raise WorkError(ErrorClass.INVALID, message)
         say(news)
-        stop.pause(min(left, max((one.retry_after for one in refused), default=LOOK_SECONDS)))
+        stop.pause(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
 
 
 def _refuse_unmanaged(node_name: str, unmanaged: Sequence[V1Pod]) -> None:
@@ -100,7 +100,7 @@ def _whose_turn(pods: Sequence[V1Pod], say: Callable[[str], None]) -> Sequence[V
     return others or pods
 
 
-def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: StopSignal) -> list[Refused]:
+def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: CancelToken) -> list[EvictionOutcome]:
     """Ask for the eviction of each that does not end yet; gives those that are not allowed."""
     refused = []
     for pod in pods:
@@ -110,7 +110,7 @@ def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: StopSignal) -> lis
     return [one for one in refused if one is not None]
 
 
-def _evict(cluster: Cluster, pod: V1Pod) -> Refused | None:
+def _evict(cluster: Cluster, pod: V1Pod) -> EvictionOutcome | None:
     """Ask for one eviction; None: the pod ends, or is gone."""
     meta = meta_of(pod)
     eviction = V1Eviction(
@@ -133,11 +133,11 @@ def _evict(cluster: Cluster, pod: V1Pod) -> Refused | None:
             raise WorkError(ErrorClass.INVALID, message) from None
         if error.status != REFUSED:
             raise
-        return Refused(path_of(pod), causes.get("DisruptionBudget") or said_by(error), _retry_after(error))
+        return EvictionOutcome(path_of(pod), causes.get("DisruptionBudget") or said_by(error), _retry_after(error))
     return None
 
 
-def _in_words(pods: Sequence[V1Pod], refused: Sequence[Refused]) -> str:
+def _in_words(pods: Sequence[V1Pod], refused: Sequence[EvictionOutcome]) -> str:
     refused_pods = {one.pod for one in refused}
     ending = [path for path in paths_of(pods) if path not in refused_pods]
     texts = []

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from shared.errors import WorkError
 from shared.serving_settings import ServingSettings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.refreshing.fleet import Node, Plan, Restart
 from workers.refreshing.kubernetes.budgets import refusing_budgets
-from workers.refreshing.kubernetes.emptying import empty_node
-from workers.refreshing.kubernetes.hold import Hold, let_go, mark_on
+from workers.refreshing.kubernetes.emptying import drain_node
+from workers.refreshing.kubernetes.hold import Cordon, uncordon, cordon_state_of
 from workers.refreshing.kubernetes.nodes import asking, await_ready, is_cordoned, is_ready, read_node
 from workers.refreshing.kubernetes.pods import paths_of, pods_of
 from workers.serving.kubernetes.cluster import REQUEST_SECONDS, Cluster
@@ -49,36 +49,36 @@ class KubernetesFleet:
             )
 
     def refresh(
-        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: StopSignal
+        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: CancelToken
     ) -> None:
         """Go through the steps that are left, and have the node be as schedulable as it was, however that ends."""
-        hold = Hold(self._cluster, name, mark)
+        hold = Cordon(self._cluster, name, mark)
         try:
             self._go(hold, name, restart, say, stop)
         except BaseException:
             # Where the cluster is away now, what ended the refresh is still what is said, and `release` lets go.
             with suppress(WorkError):
-                hold.let_go()
+                hold.uncordon()
             raise
-        hold.let_go()
+        hold.uncordon()
 
     def release(self, mark: str) -> list[str]:
         """Let go of every node with the mark, whatever its labels are by now."""
         with asking("name its nodes"):
             found = self._cluster.core.list_node(_request_timeout=REQUEST_SECONDS).items
-        marks = {name_of(node): mark_on(node) for node in found}
+        marks = {name_of(node): cordon_state_of(node) for node in found}
         marked = sorted(name for name, found_mark in marks.items() if found_mark and found_mark.mark == mark)
         for name in marked:
-            let_go(self._cluster, name, lambda now: now.mark == mark)
+            uncordon(self._cluster, name, lambda now: now.mark == mark)
         return marked
 
-    def _go(self, hold: Hold, name: str, restart: Restart | None, say: Callable[[str], None], stop: StopSignal) -> None:
+    def _go(self, hold: Cordon, name: str, restart: Restart | None, say: Callable[[str], None], stop: CancelToken) -> None:
         stop.check()
         mark = hold.take()
         elsewhere = "was cordoned by somebody else, and stays so" if mark.cordoned_elsewhere else "is cordoned"
         say(f"Node {name} {elsewhere}.")
         if mark.restarted_at is None:
-            empty_node(self._cluster, name, hold.look, say, stop, within_seconds=self._settings.node_empty_seconds)
+            drain_node(self._cluster, name, hold.look, say, stop, within_seconds=self._settings.node_drain_timeout_seconds)
             say(f"Node {name} is empty.")
             if restart is not None:
                 stop.check()

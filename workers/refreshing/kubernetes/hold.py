@@ -17,7 +17,7 @@ REFRESH = "longshore.io/refresh"
 """Annotation of a node that is being refreshed: a `Mark` as JSON. All that a refresh must know stands there."""
 
 
-class Mark(BaseModel):
+class CordonState(BaseModel):
     """Whose refresh it is, and how far."""
 
     model_config = ConfigDict(frozen=True)
@@ -34,7 +34,7 @@ class Mark(BaseModel):
     """When its restart was asked for, in seconds since 1970."""
 
 
-class Hold:
+class Cordon:
     """One attempt's hold on one node. Another attempt of the same job takes it over, and this one is told so."""
 
     def __init__(self, cluster: Cluster, node_name: str, job: str) -> None:
@@ -43,7 +43,7 @@ class Hold:
         self._job = job
         self._by = str(uuid.uuid4())
 
-    def take(self) -> Mark:
+    def take(self) -> CordonState:
         """Cordon the node in one step with the mark on it, or go on with the mark that an attempt before left there.
 
         Raises:
@@ -66,7 +66,7 @@ class Hold:
         self._mine(node)
         return node
 
-    def note_restart(self) -> Mark:
+    def note_restart(self) -> CordonState:
         """Write on the node that its restart is asked for.
 
         Raises:
@@ -78,16 +78,16 @@ class Hold:
 
         return self._mine(change_node(self._cluster, self._name, note))
 
-    def let_go(self) -> None:
+    def uncordon(self) -> None:
         """Have the node be as schedulable as it was, unless it is held no more.
 
         Raises:
             WorkError: the cluster does not answer.
         """
-        let_go(self._cluster, self._name, lambda mark: mark.by == self._by)
+        uncordon(self._cluster, self._name, lambda mark: mark.by == self._by)
 
-    def _next(self, node: V1Node) -> Mark:
-        before = mark_on(node)
+    def _next(self, node: V1Node) -> CordonState:
+        before = cordon_state_of(node)
         if before is None:
             if annotation_of(node, REFRESH):
                 message = (
@@ -95,7 +95,7 @@ class Hold:
                     f"take it off (kubectl annotate node {self._name} {REFRESH}-)."
                 )
                 raise WorkError(ErrorClass.INVALID, message)
-            return Mark(mark=self._job, by=self._by, boot_id=boot_of(node), cordoned_elsewhere=is_cordoned(node))
+            return CordonState(mark=self._job, by=self._by, boot_id=boot_of(node), cordoned_elsewhere=is_cordoned(node))
         if before.mark != self._job:
             message = (
                 f"Node {self._name} is refreshed by the job {before.mark}. If there is no such job any more: kubectl "
@@ -106,23 +106,23 @@ class Hold:
         still_elsewhere = before.cordoned_elsewhere and is_cordoned(node)
         return before.model_copy(update={"by": self._by, "cordoned_elsewhere": still_elsewhere})
 
-    def _mine(self, node: V1Node) -> Mark:
-        mark = mark_on(node)
+    def _mine(self, node: V1Node) -> CordonState:
+        mark = cordon_state_of(node)
         if mark is None or mark.by != self._by:
             message = f"The cordon of node {self._name} was taken over or taken off by somebody else"
             raise WorkError(ErrorClass.TRANSIENT, message)
         return mark
 
 
-def mark_on(node: V1Node) -> Mark | None:
+def cordon_state_of(node: V1Node) -> CordonState | None:
     """The mark on a node; None: there is none that can be read."""
     try:
-        return Mark.model_validate_json(annotation_of(node, REFRESH))
+        return CordonState.model_validate_json(annotation_of(node, REFRESH))
     except ValidationError:
         return None
 
 
-def let_go(cluster: Cluster, name: str, is_meant: Callable[[Mark], bool]) -> None:
+def uncordon(cluster: Cluster, name: str, is_meant: Callable[[CordonState], bool]) -> None:
     """Have a node with such a mark be as schedulable as it was before, in one step with taking the mark off.
 
     Raises:
@@ -130,7 +130,7 @@ def let_go(cluster: Cluster, name: str, is_meant: Callable[[Mark], bool]) -> Non
     """
 
     def uncordon(node: V1Node) -> dict[str, Any] | None:
-        mark = mark_on(node)
+        mark = cordon_state_of(node)
         if mark is None or not is_meant(mark):
             return None
         spec = {} if mark.cordoned_elsewhere else {"spec": {"unschedulable": None}}
@@ -143,5 +143,5 @@ def let_go(cluster: Cluster, name: str, is_meant: Callable[[Mark], bool]) -> Non
             raise
 
 
-def _annotated(mark: Mark) -> dict[str, Any]:
+def _annotated(mark: CordonState) -> dict[str, Any]:
     return {"metadata": {"annotations": {REFRESH: mark.model_dump_json(exclude_defaults=True)}}}

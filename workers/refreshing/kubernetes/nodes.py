@@ -9,12 +9,12 @@ from kubernetes.client import V1Node, V1NodeCondition
 from kubernetes.client.exceptions import ApiException
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.serving.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
 from workers.serving.kubernetes.labels import meta_of
 
 RIGHTS = "deploy/kubernetes/nodes.yaml"
-LOOK_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 1.0
 CONFLICT = 409
 
 
@@ -65,7 +65,7 @@ def await_ready(
     name: str,
     look: Callable[[], V1Node],
     say: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
     *,
     not_boot: str | None,
     within_seconds: float,
@@ -89,7 +89,7 @@ def await_ready(
             message = f"Node {name} {what} {waited}: {_condition_in_words(node)} Look at the node and at its kubelet."
             raise WorkError(ErrorClass.TRANSIENT, message)
         say(f"Waits until node {name} {'has restarted' if restarts else 'is ready'}.")
-        stop.pause(LOOK_SECONDS)
+        stop.pause(POLL_INTERVAL_SECONDS)
 
 
 def is_ready(node: V1Node) -> bool:

@@ -15,7 +15,7 @@ MIRROR = "kubernetes.io/config.mirror"
 FINISHED = ("Succeeded", "Failed")
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a process in a pod finds its namespace."""
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def paths_of(pods: Sequence[V1Pod]) -> tuple[str, ...]:
 
 def listed(texts: Sequence[str]) -> str:
     """The first of them, and how many more there are."""
-    more = len(texts) - MOST_NAMED
-    return ", ".join(texts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - MAX_NAMED
+    return ", ".join(texts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _stays(pod: V1Pod) -> bool:

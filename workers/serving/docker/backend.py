@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from shared.errors import ErrorClass, WorkError
-from shared.models import Registry, Serving
+from shared.models import Registry, Instance
 from shared.registries import client_of
-from shared.servings.sockets import endpoint_of
+from shared.instances.sockets import endpoint_of
 from shared.settings import settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.assembly.image import read_image
 from workers.engine.connection import engine, engine_errors
 from workers.engine.container import remove_container
@@ -31,13 +31,13 @@ from workers.serving.docker.directory import (
     remove_directory,
     seal_directory,
 )
-from workers.serving.docker.room import make_room
+from workers.serving.docker.room import free_capacity
 from workers.serving.health import ask_health
 from workers.store.chosen import image_store
 from workers.store.held_image import held_image
 
-LOOK_SECONDS = 0.02
-STATE_LOOK_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.02
+STATE_POLL_INTERVAL_SECONDS = 0.5
 FORGOTTEN_AFTER = timedelta(seconds=60)
 """A container that no row knows is left alone for so long: its row may not have been seen yet."""
 
@@ -47,56 +47,56 @@ class DockerBackend:
 
     one_per_version = False
 
-    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+    def start(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> Started:
         """As `Backend.start` says: pulled, created, started, and waited for until its algorithm has loaded."""
-        serving_id = start.serving.id
-        make_room()
+        instance_id = start.instance.id
+        free_capacity()
         image = self._image(start, say, stop)
-        self._remove(serving_id)  # what a worker left that was lost over this very start
+        self._remove(instance_id)  # what a worker left that was lost over this very start
         try:
             say("Starts the container.")
-            directory = make_directory(serving_id)
+            directory = make_directory(instance_id)
             with engine_errors():
                 create_container(engine(), start, image, directory)
-                start_container(engine(), serving_id)
-            self._wait(serving_id, lambda: has_socket(serving_id), stop)
-            seal_directory(serving_id)
+                start_container(engine(), instance_id)
+            self._wait(instance_id, lambda: has_socket(instance_id), stop)
+            seal_directory(instance_id)
             say("Waits until the algorithm has loaded.")
-            self._wait(serving_id, lambda: _has_loaded(serving_id), stop)
+            self._wait(instance_id, lambda: _has_loaded(instance_id), stop)
         except BaseException:
-            self._remove(serving_id)
+            self._remove(instance_id)
             raise
-        return Started(endpoint_of(serving_id), name_of(serving_id))
+        return Started(endpoint_of(instance_id), name_of(instance_id))
 
-    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+    def observe(self, instances: Sequence[Instance]) -> Mapping[str, Observed]:
         """As `Backend.observe` says."""
         there = our_containers()
         observed = {}
-        for serving in servings:
-            if serving.id not in there:
+        for instance in instances:
+            if instance.id not in there:
                 continue
-            runs, _made = there[serving.id]
-            observed[serving.id] = Observed(alive=True) if runs else _ended(serving.id)
+            runs, _made = there[instance.id]
+            observed[instance.id] = Observed(alive=True) if runs else _ended(instance.id)
         return observed
 
-    def restart(self, serving: Serving) -> bool:
+    def restart(self, instance: Instance) -> bool:
         """As `Backend.restart` says: a container cannot be replaced behind its socket."""
         return False
 
-    def stop(self, serving: Serving) -> None:
+    def stop(self, instance: Instance) -> None:
         """As `Backend.stop` says; the container and its directory are removed."""
-        stop_container(serving.id)
-        self._remove(serving.id)
+        stop_container(instance.id)
+        self._remove(instance.id)
 
     def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """As `Backend.clear` says."""
         before = datetime.now(UTC) - FORGOTTEN_AFTER
-        for serving_id, (_runs, made) in our_containers().items():
-            if serving_id not in running and made < before:
-                self._remove(serving_id)
+        for instance_id, (_runs, made) in our_containers().items():
+            if instance_id not in running and made < before:
+                self._remove(instance_id)
 
-    def _image(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> str:
-        repository, _, digest = start.serving.image.rpartition("@")
+    def _image(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> str:
+        repository, _, digest = start.instance.image.rpartition("@")
         if start.registry is None:
             say("Takes the image from the platform's own store.")
             with image_store().use(stop) as use:
@@ -115,17 +115,17 @@ class DockerBackend:
             on_event=lambda event: say(f"Pulls the image from {repository.partition('/')[0]}: {event}"),
             stop=stop,
         )
-        return start.serving.image
+        return start.instance.image
 
-    def _wait(self, serving_id: str, done: Callable[[], bool], stop: StopSignal) -> None:
+    def _wait(self, instance_id: str, done: Callable[[], bool], stop: CancelToken) -> None:
         began = looked = time.monotonic()
         while not done():
             now = time.monotonic()
-            if now - looked > STATE_LOOK_SECONDS:
+            if now - looked > STATE_POLL_INTERVAL_SECONDS:
                 looked = now
-                state = state_of(serving_id)
+                state = state_of(instance_id)
                 if state is None or not state.get("Running"):
-                    why = "its container was removed" if state is None else how_it_ended(serving_id, state)
+                    why = "its container was removed" if state is None else how_it_ended(instance_id, state)
                     raise WorkError(ErrorClass.INVALID, f"the algorithm did not start: {why}")
             if now - began > settings().serving_start_seconds:
                 raise WorkError(
@@ -133,14 +133,14 @@ class DockerBackend:
                     f"the algorithm did not load within {settings().serving_start_seconds:g} seconds "
                     "(LONGSHORE_SERVING_START_SECONDS)",
                 )
-            stop.pause(LOOK_SECONDS)
+            stop.pause(POLL_INTERVAL_SECONDS)
 
-    def _remove(self, serving_id: str) -> None:
-        remove_container(name_of(serving_id))
-        remove_directory(serving_id)
+    def _remove(self, instance_id: str) -> None:
+        remove_container(name_of(instance_id))
+        remove_directory(instance_id)
 
 
-def _ask_registry(start: Start, registry: Registry, stop: StopSignal) -> None:
+def _ask_registry(start: Start, registry: Registry, stop: CancelToken) -> None:
     """Have the registry itself say that it has the image, and that these credentials may read it.
 
     An engine that has pulled a digest once knows its manifest, and asks nobody for it again; what a registry has
@@ -149,7 +149,7 @@ def _ask_registry(start: Start, registry: Registry, stop: StopSignal) -> None:
     Raises:
         WorkError: it has the image no more (not_found), or as it answers.
     """
-    repository, _, digest = start.serving.image.rpartition("@")
+    repository, _, digest = start.instance.image.rpartition("@")
     with client_of(registry, start.credentials, stop=stop) as client:
         if client.manifest_digest(repository.partition("/")[2], digest) is None:
             raise WorkError(
@@ -158,11 +158,11 @@ def _ask_registry(start: Start, registry: Registry, stop: StopSignal) -> None:
             )
 
 
-def _has_loaded(serving_id: str) -> bool:
-    health = ask_health(endpoint_of(serving_id))
+def _has_loaded(instance_id: str) -> bool:
+    health = ask_health(endpoint_of(instance_id))
     return health is not None and health.loaded
 
 
-def _ended(serving_id: str) -> Observed:
-    state = state_of(serving_id)
-    return Observed(alive=False, why="" if state is None else how_it_ended(serving_id, state))
+def _ended(instance_id: str) -> Observed:
+    state = state_of(instance_id)
+    return Observed(alive=False, why="" if state is None else how_it_ended(instance_id, state))

@@ -17,7 +17,7 @@ from workers.engine.images import described_image
 from workers.serving.backend import Start
 
 NAME_PREFIX = "longshore-serve-"
-SERVING_LABEL = "longshore.serving"
+INSTANCE_LABEL = "longshore.serving"
 HOME_LABEL = "longshore.serving-directory"
 """Whose it is: two Longshores on one engine have different directories."""
 INSIDE = "/run/longshore"
@@ -30,9 +30,9 @@ NO_NEW_FILES = {"max-size": "1m", "max-file": "2"}
 """What an algorithm prints goes to the engine's disk, which is not to be filled by that."""
 
 
-def name_of(serving_id: str) -> str:
+def name_of(instance_id: str) -> str:
     """What the container of a serving is called."""
-    return f"{NAME_PREFIX}{serving_id}"
+    return f"{NAME_PREFIX}{instance_id}"
 
 
 def create_container(client: APIClient, start: Start, image: str, directory: Path) -> None:
@@ -41,10 +41,10 @@ def create_container(client: APIClient, start: Start, image: str, directory: Pat
     Raises:
         APIError: the engine refused it.
     """
-    chosen, serving = settings(), start.serving
+    chosen, instance = settings(), start.instance
     client.create_container(
         image,
-        name=name_of(serving.id),
+        name=name_of(instance.id),
         user=f"{RUNS_AS}:{RUNS_AS}",
         environment={
             "LONGSHORE_PORT": "0",
@@ -54,14 +54,14 @@ def create_container(client: APIClient, start: Start, image: str, directory: Pat
         },
         healthcheck={"test": ["NONE"]},  # an image may bring one, of which nobody would read
         labels={
-            SERVING_LABEL: serving.id,
+            INSTANCE_LABEL: instance.id,
             HOME_LABEL: str(chosen.resolved_serving_dir),
-            "longshore.owner": serving.owner,
+            "longshore.owner": instance.owner,
             "longshore.algorithm": start.algorithm,
             "longshore.version": start.git_hash,
         },
         host_config=client.create_host_config(
-            network_mode="none" if serving.network == "isolated" else chosen.serving_network,
+            network_mode="none" if instance.network == "isolated" else chosen.serving_network,
             mem_limit=chosen.serving_memory_bytes,
             memswap_limit=chosen.serving_memory_bytes,
             nano_cpus=int(chosen.serving_cpus * 1_000_000_000),
@@ -89,14 +89,14 @@ def _instead_of_volumes(image: str) -> list[Mount]:
     ]
 
 
-def start_container(client: APIClient, serving_id: str) -> None:
+def start_container(client: APIClient, instance_id: str) -> None:
     """Start it.
 
     Raises:
         WorkError: its network does not exist (unavailable); the image cannot be started (invalid).
     """
     try:
-        client.start(name_of(serving_id))
+        client.start(name_of(instance_id))
     except NotFound as error:
         raise WorkError(
             ErrorClass.UNAVAILABLE,
@@ -107,7 +107,7 @@ def start_container(client: APIClient, serving_id: str) -> None:
         raise WorkError(ErrorClass.INVALID, f"the image cannot be started: {error.explanation}") from error
 
 
-def state_of(serving_id: str) -> dict[str, Any] | None:
+def state_of(instance_id: str) -> dict[str, Any] | None:
     """The engine's `State` of the container (Engine API, "Inspect a container"); None where there is none.
 
     Raises:
@@ -115,13 +115,13 @@ def state_of(serving_id: str) -> dict[str, Any] | None:
     """
     with engine_errors():
         try:
-            state: dict[str, Any] = engine().inspect_container(name_of(serving_id))["State"]
+            state: dict[str, Any] = engine().inspect_container(name_of(instance_id))["State"]
         except NotFound:
             return None
     return state
 
 
-def how_it_ended(serving_id: str, state: dict[str, Any]) -> str:
+def how_it_ended(instance_id: str, state: dict[str, Any]) -> str:
     """Why a container runs no more, with the last that it printed.
 
     Raises:
@@ -137,7 +137,7 @@ def how_it_ended(serving_id: str, state: dict[str, Any]) -> str:
         why = f"The algorithm's container ended with exit status {status}."
     with engine_errors():
         try:
-            printed = engine().logs(name_of(serving_id), tail=LAST_LINES).decode(errors="replace").strip()
+            printed = engine().logs(name_of(instance_id), tail=LAST_LINES).decode(errors="replace").strip()
         except NotFound:
             printed = ""
     return f"{why} It said last: {printed[-1000:]}" if printed else why
@@ -155,13 +155,13 @@ def our_containers() -> dict[str, tuple[bool, datetime]]:
     with engine_errors():
         listed = engine().containers(all=True, filters={"label": f"{HOME_LABEL}={settings().resolved_serving_dir}"})
     return {
-        one["Labels"][SERVING_LABEL]: (one["State"] == "running", datetime.fromtimestamp(one["Created"], UTC))
+        one["Labels"][INSTANCE_LABEL]: (one["State"] == "running", datetime.fromtimestamp(one["Created"], UTC))
         for one in listed
-        if f"/{name_of(one['Labels'].get(SERVING_LABEL, ''))}" in one["Names"]
+        if f"/{name_of(one['Labels'].get(INSTANCE_LABEL, ''))}" in one["Names"]
     }
 
 
-def stop_container(serving_id: str) -> None:
+def stop_container(instance_id: str) -> None:
     """Ask it to end, and end it if it does not; harmless where there is none.
 
     Raises:
@@ -169,6 +169,6 @@ def stop_container(serving_id: str) -> None:
     """
     with engine_errors():
         try:
-            engine().stop(name_of(serving_id), timeout=STOP_SECONDS)
+            engine().stop(name_of(instance_id), timeout=STOP_SECONDS)
         except NotFound:
             return

@@ -11,10 +11,10 @@ from typing import Any
 from kubernetes.client import V1Deployment
 from kubernetes.client.exceptions import ApiException
 
-from shared.errors import ErrorClass, Stopped, WorkError
-from shared.models import Serving
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.models import Instance
 from shared.serving_settings import ServingSettings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.assembly.algorithm import PORT
 from workers.serving.backend import Observed, Start, Started
 from workers.serving.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
@@ -38,7 +38,7 @@ from workers.serving.kubernetes.objects import deployment_of, isolated_policy, s
 from workers.serving.kubernetes.pulls import pull_secret
 from workers.serving.kubernetes.rollout import await_rollout, may_pass, pod_problem
 
-YOUNG_SECONDS = 600
+GRACE_SECONDS = 600
 """What was wanted so lately is not cleared away: whoever clears may have asked before it was."""
 CONFLICT = 409
 
@@ -56,7 +56,7 @@ class KubernetesBackend:
     def _cluster(self) -> Cluster:
         return self._given or Cluster.connect(self._settings.kubernetes_namespace)
 
-    def start(self, start: Start, say: Callable[[str], None], stop: StopSignal) -> Started:
+    def start(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> Started:
         """Apply the version's objects, and wait until the pods of exactly this image take calls."""
         if start.registry is None:
             message = "A cluster pulls from registries only: push the version to a registry, then call again."
@@ -65,7 +65,7 @@ class KubernetesBackend:
         if start.credentials is not None:
             secret = pull_secret(start.registry, start.credentials, started)
             cluster.apply(cluster.core.patch_namespaced_secret, secret)
-        if start.serving.network == "isolated":
+        if start.instance.network == "isolated":
             cluster.apply(cluster.networking.patch_namespaced_network_policy, isolated_policy())
         cluster.apply(cluster.core.patch_namespaced_service, service_of(start))
         deployment = deployment_of(start, self._settings, started)
@@ -75,49 +75,49 @@ class KubernetesBackend:
                 cluster, applied, say, stop,
                 with_secret=start.credentials is not None, load_seconds=self._settings.serving_start_seconds,
             )  # fmt: skip
-        except (Stopped, WorkError):
+        except (WorkCancelledError, WorkError):
             # Whoever took the start over has applied it anew, and under another mark. Where the cluster is away now,
             # what ended the start is still what is said, and `clear` ends the pods.
             with suppress(WorkError):
-                self._scale_to_zero(start.serving.version_id, _has(STARTED, started))
+                self._scale_to_zero(start.instance.version_id, _has(STARTED, started))
             raise
         name = name_of(applied)
-        return Started(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runs_as=name)
+        return Started(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runtime_ref=name)
 
-    def observe(self, servings: Sequence[Serving]) -> Mapping[str, Observed]:
+    def observe(self, instances: Sequence[Instance]) -> Mapping[str, Observed]:
         """How the pods are, in two questions however many servings there are."""
         cluster = self._cluster
         with answering("say what runs"):
             deployments = self._all_of(cluster.apps.list_namespaced_deployment)
             pods = self._all_of(cluster.core.list_namespaced_pod)
         wanted = {label_of(one, SERVING) for one in deployments if _replicas(one)}
-        asked = {serving.id for serving in servings}
+        asked = {instance.id for instance in instances}
         # A Deployment replaces what its nodes lost, so its serving lives while it has no pod for a moment.
-        seen = {serving_id: Observed(alive=True) for serving_id in wanted & asked}
+        seen = {instance_id: Observed(alive=True) for instance_id in wanted & asked}
         for pod in pods:
-            serving_id = label_of(pod, SERVING)
-            if serving_id not in asked or meta_of(pod).deletion_timestamp is not None:
+            instance_id = label_of(pod, SERVING)
+            if instance_id not in asked or meta_of(pod).deletion_timestamp is not None:
                 continue
-            problem = pod_problem(pod) if serving_id in wanted else None
+            problem = pod_problem(pod) if instance_id in wanted else None
             if problem is not None and may_pass(pod, problem):
                 continue
-            seen[serving_id] = Observed(alive=problem is None, why=problem.message if problem else "")
+            seen[instance_id] = Observed(alive=problem is None, why=problem.message if problem else "")
         return seen
 
-    def restart(self, serving: Serving) -> bool:
+    def restart(self, instance: Instance) -> bool:
         """Replace the pods one by one: their kubelets ask the registry (`imagePullPolicy: Always`)."""
         again = {RESTARTED: datetime.now(UTC).isoformat(timespec="milliseconds")}
         self._change(
-            serving.version_id,
-            lambda now: label_of(now, SERVING) == serving.id,
+            instance.version_id,
+            lambda now: label_of(now, SERVING) == instance.id,
             {"template": {"metadata": {"annotations": again}}},
             what="restart",
         )
         return True
 
-    def stop(self, serving: Serving) -> None:
+    def stop(self, instance: Instance) -> None:
         """Scale the version's Deployment to zero, unless it runs another image by now."""
-        self._scale_to_zero(serving.version_id, lambda now: label_of(now, SERVING) == serving.id)
+        self._scale_to_zero(instance.version_id, lambda now: label_of(now, SERVING) == instance.id)
 
     def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """Scale to zero what nobody knows, delete what was of versions that are gone, and Secrets that nothing uses."""
@@ -192,4 +192,4 @@ def _replicas(deployment: V1Deployment) -> int:
 def _is_young(marked: Marked) -> bool:
     """Whether it was wanted lately; clocks of workers may differ by a part of that."""
     seconds = annotation_of(marked, STARTED).partition("/")[0]
-    return seconds.isdigit() and time.time() - int(seconds) < YOUNG_SECONDS
+    return seconds.isdigit() and time.time() - int(seconds) < GRACE_SECONDS

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from kubernetes.client import V1ObjectMeta
 
-from shared.models import Serving
+from shared.models import Instance
 from workers.serving.backend import Start
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -26,7 +26,7 @@ RESTARTED = "kubectl.kubernetes.io/restartedAt"
 
 OURS = f"{MANAGED_BY}=longshore"
 RUNNERS = f"{OURS},{COMPONENT}=runner"
-LONGEST_VALUE = 63
+MAX_VALUE = 63
 
 
 def version_name(version_id: str) -> str:
@@ -41,7 +41,7 @@ def pull_secret_name(registry_id: str) -> str:
 
 def label_value(text: str) -> str:
     """As much of a text as the value of a label can hold: 63 letters, digits, `-`, `_` and `.`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:LONGEST_VALUE].strip("-_.")
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:MAX_VALUE].strip("-_.")
 
 
 def common_labels(component: str) -> dict[str, str]:
@@ -49,21 +49,21 @@ def common_labels(component: str) -> dict[str, str]:
     return {MANAGED_BY: "longshore", COMPONENT: component}
 
 
-def version_labels(serving: Serving) -> dict[str, str]:
+def version_labels(instance: Instance) -> dict[str, str]:
     """The labels that stay the same for all images of a version: what a Deployment selects its pods by."""
-    return {**common_labels("runner"), VERSION: serving.version_id}
+    return {**common_labels("runner"), VERSION: instance.version_id}
 
 
-def serving_labels(start: Start) -> dict[str, str]:
+def instance_labels(start: Start) -> dict[str, str]:
     """The labels of one serving: what runs, whose it is, and where it was pulled from."""
-    serving = start.serving
-    registry = {REGISTRY: serving.registry_id} if serving.registry_id else {}
+    instance = start.instance
+    registry = {REGISTRY: instance.registry_id} if instance.registry_id else {}
     return {
-        **version_labels(serving),
-        OWNER: label_value(serving.owner),
+        **version_labels(instance),
+        OWNER: label_value(instance.owner),
         ALGORITHM: label_value(start.algorithm.partition("/")[2]),
-        SERVING: serving.id,
-        NETWORK: serving.network,
+        SERVING: instance.id,
+        NETWORK: instance.network,
         **registry,
     }
 

@@ -40,7 +40,7 @@ from workers.serving.kubernetes.labels import (
     STARTED,
     common_labels,
     pull_secret_name,
-    serving_labels,
+    instance_labels,
     version_labels,
     version_name,
 )
@@ -53,19 +53,19 @@ ISOLATED_POLICY = "longshore-isolated"
 
 def deployment_of(start: Start, settings: ServingSettings, started: str) -> V1Deployment:
     """The Deployment of a version, with the image of this start; another start of the version is a rolling update."""
-    serving = start.serving
-    labels = serving_labels(start)
+    instance = start.instance
+    labels = instance_labels(start)
     about = {PATH: start.algorithm, HASH: start.git_hash}
     return V1Deployment(
         api_version="apps/v1",
         kind="Deployment",
         metadata=V1ObjectMeta(
-            name=version_name(serving.version_id), labels=labels, annotations={**about, STARTED: started}
+            name=version_name(instance.version_id), labels=labels, annotations={**about, STARTED: started}
         ),
         spec=V1DeploymentSpec(
             replicas=1,
             revision_history_limit=0,
-            selector=V1LabelSelector(match_labels=version_labels(serving)),
+            selector=V1LabelSelector(match_labels=version_labels(instance)),
             strategy=V1DeploymentStrategy(
                 type="RollingUpdate", rolling_update=V1RollingUpdateDeployment(max_surge=1, max_unavailable=0)
             ),
@@ -78,14 +78,14 @@ def deployment_of(start: Start, settings: ServingSettings, started: str) -> V1De
 
 def service_of(start: Start) -> V1Service:
     """Where calls reach whatever image of the version runs."""
-    serving = start.serving
+    instance = start.instance
     return V1Service(
         api_version="v1",
         kind="Service",
-        metadata=V1ObjectMeta(name=version_name(serving.version_id), labels=version_labels(serving)),
+        metadata=V1ObjectMeta(name=version_name(instance.version_id), labels=version_labels(instance)),
         spec=V1ServiceSpec(
             type="ClusterIP",
-            selector=version_labels(serving),
+            selector=version_labels(instance),
             ports=[V1ServicePort(name="http", port=PORT, target_port=PORT, protocol="TCP")],
         ),
     )
@@ -103,7 +103,7 @@ def isolated_policy() -> V1NetworkPolicy:
 
 
 def _pod(start: Start, settings: ServingSettings) -> V1PodSpec:
-    registry_id = start.serving.registry_id
+    registry_id = start.instance.registry_id
     secrets = None
     if start.credentials is not None and registry_id is not None:
         secrets = [V1LocalObjectReference(name=pull_secret_name(registry_id))]
@@ -135,7 +135,7 @@ def _container(start: Start, settings: ServingSettings) -> V1Container:
     resources = {"cpu": f"{round(settings.serving_cpus * 1000)}m", "memory": str(settings.serving_memory_bytes)}
     return V1Container(
         name=CONTAINER,
-        image=start.serving.image,
+        image=start.instance.image,
         image_pull_policy="Always",
         env=[V1EnvVar(name="LONGSHORE_MAX_REQUEST_BYTES", value=str(settings.call_max_bytes))],
         ports=[V1ContainerPort(name="http", container_port=PORT, protocol="TCP")],

@@ -16,7 +16,7 @@ from workers.serving.kubernetes.labels import REGISTRY, STARTED, common_labels, 
 HUB_KEY = "https://index.docker.io/v1/"
 """Under this name the kubelet looks for Docker Hub's credentials."""
 PULL_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-LONGEST_REASON = 500
+MAX_REASON = 500
 _QUERY = re.compile(r"\?[^\s\"']+")
 _CLASSES = (
     (ErrorClass.THROTTLED, re.compile(r"toomanyrequests|too many requests|\b429\b", re.IGNORECASE)),
@@ -62,7 +62,7 @@ def pull_problem(image: str, reason: str, message: str) -> WorkError:
     if reason == "InvalidImageName":
         return WorkError(ErrorClass.INVALID, f"The cluster cannot read the image's name {image!r}; push it again.")
     # The kubelet repeats addresses that it was sent on to, and those may be signed.
-    said = _QUERY.sub("", message).strip()[:LONGEST_REASON].rstrip(".")
+    said = _QUERY.sub("", message).strip()[:MAX_REASON].rstrip(".")
     error_class = next((found for found, pattern in _CLASSES if pattern.search(said)), ErrorClass.TRANSIENT)
     advice = {
         ErrorClass.AUTH: " Look at the registry's own credentials: they need the right to pull.",

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.serving.kubernetes.cluster import REQUEST_SECONDS, Cluster, answering
 from workers.serving.kubernetes.labels import SERVING, label_of, meta_of, name_of
 from workers.serving.kubernetes.pulls import PULL_PROBLEMS, pull_problem
 
-LOOK_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 CANNOT_RUN = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 
 
@@ -44,7 +44,7 @@ def await_rollout(
     cluster: Cluster,
     applied: V1Deployment,
     say: Callable[[str], None],
-    stop: StopSignal,
+    stop: CancelToken,
     *,
     with_secret: bool,
     load_seconds: float,
@@ -56,7 +56,7 @@ def await_rollout(
         WorkError: it cannot be pulled, placed or run; it took longer than `load_seconds` from when its container ran
             until it took calls; or another image of the version was applied meanwhile (transient).
     """
-    name, serving_id = name_of(applied), label_of(applied, SERVING)
+    name, instance_id = name_of(applied), label_of(applied, SERVING)
     refusals = Refusals(with_secret=with_secret)
     loads_since: float | None = None
     said = ""
@@ -64,9 +64,9 @@ def await_rollout(
         stop.check()
         with answering(f"say how {name} is"):
             now = cluster.apps.read_namespaced_deployment(name, cluster.namespace, _request_timeout=REQUEST_SECONDS)
-            if label_of(now, SERVING) != serving_id:
+            if label_of(now, SERVING) != instance_id:
                 raise WorkError(ErrorClass.TRANSIENT, "Another image of the version was started meanwhile.")
-            pods = pods_of(cluster, serving_id)
+            pods = pods_of(cluster, instance_id)
             if _is_out(now, applied) and _only_these_take_calls(cluster, name, pods):
                 return
         problem = next(filter(None, map(pod_problem, pods)), None) or _refused_pods(now, applied)
@@ -85,7 +85,7 @@ def await_rollout(
         if news != said:
             say(news)
             said = news
-        stop.pause(LOOK_SECONDS)
+        stop.pause(POLL_INTERVAL_SECONDS)
 
 
 def _news(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> str:
@@ -96,10 +96,10 @@ def _news(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> s
     return "The cluster pulls the image." if pods else "Waits for its pod."
 
 
-def pods_of(cluster: Cluster, serving_id: str) -> list[V1Pod]:
+def pods_of(cluster: Cluster, instance_id: str) -> list[V1Pod]:
     """The pods of one serving that are not being removed."""
     found = cluster.core.list_namespaced_pod(
-        cluster.namespace, label_selector=f"{SERVING}={serving_id}", _request_timeout=REQUEST_SECONDS
+        cluster.namespace, label_selector=f"{SERVING}={instance_id}", _request_timeout=REQUEST_SECONDS
     )
     return [pod for pod in found.items if meta_of(pod).deletion_timestamp is None]
 

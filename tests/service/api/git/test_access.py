@@ -9,7 +9,7 @@ import urllib3
 from shared.database import database
 from shared.git.hosted import internal_url
 from shared.git.tokens import git_token
-from shared.keys import recognise, revoke_key
+from shared.keys import authenticate_key, revoke_key
 from shared.models import KeyKind
 from tests.git_service import make_algorithm, make_key, url_with_key
 
@@ -74,7 +74,7 @@ def test_a_revoked_key_is_refused(service, tree):
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     with database().writing() as session:
-        assert revoke_key(session, recognise(session, key).key_id, algorithm.owner)
+        assert revoke_key(session, authenticate_key(session, key).key_id, algorithm.owner)
     pushed = tree.push(url_with_key(service, algorithm, key))
     assert pushed.returncode != 0
     assert "Authentication failed" in pushed.stderr

@@ -124,7 +124,7 @@ def test_two_registries_that_name_one_place_are_never_written_at_once():
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com/team"))
     second = push(build, make_registry("https://Registry.Example.com:443/team"))
-    assert fresh(first).lock_key == fresh(second).lock_key
+    assert fresh(first).lock_name == fresh(second).lock_name
     taken(first)
     assert take(second, "worker/2") is None
     assert fresh(second).state == JobState.QUEUED

@@ -5,8 +5,8 @@ import pytest
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.due import MOST_NUDGES, NUDGE_PATIENCE_MS, take_due_nudges
-from shared.jobs.nudges import Nudge
+from shared.jobs.due import MAX_DISPATCHES, REDISPATCH_INTERVAL_MS, take_due_messages
+from shared.jobs.nudges import JobMessage
 from shared.models import Job, JobKind
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -28,15 +28,15 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def due(limit: int = 100) -> list[Nudge]:
+def due(limit: int = 100) -> list[JobMessage]:
     with database().writing() as session:
-        return take_due_nudges(session, limit=limit)
+        return take_due_messages(session, limit=limit)
 
 
 def test_what_is_due_is_nudged():
     compiled = compile_commit(make_algorithm()).job
     pushed = push(build_commit(make_algorithm()), make_registry())
-    assert due() == [Nudge(compiled.id, JobKind.COMPILE), Nudge(pushed.id, JobKind.PUSH)]
+    assert due() == [JobMessage(compiled.id, JobKind.COMPILE), JobMessage(pushed.id, JobKind.PUSH)]
 
 
 def test_what_was_nudged_just_now_is_not_nudged_again():
@@ -59,14 +59,14 @@ def test_what_waits_or_runs_or_ended_is_not_nudged():
 def test_a_push_is_nudged_when_its_build_has_succeeded_though_every_message_was_lost():
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
     change(compiled, state="succeeded")
-    assert due() == [Nudge(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
+    assert due() == [JobMessage(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
 
 
 def test_a_lost_job_is_nudged():
     job = compile_commit(make_algorithm()).job
     taken(job)
     lose_lease(job)
-    assert due() == [Nudge(job.id, JobKind.COMPILE)]
+    assert due() == [JobMessage(job.id, JobKind.COMPILE)]
 
 
 def test_nudges_become_rarer_and_stay_bounded():
@@ -74,17 +74,17 @@ def test_nudges_become_rarer_and_stay_bounded():
     for sent in (1, 2, 3):
         assert len(due()) == 1
         assert fresh(job).nudges == sent
-        change(job, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (sent + 1) + 5_000)
+        change(job, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (sent + 1) + 5_000)
         assert due() == []
-        change(job, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (sent + 1) - 1)
-    change(job, nudges=MOST_NUDGES, nudged_at=now_ms() - NUDGE_PATIENCE_MS * (MOST_NUDGES + 1) - 1)
+        change(job, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (sent + 1) - 1)
+    change(job, nudges=MAX_DISPATCHES, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (MAX_DISPATCHES + 1) - 1)
     assert len(due()) == 1
-    assert fresh(job).nudges == MOST_NUDGES
+    assert fresh(job).nudges == MAX_DISPATCHES
 
 
 def test_a_claim_makes_nudges_frequent_again():
     job = compile_commit(make_algorithm()).job
-    change(job, nudges=MOST_NUDGES)
+    change(job, nudges=MAX_DISPATCHES)
     taken(job)
     assert fresh(job).nudges == 0
 

@@ -5,7 +5,7 @@ import pytest
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.endings import give_up_or_retry
+from shared.jobs.endings import fail_or_retry
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
 from shared.settings import settings
 from tests.git_service import make_algorithm
@@ -38,7 +38,7 @@ def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None =
     claim = taken(job)
     error = WorkError(error_class, "It broke.", retry_after=retry_after)
     with database().writing() as session:
-        give_up_or_retry(session, claim, error, delays=settings().retry_delays, unavailable_delay=15)
+        fail_or_retry(session, claim, error, delays=settings().retry_delays, unavailable_delay=15)
     return fresh(job)
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from shared.builds import append_log
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.endings import fail, give_up_or_retry, succeed
-from shared.jobs.leases import Claim, FenceLost, hand_back, lost_jobs, release_place, renew_lease, still_held
+from shared.jobs.endings import fail, fail_or_retry, succeed
+from shared.jobs.leases import Claim, FenceLostError, release_all, lost_jobs, release_lock, renew_lease, still_held
 from shared.jobs.lost import requeue_lost
 from shared.models import Build, ImagePush, Job, PushEvent, Registry
 from shared.orders.cancel import cancel_job, end_all_of_registry
@@ -71,7 +71,7 @@ def registry_deleted(job: Job) -> None:
 
 def handed_back(job: Job) -> None:
     with database().writing() as session:
-        hand_back(session, owner_prefix="worker/")
+        release_all(session, owner_prefix="worker/")
 
 
 def handed_back_and_taken(job: Job) -> None:
@@ -115,7 +115,7 @@ JOB_WRITES: dict[str, Callable[[Session, Claim], object]] = {
     "renewal": lambda session, claim: renew_lease(session, claim, lease_seconds=60),
     "end": succeed,
     "failure": lambda session, claim: fail(session, claim, BROKEN),
-    "retry": lambda session, claim: give_up_or_retry(session, claim, BROKEN, delays=(2, 8), unavailable_delay=15),
+    "retry": lambda session, claim: fail_or_retry(session, claim, BROKEN, delays=(2, 8), unavailable_delay=15),
 }
 
 
@@ -127,7 +127,7 @@ def all_rows() -> list[dict[str, object]]:
 
 def assert_changes_nothing(write: Callable[[Session, Claim], object], claim: Claim) -> None:
     before = all_rows()
-    with pytest.raises(FenceLost), database().writing() as session:
+    with pytest.raises(FenceLostError), database().writing() as session:
         write(session, claim)
     assert all_rows() == before
 
@@ -167,9 +167,9 @@ def test_a_slow_worker_frees_no_place_that_is_another_workers(lose):
     slow = taken(job, "worker/1")
     lose(job)
     with database().writing() as session:
-        release_place(session, slow)
+        release_lock(session, slow)
     holder = the(Job, lease_owner="worker/2")
-    assert holder.lock_key == fresh(job).lock_key
+    assert holder.lock_name == fresh(job).lock_name
 
 
 def test_the_holder_of_a_claim_writes():

@@ -4,9 +4,9 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.leases import hand_back, lost_jobs
+from shared.jobs.leases import release_all, lost_jobs
 from shared.jobs.lost import requeue_lost
-from shared.jobs.nudges import Nudge
+from shared.jobs.nudges import JobMessage
 from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
@@ -15,7 +15,7 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def requeue(job: Job, max_losses: int = 5) -> list[Nudge]:
+def requeue(job: Job, max_losses: int = 5) -> list[JobMessage]:
     with database().writing() as session:
         seen = dict(lost_jobs(session))
         return requeue_lost(session, job.id, claim=seen[job.id], max_losses=max_losses)
@@ -31,7 +31,7 @@ def test_a_lost_push_is_due_again_and_says_so():
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
-    assert requeue(job) == [Nudge(job.id, job.kind)]
+    assert requeue(job) == [JobMessage(job.id, job.kind)]
     after = fresh(job)
     assert (after.state, after.tries, after.losses, after.lease_owner) == (JobState.QUEUED, 0, 1, None)
     row = the(ImagePush, id=job.push_id)
@@ -68,7 +68,7 @@ def test_two_that_requeue_at_once_count_one_loss():
     lose_lease(job)
     claim = fresh(job).claim
 
-    def requeue_seen() -> list[Nudge]:
+    def requeue_seen() -> list[JobMessage]:
         with database().writing() as session:
             return requeue_lost(session, job.id, claim=claim, max_losses=5)
 
@@ -81,9 +81,9 @@ def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing():
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job, "node-a/17")
     with database().writing() as session:
-        nudges = hand_back(session, owner_prefix="node-a/")
+        nudges = release_all(session, owner_prefix="node-a/")
     after = fresh(job)
-    assert nudges == [Nudge(job.id, job.kind)]
+    assert nudges == [JobMessage(job.id, job.kind)]
     assert (after.state, after.tries, after.losses) == (JobState.QUEUED, 0, 0)
     assert after.claim > claim.number
     assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
@@ -95,7 +95,7 @@ def test_a_stopping_worker_hands_back_only_its_own():
     taken(mine, "node_a/1")
     taken(theirs, "nodeXa/1")  # the underscore is no wildcard
     with database().writing() as session:
-        hand_back(session, owner_prefix="node_a/")
+        release_all(session, owner_prefix="node_a/")
     assert fresh(mine).state == JobState.QUEUED
     assert fresh(theirs).state == JobState.RUNNING
 
@@ -107,5 +107,5 @@ def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs():
     change(job, state=JobState.CANCELLED)
     twin = push(build, make_registry("https://registry.example.com"))
     with database().writing() as session:
-        hand_back(session, owner_prefix="node-a/")
+        release_all(session, owner_prefix="node-a/")
     assert take(twin, "node-b/1") is not None

@@ -4,9 +4,9 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.endings import give_up_or_retry, succeed
-from shared.jobs.leases import release_place
-from shared.jobs.nudges import Nudge
+from shared.jobs.endings import fail_or_retry, succeed
+from shared.jobs.leases import release_lock
+from shared.jobs.nudges import JobMessage
 from shared.models import Job, JobState, Registry
 from shared.orders.cancel import cancel_job
 from tests.git_service import make_algorithm
@@ -20,7 +20,7 @@ def pushes_to(registry: Registry, number: int) -> list[Job]:
     return [push(build_commit(make_algorithm()), registry) for _ in range(number)]
 
 
-def nudged(nudges: list[Nudge]) -> list[str]:
+def nudged(nudges: list[JobMessage]) -> list[str]:
     return [nudge.job_id for nudge in nudges]
 
 
@@ -66,7 +66,7 @@ def test_a_push_that_goes_round_makes_room_too():
     claim = taken(first)
     error = WorkError(ErrorClass.TRANSIENT, "It broke.")
     with database().writing() as session:
-        assert nudged(give_up_or_retry(session, claim, error, delays=(60,), unavailable_delay=15)) == [second.id]
+        assert nudged(fail_or_retry(session, claim, error, delays=(60,), unavailable_delay=15)) == [second.id]
 
 
 def test_a_cancelled_push_makes_room_when_its_worker_has_let_go():
@@ -77,7 +77,7 @@ def test_a_cancelled_push_makes_room_when_its_worker_has_let_go():
         cancel_job(session, session.get_one(Job, first.seq))
     assert take(second) is None
     with database().writing() as session:
-        assert nudged(release_place(session, claim)) == [second.id]
+        assert nudged(release_lock(session, claim)) == [second.id]
     assert take(second) is not None
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.nudges import Nudge
-from shared.jobs.settling import settle_overdue
+from shared.jobs.nudges import JobMessage
+from shared.jobs.settling import resolve_overdue
 from shared.models import ImagePush, Job, JobKind, JobState, PushState, Version
 from shared.models.algorithms import PublishState
 from shared.orders.cancel import cancel_job
@@ -29,15 +29,15 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def settle() -> list[Nudge]:
+def settle() -> list[JobMessage]:
     with database().writing() as session:
-        return settle_overdue(session)
+        return resolve_overdue(session)
 
 
 def test_a_push_is_due_when_its_build_has_succeeded():
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     waiting = the(Job, parent_id=ordered.job.id)
-    assert ordered.nudges == [Nudge(ordered.job.id, JobKind.COMPILE)]
+    assert ordered.nudges == [JobMessage(ordered.job.id, JobKind.COMPILE)]
     end_build(taken(ordered.job))
     end_push(taken(waiting))
     assert fresh(waiting).state == JobState.SUCCEEDED

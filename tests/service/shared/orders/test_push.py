@@ -4,8 +4,8 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.leases import release_place
-from shared.jobs.nudges import Nudge
+from shared.jobs.leases import release_lock
+from shared.jobs.nudges import JobMessage
 from shared.models import ImagePush, Job, JobState, PushEvent, PushState, Registry
 from shared.orders.cancel import cancel_job, end_all_of_algorithm, end_all_of_registry
 from shared.refusals import Refusal
@@ -60,8 +60,8 @@ def test_a_newer_push_waits_until_the_older_worker_has_let_go():
     new = push(build, registry)
     assert take(new, "worker/2") is None
     with database().writing() as session:
-        nudges = release_place(session, slow)
-    assert nudges == [Nudge(new.id, new.kind)]
+        nudges = release_lock(session, slow)
+    assert nudges == [JobMessage(new.id, new.kind)]
     assert take(new, "worker/2") is not None
 
 
@@ -138,7 +138,7 @@ def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker():
     assert (fresh(job).state, row_of(job).state) == (JobState.CANCELLED, PushState.CANCELLED)
     assert fresh(job).lease_owner == claim.owner
     with database().writing() as session:
-        release_place(session, claim)
+        release_lock(session, claim)
     assert fresh(job).lease_owner is None
 
 
@@ -178,14 +178,14 @@ def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one():
     first = push(build, registry)
     end_push(taken(first), DIGEST)
     good = row_of(first)
-    assert (good.last_success_digest, good.last_success_order) == (DIGEST, first.seq)
+    assert (good.last_success_digest, good.last_success_seq) == (DIGEST, first.seq)
     second = push(build, registry)
     for end in (lambda: None, lambda: end_badly(taken(second), ErrorClass.AUTH), lambda: push(build, registry)):
         end()
         row = row_of(second)
         assert row.state in (PushState.QUEUED, PushState.FAILED)
         assert row.digest is None
-        assert (row.last_success_digest, row.last_success_image, row.last_success_at, row.last_success_order) == (
+        assert (row.last_success_digest, row.last_success_image, row.last_success_at, row.last_success_seq) == (
             DIGEST,
             good.last_success_image,
             good.last_success_at,
@@ -199,7 +199,7 @@ def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_tha
     early_claim, late_claim = taken(early, "worker/1"), taken(late, "worker/2")
     end_push(late_claim)
     end_push(early_claim)
-    orders = row_of(early).last_success_order, row_of(late).last_success_order
+    orders = row_of(early).last_success_seq, row_of(late).last_success_seq
     assert orders == (early.seq, late.seq)
     assert early.seq < late.seq
 
@@ -211,4 +211,4 @@ def test_a_retry_does_not_make_a_push_later():
     taken(early, "worker/1")
     lose_lease(early)
     end_push(taken(early, "worker/2"))
-    assert (row_of(early).last_success_order or 0) < (row_of(late).last_success_order or 0)
+    assert (row_of(early).last_success_seq or 0) < (row_of(late).last_success_seq or 0)

@@ -114,7 +114,7 @@ def test_retries_at_once_order_each_push_once():
 
 
 def test_more_than_one_call_takes_is_done_in_several(monkeypatch):
-    monkeypatch.setattr(retrying, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(retrying, "MAX_AT_ONCE", 2)
     gone = failed_push(make_registry())
     change(the(Registry, id=gone.registry_id), deleted_at=now_ms())
     registry = make_registry()
@@ -137,11 +137,11 @@ def test_a_retry_keeps_its_place_in_the_order_of_asking():
     end_push(taken(later))
     for _ in range(2):  # the second one repeats what repeats
         (again,) = retried(registry_id=production.id).jobs
-        assert the(Job, id=again).asked_order == failed.seq
+        assert the(Job, id=again).request_seq == failed.seq
         end_badly(taken(the(Job, id=again)))
-    (mended,) = retried(registry_id=production.id).jobs
-    end_push(taken(the(Job, id=mended)))
-    orders = [the(ImagePush, id=job.push_id).last_success_order for job in (failed, later)]
+    (normalize_name,) = retried(registry_id=production.id).jobs
+    end_push(taken(the(Job, id=normalize_name)))
+    orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
     assert orders == [failed.seq, later.seq]
     end_push(taken(push(build, production)))
-    assert the(ImagePush, id=failed.push_id).last_success_order > later.seq, "asked for anew, it is the latest"
+    assert the(ImagePush, id=failed.push_id).last_success_seq > later.seq, "asked for anew, it is the latest"

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.database import database
-from shared.pushes.places import known_places, note_places
+from shared.pushes.places import known_blob_locations, record_blob_locations
 from shared.registries import change_registry, find_registry
 from shared.sealing import keyring
 from tests.rows import make_registry
@@ -16,12 +16,12 @@ ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")
 
 def note(digests, repository, registry_id="r1"):
     with database().writing() as session:
-        note_places(session, registry_id, digests, repository)
+        record_blob_locations(session, registry_id, digests, repository)
 
 
 def known(*digests, registry_id="r1"):
     with database().reading() as session:
-        return dict(known_places(session, registry_id, digests))
+        return dict(known_blob_locations(session, registry_id, digests))
 
 
 def test_what_was_noted_of_one_registry_is_known_of_that_one_only():

@@ -35,17 +35,17 @@ def test_moving_again_ends_a_stall_and_standing_still_does_not(moved, message):
         write_progress(session, claim, SOME, "Pushes.")
     row = the(ImagePush, id=job.push_id)
     long_ago = now_ms() - 600_000
-    change(row, state=PushState.STALLED, moved_at=long_ago)
+    change(row, state=PushState.STALLED, progressed_at=long_ago)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
-    assert milliseconds_from_now(row.moved_at) <= -600_000
+    assert milliseconds_from_now(row.progressed_at) <= -600_000
     with database().writing() as session:
         write_progress(session, claim, moved, message)
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.IN_PROGRESS
-    assert milliseconds_from_now(row.moved_at) > -60_000
+    assert milliseconds_from_now(row.progressed_at) > -60_000
 
 
 def test_a_success_shows_everything_done():

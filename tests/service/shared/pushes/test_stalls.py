@@ -5,10 +5,10 @@ import pytest
 from shared.clock import now_ms
 from shared.database import database
 from shared.errors import ErrorClass
-from shared.jobs.leases import hand_back
-from shared.models import ImagePush, Job, PushEvent, PushState, WorkerNode
-from shared.pushes.stalls import WORKER_SILENCE_MS, report_still, report_unclaimed
-from shared.workers import refresh_node
+from shared.jobs.leases import release_all
+from shared.models import ImagePush, Job, PushEvent, PushState, WorkerProcess
+from shared.pushes.stalls import WORKER_SILENCE_MS, report_no_progress, report_unclaimed
+from shared.workers import refresh_worker
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -38,7 +38,7 @@ def unclaimed() -> list[str]:
 
 def still() -> list[str]:
     with database().writing() as session:
-        return report_still(session, after_seconds=300)
+        return report_no_progress(session, after_seconds=300)
 
 
 def old_push() -> Job:
@@ -49,9 +49,9 @@ def old_push() -> Job:
 
 def worker(queues: tuple[str, ...] = ("pushes",), seen_at: object = None) -> None:
     with database().writing() as session:
-        refresh_node(session, "worker-1", queues, None)
+        refresh_worker(session, "worker-1", queues, None)
     if seen_at is not None:
-        change(the(WorkerNode, name="worker-1"), seen_at=seen_at)
+        change(the(WorkerProcess, name="worker-1"), seen_at=seen_at)
 
 
 def test_a_due_push_that_nobody_can_claim_is_reported_once():
@@ -120,7 +120,7 @@ def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall():
     job = old_push()
     taken(job, "node/1")
     with database().writing() as session:
-        hand_back(session, owner_prefix="node/")
+        release_all(session, owner_prefix="node/")
     assert unclaimed() == []
 
 
@@ -135,7 +135,7 @@ def test_a_running_push_that_moves_no_byte_is_reported_once():
     job = old_push()
     taken(job)
     assert still() == []
-    change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+    change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert still() == [job.push_id]
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
@@ -148,7 +148,7 @@ def test_a_lost_push_is_not_still():
     job = old_push()
     taken(job)
     lose_lease(job)
-    change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+    change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert still() == []
 
 
@@ -157,5 +157,5 @@ def test_two_that_look_at_once_report_once(report):
     job = old_push()
     if report is still:
         taken(job)
-        change(the(ImagePush, id=job.push_id), moved_at=now_ms() - 301_000)
+        change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert sorted(together(report, report, report)) == [[], [], [job.push_id]]

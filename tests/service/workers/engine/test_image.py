@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
-from shared.stopping import StopSignal
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.stopping import CancelToken
 from tests.directory_store import DirectoryStore
 from tests.service.workers.engine.package_index import PackageIndex, wheel_of
 from tests.unit.workers.engine.sources import archive_of
@@ -55,7 +55,7 @@ def built(store: DirectoryStore) -> Built:
 
     def build(request: BuildRequest, use: DirectoryStore = store) -> tuple[BuiltImage, list[str]]:
         lines: list[str] = []
-        return build_image(request, use, lines.append, StopSignal()), lines
+        return build_image(request, use, lines.append, CancelToken()), lines
 
     return build
 
@@ -67,7 +67,7 @@ def failure(store: DirectoryStore) -> Callable[[BuildRequest], tuple[WorkError, 
     def build(request: BuildRequest) -> tuple[WorkError, list[str]]:
         lines: list[str] = []
         with pytest.raises(WorkError) as caught:
-            build_image(request, store, lines.append, StopSignal())
+            build_image(request, store, lines.append, CancelToken())
         return caught.value, lines
 
     return build
@@ -86,7 +86,7 @@ def running(store: DirectoryStore) -> Callable[[BuiltImage], contextlib.Abstract
     @contextlib.contextmanager
     def run(image: BuiltImage) -> Iterator[str]:
         client = engine()
-        image_id = load_image(store, stored(store, image), StopSignal())
+        image_id = load_image(store, stored(store, image), CancelToken())
         assert image_id == image.image_id
         host = client.create_host_config(network_mode="none", cap_drop=["ALL"])
         container = client.create_container(image_id, host_config=host, use_config_proxy=False)["Id"]
@@ -247,7 +247,7 @@ def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(reques
     changed, _ = built(request_for({"requirements.txt": b"small==1.0\n", "src/Small.py": b"# changed\n"}))
     with running(first):
         reading = ReadingStore(store.directory)
-        image_id = load_image(reading, stored(store, changed), StopSignal())
+        image_id = load_image(reading, stored(store, changed), CancelToken())
         engine().remove_image(image_id)
     read = [blob.size for blob in stored(store, changed).manifest.blobs if blob.digest in reading.read]
     assert max(read) < 64 * 1024 < max(layer.size for layer in stored(store, changed).manifest.layers)
@@ -321,9 +321,9 @@ def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(request_for, 
     image, lines = built(request)
     assert image.environment_key is None
     assert any(line.startswith("Step 2/") for line in lines)
-    assert stored(store, image).runs_as["Labels"]["io.longshore.algorithm"] == f"{request.owner}/Small"
+    assert stored(store, image).run_config["Labels"]["io.longshore.algorithm"] == f"{request.owner}/Small"
     assert described_image(image.image_id) is None, "the store has it, the engine keeps nothing"
-    image_id = load_image(store, stored(store, image), StopSignal())
+    image_id = load_image(store, stored(store, image), CancelToken())
     try:
         assert described_image(image_id)["Config"]["Entrypoint"] == ["python3", "-c", "input()"]
     finally:
@@ -384,7 +384,7 @@ def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(requ
         assert printed_in(container, "import own; print(own.VALUE)") == "7\n"
 
 
-def asking(stop: StopSignal, index: PackageIndex) -> threading.Thread:
+def asking(stop: CancelToken, index: PackageIndex) -> threading.Thread:
     """Asks for the stop as soon as the build waits for the package that the index holds back."""
 
     def ask() -> None:
@@ -398,9 +398,9 @@ def asking(stop: StopSignal, index: PackageIndex) -> threading.Thread:
 
 
 def test_a_stop_ends_a_build_in_the_middle_of_an_installation(build_containers, request_for, package_index, store):
-    stop = StopSignal()
+    stop = CancelToken()
     thread = asking(stop, package_index)
-    with pytest.raises(Stopped, match="cancelled"):
+    with pytest.raises(WorkCancelledError, match="cancelled"):
         build_image(request_for({"requirements.txt": b"held\n"}), store, lambda line: None, stop)
     thread.join()
     assert build_containers() == []
@@ -410,9 +410,9 @@ def test_a_stop_ends_a_build_in_the_middle_of_an_installation(build_containers, 
     "said", ["Compiling what was installed", "Keeping the environment", "Building the algorithm's image"]
 )
 def test_a_stop_ends_a_build_at_any_step(build_containers, request_for, owner, store, said):
-    stop = StopSignal()
+    stop = CancelToken()
     request = request_for({"requirements.txt": b"small==1.0\n"} if said != "Building the algorithm's image" else {})
-    with pytest.raises(Stopped, match="cancelled"):
+    with pytest.raises(WorkCancelledError, match="cancelled"):
         build_image(request, store, lambda line: stop.ask("cancelled") if line == said else None, stop)
     assert build_containers() == []
     assert store.named(f"{owner}/small:{request.commit}") is None
@@ -471,7 +471,7 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(
 
 
 def test_steps_have_no_privileges_and_their_output_is_whole(build_containers, base_image, owner):
-    watch = BuildWatch(BuildLog(print, 0), StopSignal(), Deadline(60))
+    watch = BuildWatch(BuildLog(print, 0), CancelToken(), Deadline(60))
     with build_container(base_image, owner, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), watch) as container:
         status: list[str] = []
         assert container.run(["cat", "/proc/self/status"], {}, "/", status.append) == 0
@@ -493,7 +493,7 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(reques
     request = request_for({"Dockerfile": f"FROM {base_image}\n".encode()}, allow_dockerfile=True)
     image, _ = built(request)
     client = engine()
-    load_image(store, stored(store, image), StopSignal())
+    load_image(store, stored(store, image), CancelToken())
     name_image(image.image_id, local_reference(request.owner, "Small", request.commit))
     step = {"command": ["/bin/sh", "-c", '#(nop) ENV A="b"'], "entrypoint": []}
     other = client.create_container(image.image_id, labels={REVISION: "another"}, **step)["Id"]

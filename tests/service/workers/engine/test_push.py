@@ -7,10 +7,10 @@ import uuid
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.engine.connection import engine
 from workers.engine.images import has_image, image_id_of
 from workers.engine.push import pull_image, push_image
@@ -51,31 +51,31 @@ def digest_in(registry, credentials: Credentials, repository: str, tag: str) -> 
 
 def test_what_was_pushed_is_what_the_registry_has(registry, repository, credentials, small_image):
     seen: list[PushProgress] = []
-    digest = push_image(small_image, repository, "one", credentials, on_progress=seen.append, stop=StopSignal())
+    digest = push_image(small_image, repository, "one", credentials, on_progress=seen.append, stop=CancelToken())
     assert digest == digest_in(registry, credentials, repository, "one")
     assert seen[-1].layers_done == seen[-1].layers_total == 1
     assert seen[-1].done_bytes == seen[-1].total_bytes >= 8 * 1024 * 1024
     assert image_id_of(f"{repository}:one") is None, "the name that the push needed is taken away again"
     assert has_image(small_image)
 
-    again = push_image(small_image, repository, "two", credentials, on_progress=seen.append, stop=StopSignal())
+    again = push_image(small_image, repository, "two", credentials, on_progress=seen.append, stop=CancelToken())
     assert again == digest
     assert seen[-1] == PushProgress(0, 0, 1, 1), "a layer that is there already is done, without a byte"
 
 
 def test_a_name_that_stood_there_before_goes_back(repository, credentials, small_image, base_image):
     engine().tag(base_image, repository, tag="one")
-    push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=StopSignal())
+    push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     assert image_id_of(f"{repository}:one") == image_id_of(base_image)
     engine().remove_image(f"{repository}:one")
 
 
 def test_an_image_comes_back_by_its_digest(repository, credentials, small_image):
-    digest = push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=StopSignal())
+    digest = push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     engine().remove_image(small_image, force=True)
     assert not has_image(small_image)
     events: list[str] = []
-    assert pull_image(repository, digest, credentials, on_event=events.append, stop=StopSignal()) == small_image
+    assert pull_image(repository, digest, credentials, on_event=events.append, stop=CancelToken()) == small_image
     assert has_image(small_image)
     assert any("complete" in event.lower() or "downloaded" in event.lower() for event in events), events
 
@@ -83,11 +83,11 @@ def test_an_image_comes_back_by_its_digest(repository, credentials, small_image)
 @pytest.mark.parametrize("wrong", [None, Credentials("pusher", "wrong-password")])
 def test_refused_credentials_fail_as_such(repository, small_image, wrong):
     with pytest.raises(WorkError) as caught:
-        push_image(small_image, repository, "one", wrong, on_progress=ignore, stop=StopSignal())
+        push_image(small_image, repository, "one", wrong, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
     assert "wrong-password" not in caught.value.message
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, wrong, on_event=[].append, stop=StopSignal())
+        pull_image(repository, "sha256:" + "0" * 64, wrong, on_event=[].append, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
 
 
@@ -98,31 +98,31 @@ def test_the_operators_own_passwords_are_not_used(
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with pytest.raises(WorkError) as caught:
-        push_image(small_image, repository, "one", None, on_progress=ignore, stop=StopSignal())
+        push_image(small_image, repository, "one", None, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
 
 
 def test_an_image_that_is_gone_is_not_found(repository, credentials):
     with pytest.raises(WorkError) as caught:
-        push_image("sha256:" + "0" * 64, repository, "one", credentials, on_progress=ignore, stop=StopSignal())
+        push_image("sha256:" + "0" * 64, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 
 def test_a_manifest_that_is_gone_is_not_found(repository, credentials):
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=[].append, stop=StopSignal())
+        pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=[].append, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 
 def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials, small_image):
-    stop = StopSignal()
+    stop = CancelToken()
     repository = f"{holding_proxy.host}/owner/{uuid.uuid4().hex[:12]}"
     ended: list[BaseException] = []
 
     def push() -> None:
         try:
             push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=stop)
-        except Stopped as stopped:
+        except WorkCancelledError as stopped:
             ended.append(stopped)
 
     pushing = threading.Thread(target=push)
@@ -130,23 +130,23 @@ def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials,
     assert holding_proxy.stuck.wait(DEADLINE)
     stop.ask("cancelled")
     pushing.join(DEADLINE)
-    assert [(type(error), str(error)) for error in ended] == [(Stopped, "cancelled")]
+    assert [(type(error), str(error)) for error in ended] == [(WorkCancelledError, "cancelled")]
     holding_proxy.resume()
     assert holding_proxy.hung_up.wait(DEADLINE), "the engine itself gave the upload up"
     assert image_id_of(f"{repository}:one") is None
 
 
 def test_a_stop_that_was_asked_for_before_pushes_nothing(repository, credentials, small_image):
-    stop = StopSignal()
+    stop = CancelToken()
     stop.ask("superseded")
-    with pytest.raises(Stopped, match="superseded"):
+    with pytest.raises(WorkCancelledError, match="superseded"):
         push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=stop)
 
 
 def test_an_engine_that_is_away_makes_the_job_wait(repository, small_image, monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(WorkError, match="does not answer: No such file or directory; the job waits") as caught:
-        push_image(small_image, repository, "one", None, on_progress=ignore, stop=StopSignal())
+        push_image(small_image, repository, "one", None, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.UNAVAILABLE
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from shared.database import database
 from shared.models import Job, Refresh
-from shared.orders.refresh import order_refresh
+from shared.orders.refresh import enqueue_refresh
 from shared.refreshes.options import RefreshOptions
-from shared.refreshes.progress import Entry, read_entries
+from shared.refreshes.progress import RefreshStep, read_steps
 from tests.rows import the
 from tests.service.workers.refreshing.fleet import FakeFleet
 from workers.refreshing import releasing, work
@@ -26,12 +26,12 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> FakeFleet:
 def ordered(**options: Any) -> Job:
     """A refresh that waits for a worker."""
     with database().writing() as session:
-        return order_refresh(session, RefreshOptions(**options), owner="admin").job
+        return enqueue_refresh(session, RefreshOptions(**options), owner="admin").job
 
 
-def steps_of(job: Job) -> list[Entry]:
+def steps_of(job: Job) -> list[RefreshStep]:
     """How far it is, as written down."""
-    return read_entries(the(Refresh, job_id=job.id).progress)
+    return read_steps(the(Refresh, job_id=job.id).progress)
 
 
 def states_of(job: Job) -> dict[str, str]:

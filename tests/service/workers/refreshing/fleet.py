@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from workers.refreshing.fleet import Node, Plan, Restart
 
-During = Callable[["FakeFleet", str, StopSignal], None]
+During = Callable[["FakeFleet", str, CancelToken], None]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class FakeFleet:
         return Plan((f"default/pod-of-{name}",), ("kube-system/proxy",), ("default/budget",))
 
     def refresh(
-        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: StopSignal
+        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: CancelToken
     ) -> None:
         if name not in self.names:
             raise WorkError(ErrorClass.NOT_FOUND, f"There is no node {name} any more.")

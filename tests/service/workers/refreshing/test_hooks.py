@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.refreshes.options import RestartKind
 from shared.settings import Settings
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from shared.webhooks.signing import new_secret
 from tests.service.webhook_receiver import webhook_receiver
 from tests.together import SECONDS
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.usefixtures("sqlite_installation")
 
 
 def hook(
-    monkeypatch: pytest.MonkeyPatch, kind: RestartKind | None = None, stop: StopSignal | None = None, **variables: str
+    monkeypatch: pytest.MonkeyPatch, kind: RestartKind | None = None, stop: CancelToken | None = None, **variables: str
 ) -> Restart | None:
     for name, value in variables.items():
         monkeypatch.setenv(f"LONGSHORE_NODE_RESTART_{name.upper()}", value)
-    return restart_hook(kind, JOB, Settings(), stop or StopSignal())
+    return restart_hook(kind, JOB, Settings(), stop or CancelToken())
 
 
 def python(script: Path, source: str) -> str:
@@ -99,7 +99,7 @@ def until(condition) -> None:
 
 
 def test_a_stop_kills_the_command_and_its_children(monkeypatch, tmp_path):
-    stop, started = StopSignal(), tmp_path / "pid"
+    stop, started = CancelToken(), tmp_path / "pid"
     command = f"{python(tmp_path / 'restart.py', HANGS)} {tmp_path}/part {started}"
     restart = hook(monkeypatch, stop=stop, command=command)
     assert restart is not None
@@ -107,7 +107,7 @@ def test_a_stop_kills_the_command_and_its_children(monkeypatch, tmp_path):
         running = pool.submit(restart, "node-1")
         until(started.exists)
         stop.ask("it was cancelled")
-        with pytest.raises(Stopped):
+        with pytest.raises(WorkCancelledError):
             running.result(SECONDS)
     until(lambda: has_ended(int(started.read_text())))
 

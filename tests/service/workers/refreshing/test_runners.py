@@ -7,11 +7,11 @@ import pytest
 
 from parts.registry import PrivateRegistry
 from shared.database import database
-from shared.models import JobState, ServingState
+from shared.models import JobState, InstanceState
 from shared.refreshes.options import RefreshKind, RefreshOptions
-from shared.refreshes.progress import write_entries
-from shared.refreshes.runners import entries_of, matching_runners
-from shared.servings.states import mark_stopped
+from shared.refreshes.progress import write_steps
+from shared.refreshes.runners import steps_of, matching_runners
+from shared.instances.states import mark_stopped
 from tests.rows import fresh, make_registry
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.service.workers.refreshing.conftest import ordered, states_of, steps_of
@@ -31,26 +31,26 @@ def test_what_runs_is_pulled_afresh_by_the_next_call(served: Served, registry: P
         elsewhere = ordered(what=RefreshKind.RUNNERS, registry_id=make_registry().id)
         run_job(elsewhere.id, RefreshWork)
         assert (fresh(elsewhere).state, steps_of(elsewhere)) == (JobState.SUCCEEDED, [])
-        assert fresh(first).state == ServingState.READY
+        assert fresh(first).state == InstanceState.READY
         job = ordered(what=RefreshKind.RUNNERS, registry_id=recorded.id, version_id=served.version.id)
         run_job(job.id, RefreshWork)
         assert fresh(job).state == JobState.SUCCEEDED
         assert states_of(job) == {f"{served.algorithm.path}@{served.version.git_hash}": "done"}
-        assert (fresh(first).state, fresh(first).message) == (ServingState.DRAINING, "It was to be pulled afresh.")
+        assert (fresh(first).state, fresh(first).message) == (InstanceState.DRAINING, "It was to be pulled afresh.")
         proxy.asked.clear()
         again = served.started()
         assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
-    assert (again.state, again.id == first.id) == (ServingState.READY, False)
-    assert tended(first).state == ServingState.STOPPED
+    assert (again.state, again.id == first.id) == (InstanceState.READY, False)
+    assert tended(first).state == InstanceState.STOPPED
 
 
 def test_what_has_ended_by_then_is_passed_over(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving, job = served.started(), ordered(what=RefreshKind.RUNNERS)
+    instance, job = served.started(), ordered(what=RefreshKind.RUNNERS)
     with database().writing() as session:  # by a worker that was lost then
-        write_entries(session, job.id, entries_of(matching_runners(session, RefreshOptions(RefreshKind.RUNNERS))))
-        mark_stopped(session, serving.id, "It ended.")
+        write_steps(session, job.id, steps_of(matching_runners(session, RefreshOptions(RefreshKind.RUNNERS))))
+        mark_stopped(session, instance.id, "It ended.")
     run_job(job.id, RefreshWork)
     assert fresh(job).state == JobState.SUCCEEDED
     assert [step.state for step in steps_of(job)] == ["skipped"]
-    assert fresh(serving).message == "It ended."
+    assert fresh(instance).message == "It ended."

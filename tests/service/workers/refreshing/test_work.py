@@ -8,19 +8,19 @@ import pytest
 
 from shared.database import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.leases import close_fences, hand_back
+from shared.jobs.leases import close_fences, release_all
 from shared.jobs.lost import requeue_lost
 from shared.jobs.nudges import Queues
-from shared.models import Job, JobKind, JobState, Mark, Refresh
+from shared.models import Job, JobKind, JobState, PeriodicRun, Refresh
 from shared.orders.cancel import cancel_job
-from shared.stopping import StopSignal
-from shared.workers import refresh_node
+from shared.stopping import CancelToken
+from shared.workers import refresh_worker
 from tests.rows import change, fresh, lose_lease, taken, the
 from tests.service.workers.refreshing.conftest import ordered, states_of, steps_of
 from tests.service.workers.refreshing.fleet import FakeFleet
 from tests.together import SECONDS
 from workers.execution import run_job
-from workers.node import NODE_NAME
+from workers.node import WORKER_ID
 from workers.refreshing.releasing import release_left_over
 from workers.refreshing.work import RefreshWork
 from workers.sweeping import sweep
@@ -45,7 +45,7 @@ def cancel(job: Job) -> None:
 
 
 def refusing(node: str, error_class: ErrorClass):
-    def during(_fleet: FakeFleet, name: str, _stop: StopSignal) -> None:
+    def during(_fleet: FakeFleet, name: str, _stop: CancelToken) -> None:
         if name == node:
             raise WorkError(error_class, "A budget allows no eviction.")
 
@@ -60,7 +60,7 @@ class Held:
         self._node = node
         fleet.during = self
 
-    def __call__(self, _fleet: FakeFleet, name: str, stop: StopSignal) -> None:
+    def __call__(self, _fleet: FakeFleet, name: str, stop: CancelToken) -> None:
         if name == self._node:
             self.begun.set()
             stop.pause(SECONDS)
@@ -163,12 +163,12 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(flee
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
     with database().writing() as session:
-        close_fences(session, owner_prefix=f"{NODE_NAME}/", kind=JobKind.REFRESH)
+        close_fences(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
     let_go = running.result(SECONDS)
     assert fleet.marks == {}
     assert let_go.lease_owner is not None  # so nobody can claim it until the pool has ended
     with database().writing() as session:
-        hand_back(session, owner_prefix=f"{NODE_NAME}/")
+        release_all(session, owner_prefix=f"{WORKER_ID}/")
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
     fleet.during = lambda *_: None
     assert run(job).state == JobState.SUCCEEDED
@@ -194,7 +194,7 @@ def killed(fleet: FakeFleet, job: Job) -> None:
     class Killed(BaseException):
         pass
 
-    def during(now: FakeFleet, name: str, _stop: StopSignal) -> None:
+    def during(now: FakeFleet, name: str, _stop: CancelToken) -> None:
         if name == "node-2":
             now.leaves_cordoned = True
             now.release = lambda _mark: []  # type: ignore[method-assign]
@@ -209,7 +209,7 @@ def killed(fleet: FakeFleet, job: Job) -> None:
 def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(fleet):
     job = ordered()
 
-    def during(now: FakeFleet, name: str, stop: StopSignal) -> None:
+    def during(now: FakeFleet, name: str, stop: CancelToken) -> None:
         lose_lease(job)
         taken(job, "another/1")
         stop.pause(SECONDS)
@@ -242,14 +242,14 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(fle
     sweep()
     assert broker.lrange(Queues.NODES, 0, -1) == []  # nobody is there who could
     with database().writing() as session:
-        refresh_node(session, "worker", [Queues.NODES], None)
+        refresh_worker(session, "worker", [Queues.NODES], None)
     sweep()
     sweep()
     assert broker.llen(Queues.NODES) == 1
     release_left_over()
     assert fleet.marks == {}
     assert the(Refresh, job_id=job.id).released_at is not None
-    change(the(Mark, name="release"), at=0)
+    change(the(PeriodicRun, name="release"), at=0)
     sweep()
     assert broker.llen(Queues.NODES) == 1
 

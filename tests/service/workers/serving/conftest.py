@@ -17,12 +17,12 @@ from sqlalchemy import select
 import workers.runner
 from parts.registry import PrivateRegistry
 from shared.database import database
-from shared.models import Algorithm, Build, Job, Registry, Serving, Version
+from shared.models import Algorithm, Build, Job, Registry, Instance, Version
 from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials
-from shared.servings.endpoints import connect
-from shared.servings.sockets import endpoint_of
-from shared.servings.wanting import Wanted, want_serving
+from shared.instances.endpoints import connect
+from shared.instances.sockets import endpoint_of
+from shared.instances.wanting import DesiredState, ensure_instance
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, make_registry, push, the
@@ -32,7 +32,7 @@ from workers.assembly.algorithm import RUNS_AS
 from workers.execution import run_job
 from workers.pushing import PushWork
 from workers.serving.chosen import backend
-from workers.serving.tending import stop_all, tend
+from workers.serving.tending import stop_all, reconcile
 from workers.serving.work import ServeWork
 
 PUSHER = Credentials("pusher", "secret")
@@ -123,19 +123,19 @@ class Served:
         """Have the algorithm ask for no network."""
         change(self.algorithm, settings={"network_access": "isolated"})
 
-    def wanted(self) -> Serving:
+    def wanted(self) -> Instance:
         """The serving of what the resolution says, ordered if there is none."""
         with database().writing() as session:
             algorithm, version = self.algorithm, self.version
-            wanted = Wanted.of(algorithm, version, resolve_pull(session, algorithm, version))
+            wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
             assert wanted is not None
-            return want_serving(session, wanted)[0]
+            return ensure_instance(session, wanted)[0]
 
-    def started(self) -> Serving:
+    def started(self) -> Instance:
         """The same, once a worker had a go at it."""
-        serving = self.wanted()
-        run_job(serving.job_id, ServeWork)
-        return fresh(serving)
+        instance = self.wanted()
+        run_job(instance.job_id, ServeWork)
+        return fresh(instance)
 
 
 @pytest.fixture
@@ -143,10 +143,10 @@ def served(build: Build) -> Served:
     return Served(build)
 
 
-def call(serving: Serving, given: Any, *, timeout: float = 30) -> Any:
+def call(instance: Instance, given: Any, *, timeout: float = 30) -> Any:
     """What the algorithm answers."""
     connection = http.client.HTTPConnection("runner")
-    connection.sock = connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=PATIENCE)
+    connection.sock = connect(endpoint_of(instance.id), settings().resolved_serving_dir, seconds=PATIENCE)
     try:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", f"/?timeout={timeout}", json.dumps(given), headers)
@@ -155,25 +155,25 @@ def call(serving: Serving, given: Any, *, timeout: float = 30) -> Any:
         connection.close()
 
 
-def evaluated(serving: Serving, expression: str, **how: float) -> Any:
+def evaluated(instance: Instance, expression: str, **how: float) -> Any:
     """What an expression gives inside of the container."""
-    return call(serving, {"eval": expression}, **how)
+    return call(instance, {"eval": expression}, **how)
 
 
-def tended(serving: Serving) -> Serving:
+def tended(instance: Instance) -> Instance:
     """The row after one look at everything."""
-    tend()
-    return fresh(serving)
+    reconcile()
+    return fresh(instance)
 
 
-def newest(build: Build) -> Serving:
+def newest(build: Build) -> Instance:
     with database().reading() as session:
         found = session.scalars(
-            select(Serving).where(Serving.version_id == build.version_id).order_by(Serving.seq.desc())
+            select(Instance).where(Instance.version_id == build.version_id).order_by(Instance.seq.desc())
         ).first()
     assert found is not None
     return found
 
 
-def job_of(serving: Serving) -> Job:
-    return the(Job, id=serving.job_id)
+def job_of(instance: Instance) -> Job:
+    return the(Job, id=instance.job_id)

@@ -13,8 +13,8 @@ from api.nudges import producer
 from cli.migrating import migrate
 from parts.processes import Child
 from shared.database import database
-from shared.models import Build, Serving
-from shared.servings.sockets import endpoint_of
+from shared.models import Build, Instance
+from shared.instances.sockets import endpoint_of
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.calling import Api
@@ -97,12 +97,12 @@ def swept_until(condition: Callable[[], object], what: str) -> None:
     until(look, what)
 
 
-def open_gate(serving: Serving, gate: str) -> None:
+def open_gate(instance: Instance, gate: str) -> None:
     """Let what waits at a gate go on."""
-    (socket_directory(serving.id) / gate).touch()
+    (socket_directory(instance.id) / gate).touch()
 
 
-def loading(build: Build, *, beside: str | None = None) -> tuple[Serving, str]:
+def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
     """The newest serving and its container, once the algorithm in it loads; another container than `beside`."""
 
     def loads() -> bool:
@@ -111,20 +111,20 @@ def loading(build: Build, *, beside: str | None = None) -> tuple[Serving, str]:
         return made is not None and made != beside and sealed
 
     swept_until(lambda: _quietly(loads), "an algorithm loads")
-    serving = newest(build)
-    return serving, str(container_of(serving))
+    instance = newest(build)
+    return instance, str(container_of(instance))
 
 
-def in_call(serving: Serving) -> bool:
+def in_call(instance: Instance) -> bool:
     """Whether its runner has a call."""
-    health = ask_health(endpoint_of(serving.id))
+    health = ask_health(endpoint_of(instance.id))
     return health is not None and bool(health.calls)
 
 
-def container_of(serving: Serving) -> str | None:
+def container_of(instance: Instance) -> str | None:
     """The id of its container, if there is one."""
     try:
-        return str(engine().inspect_container(name_of(serving.id))["Id"])
+        return str(engine().inspect_container(name_of(instance.id))["Id"])
     except NotFound:
         return None
 

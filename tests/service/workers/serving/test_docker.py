@@ -9,10 +9,10 @@ import pytest
 from parts.registry import PrivateRegistry
 from shared.clock import now_ms
 from shared.errors import ErrorClass
-from shared.models import JobState, ServingState
+from shared.models import JobState, InstanceState
 from shared.registry.credentials import Credentials
-from shared.servings.endpoints import connect
-from shared.servings.sockets import endpoint_of
+from shared.instances.endpoints import connect
+from shared.instances.sockets import endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh, lose_lease, take
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
@@ -28,38 +28,38 @@ pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation",
 
 def test_what_was_pushed_is_pulled_by_digest_and_takes_calls(served: Served, registry: PrivateRegistry) -> None:
     target = served.pushed_to(registry)
-    serving = served.started()
-    assert (serving.state, serving.registry_id) == (ServingState.READY, target.id)
-    assert job_of(serving).state == JobState.SUCCEEDED
-    answer = call(serving, "hello")
+    instance = served.started()
+    assert (instance.state, instance.registry_id) == (InstanceState.READY, target.id)
+    assert job_of(instance).state == JobState.SUCCEEDED
+    answer = call(instance, "hello")
     assert answer["result"] == "hello"
-    described = engine().inspect_container(name_of(serving.id))
-    assert described["Config"]["Image"] == serving.image
-    assert serving.digest in serving.image
-    assert served.wanted().id == serving.id  # a second call wants no other
+    described = engine().inspect_container(name_of(instance.id))
+    assert described["Config"]["Image"] == instance.image
+    assert instance.digest in instance.image
+    assert served.wanted().id == instance.id  # a second call wants no other
 
 
 def test_it_cannot_do_what_it_need_not(served: Served, registry: PrivateRegistry) -> None:
     served.isolated()
     served.pushed_to(registry)
-    serving = served.started()
-    assert evaluated(serving, "os.listdir('/sys/class/net')")["result"] == ["lo"]
-    assert evaluated(serving, "[os.getuid(), os.getgid()]")["result"] == [65532, 65532]
-    status = evaluated(serving, "open('/proc/self/status').read()")["result"]
+    instance = served.started()
+    assert evaluated(instance, "os.listdir('/sys/class/net')")["result"] == ["lo"]
+    assert evaluated(instance, "[os.getuid(), os.getgid()]")["result"] == [65532, 65532]
+    status = evaluated(instance, "open('/proc/self/status').read()")["result"]
     assert "CapEff:\t0000000000000000" in status
     assert "CapBnd:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
     for path in ("/file", "/opt/algorithm/file", "/run/longshore/file"):
-        assert not evaluated(serving, f"os.access(os.path.dirname({path!r}), os.W_OK)")["result"]
-    assert evaluated(serving, "open('/tmp/file', 'w').write('kept')")["result"] == 4
-    seen = evaluated(serving, "os.listdir('/run/longshore') + [os.path.exists('/var/run/docker.sock')]")["result"]
+        assert not evaluated(instance, f"os.access(os.path.dirname({path!r}), os.W_OK)")["result"]
+    assert evaluated(instance, "open('/tmp/file', 'w').write('kept')")["result"] == 4
+    seen = evaluated(instance, "os.listdir('/run/longshore') + [os.path.exists('/var/run/docker.sock')]")["result"]
     assert seen == ["socket", False]
 
 
 def test_with_network_it_has_the_one_of_the_settings(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    assert engine().inspect_container(name_of(serving.id))["HostConfig"]["NetworkMode"] == "host"
+    instance = served.started()
+    assert engine().inspect_container(name_of(instance.id))["HostConfig"]["NetworkMode"] == "host"
 
 
 @pytest.mark.parametrize(
@@ -79,40 +79,40 @@ def test_what_it_breaks_it_breaks_alone(served: Served, registry: PrivateRegistr
         pytest.skip("this engine says that it cannot limit memory or processes")
     served.isolated()
     served.pushed_to(registry)
-    serving = served.started()
-    assert "error" in json.loads(attacked(serving, attack))
-    serving = tended(serving)
-    if serving.state != ServingState.READY:
-        serving = served.started()
-    assert call(serving, "again")["result"] == "again"
-    assert os.listdir(socket_directory(serving.id)) == ["socket"]
+    instance = served.started()
+    assert "error" in json.loads(attacked(instance, attack))
+    instance = tended(instance)
+    if instance.state != InstanceState.READY:
+        instance = served.started()
+    assert call(instance, "again")["result"] == "again"
+    assert os.listdir(socket_directory(instance.id)) == ["socket"]
 
 
-def attacked(serving, attack: str) -> str:
+def attacked(instance, attack: str) -> str:
     """What the caller of an attack gets; a container that ended under it is an error too."""
     try:
-        return json.dumps(evaluated(serving, attack, timeout=20))
+        return json.dumps(evaluated(instance, attack, timeout=20))
     except OSError as error:
         return json.dumps({"error": str(error)})
 
 
 def test_a_link_in_the_sockets_place_leads_nowhere(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    directory = socket_directory(serving.id)
+    instance = served.started()
+    directory = socket_directory(instance.id)
     (directory / "socket").rename(directory / "real")
     (directory / "socket").symlink_to(directory / "real")
     with pytest.raises(OSError, match="non-socket"):
-        connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=1)
+        connect(endpoint_of(instance.id), settings().resolved_serving_dir, seconds=1)
 
 
 def test_a_registry_that_refuses_is_a_sentence_for_the_caller(served: Served, registry: PrivateRegistry) -> None:
     target = served.pushed_to(registry)
     change(target, credentials=None)
-    serving = served.started()
-    assert serving.state == ServingState.FAILED
-    assert job_of(serving).error_class == ErrorClass.AUTH
-    assert "password" in serving.message
+    instance = served.started()
+    assert instance.state == InstanceState.FAILED
+    assert job_of(instance).error_class == ErrorClass.AUTH
+    assert "password" in instance.message
     assert our_containers() == {}
 
 
@@ -122,11 +122,11 @@ def test_an_algorithm_that_does_not_load_answers_with_how_it_failed(
     served.pushed_to(registry)
     monkeypatch.setenv("LONGSHORE_SERVING_START_SECONDS", "0.001")
     settings.cache_clear()
-    serving = served.started()
-    assert serving.state == ServingState.FAILED
-    assert "LONGSHORE_SERVING_START_SECONDS" in serving.message
+    instance = served.started()
+    assert instance.state == InstanceState.FAILED
+    assert "LONGSHORE_SERVING_START_SECONDS" in instance.message
     assert our_containers() == {}
-    assert not socket_directory(serving.id).exists()
+    assert not socket_directory(instance.id).exists()
 
 
 def test_another_image_takes_over_and_the_old_one_drains(
@@ -136,67 +136,67 @@ def test_another_image_takes_over_and_the_old_one_drains(
     old = served.started()
     sandbox = served.pushed_to(second_registry)
     new = served.started()
-    assert (new.state, new.registry_id) == (ServingState.READY, sandbox.id)
+    assert (new.state, new.registry_id) == (InstanceState.READY, sandbox.id)
     assert new.id != old.id
     assert call(old, "still here")["result"] == "still here"
     old = tended(old)
-    assert old.state == ServingState.DRAINING
-    assert tended(old).state == ServingState.STOPPED
+    assert old.state == InstanceState.DRAINING
+    assert tended(old).state == InstanceState.STOPPED
     assert set(our_containers()) == {new.id}
-    assert tended(new).state == ServingState.READY
+    assert tended(new).state == InstanceState.READY
 
 
 def test_the_idle_end_and_the_next_call_starts_afresh(
     served: Served, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    assert tended(serving).state == ServingState.READY
+    instance = served.started()
+    assert tended(instance).state == InstanceState.READY
     monkeypatch.setenv("LONGSHORE_SERVING_IDLE_SECONDS", "0.001")
     settings.cache_clear()
-    assert tended(serving).state == ServingState.DRAINING
-    serving = tended(serving)
-    assert (serving.state, our_containers()) == (ServingState.STOPPED, {})
-    assert not socket_directory(serving.id).exists()
-    assert served.started().state == ServingState.READY
+    assert tended(instance).state == InstanceState.DRAINING
+    instance = tended(instance)
+    assert (instance.state, our_containers()) == (InstanceState.STOPPED, {})
+    assert not socket_directory(instance.id).exists()
+    assert served.started().state == InstanceState.READY
 
 
 def test_a_container_that_was_killed_is_told_of_and_replaced(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    engine().kill(name_of(serving.id))
-    engine().wait(name_of(serving.id))
-    serving = tended(serving)
-    assert serving.state == ServingState.STOPPED
-    assert "was killed" in serving.message
+    instance = served.started()
+    engine().kill(name_of(instance.id))
+    engine().wait(name_of(instance.id))
+    instance = tended(instance)
+    assert instance.state == InstanceState.STOPPED
+    assert "was killed" in instance.message
     assert call(served.started(), 1)["result"] == 1
 
 
 def test_a_start_whose_worker_was_lost_is_taken_over(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.wanted()
-    assert take(job_of(serving)) is not None
-    lose_lease(job_of(serving))
-    assert run_job(serving.job_id, ServeWork)
-    assert fresh(serving).state == ServingState.READY
-    assert job_of(serving).claim == 2
+    instance = served.wanted()
+    assert take(job_of(instance)) is not None
+    lose_lease(job_of(instance))
+    assert run_job(instance.job_id, ServeWork)
+    assert fresh(instance).state == InstanceState.READY
+    assert job_of(instance).claim == 2
 
 
 def test_what_no_row_knows_is_removed_and_nothing_of_others(
     served: Served, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    change(serving, state=ServingState.STOPPED, ended_at=now_ms())
+    instance = served.started()
+    change(instance, state=InstanceState.STOPPED, ended_at=now_ms())
     monkeypatch.setattr("workers.serving.docker.backend.FORGOTTEN_AFTER", timedelta(seconds=-60))
     home = settings().data_dir
     monkeypatch.setenv("LONGSHORE_SERVING_DIR", str(home / "elsewhere"))
     settings.cache_clear()
-    tended(serving)
+    tended(instance)
     monkeypatch.delenv("LONGSHORE_SERVING_DIR")
     settings.cache_clear()
-    assert set(our_containers()) == {serving.id}
-    tended(serving)
+    assert set(our_containers()) == {instance.id}
+    tended(instance)
     assert our_containers() == {}
 
 
@@ -205,30 +205,30 @@ def test_as_many_run_as_may_and_the_idlest_makes_room(
 ) -> None:
     served.pushed_to(registry)
     first = served.started()
-    monkeypatch.setenv("LONGSHORE_SERVING_MOST", "1")
+    monkeypatch.setenv("LONGSHORE_SERVING_MAX_INSTANCES", "1")
     settings.cache_clear()
     served.pushed_to(second_registry)
     second = served.started()
-    assert second.state == ServingState.WANTED
-    assert "LONGSHORE_SERVING_MOST" in second.message
-    assert fresh(first).state == ServingState.DRAINING
-    assert tended(first).state == ServingState.STOPPED
+    assert second.state == InstanceState.WANTED
+    assert "LONGSHORE_SERVING_MAX_INSTANCES" in second.message
+    assert fresh(first).state == InstanceState.DRAINING
+    assert tended(first).state == InstanceState.STOPPED
     change(job_of(second), next_attempt_at=now_ms())
     assert run_job(second.job_id, ServeWork)
-    assert newest(served.build).state == ServingState.READY
+    assert newest(served.build).state == InstanceState.READY
 
 
 def test_nothing_is_left_when_longshore_ends(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.started()
+    instance = served.started()
     stop_all()
-    assert (fresh(serving).state, our_containers()) == (ServingState.STOPPED, {})
+    assert (fresh(instance).state, our_containers()) == (InstanceState.STOPPED, {})
 
 
 def test_the_registrys_own_credentials_are_used_and_kept_out_of_the_container(
     served: Served, registry: PrivateRegistry
 ) -> None:
     served.pushed_to(registry)
-    serving = served.started()
-    described = json.dumps(engine().inspect_container(name_of(serving.id)))
+    instance = served.started()
+    described = json.dumps(engine().inspect_container(name_of(instance.id)))
     assert Credentials("pusher", registry.users["pusher"]).password not in described

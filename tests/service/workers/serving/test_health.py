@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from shared.servings.sockets import endpoint_of
+from shared.instances.sockets import endpoint_of
 from shared.settings import settings
 from workers.serving.health import Health, ask_health
 
@@ -51,7 +51,7 @@ def test_a_number_that_is_none_is_not_believed(number: str) -> None:
 
 
 def test_who_answers_drop_by_drop_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.serving.health.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("workers.serving.health.TIMEOUT_SECONDS", 0.2)
     drops = [bytes([byte]) for byte in HEAD + b'{"calls": 0, "idle_seconds": 2.5}']
     with answering(*drops, pause=0.05):
         assert ask_health(endpoint_of("it")) is None

@@ -13,9 +13,9 @@ from docker.errors import ImageNotFound
 
 from parts.registry import PrivateRegistry
 from shared.clock import now_ms
-from shared.models import JobState, ServingState
-from shared.servings.endpoints import connect
-from shared.servings.sockets import endpoint_of
+from shared.models import JobState, InstanceState
+from shared.instances.endpoints import connect
+from shared.instances.sockets import endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh
 from tests.service.workers.serving.conftest import Served, evaluated, job_of
@@ -24,7 +24,7 @@ from workers.engine.connection import engine
 from workers.execution import run_job
 from workers.serving.docker.container import name_of, our_containers
 from workers.serving.docker.directory import socket_directory
-from workers.serving.tending import tend
+from workers.serving.tending import reconcile
 from workers.serving.work import ServeWork
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
@@ -76,10 +76,10 @@ def test_a_volume_of_the_image_is_memory_with_a_limit(
 ) -> None:
     of("VOLUME /data")
     served.pushed_to(registry)
-    serving = served.started()
-    mounts = engine().inspect_container(name_of(serving.id))["Mounts"]
+    instance = served.started()
+    mounts = engine().inspect_container(name_of(instance.id))["Mounts"]
     assert {mount["Type"] for mount in mounts} == {"bind", "tmpfs"}
-    filled = evaluated(serving, "open('/data/full', 'wb').write(b'0' * (64 << 20))")
+    filled = evaluated(instance, "open('/data/full', 'wb').write(b'0' * (64 << 20))")
     assert "error" in filled, "neither more than the limit nor a process without memory"
 
 
@@ -95,7 +95,7 @@ def test_labels_of_an_image_remove_nothing(
     other = engine().create_container(image_id)["Id"]
     try:
         assert our_containers() == {}
-        tend()
+        reconcile()
         assert precious.is_dir()
         assert engine().inspect_container(other)["Id"] == other
     finally:
@@ -107,11 +107,11 @@ def test_what_fills_the_sockets_directory_is_ended(
 ) -> None:
     of(entry_point("import time; open('/run/longshore/full', 'w'); time.sleep(600)"))
     served.pushed_to(registry)
-    serving = served.started()
-    assert serving.state == ServingState.FAILED
-    assert "entry point" in serving.message
+    instance = served.started()
+    assert instance.state == InstanceState.FAILED
+    assert "entry point" in instance.message
     assert our_containers() == {}
-    assert not socket_directory(serving.id).exists()
+    assert not socket_directory(instance.id).exists()
 
 
 def test_what_answers_with_nonsense_keeps_nobody_from_being_tended(
@@ -119,19 +119,19 @@ def test_what_answers_with_nonsense_keeps_nobody_from_being_tended(
 ) -> None:
     of(entry_point(ANSWERS_NONSENSE))
     served.pushed_to(registry)
-    serving = served.started()
-    assert serving.state == ServingState.READY
-    connect(endpoint_of(serving.id), settings().resolved_serving_dir, seconds=1).close()
-    tend()
-    assert fresh(serving).state == ServingState.READY
+    instance = served.started()
+    assert instance.state == InstanceState.READY
+    connect(endpoint_of(instance.id), settings().resolved_serving_dir, seconds=1).close()
+    reconcile()
+    assert fresh(instance).state == InstanceState.READY
 
 
 def test_what_nobody_wants_any_more_is_not_started(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    serving = served.wanted()
+    instance = served.wanted()
     change(served.algorithm, deleted_at=now_ms())
-    job = job_of(serving)
+    job = job_of(instance)
     run_job(job.id, ServeWork)
     assert fresh(job).state == JobState.SUCCEEDED
-    assert (fresh(serving).state, our_containers()) == (ServingState.STOPPED, {})
-    assert "deleted" in fresh(serving).message
+    assert (fresh(instance).state, our_containers()) == (InstanceState.STOPPED, {})
+    assert "deleted" in fresh(instance).message

@@ -17,7 +17,7 @@ from parts.base_image import ensure_python_base
 from parts.engine import engine_sockets, private_engine
 from parts.place import parts_directory
 from parts.registry import PrivateRegistry
-from shared.models import ServingState
+from shared.models import InstanceState
 from tests.rows import fresh
 from tests.service.cli.running import until
 from tests.service.parts.helpers import is_running
@@ -97,25 +97,25 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
     served.pushed_to(registry)
     with worker(tmp_path, "worker"), caller_of(served) as caller:
         begun = caller.begin("first")
-        serving, container = loading(served.build)
-        open_gate(serving, LOAD)
-        until(lambda: in_call(serving), "the call has begun")
+        instance, container = loading(served.build)
+        open_gate(instance, LOAD)
+        until(lambda: in_call(instance), "the call has begun")
         engine.kill()
-        open_gate(serving, "first")
+        open_gate(instance, "first")
         assert begun.result(30)["result"] == "first"
         assert caller.call("first")["result"] == "first"
-        assert tended(serving).state == ServingState.READY
+        assert tended(instance).state == InstanceState.READY
 
         begun = caller.begin("second")
-        until(lambda: in_call(serving), "the second call has begun")
+        until(lambda: in_call(instance), "the second call has begun")
         engine.start(live_restore=True)
-        open_gate(serving, "second")
+        open_gate(instance, "second")
         assert begun.result(30)["result"] == "second"
-        assert tended(serving).state == ServingState.READY
-        assert container_of(serving) == container
+        assert tended(instance).state == InstanceState.READY
+        assert container_of(instance) == container
 
         cut_off = caller.begin("never")
-        until(lambda: in_call(serving), "the third call has begun")
+        until(lambda: in_call(instance), "the third call has begun")
         engine.kill()
         engine.start()
         # The engine's grace is as long as the runner's, so either may be the one that says so.
@@ -125,8 +125,8 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
         open_gate(again, LOAD)
         open_gate(again, "next")
         assert following.result(30)["result"] == "next"
-        ended = fresh(serving)
-        assert (ended.state, "has ended" in ended.message) == (ServingState.STOPPED, True)
+        ended = fresh(instance)
+        assert (ended.state, "has ended" in ended.message) == (InstanceState.STOPPED, True)
         assert [one for one, (runs, _made) in our_containers().items() if runs] == [again.id]
 
 
@@ -136,13 +136,13 @@ def test_a_start_that_it_was_killed_in_is_begun_anew(
     served.pushed_to(registry)
     with worker(tmp_path, "worker"), caller_of(served) as caller:
         begun = caller.begin("first")
-        serving, abandoned = loading(served.build)
+        instance, abandoned = loading(served.build)
         engine.kill()
-        swept_until(lambda: "does not answer" in fresh(serving).message, "it is said that the engine is away")
+        swept_until(lambda: "does not answer" in fresh(instance).message, "it is said that the engine is away")
         assert "does not answer" in caller.refused("first")
         engine.start()
         again, _ = loading(served.build, beside=abandoned)
-        assert again.id == serving.id
+        assert again.id == instance.id
         open_gate(again, LOAD)
         open_gate(again, "first")
         assert begun.result(30)["result"] == "first"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parts.registry import PrivateRegistry
-from shared.models import ServingState
+from shared.models import InstanceState
 from tests.rows import fresh
 from tests.service.cli.running import kill, until
 from tests.service.workers.serving.conftest import Served, image_of, job_of, newest, tended
@@ -42,21 +42,21 @@ def test_in_the_middle_of_a_start_another_takes_over(served: Served, registry: P
     with caller_of(served) as caller:
         with worker(tmp_path, "first") as first:
             answer = caller.begin("go")
-            serving, abandoned = loading(served.build)
+            instance, abandoned = loading(served.build)
             kill(first.pid)
             first.wait(30)
         assert "send it again" in caller.refused("go")
-        assert set(our_containers()) == {serving.id}
+        assert set(our_containers()) == {instance.id}
         with worker(tmp_path, "second"):
             again, _ = loading(served.build, beside=abandoned)
-            assert again.id == serving.id
-            open_gate(serving, LOAD)
-            open_gate(serving, "go")
+            assert again.id == instance.id
+            open_gate(instance, LOAD)
+            open_gate(instance, "go")
             assert answer.result(60)["result"] == "go"
             assert caller.call("go")["result"] == "go"
-            assert fresh(serving).state == ServingState.READY
-            assert job_of(serving).losses == 1
-            assert set(our_containers()) == {serving.id}
+            assert fresh(instance).state == InstanceState.READY
+            assert job_of(instance).losses == 1
+            assert set(our_containers()) == {instance.id}
 
 
 def test_in_the_middle_of_a_call_the_call_goes_on(served: Served, registry: PrivateRegistry, tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_in_the_middle_of_a_call_the_call_goes_on(served: Served, registry: Priv
     with caller_of(served) as caller:
         with worker(tmp_path, "first") as first:
             answer = caller.begin("go")
-            serving, _ = loading(served.build)
-            open_gate(serving, LOAD)
-            until(lambda: fresh(serving).state == ServingState.READY and in_call(serving), "the call has begun")
+            instance, _ = loading(served.build)
+            open_gate(instance, LOAD)
+            until(lambda: fresh(instance).state == InstanceState.READY and in_call(instance), "the call has begun")
             kill(first.pid)
             first.wait(30)
-        open_gate(serving, "go")
+        open_gate(instance, "go")
         assert answer.result(60)["result"] == "go"
         assert caller.call("go")["result"] == "go"
-        assert tended(serving).state == ServingState.READY
-        assert newest(served.build).id == serving.id
+        assert tended(instance).state == InstanceState.READY
+        assert newest(served.build).id == instance.id

@@ -7,7 +7,7 @@ import pytest
 
 from parts.registry import PrivateRegistry
 from shared.errors import ErrorClass
-from shared.models import JobState, ServingState
+from shared.models import JobState, InstanceState
 from tests.rows import fresh
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.service.workers.serving.conftest import Served, job_of
@@ -27,7 +27,7 @@ def test_a_second_start_asks_the_registry_and_costs_no_bytes(served: Served, reg
         stop_all()
         proxy.asked.clear()
         again = served.started()
-    assert (fresh(first).state, again.state) == (ServingState.STOPPED, ServingState.READY)
+    assert (fresh(first).state, again.state) == (InstanceState.STOPPED, InstanceState.READY)
     assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
     assert not [line for line in proxy.asked if "/blobs/" in line]
 
@@ -35,26 +35,26 @@ def test_a_second_start_asks_the_registry_and_costs_no_bytes(served: Served, reg
 def test_what_the_engine_has_and_the_registry_lost_does_not_run(served: Served, registry: PrivateRegistry) -> None:
     with lying_proxy(registry.host) as proxy:
         served.pushed_to(at(proxy.host))
-        assert served.started().state == ServingState.READY
+        assert served.started().state == InstanceState.READY
         stop_all()
         proxy.says = "gone"
-        serving = served.started()
-    assert (serving.state, job_of(serving).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND)
-    assert "push it there again" in serving.message
+        instance = served.started()
+    assert (instance.state, job_of(instance).error_class) == (InstanceState.FAILED, ErrorClass.NOT_FOUND)
+    assert "push it there again" in instance.message
 
 
 def test_an_image_that_the_registry_lost_does_not_run(served: Served, registry: PrivateRegistry) -> None:
     with lying_proxy(registry.host) as proxy:
         served.pushed_to(at(proxy.host))
         proxy.says = "gone"
-        serving = served.started()
-    assert (serving.state, job_of(serving).error_class) == (ServingState.FAILED, ErrorClass.NOT_FOUND)
-    assert proxy.host in serving.message
+        instance = served.started()
+    assert (instance.state, job_of(instance).error_class) == (InstanceState.FAILED, ErrorClass.NOT_FOUND)
+    assert proxy.host in instance.message
 
 
 def test_a_registry_that_is_away_is_asked_again(served: Served, registry: PrivateRegistry) -> None:
     with lying_proxy(registry.host) as proxy:
         served.pushed_to(at(proxy.host))
-    serving = served.started()
-    assert (serving.state, job_of(serving).state) == (ServingState.WANTED, JobState.QUEUED)
-    assert proxy.host in serving.message
+    instance = served.started()
+    assert (instance.state, job_of(instance).state) == (InstanceState.WANTED, JobState.QUEUED)
+    assert proxy.host in instance.message

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import Stopped
-from shared.git.command import GitTimeout, clean_environment, run_git, running_git
-from shared.stopping import StopSignal
+from shared.errors import WorkCancelledError
+from shared.git.command import GitTimeoutError, clean_environment, run_git, running_git
+from shared.stopping import CancelToken
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_no_file_grows_beyond_the_limit(repository, tmp_path):
 
 def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server):
     with (
-        pytest.raises(GitTimeout),
+        pytest.raises(GitTimeoutError),
         running_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=0.5) as process,
     ):
         assert process.stdout.read() == b""
@@ -103,10 +103,10 @@ def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server):
 
 
 def test_a_stop_ends_git(silent_server):
-    stop = StopSignal()
+    stop = CancelToken()
     asker = threading.Timer(0.3, stop.ask, ["cancelled"])
     asker.start()
-    with pytest.raises(Stopped, match="cancelled"):
+    with pytest.raises(WorkCancelledError, match="cancelled"):
         run_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=60, stop=stop)
     asker.join()
 

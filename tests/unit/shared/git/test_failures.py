@@ -1,7 +1,7 @@
 import pytest
 
 from shared.errors import ErrorClass
-from shared.git.failures import git_failure
+from shared.git.failures import git_error
 from shared.git.repository_url import RepositoryUrl
 
 URL = RepositoryUrl.parse("https://example.org/o/r.git")
@@ -33,13 +33,13 @@ URL = RepositoryUrl.parse("https://example.org/o/r.git")
     ],
 )
 def test_the_class_follows_from_what_git_says(errors, error_class):
-    failed = git_failure(errors, URL)
+    failed = git_error(errors, URL)
     assert failed.error_class == error_class
     assert failed.message.endswith(".") or failed.message.endswith(").")
 
 
 def test_what_the_other_side_says_decides_nothing_and_is_not_repeated():
-    failed = git_failure("remote: No space left on device <b>\nfatal: early EOF\x1b[31m", URL)
+    failed = git_error("remote: No space left on device <b>\nfatal: early EOF\x1b[31m", URL)
     assert failed.error_class == ErrorClass.TRANSIENT
     assert "<b>" not in failed.message
     assert "\x1b" not in failed.message

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.git.repository_url import InvalidRepositoryUrl, RepositoryUrl
+from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_addresses_have_one_spelling(text, spelled):
     ],
 )
 def test_everything_else_is_refused_with_a_sentence(text):
-    with pytest.raises(InvalidRepositoryUrl) as refused:
+    with pytest.raises(InvalidRepositoryUrlError) as refused:
         RepositoryUrl.parse(text)
     assert str(refused.value).endswith((".", ")"))
     assert "password@" not in str(refused.value)
@@ -104,10 +104,10 @@ def test_everything_else_is_refused_with_a_sentence(text):
 
 def test_http_and_ssh_are_what_the_settings_allow():
     assert RepositoryUrl.parse("http://example.org/r", allow_http=True).scheme == "http"
-    with pytest.raises(InvalidRepositoryUrl, match="LONGSHORE_SOURCE_ALLOW_HTTP"):
+    with pytest.raises(InvalidRepositoryUrlError, match="LONGSHORE_SOURCE_ALLOW_HTTP"):
         RepositoryUrl.parse("http://example.org/r")
     for text in ("ssh://git@example.org/r", "git@example.org:r"):
-        with pytest.raises(InvalidRepositoryUrl, match="LONGSHORE_SOURCE_SSH_KNOWN_HOSTS"):
+        with pytest.raises(InvalidRepositoryUrlError, match="LONGSHORE_SOURCE_SSH_KNOWN_HOSTS"):
             RepositoryUrl.parse(text, allow_ssh=False)
 
 
@@ -115,7 +115,7 @@ def test_http_and_ssh_are_what_the_settings_allow():
 def test_what_is_taken_can_be_no_option_and_no_other_transport(text):
     try:
         spelled = str(RepositoryUrl.parse(text, allow_http=True))
-    except InvalidRepositoryUrl:
+    except InvalidRepositoryUrlError:
         return
     assert spelled.startswith(("https://", "http://", "ssh://"))
     assert "::" not in spelled.partition("]")[2]

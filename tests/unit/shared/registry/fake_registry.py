@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
@@ -83,5 +83,5 @@ class _Handler(BaseHTTPRequestHandler):
 def fake_registry(respond: Callable[[Request], Reply] | Reply) -> Iterator[FakeRegistry]:
     """A fake that answers everything with one reply, or as a function of the request says."""
     server = FakeRegistry(respond if callable(respond) else lambda _request: respond)
-    with serving(server):
+    with serve_in_thread(server):
         yield server

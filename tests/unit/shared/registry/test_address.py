@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.registry.address import InvalidAddress, RegistryAddress
+from shared.registry.address import InvalidAddressError, RegistryAddress
 
 LABEL = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,8}[a-zA-Z0-9])?", fullmatch=True)
 HOST = st.one_of(
@@ -38,7 +38,7 @@ def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url):
 def test_any_text_is_an_address_or_refused_with_a_sentence(text):
     try:
         address = RegistryAddress.parse(text)
-    except InvalidAddress as refusal:
+    except InvalidAddressError as refusal:
         said = str(refusal)
     else:
         said = f"registry_url is {RegistryAddress.parse(str(address))}"
@@ -113,7 +113,7 @@ def test_what_a_caller_wrote_is_understood(url, expected):
     ],
 )
 def test_what_cannot_be_a_registry_is_refused_with_the_reason(url, because):
-    with pytest.raises(InvalidAddress, match=r"^registry_url") as refusal:
+    with pytest.raises(InvalidAddressError, match=r"^registry_url") as refusal:
         RegistryAddress.parse(url)
     assert because in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
@@ -128,7 +128,7 @@ def test_plain_http_is_for_an_http_url_or_a_loopback_host(url):
 
 @pytest.mark.parametrize("url", ["registry.example.com", "https://registry.example.com", "https://localhost:5000"])
 def test_plain_http_is_refused_elsewhere(url):
-    with pytest.raises(InvalidAddress, match=r"^plain_http"):
+    with pytest.raises(InvalidAddressError, match=r"^plain_http"):
         RegistryAddress.parse(url, plain_http=True)
 
 

@@ -2,12 +2,12 @@ import threading
 
 import pytest
 
-from shared.errors import Stopped
+from shared.errors import WorkCancelledError
 from shared.registry.address import RegistryAddress
 from shared.registry.check import check_registry
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.stopping import StopSignal
+from shared.stopping import CancelToken
 from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
@@ -85,7 +85,7 @@ def test_a_check_that_takes_too_long_tells_what_it_knows():
 
 
 def test_a_stop_is_no_finding():
-    stop = StopSignal()
+    stop = CancelToken()
     stop.ask("shutdown")
-    with RegistryClient(RegistryAddress.parse("localhost:1"), stop=stop) as client, pytest.raises(Stopped):
+    with RegistryClient(RegistryAddress.parse("localhost:1"), stop=stop) as client, pytest.raises(WorkCancelledError):
         check_registry(client, "a/b")

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.registry.wire import MAX_BODY, Limits
-from shared.stopping import StopSignal
+from shared.registry.wire import MAX_BODY, Timeouts
+from shared.stopping import CancelToken
 from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
@@ -353,7 +353,7 @@ def held_back():
 
 
 def test_a_stop_ends_a_read_that_waits():
-    stop = StopSignal()
+    stop = CancelToken()
     with held_back() as server, client_of(server, stop=stop) as client:
 
         def ask_once_it_waits():
@@ -362,20 +362,20 @@ def test_a_stop_ends_a_read_that_waits():
 
         thread = threading.Thread(target=ask_once_it_waits)
         thread.start()
-        with pytest.raises(Stopped, match="superseded"):
+        with pytest.raises(WorkCancelledError, match="superseded"):
             client.ping()
         thread.join()
 
 
 def test_nothing_is_asked_after_a_stop():
-    stop = StopSignal()
+    stop = CancelToken()
     stop.ask("cancelled")
-    with fake_registry(Reply(200, b"{}")) as server, client_of(server, stop=stop) as client, pytest.raises(Stopped):
+    with fake_registry(Reply(200, b"{}")) as server, client_of(server, stop=stop) as client, pytest.raises(WorkCancelledError):
         client.ping()
     assert server.requests == []
 
 
-@pytest.mark.parametrize("limits", [Limits(read=0.05), Limits(whole=0.05)])
+@pytest.mark.parametrize("limits", [Timeouts(read=0.05), Timeouts(whole=0.05)])
 def test_a_registry_that_does_not_answer_is_given_up(limits):
     with held_back() as server, client_of(server, limits=limits) as client, pytest.raises(WorkError) as failure:
         client.ping()

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from shared.registry.address import RegistryAddress
-from shared.registry.credentials import Credentials, InvalidCredentials, from_registry_auth
+from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 
 
 def encoded(text):
@@ -62,7 +62,7 @@ def test_the_entry_is_chosen_by_the_registrys_host():
 
 
 def test_credentials_for_another_registry_are_not_taken_for_this_one():
-    with pytest.raises(InvalidCredentials, match=r"no entry for r\.example"):
+    with pytest.raises(InvalidCredentialsError, match=r"no entry for r\.example"):
         from_registry_auth(document(other_example={"auth": encoded("a:hunter2")}), RegistryAddress.parse("r.example"))
 
 
@@ -87,7 +87,7 @@ def test_credentials_for_another_registry_are_not_taken_for_this_one():
     ],
 )
 def test_what_cannot_be_read_is_refused_without_repeating_it(text, because):
-    with pytest.raises(InvalidCredentials) as refusal:
+    with pytest.raises(InvalidCredentialsError) as refusal:
         from_registry_auth(text)
     assert because in str(refusal.value)
     assert "hunter2" not in str(refusal.value)

@@ -7,14 +7,14 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NameResolutionError
 
 from shared.errors import ErrorClass
-from shared.registry.answer import Answer
-from shared.registry.failures import MAX_RETRY_AFTER, excerpt, failure_of_answer, failure_of_exception, retry_after
+from shared.registry.answer import Response
+from shared.registry.failures import MAX_RETRY_AFTER, excerpt, error_from_response, error_from_exception, retry_after
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 
 def answered(status, body=b"", **headers):
-    return Answer(
+    return Response(
         "GET", "https://r.example:443/v2/", status, {k.replace("_", "-"): v for k, v in headers.items()}, body
     )
 
@@ -46,7 +46,7 @@ def of_code(code):
     ],
 )
 def test_the_class_of_an_answer(status, body, expected):
-    failure = failure_of_answer("r.example", answered(status, body), "pushing to a/b")
+    failure = error_from_response("r.example", answered(status, body), "pushing to a/b")
     assert failure.error_class is expected
     assert failure.message.startswith(f"r.example answered {status}")
     assert "pushing to a/b" in failure.message
@@ -54,7 +54,7 @@ def test_the_class_of_an_answer(status, body, expected):
 
 def test_what_the_registry_says_is_told_without_secrets_and_control_characters():
     body = b'{"errors": [{"code": "DENIED", "message": "no\\u001b[31m\\n hunter2 at https://r.example/x?_state=abc"}]}'
-    message = failure_of_answer("r.example", answered(403, body), "pushing", secrets={"hunter2"}).message
+    message = error_from_response("r.example", answered(403, body), "pushing", secrets={"hunter2"}).message
     assert "DENIED, no [31m *** at https://r.example/x" in message
     assert "hunter2" not in message
     assert "_state" not in message
@@ -67,7 +67,7 @@ def test_an_excerpt_is_bounded_and_one_line():
 
 
 def test_without_credentials_the_advice_is_to_give_some():
-    failure = failure_of_answer("r.example", answered(401), "pushing", with_credentials=False)
+    failure = error_from_response("r.example", answered(401), "pushing", with_credentials=False)
     assert "Give it a username and a password" in failure.message
 
 
@@ -92,7 +92,7 @@ def test_how_long_to_wait(value, expected):
 
 
 def test_a_wait_travels_with_the_error():
-    assert failure_of_answer("r.example", answered(429, Retry_After="7"), "pushing").retry_after == 7.0
+    assert error_from_response("r.example", answered(429, Retry_After="7"), "pushing").retry_after == 7.0
 
 
 def certificate_error(code):
@@ -120,7 +120,7 @@ def unresolved():
     ],
 )
 def test_the_class_of_a_broken_connection(error, expected, words):
-    failure = failure_of_exception("r.example", error)
+    failure = error_from_exception("r.example", error)
     assert failure.error_class is expected
     assert words in failure.message
     assert "r.example" in failure.message

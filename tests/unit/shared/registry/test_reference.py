@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import (
-    InvalidReference,
+    InvalidReferenceError,
     image_repository,
     is_digest,
     is_repository_path,
     is_tag,
-    mended,
+    normalize_name,
     repository_path,
     repository_place,
 )
@@ -36,13 +36,13 @@ def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name)
 
 @given(st.text(max_size=40))
 def test_a_mended_name_is_valid_and_stays_as_it_is(text):
-    assert re.fullmatch(NAME, mended(text))
-    assert mended(mended(text)) == mended(text)
+    assert re.fullmatch(NAME, normalize_name(text))
+    assert normalize_name(normalize_name(text)) == normalize_name(text)
 
 
 @given(SEGMENT)
 def test_a_valid_name_needs_no_mending(name):
-    assert mended(name) == name
+    assert normalize_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_valid_name_needs_no_mending(name):
     ],
 )
 def test_how_names_are_mended(name, expected):
-    assert mended(name) == expected
+    assert normalize_name(name) == expected
 
 
 def test_one_lock_for_two_spellings_of_a_registry():
@@ -72,7 +72,7 @@ def test_one_lock_for_two_spellings_of_a_registry():
 
 
 def test_a_repository_too_long_for_an_engine_is_refused():
-    with pytest.raises(InvalidReference, match="255"):
+    with pytest.raises(InvalidReferenceError, match="255"):
         image_repository(RegistryAddress.parse("registry.example.com"), "o" * 120, "n" * 120)
 
 

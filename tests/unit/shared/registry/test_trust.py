@@ -2,7 +2,7 @@ import ssl
 
 import pytest
 
-from shared.registry.trust import InvalidCertificate, tls_context
+from shared.registry.trust import InvalidCertificateError, tls_context
 
 
 def test_certificates_are_verified_unless_somebody_says_otherwise():
@@ -13,5 +13,5 @@ def test_certificates_are_verified_unless_somebody_says_otherwise():
 
 @pytest.mark.parametrize("text", ["x", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "ä"])
 def test_what_is_no_certificate_is_refused(text):
-    with pytest.raises(InvalidCertificate, match="PEM"):
+    with pytest.raises(InvalidCertificateError, match="PEM"):
         tls_context(ca_certificate=text)

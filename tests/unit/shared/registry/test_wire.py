@@ -12,7 +12,7 @@ import pytest
 
 from parts.certificates import write_server_certificate
 from shared.registry.trust import tls_context
-from shared.registry.wire import Limits, Outgoing, Wire
+from shared.registry.wire import Timeouts, RequestBody, HttpTransport
 from tests.environment import longshore_environment
 
 BODY_BYTES = 64 * 1024 * 1024
@@ -33,7 +33,7 @@ def scheme(request) -> str:
 
 
 @contextmanager
-def server(scheme: str, directory: Path, serve: Callable[[socket.socket, int], None]) -> Iterator[tuple[Wire, str]]:
+def server(scheme: str, directory: Path, serve: Callable[[socket.socket, int], None]) -> Iterator[tuple[HttpTransport, str]]:
     """A server that handles each connection by `serve`, told how many came before; a wire for it, and its URL."""
     certificate = write_server_certificate(directory / "tls")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -51,7 +51,7 @@ def server(scheme: str, directory: Path, serve: Callable[[socket.socket, int], N
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        wire = Wire(tls_context(ca_certificate=certificate.authority_pem), Limits())
+        wire = HttpTransport(tls_context(ca_certificate=certificate.authority_pem), Timeouts())
         yield wire, f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/"
         wire.close()
         listening.shutdown(socket.SHUT_RDWR)
@@ -75,7 +75,7 @@ def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme, tmp_path
         socket.socket.shutdown(connection, socket.SHUT_WR)
         time.sleep(LINGERS_SECONDS)
 
-    body = Outgoing(BODY_BYTES, lambda: (PIECE for _ in range(BODY_BYTES // len(PIECE))))
+    body = RequestBody(BODY_BYTES, lambda: (PIECE for _ in range(BODY_BYTES // len(PIECE))))
     with server(scheme, tmp_path, refuse) as (wire, url):
         assert wire.exchange("PATCH", url, {}, body).status == status
 

@@ -7,7 +7,7 @@ import pytest
 from shared.errors import ErrorClass, WorkError
 from shared.networks import AllowedNetworks
 from shared.registry.trust import tls_context
-from shared.registry.wire import Limits, Wire
+from shared.registry.wire import Timeouts, HttpTransport
 from tests.unit.shared.registry.fake_registry import Reply, fake_registry
 
 NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))
@@ -15,7 +15,7 @@ NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0"
 
 def test_a_forbidden_address_is_not_connected_to():
     with fake_registry(Reply(200)) as server:
-        wire = Wire(tls_context(), Limits(), networks=NO_LOOPBACK)
+        wire = HttpTransport(tls_context(), Timeouts(), networks=NO_LOOPBACK)
         for host in ("127.0.0.1", "localhost"):
             with pytest.raises(WorkError, match="in no network that may be named here") as caught:
                 wire.exchange("GET", f"http://{host}:{server.server_port}/", {})
@@ -36,7 +36,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with fake_registry(Reply(200, b"fine")) as server:
-        wire = Wire(tls_context(), Limits())
+        wire = HttpTransport(tls_context(), Timeouts())
         answer = wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
         wire.close()
         assert (answer.body, len(asked)) == (b"fine", 1)
@@ -47,5 +47,5 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
 
 def test_a_name_that_cannot_be_resolved_passes():
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
-        Wire(tls_context(), Limits()).exchange("GET", "http://no-such-host.invalid/", {})
+        HttpTransport(tls_context(), Timeouts()).exchange("GET", "http://no-such-host.invalid/", {})
     assert caught.value.error_class is ErrorClass.TRANSIENT

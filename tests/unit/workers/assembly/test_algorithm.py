@@ -62,7 +62,7 @@ SOURCE = archive_of({"src/Small.py": b"def apply(input): return input\n", "a": b
 
 def test_an_image_says_how_it_is_started(tmp_path):
     made = image(DirectoryStore(tmp_path), SOURCE)
-    assert made.runs_as == {
+    assert made.run_config == {
         "Env": [
             "PATH=/usr/bin",
             "LANG=C.UTF-8",

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from shared.errors import Stopped
-from shared.stopping import StopSignal
+from shared.errors import WorkCancelledError
+from shared.stopping import CancelToken
 from tests.unit.workers.engine.sources import archive_of
 from workers.assembly.image import Image
 from workers.assembly.source import open_source
@@ -114,7 +114,7 @@ def test_a_lock_without_hashes_does_not_tell_what_is_installed():
 
 
 def test_a_stop_ends_the_wait_for_another_build(tmp_path):
-    stop, waiting = StopSignal(), threading.Event()
+    stop, waiting = CancelToken(), threading.Event()
 
     def log(line: str) -> None:
         assert line == "Another build is making the same: waiting for it"
@@ -124,7 +124,7 @@ def test_a_stop_ends_the_wait_for_another_build(tmp_path):
     with (tmp_path / "k.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with (
-            pytest.raises(Stopped, match="cancelled"),
+            pytest.raises(WorkCancelledError, match="cancelled"),
             key_lock(tmp_path, "k", log, stop.check),
         ):
             pytest.fail("the lock was taken although another holds it")

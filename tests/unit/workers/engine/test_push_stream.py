@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from shared.errors import ErrorClass, Stopped, WorkError
-from shared.stopping import StopSignal
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.stopping import CancelToken
 from tests.unit.workers.engine.fake_engine import IMAGE, FakeEngine
 from workers.engine.push import push_image
 from workers.transports.transport import PushProgress
@@ -16,10 +16,10 @@ DIGEST = {"progressDetail": {}, "aux": {"Tag": "1", "Digest": "sha256:" + "d" * 
 DEADLINE = 10
 
 
-def pushed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stop: StopSignal | None = None) -> str:
+def pushed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stop: CancelToken | None = None) -> str:
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     seen: list[PushProgress] = []
-    return push_image(IMAGE, "h.example.com/a/b", "1", None, on_progress=seen.append, stop=stop or StopSignal())
+    return push_image(IMAGE, "h.example.com/a/b", "1", None, on_progress=seen.append, stop=stop or CancelToken())
 
 
 def test_the_digest_is_the_one_of_the_stream(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_what_the_stream_ends_with_is_raised(tmp_path, monkeypatch, events, endi
 
 @pytest.mark.parametrize("silent", [True, False], ids=["before the first word", "in the middle"])
 def test_a_stop_ends_a_push_that_the_engine_never_ends(tmp_path, monkeypatch, silent):
-    stop = StopSignal()
+    stop = CancelToken()
     with FakeEngine(tmp_path, [PREPARING], ending="hang", silent=silent) as engine:
 
         def ask() -> None:
@@ -62,7 +62,7 @@ def test_a_stop_ends_a_push_that_the_engine_never_ends(tmp_path, monkeypatch, si
 
         asking = threading.Thread(target=ask)
         asking.start()
-        with pytest.raises(Stopped, match="cancelled"):
+        with pytest.raises(WorkCancelledError, match="cancelled"):
             pushed(engine, monkeypatch, stop)
         asking.join()
         assert not engine.over.is_set()

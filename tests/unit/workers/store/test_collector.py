@@ -16,13 +16,13 @@ from parts.processes import PartFailedError
 from shared.errors import WorkError
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
-from workers.store.collector import YOUNG_SECONDS, Collector
+from workers.store.collector import GRACE_SECONDS, Collector
 from workers.store.held_image import held_image
 from workers.store.layout import LayoutStore
 from workers.store.stored import stored_blobs
 from workers.store.writing import LEFT_SECONDS
 
-LONG = YOUNG_SECONDS + 100
+LONG = GRACE_SECONDS + 100
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.together import SECONDS, together
 from tests.unit.workers.store.images import add_image
 from workers.oci.manifest import Manifest
-from workers.store.collector import YOUNG_SECONDS
+from workers.store.collector import GRACE_SECONDS
 from workers.store.held_image import held_image
 from workers.store.layout import LayoutStore
 
@@ -52,7 +52,7 @@ def _age(store: LayoutStore, image: Manifest) -> None:
     """From now on the image may go at any moment, and what it shares with others may seem to be old."""
     for blob in (image.descriptor, *image.blobs):
         with suppress(FileNotFoundError):
-            os.utime(store._blobs / blob.digest.removeprefix("sha256:"), (time.time() - YOUNG_SECONDS - 100,) * 2)
+            os.utime(store._blobs / blob.digest.removeprefix("sha256:"), (time.time() - GRACE_SECONDS - 100,) * 2)
 
 
 def test_whatever_builders_do_every_name_is_whole(tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from parts.serving import serving
+from parts.serving import serve_in_thread
 
 _BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
 _UPLOADS = re.compile(r"/v2/(?P<repository>.+)/blobs/uploads/")
@@ -36,7 +36,7 @@ class FakeRegistry:
     """Of one request; more is 413. 0: any number."""
     refuses_silently: bool = False
     """It hangs up instead, or the answer is lost with the connection that it closes."""
-    least_chunk: int = 0
+    min_chunk: int = 0
     """It advertises `OCI-Chunk-Min-Length`."""
     breaks_after: list[int] = field(default_factory=list)
     """Bytes after which the next uploads are broken off, one by one."""
@@ -70,7 +70,7 @@ def fake_registry() -> Iterator[FakeRegistry]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     server.daemon_threads = True
     registry.host = f"127.0.0.1:{server.server_port}"
-    with serving(server):
+    with serve_in_thread(server):
         yield registry
 
 
@@ -127,8 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         upload = uuid.uuid4().hex
         self.registry.uploads[upload] = bytearray()
         headers = {"Location": f"{self.registry.uploads_at}/upload/{repository}/{upload}?state=a%2Fb"}
-        if self.registry.least_chunk:
-            headers["OCI-Chunk-Min-Length"] = str(self.registry.least_chunk)
+        if self.registry.min_chunk:
+            headers["OCI-Chunk-Min-Length"] = str(self.registry.min_chunk)
         self._answer(202, headers)
 
     def _upload(self, repository: str, upload: str) -> None:

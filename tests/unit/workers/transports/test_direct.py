@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from shared.errors import ErrorClass, Stopped, WorkError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry import sending, upload
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
-from shared.registry.upload import Placed
-from shared.stopping import StopSignal
+from shared.registry.upload import BlobOutcome
+from shared.stopping import CancelToken
 from tests.environment import longshore_environment
 from tests.silent_server import silent_server
 from tests.together import SECONDS
@@ -74,7 +74,7 @@ class Push:
         self.told: list[tuple[PushProgress, str]] = []
         self.fences: list[str] = []
         self.fence = self.fences.append
-        self.stop = StopSignal()
+        self.stop = CancelToken()
         self._where = registry.host
         self._image, self._use, self._options = image, use, options
 
@@ -97,7 +97,7 @@ def has_all(registry: FakeRegistry, image: Manifest, *tags: str) -> bool:
 def test_an_image_is_pushed_as_it_is_under_every_tag(registry, image, use):
     push = Push(registry, image, use)
     assert push.run("1", "1.0.0") == PushedImage(
-        image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), Placed.UPLOADED)
+        image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
     )
     assert has_all(registry, image, "1", "1.0.0")
     assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
@@ -307,7 +307,7 @@ def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monke
     if how != "advertised":
         registry.most_bytes = 1024 * 1024
     else:
-        registry.least_chunk = 1000
+        registry.min_chunk = 1000
     Push(registry, image, use).run()
     assert has_all(registry, image)
     ranges = [headers["Content-Range"] for _, _, headers in registry.asked if "Content-Range" in headers]
@@ -424,10 +424,10 @@ def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry, image, use):
     push = Push(registry, image, use)
 
     def lost(_tag: str) -> None:
-        raise Stopped("taken over")
+        raise WorkCancelledError("taken over")
 
     push.fence = lost
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkCancelledError):
         push.run()
     assert (PATH, "1") not in registry.manifests
 
@@ -446,7 +446,7 @@ def test_a_stop_ends_all_uploads(registry, image, use):
     stopped: list[BaseException] = []
 
     def run() -> None:
-        with pytest.raises(Stopped) as raised:
+        with pytest.raises(WorkCancelledError) as raised:
             push.run()
         stopped.append(raised.value)
 
