@@ -42,21 +42,21 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo:  ## The main job on real parts, from nothing to a pulled image (KEEP=1: leave it running)
-	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages demo
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages demo
 	@$(MAKE) --no-print-directory setup
-	@$(VENV)/bin/python -m demo
+	@$(VENV)/bin/python -m dev.demo
 
 demo-stop:  ## Stop what `KEEP=1 make demo` left running
-	@$(VENV)/bin/python -m demo stop
+	@$(VENV)/bin/python -m dev.demo stop
 
 test:  ## Every check and every test, with the real services that they need
-	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
 	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: setup  ## Inject faults into a whole Longshore for real, and check what must hold (about 15 minutes)
-	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(VENV)/bin/python -m tests.chaos --jobs $(JOBS) --faults $(FAULTS) \
 		$(if $(SEED),--seed $(SEED)) $(if $(SUMMARY),--summary $(SUMMARY))
 
@@ -67,7 +67,7 @@ conformance: setup  ## A running Longshore against its OpenAPI document (EXAMPLE
 	@$(VENV)/bin/python -m tests.conformance --examples $(EXAMPLES) --database $(DATABASE)
 
 bench: setup  ## Measure beside peers: everything, or one case (BENCH=reads RESULTS=path for JSON)
-	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m parts.packages test
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(VENV)/bin/python -m benchmarks $(BENCH) $(if $(RESULTS),--json $(RESULTS))
 
 checks: lint types
@@ -93,6 +93,6 @@ migration: setup  ## Write the next migration from the models: make migration ME
 	@$(VENV)/bin/python -m migrations "$(MESSAGE)"
 
 clean:  ## Remove everything that these tasks made in the checkout
-	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m demo stop
+	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m dev.demo stop
 	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

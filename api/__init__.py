@@ -1,1 +1,1 @@
-"""What speaks HTTP: the v1 interface and the hosted git repositories. Writes rows, sends nudges."""
+"""What speaks HTTP: the v1 interface and the hosted git repositories. Writes rows, sends messages."""

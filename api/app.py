@@ -1,20 +1,27 @@
-"""The Flask application of the v1 interface."""
+"""The Flask application of the v1 interface.
+
+`Allow`: the methods that an address takes.
+
+Routes overlap: `/v1/algorithms/X` is an owner's for POST and an algorithm's for the rest. What X looks like decides.
+"""
 
 import re
 import uuid
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, request, send_from_directory
+from flask.globals import request_ctx
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
-from api.addresses import caller_address
-from api.auditing import READING
-from api.authentication import authenticate, caller
+from api.authentication import READING, authenticate, caller
 from api.errors import register_errors
-from api.methods import tell_allowed
+from api.openapi import complete
+from api.proxy_headers import caller_address
 from api.rate_limits import rate_limits
 from api.resources import (
     algorithms,
@@ -34,9 +41,9 @@ from api.resources import (
     webhooks,
 )
 from api.routing import AlgorithmIdConverter, OwnerConverter
-from api.schemas.errors import ErrorResponse
-from api.specification import complete
-from shared.refusals import Refusal, bad_request
+from api.schemas.base import ErrorResponse
+from api.schemas.patterns import is_written_so
+from shared.api_errors import Refusal, bad_request
 from shared.settings import settings
 
 RESOURCES = (
@@ -142,3 +149,18 @@ def _serve_swagger(app: APIFlask) -> None:
         "swagger",
         app.doc(hide=True)(lambda filename: send_from_directory(swagger_ui_path, filename)),
     )
+
+
+def tell_allowed(response: Response) -> None:
+    """Have an answer's `Allow` name the methods of the resource that the address can only mean."""
+    adapter = request_ctx.url_adapter
+    if "Allow" not in response.headers or adapter is None:
+        return
+    told = set(adapter.allowed_methods())
+    meant = {method for method in told - {"OPTIONS"} if _fits(adapter.match(method=method)[1])}
+    if meant:
+        response.headers["Allow"] = ", ".join(sorted(meant | (told & {"OPTIONS"})))
+
+
+def _fits(values: Mapping[str, Any]) -> bool:
+    return all(is_written_so(name, value) for name, value in values.items())

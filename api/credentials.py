@@ -4,9 +4,9 @@ from sqlalchemy.orm import Session
 
 from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.registries import CredentialsRequest
-from shared.orders.push import PushRequest
-from shared.refusals import bad_request
-from shared.registries import address_of, find_registry
+from shared.api_errors import bad_request
+from shared.commands.push import PushRequest
+from shared.registries.rows import address_of, find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 

@@ -7,8 +7,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from api.auditing import audit_denied
-from shared.refusals import Code, Refusal, conflict, try_later
+from api.authentication import audit_denied
+from shared.api_errors import Code, Refusal, conflict, try_later
 
 log = structlog.get_logger(__name__)
 

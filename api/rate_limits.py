@@ -11,7 +11,7 @@ from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
-from shared.refusals import too_many
+from shared.api_errors import too_many
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from pydantic import BaseModel
 from werkzeug.routing import BaseConverter
 
-from api.bodies import install_strict_reading
+from api.request_parsing import install_strict_reading
 from api.schemas.patterns import UUID
 
 

@@ -16,8 +16,8 @@ from benchmarks import calls, reads, requests
 from benchmarks.results import Result, table, write_json
 from benchmarks.stage import Stage, forget_settings
 from benchmarks.transfers import images, memory, repushes
-from parts.place import parts_directory
-from parts.processes import PartFailedError, ending_on_sigterm, say
+from dev.services.place import parts_directory
+from dev.services.processes import PartFailedError, ending_on_sigterm, say
 
 CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
     "reads": reads.run,

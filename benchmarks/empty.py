@@ -4,7 +4,7 @@ import sys
 
 from flask import Flask, Response
 
-from cli.serving import serve
+from cli.wsgi import serve
 from shared.settings import settings
 
 

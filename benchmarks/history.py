@@ -21,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from shared.clock import now_ms
-from shared.models import Algorithm, Base, Build, ImagePush, Job, Owner, PushEvent, Registry, Version
+from shared.db.clock import now_ms
+from shared.db.models import Algorithm, Base, Build, ImagePush, Job, Owner, PushEvent, Registry, Version
 
 Number = ColumnElement[int]
 

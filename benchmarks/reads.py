@@ -8,7 +8,7 @@ from benchmarks.history import RECORDED, History, id_of, make_history
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
 from benchmarks.stage import Stage
-from shared.pushes.history import tally_events
+from shared.pushes.counters import tally_events
 
 PUSHES = 1_000_000
 RUNS = 25

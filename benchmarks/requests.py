@@ -8,7 +8,7 @@ from benchmarks.history import PUSHES_A_VERSION, RECORDED, History, hash_of, id_
 from benchmarks.load import request_bytes, requests_per_second
 from benchmarks.results import Result
 from benchmarks.stage import Stage
-from parts.processes import free_port
+from dev.services.processes import free_port
 
 HISTORY = History(pushes=40_000, queued=0)
 RUNS = 5

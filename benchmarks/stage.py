@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from cli.migrating import migrate
-from parts.postgres import PrivatePostgres, private_postgres
-from parts.processes import free_port, running
-from parts.redis import PrivateRedis, private_redis
-from shared.database import Database
+from cli.runtime import migrate
+from dev.services.postgres import PrivatePostgres, private_postgres
+from dev.services.processes import free_port, running
+from dev.services.redis import PrivateRedis, private_redis
+from shared.db.engine import Database
+from shared.db.models import KeyKind
+from shared.encryption import new_key
 from shared.keys import create_key, create_owner
-from shared.models import KeyKind
-from shared.sealing import new_key
 
 LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
 START_SECONDS = 60

@@ -3,9 +3,9 @@
 import click
 
 from api.app import create_app
-from cli.services import start_service
-from cli.serving import serve
-from cli.starting import port_option
+from cli.common import port_option
+from cli.runtime import start_service
+from cli.wsgi import serve
 
 
 @click.command("api")

@@ -5,12 +5,11 @@ import json
 
 import click
 
-from cli.services import open_database
-from cli.starting import data_dir_option, start
-from cli.tables import print_table
+from cli.common import data_dir_option, print_table, start
+from cli.runtime import open_database
 from shared.audit import Actor, entries
-from shared.clock import rfc3339
-from shared.models import AuditEvent
+from shared.db.clock import rfc3339
+from shared.db.models import AuditEvent
 
 
 @click.command("audit")

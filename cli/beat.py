@@ -2,8 +2,8 @@
 
 import click
 
-from cli.services import start_service
-from cli.starting import data_dir_option
+from cli.common import data_dir_option
+from cli.runtime import start_service
 
 
 @click.command("beat")

@@ -3,10 +3,10 @@
 import click
 
 from api.app import create_app
-from api.calling.void import await_async_calls
-from cli.services import start_service
-from cli.serving import serve
-from cli.starting import data_dir_option, port_option
+from api.invocation.async_calls import await_async_calls
+from cli.common import data_dir_option, port_option
+from cli.runtime import start_service
+from cli.wsgi import serve
 
 
 @click.command("calls")

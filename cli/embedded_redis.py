@@ -1,4 +1,4 @@
-"""The Redis of one machine: on a private unix socket, kept in memory only, for nudges that may be lost."""
+"""The Redis of one machine: on a private unix socket, kept in memory only, for messages that may be lost."""
 
 import asyncio
 import contextlib

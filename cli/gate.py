@@ -4,9 +4,9 @@ import asyncio
 
 import click
 
-from api.gate import serve
-from cli.failures import SettingError
-from cli.starting import port_option, start
+from api.gateway import serve
+from cli.common import port_option, start
+from cli.errors import SettingError
 
 
 @click.command("gate")

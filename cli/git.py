@@ -5,10 +5,10 @@ from shutil import which
 import click
 
 from api.git.app import create_app
-from cli.failures import CommandError
-from cli.services import start_service
-from cli.serving import serve
-from cli.starting import data_dir_option, port_option
+from cli.common import data_dir_option, port_option
+from cli.errors import CommandError
+from cli.runtime import start_service
+from cli.wsgi import serve
 
 THREADS = 32
 """Clones and pushes at the same time; each mostly waits for its git process and for the network."""

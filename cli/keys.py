@@ -4,14 +4,13 @@ import click
 from sqlalchemy import select
 
 from cli.audit import operator
-from cli.failures import CommandError
-from cli.services import open_database
-from cli.starting import data_dir_option, start
-from cli.tables import print_table
+from cli.common import data_dir_option, print_table, start
+from cli.errors import CommandError
+from cli.runtime import open_database
 from shared.audit import record
-from shared.clock import rfc3339
+from shared.db.clock import rfc3339
+from shared.db.models import ApiKey, KeyKind
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
-from shared.models import ApiKey, KeyKind
 
 KINDS = {"admin": KeyKind.ADMIN, "algorithm": KeyKind.ALGORITHM}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cli.failures import command_error
+from cli.errors import command_error
 
 COMMANDS = {
     "up": ("cli.up", "Run everything on this machine, in the foreground."),

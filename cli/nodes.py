@@ -9,22 +9,19 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from cli.audit import operator
-from cli.failures import CommandError
+from cli.common import data_dir_option, print_table, start
+from cli.errors import CommandError
 from cli.registries import named_registry
-from cli.services import open_database
-from cli.starting import data_dir_option, start
-from cli.tables import print_table
+from cli.runtime import open_database
 from shared.algorithms import find_algorithm, find_version
 from shared.audit import record
-from shared.database import Database
-from shared.jobs.nudges import Queues
-from shared.models import Job, JobKind, JobState, Refresh, RefreshKind
-from shared.orders.cancel import cancel_job
-from shared.orders.refresh import enqueue_refresh
-from shared.refreshes.options import RefreshOptions, RestartKind
-from shared.refreshes.progress import RefreshStep, read_steps
-from shared.refreshes.runners import matching_runners
-from shared.workers import live_workers
+from shared.commands.cancel import cancel_job
+from shared.commands.refresh import enqueue_refresh
+from shared.db.engine import Database
+from shared.db.models import Job, JobKind, JobState, Refresh, RefreshKind
+from shared.jobs.dispatch import Queues
+from shared.jobs.worker_processes import live_workers
+from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, matching_runners, read_steps
 
 POLL_INTERVAL_SECONDS = 0.5
 PLANNED = (

@@ -9,16 +9,15 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
-from cli.failures import CommandError
+from cli.common import data_dir_option, print_table, start
+from cli.errors import CommandError
 from cli.registries import named_registry
-from cli.services import open_database
-from cli.starting import data_dir_option, start
-from cli.tables import print_table
+from cli.runtime import open_database
 from shared.algorithms import find_algorithm
 from shared.audit import record
-from shared.clock import rfc3339
-from shared.models import Algorithm, ImagePush, PushState, Registry, Version
-from shared.orders.retry import RETRIABLE, Retry, retry_all
+from shared.commands.repush import RETRIABLE, Retry, retry_all
+from shared.db.clock import rfc3339
+from shared.db.models import Algorithm, ImagePush, PushState, Registry, Version
 from shared.pushes.drift import loss_of
 from shared.registry.credentials import Credentials, InvalidCredentialsError
 

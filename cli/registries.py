@@ -5,15 +5,14 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from cli.audit import operator
-from cli.failures import CommandError
-from cli.services import open_database
-from cli.starting import data_dir_option, start
-from cli.tables import print_table
-from shared import registry_health
+from cli.common import data_dir_option, print_table, start
+from cli.errors import CommandError
+from cli.runtime import open_database
 from shared.audit import record
-from shared.models import Job, JobState, Registry
-from shared.registry_health import NO_REASON, why_it_waits
-from shared.text import sentence
+from shared.db.models import Job, JobState, Registry
+from shared.errors import sentence
+from shared.registries import circuit_breaker
+from shared.registries.circuit_breaker import NO_REASON, why_it_waits
 
 
 @click.group("registries")
@@ -66,7 +65,7 @@ def pause(registry: str, reason: str) -> None:
     start("registries")
     with open_database().writing() as session:
         found = named_registry(session, registry, locked=True)
-        changed = registry_health.pause(session, found, sentence(reason.strip() or NO_REASON))
+        changed = circuit_breaker.pause(session, found, sentence(reason.strip() or NO_REASON))
         record(session, operator(), "registry.pause", found.id, reason=reason)
     click.echo(f"{found.registry_url} {'is paused' if changed else 'was paused already'}.", err=True)
 
@@ -79,7 +78,7 @@ def resume(registry: str) -> None:
     start("registries")
     with open_database().writing() as session:
         found = named_registry(session, registry, locked=True)
-        changed = registry_health.resume(session, found)
+        changed = circuit_breaker.resume(session, found)
         record(session, operator(), "registry.resume", found.id)
     click.echo(f"{found.registry_url} {'takes pushes again' if changed else 'was open already'}.", err=True)
 

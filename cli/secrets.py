@@ -5,12 +5,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cli.audit import operator
-from cli.failures import CommandError
-from cli.services import open_database
-from cli.starting import data_dir_option, start
+from cli.common import data_dir_option, start
+from cli.errors import CommandError
+from cli.runtime import open_database
 from shared.audit import record
-from shared.rotation import count_outdated, rotate
-from shared.sealing import keyring, new_key
+from shared.encryption import keyring, new_key
+from shared.key_rotation import count_outdated, rotate
 
 
 @click.group("secrets")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.starting import data_dir_option
+from cli.common import data_dir_option
 from shared.settings import load_settings
 
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.children import Child, Output
+from cli.data_directory import free_port
 from cli.embedded_redis import find_redis_server, redis_answers, redis_command, socket_directory, socket_in
-from cli.failures import CommandError
-from cli.ports import free_port
-from shared.jobs.nudges import Queues
+from cli.errors import CommandError
+from cli.processes import Child, Output
+from shared.jobs.dispatch import Queues
 from shared.settings import Settings
 
 ADMIN_KEY_FILE = "admin-key"

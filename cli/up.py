@@ -6,11 +6,10 @@ import sys
 
 import click
 
-from cli.data_directory import locked, make_private
-from cli.ports import require_free
-from cli.starting import data_dir_option, port_option
+from cli.common import data_dir_option, port_option
+from cli.data_directory import locked, make_private, require_free
 from cli.supervisor import Plan, run
-from shared.sealing import ensure_key_file, load_keyring
+from shared.encryption import ensure_key_file, load_keyring
 from shared.settings import Settings, settings
 
 HOST_NETWORK_WARNING = (

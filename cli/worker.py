@@ -5,9 +5,9 @@ import sys
 
 import click
 
-from cli.services import start_service
-from cli.starting import data_dir_option
-from shared.jobs.nudges import Queues
+from cli.common import data_dir_option
+from cli.runtime import start_service
+from shared.jobs.dispatch import Queues
 
 
 def _queues(_ctx: click.Context, _option: click.Parameter, value: str) -> list[str]:

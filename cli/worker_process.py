@@ -11,20 +11,20 @@ from typing import Any
 import structlog
 from celery.platforms import SecurityWarning
 
-from cli.failures import SettingError
-from cli.worker_stopping import GracefulStop
-from shared.database import Database, database
+from cli.errors import SettingError
+from cli.graceful_shutdown import GracefulStop
+from shared.db.engine import Database, database
+from shared.db.models import JobKind
 from shared.errors import WorkError
+from shared.jobs.dispatch import Queues
 from shared.jobs.leases import close_fences, release_all
-from shared.jobs.nudges import Queues
-from shared.models import JobKind
+from shared.jobs.worker_processes import live_workers, remove_worker
 from shared.settings import Settings, settings
-from shared.workers import live_workers, remove_worker
-from workers import nudges
 from workers.app import celery
 from workers.health import HealthServer, WorkerHealth
-from workers.node import WORKER_ID
-from workers.serving.tending import stop_all
+from workers.jobs import dispatch
+from workers.jobs.worker_id import WORKER_ID
+from workers.serving.reconcile import stop_all
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
             _release_all(database())
             if Queues.SERVING in queues:
                 _end_what_runs(database())
-    return 0 if stop.asked else worker.exitcode or 1
+    return 0 if stop.is_requested else worker.exitcode or 1
 
 
 class _Worker(celery.Worker):  # type: ignore[misc]
@@ -79,16 +79,16 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
     try:
         return HealthServer((host, port), health)
     except OSError as error:
-        raise SettingError(
-            f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}"
-        ) from None
+        raise SettingError(f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _end_what_runs(opened: Database) -> None:
     """On an engine nothing is left running by the last worker that would tend it; a cluster's goes on."""
     with opened.reading() as session:
         others = [
-            node for node in live_workers(session) if Queues.SERVING in node.queues.split(",") and node.name != WORKER_ID
+            node
+            for node in live_workers(session)
+            if Queues.SERVING in node.queues.split(",") and node.name != WORKER_ID
         ]
     if others or settings().serving != "docker":
         return
@@ -117,4 +117,4 @@ def _release_all(opened: Database) -> None:
         given_back = release_all(session, owner_prefix=f"{WORKER_ID}/")
     if given_back:
         log.info("handed back", jobs=len(given_back))
-        nudges.send(given_back)
+        dispatch.send(given_back)

@@ -7,8 +7,8 @@ from pathlib import Path
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from cli.migrating import configuration, migrate
-from shared.database import Database
+from cli.runtime import configuration, migrate
+from shared.db.engine import Database
 
 
 def main() -> None:

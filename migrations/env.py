@@ -2,13 +2,13 @@
 
 from alembic import context
 
-from shared.models import Base
+from shared.db.models import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     render_as_batch=True,  # SQLite alters a table by copying it
-    transactional_ddl=True,  # of SQLite too: shared.database says BEGIN itself
+    transactional_ddl=True,  # of SQLite too: shared.db.engine says BEGIN itself
     transaction_per_migration=False,
 )
 with context.begin_transaction():

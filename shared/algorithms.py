@@ -6,9 +6,9 @@ import uuid
 from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
+from shared.api_errors import Code, bad_request, missing
+from shared.db.models import Algorithm, Build, BuildStatus, Version
 from shared.keys import Caller
-from shared.models import Algorithm, Build, BuildStatus, Version
-from shared.refusals import Code, bad_request, missing
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HASH_PREFIX = re.compile(r"[0-9a-f]{7,64}")
@@ -24,10 +24,10 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
     owner, slash, algorithm_name = name.partition("/")
     found: Algorithm | None
     if slash:
-        found = session.scalar(_BY_NAME, {"the_owner": owner, "the_name": algorithm_name})
+        found = session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
         code = Code.NO_SUCH_ALGORITHM_NAME
     else:
-        found = session.scalar(_BY_ID, {"the_id": name.lower()})
+        found = session.scalar(_BY_ID, {"id": name.lower()})
         code = Code.NO_SUCH_ALGORITHM_ID if _is_uuid(name) else Code.NO_SUCH_ALGORITHM
     if found is None:
         raise missing(f"No such algorithm: {name}. Name it OWNER/NAME or by its UUID.", code)
@@ -36,8 +36,8 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
 
 # Made once, as everything that each request asks: to make a statement takes longer than to run it.
 _ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
-_BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("the_owner"), Algorithm.name == bindparam("the_name"))
-_BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("the_id"))
+_BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
+_BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("id"))
 
 
 def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
@@ -49,7 +49,7 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):
         raise missing(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
-    found = session.scalars(_VERSIONS, {"the_algorithm": algorithm.id, **beginning(git_hash)}).all()
+    found = session.scalars(_VERSIONS, {"algorithm": algorithm.id, **beginning(git_hash)}).all()
     if not found:
         raise missing(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
     if len(found) > 1:
@@ -59,14 +59,14 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
 
 def with_version(session: Session, version_id: str) -> tuple[Algorithm, Version] | None:
     """A version and its algorithm; None where the algorithm was deleted."""
-    found = session.execute(_WITH_VERSION, {"the_version": version_id}).one_or_none()
+    found = session.execute(_WITH_VERSION, {"version": version_id}).one_or_none()
     return None if found is None else found._tuple()
 
 
 _WITH_VERSION = (
     select(Algorithm, Version)
     .join(Version, Version.algorithm_id == Algorithm.id)
-    .where(Version.id == bindparam("the_version"), Algorithm.deleted_at.is_(None))
+    .where(Version.id == bindparam("version"), Algorithm.deleted_at.is_(None))
 )
 
 BEGINS = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
@@ -81,28 +81,26 @@ def beginning(prefix: str) -> dict[str, str]:
     return {"begins": prefix, "before": f"{prefix}{AFTER_HEXADECIMAL}"}
 
 
-_VERSIONS = (
-    select(Version).where(Version.algorithm_id == bindparam("the_algorithm"), BEGINS).order_by(Version.seq).limit(2)
-)
+_VERSIONS = select(Version).where(Version.algorithm_id == bindparam("algorithm"), BEGINS).order_by(Version.seq).limit(2)
 
 
 def image_build(session: Session, version: Version) -> Build | None:
     """The build whose image stands for the version: the one that it was published with, else the newest good one."""
     found: Build | None
     if version.build_id is None:
-        found = session.scalar(_GOOD_BUILD, {"the_version": version.id})
+        found = session.scalar(_GOOD_BUILD, {"version": version.id})
     else:
-        found = session.scalar(_BOUND_BUILD, {"the_version": version.id, "the_build": version.build_id})
+        found = session.scalar(_BOUND_BUILD, {"version": version.id, "build": version.build_id})
     return found
 
 
 _GOOD_BUILD = (
     select(Build)
-    .where(Build.version_id == bindparam("the_version"), Build.status == BuildStatus.SUCCEEDED)
+    .where(Build.version_id == bindparam("version"), Build.status == BuildStatus.SUCCEEDED)
     .order_by(Build.seq.desc())
     .limit(1)
 )
-_BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("the_build"))
+_BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("build"))
 
 
 def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
-from shared.models import AuditEvent
+from shared.db.models import AuditEvent
 
 MAX_TEXT = 500
 """Characters of one text in a detail: what a caller wrote can be long."""

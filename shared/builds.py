@@ -3,11 +3,10 @@
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms
+from shared.db.clock import now_ms
+from shared.db.models import Build, BuildStatus, Job
 from shared.jobs.leases import HELD, Claim, FenceLostError, held_by
-from shared.models import Build, BuildStatus, Job
-from shared.webhooks.events import EventType
-from shared.webhooks.outbox import emit_build
+from shared.webhooks.events import EventType, emit_build
 
 
 def append_log(session: Session, claim: Claim, text: str) -> None:

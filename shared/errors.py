@@ -1,8 +1,9 @@
-"""How work can fail: the classes of error that decide what happens next (design: a job's life)."""
+"""How work can fail: the classes of error that decide what happens next (design: a job's life).
+
+Text from outside (registries, git, programs in a build), made fit for every database.
+"""
 
 from enum import StrEnum
-
-from shared.text import sentence, storable
 
 
 class ErrorClass(StrEnum):
@@ -44,5 +45,18 @@ class WorkError(Exception):
         """Whether it came from the registry that is pushed to, and not from where the image comes from."""
 
 
-class WorkCancelledError(Exception):  # noqa: N818 - not an error: somebody asked for the stop
+class WorkCancelledError(Exception):
     """The work was asked to stop (cancelled, superseded, lease lost or shutdown); nothing more may be written."""
+
+
+def storable(text: str) -> str:
+    """`text` with a mark in place of what cannot be stored: NUL (in PostgreSQL) and lone surrogates (no UTF-8)."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital and a full stop; a first word that is a name (of a file, a host) stays as it is."""
+    first = text.partition(" ")[0]
+    if first.isalpha():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

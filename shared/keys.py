@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms
-from shared.database import Database
-from shared.models import Algorithm, ApiKey, KeyKind, Owner
-from shared.refusals import conflict, not_allowed
+from shared.api_errors import conflict, not_allowed
+from shared.db.clock import now_ms
+from shared.db.engine import Database
+from shared.db.models import Algorithm, ApiKey, KeyKind, Owner
 from shared.registry.reference import normalize_name
 
 SECRET_BYTES = 32

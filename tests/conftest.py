@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from parts.postgres import PrivatePostgres
-from parts.registry import PrivateRegistry
+from dev.services.postgres import PrivatePostgres
+from dev.services.registry import PrivateRegistry
 from tests import real_parts
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from workers.oci.descriptor import Descriptor
-from workers.oci.manifest import Manifest
+from workers.images.oci import Descriptor, Manifest
 
 
 class DirectoryStore:

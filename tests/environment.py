@@ -5,24 +5,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.nudges import producer
-from shared.database import database
-from shared.models import Base
-from shared.networks import registry_networks, source_networks, webhook_networks
-from shared.sealing import keyring, new_key
+from api.dispatch import producer
+from shared.db.engine import database
+from shared.db.models import Base
+from shared.encryption import keyring, new_key
+from shared.net.address_rules import registry_networks, source_networks, webhook_networks
 from shared.settings import settings
 
 
 @contextmanager
 def longshore_environment(directory: Path, *, tables: bool = True, **variables: object) -> Iterator[Path]:
-    """While the block runs, settings, database, keyring and the sender of nudges are fresh ones on `directory`.
+    """While the block runs, settings, database, keyring and the sender of messages are fresh ones on `directory`.
 
     `variables` are settings by field name (`source_max_bytes=1024`). `tables`: the database's tables are made.
     """
     wanted = {
         "LONGSHORE_DATA_DIR": str(directory),
         "LONGSHORE_SECRET_KEYS": new_key(),
-        # Nobody listens there: a nudge fails at once, which is harmless.
+        # Nobody listens there: a message fails at once, which is harmless.
         "LONGSHORE_REDIS_URL": "redis://127.0.0.1:1/0",
     } | {f"LONGSHORE_{name.upper()}": str(value) for name, value in variables.items()}
     before = {name: value for name, value in os.environ.items() if name.startswith("LONGSHORE_")}

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import Algorithm, KeyKind
 from shared.keys import create_key, create_owner
-from shared.models import Algorithm, KeyKind
 from shared.registry.reference import normalize_name
 from tests.environment import longshore_environment
 
@@ -55,7 +55,9 @@ def make_algorithm(owner: str = "", name: str = "Hello", **columns: object) -> A
     owner = owner or f"owner{uuid.uuid4().hex[:8]}"
     with database().writing() as session:
         create_owner(session, owner)
-        algorithm = Algorithm(owner=owner, name=name, image_path=f"{normalize_name(owner)}/{normalize_name(name)}", **columns)
+        algorithm = Algorithm(
+            owner=owner, name=name, image_path=f"{normalize_name(owner)}/{normalize_name(name)}", **columns
+        )
         session.add(algorithm)
     return algorithm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from parts.serving import serve_in_thread
+from dev.services.serving import serve_in_thread
 
 
 class _Quiet(WSGIRequestHandler):

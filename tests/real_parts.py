@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from parts import keeper
+from dev.services import keeper
 
 # Not LONGSHORE_*: tests clear those away. Set by the process that the run begins with, inherited by its test processes.
 _DIRECTORY = "TEST_PARTS_DIRECTORY"
@@ -55,7 +55,15 @@ class RealParts:
         # ends with the run's first one.
         with log.open("ab") as output:
             subprocess.run(
-                ["setsid", "--fork", sys.executable, "-m", "parts.keeper", str(self._directory), str(self._run_pid)],
+                [
+                    "setsid",
+                    "--fork",
+                    sys.executable,
+                    "-m",
+                    "dev.services.keeper",
+                    str(self._directory),
+                    str(self._run_pid),
+                ],
                 cwd=Path(__file__).resolve().parent.parent,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -6,21 +6,20 @@ from typing import Any, TypeVar
 from sqlalchemy import select, update
 
 from shared.builds import write_built
-from shared.clock import now_ms
-from shared.database import database
+from shared.commands.compile import enqueue_compile
+from shared.commands.publish import PublishOptions, enqueue_publish
+from shared.commands.push import Enqueued, PushRequest, enqueue_push
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
+from shared.encryption import keyring
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.claims import claim_job
-from shared.jobs.endings import fail_or_retry, succeed
 from shared.jobs.leases import Claim
-from shared.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
-from shared.orders.compile import enqueue_compile
-from shared.orders.ordered import Enqueued
-from shared.orders.publish import PublishOptions, enqueue_publish
-from shared.orders.push import PushRequest, enqueue_push
+from shared.jobs.transitions import fail_or_retry, succeed
 from shared.pushes.progress import write_success
-from shared.registries import record_registry
+from shared.registries.rows import record_registry
 from shared.registry.credentials import Credentials
-from shared.sealing import keyring
 from shared.settings import settings
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -87,7 +86,7 @@ def push(build: Build, registry: Registry, credentials: Credentials | None = Non
 
 
 def take(job: Job, owner: str = "worker/1") -> Claim | None:
-    """Try to claim a job, as a worker does that was nudged."""
+    """Try to claim a job, as a worker does that was dispatched."""
     return claim_job(database(), job.id, owner=owner, lease_seconds=settings().lease_seconds)
 
 

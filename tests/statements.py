@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from shared.database import Database
+from shared.db.engine import Database
 
 EXPLAINED = ("SELECT", "WITH", "UPDATE", "DELETE")
 SCAN = re.compile(r"^SCAN (\w+?)(?:_\d+)?(?: USING (?:COVERING )?INDEX (\w+))?$")

@@ -12,14 +12,13 @@ from docker.utils import kwargs_from_env
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.database import Database
+from shared.db.engine import Database
 from shared.errors import WorkError
-from shared.jobs.nudges import Queues
+from shared.jobs.dispatch import Queues
+from shared.jobs.worker_processes import delete_dead_workers, refresh_worker, remove_worker
 from shared.settings import settings
-from shared.workers import delete_dead_workers, refresh_worker, remove_worker
-from workers.app import celery
-from workers.engine.connection import engine_errors
-from workers.forking import opened_between_forks
+from workers.app import celery, opened_between_forks
+from workers.docker.connection import engine_errors
 
 log = structlog.get_logger(__name__)
 

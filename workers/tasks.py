@@ -1,16 +1,15 @@
-"""The Celery tasks: each takes a nudge, or the beat's tick, to the work."""
+"""The Celery tasks: each takes a message, or the beat's tick, to the work."""
 
 from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_SECONDS, celery
-from workers.building import BuildWork
-from workers.delivering import deliver
-from workers.drifting import look_for_drift_on_tick
-from workers.execution import run_job, run_next_push
-from workers.pushing import PushWork
-from workers.refreshing.releasing import release_left_over
-from workers.refreshing.work import RefreshWork
-from workers.serving.tending import reconcile_on_tick
-from workers.serving.work import ServeWork
-from workers.sweeping import sweep_on_tick
+from workers.builds.build import BuildWork
+from workers.jobs.executor import run_job, run_next_push
+from workers.maintenance.deliver_webhooks import deliver
+from workers.maintenance.drift import look_for_drift_on_tick
+from workers.maintenance.sweep import sweep_on_tick
+from workers.nodes.refresh import RefreshWork, release_left_over
+from workers.pushes.push import PushWork
+from workers.serving.reconcile import reconcile_on_tick
+from workers.serving.start import ServeWork
 
 
 @celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
@@ -31,7 +30,7 @@ def serve(job_id: str) -> None:
     run_job(job_id, ServeWork)
 
 
-@celery.task(name="longshore.tend")  # type: ignore[untyped-decorator]
+@celery.task(name="longshore.reconcile")  # type: ignore[untyped-decorator]
 def reconcile_now() -> None:
     """Tend what runs."""
     reconcile_on_tick()
@@ -47,7 +46,7 @@ def refresh(job_id: str) -> None:
     run_job(job_id, RefreshWork)
 
 
-@celery.task(name="longshore.release")  # type: ignore[untyped-decorator]
+@celery.task(name="longshore.uncordon")  # type: ignore[untyped-decorator]
 def release_now() -> None:
     """Uncordon what refreshes left behind that ended without their worker."""
     release_left_over()

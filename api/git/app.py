@@ -19,17 +19,17 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from api.addresses import caller_address
-from api.auditing import record_denied
-from api.git.arrivals import catch_up, receive
+from api.authentication import record_denied
 from api.git.authentication import Grant, caller_with, grant, grant_token, secret_of
 from api.git.backend import GitRequest, answer
+from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
+from api.proxy_headers import caller_address
 from api.rate_limits import rate_limits
+from shared.api_errors import Code, Refusal, bad_request, not_allowed, try_later
 from shared.audit import Actor
-from shared.database import database
-from shared.git.tokens import verify_git_token
-from shared.refusals import Code, Refusal, bad_request, not_allowed, try_later
+from shared.db.engine import database
+from shared.git.hosted import verify_git_token
 from shared.settings import settings
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from shared.algorithms import find_algorithm
-from shared.git.tokens import is_git_token, verify_git_token
+from shared.api_errors import Code, Refusal, missing
+from shared.db.models import Algorithm
+from shared.git.hosted import is_git_token, verify_git_token
 from shared.keys import Caller, authenticate_key
-from shared.models import Algorithm
-from shared.refusals import Code, Refusal, missing
 
 OPEN_SOURCE = "open"
 """The `settings.source_visibility` with which every known key may fetch."""

@@ -16,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 from shared.algorithms import FULL_HASH, HASH_PREFIX
+from shared.api_errors import bad_request
 from shared.git.command import GitAnswer, run_git
-from shared.refusals import bad_request
 from shared.settings import settings
 
 LOCAL_SECONDS = 60

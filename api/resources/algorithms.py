@@ -8,17 +8,16 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from api import nudges
-from api.addresses import public_url
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
-from api.loading import latest_version, shown_versions
+from api import dispatch
+from api.authentication import audit, caller
+from api.presenters import latest_version, shown_versions
+from api.proxy_headers import public_url
+from api.responses import json_response, no_content
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.algorithms import (
     AlgorithmRequest,
-    AlgorithmUpdate,
     AlgorithmResponse,
+    AlgorithmUpdate,
     OwnedAlgorithmResponse,
     SettingsRequest,
     SourceRequest,
@@ -27,18 +26,18 @@ from api.schemas.algorithms import (
 from api.schemas.patterns import ROUTED_NAMES
 from api.schemas.versions import LatestResponse
 from shared.algorithms import find_algorithm
-from shared.clock import now_ms
-from shared.database import database
+from shared.api_errors import Code, Refusal, bad_request, conflict, missing
+from shared.commands.cancel import end_all_of_algorithm
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, Owner
+from shared.encryption import keyring
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
-from shared.models import Algorithm, Owner
-from shared.networks import ForbiddenAddressError
-from shared.orders.cancel import end_all_of_algorithm
-from shared.refusals import Code, Refusal, bad_request, conflict, missing
+from shared.git.sources import read_repository_url, refuse_forbidden_repository, seal_source
+from shared.net.address_rules import ForbiddenAddressError
 from shared.registry.reference import normalize_name
-from shared.sealing import keyring
 from shared.settings import settings
-from shared.sources import read_repository_url, refuse_forbidden_repository, seal_source
 
 log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
@@ -142,7 +141,7 @@ def delete_algorithm(algorithm: str) -> Response:
         found.source_credentials = None
         freed = end_all_of_algorithm(session, found.id)
         audit(session, "algorithm.delete", found.id, owner=found.owner, name=found.name)
-    nudges.send(freed)
+    dispatch.send(freed)
     if found.hosted:
         _remove_repository(found)
     return no_content()
@@ -163,7 +162,9 @@ def list_algorithms(username: str) -> Response:
             .order_by(Algorithm.seq.desc())
         )
         readable = [row for row in rows if caller().may_read(row)]
-        return json_response([OwnedAlgorithmResponse(id=row.id, algoname=row.name, username=row.owner) for row in readable])
+        return json_response(
+            [OwnedAlgorithmResponse(id=row.id, algoname=row.name, username=row.owner) for row in readable]
+        )
 
 
 def _remove_repository(algorithm: Algorithm) -> None:

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import BeforeValidator, Field
 
-from api.answers import json_response
 from api.authentication import caller
-from api.pages import PageQuery, page_of, paged
+from api.pagination import PageQuery, page_of, paged
+from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.base import Moment, ResponseModel, Text, Uuid
 from shared.audit import entries
-from shared.clock import rfc3339
-from shared.database import database
-from shared.models import AuditEvent
+from shared.db.clock import rfc3339
+from shared.db.engine import database
+from shared.db.models import AuditEvent
 
 blueprint = v1_blueprint("audit")
 

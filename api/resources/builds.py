@@ -4,17 +4,17 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
-from api.answers import json_response
 from api.authentication import caller
-from api.loading import shown_builds
-from api.pages import PageQuery, page_of, paged
+from api.pagination import PageQuery, page_of, paged
+from api.presenters import shown_builds
+from api.responses import json_response
 from api.routing import algorithm_route, v1_blueprint
 from api.schemas.base import Query, ResponseModel
 from api.schemas.versions import BuildLogsResponse, BuildResponse
 from shared.algorithms import find_algorithm
-from shared.database import database
-from shared.models import Build, BuildStatus
-from shared.refusals import missing
+from shared.api_errors import missing
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus
 
 blueprint = v1_blueprint("builds")
 

@@ -6,22 +6,21 @@ from typing import Any, TypeVar
 from flask import Response, g, request
 from sqlalchemy import Row
 
-from api.answers import json_response
 from api.authentication import caller
-from api.calling.call import call
-from api.calling.exchange import RunnerRequest
-from api.calling.finding import Target, find_target
-from api.calling.raw import JSON, raw_result
-from api.calling.remembered import remembered
-from api.calling.void import async_calls
+from api.invocation.async_calls import async_calls
+from api.invocation.call import JSON, call, raw_result
+from api.invocation.runner_client import RunnerRequest
+from api.invocation.target import Target, find_target
+from api.invocation.target_cache import remembered
+from api.responses import json_response
 from api.routing import v1_blueprint
-from api.schemas.calls import CallErrorResponse, CallQuery, AsyncCallResponse, AsyncCallAccepted
-from shared.calls.requests import LOST, RECORDED, lose_overdue
-from shared.calls.versions import find_called
-from shared.clock import rfc3339
-from shared.database import database
-from shared.models import Algorithm, CallState
-from shared.refusals import Code, Refusal, missing, not_allowed
+from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallErrorResponse, CallQuery
+from shared.api_errors import Code, Refusal, missing, not_allowed
+from shared.db.clock import rfc3339
+from shared.db.engine import database
+from shared.db.models import Algorithm, CallState
+from shared.invocation.async_calls import LOST, RECORDED, lose_overdue
+from shared.invocation.versions import find_called
 from shared.settings import settings
 
 blueprint = v1_blueprint("calls")
@@ -61,11 +60,11 @@ def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None)
 @blueprint.output(AsyncCallResponse)
 def show_request(request_id: str) -> Response:
     """How a call with `output=void` is going, or how it ended. Its result is not kept."""
-    rows = database().ask(RECORDED, the_request=request_id.lower())
+    rows = database().ask(RECORDED, request=request_id.lower())
     if rows and rows[0].overdue and rows[0].state == CallState.RUNNING:
         with database().writing() as session:
             lose_overdue(session)
-        rows = database().ask(RECORDED, the_request=request_id.lower())
+        rows = database().ask(RECORDED, request=request_id.lower())
     return json_response(_shown(_readable(rows, request_id)))
 
 

@@ -5,14 +5,12 @@ from flask import Response, g
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import nudges
-from api.answers import json_response
-from api.schemas.base import ResponseModel
-from api.schemas.errors import ErrorDetail
-from shared.database import database
-from shared.marks import seconds_since_sweep
-from shared.refusals import Code
-from shared.workers import live_workers
+from api import dispatch
+from api.responses import json_response
+from api.schemas.base import ErrorDetail, ResponseModel
+from shared.api_errors import Code
+from shared.db.engine import database
+from shared.jobs.worker_processes import live_workers, seconds_since_sweep
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
@@ -98,7 +96,7 @@ def _ask_database() -> tuple[str, int | None, list[WorkerResponse]]:
 
 def _ask_broker() -> str:
     try:
-        nudges.ping_broker()
+        dispatch.ping_broker()
     except (OperationalError, OSError):
         return "does not answer"
     return "reachable"

@@ -7,23 +7,22 @@ from flask import Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import nudges
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
-from api.following import SentSoFar, follow, next_events
-from api.loading import shown_job, shown_jobs
-from api.pages import PageQuery, page_of, paged
+from api import dispatch
+from api.authentication import audit, caller
+from api.enqueue import wait_limit
+from api.pagination import PageQuery, page_of, paged
+from api.presenters import shown_job, shown_jobs
+from api.responses import json_response, no_content
 from api.routing import v1_blueprint
 from api.schemas.base import ResponseModel, Text
 from api.schemas.jobs import JobResponse, PartResponse
-from api.waiting import wait_limit
+from api.sse import SentSoFar, follow, next_events
 from shared.algorithms import find_algorithm, readable_algorithms
-from shared.database import database
+from shared.api_errors import missing, try_later
+from shared.commands.cancel import cancel_job
+from shared.db.engine import database
+from shared.db.models import Algorithm, Job, JobKind, JobState
 from shared.keys import Caller
-from shared.models import Algorithm, Job, JobKind, JobState
-from shared.orders.cancel import cancel_job
-from shared.refusals import missing, try_later
 from shared.settings import settings
 
 blueprint = v1_blueprint("jobs")
@@ -110,7 +109,7 @@ def cancel(job_id: str) -> Response:
         freed = cancel_job(session, job)
         about = {"algorithm": algorithm.path} if algorithm is not None else {}
         audit(session, "job.cancel", job.id, owner=job.owner, kind=job.kind, **about)
-    nudges.send(freed)
+    dispatch.send(freed)
     return no_content()
 
 

@@ -6,15 +6,14 @@ from typing import Any
 from flask import Response
 from sqlalchemy import select
 
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
+from api.authentication import audit, caller
+from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, show_key
-from shared.database import database
+from shared.api_errors import Code, bad_request, missing, not_allowed
+from shared.db.engine import database
+from shared.db.models import ApiKey, KeyKind, Owner
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
-from shared.models import ApiKey, KeyKind, Owner
-from shared.refusals import Code, bad_request, missing, not_allowed
 
 blueprint = v1_blueprint("keys")
 

@@ -9,10 +9,11 @@ from importlib.metadata import version
 from apiflask import APIBlueprint
 from flask import Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
-from shared.database import database
+from shared.db.engine import database
 from shared.metrics import Metric, metrics
 
 blueprint = APIBlueprint("metrics", __name__, tag="Health")
@@ -53,7 +54,7 @@ class _DatabaseCollector(Collector):
     def __init__(self, measured: Iterable[Metric]) -> None:
         self._measured = measured
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[PrometheusMetric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for each in self._measured:
             if each.name not in families:

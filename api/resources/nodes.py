@@ -5,21 +5,19 @@ from typing import Any
 from flask import Response, g
 from sqlalchemy.orm import Session
 
-from api.answers import json_response
-from api.auditing import audit
-from api.authentication import caller
-from api.enqueueing import enqueue, name_job
+from api.authentication import audit, caller
+from api.enqueue import enqueue, name_job
+from api.responses import json_response
 from api.routing import v1_blueprint
-from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshRequest, RefreshEnqueuedResponse, show_runner
+from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, show_runner
 from shared.algorithms import find_algorithm, find_version
-from shared.database import database
-from shared.models import RefreshKind
-from shared.orders.ordered import Enqueued
-from shared.orders.refresh import enqueue_refresh
-from shared.refreshes.options import RefreshOptions, RestartKind
-from shared.refreshes.runners import matching_runners
-from shared.refusals import bad_request
-from shared.registries import find_registry
+from shared.api_errors import bad_request
+from shared.commands.push import Enqueued
+from shared.commands.refresh import enqueue_refresh
+from shared.db.engine import database
+from shared.db.models import RefreshKind
+from shared.refreshes import RefreshOptions, RestartKind, matching_runners
+from shared.registries.rows import find_registry
 
 blueprint = v1_blueprint("nodes")
 

@@ -4,16 +4,14 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
+from api.authentication import audit, caller
+from api.responses import json_response, no_content
 from api.routing import algorithm_route, v1_blueprint
 from api.schemas.pulls import PinRequest, PullResponse, show_pull
 from shared.algorithms import find_algorithm, find_version
-from shared.database import database
-from shared.models import Instance, Version
-from shared.pulls.pinning import pin_pull, unpin_pull
-from shared.pulls.resolution import resolve_pull
+from shared.db.engine import database
+from shared.db.models import Instance, Version
+from shared.pulls.resolution import pin_pull, resolve_pull, unpin_pull
 
 blueprint = v1_blueprint("pulls")
 
@@ -26,7 +24,9 @@ def show_where(algorithm: str, git_hash: str) -> Response:
         found = find_algorithm(session, algorithm)
         caller().require_reader(found)
         version = find_version(session, found, git_hash)
-        return json_response(show_pull(resolve_pull(session, found, version), version, _newest_instance(session, version)))
+        return json_response(
+            show_pull(resolve_pull(session, found, version), version, _newest_instance(session, version))
+        )
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
@@ -66,4 +66,6 @@ def unpin(algorithm: str, git_hash: str) -> Response:
 
 
 def _newest_instance(session: Session, version: Version) -> Instance | None:
-    return session.scalar(select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1))
+    return session.scalar(
+        select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1)
+    )

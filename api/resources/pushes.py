@@ -4,33 +4,24 @@ from flask import Response, g
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import nudges
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
+from api import dispatch
+from api.authentication import audit, caller
 from api.credentials import push_request
-from api.enqueueing import enqueue, name_job
-from api.loading import shown_pushes
-from api.pages import PageQuery, page_of, paged
+from api.enqueue import enqueue, name_job
+from api.pagination import PageQuery, page_of, paged
+from api.presenters import shown_pushes
+from api.responses import json_response, no_content
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.base import ResponseModel, Text
 from api.schemas.pushes import ListedPushResponse, PushResponse, RepushRequest, show_push
-from shared.algorithms import (
-    BEGINS,
-    beginning,
-    find_algorithm,
-    find_version,
-    image_build,
-    readable_algorithms,
-)
-from shared.database import database
+from shared.algorithms import BEGINS, beginning, find_algorithm, find_version, image_build, readable_algorithms
+from shared.api_errors import Refusal, bad_request, conflict, missing
+from shared.commands.cancel import cancel_job
+from shared.commands.push import Enqueued, enqueue_push
+from shared.db.engine import database
+from shared.db.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.git import hosted
-from shared.models import Algorithm, ImagePush, Job, PushState, Version
-from shared.orders.cancel import cancel_job
-from shared.orders.ordered import Enqueued
-from shared.orders.push import enqueue_push
-from shared.pushes.of_version import pushes_of_version
-from shared.refusals import Refusal, bad_request, conflict, missing
+from shared.pushes.queries import pushes_of_version
 
 blueprint = v1_blueprint("pushes")
 
@@ -122,7 +113,7 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
             raise conflict("The push has ended; there is nothing to cancel.")
         freed = cancel_job(session, job)
         audit(session, "push.cancel", job.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
-    nudges.send(freed)
+    dispatch.send(freed)
     return no_content()
 
 

@@ -3,42 +3,34 @@
 from flask import Response
 from sqlalchemy import select
 
-from api import nudges
-from api.answers import json_response
-from api.auditing import audit
-from api.authentication import caller
+from api import dispatch
+from api.authentication import audit, caller
 from api.credentials import given_credentials
+from api.responses import json_response
 from api.routing import list_of, v1_blueprint
 from api.schemas.registries import (
     CredentialsRequest,
     PauseRequest,
-    RegistryRequest,
     RegistryCheckResponse,
+    RegistryRequest,
     RegistryResponse,
     show_registry,
 )
-from shared import registry_health
-from shared.clock import now_ms
-from shared.database import database
+from shared.api_errors import bad_request, conflict
+from shared.commands.cancel import end_all_of_registry
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Registry
+from shared.encryption import DecryptionError, keyring
+from shared.errors import sentence
 from shared.jobs.due import messages_for_registry
-from shared.models import Registry
-from shared.networks import ForbiddenAddressError, registry_networks
-from shared.orders.cancel import end_all_of_registry
-from shared.pushes.places import forget_blob_locations
-from shared.refusals import bad_request, conflict
-from shared.registries import (
-    address_of,
-    change_registry,
-    client_of,
-    find_registry,
-    open_own,
-    record_registry,
-)
+from shared.net.address_rules import ForbiddenAddressError, registry_networks
+from shared.net.connections import InvalidProxyError, Proxy
+from shared.pushes.blob_locations import forget_blob_locations
+from shared.registries import circuit_breaker
+from shared.registries.check import check_registry as check
+from shared.registries.rows import address_of, change_registry, client_of, find_registry, open_own, record_registry
 from shared.registry.address import InvalidAddressError, RegistryAddress
-from shared.registry.check import check_registry as check
-from shared.registry.connections import InvalidProxyError, Proxy
-from shared.sealing import DecryptionError, keyring
-from shared.text import sentence
 
 blueprint = v1_blueprint("registries")
 
@@ -118,7 +110,7 @@ def delete_registry(registry_id: str) -> Response:
         forget_blob_locations(session, registry.id)
         audit(session, "registry.delete", registry.id, url=registry.registry_url)
         shown = show_registry(registry)
-    nudges.send(freed)
+    dispatch.send(freed)
     return json_response(shown)
 
 
@@ -130,7 +122,7 @@ def pause_registry(registry_id: str, body: PauseRequest) -> Response:
     caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id, locked=True)
-        registry_health.pause(session, registry, sentence(body.reason or registry_health.NO_REASON))
+        circuit_breaker.pause(session, registry, sentence(body.reason or circuit_breaker.NO_REASON))
         audit(session, "registry.pause", registry.id, reason=body.reason)
         shown = show_registry(registry)
     return json_response(shown)
@@ -143,11 +135,11 @@ def resume_registry(registry_id: str) -> Response:
     caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id, locked=True)
-        registry_health.resume(session, registry)
+        circuit_breaker.resume(session, registry)
         audit(session, "registry.resume", registry.id)
         waiting = messages_for_registry(session, registry.id)
         shown = show_registry(registry)
-    nudges.send(waiting)
+    dispatch.send(waiting)
     return json_response(shown)
 
 

@@ -9,22 +9,20 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api import nudges
-from api.answers import json_response
-from api.auditing import audit
-from api.authentication import caller
+from api import dispatch
+from api.authentication import audit, caller
 from api.credentials import given_credentials
-from api.enqueueing import name_job, repeated_job, wait_for
-from api.idempotency import remember_job
+from api.enqueue import name_job, remember_job, repeated_job, wait_for
+from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.base import ABSENT, ResponseModel, Text
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.algorithms import find_algorithm
-from shared.database import database
-from shared.models import Job, PushState
-from shared.orders.retry import Retry, Skipped, retry_pushes
-from shared.refusals import bad_request
-from shared.registries import address_of, find_registry
+from shared.api_errors import bad_request
+from shared.commands.repush import Retry, Skipped, retry_pushes
+from shared.db.engine import database
+from shared.db.models import Job, PushState
+from shared.registries.rows import address_of, find_registry
 
 blueprint = v1_blueprint("pushes_again")
 
@@ -79,7 +77,7 @@ def retry(body: RetryRequest) -> Response:
     with database().reading() as session:
         wanted = _wanted(session, body)
     retried = retry_pushes(database(), wanted, request_id=g.request_id)
-    nudges.send(retried.nudges)
+    dispatch.send(retried.messages)
     first = retried.jobs[0] if retried.jobs else None
     if first is not None:
         _write_down(first, len(retried.jobs), body)

@@ -6,27 +6,25 @@ from flask import Response, g
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from api.answers import json_response
-from api.auditing import audit
-from api.authentication import caller
+from api.authentication import audit, caller
 from api.credentials import push_request
-from api.enqueueing import enqueue, name_job, repeated_job
-from api.loading import shown_enqueued, shown_versions
-from api.pages import PageQuery, page_of, paged
+from api.enqueue import enqueue, name_job, repeated_job
+from api.pagination import PageQuery, page_of, paged
+from api.presenters import shown_enqueued, shown_versions
+from api.responses import json_response
 from api.routing import algorithm_route, v1_blueprint
 from api.schemas.base import Query, ResponseModel
 from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.versions import CompileRequest, PublishRequest, PublishVersionRequest, VersionResponse
 from shared.algorithms import find_algorithm, find_version
-from shared.commits import resolve_commit
-from shared.database import database
-from shared.models import Algorithm, Build, BuildStatus, Job, Version
-from shared.models.algorithms import PublishState
-from shared.orders.compile import enqueue_compile
-from shared.orders.ordered import Enqueued
-from shared.orders.publish import PublishOptions, enqueue_publish
-from shared.orders.push import PushRequest
-from shared.refusals import Refusal, bad_request
+from shared.api_errors import Refusal, bad_request
+from shared.commands.compile import enqueue_compile
+from shared.commands.publish import PublishOptions, enqueue_publish
+from shared.commands.push import Enqueued, PushRequest
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, BuildStatus, Job, Version
+from shared.db.models.algorithms import PublishState
+from shared.git.sources import resolve_commit
 
 blueprint = v1_blueprint("versions")
 
@@ -145,7 +143,9 @@ def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -
     return [push_request(session, push) for push in pushes]
 
 
-def _audit(session: Session, action: str, algorithm: Algorithm, ordered: Enqueued, pushes: Sequence[PushRequest]) -> None:
+def _audit(
+    session: Session, action: str, algorithm: Algorithm, ordered: Enqueued, pushes: Sequence[PushRequest]
+) -> None:
     if ordered.repeated:
         return
     registries = [push.registry_id for push in pushes]

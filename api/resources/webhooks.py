@@ -7,31 +7,28 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.answers import json_response, no_content
-from api.auditing import audit
-from api.authentication import caller
-from api.pages import PageQuery, page_of, paged
+from api.authentication import audit, caller
+from api.pagination import PageQuery, page_of, paged
+from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.patterns import WEBHOOK_URL
 from api.schemas.webhooks import (
     DeliveriesPage,
     DeliveryResponse,
     WebhookRequest,
-    WebhookUpdate,
     WebhookResponse,
+    WebhookUpdate,
     show_delivery,
     show_webhook,
 )
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import DeliveryState, Webhook, WebhookDelivery
-from shared.refusals import bad_request, conflict, missing
-from shared.sealing import keyring
-from shared.webhooks.deliveries import give_up_pending, send_again
-from shared.webhooks.events import EventType
-from shared.webhooks.outbox import emit
+from shared.api_errors import bad_request, conflict, missing
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import DeliveryState, Webhook, WebhookDelivery
+from shared.encryption import keyring
+from shared.webhooks.deliveries import InvalidTargetError, check_target, give_up_pending, send_again
+from shared.webhooks.events import EventType, emit
 from shared.webhooks.signing import new_secret, seal_secret
-from shared.webhooks.targets import InvalidTargetError, check_target
 
 blueprint = v1_blueprint("webhooks")
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import ABSENT, WHOLE, RequestModel, LongText, ShortText, ResponseModel, Text, Uuid
+from api.schemas.base import ABSENT, WHOLE, LongText, RequestModel, ResponseModel, ShortText, Text, Uuid
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
-from shared.models import Algorithm
+from shared.db.models import Algorithm
 
 Name = Annotated[
     Text,

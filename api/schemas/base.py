@@ -1,4 +1,7 @@
-"""What all bodies share: how strictly they are read, and what is left out of answers until it is known."""
+"""What all bodies share: how strictly they are read, and what is left out of answers until it is known.
+
+Errors as callers read them.
+"""
 
 from typing import Annotated, Any, ClassVar
 
@@ -122,3 +125,17 @@ WHOLE = BeforeValidator(_whole)
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC, with milliseconds and `Z`."""
+
+
+class ErrorDetail(ResponseModel):
+    """What went wrong, and what to do."""
+
+    id: str
+    code: int
+    message: str
+
+
+class ErrorResponse(ResponseModel):
+    """The body of every answer that is no success."""
+
+    error: ErrorDetail

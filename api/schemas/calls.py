@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from api.schemas.base import Moment, Query, ResponseModel, Uuid
-from shared.models import CallState
+from shared.db.models import CallState
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 MAX_TIMEOUT_SECONDS = 3000.0

@@ -5,9 +5,9 @@ from pydantic import ConfigDict, Field
 from api.schemas.base import Moment, ResponseModel, Uuid
 from api.schemas.pushes import ProgressResponse, show_progress
 from api.schemas.refreshes import RefreshResponse, show_refresh
-from shared.clock import rfc3339
+from shared.db.clock import rfc3339
+from shared.db.models import ImagePush, Job, JobKind, JobState, Refresh
 from shared.errors import ErrorClass
-from shared.models import ImagePush, Job, JobKind, JobState, Refresh
 
 
 class JobErrorResponse(ResponseModel):

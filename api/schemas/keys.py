@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, Moment, ResponseModel, Storable, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, Moment, RequestModel, ResponseModel, Storable, Text, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
-from shared.clock import rfc3339
-from shared.models import ApiKey, KeyKind
+from shared.db.clock import rfc3339
+from shared.db.models import ApiKey, KeyKind
 
 ListedAlgorithm = Annotated[
     Text, StringConstraints(max_length=200), Field(json_schema_extra={"pattern": LISTED_ALGORITHM})

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from api.schemas.base import RequestModel, Moment, ResponseModel, Uuid
+from api.schemas.base import Moment, RequestModel, ResponseModel, Uuid
 from api.schemas.pushes import RegistryId
-from shared.clock import rfc3339
-from shared.models import Instance, InstanceState, Version
+from shared.db.clock import rfc3339
+from shared.db.models import Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution
 
 
@@ -68,4 +68,6 @@ def _show_instance(serving: Instance) -> InstanceResponse:
         InstanceState.FAILED: serving.ended_at,
     }
     since = began.get(InstanceState(serving.state)) or serving.created_at
-    return InstanceResponse(state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image)
+    return InstanceResponse(
+        state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image
+    )

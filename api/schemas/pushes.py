@@ -7,10 +7,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import Row
 
-from api.schemas.base import RequestModel, Moment, ResponseModel, Storable, Uuid
+from api.schemas.base import Moment, RequestModel, ResponseModel, Storable, Uuid
 from api.schemas.registries import CredentialsRequest
-from shared.clock import rfc3339
-from shared.models import ImagePush, PushState
+from shared.db.clock import rfc3339
+from shared.db.models import ImagePush, PushState
 from shared.pushes.drift import loss_of
 
 RegistryId = Annotated[

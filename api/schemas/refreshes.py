@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, RequestModel, Moment, ResponseModel, Text, Uuid
+from api.schemas.base import ABSENT, Moment, RequestModel, ResponseModel, Text, Uuid
 from api.schemas.patterns import HASH, WORKER_ID
 from api.schemas.pushes import RegistryId
-from shared.clock import rfc3339
-from shared.models import Refresh, RefreshKind, Instance, StepState
-from shared.refreshes.options import RefreshOptions, RestartKind
-from shared.refreshes.progress import RefreshStep, read_steps
+from shared.db.clock import rfc3339
+from shared.db.models import Instance, Refresh, RefreshKind, StepState
+from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, read_steps
 
 NodeName = Annotated[str, StringConstraints(pattern=WORKER_ID)]
 OF_RUNNERS = ("algorithm", "git_hash", "registry_id")
@@ -141,4 +140,6 @@ def _show_step(entry: RefreshStep) -> StepResponse:
 
 def show_runner(instance: Instance, algorithm: str, git_hash: str) -> RestartedRunnerResponse:
     """A runner as operators read it."""
-    return RestartedRunnerResponse(algorithm=algorithm, git_hash=git_hash, image=instance.image, registry_id=instance.registry_id)
+    return RestartedRunnerResponse(
+        algorithm=algorithm, git_hash=git_hash, image=instance.image, registry_id=instance.registry_id
+    )

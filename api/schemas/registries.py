@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, RequestModel, Moment, ResponseModel, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE, Moment, RequestModel, ResponseModel, Text, Uuid
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
-from shared.clock import rfc3339
-from shared.models import PauseCause, Registry
+from shared.db.clock import rfc3339
+from shared.db.models import PauseCause, Registry
 
 Username = Annotated[
     Text, StringConstraints(min_length=1, max_length=256), Field(json_schema_extra={"pattern": NO_CONTROL_OR_COLON})

@@ -4,13 +4,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, RootModel, StringConstraints
 
-from api.schemas.algorithms import AlgorithmResponse, DetailsUpdate, DetailsResponse, SourceResponse, show_details, show_source
-from api.schemas.base import RequestModel, LongText, Moment, ResponseModel, Uuid
+from api.schemas.algorithms import (
+    AlgorithmResponse,
+    DetailsResponse,
+    DetailsUpdate,
+    SourceResponse,
+    show_details,
+    show_source,
+)
+from api.schemas.base import LongText, Moment, RequestModel, ResponseModel, Uuid
 from api.schemas.patterns import HASH
 from api.schemas.pushes import PushCredentialsRequest, PushResponse
-from shared.clock import rfc3339
-from shared.models import Algorithm, Build, BuildStatus, Version
-from shared.orders.publish import VersionType
+from shared.commands.publish import VersionType
+from shared.db.clock import rfc3339
+from shared.db.models import Algorithm, Build, BuildStatus, Version
 
 CommitHash = Annotated[
     str,
@@ -34,7 +41,9 @@ Pushes = Annotated[
     Field(max_length=MAX_PUSHES),
     BeforeValidator(
         _one_or_several,
-        json_schema_input_type=PushCredentialsRequest | Annotated[list[PushCredentialsRequest], Field(max_length=MAX_PUSHES)] | None,
+        json_schema_input_type=PushCredentialsRequest
+        | Annotated[list[PushCredentialsRequest], Field(max_length=MAX_PUSHES)]
+        | None,
     ),
 ]
 """One object, as the platform has it, or a list of them."""

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from api.schemas.base import RequestModel, Moment, ResponseModel, Text, Uuid
+from api.schemas.base import Moment, RequestModel, ResponseModel, Text, Uuid
 from api.schemas.patterns import WEBHOOK_URL
-from shared.clock import rfc3339
-from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.db.clock import rfc3339
+from shared.db.models import DeliveryState, Webhook, WebhookDelivery
 from shared.webhooks.events import PATTERN, EventType, is_pattern
 from shared.webhooks.signing import key_of
 

@@ -7,7 +7,7 @@ from benchmarks.results import Result
 from benchmarks.stage import Stage
 from benchmarks.transfers import peers
 from benchmarks.transfers.installation import Algorithm, Installation, installation
-from parts.relay import relay
+from dev.services.relay import relay
 
 RUNS = 3
 MANY = 5

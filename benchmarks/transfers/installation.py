@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demo.surroundings import environment_of_builds
-from parts.engine import private_engine
-from parts.processes import free_port, running
-from parts.registry import PrivateRegistry, private_registry
+from dev.demo.surroundings import environment_of_builds
+from dev.services.engine import private_engine
+from dev.services.processes import free_port, running
+from dev.services.registry import PrivateRegistry, private_registry
 
 OWNER = "bench"
 READY_SECONDS = 60

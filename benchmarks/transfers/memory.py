@@ -8,16 +8,14 @@ from pathlib import Path
 
 from benchmarks.results import Result
 from benchmarks.stage import Stage
-from parts.registry import PrivateRegistry, private_registry
+from dev.services.registry import PrivateRegistry, private_registry
+from shared.cancellation import CancelToken
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.stopping import CancelToken
-from workers.oci.descriptor import Descriptor
-from workers.oci.manifest import Manifest
-from workers.oci.media_types import OCI_CONFIG, OCI_LAYER
-from workers.store.layout import LayoutStore
-from workers.transports.direct import DirectTransport
+from workers.images.layout import LayoutStore
+from workers.images.oci import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest
+from workers.pushes.transports.direct import DirectTransport
 
 LAYER_BYTES = 3 * 1024**3
 _CHUNK_BYTES = 1024 * 1024

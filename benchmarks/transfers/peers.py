@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.transfers.installation import Algorithm, Installation
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:

@@ -14,8 +14,8 @@ from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
 from benchmarks.stage import Stage
 from benchmarks.transfers.installation import Algorithm, Installation, installation
-from shared.database import Database
-from shared.models import Build, ImagePush, Version
+from shared.db.engine import Database
+from shared.db.models import Build, ImagePush, Version
 
 VERSIONS = 2000
 PROCESSES = 2

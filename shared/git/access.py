@@ -9,8 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
-from shared.hosts import is_address
-from shared.networks import AllowedNetworks, ForbiddenAddressError
+from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError, is_address
 from shared.settings import settings
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from shared.settings import MEBIBYTE
-from shared.stopping import CancelToken
+from shared.cancellation import CancelToken
+from shared.settings.definitions import MEBIBYTE
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A commit's whole name: SHA-1, or SHA-256 in repositories of that format."""
@@ -65,7 +65,7 @@ BASE_CONFIG: tuple[tuple[str, str], ...] = (
 )
 
 
-class GitTimeoutError(Exception):  # noqa: N818 - reads as a sentence where it is caught
+class GitTimeoutError(Exception):
     """Git did not end in the time that it was given, and was killed."""
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from shared.hosts import passes_for_an_address
+from shared.net.address_rules import passes_for_an_address
 
 MAX_URL = 512
 """Characters of an address; what the database keeps."""
@@ -16,7 +16,7 @@ _ESCAPE = re.compile(r"%(..?|$)")
 _HARMFUL_ESCAPES = frozenset(b"/\\%.?#@:&'\"")
 
 
-class InvalidRepositoryUrlError(ValueError):  # noqa: N818 - reads as a sentence where it is caught
+class InvalidRepositoryUrlError(ValueError):
     """An address that is refused; the text is a sentence that never repeats a password."""
 
 
@@ -60,7 +60,9 @@ class RepositoryUrl:
     def _parse_scp(cls, text: str, allow_ssh: bool) -> "RepositoryUrl":
         match = _SCP.fullmatch(text)
         if match is None or "::" in text:
-            raise InvalidRepositoryUrlError("A repository's URL begins with https:// or ssh://, or is like git@host:path.")
+            raise InvalidRepositoryUrlError(
+                "A repository's URL begins with https:// or ssh://, or is like git@host:path."
+            )
         _check_scheme("ssh", allow_http=False, allow_ssh=allow_ssh)
         path = match["path"]
         return cls(

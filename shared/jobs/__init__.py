@@ -1,1 +1,1 @@
-"""The life of a job: nudged, claimed under a lease, ended behind a fence, settled with the jobs that wait for it."""
+"""The life of a job: dispatched, claimed under a lease, ended behind a fence, settled with the jobs that wait for it."""

@@ -8,12 +8,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from shared.clock import now_ms
-from shared.database import Database
+from shared.db.clock import now_ms
+from shared.db.engine import Database
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
 from shared.jobs.due import is_claimable
 from shared.jobs.leases import Claim, FenceLostError, close_push_fence
-from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Registry
-from shared.registry_health import take_probe
+from shared.registries.circuit_breaker import take_probe
 
 
 def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int) -> Claim | None:
@@ -27,7 +27,7 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
     except (IntegrityError, FenceLostError):
         return None  # another worker took the place between the look and the UPDATE, or a newer push the row
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == "40P01":  # PostgreSQL broke a deadlock: the sweep nudges again
+        if getattr(error.orig, "sqlstate", None) == "40P01":  # PostgreSQL broke a deadlock: the sweep messages again
             return None
         raise
 
@@ -44,7 +44,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
         if paused:
             own_credentials = job.credentials is not None
             take_probe(session, job.registry_id or "", own_credentials=own_credentials, hold_seconds=lease_seconds)
-        session.connection().execute(_SERVED, {"the_owner": job.owner})
+        session.connection().execute(_SERVED, {"owner": job.owner})
     elif job.build_id is not None:
         _show_build_claimed(session, job)
     return Claim(
@@ -59,11 +59,11 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     )
 
 
-_SERVED = update(Owner).where(Owner.username == bindparam("the_owner")).values(served_at=now_ms())
+_SERVED = update(Owner).where(Owner.username == bindparam("owner")).values(served_at=now_ms())
 
 
 def _take(session: Session, job_id: str, owner: str, lease_seconds: int) -> Row[Any] | None:
-    values = {"the_job": job_id, "the_owner": owner, "lease_ms": lease_seconds * 1000}
+    values = {"job": job_id, "worker": owner, "lease_ms": lease_seconds * 1000}
     # On the connection: the session would make the statement anew, to find what it changes among its objects.
     return session.connection().execute(_taking(), values).first()
 
@@ -74,16 +74,16 @@ def _taking() -> ReturningUpdate[Any]:
     lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     return (
         update(Job)
-        .where(Job.id == bindparam("the_job"), is_claimable())
+        .where(Job.id == bindparam("job"), is_claimable())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
             losses=Job.losses + lost,
-            lease_owner=bindparam("the_owner"),
+            lease_owner=bindparam("worker"),
             lease_expires_at=now_ms() + bindparam("lease_ms", type_=BigInteger()),
             started_at=func.coalesce(Job.started_at, now_ms()),
             next_attempt_at=None,
-            nudges=0,
+            dispatch_count=0,
         )
         .returning(*Job.__table__.c)
     )
@@ -91,12 +91,12 @@ def _taking() -> ReturningUpdate[Any]:
 
 def _lock_registry(session: Session, job_id: str) -> bool:
     """Hold the registry of a push, so that no two workers see the same last room in it; whether it is paused."""
-    return session.scalar(_PAUSED_AT, {"the_job": job_id}) is not None
+    return session.scalar(_PAUSED_AT, {"job": job_id}) is not None
 
 
 _PAUSED_AT = (
     select(Registry.paused_at)
-    .where(Registry.id == select(Job.registry_id).where(Job.id == bindparam("the_job")).scalar_subquery())
+    .where(Registry.id == select(Job.registry_id).where(Job.id == bindparam("job")).scalar_subquery())
     .with_for_update()
 )
 
@@ -122,10 +122,10 @@ def _break_expired_locks(session: Session, job_id: str) -> bool:
 
 def _show_push_claimed(session: Session, job: Row[Any]) -> None:
     values = {
-        "the_push": job.push_id,
-        "the_generation": job.generation,
-        "the_claim": job.claim,
-        "the_attempt": job.tries + 1,
+        "push": job.push_id,
+        "held_generation": job.generation,
+        "new_claim": job.claim,
+        "new_attempt": job.tries + 1,
     }
     if session.connection().execute(_PUSH_CLAIMED, values).first() is None:
         raise FenceLostError("a newer push owns the row")
@@ -133,12 +133,12 @@ def _show_push_claimed(session: Session, job: Row[Any]) -> None:
 
 _PUSH_CLAIMED = (
     update(ImagePush)
-    .where(ImagePush.id == bindparam("the_push"), ImagePush.generation == bindparam("the_generation"))
+    .where(ImagePush.id == bindparam("push"), ImagePush.generation == bindparam("held_generation"))
     .values(
-        claim=bindparam("the_claim"),
+        claim=bindparam("new_claim"),
         state=PushState.IN_PROGRESS,
         message="A worker prepares the push.",
-        attempt=bindparam("the_attempt"),
+        attempt=bindparam("new_attempt"),
         started_at=func.coalesce(ImagePush.started_at, now_ms()),
         progressed_at=now_ms(),
         done_bytes=0,

@@ -8,14 +8,14 @@ from functools import cache
 from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.clock import now_ms
-from shared.jobs.nudges import TASKS, JobMessage
-from shared.models import Job, JobState, PauseCause, Registry
-from shared.models.jobs import LIVE_STATES
+from shared.db.clock import now_ms
+from shared.db.models import Job, JobState, PauseCause, Registry
+from shared.db.models.jobs import LIVE_STATES
+from shared.jobs.dispatch import TASKS, JobMessage
 from shared.settings import settings
 
 REDISPATCH_INTERVAL_MS = 30_000
-"""A nudge that was sent is given this long, and this much longer with each, before the sweep sends another."""
+"""A message that was sent is given this long, and this much longer with each, before the sweep sends another."""
 MAX_DISPATCHES = 20
 
 
@@ -76,8 +76,10 @@ def is_claimable() -> ColumnElement[bool]:
 
 @cache
 def registry_was_full() -> ColumnElement[bool]:
-    """Before one push just ended, the registry `the_registry` had no room."""
-    return exists(select(Registry.seq).where(Registry.id == bindparam("the_registry"), _running_pushes() + 1 >= _push_capacity()))
+    """Before one push just ended, the registry `registry` had no room."""
+    return exists(
+        select(Registry.seq).where(Registry.id == bindparam("registry"), _running_pushes() + 1 >= _push_capacity())
+    )
 
 
 def _running_pushes() -> ColumnElement[int]:
@@ -100,7 +102,7 @@ MAX_MESSAGES = 50
 
 
 def messages_for_registry(session: Session, registry_id: str) -> list[JobMessage]:
-    """Nudges for the pushes that a registry takes now; of a long queue only for its beginning, the rest follow."""
+    """Messages for the pushes that a registry takes now; of a long queue only for its beginning, the rest follow."""
     due = (
         select(Job.id, Job.kind)
         .where(Job.registry_id == registry_id, Job.state == JobState.QUEUED, is_claimable())
@@ -111,20 +113,23 @@ def messages_for_registry(session: Session, registry_id: str) -> list[JobMessage
 
 
 def take_due_messages(session: Session, *, limit: int) -> list[JobMessage]:
-    """The due jobs whose last nudge has gone unheard, marked as nudged now; at most `limit`, oldest first.
+    """The due jobs whose last message has gone unheard, marked as dispatched now; at most `limit`, oldest first.
 
-    The mark repeats the question, so two sweeps at once send a job's nudge once.
+    The mark repeats the question, so two sweeps at once send a job's message once.
     """
-    patience = REDISPATCH_INTERVAL_MS * (1 + Job.nudges)
+    patience = REDISPATCH_INTERVAL_MS * (1 + Job.dispatch_count)
     unheard = or_(Job.dispatched_at.is_(None), Job.dispatched_at < now_ms() - patience)
     seen = session.execute(
-        select(Job.id, Job.kind).where(Job.kind.in_(list(TASKS)), unheard, is_claimable()).order_by(Job.seq).limit(limit)
+        select(Job.id, Job.kind)
+        .where(Job.kind.in_(list(TASKS)), unheard, is_claimable())
+        .order_by(Job.seq)
+        .limit(limit)
     ).all()
-    nudges = case((Job.nudges < MAX_DISPATCHES, Job.nudges + 1), else_=MAX_DISPATCHES)
+    dispatch_count = case((Job.dispatch_count < MAX_DISPATCHES, Job.dispatch_count + 1), else_=MAX_DISPATCHES)
     marked = session.scalars(
         update(Job)
         .where(Job.id.in_([job_id for job_id, _kind in seen]), unheard)
-        .values(dispatched_at=now_ms(), nudges=nudges)
+        .values(dispatched_at=now_ms(), dispatch_count=dispatch_count)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     )

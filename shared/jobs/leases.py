@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms
+from shared.db.clock import now_ms
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.db.models.jobs import IS_QUEUED
 from shared.errors import WorkCancelledError
-from shared.jobs.due import lease_expired, is_claimable, registry_was_full, is_due
-from shared.jobs.nudges import TASKS, JobMessage
-from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
-from shared.models.jobs import IS_QUEUED
-from shared.refreshes.progress import record_requeued
+from shared.jobs.dispatch import TASKS, JobMessage
+from shared.jobs.due import is_claimable, is_due, lease_expired, registry_was_full
+from shared.refreshes import record_requeued
 
 WORKER_STOPPED = "Its worker stopped; the next free worker goes on."
 
@@ -84,7 +84,7 @@ _STILL_HELD = select(Job.id).where(HELD)
 
 
 def release_lock(session: Session, claim: Claim) -> list[JobMessage]:
-    """A worker has let go of a job that somebody else ended: free the place, nudge who waits for it."""
+    """A worker has let go of a job that somebody else ended: free the place, message who waits for it."""
     freed = session.scalar(
         update(Job)
         .where(Job.id == claim.job_id, Job.claim == claim.number, Job.state != JobState.RUNNING)
@@ -96,12 +96,10 @@ def release_lock(session: Session, claim: Claim) -> list[JobMessage]:
 
 
 def messages_after_release(session: Session, freed: Job) -> list[JobMessage]:
-    """Nudges for who waits for what a job just let go: its place, and where the registry was full, room in that."""
-    waiting = list(session.execute(_awaiting_lock(), {"the_place": freed.lock_name}))
-    if freed.registry_id is not None and session.scalar(
-        select(registry_was_full()), {"the_registry": freed.registry_id}
-    ):
-        # One for one: whoever finished makes room for the next. The nudge of that one came when there was none.
+    """Messages for who waits for what a job just let go: its place, and where the registry was full, room in that."""
+    waiting = list(session.execute(_awaiting_lock(), {"lock": freed.lock_name}))
+    if freed.registry_id is not None and session.scalar(select(registry_was_full()), {"registry": freed.registry_id}):
+        # One for one: whoever finished makes room for the next. The message of that one came when there was none.
         at_registry = (
             select(Job.id, Job.kind)
             .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, is_claimable())
@@ -113,15 +111,13 @@ def messages_after_release(session: Session, freed: Job) -> list[JobMessage]:
 
 
 def is_lock_awaited() -> ColumnElement[bool]:
-    """Some job waits for the place `the_place`."""
+    """Some job waits for the place `lock`."""
     return _awaiting_lock().exists()
 
 
 @cache
 def _awaiting_lock() -> Select[tuple[str, JobKind]]:
-    return select(Job.id, Job.kind).where(
-        Job.lock_name == bindparam("the_place"), Job.state == IS_QUEUED, is_due()
-    )
+    return select(Job.id, Job.kind).where(Job.lock_name == bindparam("lock"), Job.state == IS_QUEUED, is_due())
 
 
 def release_all(session: Session, *, owner_prefix: str) -> list[JobMessage]:

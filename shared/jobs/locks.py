@@ -7,28 +7,28 @@ that by failing one of them). SQLite has one write lock, taken at BEGIN.
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from shared.db.models import Job, Version
 from shared.jobs.leases import HELD, Claim, FenceLostError, held_by
-from shared.models import Job, Version
 
 
 def lock_version(session: Session, version_id: str) -> None:
     """Hold the version against whoever adds jobs to it now, so that none is missed when its build ends."""
     if _locks_rows(session):
-        session.execute(_VERSION, {"the_version": version_id})
+        session.execute(_VERSION, {"version": version_id})
 
 
-_VERSION = select(Version.id).where(Version.id == bindparam("the_version")).with_for_update()
+_VERSION = select(Version.id).where(Version.id == bindparam("version")).with_for_update()
 
 
 def lock_version_of(session: Session, job_id: str) -> None:
     """The same for the version that a job is about."""
     if _locks_rows(session):
-        session.execute(_VERSION_OF_JOB, {"the_job": job_id})
+        session.execute(_VERSION_OF_JOB, {"job": job_id})
 
 
 _VERSION_OF_JOB = (
     select(Version.id)
-    .where(Version.id == select(Job.version_id).where(Job.id == bindparam("the_job")).scalar_subquery())
+    .where(Version.id == select(Job.version_id).where(Job.id == bindparam("job")).scalar_subquery())
     .with_for_update()
 )
 

@@ -3,18 +3,18 @@
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms, rfc3339
+from shared.db.clock import now_ms, rfc3339
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.db.models.jobs import LIVE_STATES
 from shared.errors import ErrorClass
+from shared.instances.states import record_start_progress
+from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import lease_expired
-from shared.jobs.endings import force_end
 from shared.jobs.leases import messages_after_release
 from shared.jobs.locks import lock_version_of
-from shared.jobs.nudges import JobMessage
-from shared.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
-from shared.models.jobs import LIVE_STATES
-from shared.pushes.events import record_event
-from shared.refreshes.progress import record_requeued
-from shared.instances.states import record_start_progress
+from shared.jobs.transitions import force_end
+from shared.pushes.progress import record_event
+from shared.refreshes import record_requeued
 
 
 def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[JobMessage]:
@@ -53,7 +53,7 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
 
 
 def release_abandoned_locks(session: Session) -> list[JobMessage]:
-    """Take the places of ended jobs from workers that were lost before they let go of them, and nudge who waits there.
+    """Take the places of ended jobs from workers that were lost before they let go of them, and message who waits there.
 
     Such a job ended by decree while it ran (cancelled, superseded), so nobody takes it over and nobody else lets go.
     """
@@ -64,7 +64,7 @@ def release_abandoned_locks(session: Session) -> list[JobMessage]:
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
-    return [nudge for job in abandoned for nudge in messages_after_release(session, job)]
+    return [job_message for job in abandoned for job_message in messages_after_release(session, job)]
 
 
 def _show_lost(session: Session, job: Job, message: str) -> None:

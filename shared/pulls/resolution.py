@@ -2,6 +2,8 @@
 
 Once a version was ever asked to go to a registry, it is pulled from registries only: nothing runs that the enterprise
 has not scanned. "Latest" goes by the order in which callers asked, never by a clock.
+
+Pinning a version to one registry, for when the latest good push is not what executions should pull.
 """
 
 from collections.abc import Sequence
@@ -12,10 +14,12 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
-from shared.clock import rfc3339
-from shared.models import Algorithm, ImagePush, Registry, Version
+from shared.api_errors import conflict
+from shared.db.clock import rfc3339
+from shared.db.models import Algorithm, ImagePush, Registry, Version
+from shared.jobs.locks import lock_version
 from shared.pushes.drift import loss_of
-from shared.registries import address_of
+from shared.registries.rows import address_of, find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import normalize_name
 from shared.settings import settings
@@ -48,7 +52,7 @@ class Resolution:
 
 def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
     """Where executions of a version pull its image from at this moment, and why."""
-    pushes = session.execute(_PUSHES, {"the_version": version.id}).all()
+    pushes = session.execute(_PUSHES, {"version": version.id}).all()
     if not pushes:
         return _from_store(session, algorithm, version)
     wanted = pushes if version.pinned_registry_id is None else _pinned_first(pushes, version.pinned_registry_id)
@@ -70,7 +74,7 @@ def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Re
 _PUSHES = (
     select(ImagePush, Registry)
     .outerjoin(Registry, Registry.id == ImagePush.registry_id)
-    .where(ImagePush.version_id == bindparam("the_version"))
+    .where(ImagePush.version_id == bindparam("version"))
     .order_by(func.coalesce(ImagePush.last_success_seq, -1).desc(), ImagePush.seq.desc())
 )
 
@@ -164,3 +168,33 @@ def _from_store(session: Session, algorithm: Algorithm, version: Version) -> Res
     reason = "The version was never asked to go to a registry: the image comes from the platform's own store."
     considered = (Candidate(None, None, digest, True, reason),)
     return Resolution(reason, f"{algorithm.image_path}@{digest}", digest, None, considered)
+
+
+def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_id: str) -> Resolution:
+    """Have a version pulled from this registry only, whatever is pushed later; what executions pull from now on.
+
+    Raises:
+        Refusal: 404, no such registry; 409, it holds no good push of the version.
+    """
+    registry = find_registry(session, registry_id, kept=True)  # so that none is pinned that is deleted at this moment
+    version = _locked(session, version)
+    version.pinned_registry_id = registry.id
+    session.flush()
+    resolution = resolve_pull(session, algorithm, version)
+    if resolution.image is None:
+        why = next((one.reason for one in resolution.considered if one.registry_id == registry.id), None)
+        raise conflict(
+            f"{version.git_hash[:12]} cannot be pulled from {registry.registry_url}: "
+            f"{why or 'It was never pushed there.'} Push it there (POST …/registry), then pin it."
+        )
+    return resolution
+
+
+def unpin_pull(session: Session, version: Version) -> None:
+    """Have a version pulled by the rule again; one that is not pinned stays so."""
+    _locked(session, version).pinned_registry_id = None
+
+
+def _locked(session: Session, version: Version) -> Version:
+    lock_version(session, version.id)
+    return session.scalars(select(Version).where(Version.id == version.id)).one()

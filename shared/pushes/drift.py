@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Row, Select, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms, rfc3339
-from shared.models import Algorithm, ImagePush, Registry, Version
-from shared.pushes.events import record_event
+from shared.db.clock import now_ms, rfc3339
+from shared.db.models import Algorithm, ImagePush, Registry, Version
+from shared.pushes.progress import record_event
 
 MISSING, FOUND = "missing", "found"
 """The kinds of `PushEvent` that tell of it."""

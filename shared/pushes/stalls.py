@@ -7,11 +7,11 @@ saw, so that two sweeps at once report once.
 from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.clock import now_ms, rfc3339
-from shared.jobs.due import lock_is_free, registry_accepts, dependencies_met
-from shared.jobs.nudges import Queues
-from shared.models import ImagePush, Job, JobState, PushState, WorkerProcess
-from shared.pushes.events import record_event
+from shared.db.clock import now_ms, rfc3339
+from shared.db.models import ImagePush, Job, JobState, PushState, WorkerProcess
+from shared.jobs.dispatch import Queues
+from shared.jobs.due import dependencies_met, lock_is_free, registry_accepts
+from shared.pushes.progress import record_event
 
 WORKER_SILENCE_MS = 60_000
 """A worker that did not refresh its row for this long is taken for dead."""
@@ -77,7 +77,7 @@ def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
             generation,
             claim,
             PushState.IN_PROGRESS,
-            "stalled-still",
+            "stalled-no-progress",
             f"No byte has moved since {rfc3339(since)}, though its worker is alive; it goes on by itself when the "
             "registry answers, and a re-push starts it afresh.",
         )

@@ -1,4 +1,6 @@
-"""How a registry comes to believe who asks: Basic, or Bearer tokens from the server that its 401 names.
+"""What a 401 asks for: the `WWW-Authenticate` header (RFC 9110 section 11.6.1, RFC 6750 section 3).
+
+How a registry comes to believe who asks: Basic, or Bearer tokens from the server that its 401 names.
 
 Follows the distribution project's token and OAuth2 specifications (docs: spec/auth/token, spec/auth/oauth).
 """
@@ -9,14 +11,44 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Response
-from shared.registry.challenges import Challenge, parse_challenges
+from shared.net.http import HttpTransport, Response
+from shared.net.origins import host_of, may_lead_to, origin_of
 from shared.registry.credentials import Credentials
-from shared.registry.failures import error_from_response
-from shared.registry.origins import host_of, may_lead_to, origin_of
-from shared.registry.wire import HttpTransport
-from shared.stopping import CancelToken
+from shared.registry.errors import error_from_response
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's name for a word
+_PART = re.compile(
+    rf"[\s,]*(?:(?P<key>{_TOKEN})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^\s,\"]*))|(?P<scheme>{_TOKEN}))"
+)
+_MAX_HEADER = 8192
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One way in which a server lets itself be convinced."""
+
+    scheme: str
+    """Lower-cased: `basic`, `bearer`."""
+    parameters: dict[str, str] = field(default_factory=dict)
+    """By lower-cased name: `realm`, `service`, `scope`."""
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """Every challenge in a header's value, in its order; what cannot be read ends the list."""
+    challenges: list[Challenge] = []
+    position, header = 0, header[:_MAX_HEADER]
+    while found := _PART.match(header, position):
+        position = found.end()
+        if found["scheme"]:
+            challenges.append(Challenge(found["scheme"].lower()))
+        elif challenges:
+            quoted = found["quoted"]
+            value = found["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            challenges[-1].parameters.setdefault(found["key"].lower(), value)
+    return challenges
+
 
 _CLIENT_ID = "longshore"
 _MIN_LIFETIME_SECONDS = 60.0
@@ -41,7 +73,7 @@ class Authenticator:
     def __init__(self, wire: HttpTransport, host: str, credentials: Credentials | None) -> None:
         """`wire` is for the token server, and nobody else's."""
         self._lock = threading.RLock()
-        self._wire = wire
+        self._http = wire
         self._host = host
         self._credentials = credentials
         self._challenge: Challenge | None = None
@@ -79,7 +111,7 @@ class Authenticator:
                 token = self._tokens[scope] = self._new_token(self._challenge, scope)
             return f"Bearer {token.value}"
 
-    def meet(self, refusal: Response, scope: str, refused: str | None) -> str | None:
+    def handle_challenge(self, refusal: Response, scope: str, refused: str | None) -> str | None:
         """The header that the registry's own 401 asks for, with a token anew; `None` where nothing can be given.
 
         `refused` is the header that it refused: where another thread has got a newer token meanwhile, that is given.
@@ -102,15 +134,15 @@ class Authenticator:
 
     def close(self) -> None:
         """Close the connection to the token server."""
-        self._wire.close()
+        self._http.close()
 
     def serve(self, stop: CancelToken) -> None:
         """Go on for other work, which another stop ends."""
-        self._wire.serve(stop)
+        self._http.serve(stop)
 
     def abort(self) -> None:
         """End what is asked of the token server now."""
-        self._wire.abort()
+        self._http.abort()
 
     def _basic(self) -> str | None:
         if self._credentials is not None and self._credentials.is_identity_token:
@@ -152,10 +184,10 @@ class Authenticator:
             kept = [(name, value) for name, value in query if name != "scope"]
             form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *kept, ("scope", scopes)]
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._wire.exchange("POST", realm, headers, urlencode(form).encode())
+            answer = self._http.exchange("POST", realm, headers, urlencode(form).encode())
         else:
             headers = {"Authorization": credentials.basic} if credentials else {}
-            answer = self._wire.exchange("GET", _with_query(realm, query), headers)
+            answer = self._http.exchange("GET", _with_query(realm, query), headers)
         if answer.status == 200:
             return answer
         raise self._refused(answer)

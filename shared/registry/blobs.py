@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shared.errors import ErrorClass, WorkError
+from shared.net.http import Timeouts
 from shared.registry.session import RegistrySession
-from shared.registry.wire import Timeouts
 
 TRANSFER = Timeouts(connect=5.0, read=60.0, whole=None)
 """Of something large: bounded by silence, not by how long it takes."""

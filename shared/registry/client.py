@@ -5,13 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Response
+from shared.net.http import Response, Timeouts
+from shared.net.origins import origin_of
+from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size
-from shared.registry.challenges import parse_challenges
-from shared.registry.origins import origin_of
 from shared.registry.reference import is_digest, is_repository_path, is_tag
 from shared.registry.session import REDIRECTS, RegistrySession
-from shared.registry.wire import Timeouts
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "

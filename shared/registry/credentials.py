@@ -14,7 +14,7 @@ IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - a name, not a secret
 """The username under which Docker keeps an identity (refresh) token in the place of a password."""
 
 
-class InvalidCredentialsError(ValueError):  # noqa: N818 - reads as what it says
+class InvalidCredentialsError(ValueError):
     """Credentials that cannot be used; the text is a sentence that never repeats them."""
 
 
@@ -33,7 +33,9 @@ class Credentials:
         if any(0xD800 <= ord(character) <= 0xDFFF for character in self.username + self.password):
             raise InvalidCredentialsError("A registry's username and password cannot hold halves of surrogate pairs.")
         if any(ord(character) < 0x20 or ord(character) == 0x7F for character in self.username + self.password):
-            raise InvalidCredentialsError("A registry's username and password cannot hold control characters (RFC 7617).")
+            raise InvalidCredentialsError(
+                "A registry's username and password cannot hold control characters (RFC 7617)."
+            )
 
     @property
     def is_identity_token(self) -> bool:

@@ -2,8 +2,7 @@
 
 import re
 
-from shared.registry.address import RegistryAddress
-from shared.registry.address_grammar import PATH_SEGMENT
+from shared.registry.address import PATH_SEGMENT, RegistryAddress
 
 MAX_REPOSITORY_LENGTH = 255
 """Characters of `host/path/owner/name`: the engine refuses longer ones."""
@@ -13,7 +12,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _SEPARATORS = re.compile(r"[._-]+")
 
 
-class InvalidReferenceError(ValueError):  # noqa: N818 - reads as what it says
+class InvalidReferenceError(ValueError):
     """No image can be called so; the text is a sentence that says why."""
 
 

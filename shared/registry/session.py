@@ -8,24 +8,24 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
+from shared.net.connections import Proxy
+from shared.net.errors import speaks_no_tls
+from shared.net.http import HttpTransport, RequestBody, Response, Timeouts
+from shared.net.origins import host_of, may_lead_to, origin_of
+from shared.net.tls import InvalidCertificateError, tls_context
 from shared.registry.address import RegistryAddress
-from shared.registry.answer import Response
 from shared.registry.authentication import Authenticator
-from shared.registry.connections import Proxy
 from shared.registry.credentials import Credentials
-from shared.registry.failures import error_from_response, speaks_no_tls
-from shared.registry.origins import host_of, may_lead_to, origin_of
-from shared.registry.trust import InvalidCertificateError, tls_context
-from shared.registry.wire import Timeouts, RequestBody, HttpTransport
-from shared.stopping import CancelToken
+from shared.registry.errors import error_from_response
 
 REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
 
 
 class RegistrySession:
-    """Asks one registry; a context manager, for one thread: others get one of their own by `beside`.
+    """Asks one registry; a context manager, for one thread: others get one of their own by `clone`.
 
     Only `abort` may be called from another thread.
 
@@ -51,9 +51,9 @@ class RegistrySession:
             raise WorkError(ErrorClass.INVALID, str(error)) from error
         self.address = address
         self.credentials = credentials
-        self._wire = HttpTransport(context, limits or Timeouts(), stop, proxy=proxy)
+        self._http = HttpTransport(context, limits or Timeouts(), stop, proxy=proxy)
         # The same trust for the token server: who could pretend to be the registry could ask for the password itself.
-        self._authenticator = Authenticator(self._wire.beside(), address.authority, credentials)
+        self._authenticator = Authenticator(self._http.clone(), address.authority, credentials)
         self._is_first = True
         self._origin = address.origin if address.scheme_given or not address.is_loopback else None
 
@@ -63,30 +63,30 @@ class RegistrySession:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def beside(self) -> Self:
+    def clone(self) -> Self:
         """Another session with the same registry for another thread, which is believed for the same reasons.
 
         It must be closed before this one is.
         """
         other = copy(self)
         other._is_first = False
-        other._wire = self._wire.beside()
+        other._http = self._http.clone()
         return other
 
     def serve(self, stop: CancelToken) -> None:
         """Go on for other work, which another stop ends: with the same connections, tokens and knowledge."""
-        self._wire.serve(stop)
+        self._http.serve(stop)
         self._authenticator.serve(stop)
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._http.close()
         if self._is_first:
             self._authenticator.close()
 
     def abort(self) -> None:
         """End what runs now, from another thread; every later call fails."""
-        self._wire.abort()
+        self._http.abort()
         if self._is_first:
             self._authenticator.abort()
 
@@ -119,13 +119,13 @@ class RegistrySession:
         url = self._settled_origin() + path
         asked = {"User-Agent": "longshore", **(headers or {})}
         authorization = self._authenticator.authorization(scope)
-        answer = self._wire.exchange(method, url, _with(asked, authorization), body, limits=limits)
+        answer = self._http.exchange(method, url, _with(asked, authorization), body, limits=limits)
         if answer.status == 401:
-            better = self._authenticator.meet(answer, scope, authorization)
+            better = self._authenticator.handle_challenge(answer, scope, authorization)
             # What was refused once is not sent again: accounts are locked after some wrong passwords.
             if better is not None and better != authorization:
                 authorization = better
-                answer = self._wire.exchange(method, url, _with(asked, authorization), body, limits=limits)
+                answer = self._http.exchange(method, url, _with(asked, authorization), body, limits=limits)
         return self._followed(answer, asked, authorization) if follow else answer
 
     def send_to(
@@ -148,7 +148,7 @@ class RegistrySession:
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             return self.send(method, path, scope=scope, headers=headers, body=body, limits=limits)
         self._refuse_unfollowed(self._settled_origin(), url)
-        return self._wire.exchange(method, url, {"User-Agent": "longshore", **(headers or {})}, body, limits=limits)
+        return self._http.exchange(method, url, {"User-Agent": "longshore", **(headers or {})}, body, limits=limits)
 
     @contextmanager
     def ending_within(self, seconds: float) -> Iterator[None]:
@@ -175,7 +175,7 @@ class RegistrySession:
         authorization = self._authenticator.authorization(scope)
         for _ in range(_MAX_REDIRECTS):
             with ExitStack() as kept:
-                answer, read = kept.enter_context(self._wire.reading(url, _with(asked, authorization), limits))
+                answer, read = kept.enter_context(self._http.reading(url, _with(asked, authorization), limits))
                 target = answer.location
                 if answer.status in REDIRECTS and target:
                     self._refuse_unfollowed(url, target)
@@ -183,7 +183,7 @@ class RegistrySession:
                     url = target
                     continue
                 if answer.status == 401 and origin_of(url) == self._origin:
-                    better = self._authenticator.meet(answer, scope, authorization)
+                    better = self._authenticator.handle_challenge(answer, scope, authorization)
                     if better is not None and better != authorization:
                         authorization = better
                         continue
@@ -221,11 +221,11 @@ class RegistrySession:
     def _tried_origin(self) -> str:
         secure, plain = self.address.origin, self.address.over_plain_http().origin
         try:
-            self._wire.exchange("HEAD", f"{secure}/v2/", {})
+            self._http.exchange("HEAD", f"{secure}/v2/", {})
         except WorkError as error:
             if not speaks_no_tls(error.__cause__):
                 raise
-            self._wire.exchange("HEAD", f"{plain}/v2/", {})
+            self._http.exchange("HEAD", f"{plain}/v2/", {})
             return plain
         return secure
 
@@ -244,7 +244,7 @@ class RegistrySession:
             self._refuse_unfollowed(answer.url, target)
             if origin_of(target) != self._origin:
                 authorization = None
-            answer = self._wire.exchange(answer.method, target, _with(headers, authorization))
+            answer = self._http.exchange(answer.method, target, _with(headers, authorization))
         raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
 
 

@@ -1,4 +1,4 @@
-"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent; again if it broke."""
+"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent; again if it broke off."""
 
 import random
 import threading
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from urllib.parse import urlencode
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.registry.answer import Response
+from shared.net.http import Response
 from shared.registry.blobs import blob_size
-from shared.registry.sending import Blob, UploadSession, UnreadableBlobError
 from shared.registry.session import RegistrySession
-from shared.stopping import CancelToken
+from shared.registry.upload_session import Blob, UnreadableBlobError, UploadSession
 
 TRIES = 5
 """In a row that brought the upload no further."""

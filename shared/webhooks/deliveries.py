@@ -1,13 +1,20 @@
-"""Deliveries: which are due, who sends them, and what became of them. Every UPDATE repeats what it saw."""
+"""Deliveries: which are due, who sends them, and what became of them. Every UPDATE repeats what it saw.
+
+Where webhooks may go: the form of their addresses, and the networks that they may be in.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from shared.clock import now_ms
-from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.db.clock import now_ms
+from shared.db.models import DeliveryState, Webhook, WebhookDelivery
+from shared.net.address_rules import ForbiddenAddressError, is_loopback_host, webhook_networks
+from shared.net.origins import origin_of
+from shared.settings import settings
 
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -127,3 +134,27 @@ def forget_old(session: Session, *, days: float) -> None:
             WebhookDelivery.state != DeliveryState.PENDING, WebhookDelivery.finished_at < now_ms() - int(days * DAY_MS)
         )
     )
+
+
+class InvalidTargetError(ValueError):
+    """An address that no webhook may have; the text is a sentence that never repeats a password."""
+
+
+def check_target(url: str) -> None:
+    """Refuse an address that cannot be told of anything here. It resolves the name: not within a transaction.
+
+    Raises:
+        InvalidTargetError: with a sentence.
+    """
+    if origin_of(url) is None or "#" in url:
+        raise InvalidTargetError(
+            "A webhook's url is an absolute https:// URL without user, password and fragment, in plain ASCII."
+        )
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "http" and not (settings().webhook_allow_http or is_loopback_host(host)):
+        raise InvalidTargetError("A webhook's url begins with https:// (LONGSHORE_WEBHOOK_ALLOW_HTTP).")
+    try:
+        webhook_networks().check_recorded(host, parts.port or 443)
+    except ForbiddenAddressError as refusal:
+        raise InvalidTargetError(str(refusal)) from None

@@ -9,14 +9,14 @@ import hashlib
 import hmac
 import secrets
 
-from shared.models import Webhook
-from shared.sealing import Keyring
+from shared.db.models import Webhook
+from shared.encryption import Keyring
 
 PREFIX = "whsec_"
 MIN_BYTES, MAX_BYTES = 24, 64
 
 
-class InvalidSecretError(ValueError):  # noqa: N818 - reads as what it says
+class InvalidSecretError(ValueError):
     """No secret that can sign; the text is a sentence."""
 
 

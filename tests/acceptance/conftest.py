@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from parts.redis import PrivateRedis, private_redis
-from parts.registry import PrivateRegistry
+from dev.services.redis import PrivateRedis, private_redis
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import System, longshore_up
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parts.processes import Child, free_port, running
+from dev.services.processes import Child, free_port, running
 
 CA_BUNDLES = (os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt")
 WAIT_SECONDS = 60

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import ECHO, Repository, System, longshore_up, repository
 
 GIGABYTE = 1024**3

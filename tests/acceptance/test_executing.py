@@ -8,7 +8,7 @@ from typing import Any
 import docker
 import pytest
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import Repository, System, repository
 from tests.acceptance.test_published_client import run_script
 from tests.clients import published_client_python

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import ECHO, System, repository
 from tests.clients import generated_client_python, published_client_python
 

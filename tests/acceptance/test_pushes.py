@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import ECHO, Repository, System, longshore, repository
 
 

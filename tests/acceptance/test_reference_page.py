@@ -7,7 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import ECHO, System, repository
 
 RECORD = """curl https://YOUR-SERVER-NAME.com/v1/registries \\

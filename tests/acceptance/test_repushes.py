@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import ECHO, Repository, System, repository
 from tests.acceptance.test_pushes import served_digest
 

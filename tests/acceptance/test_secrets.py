@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from parts.redis import PrivateRedis
-from parts.registry import PrivateRegistry, private_registry
+from dev.services.redis import PrivateRedis
+from dev.services.registry import PrivateRegistry, private_registry
 from tests.acceptance.system import ECHO, Repository, System, repository
 
 RECORDED = "pw-recorded-4b1d7e"

@@ -9,8 +9,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from parts.place import parts_directory
-from parts.processes import PartFailedError, ending_on_sigterm, say
+from dev.services.place import parts_directory
+from dev.services.processes import PartFailedError, ending_on_sigterm, say
 from tests.chaos import plan as plans
 from tests.chaos.callers import callers
 from tests.chaos.checks import Engine, violations

@@ -10,9 +10,9 @@ import redis
 import requests
 from sqlalchemy import String, cast, func, select
 
-from shared.clock import now_ms
-from shared.models import Base, Build, IdempotencyKey, ImagePush, Job, JobKind, JobState, PushEvent, PushState
-from shared.models.jobs import LIVE_STATES
+from shared.db.clock import now_ms
+from shared.db.models import Base, Build, IdempotencyKey, ImagePush, Job, JobKind, JobState, PushEvent, PushState
+from shared.db.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
 from tests.chaos.stage import Stage
 
@@ -61,7 +61,7 @@ def _everything_has_an_end(stage: Stage) -> Iterator[str]:
             lease = "" if job.lease_expires_at is None else f", its lease ends at {job.lease_expires_at}"
             yield (
                 f"the {job.kind} job {job.id} is {job.state} (tries {job.tries}, losses {job.losses}, "
-                f"claim {job.claim}, nudged at {job.dispatched_at}, due at {job.next_attempt_at}{lease}): "
+                f"claim {job.claim}, dispatched at {job.dispatched_at}, due at {job.next_attempt_at}{lease}): "
                 f"{job.error_message}"
             )
         for job in session.scalars(select(Job).where(Job.state.not_in(LIVE_STATES))):

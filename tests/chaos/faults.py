@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import redis
 from sqlalchemy import exists, select
 
-from parts.clock import wrong_clock
-from parts.engine import engine_answers
-from parts.processes import PartFailedError
-from shared.models import Job, JobKind, JobState
+from dev.services.clock import wrong_clock
+from dev.services.engine import engine_answers
+from dev.services.processes import PartFailedError
+from shared.db.models import Job, JobKind, JobState
 from tests.chaos.plan import Fault, Kind, is_proxied
 from tests.chaos.system import Process, System
 

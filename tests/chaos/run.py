@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import exists, select
 
-from parts.processes import say
-from shared.models import Job
-from shared.models.jobs import LIVE_STATES
+from dev.services.processes import say
+from shared.db.models import Job
+from shared.db.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
 from tests.chaos.faults import Caught, Skipped, inject
 from tests.chaos.plan import Fault, Kind, Plan, Step

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parts.processes import PartFailedError, say
+from dev.services.processes import PartFailedError, say
 from tests.chaos.api import Api
 from tests.chaos.plan import Call, CallKind, Plan
 from tests.chaos.system import System

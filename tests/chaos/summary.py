@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from shared.models import Job, PushEvent
+from shared.db.models import Job, PushEvent
 from tests.chaos.callers import Callers
 from tests.chaos.duplicates import Duplicator
 from tests.chaos.plan import Plan

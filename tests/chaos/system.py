@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parts.base_image import ensure_python_base
-from parts.engine import engine_sockets, private_engine, running_engine
-from parts.mounts import memory_disk
-from parts.postgres import PrivatePostgres, private_postgres
-from parts.processes import Child, PartFailedError, free_port, port_answers, running, say
-from parts.redis import PrivateRedis, private_redis
-from parts.registry import PrivateRegistry, private_registry, token_registry
-from parts.switch import Switch
-from shared.database import Database
-from shared.sealing import new_key
+from dev.services.base_image import ensure_python_base
+from dev.services.engine import engine_sockets, private_engine, running_engine
+from dev.services.mounts import memory_disk
+from dev.services.postgres import PrivatePostgres, private_postgres
+from dev.services.processes import Child, PartFailedError, free_port, port_answers, running, say
+from dev.services.redis import PrivateRedis, private_redis
+from dev.services.registry import PrivateRegistry, private_registry, token_registry
+from dev.services.switch import Switch
+from shared.db.engine import Database
+from shared.encryption import new_key
 from tests.chaos.api import Api
 from tests.chaos.plan import LEASE_SECONDS
 from tests.chaos.proxy import FaultyProxy, faulty_proxy

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from parts.place import parts_directory
-from parts.postgres import private_postgres
+from dev.services.place import parts_directory
+from dev.services.postgres import private_postgres
 from tests.conformance.against import examples_in, run_schemathesis
 from tests.service.cli.running import longshore_up
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from shared.models import Registry, Instance
+from shared.db.models import Instance, Registry
 from shared.registry.credentials import Credentials
 from shared.settings import Settings
 from tests.kubernetes import kubelets, real
 from tests.kubernetes.real_registry import NamedRegistry
 from tests.kubernetes.simulated import SimulatedApi, serve
+from workers.kubernetes.cluster import Cluster
 from workers.serving.backend import Start
 from workers.serving.kubernetes.backend import KubernetesBackend
-from workers.serving.kubernetes.cluster import Cluster
 
 NAMED = os.environ.get("KUBECONFIG")
 """Kept before any test points the variable to the simulated API."""

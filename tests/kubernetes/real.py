@@ -18,10 +18,10 @@ from kubernetes.client import (
 from kubernetes.utils import create_from_dict
 from kubernetes.watch import Watch
 
-from shared.models import Instance
-from workers.assembly.algorithm import PORT
-from workers.serving.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import SERVING
+from shared.db.models import Instance
+from workers.builds.assembly.image import PORT
+from workers.kubernetes.cluster import Cluster
+from workers.kubernetes.labels import SERVING
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NAMESPACE = "longshore"

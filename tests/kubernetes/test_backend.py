@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
-from shared.stopping import CancelToken
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
 from workers.serving.backend import Start
@@ -293,7 +293,7 @@ def test_a_start_that_is_stopped_leaves_nothing_running(
 
     def kubelet(api: SimulatedApi, deployment: Document) -> None:
         kubelets.waits("ContainerCreating", "")(api, deployment)
-        stop.ask("cancelled")
+        stop.cancel("cancelled")
 
     api.kubelet = kubelet
     with pytest.raises(WorkCancelledError):
@@ -309,7 +309,7 @@ def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
     def take_over(_text: str) -> None:
         api.kubelet = kubelets.runs
         started(backend, start)  # by another worker, which has the job's lease by now
-        stop.ask("the job was taken over")
+        stop.cancel("the job was taken over")
 
     api.kubelet = kubelets.waits("ContainerCreating", "")
     with pytest.raises(WorkCancelledError):

@@ -27,17 +27,17 @@ from kubernetes.client import (
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
-from shared.stopping import CancelToken
 from tests.kubernetes import real
-from workers.refreshing.kubernetes.fleet import KubernetesFleet
-from workers.refreshing.kubernetes.hold import cordon_state_of
+from workers.kubernetes.cluster import Cluster
+from workers.kubernetes.labels import label_value, name_of, version_name
+from workers.nodes.kubernetes.cordon import cordon_state_of
+from workers.nodes.kubernetes.fleet import KubernetesFleet
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
-from workers.serving.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import label_value, name_of, version_name
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 
 NewStart = Callable[..., Start]

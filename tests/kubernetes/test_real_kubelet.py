@@ -11,29 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Instance, InstanceState, Registry
+from shared.encryption import keyring
 from shared.errors import ErrorClass
-from shared.models import Registry, Instance, InstanceState
-from shared.pulls.pinning import pin_pull
-from shared.registries import change_registry, repository_of
+from shared.pulls.resolution import pin_pull
+from shared.registries.rows import change_registry, repository_of
 from shared.registry.credentials import Credentials
-from shared.sealing import keyring
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.kubernetes.real import Caller, Reply, call, wait_until_gone
 from tests.kubernetes.real_registry import NamedRegistry
 from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
-from workers.execution import run_job
-from workers.pushing import PushWork
-from workers.serving.chosen import backend
+from workers.jobs.executor import run_job
+from workers.kubernetes.cluster import Cluster
+from workers.kubernetes.labels import pull_secret_name, version_name
+from workers.pushes.push import PushWork
+from workers.serving.factory import backend
 from workers.serving.kubernetes import backend as backend_module
-from workers.serving.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.serving.kubernetes.objects import ISOLATED_POLICY
 from workers.serving.kubernetes.rollout import pods_of
-from workers.serving.tending import stop_all, reconcile
+from workers.serving.reconcile import reconcile, stop_all
 
 WHICH = {"eval": "WHICH"}
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.cancellation import CancelToken
 from shared.settings import Settings
-from shared.stopping import CancelToken
-from tests.kubernetes.refreshing.worker_processes import put_node, put_pod, reboot
+from tests.kubernetes.nodes.worker_nodes import put_node, put_pod, reboot
 from tests.kubernetes.simulated import SimulatedApi
-from workers.refreshing.kubernetes.fleet import KubernetesFleet
+from workers.kubernetes.cluster import Cluster
+from workers.nodes.kubernetes.fleet import KubernetesFleet
 from workers.serving.backend import Start
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
-from workers.serving.kubernetes.cluster import Cluster
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 

@@ -10,9 +10,9 @@ import redis
 import sqlalchemy
 import structlog
 
-from parts.postgres import PrivatePostgres
-from shared.database import database
-from shared.models import Base
+from dev.services.postgres import PrivatePostgres
+from shared.db.engine import database
+from shared.db.models import Base
 from tests.environment import longshore_environment
 
 
@@ -45,7 +45,7 @@ def postgres_installation(postgres_tables_url: str, tmp_path: Path) -> Iterator[
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[redis.Redis]:
-    """The Redis that workers of this process send their nudges to, empty."""
+    """The Redis that workers of this process send their messages to, empty."""
     from workers.app import celery  # it reads the settings
 
     before = celery.conf.broker_url

@@ -7,10 +7,10 @@ from contextlib import closing, contextmanager
 
 from docker import APIClient
 
-from shared.models import Build
+from shared.db.models import Build
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh
-from tests.unit.workers.engine.sources import archive_of
+from tests.unit.workers.builds.sources import archive_of
 
 MEBIBYTE = 1024 * 1024
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import standardwebhooks
 
-from parts.serving import serve_in_thread
+from dev.services.serving import serve_in_thread
 
 
 @dataclass(frozen=True)

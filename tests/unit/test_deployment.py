@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS
-from shared.jobs.nudges import Queues
+from shared.jobs.dispatch import Queues
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

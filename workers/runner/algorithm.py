@@ -9,8 +9,8 @@ import threading
 import time
 from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
-from .answers import LOADING_ERROR, TIMEOUT_ERROR, CallResponse, CallFailure, body_from, error
 from .process import AlgorithmProcess, Call
+from .responses import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, body_from, error
 from .settings import algorithm_environment
 
 END_GRACE = 3.0
@@ -19,7 +19,7 @@ END_GRACE = 3.0
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
 
-class StoppingError(Exception):  # noqa: N818 - not an error: somebody asked for the stop
+class StoppingError(Exception):
     """The runner is about to end and takes no further call."""
 
 

@@ -236,7 +236,9 @@ class Handler(BaseHTTPRequestHandler):
         return size
 
     def _too_large(self) -> InvalidRequestError:
-        return InvalidRequestError(413, f"The body is larger than {self._server.max_request_bytes} bytes, the most that is taken.")
+        return InvalidRequestError(
+            413, f"The body is larger than {self._server.max_request_bytes} bytes, the most that is taken."
+        )
 
     def _send_message(self, status: int, message: str) -> None:
         self._send(status, _json({"error": {"message": message}}))

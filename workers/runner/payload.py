@@ -16,7 +16,7 @@ TRUTHS = {"true": True, "false": False}
 TOO_DEEP = "The body is JSON nested too deeply."
 
 
-class InvalidRequestError(Exception):  # noqa: N818 - named for what happens to the request
+class InvalidRequestError(Exception):
     """The request cannot become a call; `status` is the HTTP status and the message says why."""
 
     def __init__(self, status: int, message: str) -> None:

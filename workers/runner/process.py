@@ -15,8 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from .output import Head, MarkerFilter, Tail, pass_on
-from .streams import CHUNK_BYTES, PIPE_PATH, fresh_pipe, read_some
+from .output import CHUNK_BYTES, PIPE_PATH, Head, MarkerFilter, Tail, fresh_pipe, pass_on, read_some
 
 
 @dataclass

@@ -1,4 +1,9 @@
-"""The runner: serves the algorithm on a port and a unix socket until it is asked to stop."""
+"""Where the runner listens: a TCP port, on IPv6 and IPv4 where both are there, and a unix socket.
+
+What a container's first process owes: to pass signals on and to reap whatever is orphaned.
+
+The runner: serves the algorithm on a port and a unix socket until it is asked to stop.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,104 @@ import select
 import signal
 import socket
 import socketserver
+import stat
 import sys
 import threading
+import time
 from types import FrameType
 
 from .algorithm import Algorithm
 from .handler import Calls, Handler
-from .init import FORWARDED, leave_pid_one
-from .listeners import BACKLOG, tcp_listener, unix_listener, wait_until_sealed
 from .settings import Settings, SettingsError, settings_from
+
+BACKLOG = 128
+SEALING_SECONDS = 10.0
+"""How long a socket's directory may stay writable, where it is to be sealed."""
+POLL_INTERVAL_SECONDS = 0.01
+
+
+def tcp_listener(port: int) -> socket.socket:
+    """Listen on every address.
+
+    Raises:
+        OSError: the port cannot be had.
+    """
+    if socket.has_dualstack_ipv6():
+        # A machine may know IPv6 and have it switched off; only then is IPv4 alone what was meant.
+        with contextlib.suppress(OSError):
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - a container's port is meant to be reached
+
+
+def unix_listener(path: str) -> socket.socket:
+    """Listen on a unix socket that every user may connect to, in place of one that a former process left.
+
+    Raises:
+        OSError: the path cannot be had, or is something other than a socket.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(f"LONGSHORE_SOCKET: {path} exists and is no socket")
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o666)  # noqa: S103 - whoever may reach the directory may call; before anybody can connect
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def wait_until_sealed(path: str, stop_asked: int) -> bool:
+    """Wait until this user cannot write into the socket's directory any more; False where a stop was asked for first.
+
+    From then on nothing that runs as this user can put a link or another socket in this one's place, or fill the
+    disk of whoever lent the directory.
+
+    Raises:
+        TimeoutError: it can still be written after `SEALING_SECONDS`.
+    """
+    directory = os.path.dirname(path)
+    deadline = time.monotonic() + SEALING_SECONDS
+    while os.access(directory, os.W_OK):
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"LONGSHORE_SOCKET_SEALED is 1, and {directory} can still be written after {SEALING_SECONDS:g} seconds"
+            )
+        if select.select([stop_asked], [], [], POLL_INTERVAL_SECONDS)[0]:
+            return False
+    return True
+
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT)
+
+
+def leave_pid_one() -> None:
+    """Go on as a child process if this is process 1; process 1 itself stays behind, reaps, and ends as the child does.
+
+    So the runner waits for its own children alone, and never takes an exit status that somebody else waits for.
+    The caller blocks `FORWARDED` before and unblocks them once its own handlers stand, so that none is lost between.
+    """
+    if os.getpid() != 1:
+        return
+    child = os.fork()
+    if child == 0:
+        return
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
 
 CALL_GRACE = 10.0
 """Seconds that a running call has to end once the runner was asked to stop."""

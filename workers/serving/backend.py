@@ -1,12 +1,15 @@
-"""What can run images: told what to start and to stop, asked what runs. It keeps no state of its own."""
+"""What can run images: told what to start and to stop, asked what runs. It keeps no state of its own.
+
+What runs images in this installation, as its settings choose it.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.models import Registry, Instance
+from shared.cancellation import CancelToken
+from shared.db.models import Instance, Registry
 from shared.registry.credentials import Credentials
-from shared.stopping import CancelToken
 
 
 @dataclass(frozen=True)

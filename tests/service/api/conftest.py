@@ -5,12 +5,12 @@ import pytest
 from flask import Flask
 
 from api.app import create_app
-from shared.models import Algorithm, KeyKind, Version
-from shared.models.algorithms import PublishState
+from shared.db.models import Algorithm, KeyKind, Version
+from shared.db.models.algorithms import PublishState
 from shared.settings import settings
 from tests.git_service import make_key
 from tests.rows import the
-from tests.service.api.calling import Api, owner_api
+from tests.service.api.invocation import Api, owner_api
 from tests.service.api.serving import pushed_version
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from shared.models import Instance
+from shared.db.models import Instance
 from tests.service.api.serving import directory_of, ready
 
 Treat = Callable[[socket.socket], None]

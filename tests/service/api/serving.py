@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.database import database
-from shared.models import Algorithm, Registry, Instance, InstanceState, Version
-from shared.pulls.resolution import resolve_pull
-from shared.instances.sockets import endpoint_of
+from shared.db.engine import database
+from shared.db.models import Algorithm, Instance, InstanceState, Registry, Version
+from shared.instances.desired import DesiredState, ensure_instance
+from shared.instances.endpoints import endpoint_of
 from shared.instances.states import mark_ready
-from shared.instances.wanting import DesiredState, ensure_instance
+from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
 from tests.clients import alone
 from tests.rows import HASH, build_commit, change, end_push, make_registry, push, taken, the
@@ -77,6 +77,6 @@ def the_present(version: Version) -> Instance:
     with database().reading() as session:
         return (
             session.query(Instance)
-            .filter(Instance.version_id == version.id, Instance.state.in_((InstanceState.WANTED, InstanceState.READY)))
+            .filter(Instance.version_id == version.id, Instance.state.in_((InstanceState.PENDING, InstanceState.READY)))
             .one()
         )

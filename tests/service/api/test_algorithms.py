@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared.models import Algorithm, Job, JobState
-from shared.sealing import keyring
+from shared.db.models import Algorithm, Job, JobState
+from shared.encryption import keyring
+from shared.git.sources import open_source
 from shared.settings import settings
-from shared.sources import open_source
 from tests.rows import HASH, build_commit, change, end_build, taken, the
-from tests.service.api.calling import ELSEWHERE
+from tests.service.api.invocation import ELSEWHERE
 
 LABEL = {"label": "Hello"}
 

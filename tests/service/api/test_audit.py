@@ -2,10 +2,10 @@
 
 import pytest
 
-from shared.models import Algorithm, AuditEvent
+from shared.db.models import Algorithm, AuditEvent
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, make_registry, push, taken, the
-from tests.service.api.calling import Api, owner_api
+from tests.service.api.invocation import Api, owner_api
 
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from shared.models import Algorithm
+from shared.db.models import Algorithm
 from tests.rows import HASH, build_commit, the
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 
 REGISTRY = "/v1/registries"
 CREATE = "/v1/algorithms/acme"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.models import Algorithm, Instance, InstanceState, Version
-from shared.models.algorithms import PublishState
+from shared.db.models import Algorithm, Instance, InstanceState, Version
+from shared.db.models.algorithms import PublishState
 from tests.rows import HASH, OTHER_HASH, change, fresh, the
-from tests.service.api.calling import Api, owner_api
+from tests.service.api.invocation import Api, owner_api
 from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL, Runner
 
@@ -98,7 +98,7 @@ def called(api: Api, path: str) -> str | None:
         return None
     assert answered.status_code == 503, answered.get_data(as_text=True)
     assert answered.headers["Retry-After"]
-    instance = the(Instance, state=InstanceState.WANTED)
+    instance = the(Instance, state=InstanceState.PENDING)
     change(instance, state=InstanceState.STOPPED)
     return instance.version_id
 
@@ -200,7 +200,7 @@ def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version:
 
 
 def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api, served: Runner) -> None:
-    from api.calling.void import async_calls
+    from api.invocation.async_calls import async_calls
 
     begun = acme.post(f"{CALL}?output=void", 1)
     assert begun["async"] == "void"

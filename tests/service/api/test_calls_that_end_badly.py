@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parts.processes import free_port
-from shared.models import Algorithm, Instance, InstanceState, Version
+from dev.services.processes import free_port
+from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.settings import settings
 from tests.rows import fresh
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 from tests.service.api.runners import port_listener, says, treated, unix_listener
 from tests.service.api.serving import ECHO, ready, runner, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL
@@ -156,7 +156,7 @@ def test_an_answer_that_is_too_large_is_an_error(
 def test_an_answer_that_trickles_in_ends_at_the_timeout(
     acme: Api, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.calling.call.TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("api.invocation.call.TIMEOUT_SECONDS", 0.1)
 
     def trickle(connection: socket.socket) -> None:
         connection.sendall(OK + b"Content-Length: 1000000\r\n\r\n")

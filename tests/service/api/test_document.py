@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.service.api.calling import ELSEWHERE
+from tests.service.api.invocation import ELSEWHERE
 
 ID = "00000000-0000-4000-8000-000000000000"
 

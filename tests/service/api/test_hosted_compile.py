@@ -4,7 +4,7 @@ import pytest
 
 from api.git.repositories import Repository
 from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 
 
 @pytest.fixture(scope="module")

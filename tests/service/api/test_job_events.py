@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from api import following
-from api.waiting import wait_limit
+from api import sse
+from api.enqueue import wait_limit
 from shared.builds import append_log
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, JobKind
 from shared.jobs.leases import Claim
-from shared.models import ImagePush, Job, JobKind
 from tests.rows import HASH, change, end_build, end_push, taken, the
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 
 SECONDS = 30
 
@@ -123,7 +123,7 @@ def test_an_id_beyond_the_log_tells_the_rest(acme, job):
 
 
 def test_a_long_log_comes_in_parts_that_fit_together(acme, job, monkeypatch):
-    monkeypatch.setattr(following, "LOG_CHARACTERS", 5)
+    monkeypatch.setattr(sse, "LOG_CHARACTERS", 5)
     finish(job)
     logs = [event["data"] for event in all_events(acme, job) if event["event"] == "log"]
     assert "".join(part["text"] for part in logs) == "Step 1\nStep 2 ✓\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from shared.db.models import Algorithm, Job, JobKind
 from shared.errors import ErrorClass
-from shared.models import Algorithm, Job, JobKind
 from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, taken, the
 
 

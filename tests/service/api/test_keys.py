@@ -2,9 +2,9 @@
 
 import pytest
 
-from shared.models import ApiKey
+from shared.db.models import ApiKey
 from tests.rows import the
-from tests.service.api.calling import Api, owner_api
+from tests.service.api.invocation import Api, owner_api
 from tests.together import together
 
 

@@ -12,21 +12,21 @@ from sqlalchemy import select
 
 from api.app import create_app
 from benchmarks.history import PUSH_JOBS, RECORDED, History, hash_of, id_of, make_history
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import Base, Job, KeyKind
 from shared.jobs.claims import claim_job
+from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.due import messages_for_registry, take_due_messages
+from shared.jobs.fair_queue import next_pushes
 from shared.jobs.leases import lost_jobs, messages_after_release
 from shared.jobs.lost import release_abandoned_locks
-from shared.jobs.settling import resolve_overdue
-from shared.jobs.turns import next_pushes
 from shared.keys import known_keys
-from shared.models import Base, Job, KeyKind
+from shared.pushes.counters import tally_events
 from shared.pushes.drift import take_due
-from shared.pushes.history import tally_events
 from shared.pushes.stalls import report_no_progress, report_unclaimed
 from tests.environment import longshore_environment
 from tests.git_service import make_key
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 from tests.statements import caught, rows_read, shown, whole_scans
 
 HISTORY = History(pushes=20_000, queued=200)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.networks import registry_networks, source_networks
+from shared.net.address_rules import registry_networks, source_networks
 from shared.settings import settings
 
 FORBIDDEN = ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "metadata.google.internal", "[fd00:ec2::254]")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared.database import database
-from shared.models import Algorithm, AuditEvent, Job, JobKind, JobState, Refresh, InstanceState
-from shared.refreshes.progress import RefreshStep, StepState, write_steps
+from shared.db.engine import database
+from shared.db.models import Algorithm, AuditEvent, InstanceState, Job, JobKind, JobState, Refresh
+from shared.refreshes import RefreshStep, StepState, write_steps
 from tests.git_service import make_algorithm
 from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.together import together
 

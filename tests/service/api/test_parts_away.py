@@ -6,14 +6,14 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.nudges import producer, send
-from shared.database import database
-from shared.jobs.nudges import JobMessage
-from shared.models import AuditEvent, ImagePush, Job, JobKind, PushState
+from api.dispatch import producer, send
+from shared.db.engine import database
+from shared.db.models import AuditEvent, ImagePush, Job, JobKind, PushState
+from shared.jobs.dispatch import JobMessage
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
 from tests.rows import build_commit, make_registry, the
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 
 DELETE_BACKENDS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid"
 
@@ -33,7 +33,7 @@ def test_a_push_is_accepted_while_redis_is_away(admin):
     assert the(ImagePush, registry_id=registry.id).state == PushState.QUEUED
 
 
-def test_a_nudge_arrives_though_redis_forgot_everything(admin, redis_url, monkeypatch):
+def test_a_message_arrives_though_redis_forgot_everything(admin, redis_url, monkeypatch):
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_REDIS_URL", redis_url)
@@ -70,7 +70,7 @@ def test_a_pool_that_is_used_up_is_no_error_of_ours(admin, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["statement", "commit"])
 def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app, postgres_installation, moment):
-    from shared.models import KeyKind
+    from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))
     build = build_commit(make_algorithm())
@@ -106,7 +106,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app
 
 
 def test_a_locked_sqlite_database_is_said(any_app, sqlite_installation, monkeypatch):
-    from shared.models import KeyKind
+    from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import Algorithm, AuditEvent, Build, ImagePush, Registry, Version
-from shared.pulls.resolution import resolve_pull
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Registry, Version
+from shared.instances.desired import DesiredState, ensure_instance
 from shared.instances.states import mark_ready
-from shared.instances.wanting import DesiredState, ensure_instance
+from shared.pulls.resolution import resolve_pull
 from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, push, taken, the
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -146,7 +146,7 @@ def test_it_tells_of_what_runs(acme, build, pull, production):
         wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
         assert wanted is not None
         instance, _ = ensure_instance(session, wanted)
-    assert acme.get(pull)["serving"]["state"] == "wanted"
+    assert acme.get(pull)["serving"]["state"] == "pending"
     with database().writing() as session:
         mark_ready(session, instance.id, endpoint="unix:1", runtime_ref="1")
     shown = acme.get(pull)["serving"]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.models import Algorithm, ImagePush, Job, JobState
-from shared.registries import open_for_job
+from shared.db.clock import now_ms
+from shared.db.models import Algorithm, ImagePush, Job, JobState
+from shared.encryption import keyring
+from shared.registries.rows import open_for_job
 from shared.registry.credentials import Credentials
-from shared.sealing import keyring
 from tests.rows import (
     DIGEST,
     HASH,

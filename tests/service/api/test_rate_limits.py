@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from api.rate_limits import _of_process, respelled
-from parts.redis import private_redis
+from dev.services.redis import private_redis
 from shared.settings import settings
 
 
@@ -111,7 +111,7 @@ def test_zero_is_no_limit(admin, limit):
 
 def test_who_guesses_keys_is_slowed_down(app, admin, limit):
     limit(unknown=2)
-    from tests.service.api.calling import Api
+    from tests.service.api.invocation import Api
 
     guesser = Api(app, "lsguess")
     assert [guesser.call("GET", "/v1/registries").status_code for _ in range(4)] == [401, 401, 429, 429]

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from shared.database import database
-from shared.models import ImagePush, Job, JobState, PauseCause, PushState, Registry
-from shared.registries import open_own
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, JobState, PauseCause, PushState, Registry
+from shared.encryption import keyring
+from shared.registries.circuit_breaker import note_failure
+from shared.registries.rows import open_own
 from shared.registry.credentials import Credentials
-from shared.registry_health import note_failure
-from shared.sealing import keyring
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, push, take, the
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.models import ImagePush, Job, PushState
+from shared.db.models import ImagePush, Job, PushState
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, make_registry, push, taken, the
@@ -89,7 +89,7 @@ def test_a_retry_is_not_what_a_build_asked_for(admin, acme):
 
 
 def the_algorithm(path: str):
-    from shared.models import Algorithm
+    from shared.db.models import Algorithm
 
     owner, name = path.split("/")[-2:]
     return the(Algorithm, owner=owner, name=name)

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import update
 
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import Build, BuildStatus, Job, JobState
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus, Job, JobState
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

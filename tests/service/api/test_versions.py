@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Version
+from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Version
 from tests.rows import (
     DIGEST,
     HASH,

@@ -4,13 +4,13 @@ import base64
 
 import pytest
 
-from shared.models import Webhook
-from shared.rotation import rotate
-from shared.sealing import Keyring, keyring
+from shared.db.models import Webhook
+from shared.encryption import Keyring, keyring
+from shared.key_rotation import rotate
 from shared.webhooks.signing import key_of, open_secret
 from tests.rows import the
 from tests.service.webhook_receiver import webhook_receiver
-from workers.delivering import deliver
+from workers.maintenance.deliver_webhooks import deliver
 
 HOOK = {"url": "https://hooks.example.com/longshore"}
 GIVEN = "whsec_" + base64.b64encode(b"k" * 24).decode()
@@ -120,7 +120,7 @@ def test_only_administrators_have_to_do_with_them(admin, acme):
 
 def test_secrets_are_sealed_again_when_keys_rotate(admin):
     made = admin.post("/v1/webhooks", HOOK)
-    from shared.database import database
+    from shared.db.engine import database
 
     old = keyring()
     both = Keyring({"fresh": b"f" * 32, old.sealing_id: old._keys[old.sealing_id]})

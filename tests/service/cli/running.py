@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parts.processes import Child, free_port, running
+from dev.services.processes import Child, free_port, running
 
 SECONDS = 60
 LONGSHORE = (sys.executable, "-P", "-m", "cli.main")

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from cli.migrating import migrate
-from parts.processes import Child, free_port, port_answers
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import CallRequest, CallState
+from cli.runtime import migrate
+from dev.services.processes import Child, free_port, port_answers
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import CallRequest, CallState
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
 from tests.rows import HASH, change, the

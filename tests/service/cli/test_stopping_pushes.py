@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from api.nudges import send
-from cli.migrating import migrate
-from parts.processes import Child
-from shared.database import database
-from shared.jobs.nudges import JobMessage
-from shared.models import Build, ImagePush, Job, JobState, PushState
+from api.dispatch import send
+from cli.runtime import migrate
+from dev.services.processes import Child
+from shared.db.engine import database
+from shared.db.models import Build, ImagePush, Job, JobState, PushState
+from shared.jobs.dispatch import JobMessage
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment
 from tests.rows import fresh, make_registry, push, the
 from tests.service.cli.running import longshore, until
 from tests.service.large_build import large_build
-from tests.service.workers.engine.holding_proxy import HoldingProxy
+from tests.service.workers.docker.holding_proxy import HoldingProxy
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("installed")]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parts.processes import free_port
-from shared.jobs.nudges import Queues
+from dev.services.processes import free_port
+from shared.jobs.dispatch import Queues
 from tests.service.cli.running import LONGSHORE, Up, answers, kill, longshore_up, processes_of, until
 
 REGISTRY = {"registry_url": "registry.example.com:5000", "name": "kept"}

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from api.nudges import send
-from cli.migrating import migrate
-from parts.clock import wrong_clock
-from parts.processes import free_port
-from shared.database import database
-from shared.marks import seconds_since_sweep
-from shared.models import JobState, WorkerProcess
+from api.dispatch import send
+from cli.runtime import migrate
+from dev.services.clock import wrong_clock
+from dev.services.processes import free_port
+from shared.db.engine import database
+from shared.db.models import JobState, WorkerProcess
+from shared.jobs.worker_processes import seconds_since_sweep
 from shared.settings import settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
@@ -72,7 +72,7 @@ def test_a_job_that_runs_is_handed_back_by_a_worker_that_stops(
     with longshore(
         "worker", "--queues", "builds", log=log, ready=lambda: "ready." in log.read_text(), variables=engine
     ) as worker:
-        send(ordered.nudges)
+        send(ordered.messages)
         until(lambda: fresh(ordered.job).state == JobState.RUNNING, "the job runs")
         claimed = fresh(ordered.job)
         assert claimed.lease_owner is not None

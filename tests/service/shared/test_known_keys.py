@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import update
 
-from shared.clock import now_ms
-from shared.database import database
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import ApiKey, KeyKind
 from shared.keys import KnownKeys, create_key, known_keys, revoke_key
-from shared.models import ApiKey, KeyKind
 from tests.statements import caught
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -23,7 +23,9 @@ def key() -> tuple[str, str]:
 def test_a_key_that_was_just_recognised_is_not_asked_for_again(key):
     keys = KnownKeys(seconds=60)
     with caught(database()) as statements:
-        assert [keys.authenticate_key(database(), key[1]) for _ in range(3)] == [keys.authenticate_key(database(), key[1])] * 3
+        assert [keys.authenticate_key(database(), key[1]) for _ in range(3)] == [
+            keys.authenticate_key(database(), key[1])
+        ] * 3
     assert len(statements) == 1
 
 

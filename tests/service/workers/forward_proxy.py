@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from parts.serving import serve_in_thread
+from dev.services.serving import serve_in_thread
 
 PIECE_BYTES = 65_536
 

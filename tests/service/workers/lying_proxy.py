@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from parts.relay import Reply, relay
+from dev.services.relay import Reply, relay
 
 OTHER = b'{"schemaVersion": 2}'
 OTHER_DIGEST = "sha256:" + "0" * 64

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from shared.jobs.leases import Claim
 from tests.together import SECONDS
-from workers.execution import Finish
-from workers.lease import Heartbeat
+from workers.jobs.executor import Finish
+from workers.jobs.heartbeat import Heartbeat
 
 
 def nothing(_session: Session) -> None:

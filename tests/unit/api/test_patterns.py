@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from api.schemas import patterns
 from shared.git.repository_url import MAX_URL, RepositoryUrl
-from shared.registry.address import RegistryAddress
-from shared.registry.address_grammar import MAX_LENGTH
+from shared.registry.address import MAX_LENGTH, RegistryAddress
 from shared.settings import Settings
 
 # Nothing is made smaller: these patterns are long, and what fails is an address that can be read as it is.

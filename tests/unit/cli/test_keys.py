@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.database import database
+from shared.db.engine import database
 from shared.keys import Caller, authenticate_key
 from tests.unit.cli.conftest import Longshore
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import AuditEvent, Job, JobState, Refresh
 from shared.errors import ErrorClass, WorkError
-from shared.models import AuditEvent, Job, JobState, Refresh
 from tests.git_service import make_algorithm
 from tests.rows import HASH, fresh, make_registry, the
 from tests.service.api.serving import pushed_version, ready, wanted_serving
-from tests.service.workers.refreshing.fleet import FakeFleet
+from tests.service.workers.nodes.fleet import FakeFleet
 from tests.together import SECONDS
 from tests.unit.cli.conftest import Longshore
-from workers.execution import run_job
-from workers.refreshing import work
-from workers.refreshing.work import RefreshWork
+from workers.jobs.executor import run_job
+from workers.nodes import refresh
+from workers.nodes.refresh import RefreshWork
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def migrated(longshore: Longshore) -> Longshore:
 def fleet(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
     """Nodes, and a worker that refreshes them once it is ordered."""
     fake, ended = FakeFleet(), threading.Event()
-    monkeypatch.setattr(work, "fleet", lambda: fake)
+    monkeypatch.setattr(refresh, "fleet", lambda: fake)
 
     def look() -> None:
         while not ended.wait(0.05):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import Build, ImagePush, PauseCause, PushState, Registry
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
+from shared.registries.circuit_breaker import note_failure
 from shared.registry.credentials import Credentials
-from shared.registry_health import note_failure
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, end_badly, end_push, make_registry, push, taken, the
 from tests.unit.cli.conftest import Longshore

@@ -1,20 +1,27 @@
-"""The Docker engine of this machine as what runs images."""
+"""The Docker engine of this machine as what runs images.
+
+How many images run on one machine: the one that rested longest makes room for the next.
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from shared.cancellation import CancelToken
+from shared.db.engine import database
+from shared.db.models import Instance, InstanceState, Registry
 from shared.errors import ErrorClass, WorkError
-from shared.models import Registry, Instance
-from shared.registries import client_of
-from shared.instances.sockets import endpoint_of
+from shared.instances.endpoints import endpoint_of
+from shared.instances.states import begin_draining, running_instances
+from shared.registries.rows import client_of
 from shared.settings import settings
-from shared.stopping import CancelToken
-from workers.assembly.image import read_image
-from workers.engine.connection import engine, engine_errors
-from workers.engine.container import remove_container
-from workers.engine.loading import load_image
-from workers.engine.push import pull_image
+from workers.builds.assembly.image import read_image
+from workers.builds.environment.container import remove_container
+from workers.docker.connection import engine, engine_errors
+from workers.docker.images import load_image
+from workers.docker.push import pull_image
+from workers.images.factory import image_store
+from workers.images.image_store import held_image
 from workers.serving.backend import Observed, Start, Started
 from workers.serving.docker.container import (
     create_container,
@@ -31,10 +38,7 @@ from workers.serving.docker.directory import (
     remove_directory,
     seal_directory,
 )
-from workers.serving.docker.room import free_capacity
 from workers.serving.health import ask_health
-from workers.store.chosen import image_store
-from workers.store.held_image import held_image
 
 POLL_INTERVAL_SECONDS = 0.02
 STATE_POLL_INTERVAL_SECONDS = 0.5
@@ -154,7 +158,7 @@ def _ask_registry(start: Start, registry: Registry, stop: CancelToken) -> None:
         if client.manifest_digest(repository.partition("/")[2], digest) is None:
             raise WorkError(
                 ErrorClass.NOT_FOUND,
-                f"{registry.registry_url} has no {start.serving.image} any more: push it there again",
+                f"{registry.registry_url} has no {start.instance.image} any more: push it there again",
             )
 
 
@@ -166,3 +170,31 @@ def _has_loaded(instance_id: str) -> bool:
 def _ended(instance_id: str) -> Observed:
     state = state_of(instance_id)
     return Observed(alive=False, why="" if state is None else how_it_ended(instance_id, state))
+
+
+def free_capacity() -> None:
+    """Make sure that one more may be started.
+
+    Raises:
+        WorkError: as many run as may; the one that is idle longest, if any is, was told to end (unavailable: the job
+            looks again).
+    """
+    most = settings().serving_max_instances
+    with database().reading() as session:
+        there = [instance for instance in running_instances(session) if instance.state != InstanceState.PENDING]
+    if len(there) < most:
+        return
+    idle = {instance.id: _idle_seconds(instance) for instance in there if instance.state == InstanceState.READY}
+    longest = max(idle, key=lambda instance_id: idle[instance_id], default=None)
+    if longest is not None and idle[longest] > 0:
+        with database().writing() as session:
+            begin_draining(session, longest, "Makes room for another algorithm.")
+    raise WorkError(
+        ErrorClass.UNAVAILABLE,
+        f"{len(there)} algorithms run on this machine, as many as may (LONGSHORE_SERVING_MAX_INSTANCES); it waits for room",
+    )
+
+
+def _idle_seconds(instance: Instance) -> float:
+    health = ask_health(instance.endpoint or "")
+    return 0.0 if health is None or health.idle_seconds is None else health.idle_seconds

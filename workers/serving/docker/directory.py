@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
-from shared.instances.sockets import SOCKET
+from shared.instances.endpoints import SOCKET
 from shared.settings import settings
 
 OPEN = 0o777

@@ -11,14 +11,13 @@ from typing import Any
 from kubernetes.client import V1Deployment
 from kubernetes.client.exceptions import ApiException
 
+from shared.cancellation import CancelToken
+from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
-from shared.models import Instance
-from shared.serving_settings import ServingSettings
-from shared.stopping import CancelToken
-from workers.assembly.algorithm import PORT
-from workers.serving.backend import Observed, Start, Started
-from workers.serving.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
-from workers.serving.kubernetes.labels import (
+from shared.settings.serving import ServingSettings
+from workers.builds.assembly.image import PORT
+from workers.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
+from workers.kubernetes.labels import (
     COMPONENT,
     OURS,
     REGISTRY,
@@ -34,6 +33,7 @@ from workers.serving.kubernetes.labels import (
     name_of,
     version_name,
 )
+from workers.serving.backend import Observed, Start, Started
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret
 from workers.serving.kubernetes.rollout import await_rollout, may_pass, pod_problem

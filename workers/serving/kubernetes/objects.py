@@ -30,20 +30,20 @@ from kubernetes.client import (
     V1VolumeMount,
 )
 
-from shared.serving_settings import ServingSettings
-from workers.assembly.algorithm import PORT, RUNS_AS
-from workers.serving.backend import Start
-from workers.serving.kubernetes.labels import (
+from shared.settings.serving import ServingSettings
+from workers.builds.assembly.image import PORT, RUNS_AS
+from workers.kubernetes.labels import (
     HASH,
     NETWORK,
     PATH,
     STARTED,
     common_labels,
-    pull_secret_name,
     instance_labels,
+    pull_secret_name,
     version_labels,
     version_name,
 )
+from workers.serving.backend import Start
 
 CONTAINER = "algorithm"
 GRACE_SECONDS = 30

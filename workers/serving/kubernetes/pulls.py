@@ -6,12 +6,12 @@ import re
 
 from kubernetes.client import V1ObjectMeta, V1Secret
 
+from shared.db.models import Registry
 from shared.errors import ErrorClass, WorkError
-from shared.models import Registry
-from shared.registries import address_of
-from shared.registry.address_grammar import DOCKER_HUB
+from shared.registries.rows import address_of
+from shared.registry.address import DOCKER_HUB
 from shared.registry.credentials import Credentials
-from workers.serving.kubernetes.labels import REGISTRY, STARTED, common_labels, pull_secret_name
+from workers.kubernetes.labels import REGISTRY, STARTED, common_labels, pull_secret_name
 
 HUB_KEY = "https://index.docker.io/v1/"
 """Under this name the kubelet looks for Docker Hub's credentials."""

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.stopping import CancelToken
-from workers.serving.kubernetes.cluster import REQUEST_SECONDS, Cluster, answering
-from workers.serving.kubernetes.labels import SERVING, label_of, meta_of, name_of
+from workers.kubernetes.cluster import REQUEST_SECONDS, Cluster, answering
+from workers.kubernetes.labels import SERVING, label_of, meta_of, name_of
 from workers.serving.kubernetes.pulls import PULL_PROBLEMS, pull_problem
 
 POLL_INTERVAL_SECONDS = 0.5

@@ -6,11 +6,10 @@ import os
 import pytest
 import urllib3
 
-from shared.database import database
-from shared.git.hosted import internal_url
-from shared.git.tokens import git_token
+from shared.db.engine import database
+from shared.db.models import KeyKind
+from shared.git.hosted import git_token, internal_url
 from shared.keys import authenticate_key, revoke_key
-from shared.models import KeyKind
 from tests.git_service import make_algorithm, make_key, url_with_key
 
 

@@ -6,10 +6,10 @@ import pytest
 import urllib3
 
 from api.git.repositories import Repository
+from shared.api_errors import Refusal
+from shared.db.models import KeyKind
 from shared.git import hosted
-from shared.git.tokens import git_token
-from shared.models import KeyKind
-from shared.refusals import Refusal
+from shared.git.hosted import git_token
 from tests.environment import longshore_environment
 from tests.git_service import WorkTree, make_algorithm, make_key, url_with_key
 

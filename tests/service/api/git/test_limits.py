@@ -11,9 +11,9 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from api.gate import listening
-from shared.database import database
-from shared.models import AuditEvent
+from api.gateway import listening
+from shared.db.engine import database
+from shared.db.models import AuditEvent
 from shared.settings import Settings
 from tests.git_service import GitService, git_service, make_algorithm, make_key, url_with_key
 from tests.rows import the

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import select
 
 from api.git.app import create_app
-from api.git.arrivals import catch_up
+from api.git.post_receive import catch_up
 from api.git.repositories import Repository
-from shared.database import database
-from shared.models import Algorithm, Build, Job
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, Job
 from tests.environment import longshore_environment
 from tests.git_service import WorkTree, make_algorithm, make_key, url_with_key
 

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from shared.errors import ErrorClass, WorkError
-from shared.git.remote import newest_commit
 from shared.git.repository_url import RepositoryUrl
+from shared.git.sources import newest_commit
 from tests.environment import longshore_environment
 from tests.git_service import WorkTree
 from tests.plain_git_server import plain_git_server

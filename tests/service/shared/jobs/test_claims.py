@@ -1,15 +1,15 @@
-"""Rule 1: a job is done by whoever claimed it with the conditional UPDATE, whatever nudges come."""
+"""Rule 1: a job is done by whoever claimed it with the conditional UPDATE, whatever messages come."""
 
 import time
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from shared.clock import now_ms
-from shared.database import database
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.errors import ErrorClass
 from shared.jobs.leases import renew_lease
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushState
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -39,7 +39,7 @@ def test_of_workers_that_claim_at_once_one_wins():
     assert (fresh(job).lease_owner, fresh(job).claim) == (winners[0].owner, 1)
 
 
-def test_a_second_nudge_does_nothing():
+def test_a_second_message_does_nothing():
     job = compile_commit(make_algorithm()).job
     assert take(job, "worker/1") is not None
     before = fresh(job)
@@ -48,13 +48,13 @@ def test_a_second_nudge_does_nothing():
     assert (after.claim, after.lease_owner, after.lease_expires_at) == (1, "worker/1", before.lease_expires_at)
 
 
-def test_a_nudge_for_an_ended_job_does_nothing():
+def test_a_message_for_an_ended_job_does_nothing():
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     assert take(the(Job, id=build.job_id)) is None
 
 
-def test_a_nudge_for_an_unknown_job_does_nothing():
+def test_a_message_for_an_unknown_job_does_nothing():
     job = compile_commit(make_algorithm()).job
     job.id = "no-such-job"
     assert take(job) is None

@@ -1,13 +1,13 @@
-"""Nudges are sent again for what is due and unclaimed: losing every message loses no work (rule 1)."""
+"""Messages are sent again for what is due and unclaimed: losing every message loses no work (rule 1)."""
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Job, JobKind
 from shared.errors import ErrorClass
+from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import MAX_DISPATCHES, REDISPATCH_INTERVAL_MS, take_due_messages
-from shared.jobs.nudges import JobMessage
-from shared.models import Job, JobKind
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -33,13 +33,13 @@ def due(limit: int = 100) -> list[JobMessage]:
         return take_due_messages(session, limit=limit)
 
 
-def test_what_is_due_is_nudged():
+def test_what_is_due_is_dispatched():
     compiled = compile_commit(make_algorithm()).job
     pushed = push(build_commit(make_algorithm()), make_registry())
     assert due() == [JobMessage(compiled.id, JobKind.COMPILE), JobMessage(pushed.id, JobKind.PUSH)]
 
 
-def test_what_was_nudged_just_now_is_not_nudged_again():
+def test_what_was_dispatched_just_now_is_not_dispatched_again():
     compile_commit(make_algorithm())
     assert len(due()) == 1
     assert due() == []
@@ -56,47 +56,49 @@ def test_what_waits_or_runs_or_ended_is_not_nudged():
     assert due() == []
 
 
-def test_a_push_is_nudged_when_its_build_has_succeeded_though_every_message_was_lost():
+def test_a_push_is_dispatched_when_its_build_has_succeeded_though_every_message_was_lost():
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
     change(compiled, state="succeeded")
     assert due() == [JobMessage(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
 
 
-def test_a_lost_job_is_nudged():
+def test_a_lost_job_is_dispatched():
     job = compile_commit(make_algorithm()).job
     taken(job)
     lose_lease(job)
     assert due() == [JobMessage(job.id, JobKind.COMPILE)]
 
 
-def test_nudges_become_rarer_and_stay_bounded():
+def test_messages_become_rarer_and_stay_bounded():
     job = compile_commit(make_algorithm()).job
     for sent in (1, 2, 3):
         assert len(due()) == 1
-        assert fresh(job).nudges == sent
+        assert fresh(job).dispatch_count == sent
         change(job, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (sent + 1) + 5_000)
         assert due() == []
         change(job, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (sent + 1) - 1)
-    change(job, nudges=MAX_DISPATCHES, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (MAX_DISPATCHES + 1) - 1)
+    change(
+        job, dispatch_count=MAX_DISPATCHES, dispatched_at=now_ms() - REDISPATCH_INTERVAL_MS * (MAX_DISPATCHES + 1) - 1
+    )
     assert len(due()) == 1
-    assert fresh(job).nudges == MAX_DISPATCHES
+    assert fresh(job).dispatch_count == MAX_DISPATCHES
 
 
-def test_a_claim_makes_nudges_frequent_again():
+def test_a_claim_makes_messages_frequent_again():
     job = compile_commit(make_algorithm()).job
-    change(job, nudges=MAX_DISPATCHES)
+    change(job, dispatch_count=MAX_DISPATCHES)
     taken(job)
-    assert fresh(job).nudges == 0
+    assert fresh(job).dispatch_count == 0
 
 
 def test_no_more_than_the_limit_at_once_and_the_oldest_first():
     algorithm = make_algorithm()
     jobs = [compile_commit(algorithm, f"{number:040x}").job for number in range(5)]
-    assert [nudge.job_id for nudge in due(limit=3)] == [job.id for job in jobs[:3]]
-    assert [nudge.job_id for nudge in due(limit=3)] == [job.id for job in jobs[3:]]
+    assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[:3]]
+    assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[3:]]
 
 
-def test_two_sweeps_at_once_nudge_a_job_once():
+def test_two_sweeps_at_once_message_a_job_once():
     jobs = [compile_commit(make_algorithm()).job for _ in range(5)]
-    nudges = [nudge.job_id for sent in together(due, due, due) for nudge in sent]
-    assert sorted(nudges) == sorted(job.id for job in jobs)
+    messages = [job_message.job_id for sent in together(due, due, due) for job_message in sent]
+    assert sorted(messages) == sorted(job.id for job in jobs)

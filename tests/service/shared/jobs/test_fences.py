@@ -7,13 +7,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.builds import append_log
-from shared.database import database
+from shared.commands.cancel import cancel_job, end_all_of_registry
+from shared.db.engine import database
+from shared.db.models import Build, ImagePush, Job, PushEvent, Registry
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.endings import fail, fail_or_retry, succeed
-from shared.jobs.leases import Claim, FenceLostError, release_all, lost_jobs, release_lock, renew_lease, still_held
+from shared.jobs.leases import Claim, FenceLostError, lost_jobs, release_all, release_lock, renew_lease, still_held
 from shared.jobs.lost import requeue_lost
-from shared.models import Build, ImagePush, Job, PushEvent, Registry
-from shared.orders.cancel import cancel_job, end_all_of_registry
+from shared.jobs.transitions import fail, fail_or_retry, succeed
 from shared.pushes.progress import Progress, write_progress, write_success
 from tests.git_service import make_algorithm
 from tests.rows import (

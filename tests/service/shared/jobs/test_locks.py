@@ -5,9 +5,9 @@ import threading
 import pytest
 from sqlalchemy import text
 
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import Build, ImagePush, Job, JobState, PushState
 from shared.jobs.leases import Claim
-from shared.models import Build, ImagePush, Job, JobState, PushState
 from shared.pushes.progress import write_success
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -22,7 +22,7 @@ from tests.rows import (
     the,
 )
 from tests.together import SECONDS, together
-from workers.execution import run_job
+from workers.jobs.executor import run_job
 
 pytestmark = pytest.mark.usefixtures("postgres_installation")
 

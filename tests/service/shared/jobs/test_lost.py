@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared.database import database
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
 from shared.errors import ErrorClass
-from shared.jobs.leases import release_all, lost_jobs
+from shared.jobs.dispatch import JobMessage
+from shared.jobs.leases import lost_jobs, release_all
 from shared.jobs.lost import requeue_lost
-from shared.jobs.nudges import JobMessage
-from shared.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
 from tests.together import together
@@ -72,8 +72,8 @@ def test_two_that_requeue_at_once_count_one_loss():
         with database().writing() as session:
             return requeue_lost(session, job.id, claim=claim, max_losses=5)
 
-    nudges = together(requeue_seen, requeue_seen, requeue_seen)
-    assert sorted(len(sent) for sent in nudges) == [0, 0, 1]
+    messages = together(requeue_seen, requeue_seen, requeue_seen)
+    assert sorted(len(sent) for sent in messages) == [0, 0, 1]
     assert fresh(job).losses == 1
 
 
@@ -81,9 +81,9 @@ def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing():
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job, "node-a/17")
     with database().writing() as session:
-        nudges = release_all(session, owner_prefix="node-a/")
+        messages = release_all(session, owner_prefix="node-a/")
     after = fresh(job)
-    assert nudges == [JobMessage(job.id, job.kind)]
+    assert messages == [JobMessage(job.id, job.kind)]
     assert (after.state, after.tries, after.losses) == (JobState.QUEUED, 0, 0)
     assert after.claim > claim.number
     assert the(ImagePush, id=job.push_id).state == PushState.QUEUED

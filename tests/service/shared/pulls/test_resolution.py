@@ -2,9 +2,9 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import Algorithm, Build, ImagePush, Registry, Version
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, ImagePush, Registry, Version
 from shared.pulls.resolution import Resolution, resolve_pull
 from shared.settings import settings
 from tests.git_service import make_algorithm

@@ -2,9 +2,9 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
-from shared.models import ImagePush, Job, PushState
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, PushState
 from shared.pushes.progress import Progress, write_progress
 from tests.git_service import make_algorithm
 from tests.rows import DIGEST, build_commit, change, end_push, make_registry, milliseconds_from_now, push, taken, the

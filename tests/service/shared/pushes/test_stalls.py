@@ -2,13 +2,13 @@
 
 import pytest
 
-from shared.clock import now_ms
-from shared.database import database
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, PushEvent, PushState, WorkerProcess
 from shared.errors import ErrorClass
 from shared.jobs.leases import release_all
-from shared.models import ImagePush, Job, PushEvent, PushState, WorkerProcess
+from shared.jobs.worker_processes import refresh_worker
 from shared.pushes.stalls import WORKER_SILENCE_MS, report_no_progress, report_unclaimed
-from shared.workers import refresh_worker
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -140,7 +140,7 @@ def test_a_running_push_that_moves_no_byte_is_reported_once():
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert "No byte has moved" in row.message
-    assert the(PushEvent, push_id=row.id, kind="stalled-still").state == PushState.STALLED
+    assert the(PushEvent, push_id=row.id, kind="stalled-no-progress").state == PushState.STALLED
     assert still() == []
 
 

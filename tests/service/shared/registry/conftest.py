@@ -1,7 +1,7 @@
 import pytest
 
-from parts.place import parts_directory
-from parts.registry import private_registry, token_registry
+from dev.services.place import parts_directory
+from dev.services.registry import private_registry, token_registry
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import pytest
 
-from parts.certificates import write_server_certificate
+from dev.services.certificates import write_server_certificate
 from shared.errors import ErrorClass, WorkError
+from shared.registries.check import check_registry
 from shared.registry.address import RegistryAddress
-from shared.registry.check import check_registry
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 

@@ -15,25 +15,24 @@ from docker.errors import ImageNotFound
 from sqlalchemy import select
 
 import workers.runner
-from parts.registry import PrivateRegistry
-from shared.database import database
-from shared.models import Algorithm, Build, Job, Registry, Instance, Version
+from dev.services.registry import PrivateRegistry
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, Instance, Job, Registry, Version
+from shared.instances.desired import DesiredState, ensure_instance
+from shared.instances.endpoints import connect, endpoint_of
 from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials
-from shared.instances.endpoints import connect
-from shared.instances.sockets import endpoint_of
-from shared.instances.wanting import DesiredState, ensure_instance
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, make_registry, push, the
-from tests.unit.workers.engine.sources import archive_of
+from tests.unit.workers.builds.sources import archive_of
 from tests.unit.workers.runner.running import PROTOCOL
-from workers.assembly.algorithm import RUNS_AS
-from workers.execution import run_job
-from workers.pushing import PushWork
-from workers.serving.chosen import backend
-from workers.serving.tending import stop_all, reconcile
-from workers.serving.work import ServeWork
+from workers.builds.assembly.image import RUNS_AS
+from workers.jobs.executor import run_job
+from workers.pushes.push import PushWork
+from workers.serving.factory import backend
+from workers.serving.reconcile import reconcile, stop_all
+from workers.serving.start import ServeWork
 
 PUSHER = Credentials("pusher", "secret")
 PATIENCE = 60

@@ -9,23 +9,23 @@ from typing import Any
 from docker.errors import NotFound
 
 from api.app import create_app
-from api.nudges import producer
-from cli.migrating import migrate
-from parts.processes import Child
-from shared.database import database
-from shared.models import Build, Instance
-from shared.instances.sockets import endpoint_of
+from api.dispatch import producer
+from cli.runtime import migrate
+from dev.services.processes import Child
+from shared.db.engine import database
+from shared.db.models import Build, Instance
+from shared.instances.endpoints import endpoint_of
 from tests.environment import longshore_environment
 from tests.git_service import make_key
-from tests.service.api.calling import Api
+from tests.service.api.invocation import Api
 from tests.service.cli.running import longshore, until
 from tests.service.workers.serving.conftest import Served, newest
 from tests.unit.workers.runner.running import PROTOCOL
-from workers.engine.connection import engine
+from workers.docker.connection import engine
+from workers.maintenance.sweep import sweep
 from workers.serving.docker.container import name_of
 from workers.serving.docker.directory import SEALED, socket_directory
 from workers.serving.health import ask_health
-from workers.sweeping import sweep
 
 LOAD = "load"
 SOURCE = f"""{PROTOCOL}

@@ -6,22 +6,21 @@ from datetime import timedelta
 
 import pytest
 
-from parts.registry import PrivateRegistry
-from shared.clock import now_ms
+from dev.services.registry import PrivateRegistry
+from shared.db.clock import now_ms
+from shared.db.models import InstanceState, JobState
 from shared.errors import ErrorClass
-from shared.models import JobState, InstanceState
+from shared.instances.endpoints import connect, endpoint_of
 from shared.registry.credentials import Credentials
-from shared.instances.endpoints import connect
-from shared.instances.sockets import endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh, lose_lease, take
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
-from workers.engine.connection import engine
-from workers.execution import run_job
+from workers.docker.connection import engine
+from workers.jobs.executor import run_job
 from workers.serving.docker.container import name_of, our_containers
 from workers.serving.docker.directory import socket_directory
-from workers.serving.tending import stop_all
-from workers.serving.work import ServeWork
+from workers.serving.reconcile import stop_all
+from workers.serving.start import ServeWork
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
 
@@ -209,7 +208,7 @@ def test_as_many_run_as_may_and_the_idlest_makes_room(
     settings.cache_clear()
     served.pushed_to(second_registry)
     second = served.started()
-    assert second.state == InstanceState.WANTED
+    assert second.state == InstanceState.PENDING
     assert "LONGSHORE_SERVING_MAX_INSTANCES" in second.message
     assert fresh(first).state == InstanceState.DRAINING
     assert tended(first).state == InstanceState.STOPPED

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from shared.instances.sockets import endpoint_of
+from shared.instances.endpoints import endpoint_of
 from shared.settings import settings
 from workers.serving.health import Health, ask_health
 

@@ -11,21 +11,20 @@ import pytest
 from docker import APIClient
 from docker.errors import ImageNotFound
 
-from parts.registry import PrivateRegistry
-from shared.clock import now_ms
-from shared.models import JobState, InstanceState
-from shared.instances.endpoints import connect
-from shared.instances.sockets import endpoint_of
+from dev.services.registry import PrivateRegistry
+from shared.db.clock import now_ms
+from shared.db.models import InstanceState, JobState
+from shared.instances.endpoints import connect, endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh
 from tests.service.workers.serving.conftest import Served, evaluated, job_of
-from tests.unit.workers.engine.sources import archive_of
-from workers.engine.connection import engine
-from workers.execution import run_job
+from tests.unit.workers.builds.sources import archive_of
+from workers.docker.connection import engine
+from workers.jobs.executor import run_job
 from workers.serving.docker.container import name_of, our_containers
 from workers.serving.docker.directory import socket_directory
-from workers.serving.tending import reconcile
-from workers.serving.work import ServeWork
+from workers.serving.reconcile import reconcile
+from workers.serving.start import ServeWork
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from parts.base_image import ensure_python_base
-from parts.engine import engine_sockets, private_engine
-from parts.place import parts_directory
-from parts.registry import PrivateRegistry
-from shared.models import InstanceState
+from dev.services.base_image import ensure_python_base
+from dev.services.engine import engine_sockets, private_engine
+from dev.services.place import parts_directory
+from dev.services.registry import PrivateRegistry
+from shared.db.models import InstanceState
 from tests.rows import fresh
 from tests.service.cli.running import until
-from tests.service.parts.helpers import is_running
+from tests.service.dev.helpers import is_running
 from tests.service.workers.serving.conftest import Served, image_of, tended
 from tests.service.workers.serving.held import (
     LOAD,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from parts.registry import PrivateRegistry
-from shared.models import InstanceState
+from dev.services.registry import PrivateRegistry
+from shared.db.models import InstanceState
 from tests.rows import fresh
 from tests.service.cli.running import kill, until
 from tests.service.workers.serving.conftest import Served, image_of, job_of, newest, tended

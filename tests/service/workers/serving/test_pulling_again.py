@@ -5,13 +5,13 @@ from typing import cast
 
 import pytest
 
-from parts.registry import PrivateRegistry
+from dev.services.registry import PrivateRegistry
+from shared.db.models import InstanceState, JobState
 from shared.errors import ErrorClass
-from shared.models import JobState, InstanceState
 from tests.rows import fresh
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.service.workers.serving.conftest import Served, job_of
-from workers.serving.tending import stop_all
+from workers.serving.reconcile import stop_all
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
 
@@ -56,5 +56,5 @@ def test_a_registry_that_is_away_is_asked_again(served: Served, registry: Privat
     with lying_proxy(registry.host) as proxy:
         served.pushed_to(at(proxy.host))
     instance = served.started()
-    assert (instance.state, job_of(instance).state) == (InstanceState.WANTED, JobState.QUEUED)
+    assert (instance.state, job_of(instance).state) == (InstanceState.PENDING, JobState.QUEUED)
     assert proxy.host in instance.message

@@ -5,7 +5,7 @@ import pytest
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import access_to
 from shared.git.repository_url import RepositoryUrl
-from shared.networks import AllowedNetworks
+from shared.net.address_rules import AllowedNetworks
 
 EVERYTHING = AllowedNetworks.parse("LONGSHORE_SOURCE_NETWORKS", ("0.0.0.0/0", "::/0"))
 NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_SOURCE_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))

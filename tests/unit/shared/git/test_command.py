@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
 from shared.git.command import GitTimeoutError, clean_environment, run_git, running_git
-from shared.stopping import CancelToken
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server):
 
 def test_a_stop_ends_git(silent_server):
     stop = CancelToken()
-    asker = threading.Timer(0.3, stop.ask, ["cancelled"])
+    asker = threading.Timer(0.3, stop.cancel, ["cancelled"])
     asker.start()
     with pytest.raises(WorkCancelledError, match="cancelled"):
         run_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=60, stop=stop)

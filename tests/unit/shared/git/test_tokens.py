@@ -1,6 +1,6 @@
 import pytest
 
-from shared.git.tokens import git_token, is_git_token, verify_git_token
+from shared.git.hosted import git_token, is_git_token, verify_git_token
 from tests.environment import longshore_environment
 
 HERE = "8f6f3a54-6d0c-4a58-bb0f-1c2cb1a4f001"

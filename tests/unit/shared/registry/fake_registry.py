@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from parts.serving import serve_in_thread
+from dev.services.serving import serve_in_thread
 
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 

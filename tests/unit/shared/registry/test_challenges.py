@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.registry.challenges import Challenge, parse_challenges
+from shared.registry.authentication import Challenge, parse_challenges
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.net.http import MAX_BODY, Timeouts
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.registry.wire import MAX_BODY, Timeouts
-from shared.stopping import CancelToken
 from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
@@ -358,7 +358,7 @@ def test_a_stop_ends_a_read_that_waits():
 
         def ask_once_it_waits():
             server.asked.wait(30)
-            stop.ask("superseded")
+            stop.cancel("superseded")
 
         thread = threading.Thread(target=ask_once_it_waits)
         thread.start()
@@ -369,8 +369,12 @@ def test_a_stop_ends_a_read_that_waits():
 
 def test_nothing_is_asked_after_a_stop():
     stop = CancelToken()
-    stop.ask("cancelled")
-    with fake_registry(Reply(200, b"{}")) as server, client_of(server, stop=stop) as client, pytest.raises(WorkCancelledError):
+    stop.cancel("cancelled")
+    with (
+        fake_registry(Reply(200, b"{}")) as server,
+        client_of(server, stop=stop) as client,
+        pytest.raises(WorkCancelledError),
+    ):
         client.ping()
     assert server.requests == []
 

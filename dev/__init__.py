@@ -1,0 +1,1 @@
+"""What only developers run: real services for tests and the demo, the demo itself, and checks of the source."""

@@ -1,0 +1,50 @@
+"""Mounts below a directory: those left there, which would keep it from being removed, and a small disk to fill."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dev.services.processes import PartFailedError, signals_deferred
+
+
+def mounts_below(directory: Path) -> list[Path]:
+    """The mount points below a directory, deepest first, as this mount namespace sees them."""
+    top = directory.resolve()
+    points = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        # Field 5 is the mount point; a space in it is written \040 (proc(5)).
+        point = Path(line.split(" ")[4].encode().decode("unicode_escape"))
+        if point.is_relative_to(top):
+            points.append(point)
+    return sorted(points, key=lambda point: len(point.parts), reverse=True)
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount them all, those in use as well (they then vanish with their last user)."""
+    for point in mounts_below(directory):
+        subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
+
+
+@contextmanager
+def memory_disk(directory: Path, *, megabytes: int) -> Iterator[Path]:
+    """A small disk of its own at a directory for the length of the block, so that it can be filled.
+
+    Raises:
+        PartFailedError: mounting is not permitted here.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    options = f"size={megabytes}m,mode=0700"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "longshore-parts", str(directory)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode != 0:
+        raise PartFailedError(f"a disk of memory cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        with signals_deferred():
+            unmount_below(directory)

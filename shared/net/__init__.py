@@ -1,0 +1,1 @@
+"""HTTP to hosts that somebody else named: connections, TLS, proxies, and the rules on addresses."""

@@ -1,1 +1,0 @@
-"""What callers order: a compile, a publish, a push, a stop. Each writes rows; the caller then sends the nudges."""

@@ -1,0 +1,37 @@
+"""The pushes of one version, as dashboards and scripts ask for them all day long: one statement, made once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, bindparam, select
+
+from shared.algorithms import BEGINS, HASH_PREFIX, beginning
+from shared.db.engine import Database
+from shared.db.models import Algorithm, ImagePush, Version
+
+_PUSHES = (
+    select(*ImagePush.__table__.c, Algorithm.owner.label("owner"), Algorithm.name.label("name"))
+    .join_from(Algorithm, Version, Version.algorithm_id == Algorithm.id)
+    .join(ImagePush, ImagePush.version_id == Version.id)
+    .where(Algorithm.deleted_at.is_(None), BEGINS)
+    .order_by(ImagePush.seq)
+)
+_BY_NAME: Select[Any] = _PUSHES.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
+_BY_ID: Select[Any] = _PUSHES.where(Algorithm.id == bindparam("id"))
+
+
+def pushes_of_version(database: Database, algorithm: str, git_hash: str) -> Sequence[Row[Any]]:
+    """The rows of `image_pushes` of a version, each with `owner` and `name` of its algorithm, in the order of asking.
+
+    None where there are none, or where the names do not lead to exactly one version: why is another question
+    (`shared.algorithms`).
+    """
+    git_hash = git_hash.lower()
+    if not HASH_PREFIX.fullmatch(git_hash):
+        return []
+    owner, slash, name = algorithm.partition("/")
+    if slash:
+        rows = database.ask(_BY_NAME, owner=owner, name=name, **beginning(git_hash))
+    else:
+        rows = database.ask(_BY_ID, id=algorithm.lower(), **beginning(git_hash))
+    return rows if len({row.version_id for row in rows}) == 1 else []

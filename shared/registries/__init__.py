@@ -1,0 +1,1 @@
+"""Registries that an administrator recorded: rows, credentials, circuit breaker, and check."""

@@ -1,0 +1,26 @@
+"""The nodes of the simulated API, which is looked at more often than a real one."""
+
+import pytest
+
+from shared.settings import Settings
+from workers.kubernetes.cluster import Cluster
+from workers.nodes.kubernetes import drain, nodes
+from workers.nodes.kubernetes.fleet import KubernetesFleet
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "POLL_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(drain, "REFUSED_SECONDS", 0.01)
+    monkeypatch.setattr(nodes, "POLL_INTERVAL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def fleet(cluster: Cluster) -> KubernetesFleet:
+    return KubernetesFleet(Settings(), cluster)
+
+
+@pytest.fixture
+def hasty_fleet(cluster: Cluster) -> KubernetesFleet:
+    """Waits for nothing longer than a second."""
+    return KubernetesFleet(Settings(node_ready_seconds=1, node_drain_timeout_seconds=1), cluster)

@@ -1,0 +1,42 @@
+"""One refresh of the node n1: what is said in it, what happens meanwhile, and what is there then."""
+
+import json
+from collections.abc import Callable
+
+from shared.cancellation import CancelToken
+from tests.kubernetes.nodes.worker_nodes import REFRESH, node_of
+from tests.kubernetes.simulated import Document, SimulatedApi
+from workers.nodes.fleet import Restart
+from workers.nodes.kubernetes.fleet import KubernetesFleet
+
+JOB = "job-1"
+Say = Callable[[str], None]
+
+
+class Story:
+    """What was said, without repetitions; and what happens when something is said for the first time."""
+
+    def __init__(self, **events: Callable[[], object]) -> None:
+        self.said: list[str] = []
+        self._events = {name.replace("_", " "): event for name, event in events.items()}
+
+    def __call__(self, text: str) -> None:
+        if text in self.said:
+            return
+        self.said.append(text)
+        for beginning in [name for name in self._events if text.startswith(name)]:
+            self._events.pop(beginning)()
+
+
+def refresh(
+    fleet: KubernetesFleet, say: Say | None = None, restart: Restart | None = None, stop: CancelToken | None = None
+) -> None:
+    fleet.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
+
+
+def names(api: SimulatedApi) -> list[str]:
+    return [pod["metadata"]["name"] for pod in api.all("pods")]
+
+
+def mark_on(api: SimulatedApi) -> Document:
+    return dict(json.loads(node_of(api, "n1")["metadata"]["annotations"][REFRESH]))

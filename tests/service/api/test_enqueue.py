@@ -1,0 +1,203 @@
+"""Calls that enqueue: waiting for the job, and the same request sent again."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select, text
+
+from api.enqueue import wait_limit
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
+from tests.rows import HASH, OTHER_HASH, build_commit, change, end_build, end_push, taken, the
+from tests.together import SECONDS, together
+
+
+@pytest.fixture
+def hello(acme) -> str:
+    return acme.make_algorithm("acme")
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def count(model: type) -> int:
+    with database().reading() as session:
+        return session.scalars(select(func.count()).select_from(model)).one()
+
+
+def until_there_is(model: type, **values: object) -> Job:
+    pause = threading.Event()
+    for _ in range(SECONDS * 50):
+        with database().reading() as session:
+            row = session.scalar(select(model).filter_by(**values))
+        if row is not None:
+            return row
+        pause.wait(0.02)
+    pytest.fail("it never came")
+
+
+def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_have_ended(acme, admin, hello, pool):
+    push = {"registry_id": admin.make_registry()}
+    body = {"commitSha": HASH, "registry_push_credentials": push}
+    waiting = pool.submit(acme.call, "POST", f"{hello}/compile", body, Prefer="wait=60")
+    end_build(taken(until_there_is(Job, kind=JobKind.COMPILE)))
+    assert not waiting.done()
+    end_push(taken(the(Job, kind=JobKind.PUSH)))
+    answer = waiting.result(SECONDS)
+    assert answer.get_json()["build"]["status"] == "succeeded"
+    assert answer.get_json()["build"]["registry_status"]["status"] == "succeeded"
+    assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+def test_nobody_waits_longer_than_he_said(acme, hello):
+    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="respond-async, wait=0")
+    assert answer.get_json()["build"]["status"] == "in-progress"
+    assert answer.headers["Preference-Applied"] == "wait=0"
+
+
+def test_nobody_waits_longer_than_the_settings_say(acme, hello):
+    build_commit(the(Algorithm, owner="acme"))
+    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=999999")
+    assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+@pytest.mark.parametrize("preference", ["", "wait", "wait=", "wait=soon", "wait=-1", "await=5"])
+def test_a_preference_that_is_none_is_passed_over(acme, hello, preference):
+    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer=preference)
+    assert answer.status_code == 200
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_those_who_wait_leave_threads_for_those_who_do_not(acme, hello, pool):
+    wait_limit.cache_clear()
+    rooms = wait_limit()
+    taken_rooms = 0
+    while rooms.acquire(blocking=False):
+        taken_rooms += 1
+    try:
+        answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=60")
+        assert "Preference-Applied" not in answer.headers
+        assert taken_rooms == 4
+    finally:
+        wait_limit.cache_clear()
+
+
+def test_a_request_sent_again_under_its_key_gives_the_same_job(acme, hello):
+    first = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    again = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    assert first.headers["X-Job-Id"] == again.headers["X-Job-Id"]
+    assert first.get_json() == again.get_json()
+    assert count(Job) == 1
+    other = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="two")
+    assert other.headers["X-Job-Id"] != first.headers["X-Job-Id"]
+
+
+def test_a_publish_sent_again_under_its_key_is_no_1007(acme, hello):
+    build_commit(the(Algorithm, owner="acme"))
+    first = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
+    again = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
+    assert first.get_json() == again.get_json()
+
+
+def test_a_push_sent_again_under_its_key_supersedes_nothing(acme, admin, hello):
+    build_commit(the(Algorithm, owner="acme"))
+    body = {"registry_id": admin.make_registry()}
+    for _ in range(2):
+        acme.call("POST", f"{hello}/versions/{HASH}/registry", body, Idempotency_Key="one")
+    assert the(ImagePush).generation == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/compile", {"commitSha": OTHER_HASH}),
+        ("/compile?force=true", {"commitSha": HASH}),
+        ("/version", {"commitSha": HASH}),
+    ],
+)
+def test_the_same_key_with_another_request_is_409(acme, hello, path, body):
+    acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    acme.expect_refusal(409, 2015, "POST", f"{hello}{path}", body, Idempotency_Key="one")
+    assert count(Job) == 1
+
+
+def test_the_key_of_another_caller_is_another_key(acme, admin, hello):
+    for api in (acme, admin):
+        api.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    assert count(Job) == 2
+
+
+def test_a_refused_request_leaves_its_key_free(acme, hello):
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {}, Idempotency_Key="one")
+    build_commit(the(Algorithm, owner="acme"))
+    assert acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one").status_code == 200
+
+
+def test_a_key_is_free_again_after_a_day(acme, hello):
+    first = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    change(the(IdempotencyKey), created_at=now_ms() - 24 * 3600 * 1000 - 1)
+    again = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+    assert again.headers["X-Job-Id"] != first.headers["X-Job-Id"]
+    assert the(IdempotencyKey).job_id == again.headers["X-Job-Id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_a_key_that_cannot_be_one_is_400(acme, hello, key):
+    acme.expect_refusal(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key=key)
+
+
+def test_what_a_key_is_kept_with_shows_no_password(acme, admin, hello):
+    build_commit(the(Algorithm, owner="acme"))
+    body = {"registry_id": admin.make_registry(), "registry_username": "u", "registry_password": "open sesame"}
+    acme.call("POST", f"{hello}/versions/{HASH}/registry", body, Idempotency_Key="one")
+    assert "sesame" not in the(IdempotencyKey).request
+    assert the(IdempotencyKey).key != "one"
+
+
+def test_the_same_request_twice_at_once_makes_one_job(acme, hello):
+    def compile_it():
+        return acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
+
+    answers = together(*([compile_it] * 4))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
+    assert count(Job) == 1
+
+
+@pytest.mark.parametrize("installation", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_the_same_publish_twice_at_once_is_no_1007(acme, hello, pool):
+    algorithm = the(Algorithm, owner="acme")
+    build_commit(algorithm)
+    with database().writing() as session:  # both have found no job of their key by the time that one may go on
+        session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
+        sent = [pool.submit(acme.call, "POST", f"{hello}/version", {}, Idempotency_Key="one") for _ in range(2)]
+        until_so_many_wait_for_locks(2)
+    answers = [answer.result(SECONDS) for answer in sent]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
+
+
+def until_so_many_wait_for_locks(number: int) -> None:
+    pause = threading.Event()
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(SECONDS * 50):
+        with database().reading() as session:
+            if session.scalar(waiting) == number:
+                return
+        pause.wait(0.02)
+    pytest.fail("they never wait")
+
+
+def test_publishes_at_once_are_one_publish(acme, hello):
+    build_commit(the(Algorithm, owner="acme"))
+    answers = together(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
+    assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
+    assert acme.get(hello)["version_info"]["semantic_version"] == "0.0.1"

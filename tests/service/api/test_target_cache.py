@@ -1,0 +1,150 @@
+"""What a call was served by is known again as long as nothing that it follows from has changed; then it is not."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from api.invocation.target import Target, find_target
+from api.invocation.target_cache import TargetCache
+from shared.api_errors import Refusal
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, ImagePush, Instance, InstanceState, Registry, Version
+from shared.db.models.algorithms import PublishState
+from shared.invocation.versions import find_called
+from shared.keys import Caller
+from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
+from tests.service.api.serving import pushed_version, ready, wanted_serving
+from tests.statements import caught
+
+ACME = Caller("key", "acme", admin=False)
+RIVAL = Caller("key", "rival", admin=False)
+NUMBER = "1.0.0"
+
+
+class Calls:
+    """A process that calls `acme/Hello`, and how often it had to conclude what by."""
+
+    def __init__(self) -> None:
+        self.concluded = 0
+        self._remembered = TargetCache()
+
+    def find(self, version: str = HASH, caller: Caller = ACME) -> Target:
+        def find() -> Target:
+            self.concluded += 1
+            with database().reading() as session:
+                return find_target(session, *find_called(session, caller, "acme/Hello", version))
+
+        return self._remembered.find(caller, "acme/Hello", version, find)
+
+
+@pytest.fixture
+def version(acme) -> Version:
+    """A version whose serving takes calls."""
+    acme.make_algorithm("acme")
+    algorithm = the(Algorithm, owner="acme", name="Hello")
+    registry = make_registry("production.example.com")
+    version = pushed_version(
+        algorithm, registry, semantic_version=NUMBER, publish_state=PublishState.PUBLISHED, callability="public"
+    )
+    ready(wanted_serving(algorithm, version))
+    return version
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+@pytest.mark.parametrize("named", [HASH, NUMBER])
+def test_a_warm_call_asks_one_question(version: Version, calls: Calls, named: str) -> None:
+    first = calls.find(named)
+    with caught(database()) as statements:
+        assert calls.find(named) == first
+    assert (calls.concluded, len(statements)) == (1, 1)
+
+
+def test_each_caller_is_judged_by_itself(version: Version, calls: Calls) -> None:
+    calls.find()
+    change(version, callability="private")
+    calls.find()
+    with pytest.raises(Refusal):
+        calls.find(caller=RIVAL)
+
+
+def push_elsewhere(version: Version) -> None:
+    job = push(the(Build, version_id=version.id), make_registry("sandbox.example.com"))
+    end_push(taken(job), OTHER_DIGEST)
+
+
+def push_there_again(version: Version) -> None:
+    end_push(taken(push(the(Build, version_id=version.id), the(Registry))), OTHER_DIGEST)
+
+
+def serve_elsewhere(version: Version) -> None:
+    change(the(Instance), endpoint="unix:another")
+
+
+CHANGES: dict[str, Callable[[Version], None]] = {
+    "a push to another registry": push_elsewhere,
+    "another image pushed to the same": push_there_again,
+    "a pin": lambda version: change(version, pinned_registry_id=the(Registry).id),
+    "the registry deleted": lambda _version: change(the(Registry), deleted_at=now_ms()),
+    "the registry moved": lambda _version: change(the(Registry), registry_url="moved.example.com"),
+    "another kind of network": lambda _version: change(the(Algorithm), settings={"network_access": "isolated"}),
+    "the serving drains": lambda _version: change(the(Instance), state=InstanceState.DRAINING),
+    "the serving is elsewhere": serve_elsewhere,
+    "another callability": lambda version: change(version, callability="private"),
+    "not published": lambda version: change(version, publish_state=PublishState.NO),
+    "the algorithm deleted": lambda _version: change(the(Algorithm), deleted_at=now_ms()),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES.keys())
+def test_whatever_it_follows_from_has_it_concluded_anew(version: Version, calls: Calls, changed) -> None:
+    calls.find()
+    changed(version)
+    with suppress(Refusal):
+        calls.find()
+    assert calls.concluded == 2
+
+
+def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> None:
+    production = the(Registry).id
+    assert calls.find().wanted.registry_id == production
+    push_elsewhere(version)
+    assert calls.find().wanted.image.startswith("sandbox.example.com/")
+    change(fresh(version), pinned_registry_id=production)
+    assert calls.find().wanted.registry_id == production
+
+
+def test_what_does_not_run_yet_is_not_remembered(version: Version, calls: Calls) -> None:
+    change(the(Instance), state=InstanceState.STOPPED)
+    assert calls.find().instance is None
+    assert calls.find().instance is None
+    assert calls.concluded == 2
+
+
+def test_of_a_pattern_each_call_is_concluded(version: Version, calls: Calls) -> None:
+    calls.find("1.*")
+    calls.find("1.*")
+    assert calls.concluded == 2
+
+
+def test_what_changes_while_it_is_concluded_is_not_remembered(version: Version) -> None:
+    remembered = TargetCache()
+    concluded = 0
+
+    def find() -> Target:
+        nonlocal concluded
+        concluded += 1
+        with database().reading() as session:
+            found = find_target(session, *find_called(session, ACME, "acme/Hello", HASH))
+        if concluded == 1:
+            change(the(ImagePush), last_success_seq=10_000)
+        return found
+
+    for _ in range(3):
+        remembered.find(ACME, "acme/Hello", HASH, find)
+    assert concluded == 2

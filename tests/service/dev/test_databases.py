@@ -1,0 +1,66 @@
+"""Redis and PostgreSQL answer, keep test processes apart, and are gone afterwards."""
+
+import os
+
+import psycopg
+import pytest
+import redis
+import sqlalchemy
+
+from dev.services.place import parts_directory
+from dev.services.postgres import private_postgres
+from dev.services.processes import PartFailedError, port_answers
+from dev.services.redis import private_redis
+from tests.service.dev.helpers import processes_naming
+
+
+def test_redis_answers(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("longshore-parts", "here")
+        assert client.get("longshore-parts") == b"here"
+        client.delete("longshore-parts")
+
+
+def test_a_stopped_redis_leaves_no_process(tmp_path):
+    with private_redis(tmp_path) as server:
+        with redis.Redis(unix_socket_path=str(server.socket)) as client:
+            assert client.ping()
+        assert processes_naming(f"127.0.0.1:{server.port}")
+    assert processes_naming(f"127.0.0.1:{server.port}") == []
+    assert not port_answers(server.port)
+
+
+def test_postgres_databases_are_apart(postgres_url, empty_postgres_url):
+    assert postgres_url != empty_postgres_url
+    for url in (postgres_url, empty_postgres_url):
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("CREATE TABLE only_here (id int)"))
+        engine.dispose()
+
+
+def test_a_database_is_made_once_and_dropped(postgres):
+    postgres.create_database("twice")
+    with pytest.raises(psycopg.errors.DuplicateDatabase):
+        postgres.create_database("twice")
+    postgres.drop_database("twice")
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(postgres.url("twice").replace("+psycopg", ""))
+
+
+def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed():
+    with parts_directory() as directory:
+        with private_postgres(directory / "pg") as server:
+            connection = psycopg.connect(server.url("postgres").replace("+psycopg", ""))
+            assert processes_naming(str(directory))
+        assert processes_naming(str(directory)) == []
+        assert not port_answers(server.port)
+        connection.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
+def test_postgres_says_which_directory_its_user_cannot_enter(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(PartFailedError, match="cannot enter"), private_postgres(closed / "pg"):
+        pytest.fail("it cannot have started")

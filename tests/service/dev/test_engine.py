@@ -1,0 +1,57 @@
+"""A private engine runs containers and leaves nothing; the base image can make a virtual environment."""
+
+import os
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+
+from dev.services.base_image import ensure_python_base
+from dev.services.engine import engine_answers, engine_processes, private_engine, running_engine
+from dev.services.mounts import mounts_below
+from dev.services.place import parts_directory
+from dev.services.processes import PartFailedError
+from tests.service.dev.helpers import eventually, is_running, processes_naming
+
+pytestmark = pytest.mark.engine
+
+
+def test_the_base_image_makes_a_virtual_environment_with_pip(docker_host, base_image):
+    with closing(docker.DockerClient(base_url=docker_host)) as client:
+        said = client.containers.run(
+            base_image, ["sh", "-c", "python3 -m venv /v && /v/bin/pip --version"], network_mode="none", remove=True
+        )
+    assert said.startswith(b"pip ")
+
+
+def test_an_engine_that_does_not_answer_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
+    with pytest.raises(PartFailedError, match="does not answer"):
+        running_engine()
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_private_engine_takes_its_containers_along(docker_host, base_image, crashes):
+    with parts_directory() as directory:
+        with private_engine(directory / "engine") as address:
+            assert address != docker_host
+            with closing(docker.DockerClient(base_url=address)) as client:
+                name = ensure_python_base(address)
+                container = client.containers.run(name, ["sleep", "600"], network_mode="none", detach=True)
+                container.reload()
+                sleeper = container.attrs["State"]["Pid"]
+            run = Path(address.removeprefix("unix://")).parent
+            assert len(engine_processes(run)) >= 3, "the engine, its containerd, a shim"
+            assert is_running(sleeper)
+            assert mounts_below(directory)
+            if crashes:
+                os.kill(int((run / "pid").read_text()), signal.SIGKILL)
+        assert eventually(lambda: not is_running(sleeper))
+        assert eventually(lambda: engine_processes(run) == [])
+        assert not engine_answers(address)
+        assert mounts_below(directory) == mounts_below(run) == []
+        assert not run.exists()
+    assert not directory.exists()
+    assert eventually(lambda: processes_naming(str(run)) == [])

@@ -1,0 +1,56 @@
+"""The keeper starts a part once, says why it cannot, and unwinds everything when the run's process ends."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev.services import keeper
+from dev.services.processes import port_answers
+from tests.service.dev.helpers import eventually
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run() -> Iterator[subprocess.Popen[bytes]]:
+    """Stands for the process that a test run began with."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def address(run) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        address = Path(directory) / keeper.ADDRESS
+        with subprocess.Popen(
+            [sys.executable, "-m", "dev.services.keeper", directory, str(run.pid)], cwd=ROOT, stderr=subprocess.DEVNULL
+        ) as process:
+            assert eventually(address.exists)
+            yield address
+            run.kill()
+            process.wait(30)
+
+
+def test_a_part_is_started_once_and_ends_with_the_run(run, address):
+    port = keeper.ask(address, "redis", seconds=30)["port"]
+    assert port_answers(port)
+    assert keeper.ask(address, "redis", seconds=30)["port"] == port
+    run.kill()
+    assert eventually(lambda: not port_answers(port))
+    assert eventually(lambda: not address.parent.exists())
+
+
+def test_stopping_waits_until_everything_is_stopped(address):
+    port = keeper.ask(address, "registry", seconds=30)["host"].partition(":")[2]
+    keeper.stop(address, seconds=30)
+    assert not port_answers(int(port))
+
+
+def test_an_unknown_part_is_said(address):
+    with pytest.raises(RuntimeError, match="no part 'teapot'"):
+        keeper.ask(address, "teapot", seconds=30)

@@ -1,0 +1,147 @@
+"""Pushing again what failed: each push on its own, and a reason for each that is left out."""
+
+import pytest
+
+from shared.commands import repush as retrying
+from shared.commands.repush import Retried, Retry, retry_all, retry_pushes
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import BuildStatus, ImagePush, Job, JobState, PushState, Registry
+from shared.registry.credentials import Credentials
+from tests.git_service import make_algorithm
+from tests.rows import OTHER_HASH, build_commit, change, end_badly, end_push, fresh, make_registry, push, taken, the
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+OWN = Credentials("pusher", "open sesame")
+
+
+def failed_push(registry: Registry, credentials: Credentials | None = None) -> Job:
+    job = push(build_commit(make_algorithm()), registry, credentials)
+    end_badly(taken(job))
+    return job
+
+
+def retried(**wanted: object) -> Retried:
+    return retry_pushes(database(), Retry(**wanted))
+
+
+def reasons(result: Retried) -> list[str]:
+    return [each.reason for each in result.skipped]
+
+
+def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone():
+    registry = make_registry()
+    failed = failed_push(registry)
+    good = push(build_commit(make_algorithm()), registry)
+    end_push(taken(good))
+    result = retried()
+    (new_id,) = result.jobs
+    row = the(ImagePush, id=failed.push_id)
+    assert (row.job_id, row.state, row.generation) == (new_id, PushState.QUEUED, 2)
+    assert [job_message.job_id for job_message in result.messages] == [new_id]
+    assert the(ImagePush, id=good.push_id).job_id == good.id
+    assert retried().jobs == []
+
+
+def test_only_those_of_the_registry_algorithm_and_state_that_are_named():
+    first, second = failed_push(make_registry()), failed_push(make_registry())
+    cancelled = push(build_commit(make_algorithm()), make_registry())
+    change(the(ImagePush, id=cancelled.push_id), state=PushState.CANCELLED)
+    assert len(retried(registry_id=first.registry_id).jobs) == 1
+    assert len(retried(algorithm_id=second.algorithm_id).jobs) == 1
+    assert len(retried(status=PushState.CANCELLED).jobs) == 1
+
+
+def test_all_of_one_call_have_one_parent():
+    registry = make_registry()
+    for _ in range(3):
+        failed_push(registry)
+    first, *others = retried().jobs
+    assert {the(Job, id=job_id).parent_id for job_id in others} == {first}
+    assert the(Job, id=first).parent_id is None
+
+
+def test_given_credentials_are_sealed_for_each():
+    registry = make_registry()
+    failed_push(registry, OWN)
+    (job_id,) = retried(registry_id=registry.id, credentials=OWN).jobs
+    job = the(Job, id=job_id)
+    assert job.credentials is not None
+    assert "sesame" not in job.credentials
+
+
+def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some():
+    failed_push(make_registry(), OWN)
+    with_own = make_registry(None, OWN)
+    failed_push(with_own, OWN)
+    result = retried()
+    assert [the(Job, id=job_id).registry_id for job_id in result.jobs] == [with_own.id]
+    (reason,) = reasons(result)
+    assert "credentials of its own" in reason
+
+
+def test_what_is_deleted_or_not_built_is_a_reason():
+    of_registry, of_algorithm, of_build = (failed_push(make_registry()) for _ in range(3))
+    change(the(Registry, id=of_registry.registry_id), deleted_at=now_ms())
+    from shared.db.models import Algorithm, Build
+
+    change(the(Algorithm, id=of_algorithm.algorithm_id), deleted_at=now_ms())
+    change(the(Build, id=of_build.build_id), status=BuildStatus.FAILED)
+    result = retried()
+    assert result.jobs == []
+    assert reasons(result) == [
+        "The registry was deleted.",
+        "The algorithm was deleted.",
+        "The version has no succeeded build; compile it first.",
+    ]
+
+
+def test_a_stalled_push_is_superseded_by_its_retry():
+    job = push(build_commit(make_algorithm()), make_registry())
+    change(the(ImagePush, id=job.push_id), state=PushState.STALLED)
+    (new_id,) = retried(status=PushState.STALLED).jobs
+    assert (fresh(job).state, fresh(job).superseded_by) == (JobState.SUPERSEDED, new_id)
+
+
+def test_retries_at_once_order_each_push_once():
+    registry = make_registry()
+    jobs = [failed_push(registry) for _ in range(4)]
+    results = together(retried, retried, retried)
+    assert len([job_id for result in results for job_id in result.jobs]) == 4
+    assert [the(ImagePush, id=job.push_id).generation for job in jobs] == [2] * 4
+
+
+def test_more_than_one_call_takes_is_done_in_several(monkeypatch):
+    monkeypatch.setattr(retrying, "MAX_AT_ONCE", 2)
+    gone = failed_push(make_registry())
+    change(the(Registry, id=gone.registry_id), deleted_at=now_ms())
+    registry = make_registry()
+    for git_hash in ("a" * 40, "b" * 40, "c" * 40, OTHER_HASH):
+        job = push(build_commit(make_algorithm(), git_hash), registry)
+        end_badly(taken(job))
+    assert retried().last is not None
+    results = list(retry_all(database(), Retry()))
+    assert sum(len(result.jobs) for result in results) == 3
+    assert len(reasons(results[0])) == 1
+    assert results[-1].last is None
+
+
+def test_a_retry_keeps_its_place_in_the_order_of_asking():
+    """Production fails, sandbox succeeds after it: production that is mended later does not take over."""
+    build, production, sandbox = build_commit(make_algorithm()), make_registry(), make_registry()
+    failed = push(build, production)
+    end_badly(taken(failed))
+    later = push(build, sandbox)
+    end_push(taken(later))
+    for _ in range(2):  # the second one repeats what repeats
+        (again,) = retried(registry_id=production.id).jobs
+        assert the(Job, id=again).request_seq == failed.seq
+        end_badly(taken(the(Job, id=again)))
+    (normalize_name,) = retried(registry_id=production.id).jobs
+    end_push(taken(the(Job, id=normalize_name)))
+    orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
+    assert orders == [failed.seq, later.seq]
+    end_push(taken(push(build, production)))
+    assert the(ImagePush, id=failed.push_id).last_success_seq > later.seq, "asked for anew, it is the latest"

@@ -1,0 +1,141 @@
+"""Jobs that wait for another: a relation of rows, settled with the other's end and repaired by query."""
+
+import pytest
+
+from shared.commands.cancel import cancel_job
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, JobKind, JobState, PushState, Version
+from shared.db.models.algorithms import PublishState
+from shared.errors import ErrorClass
+from shared.jobs.dependencies import resolve_overdue
+from shared.jobs.dispatch import JobMessage
+from tests.git_service import make_algorithm
+from tests.rows import (
+    HASH,
+    change,
+    compile_commit,
+    end_badly,
+    end_build,
+    end_push,
+    fresh,
+    make_registry,
+    publish,
+    take,
+    taken,
+    the,
+)
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def settle() -> list[JobMessage]:
+    with database().writing() as session:
+        return resolve_overdue(session)
+
+
+def test_a_push_is_due_when_its_build_has_succeeded():
+    ordered = compile_commit(make_algorithm(), HASH, make_registry())
+    waiting = the(Job, parent_id=ordered.job.id)
+    assert ordered.messages == [JobMessage(ordered.job.id, JobKind.COMPILE)]
+    end_build(taken(ordered.job))
+    end_push(taken(waiting))
+    assert fresh(waiting).state == JobState.SUCCEEDED
+
+
+def test_a_push_fails_with_its_build_and_says_why():
+    ordered = compile_commit(make_algorithm(), HASH, make_registry())
+    waiting = the(Job, parent_id=ordered.job.id)
+    end_badly(taken(ordered.job), ErrorClass.INVALID, "requirements.txt, line 3: no such package.")
+    after = fresh(waiting)
+    assert (after.state, after.error_class) == (JobState.FAILED, ErrorClass.INVALID)
+    assert "requirements.txt, line 3: no such package." in (after.error_message or "")
+    row = the(ImagePush, id=waiting.push_id)
+    assert (row.state, row.message) == (PushState.FAILED, after.error_message)
+    assert row.finished_at is not None
+
+
+def test_a_build_that_is_tried_again_keeps_its_push_waiting():
+    ordered = compile_commit(make_algorithm(), HASH, make_registry())
+    end_badly(taken(ordered.job), ErrorClass.TRANSIENT)
+    assert the(Job, parent_id=ordered.job.id).state == JobState.QUEUED
+
+
+def test_a_publish_and_its_push_wait_for_the_build():
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm)
+    published = publish(algorithm, make_registry())
+    pushed = the(Job, parent_id=published.job.id)
+    assert (published.job.state, pushed.awaits_id) == (JobState.QUEUED, published.job.id)
+    assert take(pushed) is None
+    end_build(taken(compiled.job))
+    assert fresh(published.job).state == JobState.SUCCEEDED
+    assert the(Version, algorithm_id=algorithm.id).publish_state == PublishState.PUBLISHED
+    assert take(pushed) is not None
+
+
+def test_a_failed_build_fails_the_publish_and_its_push():
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm)
+    published = publish(algorithm, make_registry(), callability="public")
+    end_badly(taken(compiled.job), ErrorClass.INVALID, "src/Hello.py is missing.")
+    pushed = the(Job, parent_id=published.job.id)
+    assert (fresh(published.job).state, pushed.state) == (JobState.FAILED, JobState.FAILED)
+    for job in (fresh(published.job), pushed):
+        assert "src/Hello.py is missing" in (job.error_message or "")
+    version = the(Version, algorithm_id=algorithm.id)
+    assert (version.publish_state, version.semantic_version, version.build_id) == (PublishState.NO, None, None)
+    assert version.callability == "private"
+
+
+def test_a_cancelled_build_ends_what_waits_for_it():
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm, HASH, make_registry())
+    published = publish(algorithm)
+    with database().writing() as session:
+        cancel_job(session, session.get_one(Job, compiled.job.seq))
+    assert fresh(published.job).state == JobState.FAILED
+    assert the(Job, parent_id=compiled.job.id).state == JobState.FAILED
+
+
+def test_a_compile_that_joined_ends_with_the_build_it_joined():
+    algorithm = make_algorithm()
+    first, second = compile_commit(algorithm), compile_commit(algorithm, HASH, make_registry())
+    assert second.job.awaits_id == first.job.id
+    end_build(taken(first.job))
+    assert fresh(second.job).state == JobState.SUCCEEDED
+    assert take(the(Job, parent_id=second.job.id)) is not None
+
+
+@pytest.mark.parametrize(
+    ("ended", "settled"), [(JobState.SUCCEEDED, JobState.SUCCEEDED), (JobState.FAILED, JobState.FAILED)]
+)
+def test_what_an_end_left_behind_is_settled_later(ended, settled):
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm)
+    published = publish(algorithm, make_registry())
+    change(compiled.job, state=ended, error_message="Its worker crashed.")
+    settle()
+    assert fresh(published.job).state == settled
+    expected = PublishState.PUBLISHED if settled == JobState.SUCCEEDED else PublishState.NO
+    assert the(Version, algorithm_id=algorithm.id).publish_state == expected
+    pushed = the(Job, parent_id=published.job.id)
+    assert pushed.state == (JobState.QUEUED if settled == JobState.SUCCEEDED else JobState.FAILED)
+
+
+def test_settling_leaves_what_waits_rightly():
+    algorithm = make_algorithm()
+    compile_commit(algorithm, HASH, make_registry())
+    published = publish(algorithm)
+    settle()
+    assert fresh(published.job).state == JobState.QUEUED
+
+
+def test_settling_twice_at_once_is_harmless():
+    algorithm = make_algorithm()
+    compiled = compile_commit(algorithm)
+    published = publish(algorithm)
+    change(compiled.job, state=JobState.SUCCEEDED)
+    together(settle, settle, settle)
+    assert fresh(published.job).state == JobState.SUCCEEDED
+    assert the(Version, algorithm_id=algorithm.id).semantic_version == "0.0.1"

@@ -1,0 +1,32 @@
+"""The sweep's mark: how an operator sees that the watchman is awake."""
+
+import pytest
+from sqlalchemy import update
+
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import PeriodicRun
+from shared.jobs.worker_processes import SWEEP, record_run, seconds_since_sweep
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def age():
+    with database().reading() as session:
+        return seconds_since_sweep(session)
+
+
+def sweep_marked():
+    with database().writing() as session:
+        record_run(session, SWEEP)
+
+
+def test_the_age_of_the_last_sweep():
+    assert age() is None
+    sweep_marked()
+    assert age() is not None
+    with database().writing() as session:
+        session.execute(update(PeriodicRun).values(at=now_ms() - 90_000))
+    assert age() in (90, 91, 92)
+    sweep_marked()
+    assert age() < 90

@@ -1,0 +1,141 @@
+"""The class of an error decides what becomes of a job (design: a job's life)."""
+
+import pytest
+
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.transitions import fail_or_retry
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import (
+    build_commit,
+    change,
+    compile_commit,
+    end_badly,
+    end_push,
+    fresh,
+    make_registry,
+    milliseconds_from_now,
+    push,
+    taken,
+    the,
+)
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+SLACK_MS = 5_000
+
+
+def make_push() -> Job:
+    return push(build_commit(make_algorithm()), make_registry())
+
+
+def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None = None) -> Job:
+    """One try that fails; the wait before the next one is let pass."""
+    change(job, next_attempt_at=None)
+    claim = taken(job)
+    error = WorkError(error_class, "It broke.", retry_after=retry_after)
+    with database().writing() as session:
+        fail_or_retry(session, claim, error, delays=settings().retry_delays, unavailable_delay=15)
+    return fresh(job)
+
+
+@pytest.mark.parametrize("error_class", [ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID])
+def test_what_cannot_pass_fails_at_once(error_class):
+    job = try_and_break(make_push(), error_class)
+    assert (job.state, job.error_class, job.error_message) == (JobState.FAILED, error_class, "It broke.")
+    row = the(ImagePush, id=job.push_id)
+    assert (row.state, row.message) == (PushState.FAILED, "It broke.")
+    assert row.finished_at is not None
+
+
+def test_what_may_pass_is_tried_six_times():
+    job = make_push()
+    for number, delay in enumerate((2, 8, 30, 120, 600), start=1):
+        after = try_and_break(job, ErrorClass.TRANSIENT)
+        assert (after.state, after.tries) == (JobState.QUEUED, number)
+        assert delay * 1000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= delay * 1200
+        row = the(ImagePush, id=job.push_id)
+        assert (row.state, row.attempt) == (PushState.QUEUED, number + 1)
+    assert try_and_break(job, ErrorClass.TRANSIENT).state == JobState.FAILED
+
+
+def test_jitter_only_adds_and_is_bounded():
+    waits = set()
+    for number in range(8):
+        job = compile_commit(make_algorithm(), f"{number:040x}").job
+        wait = milliseconds_from_now(try_and_break(job, ErrorClass.TRANSIENT, retry_after=1000).next_attempt_at)
+        assert 1_000_000 - SLACK_MS < wait <= 1_200_000
+        waits.add(round(wait, -4))
+    assert len(waits) > 1
+
+
+def test_throttled_waits_as_the_registry_said():
+    job = try_and_break(make_push(), ErrorClass.THROTTLED, retry_after=300)
+    assert job.state == JobState.QUEUED
+    assert 300_000 - SLACK_MS < milliseconds_from_now(job.next_attempt_at) <= 360_000
+
+
+def test_throttled_without_a_time_waits_as_any_other():
+    job = try_and_break(make_push(), ErrorClass.THROTTLED)
+    assert 0 < milliseconds_from_now(job.next_attempt_at) <= 2_400
+
+
+def test_what_is_missing_here_spends_no_try():
+    job = make_push()
+    for _ in range(8):
+        after = try_and_break(job, ErrorClass.UNAVAILABLE)
+    assert (after.state, after.tries) == (JobState.QUEUED, 0)
+    assert 15_000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= 15_000
+    assert "Looked at again in 15 s." in the(ImagePush, id=job.push_id).message
+
+
+def test_a_retry_of_a_build_shows_in_the_build():
+    job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.TRANSIENT)
+    build = the(Build, job_id=job.id)
+    assert build.status == BuildStatus.QUEUED
+    assert build.message is not None
+    assert build.message.startswith("It broke.")
+
+
+def test_a_failed_build_shows_why():
+    job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.INVALID)
+    build = the(Build, job_id=job.id)
+    assert (build.status, build.message) == (BuildStatus.FAILED, "It broke.")
+    assert build.finished_at is not None
+
+
+@pytest.mark.parametrize("end", [end_push, end_badly])
+def test_credentials_are_deleted_when_the_job_ends(end):
+    job = make_push()
+    change(job, credentials="sealed")
+    end(taken(job))
+    assert fresh(job).credentials is None
+
+
+def test_a_retry_keeps_the_credentials():
+    job = make_push()
+    change(job, credentials="sealed")
+    assert try_and_break(job, ErrorClass.TRANSIENT).credentials == "sealed"
+
+
+def test_tries_and_ends_are_in_the_history():
+    job = make_push()
+    try_and_break(job, ErrorClass.TRANSIENT)
+    change(job, next_attempt_at=now_ms())
+    end_push(taken(job))
+    retried, ended = (
+        the(PushEvent, push_id=job.push_id, kind="retry"),
+        the(PushEvent, push_id=job.push_id, kind="ended"),
+    )
+    assert retried.message.startswith("It broke.")
+    assert ended.state == PushState.SUCCEEDED
+
+
+def test_a_message_that_no_database_can_hold_is_mended():
+    job = make_push()
+    end_badly(taken(job), message="a registry's \0 and \ud800")
+    assert fresh(job).state == JobState.FAILED
+    assert "A registry's" in (fresh(job).error_message or "")

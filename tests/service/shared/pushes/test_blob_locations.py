@@ -1,0 +1,57 @@
+"""Where a registry has a layer: hints that pushes leave for one another."""
+
+import pytest
+
+from shared.db.engine import database
+from shared.encryption import keyring
+from shared.pushes.blob_locations import known_blob_locations, record_blob_locations
+from shared.registries.rows import change_registry, find_registry
+from tests.rows import make_registry
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")
+
+
+def note(digests, repository, registry_id="r1"):
+    with database().writing() as session:
+        record_blob_locations(session, registry_id, digests, repository)
+
+
+def known(*digests, registry_id="r1"):
+    with database().reading() as session:
+        return dict(known_blob_locations(session, registry_id, digests))
+
+
+def test_what_was_noted_of_one_registry_is_known_of_that_one_only():
+    note([ONE, TWO], "acme/first")
+    assert known(ONE, TWO, THREE) == {ONE: "acme/first", TWO: "acme/first"}
+    assert known(ONE, registry_id="r2") == {}
+
+
+def test_the_latest_place_is_kept():
+    note([ONE], "acme/first")
+    note([ONE, TWO], "acme/second")
+    assert known(ONE, TWO) == {ONE: "acme/second", TWO: "acme/second"}
+
+
+def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was():
+    registry = make_registry("registry.example.com/old")
+    note([ONE], "old/acme/first", registry.id)
+    with database().writing() as session:
+        found = find_registry(session, registry.id, locked=True)
+        change_registry(session, keyring(), found, {"name": "renamed"}, None, remove_credentials=False)
+    assert known(ONE, registry_id=registry.id) == {ONE: "old/acme/first"}
+    with database().writing() as session:
+        found = find_registry(session, registry.id, locked=True)
+        change_registry(
+            session, keyring(), found, {"registry_url": "elsewhere.example.com"}, None, remove_credentials=False
+        )
+    assert known(ONE, registry_id=registry.id) == {}
+
+
+def test_pushes_that_note_the_same_layers_at_once_do_not_fail():
+    orders = [[ONE, TWO, THREE], [THREE, TWO, ONE]] * 4
+    together(*[lambda order=order: note(order, "acme/first") for order in orders])
+    assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}

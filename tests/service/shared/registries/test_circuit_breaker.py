@@ -1,0 +1,208 @@
+"""How a registry takes pushes: paused when it fails for everybody, slowed when it asks, open again with a success."""
+
+import pytest
+
+from shared.db.clock import now_ms
+from shared.db.engine import database
+from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.due import take_due_messages
+from shared.pushes.stalls import report_unclaimed
+from shared.registries import circuit_breaker
+from shared.registry.credentials import Credentials
+from tests.git_service import make_algorithm
+from tests.rows import (
+    OTHER_HASH,
+    build_commit,
+    change,
+    end_push,
+    fresh,
+    make_registry,
+    milliseconds_from_now,
+    push,
+    take,
+    taken,
+    the,
+)
+from tests.together import together
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+OWN = Credentials("pusher", "open sesame")
+DELAYS = (30, 60, 120)
+
+
+@pytest.fixture
+def build() -> Build:
+    return build_commit(make_algorithm())
+
+
+def fail(registry: Registry, cause: PauseCause = PauseCause.UNREACHABLE, *, after: int = 3) -> bool:
+    with database().writing() as session:
+        return circuit_breaker.note_failure(
+            session, registry.id, cause, "It is away.", pause_after=after, probe_delays=DELAYS
+        )
+
+
+def succeed(registry: Registry, *, own_credentials: bool = False) -> bool:
+    with database().writing() as session:
+        return circuit_breaker.note_success(session, registry.id, own_credentials=own_credentials)
+
+
+def throttle(registry: Registry, retry_after: float | None = None) -> None:
+    with database().writing() as session:
+        circuit_breaker.note_throttle(session, registry.id, retry_after)
+
+
+def paused(cause: PauseCause = PauseCause.UNREACHABLE, **columns: object) -> Registry:
+    registry = make_registry()
+    fail(registry, cause, after=1)
+    change(registry, **columns)
+    return fresh(registry)
+
+
+def let_probe(registry: Registry) -> None:
+    change(registry, probe_at=now_ms() - 1)
+
+
+@pytest.mark.parametrize(
+    ("error_class", "own", "cause"),
+    [
+        (ErrorClass.TRANSIENT, False, PauseCause.UNREACHABLE),
+        (ErrorClass.TRANSIENT, True, PauseCause.UNREACHABLE),
+        (ErrorClass.AUTH, False, PauseCause.AUTH),
+        (ErrorClass.AUTH, True, None),
+        (ErrorClass.INVALID, False, None),
+        (ErrorClass.THROTTLED, False, None),
+    ],
+)
+def test_one_callers_typing_error_concerns_nobody_else(error_class, own, cause):
+    assert circuit_breaker.trouble_of(WorkError(error_class, "It broke."), own_credentials=own) == cause
+
+
+def test_it_is_paused_after_so_many_failures_in_a_row_and_not_before():
+    registry = make_registry()
+    changed_at = registry.updated_at
+    assert [fail(registry), fail(registry), fail(registry), fail(registry)] == [False, False, True, False]
+    now = fresh(registry)
+    assert (now.paused_by, now.pause_reason, now.failures) == (PauseCause.UNREACHABLE, "It is away.", 4)
+    assert now.updated_at == changed_at, "no administrator changed it"
+
+
+def test_a_success_begins_the_count_anew():
+    registry = make_registry()
+    fail(registry)
+    fail(registry)
+    assert succeed(registry) is False
+    assert [fail(registry), fail(registry)] == [False, False]
+    assert fresh(registry).paused_at is None
+
+
+def test_failures_at_once_pause_it_once():
+    registry = make_registry()
+    assert sorted(together(*[lambda: fail(registry)] * 6)) == [False] * 5 + [True]
+    assert fresh(registry).failures == 6
+
+
+def test_probes_come_later_each_time():
+    registry = make_registry()
+    waits = []
+    for _ in range(5):
+        fail(registry, after=1)
+        waits.append(round(milliseconds_from_now(fresh(registry).probe_at) / 1000))
+    for wait, delay in zip(waits, (30, 60, 120, 120, 120), strict=True):
+        assert delay - 1 <= wait <= delay * 1.1 + 1
+
+
+def test_pushes_to_a_paused_registry_wait_and_are_not_nudged(build):
+    registry = paused()
+    job = push(build, registry)
+    assert take(job) is None
+    with database().writing() as session:
+        assert take_due_messages(session, limit=10) == []
+
+
+def test_one_push_probes_it_and_the_others_wait(build):
+    registry = paused()
+    first = push(build, registry)
+    second = push(build_commit(make_algorithm(), OTHER_HASH), registry)
+    let_probe(registry)
+    claim = taken(first)
+    assert take(second) is None
+    end_push(claim)
+    assert succeed(registry) is True
+    assert take(second) is not None
+
+
+def test_a_probe_whose_worker_dies_is_followed_by_another(build):
+    registry = paused()
+    first = push(build, registry)
+    second = push(build_commit(make_algorithm(), OTHER_HASH), registry)
+    let_probe(registry)
+    taken(first)
+    let_probe(registry)  # the lease's length has passed
+    assert take(second) is not None
+
+
+def test_credentials_of_its_own_are_not_stopped_by_recorded_ones_that_fail(build):
+    registry = paused(PauseCause.AUTH)
+    with_own = push(build, registry, OWN)
+    without = push(build_commit(make_algorithm(), OTHER_HASH), registry)
+    assert take(without) is None
+    end_push(taken(with_own))
+    assert succeed(registry, own_credentials=True) is False
+    assert fresh(registry).paused_by == PauseCause.AUTH
+    assert succeed(registry) is True
+
+
+def test_an_operators_pause_ends_by_an_operator_alone(build):
+    registry = make_registry()
+    with database().writing() as session:
+        assert circuit_breaker.pause(session, session.get_one(Registry, registry.seq), "Maintenance.") is True
+        assert circuit_breaker.pause(session, session.get_one(Registry, registry.seq), "Again.") is False
+    job = push(build, registry, OWN)
+    assert take(job) is None
+    assert (succeed(registry), fail(registry, after=1)) == (False, False)
+    assert fresh(registry).pause_reason == "Maintenance."
+    with database().writing() as session:
+        assert circuit_breaker.resume(session, session.get_one(Registry, registry.seq)) is True
+        assert circuit_breaker.resume(session, session.get_one(Registry, registry.seq)) is False
+    assert take(job) is not None
+
+
+def test_a_registry_that_asks_to_slow_down_is_left_alone_by_everybody(build):
+    registry = make_registry()
+    first = push(build, registry)
+    second = push(build_commit(make_algorithm(), OTHER_HASH), registry, OWN)
+    throttle(registry, 7)
+    assert 5_000 < milliseconds_from_now(fresh(registry).throttled_until) <= 7_000
+    assert (take(first), take(second)) == (None, None)
+    change(registry, throttled_until=now_ms() - 1)
+    claim = taken(first)
+    assert take(second) is None, "one at a time until one has succeeded"
+    end_push(claim)
+    succeed(registry)
+    assert fresh(registry).throttled_until is None
+
+
+def test_the_longest_wait_counts_and_without_one_it_grows():
+    registry = make_registry()
+    throttle(registry, 100)
+    throttle(registry, 1)
+    assert milliseconds_from_now(fresh(registry).throttled_until) > 90_000
+    other = make_registry()
+    waits = []
+    for _ in range(3):
+        change(other, throttled_until=None)
+        throttle(other)
+        waits.append(milliseconds_from_now(fresh(other).throttled_until) // 1000)
+    assert waits == sorted(waits)
+    assert waits[0] < waits[2]
+
+
+def test_waiting_for_a_paused_registry_is_no_stall(build):
+    job = push(build, paused())
+    change(job, created_at=now_ms() - 3_600_000)
+    with database().writing() as session:
+        assert report_unclaimed(session, after_seconds=60) == []
+    assert the(ImagePush, id=job.push_id).state == PushState.QUEUED

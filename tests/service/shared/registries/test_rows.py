@@ -1,0 +1,153 @@
+"""Rule 5, and what becomes of waiting pushes when their registry is changed."""
+
+import pytest
+from sqlalchemy import select
+
+from shared.api_errors import Refusal
+from shared.db.engine import database
+from shared.db.models import ImagePush, Job, JobState, PushState, Registry
+from shared.encryption import DecryptionError, keyring
+from shared.errors import ErrorClass
+from shared.registries.rows import change_registry, open_for_job, open_own, place_of, seal_own
+from shared.registry.credentials import Credentials
+from tests.git_service import make_algorithm
+from tests.rows import HASH, build_commit, change, end_badly, fresh, make_registry, push, taken, the
+from workers.jobs.executor import run_job
+from workers.pushes.push import PushWork
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+OWN = Credentials("owner", "open sesame")
+GIVEN = Credentials("pusher", "open barley")
+NOWHERE = "localhost:1"
+
+
+def move(registry: Registry, credentials: Credentials | None = None, *, remove: bool = False, **state: object) -> None:
+    with database().writing() as session:
+        found = session.scalars(select(Registry).where(Registry.id == registry.id)).one()
+        change_registry(session, keyring(), found, state, credentials, remove_credentials=remove)
+
+
+def own(registry: Registry) -> Credentials | None:
+    return open_own(keyring(), fresh(registry))
+
+
+def test_credentials_are_kept_sealed():
+    registry = make_registry(credentials=OWN)
+    assert own(registry) == OWN
+    assert OWN.password not in (registry.credentials or "")
+
+
+def test_credentials_copied_to_another_registry_do_not_open():
+    registry, thief = make_registry(credentials=OWN), make_registry("thief.example.com")
+    change(thief, credentials=registry.credentials)
+    with pytest.raises(DecryptionError):
+        own(thief)
+
+
+def test_credentials_copied_to_another_job_do_not_open():
+    build, registry = build_commit(make_algorithm()), make_registry()
+    job, other = push(build, registry, GIVEN), push(build, make_registry())
+    assert open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "") == GIVEN
+    with pytest.raises(DecryptionError):
+        open_for_job(keyring(), other.id, job.registry_fingerprint or "", job.credentials or "")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"registry_url": "thief.example.com"},
+        {"registry_url": "registry.example.com:5000"},
+        {"registry_url": "http://registry.example.com"},
+        {"verify_tls": False},
+        {"registry_url": "http://registry.example.com:443", "plain_http": True},
+    ],
+)
+def test_a_registry_that_is_another_one_now_loses_its_credentials(state):
+    registry = make_registry("registry.example.com", OWN)
+    move(registry, **state)
+    assert own(registry) is None
+
+
+@pytest.mark.parametrize("state", [{}, {"name": "Scanned"}, {"registry_url": "https://Registry.example.com:443/team"}])
+def test_a_registry_that_is_the_same_one_keeps_its_credentials(state):
+    registry = make_registry("registry.example.com", OWN)
+    move(registry, **state)
+    assert own(registry) == OWN
+
+
+def test_credentials_that_come_with_the_change_stay():
+    registry = make_registry("registry.example.com", OWN)
+    move(registry, GIVEN, registry_url="other.example.com")
+    assert own(registry) == GIVEN
+
+
+def test_credentials_can_be_removed():
+    registry = make_registry(credentials=OWN)
+    move(registry, remove=True)
+    assert own(registry) is None
+
+
+@pytest.mark.parametrize("state", [{"registry_url": "no host"}, {"ca_certificate": "no certificate"}])
+def test_a_change_that_cannot_be_leaves_everything(state):
+    registry = make_registry("registry.example.com", OWN)
+    with pytest.raises(Refusal) as refused:
+        move(registry, **state)
+    assert refused.value.status == 400
+    assert (fresh(registry).registry_url, own(registry)) == ("registry.example.com", OWN)
+
+
+def test_a_waiting_push_with_its_own_credentials_fails_when_the_registry_was_changed():
+    registry = make_registry(NOWHERE)
+    job = push(build_commit(make_algorithm()), registry, GIVEN)
+    move(registry, registry_url="127.0.0.1:1")
+    run_job(job.id, PushWork)
+    after = fresh(job)
+    assert (after.state, after.error_class, after.credentials) == (JobState.FAILED, ErrorClass.INVALID, None)
+    assert "The registry was changed" in (after.error_message or "")
+
+
+def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address():
+    registry = make_registry("registry.example.com", OWN)
+    algorithm = make_algorithm()
+    job = push(build_commit(algorithm), registry)
+    move(registry, Credentials("owner", "new"), registry_url=NOWHERE)
+    row = the(ImagePush, id=job.push_id)
+    assert row.registry_url == NOWHERE
+    assert row.image.startswith(f"{NOWHERE}/")
+    assert fresh(job).lock_name == place_of(fresh(registry), algorithm, HASH)
+    run_job(job.id, PushWork)
+    assert NOWHERE in (fresh(job).error_message or "")
+    assert fresh(job).error_class == ErrorClass.TRANSIENT
+
+
+def test_a_push_that_ran_while_the_registry_was_changed_is_not_tried_in_a_place_that_it_does_not_hold():
+    registry = make_registry("localhost:2")
+    job = push(build_commit(make_algorithm()), registry)
+    claim = taken(job)
+    move(registry, registry_url=NOWHERE)
+    assert the(ImagePush, id=job.push_id).registry_url == "localhost:2"
+    end_badly(claim, ErrorClass.TRANSIENT)
+    change(job, next_attempt_at=None)
+    run_job(job.id, PushWork)
+    assert fresh(job).state == JobState.FAILED
+    assert "was changed" in (fresh(job).error_message or "")
+
+
+def test_a_push_that_is_claimed_when_its_registry_is_gone_fails():
+    registry = make_registry(NOWHERE)
+    job = push(build_commit(make_algorithm()), registry)
+    change(registry, deleted_at=1)
+    run_job(job.id, PushWork)
+    assert (fresh(job).state, fresh(job).error_message) == (JobState.FAILED, "The registry was deleted.")
+    assert the(ImagePush, id=job.push_id).state == PushState.FAILED
+
+
+def test_credentials_whose_key_is_gone_fail_the_push_with_a_sentence():
+    registry = make_registry(NOWHERE)
+    job = push(build_commit(make_algorithm()), registry)
+    change(registry, credentials="gone." + seal_own(keyring(), registry, OWN).partition(".")[2])
+    run_job(job.id, PushWork)
+    assert fresh(job).error_class == ErrorClass.INVALID
+    assert "'gone'" in (fresh(job).error_message or "")
+    assert isinstance(the(Job, id=job.id).finished_at, int)

@@ -1,0 +1,104 @@
+"""Rotation of the sealing key, while others write."""
+
+import base64
+import os
+
+import pytest
+
+from shared.db.engine import database
+from shared.db.models import Registry
+from shared.encryption import Keyring, keyring
+from shared.git.sources import open_source, seal_source
+from shared.key_rotation import BATCH, count_outdated, rotate
+from shared.registries.rows import fingerprint, open_for_job, open_own, seal_own
+from shared.registry.credentials import Credentials
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import build_commit, change, columns_of, fresh, make_registry, push
+from tests.together import together
+
+OWN = Credentials("own", "own-password")
+GIVEN = Credentials("given", "given-password")
+FRESH_KEY = os.urandom(32)
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+def both_keys() -> Keyring:
+    """The installation's key opens, a fresh one seals."""
+    old = {key_id: base64.b64decode(key.get_secret_value()) for key_id, key in settings().secret_keys.items()}
+    return Keyring({"fresh": FRESH_KEY, **old})
+
+
+FRESH_ALONE = Keyring({"fresh": FRESH_KEY})
+
+
+def password_in(registry: Registry) -> str:
+    credentials = open_own(FRESH_ALONE, fresh(registry))
+    assert credentials is not None
+    return credentials.password
+
+
+def test_every_sealed_column_is_sealed_again() -> None:
+    algorithm = make_algorithm()
+    change(algorithm, source_credentials=seal_source(keyring(), algorithm, "git-user", "git-password"))
+    registry = make_registry(credentials=OWN)
+    job = push(build_commit(algorithm), registry, GIVEN)
+
+    seen: list[None] = []
+    assert count_outdated(database(), both_keys()) == 3
+    rotated = rotate(database(), both_keys(), lambda: seen.append(None))
+
+    assert (rotated.resealed, rotated.unopened, len(seen)) == (3, [], 3)
+    assert count_outdated(database(), both_keys()) == 0
+    assert open_own(FRESH_ALONE, fresh(registry)) == OWN
+    assert open_source(FRESH_ALONE, fresh(algorithm)) == ("git-user", "git-password")
+    assert open_for_job(FRESH_ALONE, job.id, fingerprint(registry), fresh(job).credentials or "") == GIVEN
+
+
+def test_nothing_but_the_ciphertext_changes() -> None:
+    registry = make_registry(credentials=OWN)
+    change(registry, updated_at=1234)
+    before = columns_of(registry)
+    rotate(database(), both_keys())
+    after = columns_of(registry)
+    assert before.pop("credentials") != after.pop("credentials")
+    assert after == before
+
+
+def test_more_rows_than_a_transaction_takes() -> None:
+    registries = [make_registry(credentials=OWN) for _ in range(BATCH + 2)]
+    make_registry()  # has no credentials, and is none of the rows
+    assert rotate(database(), both_keys()).resealed == len(registries)
+    assert rotate(database(), both_keys()).resealed == 0
+    assert {password_in(registry) for registry in registries} == {OWN.password}
+
+
+def test_what_cannot_be_opened_is_reported_and_left_as_it_is() -> None:
+    lost, moved, good = (make_registry(credentials=OWN) for _ in range(3))
+    unknown = seal_own(Keyring({"gone": os.urandom(32)}), lost, OWN)
+    change(lost, credentials=unknown)
+    change(moved, credentials=fresh(good).credentials)
+
+    rotated = rotate(database(), both_keys())
+
+    assert rotated.resealed == 1
+    assert {(column, row) for column, row, _reason in rotated.unopened} == {
+        ("registries.credentials", lost.id),
+        ("registries.credentials", moved.id),
+    }
+    assert "'gone', which is not among LONGSHORE_SECRET_KEYS" in rotated.unopened[0][2]
+    assert fresh(lost).credentials == unknown
+    assert password_in(good) == OWN.password
+
+
+def test_a_password_that_is_changed_meanwhile_is_not_brought_back() -> None:
+    registries = [make_registry(credentials=OWN) for _ in range(20)]
+    ring = both_keys()
+
+    def replace() -> None:
+        for registry in reversed(registries):
+            change(registry, credentials=seal_own(ring, registry, Credentials("own", "new-password")))
+
+    together(lambda: rotate(database(), ring), replace)
+    assert {password_in(registry) for registry in registries} == {"new-password"}

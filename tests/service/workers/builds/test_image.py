@@ -1,0 +1,519 @@
+"""Images built with a real engine out of real requirements, and run by it."""
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from shared.cancellation import CancelToken
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from tests.directory_store import DirectoryStore
+from tests.service.workers.builds.package_index import PackageIndex, wheel_of
+from tests.unit.workers.builds.sources import archive_of
+from workers.builds.assembly.image import Image, named_image
+from workers.builds.dockerfile import ALGORITHM, REVISION, remove_cut_short
+from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_left_overs
+from workers.builds.image import BuildRequest, BuiltImage, build_image, image_name, local_reference
+from workers.builds.limits import BuildLimits, BuildWatch, Deadline
+from workers.builds.log import BuildLog
+from workers.docker.connection import engine, ping
+from workers.docker.images import described_image, load_image, name_image
+
+ADDS_NUMBERS = b"""
+import os
+import numpy
+from Algorithmia import ADK
+
+def apply(input):
+    return {"sum": float(numpy.array(input).sum()), "user": os.getuid(), "wrote": open("/tmp/x", "w").write("yes")}
+
+ADK(apply).init()
+"""
+
+
+Built = Callable[..., tuple[BuiltImage, list[str]]]
+
+
+@pytest.fixture
+def built(store: DirectoryStore) -> Built:
+    """Builds, and gives the image and the lines of the log."""
+
+    def build(request: BuildRequest, use: DirectoryStore = store) -> tuple[BuiltImage, list[str]]:
+        lines: list[str] = []
+        return build_image(request, use, lines.append, CancelToken()), lines
+
+    return build
+
+
+@pytest.fixture
+def failure(store: DirectoryStore) -> Callable[[BuildRequest], tuple[WorkError, list[str]]]:
+    """Builds what cannot be built, and gives the error and the lines of the log."""
+
+    def build(request: BuildRequest) -> tuple[WorkError, list[str]]:
+        lines: list[str] = []
+        with pytest.raises(WorkError) as caught:
+            build_image(request, store, lines.append, CancelToken())
+        return caught.value, lines
+
+    return build
+
+
+def stored(store: DirectoryStore, built: BuiltImage) -> Image:
+    image = named_image(store, image_name(built.manifest_digest))
+    assert image is not None
+    return image
+
+
+@pytest.fixture
+def running(store: DirectoryStore) -> Callable[[BuiltImage], contextlib.AbstractContextManager[str]]:
+    """Loads an image into the engine and runs it; it is taken off again."""
+
+    @contextlib.contextmanager
+    def run(image: BuiltImage) -> Iterator[str]:
+        client = engine()
+        image_id = load_image(store, stored(store, image), CancelToken())
+        assert image_id == image.image_id
+        host = client.create_host_config(network_mode="none", cap_drop=["ALL"])
+        container = client.create_container(image_id, host_config=host, use_config_proxy=False)["Id"]
+        try:
+            client.start(container)
+            yield container
+        finally:
+            client.remove_container(container, force=True, v=True)
+            client.remove_image(image_id)
+
+    return run
+
+
+def printed_in(container: str, code: str) -> str:
+    client = engine()
+    command = client.exec_create(container, ["/opt/longshore/env/bin/python", "-c", code])["Id"]
+    output = client.exec_start(command)
+    assert client.exec_inspect(command)["ExitCode"] == 0, output
+    return output.decode()
+
+
+CALL = """
+import time, urllib.error, urllib.request
+call = urllib.request.Request("http://127.0.0.1:8080/", b"[1, 2, 3.5]", {"Content-Type": "application/json"})
+for attempt in range(200):
+    try:
+        print(urllib.request.urlopen(call, timeout=60).read().decode())
+        break
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ConnectionRefusedError):
+            raise
+        time.sleep(0.05)
+"""
+
+
+def test_source_for_the_platform_is_built_runs_and_is_installed_once(request_for, built, running):
+    trusted = ssl.get_default_verify_paths().cafile
+    real = {
+        "index_url": None,
+        "ca_bundle": Path(trusted).read_bytes() if trusted else None,
+        "name": "Adder",
+    }
+    files = {"src/Adder.py": ADDS_NUMBERS, "requirements.txt": b"algorithmia>=2,<3\nnumpy==1.26.4\n"}
+    first, lines = built(request_for(files, **real))
+    assert any("Successfully installed" in line and "numpy-1.26.4" in line for line in lines)
+    assert not first.environment_reused
+    with running(first) as container:
+        answer = json.loads(printed_in(container, CALL))
+    assert answer["result"] == {"sum": 6.5, "user": 65532, "wrote": 3}
+
+    changed = {"src/Adder.py": b"# another commit\n", "requirements.txt": b"# same\nalgorithmia>=2,<3\nnumpy==1.26.4"}
+    second, lines = built(request_for(changed, **real))
+    assert second.environment_reused
+    assert second.environment_key == first.environment_key
+    assert second.image_id != first.image_id
+    assert f"The requirements are installed already: environment {first.environment_key[:12]} is used again" in lines
+
+
+def test_the_configuration_of_an_image(request_for, owner, store, built, running):
+    request = request_for({".dockerignore": b"*\n", "Dockerfile": b"FROM scratch\n", "sub/Dockerfile": b"RUN false\n"})
+    image, _ = built(request)
+    found = stored(store, image)
+    assert store.named(f"{owner}/small:{request.commit}") == found.manifest.descriptor
+    assert image.size_bytes == found.size_bytes
+    with running(image) as container:
+        configuration = described_image(image.image_id)["Config"]
+        assert configuration["User"] == "65532:65532"
+        assert configuration["Entrypoint"][0] == "/opt/longshore/env/bin/python"
+        assert configuration["WorkingDir"] == "/opt/algorithm"
+        assert configuration["ExposedPorts"] == {"8080/tcp": {}}
+        assert configuration["Healthcheck"] == {"Test": ["NONE"]}
+        assert "LONGSHORE_ALGORITHM_NAME=Small" in configuration["Env"]
+        assert configuration["Labels"] == {
+            "org.opencontainers.image.title": f"{owner}/Small",
+            "org.opencontainers.image.revision": request.commit,
+            "io.longshore.algorithm": f"{owner}/Small",
+        }
+        listing = "import os; print(sorted(os.listdir('/opt/algorithm')), sorted(os.listdir('/opt/longshore')))"
+        assert printed_in(container, listing) == "['.dockerignore', 'Dockerfile', 'src', 'sub'] ['env', 'runner']\n"
+
+
+def test_the_index_password_is_nowhere(request_for, package_index, store, built):
+    request = request_for(
+        {"requirements.txt": b"small==1.0\n"},
+        kit_requirement="algorithmia>=2,<3",
+        ca_bundle=b"-----BEGIN CERTIFICATE----- of nobody\n",
+    )
+    image, lines = built(request)
+    assert any("Successfully installed small-1.0" in line for line in lines), "the password was needed, and used"
+    assert "The requirements bring no development kit: adding algorithmia>=2,<3" in lines
+    assert any("successfully installed algorithmia-2.0.5" in line.lower() for line in lines)
+    found = stored(store, image)
+    environment = named_image(store, f"environment/{image.environment_key}")
+    kept = io.BytesIO("".join(lines).encode())
+    for blob in (found.manifest.descriptor, environment.manifest.descriptor, environment.manifest.config):
+        kept.write(unpacked(store, blob.digest))
+    for blob in (found.manifest.config, *found.manifest.layers[-3:]):
+        kept.write(unpacked(store, blob.digest))
+    assert b"small.py" in kept.getvalue()
+    assert package_index.password.encode() not in kept.getvalue()
+    assert b"CERTIFICATE----- of nobody" not in kept.getvalue()
+
+
+def unpacked(store: DirectoryStore, digest: str) -> bytes:
+    with store.open(digest) as blob:
+        content = blob.read()
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def test_an_environment_is_kept_with_its_lock(request_for, store, built):
+    image, _ = built(request_for({"requirements.txt": b"small\n"}))
+    environment = named_image(store, f"environment/{image.environment_key}")
+    lock = environment.manifest.annotations["io.longshore.requirements"].splitlines()
+    assert len(lock) == 1
+    assert re.fullmatch(r"small==1\.0 --hash=sha256:[0-9a-f]{64}", lock[0])
+
+
+def test_requirements_that_resolve_to_the_same_share_an_environment(request_for, built):
+    first, _ = built(request_for({"requirements.txt": b"small\n"}))
+    second, lines = built(request_for({"requirements.txt": b"small>=1\n"}))
+    assert second.environment_key == first.environment_key
+    assert second.environment_reused
+    assert f"The same was installed before: environment {first.environment_key[:12]} is used again" in lines
+
+
+def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(request_for, package_index, built):
+    name = f"moving{uuid.uuid4().hex[:8]}"
+    files = {"requirements.txt": f"{name}\n".encode()}
+    package_index.add(name, "1.0", {f"{name}.py": "VALUE = 1\n"})
+    first, _ = built(request_for(files))
+    same, _ = built(request_for(files, refresh=True))
+    assert (same.environment_key, same.environment_reused) == (first.environment_key, True)
+    package_index.add(name, "2.0", {f"{name}.py": "VALUE = 2\n"})
+    still, _ = built(request_for(files))
+    assert still.environment_key == first.environment_key
+    refreshed, _ = built(request_for(files, refresh=True))
+    assert refreshed.environment_key != first.environment_key
+    later, _ = built(request_for(files))
+    assert (later.environment_key, later.environment_reused) == (refreshed.environment_key, True)
+    as_it_was, _ = built(request_for(files, made_with=first.environment_key))
+    assert (as_it_was.environment_key, as_it_was.environment_reused) == (first.environment_key, True)
+
+
+def test_a_change_of_source_alone_needs_no_engine(request_for, built, monkeypatch, tmp_path):
+    files = {"requirements.txt": b"small==1.0\n"}
+    first, _ = built(request_for(files))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    changed, _ = built(request_for({**files, "src/Small.py": b"# changed\n"}))
+    assert changed.environment_reused
+    assert changed.environment_key == first.environment_key
+    assert changed.manifest_digest != first.manifest_digest
+    again, _ = built(request_for(files))
+    assert again.size_bytes == first.size_bytes
+
+
+def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(request_for, store, built, running):
+    first, _ = built(request_for({"requirements.txt": b"small==1.0\n"}))
+    changed, _ = built(request_for({"requirements.txt": b"small==1.0\n", "src/Small.py": b"# changed\n"}))
+    with running(first):
+        reading = ReadingStore(store.directory)
+        image_id = load_image(reading, stored(store, changed), CancelToken())
+        engine().remove_image(image_id)
+    read = [blob.size for blob in stored(store, changed).manifest.blobs if blob.digest in reading.read]
+    assert max(read) < 64 * 1024 < max(layer.size for layer in stored(store, changed).manifest.layers)
+
+
+class ReadingStore(DirectoryStore):
+    """Notes which blobs are read."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.read: set[str] = set()
+
+    def open(self, digest: str, offset: int = 0) -> contextlib.AbstractContextManager[BinaryIO]:
+        self.read.add(digest)
+        return super().open(digest, offset)
+
+
+def test_one_environment_in_two_stores_gives_one_digest(request_for, store, built, tmp_path, monkeypatch):
+    request = request_for({"requirements.txt": b"small==1.0\n"})
+    first, _ = built(request)
+    shutil.copytree(store.directory, tmp_path / "other")
+    other = DirectoryStore(tmp_path / "other")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    second, _ = built(request, other)
+    assert second == dataclasses.replace(first, environment_reused=True)
+
+
+def test_what_is_installed_is_compiled_for_good(request_for, built, running):
+    """Nothing is compiled when it is imported, although all files have one time."""
+    image, _ = built(request_for({"requirements.txt": b"small==1.0\n"}))
+    code = (
+        "import importlib.util, os, small; cached = importlib.util.cache_from_source(small.__file__);"
+        "kept = open(cached, 'rb').read();"
+        "print(int.from_bytes(kept[4:8], 'little'), int(os.stat(small.__file__).st_mtime), os.stat(cached).st_uid)"
+    )
+    with running(image) as container:
+        assert printed_in(container, code) == "1 315619200 65531\n", "the flags of PEP 552: by hash, unchecked"
+        code = "import sys; sys.flags; import small; print(small.__spec__.cached == small.__cached__)"
+        assert printed_in(container, code) == "True\n"
+
+
+def test_links_within_an_environment_stay_links(request_for, built, running):
+    image, _ = built(request_for({}))
+    with running(image) as container:
+        code = (
+            "import os; print(os.readlink('/opt/longshore/env/lib64'), os.path.islink('/opt/longshore/env/bin/python'))"
+        )
+        assert printed_in(container, code) == "lib True\n"
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_skopeo_reads_the_image(request_for, store, built, tmp_path):
+    image, _ = built(request_for({}))
+    manifest = stored(store, image).manifest
+    layout = tmp_path / "layout"
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    for blob in (manifest.descriptor, *manifest.blobs):
+        name = blob.digest.partition(":")[2]
+        (layout / "blobs" / "sha256" / name).symlink_to(store.directory / "blobs" / "sha256" / name)
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    index = {"schemaVersion": 2, "manifests": [manifest.descriptor.document()]}
+    (layout / "index.json").write_text(json.dumps(index))
+    shown = subprocess.run(["skopeo", "inspect", f"oci:{layout}"], check=True, capture_output=True).stdout
+    assert json.loads(shown)["Digest"] == image.manifest_digest
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}", f"dir:{tmp_path}/copied"], check=True)
+
+
+def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(request_for, base_image, store, built, running):
+    recipe = f'FROM {base_image}\nRUN echo built > /made\nCOPY . /here\nENTRYPOINT ["python3", "-c", "input()"]\n'
+    request = request_for({"Dockerfile": recipe.encode()}, allow_dockerfile=True)
+    image, lines = built(request)
+    assert image.environment_key is None
+    assert any(line.startswith("Step 2/") for line in lines)
+    assert stored(store, image).run_config["Labels"]["io.longshore.algorithm"] == f"{request.owner}/Small"
+    assert described_image(image.image_id) is None, "the store has it, the engine keeps nothing"
+    image_id = load_image(store, stored(store, image), CancelToken())
+    try:
+        assert described_image(image_id)["Config"]["Entrypoint"] == ["python3", "-c", "input()"]
+    finally:
+        engine().remove_image(image_id)
+
+
+def test_a_dockerfile_that_fails_says_so(request_for, base_image, failure):
+    recipe = f"FROM {base_image}\nRUN exit 3\n".encode()
+    error, lines = failure(request_for({"Dockerfile": recipe}, allow_dockerfile=True))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message.startswith("The source's own Dockerfile cannot be built: ")
+    assert lines[-1] == error.message
+
+
+def test_a_requirement_that_does_not_exist_names_its_line(build_containers, request_for, failure):
+    error, lines = failure(request_for({"requirements.txt": b"# first\nsmall==1.0\nnosuchpackage==9\n"}))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message == "requirements.txt line 3: no matching distribution for nosuchpackage==9."
+    assert lines[-1] == error.message
+    assert build_containers() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"requirements.txt": b"small\nno requirement at all\n"},
+            "requirements.txt line 2: 'no requirement at all' cannot",
+        ),
+        ({"src/Small.py": b"", "name": "Other"}, "The source has no src/Other.py: in src there is: Small.py"),
+    ],
+)
+def test_a_source_that_cannot_be_built_says_what_to_mend(request_for, failure, files, sentence):
+    changes = {"name": files.pop("name")} if "name" in files else {}
+    error, lines = failure(request_for(files, **changes))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message.startswith(sentence)
+    assert lines == [error.message]
+
+
+def test_a_source_without_src_says_so(request_for, failure):
+    request = request_for({})
+    assert isinstance(request.source, Path)
+    request.source.write_bytes(archive_of({"README": b"", "Small.py": b""}))
+    error, _ = failure(request)
+    assert error.message == (
+        "The source has no src/Small.py: there is no directory src (at the top there is: README, Small.py)."
+    )
+
+
+def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(request_for, built, running):
+    wheel = wheel_of("own", "1", {"own.py": "VALUE = 7\n"})
+    files = {"requirements.txt": b"./vendor/own-1-py3-none-any.whl\n", "vendor/own-1-py3-none-any.whl": wheel}
+    image, lines = built(request_for(files))
+    assert image.environment_key is None
+    assert any("made for this build alone" in line for line in lines)
+    with running(image) as container:
+        assert printed_in(container, "import own; print(own.VALUE)") == "7\n"
+
+
+def asking(stop: CancelToken, index: PackageIndex) -> threading.Thread:
+    """Asks for the stop as soon as the build waits for the package that the index holds back."""
+
+    def ask() -> None:
+        if index.asked_for_held.wait(60):
+            stop.cancel("cancelled")
+
+    index.asked_for_held.clear()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_stop_ends_a_build_in_the_middle_of_an_installation(build_containers, request_for, package_index, store):
+    stop = CancelToken()
+    thread = asking(stop, package_index)
+    with pytest.raises(WorkCancelledError, match="cancelled"):
+        build_image(request_for({"requirements.txt": b"held\n"}), store, lambda line: None, stop)
+    thread.join()
+    assert build_containers() == []
+
+
+@pytest.mark.parametrize(
+    "said", ["Compiling what was installed", "Keeping the environment", "Building the algorithm's image"]
+)
+def test_a_stop_ends_a_build_at_any_step(build_containers, request_for, owner, store, said):
+    stop = CancelToken()
+    request = request_for({"requirements.txt": b"small==1.0\n"} if said != "Building the algorithm's image" else {})
+    with pytest.raises(WorkCancelledError, match="cancelled"):
+        build_image(request, store, lambda line: stop.cancel("cancelled") if line == said else None, stop)
+    assert build_containers() == []
+    assert store.named(f"{owner}/small:{request.commit}") is None
+
+
+def test_a_build_that_takes_too_long_is_ended(build_containers, request_for, built, failure):
+    built(request_for({}))  # the base image is in the store
+    error, lines = failure(request_for({"requirements.txt": b"held\n"}, seconds=1))
+    assert error.error_class is ErrorClass.INVALID
+    assert error.message == "The build took longer than its limit of 1 seconds and was ended."
+    assert lines[-1] == error.message
+    assert build_containers() == []
+
+
+def test_equal_requirements_at_the_same_time_are_installed_once(request_for, built):
+    results: list[BuiltImage] = []
+    requests = [request_for({"requirements.txt": b"small==1.0\n", "n": str(n).encode()}) for n in range(2)]
+    threads = [threading.Thread(target=lambda one=one: results.append(built(one)[0])) for one in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(image.environment_reused for image in results) == [False, True]
+    assert results[0].environment_key == results[1].environment_key
+
+
+def test_what_is_missing_for_all_builds_makes_the_job_wait(
+    build_containers, request_for, owner, tmp_path, monkeypatch, failure
+):
+    client = engine()
+    error, _ = failure(request_for({}, base_image="127.0.0.1:1/no/base:1"))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert error.message.startswith("The base image 127.0.0.1:1/no/base:1 (LONGSHORE_BASE_IMAGE) is not on the Docker")
+    empty = f"empty-{owner}"
+    client.import_image_from_data(archive_of({"nothing": b""}), repository=empty)
+    error, _ = failure(request_for({}, base_image=empty))
+    client.remove_image(empty)
+    assert (error.error_class, error.message) == (
+        ErrorClass.UNAVAILABLE,
+        "The base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits.",
+    )
+    error, _ = failure(request_for({"requirements.txt": b"small"}, network="no-such-network"))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert "LONGSHORE_BUILD_NETWORK" in error.message
+    assert build_containers() == []
+
+    ping()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(WorkError, match="the job waits"):
+        ping()
+    error, lines = failure(request_for({}, base_image="never-seen:1"))
+    assert error.error_class is ErrorClass.UNAVAILABLE
+    assert lines == [
+        f"The Docker engine at unix://{tmp_path}/none.sock does not answer: No such file or directory; the job waits."
+    ]
+
+
+def test_steps_have_no_privileges_and_their_output_is_whole(build_containers, base_image, owner):
+    watch = BuildWatch(BuildLog(print, 0), CancelToken(), Deadline(60))
+    with build_container(base_image, owner, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), watch) as container:
+        status: list[str] = []
+        assert container.run(["cat", "/proc/self/status"], {}, "/", status.append) == 0
+        printed: list[str] = []
+        count = "import sys; print(*range(50000), sep=chr(10)); sys.exit(3)"
+        assert container.run(["python3", "-c", count], {}, "/", printed.append) == 3
+        assert printed == [str(number) for number in range(50000)]
+        ours = name_prefix(owner)
+        assert remove_left_overs(timedelta(hours=1), ours) == 0
+        assert len(build_containers()) == 1
+        assert remove_left_overs(timedelta(seconds=-60), ours) == 1
+    fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    assert fields["Uid"].split() == [str(BUILDER)] * 4
+    assert (fields["CapEff"], fields["CapBnd"], fields["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+    assert build_containers() == []
+
+
+def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(request_for, base_image, store, built):
+    request = request_for({"Dockerfile": f"FROM {base_image}\n".encode()}, allow_dockerfile=True)
+    image, _ = built(request)
+    client = engine()
+    load_image(store, stored(store, image), CancelToken())
+    name_image(image.image_id, local_reference(request.owner, "Small", request.commit))
+    step = {"command": ["/bin/sh", "-c", '#(nop) ENV A="b"'], "entrypoint": []}
+    other = client.create_container(image.image_id, labels={REVISION: "another"}, **step)["Id"]
+    fork = client.create_container(image.image_id, labels={ALGORITHM: "another/Small"}, **step)["Id"]
+    started = client.create_container(image.image_id)["Id"]
+    left = client.create_container(image.image_id, **step)["Id"]
+    nameless = client.commit(left)["Id"]
+    kept = client.commit(other, conf={"Labels": {REVISION: request.commit}})["Id"]
+    try:
+        remove_cut_short(f"{request.owner}/{request.name}", request.commit, keep=[kept])
+        found = {container["Id"] for container in client.containers(all=True)}
+        assert {left, other, fork, started} & found == {other, fork, started}
+        assert described_image(nameless) is None
+        assert described_image(kept) is not None
+        assert described_image(image.image_id) is not None
+    finally:
+        for container in (other, fork, started):
+            client.remove_container(container)
+        client.remove_image(kept)
+        client.remove_image(local_reference(request.owner, "Small", request.commit))
+
+
+def test_only_build_containers_are_ever_looked_at():
+    with pytest.raises(ValueError, match="does not begin with"):
+        remove_left_overs(timedelta(days=1), "")

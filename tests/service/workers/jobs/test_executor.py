@@ -1,0 +1,204 @@
+"""Running one job: claimed, done outside of any transaction (rule 6), ended behind the fence."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from sqlalchemy.orm import Session
+
+from shared.builds import append_log, write_built
+from shared.commands.cancel import cancel_job
+from shared.db.engine import database
+from shared.db.models import Build, BuildStatus, Job, JobState
+from shared.errors import ErrorClass, WorkError
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import HASH, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.service.workers.standing_in import StandIn, until_stopped
+from tests.together import SECONDS, together
+from workers.jobs.executor import run_job
+from workers.jobs.worker_id import lease_owner
+
+pytestmark = pytest.mark.usefixtures("installation", "broker")
+
+
+@pytest.fixture
+def job() -> Job:
+    return compile_commit(make_algorithm()).job
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+def cancel(job: Job) -> None:
+    with database().writing() as session:
+        cancel_job(session, session.get_one(Job, job.seq))
+
+
+def refuse(error_class: ErrorClass):
+    def do(_keeper):
+        raise WorkError(error_class, "It broke.")
+
+    return do
+
+
+def test_work_that_ends_well_is_written_with_the_end_of_the_job(job):
+    work = StandIn()
+
+    def finish(session: Session) -> None:
+        write_built(
+            session,
+            work.claims[0],
+            image_id="sha256:1",
+            manifest_digest=None,
+            image_bytes=1,
+            environment_key=None,
+        )
+
+    work = StandIn(finish=finish)
+    run_job(job.id, work)
+    assert (fresh(job).state, fresh(job).lease_owner) == (JobState.SUCCEEDED, None)
+    assert the(Build, job_id=job.id).status == BuildStatus.SUCCEEDED
+
+
+def test_a_job_is_claimed_in_the_name_of_this_process(job):
+    owners = []
+    run_job(job.id, StandIn(lambda _keeper: owners.append(fresh(job).lease_owner)))
+    assert owners == [lease_owner()]
+
+
+def test_a_message_that_comes_twice_does_the_work_once(job):
+    work = StandIn()
+    run_job(job.id, work)
+    run_job(job.id, work)
+    assert len(work.claims) == 1
+
+
+def test_messages_that_come_at_once_do_the_work_once(job):
+    work = StandIn()
+    together(*([partial(run_job, job.id, work)] * 4))
+    assert len(work.claims) == 1
+
+
+def test_no_connection_is_held_while_the_work_is_done(job):
+    held = []
+
+    def look(_keeper) -> None:
+        pause = threading.Event()
+        # The lease's thread has one for a moment each second: what is looked for is one that stays.
+        for _ in range(200):
+            held.append(database().engine.pool.checkedout())
+            if held[-1] == 0:
+                return
+            pause.wait(0.01)
+
+    run_job(job.id, StandIn(look))
+    assert held[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("error_class", "state", "tries"),
+    [
+        (ErrorClass.INVALID, JobState.FAILED, 0),
+        (ErrorClass.TRANSIENT, JobState.QUEUED, 1),
+        (ErrorClass.UNAVAILABLE, JobState.QUEUED, 0),
+    ],
+)
+def test_an_error_ends_the_try_as_its_class_says(job, error_class, state, tries):
+    run_job(job.id, StandIn(refuse(error_class)))
+    after = fresh(job)
+    assert (after.state, after.tries, after.lease_owner, after.error_class) == (state, tries, None, error_class)
+
+
+def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job):
+    def do(_keeper):
+        raise RuntimeError("password=open sesame")
+
+    run_job(job.id, StandIn(do))
+    after = fresh(job)
+    assert (after.state, after.error_class) == (JobState.QUEUED, ErrorClass.TRANSIENT)
+    assert "RuntimeError" in (after.error_message or "")
+    assert "sesame" not in (after.error_message or "")
+
+
+def test_what_was_said_before_an_error_is_written(job):
+    work = StandIn(refuse(ErrorClass.INVALID), write=lambda session: append_log(session, work.claims[0], "said\n"))
+    run_job(job.id, work)
+    with database().reading() as session:
+        assert session.get_one(Build, the(Build, job_id=job.id).seq).log == "said\n"
+
+
+def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job, pool):
+    begun = threading.Event()
+
+    def do(keeper) -> None:
+        begun.set()
+        until_stopped(keeper)
+
+    running = pool.submit(run_job, job.id, StandIn(do))
+    assert begun.wait(SECONDS)
+    cancel(job)
+    running.result(SECONDS)
+    after = fresh(job)
+    assert (after.state, after.lease_owner) == (JobState.CANCELLED, None)
+    assert the(Build, job_id=job.id).status == BuildStatus.CANCELLED
+
+
+def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job, pool):
+    algorithm, registry = make_algorithm(), make_registry()
+    run_job(compile_commit(algorithm, HASH).job.id, StandIn())
+    build = the(Build, algorithm_id=algorithm.id)
+    old, begun = push(build, registry), threading.Event()
+
+    def do(keeper) -> None:
+        begun.set()
+        until_stopped(keeper)
+
+    running = pool.submit(run_job, old.id, StandIn(do))
+    assert begun.wait(SECONDS)
+    new = push(build, registry)
+    running.result(SECONDS)
+    assert (fresh(old).state, fresh(old).lease_owner) == (JobState.SUPERSEDED, None)
+    assert take(new) is not None
+
+
+def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job):
+    finished = []
+    run_job(job.id, StandIn(lambda _keeper: cancel(job), finish=finished.append))
+    assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
+    assert finished == []
+
+
+def test_a_worker_that_was_taken_for_dead_writes_nothing(job):
+    def do(_keeper) -> None:
+        lose_lease(job)
+        taken(job, "another/1")
+
+    run_job(job.id, StandIn(do))
+    assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
+
+
+def test_a_job_that_waits_for_its_next_try_is_left_alone(job):
+    run_job(job.id, StandIn(refuse(ErrorClass.TRANSIENT)))
+    work = StandIn()
+    run_job(job.id, work)
+    assert work.claims == []
+    change(job, next_attempt_at=None)
+    run_job(job.id, work)
+    assert len(work.claims) == 1
+
+
+def test_the_time_limit_of_a_task_is_an_error_that_may_pass(job):
+    from celery.exceptions import SoftTimeLimitExceeded
+
+    def do(_keeper):
+        raise SoftTimeLimitExceeded
+
+    run_job(job.id, StandIn(do))
+    assert (fresh(job).state, fresh(job).tries) == (JobState.QUEUED, 1)
+    assert str(settings().build_seconds) in (fresh(job).error_message or "")

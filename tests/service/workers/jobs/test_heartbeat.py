@@ -1,0 +1,141 @@
+"""The thread that keeps a claim: it renews, writes down what moved, and stops the work when the claim is lost."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from shared.db.engine import database
+from shared.db.models import Build
+from shared.errors import WorkCancelledError
+from shared.jobs.leases import release_all
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import compile_commit, fresh, lose_lease, milliseconds_from_now, taken, the
+from tests.service.workers.standing_in import nothing, until_stopped
+from tests.together import SECONDS
+from workers.builds.build import BuildWork
+from workers.jobs import heartbeat
+from workers.jobs.heartbeat import Heartbeat
+
+pytestmark = pytest.mark.usefixtures("installation")
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch):
+    monkeypatch.setattr(heartbeat, "POLL_INTERVAL_SECONDS", 0.02)
+
+
+def quick(**changes: object):
+    """The settings with a heartbeat at each look."""
+    return settings().model_copy(update={"heartbeat_seconds": 0.01, **changes})
+
+
+def until(condition) -> None:
+    pause = threading.Event()
+    for _ in range(SECONDS * 50):
+        if condition():
+            return
+        pause.wait(0.02)
+    pytest.fail("it never came to that")
+
+
+def test_a_lease_is_renewed_while_the_work_runs():
+    job = compile_commit(make_algorithm()).job
+    claim = taken(job)
+    before = milliseconds_from_now(fresh(job).lease_expires_at)
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), nothing) as keeper:
+        until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > before + 800_000)
+        assert not keeper.stop.is_cancelled
+
+
+def test_work_is_stopped_when_somebody_took_the_claim():
+    job = compile_commit(make_algorithm()).job
+    claim = taken(job)
+    with Heartbeat(database(), claim, settings(), nothing) as keeper:
+        with database().writing() as session:
+            release_all(session, owner_prefix="worker/")
+        with pytest.raises(WorkCancelledError, match="taken over"):
+            until_stopped(keeper)
+
+
+def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it():
+    job = compile_commit(make_algorithm()).job
+    claim = taken(job)
+    with Heartbeat(database(), claim, quick(), nothing) as keeper:
+        lose_lease(job)
+        until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > 0)
+        assert not keeper.stop.is_cancelled
+
+
+def test_work_that_does_not_move_is_let_go():
+    claim = taken(compile_commit(make_algorithm()).job)
+    keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
+    with keeping as keeper, pytest.raises(WorkCancelledError, match="has not moved"):
+        until_stopped(keeper)
+
+
+def test_work_that_moves_is_not_let_go():
+    claim = taken(compile_commit(make_algorithm()).job)
+    looks = []
+    with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
+        keeper._moved_at -= 10
+        keeper.record_progress()
+        until(lambda: len(looks) > 3)
+        assert not keeper.stop.is_cancelled
+
+
+def test_a_database_that_is_away_for_a_moment_stops_nothing():
+    job = compile_commit(make_algorithm()).job
+    claim = taken(job)
+    looks = []
+
+    def break_twice(session):
+        looks.append(len(looks))
+        if len(looks) < 3:
+            session.execute(text("SELECT * FROM a_table_that_is_away"))
+
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), break_twice) as keeper:
+        until(lambda: len(looks) > 4)
+        assert not keeper.stop.is_cancelled
+    assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
+
+
+def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins():
+    claim = taken(compile_commit(make_algorithm()).job)
+
+    def away(_session):
+        raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+    keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
+    with keeping as keeper, pytest.raises(WorkCancelledError, match="database does not answer"):
+        until_stopped(keeper)
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_watch():
+    claim = taken(compile_commit(make_algorithm()).job)
+    looks = []
+
+    def break_once(_session):
+        looks.append(len(looks))
+        if len(looks) == 1:
+            raise RuntimeError("a bug in what writes")
+
+    with Heartbeat(database(), claim, quick(), break_once):
+        until(lambda: len(looks) > 2)
+
+
+def test_a_line_of_the_log_outlives_a_transaction_that_failed():
+    job = compile_commit(make_algorithm()).job
+    claim = taken(job)
+    work = BuildWork(claim)
+    work._log.add("one")
+    with database().reading() as session:
+        work.write(session)  # and rolled back
+    work._log.add("two\0")
+    for _ in range(2):
+        with database().writing() as session:
+            work.write(session)
+    with database().reading() as session:
+        assert session.get_one(Build, the(Build, job_id=job.id).seq).log == "one\ntwo\N{REPLACEMENT CHARACTER}\n"

@@ -1,0 +1,284 @@
+"""Rules 3 and 7: a push is `succeeded` only when the registry itself shows, under every tag, what was pushed."""
+
+import json
+import os
+import shutil
+import uuid
+from typing import Any
+
+import pytest
+from docker import APIClient
+
+from shared.commands.cancel import cancel_job
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, ImagePush, Job, JobState, PushState, Registry
+from shared.errors import ErrorClass
+from shared.pushes.blob_locations import known_blob_locations
+from shared.registries.rows import address_of
+from shared.registry.client import RegistryClient
+from shared.registry.credentials import Credentials
+from shared.settings import settings
+from tests.git_service import make_algorithm
+from tests.rows import HASH, build_commit, change, fresh, make_registry, publish, push, the
+from tests.service.large_build import large_build
+from tests.service.workers.lying_proxy import lying_proxy
+from tests.unit.workers.builds.sources import archive_of
+from workers.images import image_store, locate
+from workers.jobs.executor import run_job
+from workers.jobs.heartbeat import Heartbeat
+from workers.pushes.plan import BELIEVED_WHOLE_MS
+from workers.pushes.push import PushWork
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
+
+PUSHER = Credentials("pusher", "secret")
+DIRECT = pytest.mark.parametrize("transport", ["direct"], indirect=True)
+"""For what the engine does otherwise."""
+
+
+@pytest.fixture(params=["direct", "engine"], autouse=True)
+def transport(request, monkeypatch, sqlite_installation):
+    """Both ways pass the same tests."""
+    monkeypatch.setenv("LONGSHORE_TRANSPORT", request.param)
+    settings.cache_clear()
+    return request.param
+
+
+@pytest.fixture
+def image_id(docker_host, monkeypatch):
+    """An image with one small layer that no registry has yet."""
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    client, name = APIClient(base_url=docker_host), f"pushed-{uuid.uuid4().hex[:12]}"
+    client.import_image_from_data(archive_of({"random": os.urandom(4096)}), repository=name)
+    yield client.inspect_image(name)["Id"]
+    client.remove_image(name, force=True)
+    client.close()
+
+
+@pytest.fixture
+def build(image_id) -> Build:
+    build = build_commit(make_algorithm())
+    change(build, image_id=image_id)
+    return fresh(build)
+
+
+def run_push(build: Build, registry: Registry, credentials: Credentials | None = None) -> ImagePush:
+    """What the row says after a push was ordered and run once."""
+    job = push(build, registry, credentials)
+    run_job(job.id, PushWork)
+    return the(ImagePush, id=job.push_id)
+
+
+def digest_in(registry: Registry, row: ImagePush, tag: str) -> str | None:
+    """What the registry itself answers."""
+    path = row.image.partition("/")[2].rpartition(":")[0]
+    with RegistryClient(address_of(registry), PUSHER) as client:
+        return client.manifest_digest(path, tag)
+
+
+def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    algorithm = the(Algorithm, id=build.algorithm_id)
+    publish(algorithm)
+    row = run_push(build, target)
+    assert (row.state, row.last_success_digest) == (PushState.SUCCEEDED, row.digest)
+    assert row.digest == digest_in(target, row, HASH) == digest_in(target, row, "0.0.1")
+    assert row.digest in row.message
+
+
+@pytest.mark.parametrize("about", ["", HASH, "0.0.1"])
+@pytest.mark.parametrize("lie", ["gone", "other"])
+def test_a_push_that_the_registry_does_not_show_has_not_succeeded(build, registry, lie, about):
+    publish(the(Algorithm, id=build.algorithm_id))
+    with lying_proxy(registry.host) as proxy:
+        proxy.says, proxy.about = lie, about
+        row = run_push(build, make_registry(f"http://{proxy.host}", PUSHER))
+    assert (row.state, row.digest, row.last_success_digest) == (PushState.QUEUED, None, None)
+    assert proxy.host in row.message
+
+
+def test_through_the_same_way_the_truth_succeeds(build, registry):
+    with lying_proxy(registry.host) as proxy:
+        row = run_push(build, make_registry(f"http://{proxy.host}", PUSHER))
+    assert row.state == PushState.SUCCEEDED
+
+
+def test_a_wrong_password_fails_and_the_last_good_push_stays(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    good = run_push(build, target)
+    row = run_push(build, target, Credentials("pusher", "wrong"))
+    job = the(Job, id=row.job_id)
+    assert (row.state, job.state, job.error_class) == (PushState.FAILED, JobState.FAILED, ErrorClass.AUTH)
+    assert (row.digest, row.last_success_digest) == (None, good.digest)
+    assert run_push(build, target).digest == good.digest
+
+
+def with_the_registry(registry: Registry, row: ImagePush) -> dict[str, Any]:
+    """The manifest that a registry has under the commit's tag."""
+    path = row.image.partition("/")[2].rpartition(":")[0]
+    with RegistryClient(address_of(registry), PUSHER) as client:
+        content = client.manifest(path, HASH)
+    assert content is not None
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+@DIRECT
+def test_a_second_registry_gets_the_same_bytes_without_an_engine(build, registry, second_registry, monkeypatch):
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    target = make_registry(second_registry.url, PUSHER)
+    second = run_push(build, target)
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert second.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled or built again"
+    assert with_the_registry(target, second)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+
+@DIRECT
+def test_with_a_home_registry_any_worker_pushes_what_another_one_brought_there(
+    build, registry, second_registry, monkeypatch
+):
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY", f"{registry.url}/home-{uuid.uuid4().hex}")
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_USERNAME", PUSHER.username)
+    monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_PASSWORD", PUSHER.password)
+    settings.cache_clear()
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    second = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert second.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled or built again"
+    assert not settings().store_dir.exists(), "nothing is on this machine's disk"
+
+
+@DIRECT
+def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
+    build, registry, second_registry, monkeypatch
+):
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    lose_store()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    second = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert f"The image was pulled from {registry.url}." in second.message
+
+
+@DIRECT
+def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(build, registry, second_registry):
+    """Rule 7: an engine compresses again, so its image would have another digest in the second registry."""
+    first = run_push(build, make_registry(registry.url, PUSHER))
+    lose_store()
+    second = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert (second.state, second.digest) == (PushState.SUCCEEDED, first.digest)
+    assert f"The image was pulled from {registry.url}." in second.message
+
+
+@DIRECT
+def test_a_registry_that_has_the_image_and_is_away_is_waited_for(build, registry, second_registry, monkeypatch):
+    """What is built again may be another image, so nothing is built while a registry may still give it."""
+    with lying_proxy(registry.host) as proxy:
+        assert run_push(build, make_registry(f"http://{proxy.host}", PUSHER)).state == PushState.SUCCEEDED
+        lose_store()
+        monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+        proxy.says = "slow down"
+        waiting = run_push(build, make_registry(second_registry.url, PUSHER))
+    assert waiting.state == PushState.QUEUED
+    assert proxy.host in waiting.message
+
+
+@DIRECT
+def test_what_a_registry_has_needs_no_image(build, registry, monkeypatch):
+    target = make_registry(registry.url, PUSHER)
+    first = run_push(build, target)
+    lose_store()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    again = run_push(build, target)
+    assert (again.state, again.digest) == (PushState.SUCCEEDED, first.digest)
+    assert again.message == f"The registry confirmed {first.digest} under {HASH}.", "nothing was pulled"
+
+
+@DIRECT
+def test_a_push_that_follows_another_asks_one_question(build, registry):
+    """The connection, what convinces the registry and its last answer are known from a moment ago."""
+    with lying_proxy(registry.host) as proxy:
+        target = make_registry(f"http://{proxy.host}", PUSHER)
+        first = run_push(build, target)
+        proxy.asked.clear()
+        assert run_push(build, target).digest == first.digest
+    path = first.image.partition("/")[2].rpartition(":")[0]
+    assert proxy.asked == [f"GET /v2/{path}/manifests/{HASH}"]
+
+
+@DIRECT
+def test_what_one_push_was_let_in_with_lets_no_other_in(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    run_push(build, target)
+    row = run_push(build, target, Credentials("pusher", "wrong"))
+    assert (row.state, the(Job, id=row.job_id).error_class) == (PushState.FAILED, ErrorClass.AUTH)
+
+
+@DIRECT
+def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build, registry):
+    target = make_registry(registry.url, PUSHER)
+    row = run_push(build, target)
+    layer = with_the_registry(target, row)["layers"][0]["digest"]
+    path = row.image.partition("/")[2].rpartition(":")[0]
+    with RegistryClient(address_of(target), PUSHER) as client:
+        client.send("DELETE", f"/v2/{path}/blobs/{layer}", scope="")
+        assert not client.blob_exists(path, layer)
+        change(row, last_success_at=row.last_success_at - BELIEVED_WHOLE_MS)
+        assert run_push(build, target).state == PushState.SUCCEEDED
+        assert client.blob_exists(path, layer)
+
+
+@DIRECT
+def test_a_push_that_is_over_leaves_the_builds_row_alone(build, registry, monkeypatch):
+    """Rule 2: a slow push that finds the image elsewhere writes nothing of what a newer one may have found."""
+    job = push(build, make_registry(registry.url, PUSHER))
+    saved = locate.save_image
+
+    def cancelled_meanwhile(*arguments: Any) -> Any:
+        found = saved(*arguments)
+        with database().writing() as session:
+            cancel_job(session, session.get_one(Job, job.seq))
+        return found
+
+    monkeypatch.setattr(locate, "save_image", cancelled_meanwhile)
+    run_job(job.id, PushWork)
+    assert fresh(job).state == JobState.CANCELLED
+    assert fresh(build).manifest_digest is None
+
+
+def lose_store() -> None:
+    shutil.rmtree(settings().store_dir)
+    image_store._layout.cache_clear()
+
+
+@DIRECT
+def test_where_a_registry_has_a_large_layer_is_remembered(docker_host, registry, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    target = make_registry(registry.url, PUSHER)
+    with large_build(docker_host) as large:
+        pushed = run_push(large, target)
+        assert pushed.state == PushState.SUCCEEDED
+        layers = with_the_registry(target, pushed)["layers"]
+        with database().reading() as session:
+            known = known_blob_locations(session, target.id, [layer["digest"] for layer in layers])
+    path = pushed.image.partition("/")[2].rpartition(":")[0]
+    assert dict(known) == {layers[0]["digest"]: path}
+
+
+def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(build, registry, monkeypatch):
+    """Rule 2: the fence cannot reach into a registry, so it is looked at before each tag moves."""
+    job = push(build, make_registry(registry.url, PUSHER))
+    held = Heartbeat.hold_for
+
+    def cancelled_first(keeper: Heartbeat, seconds: float) -> None:
+        with database().writing() as session:
+            cancel_job(session, session.get_one(Job, job.seq))
+        held(keeper, seconds)
+
+    monkeypatch.setattr(Heartbeat, "hold_for", cancelled_first)
+    run_job(job.id, PushWork)
+    row = the(ImagePush, id=job.push_id)
+    assert (row.state, fresh(job).state) == (PushState.CANCELLED, JobState.CANCELLED)
+    assert digest_in(the(Registry, id=row.registry_id), row, HASH) is None

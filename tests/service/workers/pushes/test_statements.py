@@ -1,0 +1,37 @@
+"""What a push costs the database beside the transfer: counted, so that it does not grow unnoticed."""
+
+import pytest
+
+from shared.db.engine import database
+from shared.db.models import Job, JobState
+from shared.pushes.progress import write_success
+from tests.git_service import make_algorithm
+from tests.rows import DIGEST, build_commit, fresh, make_registry, push
+from tests.service.workers.standing_in import StandIn
+from tests.statements import caught
+from workers.jobs.executor import run_next_push
+
+pytestmark = pytest.mark.usefixtures("installation", "broker")
+
+TURN = 2
+"""The first due push of each owner; and where there are few owners, further ones."""
+CLAIM = 4
+"""The registry is locked; job, push row and owner are written."""
+END = 9
+"""Version and job are locked; the push row and its history written; webhooks looked up; the job ended; who waited for
+it, who waits for its place, and whether its registry was full."""
+NOTE = 1
+"""Whether anything was held against the registry."""
+
+
+@pytest.fixture
+def job() -> Job:
+    return push(build_commit(make_algorithm()), make_registry())
+
+
+def test_a_push_that_goes_well_costs_these_statements_and_no_more(job):
+    work = StandIn(finish=lambda session: write_success(session, work.claims[0], digest=DIGEST, image="i", message="m"))
+    with caught(database()) as statements:
+        run_next_push(job.id, work)
+    assert fresh(job).state == JobState.SUCCEEDED
+    assert len(statements) <= TURN + CLAIM + END + NOTE, "\n".join(each.text for each in statements)

@@ -1,0 +1,65 @@
+"""How bodies are read: what stands for nothing, what no database can hold, and the sentences of refusals."""
+
+import json
+
+import pytest
+from flask import Flask, request
+
+from api.request_parsing import StrictAdapter
+from api.schemas.algorithms import AlgorithmRequest
+from api.schemas.base import RequestModel
+from api.schemas.registries import RegistryRequest
+from api.schemas.versions import CompileRequest, PublishRequest
+from shared.api_errors import Refusal
+
+
+def read(model: type[RequestModel], body: object) -> RequestModel:
+    """The model of a body as the interface reads it."""
+    with Flask(__name__).test_request_context(method="POST", data=json.dumps(body), content_type="application/json"):
+        given = StrictAdapter(model).validate_input(request._get_current_object(), "json")
+    assert isinstance(given, model)
+    return given
+
+
+def refusal_of(model: type[RequestModel], body: object) -> str:
+    """The sentence with which a body is refused."""
+    with pytest.raises(Refusal) as refused:
+        read(model, body)
+    assert refused.value.status == 400
+    return refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (CompileRequest, {"commitSha": {}, "registry_push_credentials": {}}),
+        (PublishRequest, {"details": {}, "settings": {}, "version_info": {}, "source": {}, "commitSha": {}}),
+        (PublishRequest, {"settings": {"algorithm_callability": {}}, "version_info": {"version_type": {}}}),
+        (RegistryRequest, {"registry_url": "r.example.com", "name": {}, "registry_password": {}, "verify_tls": {}}),
+        (AlgorithmRequest, {"name": "A", "details": {"label": "A", "summary": {}}, "settings": {}, "source": {}}),
+    ],
+)
+def test_an_empty_object_stands_for_an_absent_field(model, body):
+    given = read(model, body)
+    assert not {name for name in given.model_fields_set if body[name] == {}}
+
+
+def test_half_of_a_surrogate_pair_is_refused():
+    message = refusal_of(RegistryRequest, {"registry_url": "r.example.com", "name": "\ud800"})
+    assert message == "name: must not have half of a surrogate pair."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"name": "x" * 33}, "name: must have at most 32 characters, not 33."),
+        ({"registry_username": ""}, "registry_username: must have at least 1 characters, not 0."),
+        ({"name": 5}, "name: input should be a valid string."),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_for_callers(body, message):
+    assert refusal_of(RegistryRequest, {"registry_url": "r.example.com", **body}) == message
+
+
+def test_no_class_of_ours_shows_in_a_refusal():
+    assert refusal_of(AlgorithmRequest, {"name": "A", "details": 5}) == "details: must be a JSON object."

@@ -1,0 +1,60 @@
+"""The demo's directory: one demo at a time, nothing left behind but the logs of a failure."""
+
+import os
+import stat
+
+import pytest
+
+from dev.demo.place import occupied, running_demo
+from dev.services.processes import PartFailedError
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "demo"
+
+
+def test_a_second_demo_is_refused_and_the_first_is_known(directory):
+    with occupied(directory):
+        assert running_demo(directory) == os.getpid()
+        with pytest.raises(PartFailedError), occupied(directory):
+            pass
+        assert running_demo(directory) == os.getpid()
+    assert running_demo(directory) is None
+
+
+def test_nothing_is_left(directory):
+    with occupied(directory) as place:
+        (place.directory / "registry").mkdir()
+        (place.directory / "registry" / "registry.log").touch()
+        place.write_variables({"KEY": "it's"})
+    assert not directory.exists()
+
+
+def fail_in(directory):
+    with occupied(directory) as place:
+        (place.directory / "registry").mkdir()
+        (place.directory / "registry" / "registry.log").touch()
+        (place.directory / "longshore.log").touch()
+        place.write_variables({"KEY": "s3cret"})
+        raise RuntimeError
+
+
+def test_a_failure_leaves_the_logs_and_nothing_else(directory):
+    with pytest.raises(RuntimeError):
+        fail_in(directory)
+    assert sorted(path.name for path in directory.iterdir()) == ["longshore.log", "registry.log"]
+
+
+def test_what_a_crash_left_is_gone_at_the_next_start(directory):
+    (directory / "longshore").mkdir(parents=True)
+    (directory / "env").touch()
+    with occupied(directory) as place:
+        assert [path.name for path in place.directory.iterdir()] == ["lock"]
+
+
+def test_variables_are_for_the_owner_and_a_shell(directory):
+    with occupied(directory) as place:
+        place.write_variables({"KEY": "it's"})
+        assert stat.S_IMODE(place.variables_file.stat().st_mode) == 0o600
+        assert place.variables_file.read_text() == "export KEY='it'\"'\"'s'\n"

@@ -1,0 +1,51 @@
+"""The wire goes to addresses that were checked, and resolves a name once: what it stands for later does not matter."""
+
+import socket
+
+import pytest
+
+from shared.errors import ErrorClass, WorkError
+from shared.net.address_rules import AllowedNetworks
+from shared.net.http import HttpTransport, Timeouts
+from shared.net.tls import tls_context
+from tests.unit.shared.registry.fake_registry import Reply, fake_registry
+
+NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))
+
+
+def test_a_forbidden_address_is_not_connected_to():
+    with fake_registry(Reply(200)) as server:
+        wire = HttpTransport(tls_context(), Timeouts(), networks=NO_LOOPBACK)
+        for host in ("127.0.0.1", "localhost"):
+            with pytest.raises(WorkError, match="in no network that may be named here") as caught:
+                wire.exchange("GET", f"http://{host}:{server.server_port}/", {})
+            assert caught.value.error_class is ErrorClass.INVALID
+        assert server.requests == []
+
+
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
+    """A name server that gives a harmless address first and a forbidden one to whoever asks again (DNS rebinding)."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def rebinding(host, port, *arguments, **options):
+        if host != "rebinding.example.com":
+            return real(host, port, *arguments, **options)
+        asked.append(host)
+        return real("127.0.0.1" if len(asked) == 1 else "169.254.169.254", port, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with fake_registry(Reply(200, b"fine")) as server:
+        wire = HttpTransport(tls_context(), Timeouts())
+        answer = wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
+        wire.close()
+        assert (answer.body, len(asked)) == (b"fine", 1)
+        assert server.requests[0].headers["host"] == f"rebinding.example.com:{server.server_port}"
+        with pytest.raises(WorkError, match="never spoken to"):
+            wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
+
+
+def test_a_name_that_cannot_be_resolved_passes():
+    with pytest.raises(WorkError, match="cannot be resolved") as caught:
+        HttpTransport(tls_context(), Timeouts()).exchange("GET", "http://no-such-host.invalid/", {})
+    assert caught.value.error_class is ErrorClass.TRANSIENT

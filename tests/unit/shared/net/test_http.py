@@ -1,0 +1,96 @@
+"""Exchanges with servers that close connections when it suits them: over plain HTTP and over TLS."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from dev.services.certificates import write_server_certificate
+from shared.net.http import HttpTransport, RequestBody, Timeouts
+from shared.net.tls import tls_context
+from tests.environment import longshore_environment
+
+BODY_BYTES = 64 * 1024 * 1024
+"""More than sockets keep: who sends it notices that nobody reads."""
+PIECE = bytes(64 * 1024)
+LINGERS_SECONDS = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _settings(tmp_path: Path) -> Iterator[None]:
+    with longshore_environment(tmp_path, tables=False):
+        yield
+
+
+@pytest.fixture(params=["http", "https"])
+def scheme(request) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def server(
+    scheme: str, directory: Path, serve: Callable[[socket.socket, int], None]
+) -> Iterator[tuple[HttpTransport, str]]:
+    """A server that handles each connection by `serve`, told how many came before; a wire for it, and its URL."""
+    certificate = write_server_certificate(directory / "tls")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def run() -> None:
+            number = 0
+            with suppress(OSError):
+                while True:
+                    taken, _ = listening.accept()
+                    with context.wrap_socket(taken, server_side=True) if scheme == "https" else taken as connection:
+                        serve(connection, number)
+                    number += 1
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        wire = HttpTransport(tls_context(ca_certificate=certificate.authority_pem), Timeouts())
+        yield wire, f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/"
+        wire.close()
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def head(connection: socket.socket) -> bytes:
+    """The beginning of a request, and nothing of its body."""
+    read = b""
+    while not read.endswith(b"\r\n\r\n"):
+        read += connection.recv(1)
+    return read
+
+
+@pytest.mark.parametrize("status", [401, 413, 429])
+def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme, tmp_path, status):
+    def refuse(connection: socket.socket, _number: int) -> None:
+        head(connection)
+        connection.sendall(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        # Go's servers do the same, so that the answer arrives before the reset that follows.
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        time.sleep(LINGERS_SECONDS)
+
+    body = RequestBody(BODY_BYTES, lambda: (PIECE for _ in range(BODY_BYTES // len(PIECE))))
+    with server(scheme, tmp_path, refuse) as (wire, url):
+        assert wire.exchange("PATCH", url, {}, body).status == status
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme, tmp_path):
+    """The server hangs up at the second request of its first connection, when it has not answered anything."""
+
+    def serve(connection: socket.socket, number: int) -> None:
+        head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        if number == 0:
+            head(connection)
+
+    with server(scheme, tmp_path, serve) as (wire, url):
+        for _ in range(2):
+            assert wire.exchange("GET", url, {}).status == 200

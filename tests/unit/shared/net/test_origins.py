@@ -1,0 +1,57 @@
+import pytest
+
+from shared.net.origins import host_of, may_lead_to, origin_of
+
+REMOTE, PLAIN, HERE = "https://r.example:443", "http://r.example:5000", "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://R.example/a?b", "https://r.example:443"),
+        ("http://[::1]:5000/", "http://[::1]:5000"),
+        ("https://user@r.example/", None),
+        ("ftp://r.example/", None),
+        ("/relative", None),
+        ("https://r.example:port/", None),
+        ("https://[::1/", None),
+        ("https://r.example\\@evil.example/", None),
+        ("https://r.example/\r\nX: y", None),
+    ],
+)
+def test_whose_an_address_is(url, expected):
+    assert origin_of(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("registry", "url", "allowed"),
+    [
+        (REMOTE, "https://auth.example/token", True),
+        (REMOTE, "http://auth.example/token", False),
+        (REMOTE, "http://r.example/token", False),
+        (REMOTE, "https://127.0.0.1/token", False),
+        (REMOTE, "https://localhost/token", False),
+        (REMOTE, "https://169.254.0.1/latest", False),
+        (REMOTE, "https://[::ffff:127.0.0.1]/", False),
+        (REMOTE, "https://0.0.0.0/", False),
+        (REMOTE, "not an address", False),
+        (REMOTE, "", False),
+        (PLAIN, "http://r.example:5001/token", True),
+        (PLAIN, "http://auth.example/token", False),
+        (PLAIN, "https://auth.example/token", True),
+        (HERE, "http://127.0.0.1:9/token", True),
+        (HERE, "http://localhost:9/token", True),
+        (HERE, "http://auth.example/token", False),
+        (HERE, "https://auth.example/token", True),
+        (HERE, "https://169.254.0.1/latest", False),
+    ],
+)
+def test_where_a_registry_may_send_us(registry, url, allowed):
+    assert may_lead_to(registry, url) is allowed
+
+
+def test_a_host_for_a_message_shows_no_more_than_the_host():
+    assert host_of("https://r.example:1/a?token=x") == "r.example:1"
+    assert host_of("https://r.example:443/") == "r.example"
+    assert host_of("http://[::1]:80/") == "[::1]"
+    assert host_of("https://user:hunter2@r.example/") == "an address that is none"

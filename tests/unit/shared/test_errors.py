@@ -1,0 +1,19 @@
+"""Texts from outside, made fit to be stored and shown."""
+
+import pytest
+
+from shared.errors import sentence
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("the engine is away", "The engine is away."),
+        ("requirements.txt line 3: no requirement", "requirements.txt line 3: no requirement."),
+        ("127.0.0.1:5000 answered 401", "127.0.0.1:5000 answered 401."),
+        ("Done!", "Done!"),
+        ("", "."),
+    ],
+)
+def test_a_sentence_has_a_capital_and_an_end(said, shown):
+    assert sentence(said) == shown

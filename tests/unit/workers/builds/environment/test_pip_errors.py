@@ -1,0 +1,98 @@
+"""Why pip failed, in the words of pip 23 and 24."""
+
+import pytest
+
+from shared.errors import ErrorClass
+from workers.builds.environment.pip_errors import PipOutput
+from workers.builds.environment.requirements import RequirementKind, RequirementLine, Requirements
+
+LINES = ("six", "numpy==1.26.4", "broken-sdist", "nosuchpackage==9", "./vendor/broken")
+REQUIREMENTS = Requirements(
+    tuple(
+        RequirementLine(RequirementKind.HOSTED, text, "requirements.txt", number, text.split("==")[0])
+        for number, text in enumerate(LINES, start=1)
+    ),
+    {"requirements.txt": b""},
+)
+CROSS = "\N{MULTIPLICATION SIGN}"
+MISSING = [
+    "Collecting six",
+    "  Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)",
+    "ERROR: Could not find a version that satisfies the requirement nosuchpackage==9 (from versions: none)",
+    "ERROR: No matching distribution found for nosuchpackage==9",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "exit_code", "error_class", "sentence"),
+    [
+        (MISSING, 1, ErrorClass.INVALID, "requirements.txt line 4: no matching distribution for nosuchpackage==9"),
+        (
+            [
+                "Collecting deep (from numpy==1.26.4->-r requirements.txt (line 2))",
+                "ERROR: Could not find a version that satisfies the requirement deep (from versions: none)",
+                "ERROR: No matching distribution found for deep",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: no matching distribution for deep",
+        ),
+        (
+            ["ERROR: Cannot install -r requirements.txt (line 1) and six==1 because …"],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 1: Cannot install -r requirements.txt (line 1) and six==1 because",
+        ),
+        (
+            [
+                "Collecting broken-sdist",
+                "ERROR: Failed building wheel for broken-sdist",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 3: Failed building wheel for broken-sdist",
+        ),
+        (
+            [
+                "Processing ./vendor/broken",
+                "  Preparing metadata (setup.py): started",
+                "  error: subprocess-exited-with-error",
+                f"  {CROSS} python setup.py egg_info did not run successfully.",
+                "  │ exit code: 1",
+                "  ╰─> [2 lines of output]",
+                "      Traceback (most recent call last):",
+                "      ModuleNotFoundError: No module named 'Cython'",
+                "      [end of output]",
+                "error: metadata-generation-failed",
+                f"{CROSS} Encountered error while generating package metadata.",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 5: python setup.py egg_info did not run successfully. (ModuleNotFoundError: ",
+        ),
+        (["Collecting numpy==1.26.4"], 137, ErrorClass.INVALID, "requirements.txt line 2: the installation was killed"),
+        (
+            [
+                "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(...)': /simple/",
+                *MISSING,
+            ],
+            1,
+            ErrorClass.TRANSIENT,
+            "requirements.txt line 4: the package index could not be reached: no matching",
+        ),
+        (
+            ["WARNING: … SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] …", *MISSING],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 4: the certificate of the package index is not trusted",
+        ),
+        ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a word"),
+    ],
+)
+def test_the_line_and_the_reason(lines, exit_code, error_class, sentence):
+    output = PipOutput(REQUIREMENTS, memory_bytes=1 << 30)
+    for line in lines:
+        output.read(line)
+    error = output.failure(exit_code)
+    assert error.error_class is error_class
+    assert error.message.startswith(sentence)

@@ -1,0 +1,44 @@
+"""Progress of a push, from the events as the engine sends them."""
+
+import pytest
+
+from workers.docker.push import PushTally
+from workers.pushes.transports.transport import PushProgress
+
+
+def pushing(layer: str, current: int, total: int) -> dict[str, object]:
+    return {"id": layer, "status": "Pushing", "progressDetail": {"current": current, "total": total}}
+
+
+def status(layer: str, text: str) -> dict[str, object]:
+    return {"id": layer, "status": text, "progressDetail": {}}
+
+
+START = [
+    {"status": "The push refers to repository [127.0.0.1:5000/a/b]"},
+    status("aa", "Preparing"),
+    status("bb", "Preparing"),
+    status("cc", "Preparing"),
+    status("cc", "Waiting"),
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], PushProgress(0, 0, 0, 3)),
+        ([pushing("aa", 10, 100)], PushProgress(10, 100, 0, 3)),
+        ([pushing("aa", 10, 100), pushing("bb", 7, 50)], PushProgress(17, 150, 0, 3)),
+        ([pushing("aa", 112, 100)], PushProgress(100, 100, 0, 3)),
+        ([pushing("aa", 40, 100), status("aa", "Pushed")], PushProgress(100, 100, 1, 3)),
+        ([status("aa", "Layer already exists"), status("bb", "Mounted from x/y")], PushProgress(0, 0, 2, 3)),
+        ([pushing("aa", 90, 100), status("aa", "Retrying in 5 seconds")], PushProgress(0, 100, 0, 3)),
+        ([pushing("aa", 1, 0), {"id": "aa", "status": "Pushing"}], PushProgress(0, 0, 0, 3)),
+        ([{"progressDetail": {}, "aux": {"Tag": "1", "Digest": "sha256:x", "Size": 5}}], PushProgress(0, 0, 0, 3)),
+    ],
+)
+def test_the_sum_of_the_layers(events, expected):
+    tally = PushTally()
+    for event in [*START, *events]:
+        tally.read(event)
+    assert tally.progress() == expected

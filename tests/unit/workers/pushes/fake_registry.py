@@ -1,0 +1,227 @@
+"""A registry in memory that can be told to behave as some real ones do that cannot run here."""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from dev.services.serving import serve_in_thread
+
+_BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
+_UPLOADS = re.compile(r"/v2/(?P<repository>.+)/blobs/uploads/")
+_UPLOAD = re.compile(r"/upload/(?P<repository>.+)/(?P<upload>[0-9a-f]{32})")
+_MANIFEST = re.compile(r"/v2/(?P<repository>.+)/manifests/(?P<reference>[^/]+)")
+
+
+@dataclass
+class FakeRegistry:
+    """What it has, what it was asked, and how it behaves."""
+
+    host: str = ""
+    blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+    uploads: dict[str, bytearray] = field(default_factory=dict)
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    patch_status: int = 202
+    """ECR answers 201."""
+    takes_chunks: bool = True
+    """Google's refuses them."""
+    most_bytes: int = 0
+    """Of one request; more is 413. 0: any number."""
+    refuses_silently: bool = False
+    """It hangs up instead, or the answer is lost with the connection that it closes."""
+    min_chunk: int = 0
+    """It advertises `OCI-Chunk-Min-Length`."""
+    breaks_after: list[int] = field(default_factory=list)
+    """Bytes after which the next uploads are broken off, one by one."""
+    forgets: int = 0
+    """How many uploads it does not know any more when they are finished."""
+    lies_of: set[str] = field(default_factory=set)
+    """Digests of blobs that its HEAD says it has."""
+    words: str = ""
+    """The beginning of the only media types of manifests that it takes."""
+    mounts: bool = True
+    uploads_at: str = ""
+    """Another origin to which it sends uploads."""
+    heads_at: str = ""
+    """Another origin to which it redirects those who look for a blob."""
+    finishes_silently: list[int] = field(default_factory=list)
+    """What it answers to the next who finish an upload, though it went well; for 0 it hangs up."""
+    refusals_of: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """By the end of an address: the answer to every PUT there."""
+    refusals: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    """By method: answers to give to the next requests instead."""
+
+    def requests(self, method: str) -> list[str]:
+        """The addresses that were asked with this method."""
+        return [path for asked, path, _headers in self.asked if asked == method]
+
+
+@contextmanager
+def fake_registry() -> Iterator[FakeRegistry]:
+    """One that listens on a loopback port in plain HTTP."""
+    registry = FakeRegistry()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
+    server.daemon_threads = True
+    registry.host = f"127.0.0.1:{server.server_port}"
+    with serve_in_thread(server):
+        yield registry
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: FakeRegistry
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        self.registry.asked.append((self.command, self.path, dict(self.headers)))
+        planned = self.registry.refusals.get(self.command)
+        if planned:
+            status, headers = planned.pop(0)
+            self.close_connection = True
+            self._answer(status, {**headers, "Connection": "close"})
+            return
+        path = urlsplit(self.path).path
+        for end, refusal in self.registry.refusals_of.items():
+            if self.command == "PUT" and path.endswith(end):
+                self.close_connection = True
+                self._answer(refusal[0], {**refusal[1], "Connection": "close"})
+                return
+        for pattern, answer in (
+            (_UPLOAD, self._upload),
+            (_UPLOADS, self._open),
+            (_BLOB, self._blob),
+            (_MANIFEST, self._manifest),
+        ):
+            if found := pattern.fullmatch(path):
+                answer(**found.groupdict())
+                return
+        self._answer(200 if path == "/v2/" else 404)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _any  # noqa: N815 - the library names them
+
+    def _blob(self, repository: str, digest: str) -> None:
+        content = self.registry.blobs.get((repository, digest))
+        if content is None and self.command == "HEAD" and digest in self.registry.lies_of:
+            content = b""
+        if self.command == "HEAD" and self.registry.heads_at:
+            self._answer(307, {"Location": f"{self.registry.heads_at}{self.path}"})
+        elif content is None:
+            self._answer(404)
+        else:
+            self._answer(200, content=content)
+
+    def _open(self, repository: str) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        if "mount" in query and self.registry.mounts:
+            content = self.registry.blobs.get((query["from"][0], query["mount"][0]))
+            if content is not None:
+                self.registry.blobs[repository, query["mount"][0]] = content
+                self._answer(201)
+                return
+        upload = uuid.uuid4().hex
+        self.registry.uploads[upload] = bytearray()
+        headers = {"Location": f"{self.registry.uploads_at}/upload/{repository}/{upload}?state=a%2Fb"}
+        if self.registry.min_chunk:
+            headers["OCI-Chunk-Min-Length"] = str(self.registry.min_chunk)
+        self._answer(202, headers)
+
+    def _upload(self, repository: str, upload: str) -> None:
+        kept = self.registry.uploads.get(upload)
+        if kept is None:
+            self._answer(404, content=b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
+        elif self.command == "GET":
+            self._answer(204, {"Range": f"0-{max(len(kept) - 1, 0)}", "Location": self.path})
+        elif self.command == "PATCH":
+            self._receive(kept)
+        else:
+            self._finish(repository, upload, kept)
+
+    def _receive(self, kept: bytearray) -> None:
+        length, wanted = int(self.headers["Content-Length"]), self.headers.get("Content-Range")
+        refused = None
+        if wanted and not self.registry.takes_chunks:
+            refused = 400
+        elif self.registry.most_bytes and length > self.registry.most_bytes:
+            refused = 413
+        elif wanted and int(wanted.partition("-")[0]) != len(kept):
+            refused = 416
+        if refused == 413 and self.registry.refuses_silently:
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
+        if refused:
+            self.close_connection = True
+            self._answer(refused, {"Connection": "close"})
+            return
+        if self.registry.breaks_after:
+            kept += self.rfile.read(min(self.registry.breaks_after.pop(0), length))
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
+        kept += self.rfile.read(length)
+        self._answer(self.registry.patch_status, {"Location": self.path, "Range": f"0-{len(kept) - 1}"})
+
+    def _finish(self, repository: str, upload: str, kept: bytearray) -> None:
+        digest = parse_qs(urlsplit(self.path).query)["digest"][0]
+        del self.registry.uploads[upload]
+        if self.registry.forgets:
+            self.registry.forgets -= 1
+            self._answer(404, content=b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
+        elif digest != f"sha256:{hashlib.sha256(kept).hexdigest()}":
+            self._answer(400, content=b'{"errors":[{"code":"DIGEST_INVALID"}]}')
+        else:
+            self.registry.blobs[repository, digest] = bytes(kept)
+            status = self.registry.finishes_silently.pop(0) if self.registry.finishes_silently else 201
+            if status:
+                self._answer(status)
+            else:
+                self.close_connection = True
+                self.connection.shutdown(2)
+
+    def _manifest(self, repository: str, reference: str) -> None:
+        if self.command == "PUT":
+            self._take_manifest(repository, reference)
+            return
+        found = self.registry.manifests.get((repository, reference))
+        if found is None:
+            self._answer(404)
+            return
+        media_type, content = found
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self._answer(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, content)
+
+    def _take_manifest(self, repository: str, reference: str) -> None:
+        content, media_type = self.rfile.read(int(self.headers["Content-Length"])), self.headers["Content-Type"]
+        if not media_type.startswith(self.registry.words):
+            self._answer(400, content=b'{"errors":[{"code":"MANIFEST_INVALID"}]}')
+            return
+        document = json.loads(content)
+        for blob in (document["config"], *document["layers"]):
+            if (repository, blob["digest"]) not in self.registry.blobs:
+                self._answer(400, content=b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
+                return
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.registry.manifests[repository, reference] = self.registry.manifests[repository, digest] = (
+            media_type,
+            content,
+        )
+        self._answer(201)
+
+    def _answer(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Says nothing."""

@@ -1,0 +1,459 @@
+"""The direct transport against registries that behave as some real ones do which cannot run here (a fake)."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.cancellation import CancelToken
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.net.connections import Proxy
+from shared.registry import upload, upload_session
+from shared.registry.address import RegistryAddress
+from shared.registry.client import RegistryClient
+from shared.registry.credentials import Credentials
+from shared.registry.upload import BlobOutcome
+from tests.environment import longshore_environment
+from tests.silent_server import silent_server
+from tests.together import SECONDS
+from tests.unit.workers.images.images import add_image
+from tests.unit.workers.pushes.fake_registry import FakeRegistry, fake_registry
+from workers.images.image_store import StoreUse
+from workers.images.layout import LayoutStore
+from workers.images.oci import Manifest
+from workers.pushes.transports import blobs
+from workers.pushes.transports.direct import DirectTransport, UploadLimits, upload_slot
+from workers.pushes.transports.transport import PushedImage, PushProgress
+
+PATH = "acme/one"
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _settings(tmp_path: Path) -> Iterator[None]:
+    with longshore_environment(tmp_path, tables=False):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again follow at once."""
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 0.001)
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with fake_registry() as made:
+        yield made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayoutStore:
+    return LayoutStore(tmp_path / "images")
+
+
+@pytest.fixture
+def use(store: LayoutStore) -> Iterator[StoreUse]:
+    with store.use() as begun:
+        yield begun
+
+
+@pytest.fixture
+def image(use: StoreUse) -> Manifest:
+    return add_image(use, "acme/one:1", os.urandom(3 * MEBIBYTE), os.urandom(1000))
+
+
+class Push:
+    """A push, and what was told of it."""
+
+    def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: object) -> None:
+        self.told: list[tuple[PushProgress, str]] = []
+        self.fences: list[str] = []
+        self.fence = self.fences.append
+        self.stop = CancelToken()
+        self._where = registry.host
+        self._image, self._use, self._options = image, use, options
+
+    def run(self, *tags: str, credentials: Credentials | None = None, proxy: str | None = None) -> PushedImage:
+        address = RegistryAddress.parse(f"http://{self._where}")
+        with RegistryClient(
+            address, credentials, stop=self.stop, proxy=Proxy.parse(proxy) if proxy else None
+        ) as client:
+            transport = DirectTransport(client, PATH, self._image, self._use, stop=self.stop, **self._options)
+            return transport.push(
+                tags or ("1",), before_tag=self.fence, on_progress=lambda *told: self.told.append(told)
+            )
+
+
+def has_all(registry: FakeRegistry, image: Manifest, *tags: str) -> bool:
+    blobs = all((PATH, blob.digest) in registry.blobs for blob in image.blobs)
+    return blobs and all(registry.manifests[PATH, tag][1] == image.content for tag in tags or ("1",))
+
+
+def test_an_image_is_pushed_as_it_is_under_every_tag(registry, image, use):
+    push = Push(registry, image, use)
+    assert push.run("1", "1.0.0") == PushedImage(
+        image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
+    )
+    assert has_all(registry, image, "1", "1.0.0")
+    assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
+
+
+def test_the_manifest_comes_last_and_by_its_digest_first(registry, image, use):
+    Push(registry, image, use).run("1")
+    puts = registry.requests("PUT")
+    assert [path.rpartition("/")[2] for path in puts[-2:]] == [image.descriptor.digest, "1"]
+    assert all("/upload/" in path for path in puts[:-2])
+
+
+def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(registry, image, use):
+    Push(registry, image, use).run("1")
+    registry.asked.clear()
+    push = Push(registry, image, use)
+    assert push.run("1").digest == image.descriptor.digest
+    assert [(method, path.rpartition("/")[2]) for method, path, _ in registry.asked] == [
+        ("GET", "1"),
+        *(("HEAD", blob.digest) for blob in image.blobs),
+    ]
+    assert push.fences == [], "no tag moved"
+
+
+def test_a_new_tag_of_what_is_there_sends_no_blob(registry, image, use):
+    Push(registry, image, use).run("1")
+    registry.asked.clear()
+    Push(registry, image, use).run("1", "1.0.0")
+    assert registry.requests("PATCH") == []
+    assert has_all(registry, image, "1.0.0")
+
+
+@pytest.mark.parametrize("tag", ["1", "2"])
+def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(registry, image, use, tag):
+    Push(registry, image, use).run("1")
+    del registry.blobs[PATH, image.layers[0].digest]
+    Push(registry, image, use).run(tag)
+    assert has_all(registry, image, tag)
+
+
+@pytest.mark.parametrize("heard", [504, 0])
+def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(registry, image, use, heard):
+    registry.finishes_silently = [heard]
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert sum(int(headers["Content-Length"]) for method, _, headers in registry.asked if method == "PATCH") == sum(
+        blob.size for blob in image.blobs
+    )
+
+
+@pytest.mark.parametrize("answer", [(503, {"Retry-After": "0"}), (502, {})])
+def test_a_hiccup_before_the_first_byte_is_no_failure(registry, image, use, answer):
+    registry.refusals["POST"] = [answer]
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(registry, image, use):
+    registry.refusals["POST"] = [(503, {"Retry-After": "120"})]
+    with pytest.raises(WorkError) as busy:
+        Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert busy.value.retry_after == 120
+    assert len(registry.requests("POST")) == 1
+
+
+def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(registry, image, use):
+    registry.breaks_after = [MEBIBYTE // 4] * 10
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+
+
+def test_what_was_all_sent_before_it_broke_is_only_finished(registry, image, use):
+    registry.breaks_after = [3 * MEBIBYTE]
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("PATCH")) == 3, "each blob once"
+
+
+def test_a_refused_layer_ends_the_push_at_once(registry, image, use, monkeypatch):
+    """Without waiting for the rests of those that are tried again."""
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    registry.refusals["PATCH"] = [(503, {}), (503, {}), (403, {})]
+    with pytest.raises(WorkError) as refused:
+        Push(registry, image, use).run()
+    assert refused.value.error_class == ErrorClass.AUTH
+
+
+def test_what_ends_the_waiting_for_uploads_ends_the_uploads(registry, image, use, monkeypatch):
+    """A task's time limit is raised in the middle of the waiting."""
+
+    def out_of_time(*_arguments: object, **_options: object) -> object:
+        raise TimeoutError
+
+    monkeypatch.setattr(blobs, "wait", out_of_time)
+    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    registry.refusals["PATCH"] = [(503, {})] * 3
+    with pytest.raises(TimeoutError):
+        Push(registry, image, use).run()
+
+
+def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_layer(registry, image, use):
+    with fake_registry() as storage:
+        storage.refusals["HEAD"] = [(403, {})] * 3
+        registry.heads_at = f"http://{storage.host}"
+        Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+def test_an_upload_address_that_ended_is_asked_for_again(registry, image, use):
+    with fake_registry() as storage:
+        storage.uploads, storage.blobs = registry.uploads, registry.blobs
+        storage.refusals["PATCH"] = [(403, {})]
+        registry.uploads_at = f"http://{storage.host}"
+        Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("POST")) == 4
+
+
+def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(registry, image, use):
+    """The fence was looked at: by the time that it may have been lost, nothing reaches the registry any more."""
+    with silent_server() as (host, _asked):
+        registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'})
+        with pytest.raises(WorkError) as slow:
+            Push(registry, image, use, limits=UploadLimits(tag_seconds=0.2)).run(
+                credentials=Credentials("pusher", "secret")
+            )
+    assert slow.value.error_class == ErrorClass.TRANSIENT
+    assert (PATH, "1") not in registry.manifests
+
+
+def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, tmp_path, monkeypatch):
+    """The one place is somebody else's, of another process perhaps: nothing is sent before it is free."""
+    limits = UploadLimits(per_push=1, per_registry=1, slots=tmp_path / "slots")
+    others = upload_slot(limits.slots, registry.host, 1, pytest.fail)
+    sent_before: list[str] = []
+
+    def free(_uploads: blobs.BlobUploads, _seconds: float) -> None:
+        sent_before.extend(registry.requests("PATCH"))
+        others.__exit__(None, None, None)
+
+    monkeypatch.setattr(blobs.BlobUploads, "_wait", free)
+    others.__enter__()
+    Push(registry, image, use, limits=limits).run()
+    assert has_all(registry, image)
+    assert sent_before == []
+    with upload_slot(limits.slots, registry.host, 1, pytest.fail):
+        pass  # the push let go of it
+
+
+def test_the_way_of_each_blob_is_told(registry, image, use):
+    registry.blobs["acme/other", image.layers[0].digest] = registry.blobs[PATH, image.layers[1].digest] = b"x"
+    with capture_logs() as said:
+        Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
+    told = {line["digest"]: (line["how"], line["kind"], line["bytes"]) for line in said if line["event"] == "blob"}
+    ways = ("mounted", "was there", "uploaded")
+    assert told == {
+        blob.digest: (how, blob.media_type, blob.size)
+        for blob, how in zip((*image.layers, image.config), ways, strict=True)
+    }
+
+
+def test_a_layer_that_is_there_is_not_sent(registry, image, use):
+    with use.open(image.layers[0].digest) as reader:
+        registry.blobs[PATH, image.layers[0].digest] = b"".join(iter(lambda: reader.read(65536), b""))
+    push = Push(registry, image, use)
+    push.run()
+    assert len(registry.requests("PATCH")) == 2, "the other layer and the configuration"
+    last = push.told[-1][0]
+    assert (last.layers_done, last.layers_total) == (2, 2)
+
+
+def test_a_layer_of_another_repository_is_mounted(registry, image, use):
+    layer = image.layers[0].digest
+    registry.blobs["acme/other", layer] = b"the layer"
+    Push(registry, image, use, mount_from={layer: "acme/other"}).run()
+    assert registry.blobs[PATH, layer] == b"the layer"
+    assert len(registry.requests("PATCH")) == 2
+
+
+@pytest.mark.parametrize("refused", [None, 403, 404, 405])
+def test_a_mount_that_fails_becomes_an_upload(registry, image, use, refused):
+    if refused:
+        # Of the three blobs, one is asked to be mounted: the largest, which begins first and alone here.
+        registry.refusals["POST"] = [(refused, {})]
+    Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("POST")) == (4 if refused else 3), "a mount that failed has opened an upload"
+
+
+def test_a_patch_may_be_answered_with_201(registry, image, use):
+    registry.patch_status = 201
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(registry, image, use):
+    registry.takes_chunks = False
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("PATCH")) == 3
+
+
+@pytest.mark.parametrize("how", ["413", "hangs up", "advertised"])
+def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monkeypatch):
+    monkeypatch.setattr(upload_session, "CHUNK_BYTES", 1024 * 1024)
+    registry.refuses_silently = how == "hangs up"
+    if how != "advertised":
+        registry.most_bytes = 1024 * 1024
+    else:
+        registry.min_chunk = 1000
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+    ranges = [headers["Content-Range"] for _, _, headers in registry.asked if "Content-Range" in headers]
+    assert "1048576-2097151" in ranges
+
+
+def test_a_registry_that_takes_no_chunk_of_any_size_is_refused_with_its_answer(registry, image, use):
+    registry.most_bytes = 1
+    with pytest.raises(WorkError) as refused:
+        Push(registry, image, use).run()
+    assert (refused.value.error_class, "413" in refused.value.message) == (ErrorClass.INVALID, True)
+
+
+def test_an_upload_that_breaks_is_taken_up_where_it_broke(registry, image, use):
+    registry.breaks_after = [MEBIBYTE]
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    ranges = [headers["Content-Range"] for _, _, headers in registry.asked if "Content-Range" in headers]
+    assert ranges == [f"{MEBIBYTE}-{3 * MEBIBYTE - 1}"]
+    assert len(registry.requests("POST")) == 3
+
+
+def test_an_upload_whose_rest_is_refused_begins_anew(registry, image, use):
+    registry.breaks_after, registry.takes_chunks = [MEBIBYTE], False
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("POST")) == 4
+
+
+def test_an_upload_that_the_registry_forgot_begins_anew(registry, image, use):
+    registry.forgets = 1
+    Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+    assert has_all(registry, image)
+    assert len(registry.requests("POST")) == 4
+
+
+def test_a_registry_that_breaks_off_again_and_again_is_given_up(registry, image, use):
+    registry.breaks_after = [10] * 100
+    with pytest.raises(WorkError) as broken:
+        Push(registry, image, use).run()
+    assert broken.value.error_class == ErrorClass.TRANSIENT
+    assert broken.value.message.startswith(registry.host)
+
+
+def test_a_registry_that_says_it_has_what_it_lost_gets_it_all(registry, image, use):
+    registry.lies_of = {blob.digest for blob in image.blobs}
+    Push(registry, image, use).run()
+    assert has_all(registry, image)
+
+
+@pytest.mark.parametrize(("words", "whose"), [("application/vnd.docker.", "Docker's"), ("application/vnd.oci.", None)])
+def test_a_registry_of_one_vocabulary_is_told_in_it(registry, image, use, words, whose):
+    registry.words = words
+    pushed = Push(registry, image, use).run()
+    media_type, content = registry.manifests[PATH, "1"]
+    assert media_type.startswith(words)
+    assert pushed.digest == Manifest.parse(content).descriptor.digest
+    assert (whose in pushed.remark) if whose else pushed.remark == ""
+    registry.asked.clear()
+    assert Push(registry, image, use).run() == PushedImage(pushed.digest, pushed.remark)
+    assert registry.requests("PUT") == [], "and is not told again"
+
+
+def test_a_request_to_slow_down_is_the_whole_pushs(registry, image, use):
+    registry.refusals["PATCH"] = [(429, {"Retry-After": "7"})] * 3
+    with pytest.raises(WorkError) as slow:
+        Push(registry, image, use).run()
+    assert (slow.value.error_class, slow.value.retry_after) == (ErrorClass.THROTTLED, 7.0)
+
+
+def test_credentials_do_not_follow_an_upload_to_another_host(registry, image, use):
+    with fake_registry() as elsewhere:
+        elsewhere.uploads = registry.uploads
+        elsewhere.blobs = registry.blobs
+        registry.uploads_at = f"http://{elsewhere.host}"
+        registry.refusals["HEAD"] = [(401, {"WWW-Authenticate": 'Basic realm="r"'})]
+        Push(registry, image, use).run(credentials=Credentials("pusher", "secret"))
+        assert any("Authorization" in headers for _, _, headers in registry.asked)
+        assert len(elsewhere.requests("PATCH")) == 3
+        assert not any("Authorization" in headers for _, _, headers in elsewhere.asked)
+
+
+def test_an_upload_is_not_sent_to_where_a_registry_may_not_lead(registry, image, use):
+    registry.uploads_at = "http://169.254.169.254"
+    with pytest.raises(WorkError) as refused:
+        Push(registry, image, use).run()
+    assert refused.value.error_class == ErrorClass.INVALID
+
+
+def test_the_state_in_an_uploads_address_is_kept(registry, image, use):
+    Push(registry, image, use).run()
+    finished = [path for path in registry.requests("PUT") if "/upload/" in path]
+    assert all("?state=a%2Fb&digest=sha256%3A" in path for path in finished)
+
+
+def test_a_damaged_layer_is_dropped_and_the_push_is_tried_again_later(registry, image, use, store):
+    blob = store._blobs / image.layers[1].digest.removeprefix("sha256:")
+    blob.write_bytes(b"x" * 1000)
+    with pytest.raises(WorkError) as damaged:
+        Push(registry, image, use).run()
+    assert (damaged.value.error_class, "damaged" in damaged.value.message) == (ErrorClass.TRANSIENT, True)
+    assert not blob.exists()
+
+
+def test_progress_is_told_by_bytes_and_layers(registry, image, use):
+    push = Push(registry, image, use)
+    push.run()
+    size = sum(blob.size for blob in image.blobs)
+    assert push.told[-1][0] == PushProgress(size, size, 2, 2)
+    assert {seen.total_bytes for seen, _ in push.told} == {size}
+
+
+def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry, image, use):
+    push = Push(registry, image, use)
+
+    def lost(_tag: str) -> None:
+        raise WorkCancelledError("taken over")
+
+    push.fence = lost
+    with pytest.raises(WorkCancelledError):
+        push.run()
+    assert (PATH, "1") not in registry.manifests
+
+
+def test_a_stop_ends_all_uploads(registry, image, use):
+    gate, reached = threading.Event(), threading.Event()
+    push = Push(registry, image, use)
+    opened = use.open
+
+    def slow_open(digest: str, offset: int = 0) -> object:
+        reached.set()
+        assert gate.wait(SECONDS)
+        return opened(digest, offset)
+
+    use.open = slow_open  # type: ignore[method-assign, assignment]
+    stopped: list[BaseException] = []
+
+    def run() -> None:
+        with pytest.raises(WorkCancelledError) as raised:
+            push.run()
+        stopped.append(raised.value)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert reached.wait(SECONDS)
+    push.stop.cancel("cancelled")
+    gate.set()
+    thread.join(SECONDS)
+    assert [str(each) for each in stopped] == ["cancelled"]
+    assert registry.manifests == {}

@@ -1,0 +1,1 @@
+"""Environments: what an algorithm's requirements install, resolved and installed once."""

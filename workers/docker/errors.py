@@ -1,0 +1,129 @@
+"""What the Docker engine says when a push or a pull fails: text in its stream, from the registry or of its own."""
+
+import re
+from collections.abc import Collection
+
+from shared.errors import ErrorClass, WorkError
+from shared.net.errors import MAX_RETRY_AFTER, class_of_status, excerpt
+
+_ENGINE_AWAY = "The engine cannot be used now; the job waits for it."
+_CHECK_CREDENTIALS = "Check the username and the password, and that the account may do this."
+_MAY_PASS = "This may pass."  # noqa: S105 - no password
+
+_STATUS = re.compile(
+    r"(?:http status:?|status code:?|parsing http|status from \w+ request to|status:) *([1-5][0-9]{2})\b"
+)
+_NAMED_WAIT = re.compile(r"retry-after: ?([0-9]+(?:\.[0-9]+)?) ?(ms|µs|s)?")
+_URL = re.compile(r"https?://[^\s\"']*")
+
+
+def _rule(pattern: str, error_class: ErrorClass, advice: str) -> tuple[re.Pattern[str], ErrorClass, str]:
+    return re.compile(pattern), error_class, advice
+
+
+_OF_THE_ENGINE = [
+    _rule(r"docker daemon|dial unix|fetching server api version|docker\.sock", ErrorClass.UNAVAILABLE, _ENGINE_AWAY),
+    _rule(
+        r"client version .* is too (?:new|old)|client is (?:newer|too old)|(?:minimum|maximum) supported api version",
+        ErrorClass.UNAVAILABLE,
+        "The engine speaks another version of its interface: use an engine that fits; the job waits for it.",
+    ),
+    _rule(
+        r"no space left on device|disk quota exceeded",
+        ErrorClass.UNAVAILABLE,
+        "The engine's disk is full; the job waits.",
+    ),
+    _rule(
+        r"does not exist locally|tag does not exist|no such image|reference does not exist",
+        ErrorClass.NOT_FOUND,
+        "The engine has the image no more.",
+    ),
+    _rule(
+        r"server gave http response to https client",
+        ErrorClass.INVALID,
+        "The registry speaks plain HTTP: list it in the engine's insecure-registries, or have the registry speak TLS.",
+    ),
+    _rule(
+        r"x509|failed to verify certificate|bad certificate|unknown certificate|certificate required",
+        ErrorClass.INVALID,
+        "The engine does not trust the registry's certificate: "
+        "put its authority into the engine's certs.d directory (docker's documentation: certificates).",
+    ),
+    _rule(r"invalid reference format|must be lowercase", ErrorClass.INVALID, "The image cannot be called so."),
+]
+"""What says nothing of what the registry answered: looked for first."""
+
+_OF_THE_REGISTRY = [
+    _rule(r"toomanyrequests|too many requests|rate limit", ErrorClass.THROTTLED, "The registry asked to slow down."),
+    _rule(
+        r"unauthorized|authentication required|no basic auth credentials|insufficient_scope|authorization failed"
+        r"|incorrect username or password|\bdenied\b|\bforbidden\b|not authorized",
+        ErrorClass.AUTH,
+        _CHECK_CREDENTIALS,
+    ),
+    _rule(r"blob upload (?:unknown|invalid)|manifest blob unknown", ErrorClass.TRANSIENT, _MAY_PASS),
+    _rule(
+        r"name unknown|repository name not known|manifest unknown|blob unknown"
+        r"|repository .* (?:not found|does not exist)",
+        ErrorClass.NOT_FOUND,
+        "Check the registry's path, and create the repository first where the registry wants that.",
+    ),
+    _rule(
+        r"manifest invalid|name invalid|tag invalid|invalid repository name|digest invalid|size invalid"
+        r"|unsupported|schema version",
+        ErrorClass.INVALID,
+        "The registry will refuse the same image again: see what it says.",
+    ),
+]
+"""What the registry said in words."""
+
+_OF_THE_WAY = re.compile(
+    r"\beof\b|connection re(?:set|fused)|broken pipe|timeout|timed out|deadline exceeded|no such host"
+    r"|server misbehaving|temporary failure|no route to host|network is unreachable|closed network connection"
+    r"|context canceled|goaway"
+)
+
+_ADVICE_FOR_STATUS = {
+    ErrorClass.AUTH: _CHECK_CREDENTIALS,
+    ErrorClass.NOT_FOUND: "Check the registry's path, and that a registry is there at all.",
+    ErrorClass.INVALID: "The registry, or a proxy before it, will refuse the same image again.",
+    ErrorClass.THROTTLED: "The registry asked to slow down.",
+    ErrorClass.TRANSIENT: _MAY_PASS,
+}
+
+
+def classify_message(text: str, *, host: str = "The engine", secrets: Collection[str] = ()) -> WorkError:
+    """The error that a message in the engine's stream (or of an APIError) means.
+
+    What nobody knows is `transient`: the retries have a limit, and a push given up too early has none.
+    `host` begins the sentence; `secrets` are never repeated from `text`.
+    """
+    # Addresses hold names that callers chose: a repository called "denied" decides nothing.
+    words = _URL.sub("", text).lower()
+    error_class, advice = _judged(words)
+    return WorkError(error_class, f"{host}: {excerpt(text, secrets)}. {advice}", retry_after=_named_wait(words))
+
+
+def _judged(words: str) -> tuple[ErrorClass, str]:
+    for pattern, error_class, advice in _OF_THE_ENGINE:
+        if pattern.search(words):
+            return error_class, advice
+    status = _STATUS.search(words)
+    if status:
+        error_class = class_of_status(int(status[1]))
+        return error_class, _ADVICE_FOR_STATUS[error_class]
+    for pattern, error_class, advice in _OF_THE_REGISTRY:
+        if pattern.search(words):
+            return error_class, advice
+    if _OF_THE_WAY.search(words):
+        return ErrorClass.TRANSIENT, "The registry did not answer to the end; this may pass."
+    return ErrorClass.TRANSIENT, _MAY_PASS
+
+
+def _named_wait(words: str) -> float | None:
+    """Seconds that a registry named in its words, as GitHub's does (`retry-after: 1.2s`)."""
+    named = _NAMED_WAIT.search(words)
+    if not named:
+        return None
+    per_second = {"ms": 1_000, "µs": 1_000_000}.get(named[2] or "s", 1)
+    return min(float(named[1]) / per_second, MAX_RETRY_AFTER)

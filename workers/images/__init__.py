@@ -1,0 +1,1 @@
+"""Images: the image store, OCI documents, and where the image of a push comes from."""

@@ -1,0 +1,202 @@
+"""Media types of images, in the OCI's words and in Docker's (image-spec 1.1: media types; manifest v2 schema 2).
+
+What a blob is known by: its media type, digest and size (image-spec 1.1: descriptor).
+
+Image manifests: read, written in one way only, and told in the other vocabulary (image-spec 1.1: manifest).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+DOCKER_OF_OCI = {
+    OCI_MANIFEST: DOCKER_MANIFEST,
+    OCI_CONFIG: DOCKER_CONFIG,
+    OCI_LAYER: DOCKER_LAYER,
+    OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
+}
+"""What Docker calls the same bytes; whatever is missing here has no other name."""
+OCI_OF_DOCKER = {docker: oci for oci, docker in DOCKER_OF_OCI.items()}
+
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class InvalidManifestError(ValueError):
+    """A manifest, configuration or index that says what it may not; the text is a sentence."""
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob of an image. `size` is in bytes; only SHA-256 digests are used here."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> "Descriptor":
+        """The descriptor of a content that is in memory."""
+        return cls(media_type, digest_of(content), len(content))
+
+    @classmethod
+    def parse(cls, document: object) -> "Descriptor":
+        """Read a descriptor out of a manifest or an index.
+
+        Raises:
+            InvalidManifestError: it is none, or one with a digest that is not used here.
+        """
+        if not isinstance(document, dict):
+            raise InvalidManifestError("a descriptor is no JSON object")
+        media_type, digest, size = (document.get(key) for key in ("mediaType", "digest", "size"))
+        if not isinstance(media_type, str) or not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+            raise InvalidManifestError("a descriptor lacks its media type, digest or size")
+        if not is_sha256(digest):
+            raise InvalidManifestError(f"a descriptor has the digest {digest[:80]!r}, which is no SHA-256")
+        annotations = document.get("annotations") or {}
+        if not isinstance(annotations, dict):
+            raise InvalidManifestError("a descriptor's annotations are no JSON object")
+        return cls(media_type, digest, size, {str(key): str(value) for key, value in annotations.items()})
+
+    def document(self) -> dict[str, Any]:
+        """The descriptor as it stands in a manifest or an index."""
+        said: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.annotations:
+            said["annotations"] = dict(sorted(self.annotations.items()))
+        return said
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 digest of a content, as descriptors write it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is a SHA-256 digest as descriptors write it."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of an image for one platform. Its media types are all the OCI's or all Docker's."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    """The lowest first."""
+    media_type: str = OCI_MANIFEST
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    as_read: bytes | None = field(default=None, repr=False)
+    """The bytes that it was read from: what has a digest already is never written anew."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            InvalidManifestError: it is no image manifest (an index is none), or mixes the two vocabularies.
+        """
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            raise InvalidManifestError("a manifest is no JSON") from None
+        if not isinstance(document, dict) or document.get("schemaVersion") != 2:
+            raise InvalidManifestError("a manifest is not of schema version 2")
+        layers = document.get("layers")
+        if not isinstance(layers, list):
+            raise InvalidManifestError("a manifest has no list of layers")
+        config = Descriptor.parse(document.get("config"))
+        media_type = document.get("mediaType") or (
+            DOCKER_MANIFEST if config.media_type in OCI_OF_DOCKER else OCI_MANIFEST
+        )
+        if media_type not in {OCI_MANIFEST, DOCKER_MANIFEST}:
+            raise InvalidManifestError(f"{str(media_type)[:100]!r} is no image manifest")
+        annotations = document.get("annotations") or {}
+        if not isinstance(annotations, dict):
+            raise InvalidManifestError("a manifest's annotations are no JSON object")
+        manifest = cls(
+            config,
+            tuple(Descriptor.parse(layer) for layer in layers),
+            media_type,
+            {str(key): str(value) for key, value in annotations.items()},
+            content,
+        )
+        foreign = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
+        if any(blob.media_type in foreign for blob in manifest.blobs):
+            raise InvalidManifestError("a manifest mixes the media types of OCI and Docker")
+        return manifest
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Everything that must be in a registry before the manifest: the configuration and each layer once."""
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
+    @cached_property
+    def content(self) -> bytes:
+        """Its bytes: those that it was read from, else compact JSON with its keys in one order."""
+        if self.as_read is not None:
+            return self.as_read
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "config": self.config.document(),
+            "layers": [layer.document() for layer in self.layers],
+        }
+        if self.annotations:
+            document["annotations"] = dict(sorted(self.annotations.items()))
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @cached_property
+    def descriptor(self) -> Descriptor:
+        """What the manifest itself is known by."""
+        return Descriptor.of(self.content, self.media_type)
+
+    def to_docker_schema2(self) -> "Manifest":
+        """The same image for a registry that knows Docker's media types only; another digest, the same blobs.
+
+        Raises:
+            InvalidManifestError: a blob has a media type that Docker has no word for.
+        """
+        return self._translated(DOCKER_OF_OCI, DOCKER_MANIFEST)
+
+    def to_oci(self) -> "Manifest":
+        """The same image for a registry that knows the OCI's media types only; another digest, the same blobs.
+
+        Raises:
+            InvalidManifestError: a blob has a media type that the OCI has no word for.
+        """
+        return self._translated(OCI_OF_DOCKER, OCI_MANIFEST)
+
+    def _translated(self, words: Mapping[str, str], media_type: str) -> "Manifest":
+        if self.media_type == media_type:
+            return self
+        # Docker's manifests have no annotations, neither of their own nor of their blobs.
+        keep = self.annotations if media_type == OCI_MANIFEST else {}
+        return Manifest(
+            _translated(self.config, words),
+            tuple(_translated(layer, words) for layer in self.layers),
+            media_type,
+            keep,
+        )
+
+
+def _translated(blob: Descriptor, words: Mapping[str, str]) -> Descriptor:
+    word = words.get(blob.media_type)
+    if word is None:
+        raise InvalidManifestError(f"a blob of the type {blob.media_type[:100]!r} has no name in the other vocabulary")
+    return replace(blob, media_type=word, annotations={})

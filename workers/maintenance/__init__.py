@@ -1,0 +1,1 @@
+"""The queue `maintenance`: sweep, drift, webhook deliveries, and garbage collection."""

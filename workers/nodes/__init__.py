@@ -1,0 +1,1 @@
+"""The queue `nodes`: refreshes of worker nodes and of running instances."""

@@ -1,0 +1,1 @@
+"""The queue `pushes`: from the image store into a registry."""

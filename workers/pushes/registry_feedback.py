@@ -1,0 +1,62 @@
+"""What a push found out about its registry, noted for all others: in a transaction of its own, and best effort.
+
+Losing a note loses no push: the next one finds the same.
+"""
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from shared.db.engine import database
+from shared.errors import ErrorClass, WorkError
+from shared.jobs.leases import Claim
+from shared.registries import circuit_breaker
+from shared.settings import settings
+
+log = structlog.get_logger(__name__)
+
+
+def note_success(claim: Claim) -> None:
+    """The push went well."""
+    if claim.registry_id is None:
+        return
+    try:
+        if circuit_breaker.is_known_open(database(), claim.registry_id):
+            return
+        with database().writing() as session:
+            resumed = circuit_breaker.note_success(session, claim.registry_id, own_credentials=claim.own_credentials)
+    except DBAPIError as error:
+        log.warning("not noted that the registry works", error=type(error).__name__)
+        return
+    if resumed:
+        log.info("the registry works again", registry_id=claim.registry_id)
+
+
+def note_error(claim: Claim, error: WorkError) -> None:
+    """The push failed: does that concern everybody who pushes there?"""
+    if claim.registry_id is None:
+        return
+    try:
+        if error.error_class == ErrorClass.THROTTLED and error.at_registry:
+            with database().writing() as session:
+                circuit_breaker.note_throttle(session, claim.registry_id, error.retry_after)
+        elif error.first_answer:
+            _note_failure(claim, claim.registry_id, error)
+    except DBAPIError as failed:
+        log.warning("not noted what the registry answered", error=type(failed).__name__)
+
+
+def _note_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
+    cause = circuit_breaker.trouble_of(error, own_credentials=claim.own_credentials)
+    if cause is None:
+        return
+    with database().writing() as session:
+        paused = circuit_breaker.note_failure(
+            session,
+            registry_id,
+            cause,
+            error.message,
+            pause_after=settings().pause_after_failures,
+            probe_delays=settings().probe_delays,
+        )
+    if paused:
+        log.warning("registry paused", registry_id=registry_id, cause=cause, reason=error.message)

@@ -1,1 +1,0 @@
-"""Having worker nodes pull afresh."""
