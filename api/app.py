@@ -43,7 +43,7 @@ from api.resources import (
 from api.routing import AlgorithmIdConverter, OwnerConverter
 from api.schemas.base import ErrorResponse
 from api.schemas.patterns import is_written_so
-from shared.api_errors import Refusal, bad_request
+from shared.errors import InvalidInputError, RequestError
 from shared.settings import settings
 
 RESOURCES = (
@@ -116,14 +116,14 @@ def _begin() -> None:
         raise request.routing_exception
     values = [request.path, *request.args.values(), *request.args.keys()]
     if any("\0" in value for value in values):
-        raise bad_request("An address cannot hold the character NUL.")
+        raise InvalidInputError("An address cannot hold the character NUL.")
 
 
 def _recognise() -> None:
     """Recognise the caller, and count its request."""
     try:
         authenticate()
-    except Refusal:
+    except RequestError:
         address = caller_address(request)
         rate_limits().count_unknown(address or "unknown")
         raise

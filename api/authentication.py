@@ -10,11 +10,12 @@ from flask import g, request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from api.error_codes import ApiError, Code
 from api.proxy_headers import caller_address
 from api.rate_limits import rate_limits
-from shared.api_errors import Code, Refusal
 from shared.audit import Actor, record
 from shared.db.engine import database
+from shared.errors import RequestError
 from shared.keys import Caller, known_keys
 
 SCHEMES = ("simple", "bearer")
@@ -25,7 +26,7 @@ def authenticate() -> None:
     """Recognise the caller before anything else is read.
 
     Raises:
-        Refusal: 401, no key or one that is unknown or revoked.
+        RequestError: 401, no key or one that is unknown or revoked.
     """
     secret = _secret(request.headers.get("Authorization", ""))
     if not secret:
@@ -48,8 +49,8 @@ def _secret(header: str) -> str:
     return secret if len(secret) <= MAX_KEY else ""
 
 
-def _unknown(message: str) -> Refusal:
-    return Refusal(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": "Simple"})
+def _unknown(message: str) -> RequestError:
+    return ApiError(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": "Simple"})
 
 
 log = structlog.get_logger(__name__)

@@ -4,8 +4,8 @@ from sqlalchemy.orm import Session
 
 from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.registries import CredentialsRequest
-from shared.api_errors import bad_request
 from shared.commands.push import PushRequest
+from shared.errors import InvalidInputError
 from shared.registries.rows import address_of, find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
@@ -17,20 +17,20 @@ def given_credentials(body: CredentialsRequest, registry: RegistryAddress | None
     A docker `auths` document may hold those of several registries: only this one's are taken.
 
     Raises:
-        Refusal: 400, half of a pair or an unreadable registry_auth.
+        RequestError: 400, half of a pair or an unreadable registry_auth.
     """
     username, password = body.registry_username, body.registry_password
     if body.registry_auth and (username is not None or password is not None):
-        raise bad_request("Give registry_auth, or registry_username and registry_password, not both.")
+        raise InvalidInputError("Give registry_auth, or registry_username and registry_password, not both.")
     if (username is None) != (password is None):
-        raise bad_request("registry_username and registry_password go together; give both, or neither.")
+        raise InvalidInputError("registry_username and registry_password go together; give both, or neither.")
     try:
         if body.registry_auth:
             return from_registry_auth(body.registry_auth, registry)
         if username is not None and password is not None:
             return Credentials(username, password)
     except InvalidCredentialsError as error:
-        raise bad_request(str(error)) from None
+        raise InvalidInputError(str(error)) from None
     return None
 
 
@@ -38,7 +38,7 @@ def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:
     """What a body orders for one registry.
 
     Raises:
-        Refusal: 404, no such registry; 400, credentials that are none for it.
+        RequestError: 404, no such registry; 400, credentials that are none for it.
     """
     registry = find_registry(session, push.registry_id)
     return PushRequest(registry.id, given_credentials(push, address_of(registry)))

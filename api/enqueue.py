@@ -19,13 +19,13 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from api.authentication import caller
-from shared.api_errors import Refusal, bad_request, conflict
 from shared.commands.push import Enqueued
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import IdempotencyKey, Job
 from shared.db.models.jobs import LIVE_STATES
 from shared.encryption import keyring
+from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.settings import settings
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
@@ -39,14 +39,14 @@ def enqueue(order: Callable[[Session], Enqueued]) -> str:
     Returns the id of the call's job, after waiting for it if the caller prefers so.
 
     Raises:
-        Refusal: what the order refuses; 409 for a reused idempotency key.
+        RequestError: what the order refuses; 409 for a reused idempotency key.
     """
     try:
         job_id = _enqueue_once(order)
     except IntegrityError:
         # Two requests met in a unique constraint: the other one is committed by now, so this one sees it.
         job_id = _enqueue_once(order)
-    except Refusal:
+    except RequestError:
         # What refuses it may be what the request that it repeats did meanwhile: a commit is published but once.
         known = repeated_job()
         if known is None:
@@ -114,7 +114,7 @@ def job_of_repeat(session: Session) -> Job | None:
     """The job that an earlier request with this key made, if the request is a repeat.
 
     Raises:
-        Refusal: 400 for a key that cannot be one, 409 for the same key with another request.
+        RequestError: 400 for a key that cannot be one, 409 for the same key with another request.
     """
     digest = _key_digest()
     if digest is None:
@@ -129,7 +129,7 @@ def job_of_repeat(session: Session) -> Job | None:
     if used is None:
         return None
     if not keyring().verify_digest(used.request, _request_bytes(), purpose=PURPOSE):
-        raise conflict("This Idempotency-Key was used for another request within 24 hours; take a new one.")
+        raise ConflictError("This Idempotency-Key was used for another request within 24 hours; take a new one.")
     return session.scalars(select(Job).where(Job.id == used.job_id)).one()
 
 
@@ -150,7 +150,7 @@ def _key_digest() -> str | None:
     if key is None:
         return None
     if not key or len(key) > MAX_KEY_LENGTH:
-        raise bad_request(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
+        raise InvalidInputError(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 

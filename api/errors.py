@@ -8,7 +8,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from api.authentication import audit_denied
-from shared.api_errors import Code, Refusal, conflict, try_later
+from api.error_codes import Code, api_error
+from shared.errors import ConflictError, RequestError, UnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +39,12 @@ def error_response(status: int, code: Code, message: str, headers: dict[str, str
 def register_errors(app: APIFlask) -> None:
     """Turn everything that can be raised into the contract's JSON."""
 
-    @app.errorhandler(Refusal)
-    def refused(refusal: Refusal) -> Response:
-        if refusal.status == 403:
-            audit_denied(refusal.message)
-        return error_response(refusal.status, refusal.code, refusal.message, refusal.headers)
+    @app.errorhandler(RequestError)
+    def refused(raised: RequestError) -> Response:
+        error = api_error(raised)
+        if error.status == 403:
+            audit_denied(error.message)
+        return error_response(error.status, error.code, error.message, error.headers)
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
@@ -56,7 +58,7 @@ def register_errors(app: APIFlask) -> None:
     @app.errorhandler(PoolTimeout)
     def database_away(error: Exception) -> Response:
         log.error("the database did not answer", error=type(error).__name__)
-        return refused(try_later(DATABASE_AWAY, seconds=5))
+        return refused(UnavailableError(DATABASE_AWAY, retry_after=5))
 
     @app.errorhandler(DBAPIError)
     def database_failed(error: DBAPIError) -> Response:
@@ -65,7 +67,9 @@ def register_errors(app: APIFlask) -> None:
     @app.errorhandler(IntegrityError)
     def met_another(_error: IntegrityError) -> Response:
         log.info("two requests met in a unique constraint")
-        return refused(conflict("Another request did the same at this moment; look at what it did, or send it again."))
+        return refused(
+            ConflictError("Another request did the same at this moment; look at what it did, or send it again.")
+        )
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

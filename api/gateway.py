@@ -19,8 +19,8 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from api.error_codes import Code
 from api.proxy_headers import is_in
-from shared.api_errors import Code
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -10,9 +10,9 @@ from pydantic import Field
 from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from api.error_codes import ApiError, Code
 from api.proxy_headers import public_url
 from api.schemas.base import Query
-from shared.api_errors import Code, bad_request
 
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
@@ -43,7 +43,7 @@ def page_of(
     """The rows of a page, newest first, and the marker of the next one.
 
     Raises:
-        Refusal: 400, bad limit (5003) or bad marker (5002).
+        RequestError: 400, bad limit (5003) or bad marker (5002).
     """
     limit = _limit(page.limit)
     if page.marker:
@@ -68,7 +68,7 @@ def _limit(text: str | None) -> int:
     if not text:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise bad_request(f"limit must be a whole number from 1 to {MAX_LIMIT}.", Code.BAD_LIMIT)
+        raise ApiError(400, Code.BAD_LIMIT, f"limit must be a whole number from 1 to {MAX_LIMIT}.")
     return int(text)
 
 
@@ -78,5 +78,5 @@ def _marker(sequence: int) -> str:
 
 def _sequence(marker: str) -> int:
     if not MARKER.fullmatch(marker):
-        raise bad_request("This marker is none of ours; take it from the page before.", Code.BAD_MARKER)
+        raise ApiError(400, Code.BAD_MARKER, "This marker is none of ours; take it from the page before.")
     return int(marker, 16)

@@ -11,7 +11,7 @@ from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
-from shared.api_errors import too_many
+from api.error_codes import ApiError, Code
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class RateLimits:
         """Count a request that changes something.
 
         Raises:
-            Refusal: 429, too many by this key within a minute.
+            RequestError: 429, too many by this key within a minute.
         """
         self._count("changes", key_id, settings().rate_limit_changes, everywhere=True)
 
@@ -63,7 +63,7 @@ class RateLimits:
         """Count a request that reads: in this process only, for reading must stay quick.
 
         Raises:
-            Refusal: 429, too many by this key within a minute.
+            RequestError: 429, too many by this key within a minute.
         """
         self._count("reads", key_id, settings().rate_limit_reads, everywhere=False)
 
@@ -71,7 +71,7 @@ class RateLimits:
         """Count a call of an algorithm: in this process only, as reading is.
 
         Raises:
-            Refusal: 429, too many by this key within a minute.
+            RequestError: 429, too many by this key within a minute.
         """
         self._count("calls", key_id, settings().rate_limit_calls, everywhere=False)
 
@@ -79,7 +79,7 @@ class RateLimits:
         """Count a request of a git client, of which a clone or push has two or three.
 
         Raises:
-            Refusal: 429, too many by this key within a minute.
+            RequestError: 429, too many by this key within a minute.
         """
         self._count("git requests", key_id, settings().rate_limit_git, everywhere=True)
 
@@ -87,7 +87,7 @@ class RateLimits:
         """Count a request without a key that is known here.
 
         Raises:
-            Refusal: 429, too many from this address within a minute.
+            RequestError: 429, too many from this address within a minute.
         """
         self._count("requests without a known key", address, settings().rate_limit_unknown, everywhere=False)
 
@@ -114,7 +114,12 @@ class RateLimits:
         if limiter.hit(limit, who):
             return
         seconds = max(1, round(limiter.get_window_stats(limit, who).reset_time - time.time()) + 1)
-        raise too_many(f"More than {limit.amount} {what} within a minute; go on in {seconds} s.", seconds=seconds)
+        raise ApiError(
+            429,
+            Code.INVALID_REQUEST,
+            f"More than {limit.amount} {what} within a minute; go on in {seconds} s.",
+            retry_after=seconds,
+        )
 
 
 def rate_limits() -> RateLimits:

@@ -9,7 +9,8 @@ from apiflask.schema_adapters.registry import registry
 from flask import Request
 from pydantic import BaseModel, ValidationError
 
-from shared.api_errors import Code, Refusal, bad_request
+from api.error_codes import ApiError, Code
+from shared.errors import InvalidInputError
 
 MAX_PROBLEMS = 5
 # In pydantic's words for these two, a text has "items" and our class names show.
@@ -24,13 +25,13 @@ class StrictAdapter(PydanticAdapter):
         """The model of a body or query.
 
         Raises:
-            Refusal: 400 or 415, with what is wrong and where.
+            RequestError: 400 or 415, with what is wrong and where.
         """
         given = read_json_object(request) if location == "json" else request.args.to_dict()
         try:
             model: BaseModel = self.model_class.model_validate(given)
         except ValidationError as error:
-            raise bad_request(_sentence(error)) from None
+            raise InvalidInputError(_sentence(error)) from None
         return model
 
 
@@ -38,13 +39,13 @@ def read_json_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object; no body at all stands for an empty one.
 
     Raises:
-        Refusal: 415 for another content type, 400 (2013) for what is no JSON, 400 (2015) for no object.
+        RequestError: 415 for another content type, 400 (2013) for what is no JSON, 400 (2015) for no object.
     """
     raw = request.get_data(cache=True)
     if not raw:
         return {}
     if request.mimetype and request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
-        raise Refusal(
+        raise ApiError(
             415,
             Code.INVALID_REQUEST,
             f"The body is {request.mimetype[:100]}; send JSON with Content-Type: application/json.",
@@ -52,11 +53,11 @@ def read_json_object(request: Request) -> dict[str, Any]:
     try:
         given = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"The body is no valid JSON: {_without_quotes(error)}.", Code.INVALID_JSON) from None
+        raise ApiError(400, Code.INVALID_JSON, f"The body is no valid JSON: {_without_quotes(error)}.") from None
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise bad_request("The body must be a JSON object.")
+        raise InvalidInputError("The body must be a JSON object.")
     return given
 
 

@@ -5,7 +5,7 @@ from typing import IO, Any
 
 import click
 
-from shared.api_errors import Refusal
+from shared.errors import RequestError
 from shared.settings import SettingsError
 
 
@@ -30,7 +30,7 @@ def command_error(error: Exception) -> CommandError | None:
     """The failure to show for an error, or None for one that is a mistake of ours and keeps its traceback."""
     if isinstance(error, SettingsError):
         return SettingError(str(error))
-    if isinstance(error, Refusal):
+    if isinstance(error, RequestError):
         return CommandError(error.message)
     if _is_database_away(error):
         reason = str(getattr(error, "orig", error)).splitlines()[0]

@@ -16,7 +16,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
-from shared.api_errors import Code
+from api.error_codes import Code
 from shared.db.engine import database
 from shared.settings import Settings, SettingsError
 

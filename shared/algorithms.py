@@ -2,12 +2,13 @@
 
 import re
 import uuid
+from typing import Literal
 
 from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.api_errors import Code, bad_request, missing
 from shared.db.models import Algorithm, Build, BuildStatus, Version
+from shared.errors import InvalidInputError, NotFoundError
 from shared.keys import Caller
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -15,22 +16,29 @@ HASH_PREFIX = re.compile(r"[0-9a-f]{7,64}")
 AFTER_HEXADECIMAL = "g"
 
 
+class AlgorithmNotFoundError(NotFoundError):
+    """Raised when there is no algorithm of that name or id; `named_by` says how it was looked for."""
+
+    def __init__(self, name: str, named_by: Literal["name", "id", "neither"]) -> None:
+        # The Python client looks for these first words.
+        super().__init__(f"No such algorithm: {name}. Name it OWNER/NAME or by its UUID.")
+        self.named_by = named_by
+
+
 def find_algorithm(session: Session, name: str) -> Algorithm:
     """An algorithm by its UUID or as OWNER/NAME.
 
     Raises:
-        Refusal: 404, in the words that the Python client looks for.
+        AlgorithmNotFoundError: there is none.
     """
     owner, slash, algorithm_name = name.partition("/")
     found: Algorithm | None
     if slash:
         found = session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
-        code = Code.NO_SUCH_ALGORITHM_NAME
     else:
         found = session.scalar(_BY_ID, {"id": name.lower()})
-        code = Code.NO_SUCH_ALGORITHM_ID if _is_uuid(name) else Code.NO_SUCH_ALGORITHM
     if found is None:
-        raise missing(f"No such algorithm: {name}. Name it OWNER/NAME or by its UUID.", code)
+        raise AlgorithmNotFoundError(name, "name" if slash else "id" if _is_uuid(name) else "neither")
     return found
 
 
@@ -44,16 +52,17 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     """A version by its commit hash, or by an unambiguous prefix of 7 or more characters.
 
     Raises:
-        Refusal: 404 when there is none, 400 when the prefix fits several.
+        NotFoundError: there is none.
+        InvalidInputError: the prefix fits several.
     """
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):
-        raise missing(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
+        raise NotFoundError(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
     found = session.scalars(_VERSIONS, {"algorithm": algorithm.id, **beginning(git_hash)}).all()
     if not found:
-        raise missing(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
+        raise NotFoundError(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
     if len(found) > 1:
-        raise bad_request(f"{git_hash} fits more than one version of {algorithm.path}; give more of the hash.")
+        raise InvalidInputError(f"{git_hash} fits more than one version of {algorithm.path}; give more of the hash.")
     return found[0]
 
 

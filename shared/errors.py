@@ -1,61 +1,98 @@
-"""How work can fail: the classes of error that decide what happens next (design: a job's life).
+"""The errors that Longshore raises, in one hierarchy below `LongshoreError`.
 
-Text from outside (registries, git, programs in a build), made fit for every database.
+`WorkError` says why a job could not be done; its class decides what happens next (design: a job's life). `RequestError`
+says why a caller's request was refused; `api` turns it into an HTTP status. Errors of one module derive from one of
+these, stand in that module, and are named `…Error`.
 """
 
 from enum import StrEnum
 
 
 class ErrorClass(StrEnum):
-    """Why a job did not get done; the class alone decides whether it is tried again."""
+    """Why a job failed. The class alone decides whether it is retried."""
 
     AUTH = "auth"
-    """The registry or repository refused the credentials, or what they may do. Fails now."""
+    """The registry or repository refused the credentials, or what they may do. Fails at once."""
     NOT_FOUND = "not_found"
-    """What was named does not exist there. Fails now."""
+    """What was named does not exist there. Fails at once."""
     INVALID = "invalid"
-    """What was sent, or what answered, can never work (broken source, untrusted certificate). Fails now."""
+    """The request or the response can never work (broken source, untrusted certificate). Fails at once."""
     THROTTLED = "throttled"
-    """The other side asked to slow down (429). Tried again when it said, else by the retry delays."""
+    """The other side asked to slow down (429). Retried after its `Retry-After`, else after the retry delays."""
     TRANSIENT = "transient"
-    """The other side failed in a way that passes (5xx, timeout, reset, EOF). Tried again by the retry delays."""
+    """The other side failed in a way that passes (5xx, timeout, reset, EOF). Retried after the retry delays."""
     UNAVAILABLE = "unavailable"
-    """Something of our own is missing (engine, disk). Waits, spends no try."""
+    """Something of the installation is missing (engine, disk space). Waits, spends no attempt."""
     LOST = "lost"
-    """The worker went away: its lease ran out. Taken over by whoever claims next, spends no try."""
+    """The worker is gone: its lease expired. Taken over by the next worker, spends no attempt."""
     SUPERSEDED = "superseded"
-    """A newer push of the same version to the same registry took its place."""
+    """A newer push of the same version to the same registry replaced this one."""
 
 
-class WorkError(Exception):
-    """A job could not be done, with the class that decides what happens next.
+class LongshoreError(Exception):
+    """The base of all errors that Longshore raises itself. `message` is a sentence for people, without any secret."""
 
-    `message` is a sentence for the caller that says what to do; it never holds a credential.
-    `retry_after` is in seconds, where the other side named a time.
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class WorkError(LongshoreError):
+    """Raised when a job cannot be done; `error_class` decides what happens next.
+
+    `message` says what happened and what to do. `retry_after` is in seconds, where the other side named a time.
     """
 
     def __init__(self, error_class: ErrorClass, message: str, *, retry_after: float | None = None) -> None:
-        self.message = sentence(storable(message))
-        super().__init__(self.message)
+        super().__init__(sentence(storable(message)))
         self.error_class = error_class
         self.retry_after = retry_after
         self.first_answer = False
-        """Whether a registry answered so to the first question, before anything of this very push was asked."""
+        """Whether a registry answered so to the first request, before anything of this push was asked."""
         self.at_registry = False
-        """Whether it came from the registry that is pushed to, and not from where the image comes from."""
+        """Whether it came from the registry that is pushed to, and not from the source of the image."""
 
 
-class WorkCancelledError(Exception):
-    """The work was asked to stop (cancelled, superseded, lease lost or shutdown); nothing more may be written."""
+class WorkCancelledError(LongshoreError):
+    """Raised in work that must stop (cancelled, superseded, lease lost or shutdown). Nothing more may be written."""
+
+
+class RequestError(LongshoreError):
+    """Raised when a caller's request is refused. `message` says why and what to do."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which the same request may succeed; None: unknown."""
+
+
+class InvalidInputError(RequestError):
+    """Raised when the request itself is wrong."""
+
+
+class PermissionDeniedError(RequestError):
+    """Raised when the key is known but not allowed to do this."""
+
+
+class NotFoundError(RequestError):
+    """Raised when what the request names does not exist."""
+
+
+class ConflictError(RequestError):
+    """Raised when the request does not fit the present state."""
+
+
+class UnavailableError(RequestError):
+    """Raised when a part of the installation does not respond. The same request may be sent again."""
 
 
 def storable(text: str) -> str:
-    """`text` with a mark in place of what cannot be stored: NUL (in PostgreSQL) and lone surrogates (no UTF-8)."""
+    """Return `text` with U+FFFD for what no database stores: NUL (PostgreSQL) and lone surrogates (not UTF-8)."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital and a full stop; a first word that is a name (of a file, a host) stays as it is."""
+    """Return `text` with a capital letter and a full stop. A first word that is a file or host name is kept."""
     first = text.partition(" ")[0]
     if first.isalpha():
         text = text[0].upper() + text[1:]

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from shared.api_errors import conflict, not_allowed
 from shared.db.clock import now_ms
 from shared.db.engine import Database
 from shared.db.models import Algorithm, ApiKey, KeyKind, Owner
+from shared.errors import ConflictError, PermissionDeniedError
 from shared.registry.reference import normalize_name
 
 SECRET_BYTES = 32
@@ -50,28 +50,30 @@ class Caller:
         """Refuse everybody but administrators.
 
         Raises:
-            Refusal: 403.
+            RequestError: 403.
         """
         if not self.admin:
-            raise not_allowed("This needs a PlatformAdminKey; ask an administrator.")
+            raise PermissionDeniedError("This needs a PlatformAdminKey; ask an administrator.")
 
     def require_owner(self, owner: str) -> None:
         """Refuse whoever may not manage what belongs to `owner`.
 
         Raises:
-            Refusal: 403.
+            RequestError: 403.
         """
         if not (self.owns(owner) and self.may_manage and (self.admin or self.algorithms is None)):
-            raise not_allowed(f"This key may not manage algorithms of {owner}; use a key of {owner} or an admin key.")
+            raise PermissionDeniedError(
+                f"This key may not manage algorithms of {owner}; use a key of {owner} or an admin key."
+            )
 
     def require_manager(self, algorithm: Algorithm) -> None:
         """Refuse whoever may not change, compile, publish or push the algorithm.
 
         Raises:
-            Refusal: 403.
+            RequestError: 403.
         """
         if not (self.may_read(algorithm) and self.may_manage):
-            raise not_allowed(
+            raise PermissionDeniedError(
                 f"This key may not manage {algorithm.path}; use a key of {algorithm.owner} that may, or an admin key."
             )
 
@@ -79,10 +81,10 @@ class Caller:
         """Refuse whoever may not see the algorithm's builds and pushes.
 
         Raises:
-            Refusal: 403.
+            RequestError: 403.
         """
         if not self.may_read(algorithm):
-            raise not_allowed(
+            raise PermissionDeniedError(
                 f"This key may not read {algorithm.path}; use a key of {algorithm.owner} or an admin key."
             )
 
@@ -90,12 +92,12 @@ class Caller:
         """Refuse whoever may not call the algorithm, whatever its version.
 
         Raises:
-            Refusal: 403.
+            RequestError: 403.
         """
         if not self.may_call:
-            raise not_allowed("This key may not call algorithms; use one with the permission allow_algo.")
+            raise PermissionDeniedError("This key may not call algorithms; use one with the permission allow_algo.")
         if not self._listed(algorithm.owner, algorithm.path):
-            raise not_allowed(f"This key is not for {algorithm.path}; use one whose algo_acl names it.")
+            raise PermissionDeniedError(f"This key is not for {algorithm.path}; use one whose algo_acl names it.")
 
     def _listed(self, owner: str, path: str) -> bool:
         if self.admin or self.algorithms is None:
@@ -107,14 +109,14 @@ def create_owner(session: Session, username: str) -> Owner:
     """The owner of this name, made if it is new.
 
     Raises:
-        Refusal: 409, another owner's name is the same in image references.
+        RequestError: 409, another owner's name is the same in image references.
     """
     owner = session.scalar(select(Owner).where(Owner.username == username))
     if owner is not None:
         return owner
     twin = session.scalar(select(Owner).where(Owner.image_name == normalize_name(username)))
     if twin is not None:
-        raise conflict(f"{username} and {twin.username} are one name in image references; choose another.")
+        raise ConflictError(f"{username} and {twin.username} are one name in image references; choose another.")
     owner = Owner(username=username, image_name=normalize_name(username))
     session.add(owner)
     session.flush()

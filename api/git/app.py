@@ -20,15 +20,16 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from api.authentication import record_denied
+from api.error_codes import ApiError, Code, api_error
 from api.git.authentication import Grant, caller_with, grant, grant_token, secret_of
 from api.git.backend import GitRequest, answer
 from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
 from api.proxy_headers import caller_address
 from api.rate_limits import rate_limits
-from shared.api_errors import Code, Refusal, bad_request, not_allowed, try_later
 from shared.audit import Actor
 from shared.db.engine import database
+from shared.errors import InvalidInputError, PermissionDeniedError, RequestError, UnavailableError
 from shared.git.hosted import verify_git_token
 from shared.settings import settings
 
@@ -88,21 +89,24 @@ def _answered(request: Request, request_id: str) -> Response:
     try:
         endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
         return _ENDPOINTS[endpoint](request, request_id, **values)
-    except Refusal as refusal:
+    except RequestError as refusal:
         return _refused(request, refusal, request_id)
     except HTTPException as error:
         status = error.code or 500
         code = Code.NOT_FOUND if status == 404 else Code.INVALID_REQUEST
-        return _refused(request, Refusal(status, code, f"{error.name}: {request.method} {request.path}"), request_id)
+        return _refused(request, ApiError(status, code, f"{error.name}: {request.method} {request.path}"), request_id)
     except SQLAlchemyError:
         log.exception("database_failed", request_id=request_id)
-        return _refused(request, try_later("The database is away; try again in a few seconds.", seconds=5), request_id)
+        return _refused(
+            request, UnavailableError("The database is away; try again in a few seconds.", retry_after=5), request_id
+        )
     except Exception:  # whatever it is: a sentence, never a stack trace
         log.exception("request_failed", request_id=request_id)
-        return _refused(request, Refusal(500, Code.INTERNAL, "Something broke here; the log says what."), request_id)
+        return _refused(request, ApiError(500, Code.INTERNAL, "Something broke here; the log says what."), request_id)
 
 
-def _refused(request: Request, refusal: Refusal, request_id: str) -> Response:
+def _refused(request: Request, raised: RequestError, request_id: str) -> Response:
+    refusal = api_error(raised)
     if request.path.startswith("/git/"):
         # Git shows plain text of this very type to its user, and nothing else.
         response = Response(refusal.message + "\n", refusal.status, mimetype="text/plain")
@@ -118,7 +122,7 @@ def _refs(request: Request, request_id: str, owner: str, name: str) -> Response:
         raise MethodNotAllowed(["GET"])
     service = request.args.get("service", "")
     if service not in SERVICES:
-        raise not_allowed("Only git's smart HTTP protocol is spoken here: use git 1.6.6 or newer.")
+        raise PermissionDeniedError("Only git's smart HTTP protocol is spoken here: use git 1.6.6 or newer.")
     return _git(request, request_id, f"{owner}/{name}", "info/refs", service)
 
 
@@ -126,7 +130,7 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
     if request.method != "POST":
         raise MethodNotAllowed(["POST"])
     if request.content_type != f"application/x-{service}-request":
-        raise Refusal(415, Code.INVALID_REQUEST, f"The content type is application/x-{service}-request.")
+        raise ApiError(415, Code.INVALID_REQUEST, f"The content type is application/x-{service}-request.")
     return _git(request, request_id, f"{owner}/{name}", service, service)
 
 
@@ -154,7 +158,7 @@ def _granted(request: Request, request_id: str, secret: str | None, address: str
             caller = caller_with(session, secret)
             if caller is None:
                 return grant_token(session, secret or "", path, pushes=pushes)
-    except Refusal as refusal:
+    except ApiError as refusal:
         if secret is not None and refusal.status == 401:
             rate_limits().count_unknown(address)
         raise
@@ -162,10 +166,9 @@ def _granted(request: Request, request_id: str, secret: str | None, address: str
     try:
         with database().reading() as session:
             return grant(session, caller, path, pushes=pushes)
-    except Refusal as refusal:
-        if refusal.status == 403:
-            actor = Actor(caller.owner, caller.key_id, address, request_id)
-            record_denied(actor, request.method, request.full_path, refusal.message)
+    except PermissionDeniedError as refusal:
+        actor = Actor(caller.owner, caller.key_id, address, request_id)
+        record_denied(actor, request.method, request.full_path, refusal.message)
         raise
 
 
@@ -188,7 +191,7 @@ def _resolve(request: Request, _request_id: str, repository: uuid.UUID) -> Respo
     named = request.get_json(silent=True)
     commit = named.get("commit") if isinstance(named, dict) else 0
     if commit is not None and not isinstance(commit, str):
-        raise bad_request('The body is {"commit": HASH or null}.')
+        raise InvalidInputError('The body is {"commit": HASH or null}.')
     hosted = _internal(request, repository)
     found = hosted.resolve(commit)
     hosted.keep(found)
@@ -197,7 +200,7 @@ def _resolve(request: Request, _request_id: str, repository: uuid.UUID) -> Respo
 
 def _internal(request: Request, repository: uuid.UUID) -> Repository:
     if not verify_git_token(secret_of(request.headers.get("Authorization")) or "", "admin", str(repository)):
-        raise Refusal(401, Code.BAD_KEY, "This address is for Longshore's own parts.")
+        raise ApiError(401, Code.BAD_KEY, "This address is for Longshore's own parts.")
     return Repository(str(repository))
 
 
@@ -208,7 +211,7 @@ def _healthz(_request: Request, _request_id: str) -> Response:
 def _readyz(_request: Request, _request_id: str) -> Response:
     database().ping()
     if not settings().repositories_dir.is_dir():
-        raise try_later("The directory of the repositories is not there.", seconds=5)
+        raise UnavailableError("The directory of the repositories is not there.", retry_after=5)
     return _json({"status": "ok"})
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from api.error_codes import ApiError, Code
 from shared.algorithms import find_algorithm
-from shared.api_errors import Code, Refusal, missing
 from shared.db.models import Algorithm
+from shared.errors import NotFoundError, RequestError
 from shared.git.hosted import is_git_token, verify_git_token
 from shared.keys import Caller, authenticate_key
 
@@ -44,7 +45,7 @@ def caller_with(session: Session, secret: str | None) -> Caller | None:
     """Whose key it is; None: it is a token of one of our own jobs.
 
     Raises:
-        Refusal: 401, no key or an unknown one.
+        RequestError: 401, no key or an unknown one.
     """
     if secret is None:
         raise _who_is_it("Give an API key as the password (any username).")
@@ -60,7 +61,7 @@ def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Gra
     """Let a job fetch from the repository of its algorithm at OWNER/NAME.
 
     Raises:
-        Refusal: 401, the token is for something else; 404, there is no such repository.
+        RequestError: 401, the token is for something else; 404, there is no such repository.
     """
     algorithm = _hosted(session, path)
     if pushes or not verify_git_token(token, "fetch", algorithm.id):
@@ -72,7 +73,7 @@ def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant
     """Let a caller fetch from, or push to, the repository of the algorithm at OWNER/NAME.
 
     Raises:
-        Refusal: 404, there is no such repository, or the caller may not know of it; 403, it may be fetched but not
+        RequestError: 404, there is no such repository, or the caller may not know of it; 403, it may be fetched but not
             pushed to.
     """
     algorithm = _hosted(session, path, caller)
@@ -83,15 +84,15 @@ def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant
 
 def _hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:
     # One answer for what is not there and for what the caller may not know of.
-    unknown = missing(f"No such algorithm: {path}", Code.NO_SUCH_ALGORITHM_NAME)
+    unknown = ApiError(404, Code.NO_SUCH_ALGORITHM_NAME, f"No such algorithm: {path}")
     try:
         algorithm = find_algorithm(session, path)
-    except Refusal:
+    except RequestError:
         raise unknown from None
     if caller is not None and not _may_fetch(caller, algorithm):
         raise unknown
     if not algorithm.hosted:
-        raise missing(f"The source of {path} is not kept here, but in a repository elsewhere.")
+        raise NotFoundError(f"The source of {path} is not kept here, but in a repository elsewhere.")
     return algorithm
 
 
@@ -99,5 +100,7 @@ def _may_fetch(caller: Caller, algorithm: Algorithm) -> bool:
     return caller.may_read(algorithm) or algorithm.settings.get("source_visibility") == OPEN_SOURCE
 
 
-def _who_is_it(message: str) -> Refusal:
-    return Refusal(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": 'Basic realm="Longshore", charset="UTF-8"'})
+def _who_is_it(message: str) -> RequestError:
+    return ApiError(
+        401, Code.BAD_KEY, message, headers={"WWW-Authenticate": 'Basic realm="Longshore", charset="UTF-8"'}
+    )

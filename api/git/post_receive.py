@@ -8,11 +8,11 @@ from sqlalchemy import select
 
 from api import dispatch
 from api.git.repositories import Repository
-from shared.api_errors import Refusal
 from shared.audit import Actor, record
 from shared.commands.compile import enqueue_compile
 from shared.db.engine import database
 from shared.db.models import Algorithm
+from shared.errors import RequestError
 from shared.jobs.dispatch import JobMessage
 from shared.settings import settings
 
@@ -33,7 +33,7 @@ def receive(repository: Repository, *, decline_compile: bool, actor: Actor = NOB
         compiles = settings().build_on_push and not decline_compile
         try:
             to_send = _record(repository.id, head, compiles, actor)
-        except Refusal as refusal:
+        except RequestError as refusal:
             # Recorded all the same: it would be refused again at every start.
             log.warning("compile_of_push_refused", algorithm_id=repository.id, commit=head, reason=refusal.message)
             to_send = _record(repository.id, head, False, actor)

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from shared.algorithms import FULL_HASH, HASH_PREFIX
-from shared.api_errors import bad_request
+from shared.errors import InvalidInputError
 from shared.git.command import GitAnswer, run_git
 from shared.settings import settings
 
@@ -102,20 +102,20 @@ class Repository:
         """The full hash of a commit by full hash or unambiguous prefix; None: the newest of the default branch.
 
         Raises:
-            Refusal: 400, with a sentence that says which of the four cases it is.
+            RequestError: 400, with a sentence that says which of the four cases it is.
         """
         if commit is None:
             return self._newest()
         commit = commit.lower()
         if not HASH_PREFIX.fullmatch(commit):
-            raise bad_request("A commit is named by its hash: 7 to 64 hexadecimal digits.")
+            raise InvalidInputError("A commit is named by its hash: 7 to 64 hexadecimal digits.")
         # Never by rev-parse: a branch may be called like a hash.
         found = self._git("rev-parse", f"--disambiguate={commit}").text.splitlines() if self.exists else []
         commits = [name for name in found if self._git("cat-file", "-t", name).text == "commit"]
         if not commits:
-            raise bad_request(f"There is no commit {commit} in the repository: push it first.")
+            raise InvalidInputError(f"There is no commit {commit} in the repository: push it first.")
         if len(commits) > 1:
-            raise bad_request(f"{commit} is ambiguous: {len(commits)} commits begin so; give more of the hash.")
+            raise InvalidInputError(f"{commit} is ambiguous: {len(commits)} commits begin so; give more of the hash.")
         return commits[0]
 
     def keep(self, commit: str) -> None:
@@ -134,10 +134,10 @@ class Repository:
 
     def _newest(self) -> str:
         if not self.exists or (self.path / _NEVER_PUSHED).exists():
-            raise bad_request("The repository is empty: push a commit first.")
+            raise InvalidInputError("The repository is empty: push a commit first.")
         head = self.head()
         if head is None:
-            raise bad_request("The default branch was deleted: push it again, or name a commit.")
+            raise InvalidInputError("The default branch was deleted: push it again, or name a commit.")
         return head
 
     def _git(self, *args: str) -> GitAnswer:

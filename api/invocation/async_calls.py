@@ -9,9 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.invocation.call import call, read_object
 from api.invocation.runner_client import RUNNER_FAILED, RunnerRequest, RunnerResponse
 from api.invocation.target import Target
-from shared.api_errors import Refusal, try_later
 from shared.db.engine import database
 from shared.db.models import CallState
+from shared.errors import RequestError, UnavailableError
 from shared.invocation.async_calls import LOST, Ending, end_call, record_call
 from shared.keys import Caller
 from shared.settings import settings
@@ -37,13 +37,13 @@ class AsyncCalls:
         """Write the call down and begin it; the id under which one can ask how it ended.
 
         Raises:
-            Refusal: 503, as many are under way as this process takes.
+            RequestError: 503, as many are under way as this process takes.
         """
         with self._changed:
             if self._under_way >= settings().calls_threads:
-                raise try_later(
+                raise UnavailableError(
                     f"{self._under_way} calls with output=void are under way here already; call again in a moment.",
-                    seconds=FULL_RETRY_SECONDS,
+                    retry_after=FULL_RETRY_SECONDS,
                 )
             self._under_way += 1
         try:
@@ -105,7 +105,7 @@ def await_async_calls(seconds: float) -> None:
 def _write_end(call_id: str, found: Target, sent: RunnerRequest, timeout: float, request_id: str) -> None:
     try:
         ending = _ending_of(call(found, sent, timeout=timeout, request_id=request_id))
-    except Refusal as refusal:
+    except RequestError as refusal:
         ending = Ending(CallState.FAILED, refusal.message)
     except SQLAlchemyError:
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from api.error_codes import ApiError, Code
 from api.invocation.runner_client import (
     RUNNER_FAILED,
     EndedError,
@@ -21,9 +22,9 @@ from api.invocation.runner_client import (
     stand_in,
 )
 from api.invocation.target import Ready, Target, find_other_target, not_in_time, wait_until_ready
-from shared.api_errors import Code, Refusal, try_later
 from shared.db.engine import database
 from shared.db.models import Instance, InstanceState
+from shared.errors import UnavailableError
 from shared.instances.endpoints import SCHEME
 from shared.instances.states import mark_stopped
 from shared.settings import settings
@@ -46,7 +47,7 @@ def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str 
     """Make a call within `timeout` seconds, a cold start included.
 
     Raises:
-        Refusal: 503, the call was not begun, for want of something that runs; 409, for want of an image; 400, 413,
+        RequestError: 503, the call was not begun, for want of something that runs; 409, for want of an image; 400, 413,
             415, the runner cannot read the input.
     """
     deadline = time.monotonic() + timeout
@@ -61,9 +62,9 @@ def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str 
                 why = f"The last try failed: {error}."
                 ended += isinstance(error, EndedError) and _ended(ready, why_ended=str(error))
         if ended >= MAX_ENDED:
-            raise try_later(
+            raise UnavailableError(
                 f"The containers of {found.algorithm.path} ended {ended} times before they took the call. {why}",
-                seconds=30,
+                retry_after=30,
             )
         if time.monotonic() + PAUSE_SECONDS >= deadline:
             raise not_in_time(found, why)
@@ -100,14 +101,14 @@ def _checked(answered: RunnerResponse) -> RunnerResponse:
     """The answer, where it is one.
 
     Raises:
-        Refusal: the runner refused the input.
+        RequestError: the runner refused the input.
     """
     if answered.status == HTTPStatus.OK:
         return answered if answered.body.startswith(BEGINNINGS) else stand_in(RUNNER_FAILED)
     code = REFUSED_BY_RUNNER.get(HTTPStatus(answered.status)) if answered.status in set(HTTPStatus) else None
     if code is None:
         return stand_in(RUNNER_FAILED)
-    raise Refusal(answered.status, code, _message_of(answered.body) or "The runner refused the input.")
+    raise ApiError(answered.status, code, _message_of(answered.body) or "The runner refused the input.")
 
 
 def _message_of(body: bytes) -> str:

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from shared.algorithms import with_version
-from shared.api_errors import Refusal, conflict, missing, try_later
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, PushState, Version
+from shared.errors import ConflictError, NotFoundError, RequestError, UnavailableError
 from shared.instances.desired import DesiredState, current_instance, ensure_instance
 from shared.pulls.resolution import Resolution, resolve_pull
 
@@ -42,7 +42,7 @@ def find_target(session: Session, algorithm: Algorithm, version: Version) -> Tar
     """What a version is served by.
 
     Raises:
-        Refusal: 409, there is no image that may run; with `Retry-After` where a push is on its way.
+        RequestError: 409, there is no image that may run; with `Retry-After` where a push is on its way.
     """
     resolution = resolve_pull(session, algorithm, version)
     wanted = DesiredState.of(algorithm, version, resolution)
@@ -55,12 +55,12 @@ def find_other_target(found: Target) -> Target:
     """The same by what the database says now: meanwhile another image may have become the right one.
 
     Raises:
-        Refusal: as `find_target`; 404, the algorithm was deleted.
+        RequestError: as `find_target`; 404, the algorithm was deleted.
     """
     with database().reading() as session:
         both = with_version(session, found.version.id)
         if both is None:
-            raise missing(f"{found.algorithm.path} was deleted.")
+            raise NotFoundError(f"{found.algorithm.path} was deleted.")
         return find_target(session, *both)
 
 
@@ -70,7 +70,7 @@ def wait_until_ready(found: Target, deadline: float, *, request_id: str | None) 
     No session is held meanwhile (rule 6): the row is read again and again, in ever longer pauses.
 
     Raises:
-        Refusal: 503, it could not be started, or not before the deadline (on the monotonic clock, in seconds).
+        RequestError: 503, it could not be started, or not before the deadline (on the monotonic clock, in seconds).
     """
     instance = found.instance or _want(found, request_id)
     state, message, endpoint = instance.state, instance.message, instance.endpoint
@@ -85,16 +85,16 @@ def wait_until_ready(found: Target, deadline: float, *, request_id: str | None) 
             return None
         state, message, endpoint = rows[0]
     if state == InstanceState.FAILED:
-        raise try_later(f"{found.algorithm.path} could not be started: {message}", seconds=RETRY_SECONDS)
+        raise UnavailableError(f"{found.algorithm.path} could not be started: {message}", retry_after=RETRY_SECONDS)
     return Ready(instance.id, endpoint) if state == InstanceState.READY and endpoint is not None else None
 
 
-def not_in_time(found: Target, message: str) -> Refusal:
+def not_in_time(found: Target, message: str) -> RequestError:
     """503: the call was not begun within its timeout."""
-    return try_later(
+    return UnavailableError(
         f"{found.algorithm.path} did not take the call within its timeout; the call was not begun, send it again. "
         f"{message}",
-        seconds=RETRY_SECONDS,
+        retry_after=RETRY_SECONDS,
     )
 
 
@@ -111,6 +111,6 @@ def _want(found: Target, request_id: str | None) -> Instance:
     return instance
 
 
-def _no_image(session: Session, version: Version, resolution: Resolution) -> Refusal:
+def _no_image(session: Session, version: Version, resolution: Resolution) -> RequestError:
     comes = session.scalar(_ON_ITS_WAY, {"version": version.id}) is not None
-    return conflict(resolution.reason, retry_after=RETRY_SECONDS if comes else None)
+    return ConflictError(resolution.reason, retry_after=RETRY_SECONDS if comes else None)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api import dispatch
 from api.authentication import audit, caller
+from api.error_codes import ApiError, Code
 from api.presenters import latest_version, shown_versions
 from api.proxy_headers import public_url
 from api.responses import json_response, no_content
@@ -26,12 +27,12 @@ from api.schemas.algorithms import (
 from api.schemas.patterns import ROUTED_NAMES
 from api.schemas.versions import LatestResponse
 from shared.algorithms import find_algorithm
-from shared.api_errors import Code, Refusal, bad_request, conflict, missing
 from shared.commands.cancel import end_all_of_algorithm
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Owner
 from shared.encryption import keyring
+from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
 from shared.git.sources import read_repository_url, refuse_forbidden_repository, seal_source
@@ -62,16 +63,18 @@ def create_algorithm(username: str, body: AlgorithmRequest) -> Response:
     """Create an algorithm; Longshore hosts its repository unless `source` names one elsewhere."""
     caller().require_owner(username)
     if body.name.lower() in ROUTED_NAMES:
-        raise bad_request(f"name: {body.name} is a word of this interface's addresses; choose another.")
+        raise InvalidInputError(f"name: {body.name} is a word of this interface's addresses; choose another.")
     if body.source and body.source.credentials and not body.source.repository_https_url:
-        raise bad_request(CREDENTIALS_FOR_NOTHING)
+        raise InvalidInputError(CREDENTIALS_FOR_NOTHING)
     chosen = _settings({}, body.settings)
     _refuse_forbidden(body.source)
     try:
         with database().writing() as session:
             if session.scalar(select(Owner).where(Owner.username == username)) is None:
-                raise missing(
-                    f"There is no owner {username!r}; an administrator makes it with its first key.", Code.NO_SUCH_OWNER
+                raise ApiError(
+                    404,
+                    Code.NO_SUCH_OWNER,
+                    f"There is no owner {username!r}; an administrator makes it with its first key.",
                 )
             algorithm = Algorithm(
                 owner=username,
@@ -155,7 +158,7 @@ def list_algorithms(username: str) -> Response:
         caller().require_owner(username)
     with database().reading() as session:
         if session.scalar(select(Owner).where(Owner.username == username)) is None:
-            raise missing(f"There is no owner {username!r}.", Code.NO_SUCH_OWNER)
+            raise ApiError(404, Code.NO_SUCH_OWNER, f"There is no owner {username!r}.")
         rows = session.scalars(
             select(Algorithm)
             .where(Algorithm.owner == username, Algorithm.deleted_at.is_(None))
@@ -170,7 +173,7 @@ def list_algorithms(username: str) -> Response:
 def _remove_repository(algorithm: Algorithm) -> None:
     try:
         hosted.delete(algorithm.id)
-    except Refusal as refusal:
+    except RequestError as refusal:
         # Nobody can reach it by now; the git service removes it at its next start.
         log.warning("repository not removed yet", algorithm_id=algorithm.id, reason=refusal.message)
 
@@ -181,9 +184,10 @@ def _settings(present: dict[str, Any], change: SettingsRequest) -> dict[str, Any
     known = settings().base_images
     for field in ("algorithm_environment", "package_set", "language"):
         if field in given and given[field] not in known:
-            raise bad_request(
-                f"settings.{field}: {given[field]!r} is not configured here; there are {', '.join(sorted(known))}.",
+            raise ApiError(
+                400,
                 Code.UNKNOWN_LANGUAGE,
+                f"settings.{field}: {given[field]!r} is not configured here; there are {', '.join(sorted(known))}.",
             )
     return {**DEFAULT_SETTINGS, **present, **given}
 
@@ -195,7 +199,7 @@ def _refuse_forbidden(source: SourceRequest | None) -> None:
     try:
         refuse_forbidden_repository(read_repository_url(source.repository_https_url))
     except (InvalidRepositoryUrlError, ForbiddenAddressError) as error:
-        raise bad_request(f"source.repository_https_url: {error}") from None
+        raise InvalidInputError(f"source.repository_https_url: {error}") from None
 
 
 def _take_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
@@ -206,15 +210,17 @@ def _take_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
         try:
             url = read_repository_url(source.repository_https_url)
         except ValueError as error:
-            raise bad_request(f"source.repository_https_url: {error}") from None
+            raise InvalidInputError(f"source.repository_https_url: {error}") from None
         if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
             algorithm.source_credentials = None
         algorithm.repository_url = str(url)
         if len(algorithm.repository_url) > MAX_URL:  # git's short form grows when it is written out
-            raise bad_request(f"source.repository_https_url: it has at most {MAX_URL} characters as {url.scheme}://….")
+            raise InvalidInputError(
+                f"source.repository_https_url: it has at most {MAX_URL} characters as {url.scheme}://…."
+            )
     if source.credentials is not None:
         if algorithm.repository_url is None:
-            raise conflict(CREDENTIALS_FOR_NOTHING)
+            raise ConflictError(CREDENTIALS_FOR_NOTHING)
         algorithm.source_credentials = seal_source(
             keyring(), algorithm, source.credentials.username, source.credentials.password
         )
@@ -225,8 +231,9 @@ def _host(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _name_taken(owner: str, name: str) -> Refusal:
-    return conflict(
-        f"{owner}/{name} is taken, or an algorithm whose name is the same in image references; choose another name.",
+def _name_taken(owner: str, name: str) -> RequestError:
+    return ApiError(
+        409,
         Code.NAME_TAKEN,
+        f"{owner}/{name} is taken, or an algorithm whose name is the same in image references; choose another name.",
     )

@@ -12,9 +12,9 @@ from api.routing import algorithm_route, v1_blueprint
 from api.schemas.base import Query, ResponseModel
 from api.schemas.versions import BuildLogsResponse, BuildResponse
 from shared.algorithms import find_algorithm
-from shared.api_errors import missing
 from shared.db.engine import database
 from shared.db.models import Build, BuildStatus
+from shared.errors import NotFoundError
 
 blueprint = v1_blueprint("builds")
 
@@ -61,7 +61,9 @@ def get_build_logs(algorithm: str, build_id: str, query: LogsQuery) -> Response:
     with database().reading() as session:
         build = _find_build(session, algorithm, build_id, with_log=True)
         if not BuildStatus(build.status).ended and not query.partial:
-            raise missing("The build is in progress; its log is here when it has ended, or now with ?partial=true.")
+            raise NotFoundError(
+                "The build is in progress; its log is here when it has ended, or now with ?partial=true."
+            )
         return json_response(BuildLogsResponse(logs=build.log))
 
 
@@ -71,5 +73,5 @@ def _find_build(session: Session, algorithm: str, build_id: str, *, with_log: bo
     query = select(Build).where(Build.id == build_id, Build.algorithm_id == found.id)
     build = session.scalar(query.options(undefer(Build.log)) if with_log else query)
     if build is None:
-        raise missing(f"{found.path} has no build with the id {build_id!r}.")
+        raise NotFoundError(f"{found.path} has no build with the id {build_id!r}.")
     return build

@@ -7,6 +7,7 @@ from flask import Response, g, request
 from sqlalchemy import Row
 
 from api.authentication import caller
+from api.error_codes import ApiError, Code
 from api.invocation.async_calls import async_calls
 from api.invocation.call import JSON, call, raw_result
 from api.invocation.runner_client import RunnerRequest
@@ -15,10 +16,10 @@ from api.invocation.target_cache import remembered
 from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallErrorResponse, CallQuery
-from shared.api_errors import Code, Refusal, missing, not_allowed
 from shared.db.clock import rfc3339
 from shared.db.engine import database
 from shared.db.models import Algorithm, CallState
+from shared.errors import NotFoundError, PermissionDeniedError
 from shared.invocation.async_calls import LOST, RECORDED, lose_overdue
 from shared.invocation.versions import find_called
 from shared.settings import settings
@@ -72,11 +73,11 @@ def _read_input(query: CallQuery) -> RunnerRequest:
     """The body, as it came.
 
     Raises:
-        Refusal: 415, a content type that algorithms do not take.
+        RequestError: 415, a content type that algorithms do not take.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than a call may be.
     """
     if request.mimetype and request.mimetype not in CONTENT_TYPES:
-        raise Refusal(
+        raise ApiError(
             415,
             Code.INVALID_REQUEST,
             f"The body is {request.mimetype[:100]}; an algorithm takes {', '.join(CONTENT_TYPES)}: say which it is in "
@@ -100,12 +101,12 @@ def _find(algorithm: str, version: str | None, query: CallQuery) -> Target:
 
 def _refuse_reading_along(called: Algorithm, query: CallQuery) -> None:
     if query.stdout and not caller().owns(called.owner):
-        raise not_allowed(f"Only {called.owner} and administrators may read what {called.path} prints.")
+        raise PermissionDeniedError(f"Only {called.owner} and administrators may read what {called.path} prints.")
 
 
 def _readable(rows: Sequence[Row[Any]], request_id: str) -> Row[Any]:
     if not rows or not caller().owns(rows[0].caller):
-        raise missing(f"No call with the id {request_id[:80]!r}; it was never made, or is not kept any more.")
+        raise NotFoundError(f"No call with the id {request_id[:80]!r}; it was never made, or is not kept any more.")
     return rows[0]
 
 

@@ -6,9 +6,9 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import dispatch
+from api.error_codes import Code
 from api.responses import json_response
 from api.schemas.base import ErrorDetail, ResponseModel
-from shared.api_errors import Code
 from shared.db.engine import database
 from shared.jobs.worker_processes import live_workers, seconds_since_sweep
 

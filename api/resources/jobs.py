@@ -18,10 +18,10 @@ from api.schemas.base import ResponseModel, Text
 from api.schemas.jobs import JobResponse, PartResponse
 from api.sse import SentSoFar, follow, next_events
 from shared.algorithms import find_algorithm, readable_algorithms
-from shared.api_errors import missing, try_later
 from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Algorithm, Job, JobKind, JobState
+from shared.errors import NotFoundError, UnavailableError
 from shared.keys import Caller
 from shared.settings import settings
 
@@ -129,7 +129,9 @@ def follow_job(job_id: str) -> Response:
     if ended and not events:
         return no_content()
     if not wait_limit().acquire(blocking=False):
-        raise try_later("Too many requests wait for jobs; come back, or ask GET /v1/jobs/ID.", seconds=BUSY_SECONDS)
+        raise UnavailableError(
+            "Too many requests wait for jobs; come back, or ask GET /v1/jobs/ID.", retry_after=BUSY_SECONDS
+        )
     stream = follow(job_id, events, ended, told, keepalive_seconds=settings().keepalive_seconds)
     response = Response(stream, mimetype="text/event-stream")
     response.call_on_close(wait_limit().release)
@@ -143,14 +145,14 @@ def _find_job(
     """A job that the caller may know of, and what it is about.
 
     Raises:
-        Refusal: 404, there is none, or it is about no algorithm and the caller is no administrator; or as `require`
+        RequestError: 404, there is none, or it is about no algorithm and the caller is no administrator; or as `require`
             refuses the caller.
     """
     found = session.execute(
         select(Job, Algorithm).outerjoin(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)
     ).first()
     if found is None or (found[1] is None and not caller().admin):
-        raise missing(f"No job has the id {job_id!r}.")
+        raise NotFoundError(f"No job has the id {job_id!r}.")
     job, algorithm = found._tuple()
     if algorithm is not None:
         require(caller(), algorithm)

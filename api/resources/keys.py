@@ -7,12 +7,13 @@ from flask import Response
 from sqlalchemy import select
 
 from api.authentication import audit, caller
+from api.error_codes import ApiError, Code
 from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, show_key
-from shared.api_errors import Code, bad_request, missing, not_allowed
 from shared.db.engine import database
 from shared.db.models import ApiKey, KeyKind, Owner
+from shared.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
 
 blueprint = v1_blueprint("keys")
@@ -28,9 +29,11 @@ def create_own_key(username: str, body: KeyRequest) -> Response:
     if not caller().admin:
         caller().require_owner(username)
         if not caller().may_call:
-            raise not_allowed("This key may not call algorithms, so it cannot make keys, which might; use another one.")
+            raise PermissionDeniedError(
+                "This key may not call algorithms, so it cannot make keys, which might; use another one."
+            )
         if body.key_type != KeyKind.ALGORITHM.value:
-            raise not_allowed("Only an admin key can make admin keys; ask for an AlgorithmKey.")
+            raise PermissionDeniedError("Only an admin key can make admin keys; ask for an AlgorithmKey.")
     return _make_key(username, body)
 
 
@@ -50,7 +53,7 @@ def list_keys(username: str) -> Response:
     caller().require_owner(username)
     with database().reading() as session:
         if session.scalar(select(Owner).where(Owner.username == username)) is None:
-            raise missing(f"There is no owner {username!r}.", Code.NO_SUCH_OWNER)
+            raise ApiError(404, Code.NO_SUCH_OWNER, f"There is no owner {username!r}.")
         keys = session.scalars(
             select(ApiKey).where(ApiKey.owner == username, ApiKey.revoked_at.is_(None)).order_by(ApiKey.seq.desc())
         )
@@ -64,7 +67,7 @@ def delete_key(username: str, key_id: str) -> Response:
     caller().require_owner(username)
     with database().writing() as session:
         if not revoke_key(session, key_id, username):
-            raise missing(f"{username} has no key with the id {key_id!r}, or it is revoked already.")
+            raise NotFoundError(f"{username} has no key with the id {key_id!r}, or it is revoked already.")
         audit(session, "key.revoke", key_id, owner=username)
     return no_content()
 
@@ -73,7 +76,7 @@ def _make_key(username: str, body: KeyRequest) -> Response:
     kind = KeyKind.ALGORITHM if body.key_type == KeyKind.ALGORITHM.value else KeyKind.ADMIN
     permissions = _enforceable(body.permissions, kind)
     if not OWNER_NAME.fullmatch(username):
-        raise bad_request("An owner's name is a letter, then letters, digits or underscores, at most 30.")
+        raise InvalidInputError("An owner's name is a letter, then letters, digits or underscores, at most 30.")
     with database().writing() as session:
         owner = create_owner(session, username)
         key, secret = create_key(session, owner.username, label=body.key_label, kind=kind, permissions=permissions)
@@ -87,16 +90,16 @@ def _enforceable(permissions: PermissionsRequest | None, kind: KeyKind) -> dict[
     if permissions is None:
         return None
     if permissions.referer_host:
-        raise bad_request("permissions.referer_host cannot be enforced here; leave it out.")
+        raise InvalidInputError("permissions.referer_host cannot be enforced here; leave it out.")
     listed = [LISTED_ALGORITHM.fullmatch(entry) for entry in permissions.algo_acl]
     if not all(listed):
-        raise bad_request(
+        raise InvalidInputError(
             "permissions.algo_acl takes OWNER/NAME, OWNER/* or *, each with algo:// in front if you like."
         )
     narrowed = not (permissions.allow_algo and permissions.allow_algo_management)
     names = [match[1] for match in listed if match]
     if kind == KeyKind.ADMIN and (narrowed or "*" not in names):
-        raise bad_request("permissions narrow an AlgorithmKey; a PlatformAdminKey may do everything.")
+        raise InvalidInputError("permissions narrow an AlgorithmKey; a PlatformAdminKey may do everything.")
     kept = permissions.model_dump(exclude={"algo_acl", "referer_host"})
     if "*" not in names:
         kept["algo_acl"] = names

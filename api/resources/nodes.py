@@ -11,11 +11,11 @@ from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, show_runner
 from shared.algorithms import find_algorithm, find_version
-from shared.api_errors import bad_request
 from shared.commands.push import Enqueued
 from shared.commands.refresh import enqueue_refresh
 from shared.db.engine import database
 from shared.db.models import RefreshKind
+from shared.errors import InvalidInputError
 from shared.refreshes import RefreshOptions, RestartKind, matching_runners
 from shared.registries.rows import find_registry
 
@@ -62,16 +62,16 @@ def _refuse_what_does_not_go_together(body: RefreshRequest) -> None:
     wrong = [name for name in (OF_RUNNERS if about_nodes else OF_NODES) if getattr(body, name) is not None]
     if wrong:
         other = RefreshKind.RUNNERS if about_nodes else RefreshKind.NODES
-        raise bad_request(f"{', '.join(wrong)}: goes with what={other}; leave it out, or say so.")
+        raise InvalidInputError(f"{', '.join(wrong)}: goes with what={other}; leave it out, or say so.")
     if (body.algorithm is None) != (body.git_hash is None):
-        raise bad_request("algorithm and git_hash go together: they name the one version that is to pull afresh.")
+        raise InvalidInputError("algorithm and git_hash go together: they name the one version that is to pull afresh.")
 
 
 def _options(session: Session, body: RefreshRequest) -> RefreshOptions:
     """What was ordered, with everything that it names found.
 
     Raises:
-        Refusal: 404, there is no such registry, algorithm or version.
+        RequestError: 404, there is no such registry, algorithm or version.
     """
     version_id = None
     if body.algorithm is not None and body.git_hash is not None:

@@ -15,11 +15,11 @@ from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.base import ResponseModel, Text
 from api.schemas.pushes import ListedPushResponse, PushResponse, RepushRequest, show_push
 from shared.algorithms import BEGINS, beginning, find_algorithm, find_version, image_build, readable_algorithms
-from shared.api_errors import Refusal, bad_request, conflict, missing
 from shared.commands.cancel import cancel_job
 from shared.commands.push import Enqueued, enqueue_push
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Job, PushState, Version
+from shared.errors import ConflictError, InvalidInputError, NotFoundError, RequestError
 from shared.git import hosted
 from shared.pushes.queries import pushes_of_version
 
@@ -55,7 +55,7 @@ def push_again(algorithm: str, git_hash: str, body: RepushRequest) -> Response:
             version = find_version(before, found, git_hash)
             build = image_build(before, version)
             if build is None:
-                raise bad_request(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
+                raise InvalidInputError(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
             push = push_request(before, body.registry_push_credentials)
         ordered = enqueue_push(session, found, version, build, push, request_id=g.request_id)
         audit(
@@ -72,9 +72,9 @@ def push_again(algorithm: str, git_hash: str, body: RepushRequest) -> Response:
 
     try:
         return name_job(no_content(), enqueue(order))
-    except Refusal as refusal:
-        if refusal.status == 404 and _is_only_committed(algorithm, git_hash):
-            raise bad_request(f"{git_hash[:12]} was never compiled; compile it first.") from None
+    except NotFoundError:
+        if _is_only_committed(algorithm, git_hash):
+            raise InvalidInputError(f"{git_hash[:12]} was never compiled; compile it first.") from None
         raise
 
 
@@ -107,10 +107,10 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
             select(ImagePush).where(ImagePush.version_id == version.id, ImagePush.registry_id == registry_id)
         )
         if push is None:
-            raise missing(f"{version.git_hash[:12]} was never pushed to a registry with the id {registry_id!r}.")
+            raise NotFoundError(f"{version.git_hash[:12]} was never pushed to a registry with the id {registry_id!r}.")
         job = session.scalar(select(Job).where(Job.id == push.job_id))
         if job is None:
-            raise conflict("The push has ended; there is nothing to cancel.")
+            raise ConflictError("The push has ended; there is nothing to cancel.")
         freed = cancel_job(session, job)
         audit(session, "push.cancel", job.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
     dispatch.send(freed)
@@ -128,7 +128,7 @@ def _is_only_committed(algorithm: str, git_hash: str) -> bool:
         return False
     try:
         hosted.resolve(found.id, git_hash.lower())
-    except Refusal:
+    except RequestError:
         return False
     return True
 

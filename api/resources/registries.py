@@ -16,13 +16,12 @@ from api.schemas.registries import (
     RegistryResponse,
     show_registry,
 )
-from shared.api_errors import bad_request, conflict
 from shared.commands.cancel import end_all_of_registry
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Registry
 from shared.encryption import DecryptionError, keyring
-from shared.errors import sentence
+from shared.errors import ConflictError, InvalidInputError, sentence
 from shared.jobs.due import messages_for_registry
 from shared.net.address_rules import ForbiddenAddressError, registry_networks
 from shared.net.connections import InvalidProxyError, Proxy
@@ -156,7 +155,7 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
         try:
             credentials = given or open_own(keyring(), registry)
         except DecryptionError as error:
-            raise conflict(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
+            raise ConflictError(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
     address = address_of(registry)
     with client_of(registry, credentials) as client:
         checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
@@ -188,7 +187,7 @@ def _address(body: RegistryRequest) -> RegistryAddress:
             proxy = Proxy.parse(body.proxy_url)
             registry_networks().check_recorded(proxy.host, proxy.port)
     except InvalidProxyError as error:
-        raise bad_request(str(error)) from None
+        raise InvalidInputError(str(error)) from None
     except (InvalidAddressError, ForbiddenAddressError) as error:
-        raise bad_request(f"registry_url: {error}") from None
+        raise InvalidInputError(f"registry_url: {error}") from None
     return address

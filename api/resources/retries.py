@@ -18,10 +18,10 @@ from api.routing import v1_blueprint
 from api.schemas.base import ABSENT, ResponseModel, Text
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.algorithms import find_algorithm
-from shared.api_errors import bad_request
 from shared.commands.repush import Retry, Skipped, retry_pushes
 from shared.db.engine import database
 from shared.db.models import Job, PushState
+from shared.errors import InvalidInputError
 from shared.registries.rows import address_of, find_registry
 
 blueprint = v1_blueprint("pushes_again")
@@ -92,7 +92,7 @@ def _wanted(session: Session, body: RetryRequest) -> Retry:
     registry = find_registry(session, body.registry_id) if body.registry_id else None
     credentials = given_credentials(body, address_of(registry) if registry else None)
     if credentials is not None and registry is None:
-        raise bad_request("Credentials are for one registry: name it as registry_id, or leave them out.")
+        raise InvalidInputError("Credentials are for one registry: name it as registry_id, or leave them out.")
     return Retry(
         status=PushState(body.status),
         registry_id=registry.id if registry else None,

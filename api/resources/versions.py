@@ -17,13 +17,13 @@ from api.schemas.base import Query, ResponseModel
 from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.versions import CompileRequest, PublishRequest, PublishVersionRequest, VersionResponse
 from shared.algorithms import find_algorithm, find_version
-from shared.api_errors import Refusal, bad_request
 from shared.commands.compile import enqueue_compile
 from shared.commands.publish import PublishOptions, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, BuildStatus, Job, Version
 from shared.db.models.algorithms import PublishState
+from shared.errors import InvalidInputError, RequestError
 from shared.git.sources import resolve_commit
 
 blueprint = v1_blueprint("versions")
@@ -139,7 +139,7 @@ def get_version(algorithm: str, git_hash: str) -> Response:
 
 def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -> list[PushRequest]:
     if len({push.registry_id for push in pushes}) < len(pushes):
-        raise bad_request("registry_push_credentials names a registry twice; one push each.")
+        raise InvalidInputError("registry_push_credentials names a registry twice; one push each.")
     return [push_request(session, push) for push in pushes]
 
 
@@ -159,8 +159,8 @@ def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:
     """The version that a publish pins; one that was never compiled is a mistake in the body, not in the address."""
     try:
         return find_version(session, algorithm, commit)
-    except Refusal as refusal:
-        raise bad_request(f"commitSha: {refusal.message}") from None
+    except RequestError as refusal:
+        raise InvalidInputError(f"commitSha: {refusal.message}") from None
 
 
 def _publish_options(body: PublishRequest, version: Version | None) -> PublishOptions:

@@ -21,11 +21,11 @@ from api.schemas.webhooks import (
     show_delivery,
     show_webhook,
 )
-from shared.api_errors import bad_request, conflict, missing
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import DeliveryState, Webhook, WebhookDelivery
 from shared.encryption import keyring
+from shared.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.webhooks.deliveries import InvalidTargetError, check_target, give_up_pending, send_again
 from shared.webhooks.events import EventType, emit
 from shared.webhooks.signing import new_secret, seal_secret
@@ -156,10 +156,10 @@ def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
             .with_for_update()
         )
         if delivery is None:
-            raise missing(f"The webhook has no delivery with the id {delivery_id!r}.")
+            raise NotFoundError(f"The webhook has no delivery with the id {delivery_id!r}.")
         _refuse_disabled(webhook)
         if delivery.state == DeliveryState.PENDING:
-            raise conflict("It is to be sent anyway.")
+            raise ConflictError("It is to be sent anyway.")
         send_again(session, delivery)
         shown = show_delivery(delivery)
     return json_response(shown)
@@ -169,23 +169,23 @@ def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook
     query = select(Webhook).where(Webhook.id == webhook_id, Webhook.deleted_at.is_(None))
     webhook = session.scalar(query.with_for_update() if locked else query)
     if webhook is None:
-        raise missing(f"No webhook has the id {webhook_id!r}; GET /v1/webhooks lists them.")
+        raise NotFoundError(f"No webhook has the id {webhook_id!r}; GET /v1/webhooks lists them.")
     return webhook
 
 
 def _refuse_disabled(webhook: Webhook) -> None:
     if not webhook.enabled:
-        raise conflict("The webhook is disabled; enable it first.")
+        raise ConflictError("The webhook is disabled; enable it first.")
 
 
 def _check(url: str) -> None:
     try:
         check_target(url)
     except InvalidTargetError as error:
-        raise bad_request(f"url: {error}") from None
+        raise InvalidInputError(f"url: {error}") from None
     # Whether plain HTTP may be was looked at by then; the form is that of the document.
     if not re.search(WEBHOOK_URL, url) and not re.search(WEBHOOK_URL, url.replace("http://", "https://", 1)):
-        raise bad_request(
+        raise InvalidInputError(
             "url: A webhook's url names a host by letters, digits, hyphens and dots, or by an IPv4 address; whatever "
             "else stands in its path or query than letters, digits and -._~+@=,:!$&'()*;/% is written as %XX."
         )

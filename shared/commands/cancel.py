@@ -3,10 +3,9 @@
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from shared.api_errors import conflict
 from shared.db.models import Job, JobKind, JobState
 from shared.db.models.jobs import LIVE_STATES
-from shared.errors import ErrorClass
+from shared.errors import ConflictError, ErrorClass
 from shared.jobs.dependencies import finish_publish
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.transitions import force_end
@@ -16,11 +15,11 @@ def cancel_job(session: Session, job: Job) -> list[JobMessage]:
     """End a job that has not ended, with everything that waits for it; its worker stops within seconds.
 
     Raises:
-        Refusal: 409, it has ended.
+        RequestError: 409, it has ended.
     """
     ended, messages = force_end(session, job, JobState.CANCELLED, "It was cancelled.")
     if not ended:
-        raise conflict(f"The job {job.id} has ended ({job.state}); there is nothing to cancel.")
+        raise ConflictError(f"The job {job.id} has ended ({job.state}); there is nothing to cancel.")
     if job.kind == JobKind.PUBLISH:
         finish_publish(session, job)
     return messages

@@ -8,13 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import newest_build
-from shared.api_errors import Code, bad_request
 from shared.commands.push import Enqueued, PushRequest, enqueue_push, lock_registries
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.db.models.algorithms import PublishState
+from shared.errors import InvalidInputError
 from shared.jobs.dependencies import finish_publish
 from shared.jobs.locks import lock_version
+
+
+class AlreadyPublishedError(InvalidInputError):
+    """Raised when the commit has a semantic version already."""
 
 
 class VersionType(StrEnum):
@@ -51,14 +55,14 @@ def enqueue_publish(
     """Publish the newest build by creation, or wait for it; a repeated publish that is pending gives that one back.
 
     Raises:
-        Refusal: 400 when nothing was compiled, the build failed, or its commit is published (1007); 404, a push
+        RequestError: 400 when nothing was compiled, the build failed, or its commit is published (1007); 404, a push
             names no known registry.
     """
     # Two publishes of one algorithm queue up here: each sees the numbers that the other took.
     session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
     build = newest_build(session, algorithm, order.version)
     if build is None:
-        raise bad_request(f"Nothing of {algorithm.path} was compiled; compile it first.")
+        raise InvalidInputError(f"Nothing of {algorithm.path} was compiled; compile it first.")
     lock_registries(session, pushes)
     lock_version(session, build.version_id)
     session.refresh(build)
@@ -95,12 +99,11 @@ def _numbers(semantic_version: str) -> tuple[int, int, int]:
 
 def _refuse_unpublishable(version: Version, build: Build) -> None:
     if version.published:
-        raise bad_request(
-            f"Commit {version.git_hash[:12]} is published as {version.semantic_version}; compile a newer commit first.",
-            Code.ALREADY_PUBLISHED,
+        raise AlreadyPublishedError(
+            f"Commit {version.git_hash[:12]} is published as {version.semantic_version}; compile a newer commit first."
         )
     if build.status in (BuildStatus.FAILED, BuildStatus.CANCELLED):
-        raise bad_request(
+        raise InvalidInputError(
             f"The newest build ({build.id}) was not done ({build.status}): {build.message or 'see its log'} "
             "Mend the source and compile again."
         )

@@ -5,10 +5,10 @@ import uuid
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.api_errors import conflict
 from shared.commands.push import Enqueued
 from shared.db.models import Job, JobKind, Refresh, RefreshKind
 from shared.db.models.jobs import LIVE_STATES
+from shared.errors import ConflictError
 from shared.jobs.dispatch import JobMessage
 from shared.refreshes import PLACE_OF_NODES, RefreshOptions
 
@@ -19,7 +19,7 @@ def enqueue_refresh(
     """Have nodes or runners pull afresh.
 
     Raises:
-        Refusal: 409, another refresh of nodes has not ended.
+        RequestError: 409, another refresh of nodes has not ended.
         sqlalchemy.exc.IntegrityError: one was ordered at the same moment; ordered again, this one is refused.
     """
     job_id = str(uuid.uuid4())
@@ -47,6 +47,6 @@ def _refuse_a_second(session: Session) -> None:
         select(Job.id).where(Job.kind == JobKind.REFRESH, Job.lock_name == PLACE_OF_NODES, Job.state.in_(LIVE_STATES))
     )
     if live is not None:
-        raise conflict(
+        raise ConflictError(
             f"The nodes are being refreshed by the job {live}: follow it (GET /v1/jobs/{live}), or cancel it first."
         )

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import structlog
 import urllib3
 
-from shared.api_errors import Code, Refusal, try_later
 from shared.db.models import Algorithm
 from shared.encryption import keyring
+from shared.errors import InvalidInputError, RequestError, UnavailableError
 from shared.settings import settings
 
 CALL_SECONDS = 10
@@ -28,7 +28,7 @@ def delete(algorithm_id: str) -> None:
     """Remove the algorithm's repository. What is missed here the service finds at its next start.
 
     Raises:
-        Refusal: 503, the git service is away.
+        RequestError: 503, the git service is away.
     """
     _call("DELETE", algorithm_id, "")
 
@@ -39,7 +39,7 @@ def resolve(algorithm_id: str, commit: str | None) -> str:
     `commit` is a full hash or an unambiguous prefix of 7 or more; None: the newest of the default branch.
 
     Raises:
-        Refusal: 400, there is no such commit, several begin so, the repository is empty, or its default branch was
+        RequestError: 400, there is no such commit, several begin so, the repository is empty, or its default branch was
             deleted; 503, the git service is away.
     """
     answer = _call("POST", algorithm_id, "/resolve", {"commit": commit})
@@ -63,7 +63,7 @@ def _call(method: str, algorithm_id: str, suffix: str, body: dict[str, Any] | No
         log.warning("git_service_away", error=type(error).__name__, method=method)
         raise _away() from None
     if answer.status == 400:
-        raise Refusal(400, Code(content["error"]["code"]), content["error"]["message"])
+        raise InvalidInputError(content["error"]["message"])
     if not 200 <= answer.status < 300:
         log.warning("git_service_refused", status=answer.status, method=method, answer=content)
         raise _away()
@@ -71,8 +71,10 @@ def _call(method: str, algorithm_id: str, suffix: str, body: dict[str, Any] | No
     return answered
 
 
-def _away() -> Refusal:
-    return try_later("The git service is away; send the request again in a few seconds.", seconds=RETRY_SECONDS)
+def _away() -> RequestError:
+    return UnavailableError(
+        "The git service is away; send the request again in a few seconds.", retry_after=RETRY_SECONDS
+    )
 
 
 TokenScope = Literal["fetch", "admin"]

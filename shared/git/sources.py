@@ -7,10 +7,9 @@ Asking a repository elsewhere for its newest commit, without fetching anything.
 
 import time
 
-from shared.api_errors import bad_request, conflict
 from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
-from shared.errors import ErrorClass, WorkError
+from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
 from shared.git.access import Access, GitCredentials, access_to
 from shared.git.command import FULL_HASH, GitAnswer, GitTimeoutError, run_git
@@ -71,14 +70,14 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     """The full hash of a commit: as given, of a prefix, or the newest of the default branch.
 
     Raises:
-        Refusal: 400 when there is no such commit, 409 when a repository elsewhere does not answer, 503 when the git
+        RequestError: 400 when there is no such commit, 409 when a repository elsewhere does not answer, 503 when the git
             service does not.
     """
     if algorithm.repository_url is None:
         return hosted.resolve(algorithm.id, commit)
     if commit is not None:
         if not FULL_HASH.fullmatch(commit):
-            raise bad_request(
+            raise InvalidInputError(
                 "commitSha must be a full hash: the repository is elsewhere, and cannot be asked for a part of one."
             )
         return commit
@@ -86,18 +85,18 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         # Read again: the settings may be stricter than when the address was taken.
         url = read_repository_url(algorithm.repository_url)
     except InvalidRepositoryUrlError as error:
-        raise bad_request(f"The algorithm's repository: {error}") from None
+        raise InvalidInputError(f"The algorithm's repository: {error}") from None
     try:
         opened = open_source(keyring(), algorithm)
     except DecryptionError as error:
-        raise bad_request(f"The repository's credentials cannot be used: {error}. Give them again.") from None
+        raise InvalidInputError(f"The repository's credentials cannot be used: {error}. Give them again.") from None
     try:
         return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)
     except WorkError as error:
         if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
             # It is not ours that is away, but what the caller named: no failure of this service.
-            raise conflict(error.message, retry_after=int(error.retry_after or 10)) from None
-        raise bad_request(error.message) from None
+            raise ConflictError(error.message, retry_after=int(error.retry_after or 10)) from None
+        raise InvalidInputError(error.message) from None
 
 
 def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None, *, timeout: float = 10) -> str:

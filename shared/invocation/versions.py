@@ -10,9 +10,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import BEGINS, HASH_PREFIX, beginning, find_algorithm
-from shared.api_errors import Refusal, bad_request, missing
 from shared.db.models import Algorithm, Version
 from shared.db.models.algorithms import PublishState
+from shared.errors import InvalidInputError, NotFoundError, RequestError
 from shared.keys import Caller
 
 LATEST = "latest"
@@ -29,7 +29,7 @@ def find_called(session: Session, caller: Caller, name: str, wanted: str | None)
     """The algorithm and the version that a call means; `wanted` is what stood behind its name, if anything.
 
     Raises:
-        Refusal: 404, no such algorithm or version, or none that the caller may call; 403, the key is not for calling
+        RequestError: 404, no such algorithm or version, or none that the caller may call; 403, the key is not for calling
             this algorithm; 400, the hash fits several versions.
     """
     algorithm = find_algorithm(session, name)
@@ -64,7 +64,7 @@ def _by_hash(session: Session, algorithm: Algorithm, prefix: str, *, owns: bool)
     if not found:
         raise _no_version(algorithm, prefix)
     if len(found) > 1:
-        raise bad_request(f"{prefix} fits more than one version of {algorithm.path}; give more of the hash.")
+        raise InvalidInputError(f"{prefix} fits more than one version of {algorithm.path}; give more of the hash.")
     return found[0]
 
 
@@ -103,7 +103,7 @@ def numbers_of(semantic_version: str) -> list[int]:
     return [int(part) for part in semantic_version.split(".")]
 
 
-def _no_version(algorithm: Algorithm, wanted: str | None) -> Refusal:
+def _no_version(algorithm: Algorithm, wanted: str | None) -> RequestError:
     if wanted is None:
-        return missing(f"{algorithm.path} has no published version that this key may call; publish one first.")
-    return missing(f"{algorithm.path} has no version {wanted[:80]} that this key may call; name {FORMS}.")
+        return NotFoundError(f"{algorithm.path} has no published version that this key may call; publish one first.")
+    return NotFoundError(f"{algorithm.path} has no version {wanted[:80]} that this key may call; name {FORMS}.")

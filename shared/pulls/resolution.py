@@ -14,9 +14,9 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
-from shared.api_errors import conflict
 from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, ImagePush, Registry, Version
+from shared.errors import ConflictError
 from shared.jobs.locks import lock_version
 from shared.pushes.drift import loss_of
 from shared.registries.rows import address_of, find_registry
@@ -174,7 +174,7 @@ def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_
     """Have a version pulled from this registry only, whatever is pushed later; what executions pull from now on.
 
     Raises:
-        Refusal: 404, no such registry; 409, it holds no good push of the version.
+        RequestError: 404, no such registry; 409, it holds no good push of the version.
     """
     registry = find_registry(session, registry_id, kept=True)  # so that none is pinned that is deleted at this moment
     version = _locked(session, version)
@@ -183,7 +183,7 @@ def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_
     resolution = resolve_pull(session, algorithm, version)
     if resolution.image is None:
         why = next((one.reason for one in resolution.considered if one.registry_id == registry.id), None)
-        raise conflict(
+        raise ConflictError(
             f"{version.git_hash[:12]} cannot be pulled from {registry.registry_url}: "
             f"{why or 'It was never pushed there.'} Push it there (POST …/registry), then pin it."
         )

@@ -6,11 +6,10 @@ from typing import Any
 from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.api_errors import bad_request, missing
 from shared.cancellation import CancelToken
 from shared.db.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
 from shared.encryption import Keyring
-from shared.errors import ErrorClass, WorkError
+from shared.errors import ErrorClass, InvalidInputError, NotFoundError, WorkError
 from shared.net.address_rules import registry_networks
 from shared.net.connections import InvalidProxyError, Proxy, is_excepted
 from shared.net.tls import tls_context
@@ -30,12 +29,12 @@ def find_registry(session: Session, registry_id: str, *, locked: bool = False, k
     each other, or every push to one registry would be ordered after the other.
 
     Raises:
-        Refusal: 404.
+        RequestError: 404.
     """
     query = _LOCKED if locked else _KEPT if kept else _REGISTRY
     registry: Registry | None = session.scalar(query, {"registry": registry_id})
     if registry is None:
-        raise missing(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
+        raise NotFoundError(f"No registry has the id {registry_id!r}; GET /v1/registries lists them.")
     return registry
 
 
@@ -50,7 +49,7 @@ def record_registry(
     """Record a new registry.
 
     Raises:
-        Refusal: 400, an address or a certificate that cannot be one.
+        RequestError: 400, an address or a certificate that cannot be one.
     """
     registry = Registry(**state)
     _refuse_unusable(registry)
@@ -76,7 +75,7 @@ def change_registry(
     Pushes that wait go to the changed place; those with credentials of their own find that it was changed.
 
     Raises:
-        Refusal: 400, an address or a certificate that cannot be one.
+        RequestError: 400, an address or a certificate that cannot be one.
     """
     trusted, was_at = fingerprint(registry), registry.registry_url
     for name, value in state.items():
@@ -113,21 +112,21 @@ def _refuse_unusable(registry: Registry) -> None:
         try:
             proxy = Proxy.parse(registry.proxy_url)
         except InvalidProxyError as error:
-            raise bad_request(str(error)) from None
+            raise InvalidInputError(str(error)) from None
         if proxy.headers:
-            raise bad_request(
+            raise InvalidInputError(
                 "proxy_url holds a user or password, which everybody who reads the registry would see: an operator "
                 "gives it in LONGSHORE_REGISTRY_PROXY."
             )
     try:
         address_of(registry)
     except ValueError as error:
-        raise bad_request(f"registry_url: {error}") from None
+        raise InvalidInputError(f"registry_url: {error}") from None
     if registry.ca_certificate is not None:
         try:
             tls_context(ca_certificate=registry.ca_certificate)
         except ValueError as error:
-            raise bad_request(f"ca_certificate: {error}") from None
+            raise InvalidInputError(f"ca_certificate: {error}") from None
 
 
 def address_of(registry: Registry) -> RegistryAddress:

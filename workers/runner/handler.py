@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, cast
 
 from .algorithm import StoppingError
-from .payload import InvalidRequestError, parameters_from, request_line
+from .payload import InvalidCallError, parameters_from, request_line
 
 if TYPE_CHECKING:
     from .server import Server
@@ -92,12 +92,12 @@ class Handler(BaseHTTPRequestHandler):
                 body = self._read_body()
                 path, _, query = self.path.partition("?")
                 if path != "/":
-                    raise InvalidRequestError(404, f"There is nothing at {path}; POST to / calls the algorithm.")
+                    raise InvalidCallError(404, f"There is nothing at {path}; POST to / calls the algorithm.")
                 parameters = parameters_from(query)
                 line = request_line(self.headers.get("Content-Type"), body)
                 answer = self._server.algorithm.call(line, parameters.timeout)
                 self._send(200, answer.encoded(with_printed=parameters.stdout))
-            except InvalidRequestError as refused:
+            except InvalidCallError as refused:
                 self._send_message(refused.status, refused.message)
             except StoppingError:
                 self.close_connection = True
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         """Ask for the body only where it is not too large already by what the caller says of it."""
         try:
             self._declared_length()
-        except InvalidRequestError as refused:
+        except InvalidCallError as refused:
             self._refuse_body()
             self._send_message(refused.status, refused.message)
             return False
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
     def _declared_length(self) -> int:
         text = self.headers.get("Content-Length", "0").strip()
         if not (text.isascii() and text.isdigit()):
-            raise InvalidRequestError(400, "Content-Length is not a number.")
+            raise InvalidCallError(400, "Content-Length is not a number.")
         if len(text) > 18 or int(text) > self._server.max_request_bytes:
             raise self._too_large()
         return int(text)
@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise self._too_large()
             body += self.rfile.read(size)
             if self.rfile.readline(3).rstrip(b"\r\n"):
-                raise InvalidRequestError(400, "A chunk of the body does not end where it should.")
+                raise InvalidCallError(400, "A chunk of the body does not end where it should.")
         while self.rfile.readline(MAX_CHUNK_LINE).rstrip(b"\r\n"):
             pass
         return bytes(body)
@@ -226,17 +226,17 @@ class Handler(BaseHTTPRequestHandler):
     def _chunk_size(self) -> int:
         text = self.rfile.readline(MAX_CHUNK_LINE).partition(b";")[0].strip()
         if not text:
-            raise InvalidRequestError(400, "The body ends before its last chunk.")
+            raise InvalidCallError(400, "The body ends before its last chunk.")
         try:
             size = int(text, 16)
         except ValueError:
             size = -1
         if size < 0:
-            raise InvalidRequestError(400, "The size of a chunk of the body is not a hexadecimal number.")
+            raise InvalidCallError(400, "The size of a chunk of the body is not a hexadecimal number.")
         return size
 
-    def _too_large(self) -> InvalidRequestError:
-        return InvalidRequestError(
+    def _too_large(self) -> InvalidCallError:
+        return InvalidCallError(
             413, f"The body is larger than {self._server.max_request_bytes} bytes, the most that is taken."
         )
 

@@ -16,7 +16,7 @@ TRUTHS = {"true": True, "false": False}
 TOO_DEEP = "The body is JSON nested too deeply."
 
 
-class InvalidRequestError(Exception):
+class InvalidCallError(Exception):
     """The request cannot become a call; `status` is the HTTP status and the message says why."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -47,10 +47,10 @@ def parameters_from(query: str) -> Parameters:
     except ValueError:
         timeout = math.nan
     if not 0 < timeout <= MAX_TIMEOUT:
-        raise InvalidRequestError(400, f"timeout must be a number of seconds above 0 and up to {MAX_TIMEOUT:g}.")
+        raise InvalidCallError(400, f"timeout must be a number of seconds above 0 and up to {MAX_TIMEOUT:g}.")
     stdout = TRUTHS.get(given.get("stdout", "false").lower())
     if stdout is None:
-        raise InvalidRequestError(400, "stdout must be true or false.")
+        raise InvalidCallError(400, "stdout must be true or false.")
     return Parameters(timeout=timeout, stdout=stdout)
 
 
@@ -69,7 +69,7 @@ def request_line(content_type: str | None, body: bytes) -> bytes:
         return _line("text", _decoded(body, header.get_content_charset("utf-8")))
     if kind == "application/octet-stream":
         return _line("binary", base64.b64encode(body).decode("ascii"))
-    raise InvalidRequestError(
+    raise InvalidCallError(
         415,
         f"The content type {kind} is not known; send application/json, text/plain or application/octet-stream.",
     )
@@ -79,16 +79,16 @@ def _line(content_type: str, data: object) -> bytes:
     try:
         return json.dumps({"content_type": content_type, "data": data}).encode("ascii")
     except RecursionError:
-        raise InvalidRequestError(400, TOO_DEEP) from None
+        raise InvalidCallError(400, TOO_DEEP) from None
 
 
 def _parsed(body: bytes) -> object:
     try:
         return json.loads(body, parse_constant=_no_constant)
     except RecursionError:
-        raise InvalidRequestError(400, TOO_DEEP) from None
+        raise InvalidCallError(400, TOO_DEEP) from None
     except ValueError as problem:
-        raise InvalidRequestError(400, f"The body is not valid JSON: {problem}") from None
+        raise InvalidCallError(400, f"The body is not valid JSON: {problem}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -99,6 +99,6 @@ def _decoded(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
     except LookupError:
-        raise InvalidRequestError(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
+        raise InvalidCallError(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
     except ValueError:
-        raise InvalidRequestError(400, f"The body is not valid text in the charset {charset}.") from None
+        raise InvalidCallError(400, f"The body is not valid text in the charset {charset}.") from None

@@ -7,11 +7,11 @@ import pytest
 
 from api.invocation.target import Target, find_target
 from api.invocation.target_cache import TargetCache
-from shared.api_errors import Refusal
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Instance, InstanceState, Registry, Version
 from shared.db.models.algorithms import PublishState
+from shared.errors import RequestError
 from shared.invocation.versions import find_called
 from shared.keys import Caller
 from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
@@ -69,7 +69,7 @@ def test_each_caller_is_judged_by_itself(version: Version, calls: Calls) -> None
     calls.find()
     change(version, callability="private")
     calls.find()
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestError):
         calls.find(caller=RIVAL)
 
 
@@ -105,7 +105,7 @@ CHANGES: dict[str, Callable[[Version], None]] = {
 def test_whatever_it_follows_from_has_it_concluded_anew(version: Version, calls: Calls, changed) -> None:
     calls.find()
     changed(version)
-    with suppress(Refusal):
+    with suppress(RequestError):
         calls.find()
     assert calls.concluded == 2
 
