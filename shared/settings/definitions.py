@@ -1,14 +1,24 @@
 """Every setting, in one documented class, read from `LONGSHORE_*` variables and refused at start when wrong."""
 
+import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from typing_extensions import override
 
 from shared.settings.parsing import masked, read_delays, read_environments, read_networks, read_secret_keys, shown
 from shared.settings.serving import ServingSettings
+from shared.settings.variables import PREFIX, is_service_link, renamed_variables, unknown_variables
 
 MINUTE = 60
 MEBIBYTE = 1024 * 1024
@@ -19,10 +29,21 @@ class SettingsError(Exception):
     """A setting cannot be used; the message names the variable and says what it must be."""
 
 
+class _EnvironmentSource(EnvSettingsSource):
+    """Reads the settings' variables, except those that Kubernetes set for a Service."""
+
+    @override
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        if isinstance(value, str) and is_service_link(f"{PREFIX}{field_name.upper()}", value):
+            value = None
+        return value, key, is_complex
+
+
 class Settings(ServingSettings):
     """What an operator can set. Each field's description is what `longshore settings` prints."""
 
-    model_config = SettingsConfigDict(env_prefix="LONGSHORE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     data_dir: Path = Field(
         Path("longshore-data"), description="Where one machine keeps its database, repositories and keys."
@@ -311,10 +332,22 @@ class Settings(ServingSettings):
 
     @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "home_registry_ca")
     @classmethod
-    def _file_exists(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+    def _file_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"names {value}, which is no file")
         return value
+
+    @override
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _EnvironmentSource(settings_cls)
 
     @field_validator("redis_url")
     @classmethod
@@ -384,7 +417,7 @@ class Settings(ServingSettings):
             present = getattr(self, name)
             rows.append(
                 (
-                    f"LONGSHORE_{name.upper()}",
+                    f"{PREFIX}{name.upper()}",
                     field.description or "",
                     shown(default),
                     masked(present) if is_masked else shown(present),
@@ -393,12 +426,20 @@ class Settings(ServingSettings):
         return rows
 
 
+def unknown_settings() -> list[str]:
+    """Return a sentence for each `LONGSHORE_*` variable of this process that is no setting."""
+    return unknown_variables(os.environ, [f"{PREFIX}{name.upper()}" for name in Settings.model_fields])
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: a variable cannot be used; the message has a line for each.
+        SettingsError: variables have invalid values or were renamed; the message has a line for each.
     """
+    renamed = renamed_variables(os.environ)
+    if renamed:
+        raise SettingsError("\n".join(renamed))
     try:
         return Settings()
     except ValidationError as error:

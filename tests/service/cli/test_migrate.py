@@ -49,7 +49,7 @@ def test_the_conditions_of_partial_indexes_are_there(database: Database) -> None
     """What `compare_metadata` does not compare: without the condition, one image name could be used only once ever."""
     migrate(database)
     with database.engine.connect() as connection:
-        for table, index in (("algorithms", "uq_algorithms_image_path"), ("jobs", "uq_jobs_lock_key_leased")):
+        for table, index in (("algorithms", "uq_algorithms_image_path"), ("jobs", "uq_jobs_lock_leased")):
             found = next(one for one in inspect(connection).get_indexes(table) if one["name"] == index)
             assert found["unique"]
             assert any(name.endswith("_where") for name in found["dialect_options"]), found
