@@ -26,7 +26,7 @@ def authenticate() -> None:
     """Recognise the caller before anything else is read.
 
     Raises:
-        RequestError: 401, no key or one that is unknown or revoked.
+        ApiError: there is no key, or it is unknown or revoked.
     """
     secret = _secret(request.headers.get("Authorization", ""))
     if not secret:

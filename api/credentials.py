@@ -17,7 +17,7 @@ def given_credentials(body: CredentialsRequest, registry: RegistryAddress | None
     A docker `auths` document may hold those of several registries: only this one's are taken.
 
     Raises:
-        RequestError: 400, half of a pair or an unreadable registry_auth.
+        InvalidInputError: half of a pair, or an unreadable registry_auth.
     """
     username, password = body.registry_username, body.registry_password
     if body.registry_auth and (username is not None or password is not None):
@@ -38,7 +38,8 @@ def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:
     """What a body orders for one registry.
 
     Raises:
-        RequestError: 404, no such registry; 400, credentials that are none for it.
+        NotFoundError: no such registry.
+        InvalidInputError: credentials that are invalid for it.
     """
     registry = find_registry(session, push.registry_id)
     return PushRequest(registry.id, given_credentials(push, address_of(registry)))

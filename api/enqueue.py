@@ -114,7 +114,8 @@ def job_of_repeat(session: Session) -> Job | None:
     """The job that an earlier request with this key made, if the request is a repeat.
 
     Raises:
-        RequestError: 400 for a key that cannot be one, 409 for the same key with another request.
+        InvalidInputError: the key is empty or too long.
+        ConflictError: the key was used for another request.
     """
     digest = _key_digest()
     if digest is None:

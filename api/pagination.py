@@ -43,7 +43,7 @@ def page_of(
     """The rows of a page, newest first, and the marker of the next one.
 
     Raises:
-        RequestError: 400, bad limit (5003) or bad marker (5002).
+        ApiError: bad limit or bad marker.
     """
     limit = _limit(page.limit)
     if page.marker:

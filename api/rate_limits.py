@@ -55,7 +55,7 @@ class RateLimits:
         """Count a request that changes something.
 
         Raises:
-            RequestError: 429, too many by this key within a minute.
+            ApiError: too many with this key within a minute.
         """
         self._count("changes", key_id, settings().rate_limit_changes, everywhere=True)
 
@@ -63,7 +63,7 @@ class RateLimits:
         """Count a request that reads: in this process only, for reading must stay quick.
 
         Raises:
-            RequestError: 429, too many by this key within a minute.
+            ApiError: too many with this key within a minute.
         """
         self._count("reads", key_id, settings().rate_limit_reads, everywhere=False)
 
@@ -71,7 +71,7 @@ class RateLimits:
         """Count a call of an algorithm: in this process only, as reading is.
 
         Raises:
-            RequestError: 429, too many by this key within a minute.
+            ApiError: too many with this key within a minute.
         """
         self._count("calls", key_id, settings().rate_limit_calls, everywhere=False)
 
@@ -79,7 +79,7 @@ class RateLimits:
         """Count a request of a git client, of which a clone or push has two or three.
 
         Raises:
-            RequestError: 429, too many by this key within a minute.
+            ApiError: too many with this key within a minute.
         """
         self._count("git requests", key_id, settings().rate_limit_git, everywhere=True)
 
@@ -87,7 +87,7 @@ class RateLimits:
         """Count a request without a key that is known here.
 
         Raises:
-            RequestError: 429, too many from this address within a minute.
+            ApiError: too many from this address within a minute.
         """
         self._count("requests without a known key", address, settings().rate_limit_unknown, everywhere=False)
 

@@ -25,7 +25,7 @@ class StrictAdapter(PydanticAdapter):
         """The model of a body or query.
 
         Raises:
-            RequestError: 400 or 415, with what is wrong and where.
+            InvalidInputError, ApiError: the message says which fields are wrong, and how.
         """
         given = read_json_object(request) if location == "json" else request.args.to_dict()
         try:
@@ -39,7 +39,8 @@ def read_json_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object; no body at all stands for an empty one.
 
     Raises:
-        RequestError: 415 for another content type, 400 (2013) for what is no JSON, 400 (2015) for no object.
+        ApiError: the content type is not JSON, or the body is invalid JSON.
+        InvalidInputError: the body is no JSON object.
     """
     raw = request.get_data(cache=True)
     if not raw:

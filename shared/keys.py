@@ -50,7 +50,7 @@ class Caller:
         """Refuse everybody but administrators.
 
         Raises:
-            RequestError: 403.
+            PermissionDeniedError: the caller is no administrator.
         """
         if not self.admin:
             raise PermissionDeniedError("This needs a PlatformAdminKey; ask an administrator.")
@@ -59,7 +59,7 @@ class Caller:
         """Refuse whoever may not manage what belongs to `owner`.
 
         Raises:
-            RequestError: 403.
+            PermissionDeniedError: the caller may not act for this owner.
         """
         if not (self.owns(owner) and self.may_manage and (self.admin or self.algorithms is None)):
             raise PermissionDeniedError(
@@ -70,7 +70,7 @@ class Caller:
         """Refuse whoever may not change, compile, publish or push the algorithm.
 
         Raises:
-            RequestError: 403.
+            PermissionDeniedError: the caller may not manage the algorithm.
         """
         if not (self.may_read(algorithm) and self.may_manage):
             raise PermissionDeniedError(
@@ -81,7 +81,7 @@ class Caller:
         """Refuse whoever may not see the algorithm's builds and pushes.
 
         Raises:
-            RequestError: 403.
+            PermissionDeniedError: the caller may not read the algorithm.
         """
         if not self.may_read(algorithm):
             raise PermissionDeniedError(
@@ -92,7 +92,7 @@ class Caller:
         """Refuse whoever may not call the algorithm, whatever its version.
 
         Raises:
-            RequestError: 403.
+            PermissionDeniedError: the key may not call algorithms.
         """
         if not self.may_call:
             raise PermissionDeniedError("This key may not call algorithms; use one with the permission allow_algo.")
@@ -109,7 +109,7 @@ def create_owner(session: Session, username: str) -> Owner:
     """The owner of this name, made if it is new.
 
     Raises:
-        RequestError: 409, another owner's name is the same in image references.
+        ConflictError: the name of another owner is the same in image references.
     """
     owner = session.scalar(select(Owner).where(Owner.username == username))
     if owner is not None:

@@ -45,7 +45,7 @@ def caller_with(session: Session, secret: str | None) -> Caller | None:
     """Whose key it is; None: it is a token of one of our own jobs.
 
     Raises:
-        RequestError: 401, no key or an unknown one.
+        ApiError: there is no key, or an unknown one.
     """
     if secret is None:
         raise _who_is_it("Give an API key as the password (any username).")
@@ -61,7 +61,8 @@ def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Gra
     """Let a job fetch from the repository of its algorithm at OWNER/NAME.
 
     Raises:
-        RequestError: 401, the token is for something else; 404, there is no such repository.
+        ApiError: the token is for another repository or action.
+        NotFoundError: no such repository.
     """
     algorithm = _hosted(session, path)
     if pushes or not verify_git_token(token, "fetch", algorithm.id):
@@ -73,8 +74,8 @@ def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant
     """Let a caller fetch from, or push to, the repository of the algorithm at OWNER/NAME.
 
     Raises:
-        RequestError: 404, there is no such repository, or the caller may not know of it; 403, it may be fetched but not
-            pushed to.
+        NotFoundError: no such repository, or none that the caller may know of.
+        PermissionDeniedError: the caller may fetch but not push.
     """
     algorithm = _hosted(session, path, caller)
     if pushes:

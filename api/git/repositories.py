@@ -102,7 +102,7 @@ class Repository:
         """The full hash of a commit by full hash or unambiguous prefix; None: the newest of the default branch.
 
         Raises:
-            RequestError: 400, with a sentence that says which of the four cases it is.
+            InvalidInputError: one of the four cases; the message says which.
         """
         if commit is None:
             return self._newest()

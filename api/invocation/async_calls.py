@@ -37,7 +37,7 @@ class AsyncCalls:
         """Write the call down and begin it; the id under which one can ask how it ended.
 
         Raises:
-            RequestError: 503, as many are under way as this process takes.
+            UnavailableError: this process runs as many calls as it may.
         """
         with self._changed:
             if self._under_way >= settings().calls_threads:

@@ -47,8 +47,9 @@ def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str 
     """Make a call within `timeout` seconds, a cold start included.
 
     Raises:
-        RequestError: 503, the call was not begun, for want of something that runs; 409, for want of an image; 400, 413,
-            415, the runner cannot read the input.
+        UnavailableError: the call did not start, because no instance could take it.
+        ConflictError: there is no image to run.
+        ApiError: the runner cannot read the input.
     """
     deadline = time.monotonic() + timeout
     ended = 0

@@ -42,7 +42,7 @@ def find_target(session: Session, algorithm: Algorithm, version: Version) -> Tar
     """What a version is served by.
 
     Raises:
-        RequestError: 409, there is no image that may run; with `Retry-After` where a push is on its way.
+        ConflictError: there is no image that may run; with `retry_after` while a push is in progress.
     """
     resolution = resolve_pull(session, algorithm, version)
     wanted = DesiredState.of(algorithm, version, resolution)
@@ -70,7 +70,7 @@ def wait_until_ready(found: Target, deadline: float, *, request_id: str | None) 
     No session is held meanwhile (rule 6): the row is read again and again, in ever longer pauses.
 
     Raises:
-        RequestError: 503, it could not be started, or not before the deadline (on the monotonic clock, in seconds).
+        UnavailableError: it could not be started, or not before the deadline (monotonic clock, in seconds).
     """
     instance = found.instance or _want(found, request_id)
     state, message, endpoint = instance.state, instance.message, instance.endpoint

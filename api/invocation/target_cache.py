@@ -43,7 +43,7 @@ class TargetCache:
         """What a call is served by; `find` concludes it where it is not known.
 
         Raises:
-            Refusal: as `find`.
+            RequestError: as `find`.
         """
         question = None if version is None else _question_for(version)
         if version is None or question is None or "/" not in name:

@@ -73,7 +73,7 @@ def _read_input(query: CallQuery) -> RunnerRequest:
     """The body, as it came.
 
     Raises:
-        RequestError: 415, a content type that algorithms do not take.
+        ApiError: a content type that algorithms do not take.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than a call may be.
     """
     if request.mimetype and request.mimetype not in CONTENT_TYPES:

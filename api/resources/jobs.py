@@ -145,8 +145,8 @@ def _find_job(
     """A job that the caller may know of, and what it is about.
 
     Raises:
-        RequestError: 404, there is none, or it is about no algorithm and the caller is no administrator; or as `require`
-            refuses the caller.
+        NotFoundError: no such job, or one without algorithm and the caller is no administrator.
+        PermissionDeniedError: as `require`.
     """
     found = session.execute(
         select(Job, Algorithm).outerjoin(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)

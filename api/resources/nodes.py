@@ -71,7 +71,7 @@ def _options(session: Session, body: RefreshRequest) -> RefreshOptions:
     """What was ordered, with everything that it names found.
 
     Raises:
-        RequestError: 404, there is no such registry, algorithm or version.
+        NotFoundError: no such registry, algorithm or version.
     """
     version_id = None
     if body.algorithm is not None and body.git_hash is not None:

@@ -15,7 +15,7 @@ def cancel_job(session: Session, job: Job) -> list[JobMessage]:
     """End a job that has not ended, with everything that waits for it; its worker stops within seconds.
 
     Raises:
-        RequestError: 409, it has ended.
+        ConflictError: it has ended.
     """
     ended, messages = force_end(session, job, JobState.CANCELLED, "It was cancelled.")
     if not ended:

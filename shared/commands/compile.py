@@ -29,7 +29,7 @@ def enqueue_compile(
     it is built again, and its requirements are resolved anew.
 
     Raises:
-        Refusal: 404, a push names no known registry.
+        NotFoundError: a push names an unknown registry.
     """
     lock_registries(session, pushes)
     version = _version_at(session, algorithm, git_hash)

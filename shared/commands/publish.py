@@ -55,8 +55,8 @@ def enqueue_publish(
     """Publish the newest build by creation, or wait for it; a repeated publish that is pending gives that one back.
 
     Raises:
-        RequestError: 400 when nothing was compiled, the build failed, or its commit is published (1007); 404, a push
-            names no known registry.
+        InvalidInputError: nothing was compiled, the build failed, or the commit is published.
+        NotFoundError: a push names an unknown registry.
     """
     # Two publishes of one algorithm queue up here: each sees the numbers that the other took.
     session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())

@@ -45,7 +45,7 @@ def lock_registries(session: Session, orders: Sequence[PushRequest]) -> None:
     """Lock the registries of several pushes, always in the same order (shared.jobs.locks).
 
     Raises:
-        Refusal: 404, no such registry.
+        NotFoundError: no such registry.
     """
     for registry_id in sorted(order.registry_id for order in orders):
         find_registry(session, registry_id, kept=True)
@@ -69,7 +69,7 @@ def enqueue_push(
     what was asked for last, and executions pull what it brings.
 
     Raises:
-        Refusal: 404, no such registry.
+        NotFoundError: no such registry.
     """
     # Locked, so that a registry deleted or changed at this moment is either refused here or sees this job.
     registry = find_registry(session, order.registry_id, kept=True)

@@ -19,7 +19,7 @@ def enqueue_refresh(
     """Have nodes or runners pull afresh.
 
     Raises:
-        RequestError: 409, another refresh of nodes has not ended.
+        ConflictError: another refresh of nodes has not ended.
         sqlalchemy.exc.IntegrityError: one was ordered at the same moment; ordered again, this one is refused.
     """
     job_id = str(uuid.uuid4())

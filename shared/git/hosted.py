@@ -28,7 +28,7 @@ def delete(algorithm_id: str) -> None:
     """Remove the algorithm's repository. What is missed here the service finds at its next start.
 
     Raises:
-        RequestError: 503, the git service is away.
+        UnavailableError: the git service does not respond.
     """
     _call("DELETE", algorithm_id, "")
 
@@ -39,8 +39,8 @@ def resolve(algorithm_id: str, commit: str | None) -> str:
     `commit` is a full hash or an unambiguous prefix of 7 or more; None: the newest of the default branch.
 
     Raises:
-        RequestError: 400, there is no such commit, several begin so, the repository is empty, or its default branch was
-            deleted; 503, the git service is away.
+        InvalidInputError: no such commit, an ambiguous one, an empty repository, or a deleted default branch.
+        UnavailableError: the git service does not respond.
     """
     answer = _call("POST", algorithm_id, "/resolve", {"commit": commit})
     resolved: str = answer["commit"]

@@ -70,8 +70,9 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     """The full hash of a commit: as given, of a prefix, or the newest of the default branch.
 
     Raises:
-        RequestError: 400 when there is no such commit, 409 when a repository elsewhere does not answer, 503 when the git
-            service does not.
+        InvalidInputError: no such commit.
+        ConflictError: a repository elsewhere does not respond.
+        UnavailableError: the git service does not respond.
     """
     if algorithm.repository_url is None:
         return hosted.resolve(algorithm.id, commit)

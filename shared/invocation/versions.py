@@ -29,8 +29,9 @@ def find_called(session: Session, caller: Caller, name: str, wanted: str | None)
     """The algorithm and the version that a call means; `wanted` is what stood behind its name, if anything.
 
     Raises:
-        RequestError: 404, no such algorithm or version, or none that the caller may call; 403, the key is not for calling
-            this algorithm; 400, the hash fits several versions.
+        NotFoundError: no such algorithm or version, or none that the caller may call.
+        PermissionDeniedError: the key may not call this algorithm.
+        InvalidInputError: the hash is ambiguous.
     """
     algorithm = find_algorithm(session, name)
     caller.require_caller(algorithm)

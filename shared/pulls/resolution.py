@@ -174,7 +174,8 @@ def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_
     """Have a version pulled from this registry only, whatever is pushed later; what executions pull from now on.
 
     Raises:
-        RequestError: 404, no such registry; 409, it holds no good push of the version.
+        NotFoundError: no such registry.
+        ConflictError: the registry has no good push of the version.
     """
     registry = find_registry(session, registry_id, kept=True)  # so that none is pinned that is deleted at this moment
     version = _locked(session, version)

@@ -29,7 +29,7 @@ def find_registry(session: Session, registry_id: str, *, locked: bool = False, k
     each other, or every push to one registry would be ordered after the other.
 
     Raises:
-        RequestError: 404.
+        NotFoundError: no such registry.
     """
     query = _LOCKED if locked else _KEPT if kept else _REGISTRY
     registry: Registry | None = session.scalar(query, {"registry": registry_id})
@@ -49,7 +49,7 @@ def record_registry(
     """Record a new registry.
 
     Raises:
-        RequestError: 400, an address or a certificate that cannot be one.
+        InvalidInputError: the address or a certificate is invalid.
     """
     registry = Registry(**state)
     _refuse_unusable(registry)
@@ -75,7 +75,7 @@ def change_registry(
     Pushes that wait go to the changed place; those with credentials of their own find that it was changed.
 
     Raises:
-        RequestError: 400, an address or a certificate that cannot be one.
+        InvalidInputError: the address or a certificate is invalid.
     """
     trusted, was_at = fingerprint(registry), registry.registry_url
     for name, value in state.items():
