@@ -69,7 +69,7 @@ BREAKS = (
     Break(
         2,
         "a push that is over says where the image is",
-        "workers/images/locate.py",
+        "workers/pushes/locate.py",
         "exists(select(Job.id).where(HELD)),",
         "",
         "tests/service/workers/pushes/test_push.py",
@@ -126,7 +126,7 @@ BREAKS = (
     Break(
         7,
         "an image that the store has is fetched again for every push",
-        "workers/images/locate.py",
+        "workers/pushes/locate.py",
         "return held_image(use, self._known) if self._known is not None else None",
         "return None",
         "tests/service/workers/pushes/test_push.py",

@@ -19,9 +19,9 @@ from kubernetes.utils import create_from_dict
 from kubernetes.watch import Watch
 
 from shared.db.models import Instance
-from workers.builds.assembly.image import PORT
 from workers.kubernetes.cluster import Cluster
 from workers.kubernetes.labels import SERVING
+from workers.runner import PORT
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NAMESPACE = "longshore"

@@ -8,11 +8,11 @@ from docker.errors import APIError
 
 from shared.errors import ErrorClass, WorkError
 from shared.file_lock import key_lock
-from workers.builds.assembly.image import Image, named_image
 from workers.builds.limits import BuildWatch
 from workers.docker.connection import interruptible
-from workers.docker.export import save_image
-from workers.docker.images import described_image, image_id_of, load_image
+from workers.docker.images import described_image, image_id_of
+from workers.images.engine_transfer import load_image, save_image
+from workers.images.image import Image, named_image
 from workers.images.image_store import StoreUse
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.archive import archived
 from workers.builds.assembly.source_tree import SourceTree
 from workers.builds.environment.container import remove_container
 from workers.builds.limits import BuildLimits, BuildWatch
 from workers.docker.connection import NO_SPACE, disk_is_full, engine, engine_address, engine_errors, interruptible
 from workers.docker.images import remove_reference
+from workers.images.archive import archived
 
 DOCKERFILE = "Dockerfile"
 _CONTEXT_IN_MEMORY_BYTES = 1024 * 1024

@@ -12,18 +12,20 @@ from typing import BinaryIO
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.assembly.image import Image, algorithm_image
+from workers.builds.assembly.algorithm_image import algorithm_image
 from workers.builds.assembly.source_tree import SourceTree, open_source
 from workers.builds.dockerfile import ALGORITHM, DOCKERFILE, REVISION, build_by_dockerfile
 from workers.builds.environment.environment import Environment, ensure_environment
 from workers.builds.environment.installation import PYTHON
 from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import EnvironmentSpec
-from workers.builds.limits import BuildLimits, BuildWatch, Deadline
+from workers.builds.limits import BuildLimits, BuildWatch
 from workers.builds.log import BuildLog, secrets_of_url
-from workers.docker.export import save_image
-from workers.docker.images import remove_reference
+from workers.docker.images import local_reference, remove_reference
+from workers.images.engine_transfer import save_image
+from workers.images.image import Image, image_name
 from workers.images.image_store import StoreUse
+from workers.jobs.deadline import Deadline
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -69,16 +71,6 @@ class BuiltImage:
     size_bytes: int
     environment_key: str | None
     environment_reused: bool
-
-
-def image_name(manifest_digest: str) -> str:
-    """What the store calls the image with this manifest."""
-    return f"image/{manifest_digest.partition(':')[2]}"
-
-
-def local_reference(owner: str, name: str, commit: str) -> str:
-    """What an engine calls the image of a commit, where one has it."""
-    return f"longshore/{normalize_name(owner)}/{normalize_name(name)}:{commit}"
 
 
 def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None], stop: CancelToken) -> BuiltImage:

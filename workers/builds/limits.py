@@ -3,12 +3,11 @@
 What a build reports to, and what can end it before it is done.
 """
 
-import time
 from dataclasses import dataclass
 
 from shared.cancellation import CancelToken
-from shared.errors import ErrorClass, WorkError
 from workers.builds.log import BuildLog
+from workers.jobs.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -20,31 +19,6 @@ class BuildLimits:
     pids: int
     seconds: float
     log_bytes: int
-
-
-class Deadline:
-    """The moment at which a build has used its time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ends_at = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, never negative."""
-        return max(0.0, self._ends_at - time.monotonic())
-
-    def check(self) -> None:
-        """Raise if the time is used up.
-
-        Raises:
-            WorkError: it is (invalid: the same source would take as long again).
-        """
-        if self.left == 0.0:
-            raise WorkError(
-                ErrorClass.INVALID,
-                f"the build took longer than its limit of {self._seconds:g} seconds and was ended",
-            )
 
 
 @dataclass(frozen=True)

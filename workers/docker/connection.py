@@ -19,7 +19,7 @@ from docker.utils import kwargs_from_env
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.builds.limits import Deadline
+from workers.jobs.deadline import Deadline
 
 TIMEOUT_SECONDS = 60
 """How long a short call waits for the engine."""

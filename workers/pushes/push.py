@@ -17,11 +17,11 @@ from shared.registry.upload import BlobOutcome
 from shared.settings import settings
 from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
-from workers.images.locate import ImageSearch
 from workers.images.oci import Manifest
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 from workers.pushes.client_pool import client_pool
+from workers.pushes.locate import ImageSearch
 from workers.pushes.plan import PushPlan, read_plan
 from workers.pushes.transports.direct import DirectTransport, UploadLimits, registry_manifest
 from workers.pushes.transports.engine import EngineTransport

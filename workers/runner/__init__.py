@@ -20,3 +20,9 @@ ARGUMENTS = ("-I", "-S", DIRECTORY)
 Isolated and without site: neither the source, nor `PYTHONPATH`, nor an installed requirement can stand in for a module
 of the runner or of the standard library.
 """
+
+PORT = 8080
+"""On which the runner serves in an image."""
+
+RUNS_AS = 65532
+"""User and group of a running algorithm: another than the one that installed, so it cannot change what is installed."""

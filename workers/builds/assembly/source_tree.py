@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.archive import (
+from workers.images.archive import (
     ENCODING,
     ERRORS,
     Entry,

@@ -17,10 +17,10 @@ from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.assembly.archive import Entry, archived, directory_entry
 from workers.builds.limits import BuildLimits, BuildWatch
 from workers.builds.log import lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
+from workers.images.archive import Entry, archived, directory_entry
 
 NAME_PREFIX = "longshore-build-"
 """Build containers are known by name: images of callers' own Dockerfiles may have any label."""

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
 from shared.file_lock import key_lock
-from workers.builds.assembly.archive import Entry, archived, parent_entries
-from workers.builds.assembly.image import Image, Step, derived_image, named_image
-from workers.builds.assembly.layers import Layer, add_layer, fast, installed_entries
 from workers.builds.assembly.source_tree import SourceTree
 from workers.builds.base_image import BaseImage, base_image
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, BuildContainer, build_container
 from workers.builds.environment.installation import PYTHON, Installation
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
 from workers.builds.limits import BuildWatch
+from workers.images.archive import Entry, archived, parent_entries
+from workers.images.image import Image, Step, derived_image, named_image
 from workers.images.image_store import StoreUse
+from workers.images.layers import Layer, add_layer, fast, installed_entries
 
 KEY = "io.longshore.environment"
 """The annotation with the environment's key."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.archive import MOMENT, Entry, file_entry
 from workers.builds.assembly.source_tree import SourceTree
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, WORK, BuildContainer
 from workers.builds.environment.pip_errors import PipOutput
 from workers.builds.environment.requirements import FILE, NO_REQUIREMENTS, Requirements
 from workers.builds.environment.spec import EnvironmentSpec
+from workers.images.archive import MOMENT, Entry, file_entry
 from workers.runner import SOURCE_DIRECTORY
 
 PYTHON = f"{ENVIRONMENT}/bin/python"

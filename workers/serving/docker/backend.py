@@ -15,12 +15,12 @@ from shared.instances.endpoints import endpoint_of
 from shared.instances.states import begin_draining, running_instances
 from shared.registries.rows import client_of
 from shared.settings import settings
-from workers.builds.assembly.image import read_image
 from workers.builds.environment.container import remove_container
 from workers.docker.connection import engine, engine_errors
-from workers.docker.images import load_image
 from workers.docker.push import pull_image
+from workers.images.engine_transfer import load_image
 from workers.images.factory import image_store
+from workers.images.image import read_image
 from workers.images.image_store import held_image
 from workers.serving.backend import Observed, Start, Started
 from workers.serving.docker.container import (

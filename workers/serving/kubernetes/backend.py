@@ -15,7 +15,6 @@ from shared.cancellation import CancelToken
 from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings.serving import ServingSettings
-from workers.builds.assembly.image import PORT
 from workers.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
 from workers.kubernetes.labels import (
     COMPONENT,
@@ -33,6 +32,7 @@ from workers.kubernetes.labels import (
     name_of,
     version_name,
 )
+from workers.runner import PORT
 from workers.serving.backend import Observed, Start, Started
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret

@@ -31,7 +31,6 @@ from kubernetes.client import (
 )
 
 from shared.settings.serving import ServingSettings
-from workers.builds.assembly.image import PORT, RUNS_AS
 from workers.kubernetes.labels import (
     HASH,
     NETWORK,
@@ -43,6 +42,7 @@ from workers.kubernetes.labels import (
     version_labels,
     version_name,
 )
+from workers.runner import PORT, RUNS_AS
 from workers.serving.backend import Start
 
 CONTAINER = "algorithm"

@@ -23,14 +23,16 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex, wheel_of
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.assembly.image import Image, named_image
 from workers.builds.dockerfile import ALGORITHM, REVISION, remove_cut_short
 from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_left_overs
-from workers.builds.image import BuildRequest, BuiltImage, build_image, image_name, local_reference
-from workers.builds.limits import BuildLimits, BuildWatch, Deadline
+from workers.builds.image import BuildRequest, BuiltImage, build_image
+from workers.builds.limits import BuildLimits, BuildWatch
 from workers.builds.log import BuildLog
 from workers.docker.connection import engine, ping
-from workers.docker.images import described_image, load_image, name_image
+from workers.docker.images import described_image, local_reference, name_image
+from workers.images.engine_transfer import load_image
+from workers.images.image import Image, image_name, named_image
+from workers.jobs.deadline import Deadline
 
 ADDS_NUMBERS = b"""
 import os

@@ -23,9 +23,10 @@ from tests.rows import HASH, build_commit, change, fresh, make_registry, publish
 from tests.service.large_build import large_build
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.builds.sources import archive_of
-from workers.images import image_store, locate
+from workers.images import image_store
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
+from workers.pushes import locate
 from workers.pushes.plan import BELIEVED_WHOLE_MS
 from workers.pushes.push import PushWork
 

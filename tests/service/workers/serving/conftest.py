@@ -27,9 +27,9 @@ from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, make_registry, push, the
 from tests.unit.workers.builds.sources import archive_of
 from tests.unit.workers.runner.running import PROTOCOL
-from workers.builds.assembly.image import RUNS_AS
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
+from workers.runner import RUNS_AS
 from workers.serving.factory import backend
 from workers.serving.reconcile import reconcile, stop_all
 from workers.serving.start import ServeWork

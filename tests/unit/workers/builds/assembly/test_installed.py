@@ -7,8 +7,8 @@ import pytest
 
 from shared.errors import ErrorClass, WorkError
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.builds.assembly.archive import MOMENT, archived
-from workers.builds.assembly.layers import installed_entries
+from workers.images.archive import MOMENT, archived
+from workers.images.layers import installed_entries
 
 
 def layer_of(archive: bytes) -> tarfile.TarFile:

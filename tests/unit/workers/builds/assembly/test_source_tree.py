@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shared.errors import ErrorClass, WorkError
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.builds.assembly.archive import MOMENT, archived
 from workers.builds.assembly.source_tree import open_source
+from workers.images.archive import MOMENT, archived
 
 
 def rewritten(archive: bytes) -> list[tarfile.TarInfo]:

@@ -11,12 +11,12 @@ from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
 from shared.file_lock import key_lock
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.assembly.image import Image
 from workers.builds.assembly.source_tree import open_source
 from workers.builds.base_image import BaseImage
 from workers.builds.environment.requirements import Requirements, read_requirements
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
 from workers.builds.limits import BuildLimits
+from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
 
 

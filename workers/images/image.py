@@ -1,24 +1,14 @@
-"""Images of the store: read, made of layers, and derived from one another (image-spec 1.1: image configuration).
-
-Algorithm images: an environment, then the runner, then the source of one commit. No container and no engine.
-
-The runner's layer is the same for all algorithms and the source's is small, so a change of source alone is little to
-push.
-"""
+"""Images of the store: read them, add them, derive one from another (image-spec 1.1: image configuration)."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.archive import Entry, archived, directory_entry, file_entry, parent_entries
-from workers.builds.assembly.layers import Layer, add_layer, exact
-from workers.builds.assembly.source_tree import SourceTree
 from workers.images.image_store import StoreUse
+from workers.images.layers import Layer
 from workers.images.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, InvalidManifestError, Manifest
-from workers.runner import ARGUMENTS, DIRECTORY, SOURCE_DIRECTORY
 
 CREATED = "1980-01-02T00:00:00Z"
 """The one time of making, as that of the files: what is put together from the same parts has the same digest."""
@@ -91,6 +81,11 @@ def named_image(use: StoreUse, name: str) -> Image | None:
     return None if manifest is None else read_image(use, manifest)
 
 
+def image_name(manifest_digest: str) -> str:
+    """What the store calls the image with this manifest."""
+    return f"image/{manifest_digest.partition(':')[2]}"
+
+
 def add_image(
     use: StoreUse, configuration: bytes, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
 ) -> Image:
@@ -146,54 +141,3 @@ def _document(use: StoreUse, blob: Descriptor) -> bytes:
             parts.append(part)
             left -= len(part)
     return b"".join(parts)
-
-
-RUNNER_SOURCE = Path(__file__).resolve().parents[2] / "runner"
-PORT = 8080
-RUNS_AS = 65532
-"""User and group of a running algorithm: another than the one that installed, so it cannot change what is installed."""
-
-
-def algorithm_image(
-    use: StoreUse, environment: Image, name: str, labels: Mapping[str, str], tree: SourceTree, python: str
-) -> Image:
-    """Add the image of an algorithm; `python` is the path of the environment's interpreter in it.
-
-    Equal parts give an equal digest, on every machine and at any time.
-
-    Raises:
-        WorkError: as the store says.
-    """
-    runner = add_layer(use, archived(_runner()), exact)
-    source = add_layer(use, archived(_source(tree)), exact)
-    variables = environment.variables | {
-        "LONGSHORE_ALGORITHM_NAME": name,
-        "LONGSHORE_PORT": str(PORT),
-        "PYTHONUNBUFFERED": "1",
-    }
-    run_config = {
-        "Cmd": None,
-        "Entrypoint": [python, *ARGUMENTS],
-        "Env": [f"{key}={value}" for key, value in variables.items()],
-        "ExposedPorts": {**environment.run_config.get("ExposedPorts", {}), f"{PORT}/tcp": {}},
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {**(environment.run_config.get("Labels") or {}), **labels},
-        "User": f"{RUNS_AS}:{RUNS_AS}",
-        "WorkingDir": SOURCE_DIRECTORY,
-    }
-    steps = [Step(runner, f"COPY runner {DIRECTORY}"), Step(source, f"COPY algorithm {SOURCE_DIRECTORY}")]
-    return derived_image(use, environment, steps, run_config)
-
-
-def _runner() -> Iterator[Entry]:
-    top = DIRECTORY.strip("/")
-    yield from parent_entries(top)
-    yield directory_entry(top)
-    for file in sorted(RUNNER_SOURCE.rglob("*.py")):
-        yield file_entry(f"{top}/{file.relative_to(RUNNER_SOURCE).as_posix()}", file.read_bytes())
-
-
-def _source(tree: SourceTree) -> Iterator[Entry]:
-    top = SOURCE_DIRECTORY.strip("/")
-    yield from parent_entries(top)
-    yield from tree.entries(top)

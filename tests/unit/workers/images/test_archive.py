@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from workers.builds.assembly.archive import (
+from workers.images.archive import (
     MOMENT,
     archived,
     content_of,

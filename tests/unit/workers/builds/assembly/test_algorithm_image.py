@@ -13,10 +13,11 @@ import pytest
 
 from tests.directory_store import DirectoryStore
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.builds.assembly.archive import archived, file_entry
-from workers.builds.assembly.image import Image, Step, add_image, algorithm_image, derived_image, named_image
-from workers.builds.assembly.layers import add_layer, fast
+from workers.builds.assembly.algorithm_image import algorithm_image
 from workers.builds.assembly.source_tree import open_source
+from workers.images.archive import archived, file_entry
+from workers.images.image import Image, Step, add_image, derived_image, named_image
+from workers.images.layers import add_layer, fast
 
 BASE = {
     "os": "linux",
@@ -93,7 +94,7 @@ def test_the_surroundings_do_not_change_the_digest(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; os.umask(0o077);"
         "from tests.directory_store import DirectoryStore;"
-        "from tests.unit.workers.builds.assembly.test_image import SOURCE, image;"
+        "from tests.unit.workers.builds.assembly.test_algorithm_image import SOURCE, image;"
         "print(image(DirectoryStore(Path(sys.argv[1])), SOURCE).manifest.descriptor.digest)"
     )
     surroundings = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONHASHSEED": "1"}

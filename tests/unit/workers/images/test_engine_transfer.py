@@ -11,7 +11,7 @@ import pytest
 from shared.errors import ErrorClass, WorkError
 from tests.directory_store import DirectoryStore
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.docker.export import read_saved
+from workers.images.engine_transfer import read_saved
 
 ONE, TWO = archive_of({"one": b"1"}), archive_of({"two": b"2"})
 EMPTY = bytes(1024)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.directory_store import DirectoryStore
-from workers.builds.assembly.layers import add_layer, exact, fast
+from workers.images.layers import add_layer, exact, fast
 from workers.images.oci import OCI_LAYER_GZIP
 
 MEBIBYTE = 1024 * 1024

@@ -13,7 +13,7 @@ from typing import Protocol
 from isal import isal_zlib
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.archive import Entry, content_of, is_whiteout, members_of, plain_entry, streamed
+from workers.images.archive import Entry, content_of, is_whiteout, members_of, plain_entry, streamed
 from workers.images.image_store import StoreUse
 from workers.images.oci import OCI_LAYER_GZIP, Descriptor
 

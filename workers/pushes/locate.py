@@ -12,14 +12,13 @@ from shared.errors import ErrorClass, WorkError
 from shared.file_lock import key_lock
 from shared.jobs.leases import HELD, Claim, held_by
 from shared.settings import settings
-from workers.builds.assembly.image import read_image
 from workers.builds.build import make_image
-from workers.builds.image import image_name, local_reference
-from workers.docker.export import save_image
-from workers.docker.images import has_image, load_image, name_image
+from workers.docker.images import has_image, local_reference, name_image
+from workers.images.engine_transfer import load_image, save_image
+from workers.images.image import image_name, read_image
 from workers.images.image_store import StoreUse, held_image
 from workers.images.oci import Manifest
-from workers.images.pull import pulled_image
+from workers.pushes.pull import pulled_image
 
 
 class ImageSearch:
