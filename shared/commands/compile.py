@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from shared.commands.push import Enqueued, PushRequest, enqueue_push, lock_registries
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
-from shared.db.upsert import insert_unless_there
+from shared.db.upsert import insert_if_absent
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.locks import lock_version
 
@@ -64,7 +64,7 @@ def enqueue_compile(
 
 
 def _version_at(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
-    insert_unless_there(session, Version, ("algorithm_id", "git_hash"), algorithm_id=algorithm.id, git_hash=git_hash)
+    insert_if_absent(session, Version, ("algorithm_id", "git_hash"), algorithm_id=algorithm.id, git_hash=git_hash)
     return session.scalars(
         select(Version).where(Version.algorithm_id == algorithm.id, Version.git_hash == git_hash)
     ).one()

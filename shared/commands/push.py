@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Registry, Version
 from shared.db.models.jobs import LIVE_STATES
-from shared.db.upsert import insert_unless_there
+from shared.db.upsert import insert_if_absent
 from shared.encryption import keyring
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.locks import lock_version
@@ -118,7 +118,7 @@ def _take_row(
     known: ImagePush | None = session.scalar(_ROW, same)
     messages: list[JobMessage] = []
     if known is None:
-        insert_unless_there(
+        insert_if_absent(
             session,
             ImagePush,
             ("version_id", "registry_id"),

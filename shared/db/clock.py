@@ -1,7 +1,7 @@
-"""Time: reckoned by the database's clock, kept as whole milliseconds since 1970 (UTC), shown as RFC 3339.
+"""Times: taken from the database's clock, stored as milliseconds since 1970 (UTC), shown as RFC 3339.
 
-Leases of workers on many machines are compared by one clock only, the database's; an integer is the same in
-SQLite and PostgreSQL, where interval arithmetic is not.
+Leases of workers on many machines must be compared by a single clock. Integers behave the same in SQLite and
+PostgreSQL; interval arithmetic does not.
 """
 
 from datetime import UTC, datetime
@@ -13,8 +13,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function that it is
-    """The database's clock in milliseconds since 1970, as an SQL expression."""
+class now_ms(FunctionElement[int]):  # noqa: N801 - named as an SQL function
+    """SQL expression for the database's clock in milliseconds since 1970."""
 
     type = BigInteger()
     inherit_cache = True
@@ -22,7 +22,7 @@ class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function th
 
 @compiles(now_ms, "postgresql")
 def _now_postgresql(_element: now_ms, _compiler: SQLCompiler, **_kw: Any) -> str:
-    # clock_timestamp(), not now(): a transaction that waited for a lock must not reckon with its own start.
+    # Not now(), which is the start of the transaction: it may have waited long for a lock.
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 
 
@@ -32,7 +32,7 @@ def _now_sqlite(_element: now_ms, _compiler: SQLCompiler, **_kw: Any) -> str:
 
 
 def rfc3339(milliseconds: int | None) -> str | None:
-    """A time as the API shows it: RFC 3339 in UTC with milliseconds and `Z`."""
+    """Return the time as the API shows it: RFC 3339 in UTC with milliseconds and `Z`; None stays None."""
     if milliseconds is None:
         return None
     seconds, rest = divmod(milliseconds, 1000)

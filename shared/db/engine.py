@@ -1,4 +1,4 @@
-"""The database: short transactions on SQLite or PostgreSQL, read or write."""
+"""The database: short read or write transactions on SQLite or PostgreSQL."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,97 +16,93 @@ from sqlalchemy.orm import Session
 from shared.settings import settings
 
 BUSY_MILLISECONDS = 20_000
-ANSWERS_OR_IS_AWAY = {
+CONNECTION_TIMEOUTS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""How soon a server counts as away that a network has swallowed (libpq, connection parameters): in seconds, the last in
-milliseconds."""
+"""How soon an unreachable PostgreSQL server is noticed (libpq connection parameters): seconds, the last one milliseconds."""
 POOL = {"pool_size": 5, "max_overflow": 35, "pool_timeout": 10}
-"""More connections than a process has threads: those beyond the first five are closed when they are not needed."""
-
-
+"""More connections than a process has threads. Those beyond the first five are closed after use."""
 PING_AFTER_SECONDS = 1.0
-"""A connection that rested for so long is asked whether it still leads anywhere."""
+"""A connection that was idle for this long is pinged before it is used again."""
 
 
 class Database:
-    """One pool of connections; `reading` and `writing` are the only ways in, and neither may span slow work."""
+    """A pool of connections. Use `reading` and `writing`, and never across slow work (rule 6)."""
 
     def __init__(self, url: str) -> None:
         self.engine = _create_engine(url)
-        # SQLite takes its write lock at BEGIN, so that two writers queue up instead of failing at their first write.
+        # SQLite takes the write lock at BEGIN, so that a second writer waits instead of failing at its first write.
         self._writer = self.engine.execution_options(begin_immediate=True)
-        # One query has one moment by itself: BEGIN and ROLLBACK around it would be two more round trips.
+        # A single query is consistent by itself: BEGIN and ROLLBACK would be two more round trips.
         alone = {"no_begin": True} if self.engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
         self._asker = self.engine.execution_options(**alone)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for queries; whatever it changed is rolled back."""
+        """Open a session for queries. Changes are rolled back."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session whose changes are committed when the block ends, and rolled back when it raises."""
+        """Open a session whose changes are committed at the end of the block, and rolled back if it raises."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def before(self, session: Session) -> Iterator[Session]:
-        """A session for what a writing one needs to know before it locks anything.
+        """Open a session for the reads that a writing session needs before it locks rows.
 
-        SQLite has one transaction that writes at a time, and it should be short: there it is another session.
+        On SQLite this is another session, because only one transaction can write at a time and must be short.
         """
         if self.engine.dialect.name != "sqlite":
             yield session
             return
-        with self.reading() as aside:
-            yield aside
+        with self.reading() as reader:
+            yield reader
 
     def ask(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
-        """The rows of one query that changes nothing, outside of any transaction.
+        """Return the rows of one read-only query, outside of any transaction.
 
-        What is asked at every request is made once, with `bindparam` for the `values`: to make a statement takes longer
-        than to run it.
+        Statements of hot paths are constants with a `bindparam` for each of `values`, because building a statement takes
+        longer than running it.
         """
         with self._asker.connect() as connection:
             return connection.execute(query, values).all()
 
     def ping(self) -> None:
-        """Ask the database for an answer.
+        """Run a trivial query.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: it gave none.
+            sqlalchemy.exc.SQLAlchemyError: the database does not respond.
         """
         with self.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
 
     def forget_connections(self) -> None:
-        """After a fork: leave the parent's connections to the parent."""
+        """Drop the connections inherited by a fork without closing them: they belong to the parent."""
         self.engine.dispose(close=False)
 
     def close(self) -> None:
-        """Close every connection."""
         self.engine.dispose()
 
 
 @cache
 def database() -> Database:
-    """The database of this process, by its settings."""
+    """Return the database of this process."""
     return Database(settings().resolved_database_url)
 
 
 def _create_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = create_engine(parsed, connect_args=ANSWERS_OR_IS_AWAY, **POOL)
-        event.listen(engine, "checkin", _note_rest)
-        event.listen(engine, "checkout", _ping_rested)
+        engine = create_engine(parsed, connect_args=CONNECTION_TIMEOUTS, **POOL)
+        event.listen(engine, "checkin", _record_idle_since)
+        event.listen(engine, "checkout", _ping_idle)
         return engine
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -116,24 +112,24 @@ def _create_engine(url: str) -> Engine:
     return engine
 
 
-def _note_rest(_connection: Any, record: Any) -> None:
-    record.info["rests_since"] = time.monotonic()
+def _record_idle_since(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
 
 
-def _ping_rested(connection: Any, record: Any, _proxy: Any) -> None:
-    """What `pool_pre_ping` does, but not again for a connection that answered a moment ago."""
-    if time.monotonic() - record.info.get("rests_since", time.monotonic()) < PING_AFTER_SECONDS:
+def _ping_idle(connection: Any, record: Any, _proxy: Any) -> None:
+    """Ping as `pool_pre_ping` does, but skip a connection that was used a moment ago."""
+    if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_SECONDS:
         return
     try:
         connection.execute("SELECT 1")
         connection.rollback()
     except psycopg.Error:
-        # The server was started anew, or the network dropped it: so are all others that rested as long.
-        raise InvalidatePoolError("it rested too long") from None
+        # The server restarted or the network dropped the connection: the other idle ones are dead too.
+        raise InvalidatePoolError("an idle connection was closed") from None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # BEGIN is ours to say, see _begin_sqlite
+    connection.isolation_level = None  # _begin_sqlite sends BEGIN itself
     # busy_timeout first: switching to WAL needs a lock that another process may hold.
     for pragma in (f"busy_timeout={BUSY_MILLISECONDS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

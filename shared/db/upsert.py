@@ -1,4 +1,4 @@
-"""Inserting a row unless it is there, in one statement that two transactions may run at once."""
+"""Insert a row unless it exists, in one statement that concurrent transactions can run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from shared.db.models import Base
 
 
-def insert_unless_there(session: Session, model: type[Base], unique: Sequence[str], **values: Any) -> bool:
-    """Insert a row unless one has the same values in the `unique` columns; whether it was inserted."""
+def insert_if_absent(session: Session, model: type[Base], unique: Sequence[str], **values: Any) -> bool:
+    """Insert a row unless one has the same values in the `unique` columns. Return whether it was inserted."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     inserted = session.execute(
         insert(model)

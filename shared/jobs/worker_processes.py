@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import PeriodicRun, WorkerProcess
-from shared.db.upsert import insert_unless_there
+from shared.db.upsert import insert_if_absent
 from shared.pushes.stalls import WORKER_SILENCE_MS
 
 FORGOTTEN_MS = 3_600_000
@@ -52,7 +52,7 @@ UNCORDON = "uncordon"
 
 def record_run(session: Session, name: str) -> None:
     """It has run."""
-    if not insert_unless_there(session, PeriodicRun, ("name",), name=name, at=now_ms()):
+    if not insert_if_absent(session, PeriodicRun, ("name",), name=name, at=now_ms()):
         session.execute(update(PeriodicRun).where(PeriodicRun.name == name).values(at=now_ms()))
 
 
@@ -70,7 +70,7 @@ def seconds_since_sweep(session: Session) -> int | None:
 
 def acquire_delivery_turn(session: Session, *, seconds: float) -> int | None:
     """Be the one who sends deliveries, for so long at most; the turn's number, None: it is somebody else's."""
-    insert_unless_there(session, PeriodicRun, ("name",), name=DELIVERY, at=0)
+    insert_if_absent(session, PeriodicRun, ("name",), name=DELIVERY, at=0)
     return session.scalar(
         update(PeriodicRun)
         .where(PeriodicRun.name == DELIVERY, PeriodicRun.at < now_ms())

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import ImagePush, PushEvent, PushState, PushTally
-from shared.db.upsert import insert_unless_there
+from shared.db.upsert import insert_if_absent
 
 LIVE = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
 WORTH_TALLYING = 10_000
@@ -61,7 +61,7 @@ _LIVE_PUSHES = (
 
 def tally_events(session: Session) -> None:
     """Count what the history has grown by, once that is worth it. Two at once wait for each other and count once."""
-    insert_unless_there(session, PushTally, ("kind", "state"), kind=UP_TO_WHERE, state="", number=0)
+    insert_if_absent(session, PushTally, ("kind", "state"), kind=UP_TO_WHERE, state="", number=0)
     counted = session.scalars(select(PushTally.number).where(PushTally.kind == UP_TO_WHERE).with_for_update()).one()
     newest = session.scalar(select(func.max(PushEvent.seq))) or 0
     if newest - counted < WORTH_TALLYING:
@@ -80,7 +80,7 @@ def tally_events(session: Session) -> None:
         .group_by(PushEvent.kind, PushEvent.state)
     ).all()
     for kind, state, number in grown:
-        if not insert_unless_there(session, PushTally, ("kind", "state"), kind=kind, state=state, number=number):
+        if not insert_if_absent(session, PushTally, ("kind", "state"), kind=kind, state=state, number=number):
             _raise(session, kind, state, PushTally.number + literal(number))
     _raise(session, UP_TO_WHERE, "", literal(settled))
 

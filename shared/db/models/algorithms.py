@@ -1,7 +1,4 @@
-"""Algorithms and their versions.
-
-Builds: one per compile.
-"""
+"""Tables of algorithms, their versions and builds."""
 
 from enum import StrEnum
 
@@ -13,7 +10,7 @@ from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Referen
 
 
 class Algorithm(Base):
-    """A git repository of source with a name. Deleted ones stay as rows, their name is free again."""
+    """A named git repository of source. A deleted algorithm keeps its row; its name can be used again."""
 
     __tablename__ = "algorithms"
     __table_args__ = (
@@ -32,44 +29,42 @@ class Algorithm(Base):
     owner: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(64))
     image_path: Mapped[str] = mapped_column(String(160))
-    """OWNER/NAME as image references spell it."""
+    """OWNER/NAME in the form that image references allow."""
     details: Mapped[Document]
     settings: Mapped[Document]
     sample_input: Mapped[str | None] = mapped_column(Text)
     repository_url: Mapped[str | None] = mapped_column(String(512))
-    """A repository elsewhere; nothing where Longshore hosts it."""
+    """URL of an external repository; None: Longshore hosts it."""
     source_credentials: Mapped[str | None] = mapped_column(Text)
-    """Sealed username and password of a private repository elsewhere."""
+    """Encrypted username and password of a private external repository."""
     compiled_head: Mapped[str | None] = mapped_column(String(64))
-    """The newest head of the hosted default branch that was seen; a head that differs was pushed before a crash."""
+    """The last head of the hosted default branch that was processed. A different head was pushed before a crash."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     deleted_at: Mapped[Millis | None]
 
     @property
     def path(self) -> str:
-        """OWNER/NAME."""
         return f"{self.owner}/{self.name}"
 
     @property
     def hosted(self) -> bool:
-        """Whether Longshore hosts the repository."""
         return self.repository_url is None
 
 
 class PublishState(StrEnum):
-    """How far a version's publishing is."""
+    """The states of publishing a version."""
 
     NO = "no"
-    """Never asked for, or given back by a publish that failed."""
+    """Not requested, or released by a failed publish."""
     PENDING = "pending"
-    """Asked for: the semantic version is reserved, the build still runs."""
+    """Requested: the semantic version is reserved, the build is not done yet."""
     PUBLISHED = "published"
-    """Callable."""
+    """Can be called by its semantic version."""
 
 
 class Version(Base):
-    """An algorithm at a commit: what is built, pushed and called."""
+    """An algorithm at a commit. Versions are built, pushed and called."""
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -86,9 +81,9 @@ class Version(Base):
     publish_job_id: Mapped[str | None] = mapped_column(String(36))
     published_at: Mapped[Millis | None]
     build_id: Mapped[str | None] = mapped_column(String(36))
-    """The build that a publish bound this version to."""
+    """The build that this version was published with."""
     pinned_registry_id: Mapped[str | None] = mapped_column(String(36))
-    """The one registry that it is pulled from, whatever was pushed later (shared.pulls)."""
+    """The only registry to pull from, whatever was pushed later (`shared.pulls`)."""
     callability: Mapped[str] = mapped_column(String(16), default="private")
     release_notes: Mapped[str | None] = mapped_column(Text)
     sample_input: Mapped[str | None] = mapped_column(Text)
@@ -97,12 +92,11 @@ class Version(Base):
 
     @property
     def published(self) -> bool:
-        """Whether this version can be called by its semantic version."""
         return self.publish_state == PublishState.PUBLISHED
 
 
 class BuildStatus(StrEnum):
-    """How far a build is. The interface shows `queued` as `in-progress` and `cancelled` as `failed`."""
+    """The states of a build. The API shows `queued` as `in-progress` and `cancelled` as `failed`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -112,12 +106,12 @@ class BuildStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Return whether this is a final state."""
         return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELLED)
 
 
 class Build(Base):
-    """The making of one image of one version."""
+    """One build of the image of one version."""
 
     __tablename__ = "builds"
     __table_args__ = (Index("ix_builds_algorithm_seq", "algorithm_id", "seq"),)
@@ -127,19 +121,18 @@ class Build(Base):
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[Reference]
     job_id: Mapped[str] = mapped_column(String(36))
-    """The job that makes this build."""
     commit_sha: Mapped[str] = mapped_column(String(64))
     status: Mapped[BuildStatus] = mapped_column(String(16), default=BuildStatus.QUEUED)
     log: Mapped[str] = mapped_column(Text, default="", deferred=True)
     message: Mapped[str | None] = mapped_column(Text)
-    """Why it failed, in a sentence."""
+    """The reason for a failure, as a sentence."""
     image_id: Mapped[str | None] = mapped_column(String(80))
-    """The engine's id of the image (sha256:…): the digest of its configuration."""
+    """The image id of the engine (sha256:…): the digest of the image configuration."""
     manifest_digest: Mapped[str | None] = mapped_column(String(80))
-    """Of its manifest in the image store; nothing where it was built on an engine before there was a store."""
+    """Digest of the manifest in the image store; None for images that were built before there was a store."""
     image_bytes: Mapped[int | None] = mapped_column(BigInteger)
     refreshes_environment: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether the requirements are resolved anew, though an environment for them may be there."""
+    """Resolve the requirements again even if an environment for them exists."""
     environment_key: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Millis | None]

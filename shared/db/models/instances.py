@@ -1,7 +1,4 @@
-"""Servings: images of versions that run for their callers, or are about to, or did.
-
-Calls whose callers did not wait (`output=void`), and how they ended.
-"""
+"""Tables of instances (running images of versions) and of asynchronous calls (`output=void`)."""
 
 from enum import StrEnum
 
@@ -13,18 +10,18 @@ from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
 
 
 class InstanceState(StrEnum):
-    """How far the running of an image is."""
+    """The states of an instance."""
 
     PENDING = "pending"
-    """A call waits for it; its job starts it."""
+    """Requested by a call; its `serve` job starts it."""
     READY = "ready"
-    """Takes calls."""
+    """Accepts calls."""
     DRAINING = "draining"
-    """Takes no new calls; those that it has go on to their end."""
+    """Accepts no new calls; running calls are completed."""
     STOPPED = "stopped"
-    """Ended: nobody called for a while, another image took its place, it died, or it was wanted no more."""
+    """Ended: it was idle, was replaced, died, or was not needed any more."""
     FAILED = "failed"
-    """Could not be started; the message says why."""
+    """Could not be started; `message` has the reason."""
 
 
 SERVES = "state IN ('pending', 'ready')"
@@ -32,7 +29,7 @@ RUNS = "state IN ('pending', 'ready', 'draining')"
 
 
 class Instance(Base):
-    """One image of one version, run under one kind of network access."""
+    """A running image of one version with one kind of network access."""
 
     __tablename__ = "instances"
     __table_args__ = (
@@ -55,20 +52,19 @@ class Instance(Base):
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[str] = mapped_column(String(36))
     job_id: Mapped[str] = mapped_column(String(36))
-    """The job that starts it."""
     registry_id: Mapped[str | None] = mapped_column(String(36))
-    """Where the image is pulled from; nothing: the platform's own store."""
+    """The registry that the image is pulled from; None: the platform's own store."""
     image: Mapped[str] = mapped_column(String(512))
-    """Its reference by digest."""
+    """The image reference by digest."""
     digest: Mapped[str] = mapped_column(String(80))
     network: Mapped[str] = mapped_column(String(16))
-    """`full` or `isolated`, as the algorithm's settings said."""
+    """`full` or `isolated`, from the algorithm's settings."""
     state: Mapped[InstanceState] = mapped_column(String(16), default=InstanceState.PENDING)
     message: Mapped[str] = mapped_column(Text, default="")
     endpoint: Mapped[str | None] = mapped_column(String(255))
-    """Where calls go once it is ready: `unix:ID` (a socket in the serving directory) or `http://HOST:PORT`."""
+    """The address for calls once it is ready: `unix:ID` (a socket in the serving directory) or `http://HOST:PORT`."""
     runtime_ref: Mapped[str | None] = mapped_column(String(128))
-    """What runs it: a container's id, or the name of a Deployment."""
+    """The id of the container, or the name of the Deployment, that runs it."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     ready_at: Mapped[Millis | None]
@@ -77,18 +73,18 @@ class Instance(Base):
 
 
 class CallState(StrEnum):
-    """How far a call is."""
+    """The states of an asynchronous call."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """The algorithm answered with an error, or was not reached; the message says which."""
+    """The algorithm returned an error, or was not reached; `message` says which."""
     LOST = "lost"
-    """The process that made the call went away, so its end is not known. It is not made again: that may do harm."""
+    """The process that made the call died, so the result is unknown. The call is not repeated: it may not be idempotent."""
 
 
 class CallRequest(Base):
-    """One such call. Its input and its result are not kept."""
+    """An asynchronous call. Its input and its result are not stored."""
 
     __tablename__ = "call_requests"
     __table_args__ = (Index("ix_call_requests_deadline", "deadline_at"),)
@@ -96,15 +92,15 @@ class CallRequest(Base):
     seq: Mapped[Sequence]
     id: Mapped[Id]
     caller: Mapped[str] = mapped_column(String(64))
-    """The owner whose key called."""
+    """The owner of the key that was used."""
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[str] = mapped_column(String(36))
     state: Mapped[CallState] = mapped_column(String(16), default=CallState.RUNNING)
     error_type: Mapped[str | None] = mapped_column(String(64))
     message: Mapped[str | None] = mapped_column(Text)
     duration_ms: Mapped[int | None]
-    """How long the algorithm had it."""
+    """Time that the algorithm took."""
     created_at: Mapped[CreatedAt]
     deadline_at: Mapped[Millis]
-    """Running beyond this time, it is lost."""
+    """A call that still runs after this time is lost."""
     ended_at: Mapped[Millis | None]

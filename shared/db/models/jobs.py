@@ -1,8 +1,6 @@
-"""Jobs: the row is the job, a Celery message is only a message.
+"""Tables of jobs, of live worker processes, and of the last runs of periodic tasks.
 
-Worker nodes: who is alive, on which queues, and whether its engine answers.
-
-Marks: when something that must keep happening happened last.
+The row is the job; a Celery message only names it (rule 1).
 """
 
 from enum import StrEnum
@@ -15,45 +13,45 @@ from shared.errors import ErrorClass
 
 
 class JobKind(StrEnum):
-    """What a job does."""
+    """The kinds of jobs."""
 
     COMPILE = "compile"
-    """Builds an image (or joins a build that runs)."""
+    """Builds an image, or joins a running build of the same commit."""
     PUBLISH = "publish"
-    """Gives a version its number once its build has succeeded. No worker runs it: it is settled with its build."""
+    """Publishes a version once its build has succeeded. No worker runs it: it ends together with its build."""
     PUSH = "push"
-    """Brings an image into a registry."""
+    """Pushes an image to a registry."""
     SERVE = "serve"
-    """Starts a version's image for its callers."""
+    """Starts an instance of a version."""
     REFRESH = "refresh"
-    """Has worker nodes, or what runs, pull afresh. It is about no algorithm."""
+    """Makes nodes or running instances pull their images again. Belongs to no algorithm."""
 
 
 class JobState(StrEnum):
-    """How far a job is."""
+    """The states of a job."""
 
     QUEUED = "queued"
-    """Waits for a worker, for another job, or for its next try."""
+    """Waits for a worker, for another job, or for its next attempt."""
     RUNNING = "running"
-    """Claimed: a worker holds a lease on it."""
+    """Claimed: a worker holds a lease."""
     SUCCEEDED = "succeeded"
-    """Done, and seen to be done."""
+    """Done and confirmed."""
     FAILED = "failed"
-    """Given up; the error says why."""
+    """Not retried any more; the error has the reason."""
     CANCELLED = "cancelled"
-    """Somebody ended it."""
+    """Cancelled by a caller or an operator."""
     SUPERSEDED = "superseded"
-    """A newer push of the same version to the same registry took its place."""
+    """Replaced by a newer push of the same version to the same registry."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Return whether this is a final state."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 LIVE_STATES = (JobState.QUEUED, JobState.RUNNING)
 
-# In the statement's text and no parameter of it: a database takes a partial index only where it can see the condition.
+# Rendered into the statement, not bound: a database uses a partial index only if it can see the condition.
 IS_PUSH = literal(JobKind.PUSH.value, String, literal_execute=True)
 IS_QUEUED = literal(JobState.QUEUED.value, String, literal_execute=True)
 
@@ -67,21 +65,21 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # The lock: at most one worker at a time in one image reference, whatever rows name it.
+        # The lock: at most one worker per image reference, whatever rows name it.
         _partial("uq_jobs_lock_leased", "lock_name", where="lease_owner IS NOT NULL", unique=True),
-        # At most one refresh of all nodes at a time; the places of the others are their own.
+        # At most one live refresh of nodes; other refreshes have locks of their own.
         _partial(
             "uq_jobs_refresh_live",
             "lock_name",
             where="kind = 'refresh' AND state IN ('queued', 'running')",
             unique=True,
         ),
-        # What workers and the sweep ask for is among the few jobs that wait or run, however long the history is.
+        # For the queries of workers and sweep: only live jobs, however long the history is.
         _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
         _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
         _partial("ix_jobs_queued_lock", "lock_name", where="state = 'queued'"),
         _partial("ix_jobs_queued_awaits", "awaits_id", where="state = 'queued' AND awaits_id IS NOT NULL"),
-        # Lists, newest first, by each of their filters.
+        # For lists, newest first, by each filter.
         Index("ix_jobs_state_seq", "state", "seq"),
         Index("ix_jobs_kind_seq", "kind", "seq"),
         Index("ix_jobs_kind_state_seq", "kind", "state", "seq"),
@@ -97,18 +95,18 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
     owner: Mapped[str] = mapped_column(String(64))
     algorithm_id: Mapped[str] = mapped_column(String(36))
-    """Empty, as the version and its hash, where the job is about no algorithm."""
+    """Empty for a job that belongs to no algorithm, as are `version_id` and `git_hash`."""
     version_id: Mapped[str] = mapped_column(String(36), index=True)
     git_hash: Mapped[str] = mapped_column(String(64))
     build_id: Mapped[str | None] = mapped_column(String(36), index=True)
-    """The build that this job makes, joins, publishes or pushes."""
+    """The build that this job runs, joins, publishes or pushes."""
     registry_id: Mapped[str | None] = mapped_column(String(36))
     push_id: Mapped[str | None] = mapped_column(String(36))
     instance_id: Mapped[str | None] = mapped_column(String(36))
     parent_id: Mapped[str | None] = mapped_column(String(36), index=True)
-    """The job of the call that asked for this one too."""
+    """The job of the request that created this one."""
     awaits_id: Mapped[str | None] = mapped_column(String(36))
-    """The job that must have succeeded before this one is due."""
+    """The job that must succeed before this one is due."""
     superseded_by: Mapped[str | None] = mapped_column(String(36))
 
     generation: Mapped[int] = mapped_column(default=0)
@@ -116,13 +114,13 @@ class Job(Base):
     claim: Mapped[int] = mapped_column(default=0)
     """The fence: raised by each claim."""
     tries: Mapped[int] = mapped_column(default=0)
-    """The retry budget: how many tries have failed."""
+    """Failed attempts, which count against the retry budget."""
     losses: Mapped[int] = mapped_column(default=0)
-    """How many workers were lost over it."""
+    """How many workers were lost while they ran it."""
     lock_name: Mapped[str] = mapped_column(String(600))
-    """The normalised image reference (or version) in which one worker at a time may work."""
+    """The name of the lock that the job needs: a normalised image reference, or a version."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
-    """The worker that is at it; also of an ended job until that worker has let go."""
+    """The worker that runs it. Set on an ended job until that worker has released it."""
     lease_expires_at: Mapped[Millis | None]
     next_attempt_at: Mapped[Millis | None]
     """Not due before this time."""
@@ -130,13 +128,13 @@ class Job(Base):
     dispatch_count: Mapped[int] = mapped_column(default=0)
 
     request_seq: Mapped[int | None] = mapped_column(BigInteger)
-    """The sequence number of the job that a caller asked for, where this one only repeats it; nothing: its own."""
+    """The `seq` of the job that a caller requested, where this one only repeats it; None: its own."""
     semantic_version: Mapped[str | None] = mapped_column(String(64))
     """The second tag of a push."""
     credentials: Mapped[str | None] = mapped_column(Text)
-    """Sealed credentials given for this push; deleted when the job ends."""
+    """Encrypted credentials for this push only; deleted when the job ends."""
     registry_fingerprint: Mapped[str | None] = mapped_column(String(64))
-    """What those credentials are bound to."""
+    """The fingerprint of the registry that those credentials are bound to."""
     error_class: Mapped[ErrorClass | None] = mapped_column(String(16))
     error_message: Mapped[str | None] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(String(64))
@@ -146,7 +144,7 @@ class Job(Base):
 
 
 class WorkerProcess(Base):
-    """A worker's parent process, refreshed while it lives and removed when it stops."""
+    """A worker's parent process. The row is refreshed while it runs and deleted when it stops."""
 
     __tablename__ = "worker_processes"
 
@@ -155,13 +153,13 @@ class WorkerProcess(Base):
     queues: Mapped[str] = mapped_column(String(128))
     """Comma-separated, with a comma at both ends."""
     problem: Mapped[str | None] = mapped_column(Text)
-    """What keeps it from working (no engine), in a sentence."""
+    """The reason why it cannot work (no engine, for example), as a sentence."""
     started_at: Mapped[CreatedAt]
     seen_at: Mapped[Millis]
 
 
 class PeriodicRun(Base):
-    """The last time of one recurring thing."""
+    """The last run of a periodic task."""
 
     __tablename__ = "periodic_runs"
 

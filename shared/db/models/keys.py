@@ -1,9 +1,4 @@
-"""Owners and their API keys.
-
-The audit trail: who did what to registries, keys, pushes and what else an operator answers for. Append-only.
-
-Idempotency keys: the same key and caller within 24 hours gives the same job back.
-"""
+"""Tables of owners, their API keys, the audit trail and used idempotency keys."""
 
 from enum import StrEnum
 from typing import Any
@@ -15,16 +10,16 @@ from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Sequenc
 
 
 class KeyKind(StrEnum):
-    """What a key may do, before its permissions narrow it."""
+    """The kinds of API keys. Permissions can narrow what a kind allows."""
 
     ADMIN = "PlatformAdminKey"
-    """Everything. `ManagementKey` is an old name of it."""
+    """Allows everything. `ManagementKey` is an old name of it."""
     ALGORITHM = "AlgorithmKey"
-    """Manages and calls the algorithms of its owner, calls everybody's public ones."""
+    """Manages and calls the algorithms of its owner, and calls public algorithms of others."""
 
 
 class Owner(Base):
-    """A name under which algorithms live. Made by an administrator's first key for it."""
+    """An owner of algorithms. Created when an administrator makes the first key for the name."""
 
     __tablename__ = "owners"
 
@@ -32,14 +27,14 @@ class Owner(Base):
     id: Mapped[Id]
     username: Mapped[str] = mapped_column(String(64), unique=True)
     image_name: Mapped[str] = mapped_column(String(64), unique=True)
-    """The name as image references spell it: `Foo` and `foo` would write into one repository."""
+    """The name in the form that image references allow. Unique, because `Foo` and `foo` would share a repository."""
     served_at: Mapped[Millis | None]
-    """When a push of this owner was claimed last: whose turn it is goes by this."""
+    """When a push of this owner was claimed last; the fair queue sorts owners by it."""
     created_at: Mapped[CreatedAt]
 
 
 class ApiKey(Base):
-    """A key, of which only the digest is kept; revoked ones stay as rows."""
+    """An API key. Only its digest is stored; a revoked key keeps its row."""
 
     __tablename__ = "api_keys"
 
@@ -57,7 +52,7 @@ class ApiKey(Base):
 
 
 class AuditEvent(Base):
-    """One thing that somebody did. Written in the transaction that did it, so neither is there without the other."""
+    """An entry of the audit trail. Written in the transaction of the change, so that neither exists without the other."""
 
     __tablename__ = "audit_events"
     __table_args__ = (
@@ -71,33 +66,33 @@ class AuditEvent(Base):
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
     actor: Mapped[str] = mapped_column(String(64))
-    """The owner whose key was used, or `cli` for a command run beside the database."""
+    """The owner of the key that was used, or `cli` for a command on the database."""
     key_id: Mapped[str | None] = mapped_column(String(36))
     address: Mapped[str | None] = mapped_column(String(64))
-    """Where the request came from."""
+    """The IP address of the caller."""
     request_id: Mapped[str | None] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(48))
-    """What was done, as `registry.create`."""
+    """The change, for example `registry.create`."""
     target_id: Mapped[str] = mapped_column(String(64))
-    """The id of what it was done to."""
+    """The id of the changed object."""
     owner: Mapped[str | None] = mapped_column(String(64))
-    """Whose it is, where it belongs to an owner."""
+    """The owner of the changed object, if it has one."""
     detail: Mapped[Document]
-    """What else one wants to know; never a secret."""
+    """Further fields. Never a secret."""
 
 
 class IdempotencyKey(Base):
-    """One use of an `Idempotency-Key` header."""
+    """A used `Idempotency-Key` header. The same key and caller get the same job for 24 hours."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("caller", "key"),)
 
     seq: Mapped[Sequence]
     caller: Mapped[str] = mapped_column(String(36))
-    """The API key's id."""
+    """The id of the API key."""
     key: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of what the header said."""
+    """SHA-256 of the header value."""
     request: Mapped[str] = mapped_column(String(160))
-    """A keyed digest of method, path and body: bodies hold passwords, a bare hash would let them be guessed."""
+    """A keyed digest of method, path and body. Bodies contain passwords, which a plain hash would allow to guess."""
     job_id: Mapped[str] = mapped_column(String(36))
     created_at: Mapped[CreatedAt]

@@ -1,7 +1,4 @@
-"""The status of every push: one row per (version, registry), and the history of what it overwrote.
-
-Where in a registry a layer is already, so that a push to another repository there mounts it.
-"""
+"""Tables of pushes: the status per (version, registry), its history, and known blob locations for mounting."""
 
 from enum import StrEnum
 
@@ -13,31 +10,31 @@ from shared.db.models.base import Base, CreatedAt, Id, Millis, Reference, Sequen
 
 
 class PushState(StrEnum):
-    """What was observed of a push last."""
+    """The states of a push."""
 
     QUEUED = "queued"
-    """Waits: for its build, for a worker, or for the next try."""
+    """Waits for its build, for a worker, or for the next attempt."""
     IN_PROGRESS = "in-progress"
-    """A worker holds the lease."""
+    """A worker holds the lease of its job."""
     SUCCEEDED = "succeeded"
-    """The registry itself answered with the digest that was pushed."""
+    """The registry confirmed the digest that was pushed."""
     FAILED = "failed"
-    """Given up; the message says why and what to do."""
+    """Not retried any more; `message` has the reason and what to do."""
     STALLED = "stalled"
-    """Reported by the sweep: nobody claims it, its worker is lost, or no byte moves."""
+    """Reported by the sweep: unclaimed, its worker is lost, or no progress."""
     CANCELLED = "cancelled"
-    """Somebody ended it."""
+    """Cancelled by a caller or an operator."""
 
 
 STALLED = "stalled-"
-"""How the kinds of `PushEvent` begin that tell of a stall; what follows says which."""
+"""Prefix of the event kinds that report a stall; the rest is the kind of stall."""
 
 
 IS_MISSING = "missing_at IS NOT NULL"
 
 
 class ImagePush(Base):
-    """The latest push of a version to a registry, and the last good one."""
+    """The latest push of a version to a registry, and the last successful one."""
 
     __tablename__ = "image_pushes"
     __table_args__ = (
@@ -54,12 +51,12 @@ class ImagePush(Base):
     version_id: Mapped[str] = mapped_column(String(36))
     registry_id: Mapped[str] = mapped_column(String(36))
     registry_url: Mapped[str] = mapped_column(String(128))
-    """The registry's address when the push was asked for; it outlives the registry."""
+    """The registry's address when the push was requested. It stays when the registry is deleted."""
     job_id: Mapped[str] = mapped_column(String(36))
     generation: Mapped[int] = mapped_column(default=0)
-    """Raised by each new push of this version to this registry: half of the fence."""
+    """Raised by each new push of this version to this registry. One half of the fence."""
     claim: Mapped[int] = mapped_column(default=0)
-    """The claim of the job that writes here: the other half."""
+    """The claim of the job that may write here. The other half of the fence."""
     state: Mapped[PushState] = mapped_column(String(16), default=PushState.QUEUED)
     message: Mapped[str] = mapped_column(Text, default="")
     image: Mapped[str] = mapped_column(String(512))
@@ -70,7 +67,7 @@ class ImagePush(Base):
     layers_done: Mapped[int] = mapped_column(default=0)
     layers_total: Mapped[int] = mapped_column(default=0)
     progressed_at: Mapped[Millis | None]
-    """When a byte or a layer moved last."""
+    """Time of the last uploaded byte or layer."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     started_at: Mapped[Millis | None]
@@ -79,17 +76,17 @@ class ImagePush(Base):
     last_success_image: Mapped[str | None] = mapped_column(String(512))
     last_success_at: Mapped[Millis | None]
     last_success_seq: Mapped[int | None] = mapped_column(BigInteger)
-    """The sequence number of the job that asked for it: which good push is the latest goes by the order of asking."""
+    """The `seq` of the job that requested it. The latest successful push is the one that was requested last."""
     looked_at: Mapped[Millis | None]
-    """When the registry was asked last for what it confirmed, or confirmed it; nothing: it never did."""
+    """When the registry was last asked for the image, or confirmed it; None: it never confirmed one."""
     seen_at: Mapped[Millis | None]
-    """When the registry had it last."""
+    """When the registry last had the image."""
     missing_at: Mapped[Millis | None]
-    """When it was first found that the registry does not have it any more; nothing: as far as is known it does."""
+    """When the image was first found to be missing from the registry; None: it is there as far as known."""
 
 
 class PushEvent(Base):
-    """What a row of `image_pushes` said before it was overwritten, and what the sweep reported. Append-only."""
+    """A former state of a row of `image_pushes`, or a report of the sweep. Append-only."""
 
     __tablename__ = "push_events"
     seq: Mapped[Sequence]
@@ -98,7 +95,7 @@ class PushEvent(Base):
     generation: Mapped[int]
     kind: Mapped[str] = mapped_column(String(32))
     """`ended`, `superseded`, `overwritten` (after it had ended), `retry`, `stalled-unclaimed`, `stalled-lost`,
-    `stalled-no-progress`, `missing` (the last good image is gone from the registry) or `found` (it is there again)."""
+    `stalled-no-progress`, `missing` (the registry lost the last good image) or `found` (it is there again)."""
     state: Mapped[PushState] = mapped_column(String(16))
     message: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str | None] = mapped_column(String(80))
@@ -106,21 +103,21 @@ class PushEvent(Base):
 
 
 class PushTally(Base):
-    """How many events of one kind and state the history holds, up to a number: it only grows, so it is counted once."""
+    """The number of events of one kind and state up to a certain `seq`. The history only grows, so it is counted once."""
 
     __tablename__ = "push_tallies"
     __table_args__ = (UniqueConstraint("kind", "state"),)
 
     seq: Mapped[Sequence]
     kind: Mapped[str] = mapped_column(String(32))
-    """A kind of `PushEvent`; empty in the one row that says up to where all were counted."""
+    """A kind of `PushEvent`; empty in the one row that holds the `seq` up to which events were counted."""
     state: Mapped[str] = mapped_column(String(16))
     number: Mapped[int] = mapped_column(BigInteger)
-    """How many; in the row without a kind, the `seq` of the last event that was counted."""
+    """The number of events; in the row without a kind, the `seq` of the last counted event."""
 
 
 class RegistryBlob(Base):
-    """A large layer and the repository it was pushed to last: a hint, since the registry may have lost it."""
+    """The repository that a large layer was last pushed to. Only a hint: the registry may have lost the layer."""
 
     __tablename__ = "registry_blobs"
     __table_args__ = (UniqueConstraint("registry_id", "digest"),)
@@ -129,4 +126,4 @@ class RegistryBlob(Base):
     registry_id: Mapped[str] = mapped_column(String(36))
     digest: Mapped[str] = mapped_column(String(80))
     repository: Mapped[str] = mapped_column(String(255))
-    """As the registry itself calls it."""
+    """The repository name that the registry uses."""

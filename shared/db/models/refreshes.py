@@ -1,4 +1,4 @@
-"""Refreshes: orders to have worker nodes, or what runs on them, pull afresh; and how far each is."""
+"""The table of refreshes, which make nodes or running instances pull their images again."""
 
 from enum import StrEnum
 from typing import Any
@@ -10,30 +10,29 @@ from shared.db.models.base import Base, CreatedAt, Document, Millis, Sequence
 
 
 class RefreshKind(StrEnum):
-    """What pulls afresh."""
+    """What a refresh is applied to."""
 
     NODES = "nodes"
-    """Worker nodes of a cluster: emptied, restarted and put back, one by one."""
+    """Nodes of a cluster: drained, restarted and uncordoned, one after the other."""
     RUNNERS = "runners"
-    """What runs of versions: started anew, so that the registry is asked again."""
+    """Running instances: restarted, so that the registry is asked again."""
 
 
 class StepState(StrEnum):
-    """How far the refresh of one node or runner is."""
+    """The states of one step (a node or an instance) of a refresh."""
 
     WAITING = "waiting"
-    """Its turn has not come, or comes again."""
+    """Not started yet, or to be repeated."""
     RUNNING = "running"
-    """A worker is at it."""
     DONE = "done"
     FAILED = "failed"
-    """It could not be done, or somebody ended the job meanwhile; the step says which."""
+    """It could not be done, or the job was ended; the step has the reason."""
     SKIPPED = "skipped"
-    """There was nothing to do: it was gone, or the order was to change nothing."""
+    """There was nothing to do: the node or instance was gone, or it was a dry run."""
 
 
 class Refresh(Base):
-    """What a refresh is about. Its state is that of its job."""
+    """The scope and progress of a refresh. Its state is that of its job."""
 
     __tablename__ = "refreshes"
 
@@ -41,12 +40,9 @@ class Refresh(Base):
     job_id: Mapped[str] = mapped_column(String(36), unique=True)
     what: Mapped[RefreshKind] = mapped_column(String(16))
     options: Mapped[Document]
-    """What was ordered, as `shared.refreshes.RefreshOptions` has it."""
+    """The request, as `shared.refreshes.RefreshOptions`."""
     progress: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
-    """One entry for each node or runner, in the order in which they are done (`shared.refreshes`).
-
-    Empty until a worker has looked which there are.
-    """
+    """One `shared.refreshes.RefreshStep` per node or instance, in order. Empty until a worker has listed them."""
     uncordoned_at: Mapped[Millis | None]
-    """When it was seen that no node is cordoned by it any more, once its job had ended."""
+    """When it was confirmed, after the job had ended, that it left no node cordoned."""
     created_at: Mapped[CreatedAt]

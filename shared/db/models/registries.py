@@ -1,4 +1,4 @@
-"""External registries that an administrator recorded, and how they take pushes at the moment."""
+"""The table of registries: address, credentials, options, and the state of the circuit breaker."""
 
 from enum import StrEnum
 
@@ -10,18 +10,18 @@ from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
 
 
 class PauseCause(StrEnum):
-    """Why no pushes go to a registry."""
+    """The reasons for pausing a registry."""
 
     OPERATOR = "operator"
-    """Somebody paused it; only somebody resumes it."""
+    """An operator paused it; only an operator resumes it."""
     AUTH = "auth"
-    """It refuses its own recorded credentials. Pushes that bring credentials of their own go on."""
+    """It refuses the recorded credentials. Pushes with credentials of their own continue."""
     UNREACHABLE = "unreachable"
-    """It does not answer, or answers everybody with errors."""
+    """It does not respond, or responds with errors to every push."""
 
 
 class Registry(Base):
-    """Where images are pushed to. Deleted ones stay as rows: the history of pushes names them."""
+    """A registry that images are pushed to. A deleted registry keeps its row for the history of pushes."""
 
     __tablename__ = "registries"
 
@@ -30,29 +30,29 @@ class Registry(Base):
     name: Mapped[str | None] = mapped_column(String(32))
     registry_url: Mapped[str] = mapped_column(String(128))
     credentials: Mapped[str | None] = mapped_column(Text)
-    """Sealed username and password, or nothing for a registry that asks for none."""
+    """Encrypted username and password; None: the registry needs none."""
     verify_tls: Mapped[bool] = mapped_column(default=True)
     ca_certificate: Mapped[str | None] = mapped_column(Text)
     plain_http: Mapped[bool] = mapped_column(default=False)
     transport: Mapped[str | None] = mapped_column(String(16))
-    """`direct` or `engine`; nothing: as the setting says."""
+    """`direct` or `engine`; None: LONGSHORE_TRANSPORT."""
     proxy_url: Mapped[str | None] = mapped_column(String(255))
-    """HTTP proxy to it; nothing: as the setting says."""
+    """HTTP proxy for this registry; None: LONGSHORE_REGISTRY_PROXY."""
     max_pushes: Mapped[int | None]
-    """How many pushes it takes at once; nothing: as the setting says."""
+    """Maximum of concurrent pushes; None: LONGSHORE_REGISTRY_PUSHES."""
     paused_at: Mapped[Millis | None]
     paused_by: Mapped[PauseCause | None] = mapped_column(String(16))
     pause_reason: Mapped[str | None] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Failures in a row that concern everybody; back to none with a success."""
+    """Consecutive failures that concern every push; reset by a success."""
     probe_at: Mapped[Millis | None]
-    """When one push may try whether it works again; nothing where an operator paused it."""
+    """When one push may probe it; None: an operator paused it."""
     probes: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How many such tries failed since it was paused."""
+    """Failed probes since it was paused."""
     throttled_until: Mapped[Millis | None]
-    """It asked to slow down (429): nothing goes there before this time."""
+    """No push before this time, because it asked to slow down (429)."""
     throttles: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How many times in a row it asked; one push at a time until one succeeds."""
+    """Consecutive requests to slow down. While it is above 0, one push runs at a time."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     deleted_at: Mapped[Millis | None]

@@ -1,4 +1,4 @@
-"""Webhooks: who wants to be told of what, and what is still to be told."""
+"""Tables of webhooks and their deliveries (the outbox)."""
 
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
 
 
 class Webhook(Base):
-    """An address that is told of events. Deleted ones stay as rows: their deliveries name them."""
+    """A URL that receives events. A deleted webhook keeps its row for its deliveries."""
 
     __tablename__ = "webhooks"
 
@@ -19,30 +19,30 @@ class Webhook(Base):
     name: Mapped[str | None] = mapped_column(String(64))
     url: Mapped[str] = mapped_column(String(1024))
     secret: Mapped[str] = mapped_column(Text)
-    """Sealed: what its deliveries are signed with."""
+    """The encrypted signing secret."""
     events: Mapped[list[str]] = mapped_column(JSON)
-    """Patterns of event types, as `push.failed` or `push.*`."""
+    """Patterns of event types, for example `push.failed` or `push.*`."""
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_reason: Mapped[str | None] = mapped_column(Text)
-    """Why Longshore disabled it itself (its target said that it is gone)."""
+    """The reason why Longshore disabled it (its target answered 410 Gone)."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     deleted_at: Mapped[Millis | None]
 
 
 class DeliveryState(StrEnum):
-    """How far a delivery is."""
+    """The states of a delivery."""
 
     PENDING = "pending"
-    """To be sent, or to be sent again."""
+    """To be sent or retried."""
     DELIVERED = "delivered"
-    """Its target answered with a status of success."""
+    """The target responded with a 2xx status."""
     FAILED = "failed"
-    """Given up after its last try."""
+    """Not retried any more."""
 
 
 class WebhookDelivery(Base):
-    """One event for one webhook: written in the transaction that made the event, sent afterwards."""
+    """One event for one webhook. Written in the transaction of the event, sent afterwards."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -52,15 +52,15 @@ class WebhookDelivery(Base):
 
     seq: Mapped[Sequence]
     id: Mapped[Id]
-    """Also the event's id: the same in every try, so that its receiver can tell repeats."""
+    """Also the id of the event: the same in every attempt, so that the receiver can recognise repeats."""
     webhook_id: Mapped[str] = mapped_column(String(36))
     type: Mapped[str] = mapped_column(String(64))
     body: Mapped[str] = mapped_column(Text)
-    """The CloudEvent as JSON: the same bytes in every try."""
+    """The CloudEvent as JSON: the same bytes in every attempt."""
     state: Mapped[DeliveryState] = mapped_column(String(16), default=DeliveryState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[Millis | None]
-    """Not before this time; while one sends it, the time at which another may."""
+    """Not due before this time. While it is being sent: the time when another worker may send it."""
     last_status: Mapped[int | None]
     last_error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[CreatedAt]
