@@ -1,4 +1,4 @@
-"""Finding algorithms and versions by the names that callers use."""
+"""Find algorithms, versions and builds by the names that callers use."""
 
 import re
 import uuid
@@ -26,7 +26,7 @@ class AlgorithmNotFoundError(NotFoundError):
 
 
 def find_algorithm(session: Session, name: str) -> Algorithm:
-    """An algorithm by its UUID or as OWNER/NAME.
+    """Return the algorithm with this UUID or OWNER/NAME.
 
     Raises:
         AlgorithmNotFoundError: there is none.
@@ -42,14 +42,14 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
     return found
 
 
-# Made once, as everything that each request asks: to make a statement takes longer than to run it.
+# Constants: building a statement takes longer than running it.
 _ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
 _BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
 _BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("id"))
 
 
 def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
-    """A version by its commit hash, or by an unambiguous prefix of 7 or more characters.
+    """Return the version with this commit hash, or with an unambiguous prefix of at least 7 characters.
 
     Raises:
         NotFoundError: there is none.
@@ -58,7 +58,7 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):
         raise NotFoundError(f"No version {git_hash!r}: name it by its commit hash, 7 characters of it or more.")
-    found = session.scalars(_VERSIONS, {"algorithm": algorithm.id, **beginning(git_hash)}).all()
+    found = session.scalars(_VERSIONS, {"algorithm": algorithm.id, **hash_range(git_hash)}).all()
     if not found:
         raise NotFoundError(f"{algorithm.path} has no version {git_hash}; compile that commit first.")
     if len(found) > 1:
@@ -67,7 +67,7 @@ def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Versi
 
 
 def with_version(session: Session, version_id: str) -> tuple[Algorithm, Version] | None:
-    """A version and its algorithm; None where the algorithm was deleted."""
+    """Return a version with its algorithm; None: the algorithm was deleted."""
     found = session.execute(_WITH_VERSION, {"version": version_id}).one_or_none()
     return None if found is None else found._tuple()
 
@@ -78,23 +78,28 @@ _WITH_VERSION = (
     .where(Version.id == bindparam("version"), Algorithm.deleted_at.is_(None))
 )
 
-BEGINS = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
-"""A version's commit begins so; `beginning` has the values.
+HASH_HAS_PREFIX = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
+"""Condition that a commit hash has a prefix; `hash_range` returns its parameters.
 
-As a range, which an index answers whatever the collation, where LIKE would not.
+A range, because an index supports it under any collation, unlike LIKE.
 """
 
 
-def beginning(prefix: str) -> dict[str, str]:
-    """The values for `BEGINS`."""
+def hash_range(prefix: str) -> dict[str, str]:
+    """Return the parameters of `HASH_HAS_PREFIX`."""
     return {"begins": prefix, "before": f"{prefix}{AFTER_HEXADECIMAL}"}
 
 
-_VERSIONS = select(Version).where(Version.algorithm_id == bindparam("algorithm"), BEGINS).order_by(Version.seq).limit(2)
+_VERSIONS = (
+    select(Version)
+    .where(Version.algorithm_id == bindparam("algorithm"), HASH_HAS_PREFIX)
+    .order_by(Version.seq)
+    .limit(2)
+)
 
 
 def image_build(session: Session, version: Version) -> Build | None:
-    """The build whose image stands for the version: the one that it was published with, else the newest good one."""
+    """Return the build whose image is the version's: the one it was published with, else the newest successful one."""
     found: Build | None
     if version.build_id is None:
         found = session.scalar(_GOOD_BUILD, {"version": version.id})
@@ -113,7 +118,7 @@ _BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("build"))
 
 
 def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:
-    """The newest build by creation, whatever became of it; of one version, if it is named."""
+    """Return the newest build of the algorithm, or of one version, whatever its status."""
     query = select(Build).where(Build.algorithm_id == algorithm.id)
     if version is not None:
         query = query.where(Build.version_id == version.id)
@@ -121,13 +126,13 @@ def newest_build(session: Session, algorithm: Algorithm, version: Version | None
 
 
 def readable_algorithms(caller: Caller) -> Select[tuple[str]] | None:
-    """The ids of the algorithms whose jobs and pushes a caller may read; None: of all."""
+    """Return a query for the ids of the algorithms whose jobs and pushes the caller may read; None: all."""
     if caller.admin:
         return None
     query = select(Algorithm.id).where(Algorithm.owner == caller.owner)
     if caller.algorithms is None or f"{caller.owner}/*" in caller.algorithms:
         return query
-    # A list may name algorithms of other owners too; those are for calling.
+    # Algorithms of other owners in the list are for calling only.
     listed = [entry.partition("/") for entry in caller.algorithms]
     names = [name for owner, _, name in listed if owner == caller.owner]
     return query.where(Algorithm.name.in_(names))

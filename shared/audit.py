@@ -1,4 +1,4 @@
-"""The audit trail: who did what, when, from where; written in the transaction that did it."""
+"""The audit trail: who changed what, when, from where. Entries are written in the transaction of the change."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +8,17 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import AuditEvent
 
-MAX_TEXT = 500
-"""Characters of one text in a detail: what a caller wrote can be long."""
+MAX_TEXT_LENGTH = 500
+"""Maximum length of a text in `detail`, in characters."""
+_INSERT = insert(AuditEvent)
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who does something."""
+    """The author of a change."""
 
     name: str
-    """The owner whose key it is, or `cli`."""
+    """The owner of the key, or `cli`."""
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
@@ -26,9 +27,9 @@ class Actor:
 def record(
     session: Session, actor: Actor, action: str, target_id: str, *, owner: str | None = None, **detail: Any
 ) -> None:
-    """Write down that somebody did something (`registry.create`) to what has this id. `detail` never holds a secret."""
+    """Record an action (`registry.create`, for example) on the object with this id. `detail` must not hold a secret."""
     session.connection().execute(
-        _ENTRY,
+        _INSERT,
         {
             "actor": actor.name,
             "key_id": actor.key_id,
@@ -42,9 +43,6 @@ def record(
     )
 
 
-_ENTRY = insert(AuditEvent)
-
-
 def entries(
     *,
     actor: str | None = None,
@@ -54,10 +52,10 @@ def entries(
     since: int | None = None,
     until: int | None = None,
 ) -> Select[tuple[AuditEvent]]:
-    """The entries that are asked for; what is left out narrows nothing.
+    """Return a query for the entries that match; None matches all.
 
-    `action` is a whole one, or what it begins with (`registry.`); `since` and `until` are in milliseconds, the latter
-    excluded.
+    `action` is a whole action or a prefix that ends with a dot (`registry.`). `since` (included) and `until` (excluded)
+    are in milliseconds.
     """
     rows = select(AuditEvent)
     if action is not None and action.endswith("."):
@@ -78,4 +76,4 @@ def entries(
 
 
 def _short(value: Any) -> Any:
-    return f"{value[: MAX_TEXT - 1]}…" if isinstance(value, str) and len(value) > MAX_TEXT else value
+    return f"{value[: MAX_TEXT_LENGTH - 1]}…" if isinstance(value, str) and len(value) > MAX_TEXT_LENGTH else value

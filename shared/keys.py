@@ -1,4 +1,4 @@
-"""API keys: made, recognised, revoked; and what a caller may do with one."""
+"""Create, authenticate and revoke API keys, and decide what a caller may do."""
 
 import hashlib
 import re
@@ -20,11 +20,14 @@ from shared.registry.reference import normalize_name
 SECRET_BYTES = 32
 KEY_PREFIX = "ls"
 OWNER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
+_KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
+    ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None)
+)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the key, its owner, and what it may do."""
+    """The sender of a request: the key, its owner, and what it allows."""
 
     key_id: str
     owner: str
@@ -32,22 +35,20 @@ class Caller:
     may_manage: bool = True
     may_call: bool = True
     algorithms: tuple[str, ...] | None = None
-    """OWNER/NAME or OWNER/* of the only algorithms that this key is for; None: all that its owner may."""
+    """The only algorithms that this key is for, as OWNER/NAME or OWNER/*; None: all that its owner may use."""
 
     def owns(self, owner: str) -> bool:
-        """Whether what belongs to `owner` is this caller's to read."""
         return self.admin or self.owner == owner
 
     def may_read(self, algorithm: Algorithm) -> bool:
-        """Whether versions, builds, logs and pushes of the algorithm are this caller's to see."""
+        """Return whether the caller may see versions, builds, logs and pushes of the algorithm."""
         return self.reads(algorithm.owner, algorithm.name)
 
     def reads(self, owner: str, name: str) -> bool:
-        """The same of the algorithm OWNER/NAME."""
         return self.owns(owner) and self._listed(owner, f"{owner}/{name}")
 
     def require_admin(self) -> None:
-        """Refuse everybody but administrators.
+        """Refuse a caller who is no administrator.
 
         Raises:
             PermissionDeniedError: the caller is no administrator.
@@ -56,7 +57,7 @@ class Caller:
             raise PermissionDeniedError("This needs a PlatformAdminKey; ask an administrator.")
 
     def require_owner(self, owner: str) -> None:
-        """Refuse whoever may not manage what belongs to `owner`.
+        """Refuse a caller who may not manage what belongs to `owner`.
 
         Raises:
             PermissionDeniedError: the caller may not act for this owner.
@@ -67,7 +68,7 @@ class Caller:
             )
 
     def require_manager(self, algorithm: Algorithm) -> None:
-        """Refuse whoever may not change, compile, publish or push the algorithm.
+        """Refuse a caller who may not change, compile, publish or push the algorithm.
 
         Raises:
             PermissionDeniedError: the caller may not manage the algorithm.
@@ -78,7 +79,7 @@ class Caller:
             )
 
     def require_reader(self, algorithm: Algorithm) -> None:
-        """Refuse whoever may not see the algorithm's builds and pushes.
+        """Refuse a caller who may not see the algorithm's builds and pushes.
 
         Raises:
             PermissionDeniedError: the caller may not read the algorithm.
@@ -89,7 +90,7 @@ class Caller:
             )
 
     def require_caller(self, algorithm: Algorithm) -> None:
-        """Refuse whoever may not call the algorithm, whatever its version.
+        """Refuse a caller who may not call the algorithm, in any version.
 
         Raises:
             PermissionDeniedError: the key may not call algorithms.
@@ -106,7 +107,7 @@ class Caller:
 
 
 def create_owner(session: Session, username: str) -> Owner:
-    """The owner of this name, made if it is new.
+    """Return the owner of this name, created if it is new.
 
     Raises:
         ConflictError: the name of another owner is the same in image references.
@@ -116,7 +117,7 @@ def create_owner(session: Session, username: str) -> Owner:
         return owner
     twin = session.scalar(select(Owner).where(Owner.image_name == normalize_name(username)))
     if twin is not None:
-        raise ConflictError(f"{username} and {twin.username} are one name in image references; choose another.")
+        raise ConflictError(f"{username} and {twin.username} are the same name in image references; choose another.")
     owner = Owner(username=username, image_name=normalize_name(username))
     session.add(owner)
     session.flush()
@@ -126,7 +127,7 @@ def create_owner(session: Session, username: str) -> Owner:
 def create_key(
     session: Session, owner: str, *, label: str, kind: KeyKind, permissions: dict[str, Any] | None = None
 ) -> tuple[ApiKey, str]:
-    """A new key for an owner, and its secret, which is shown this once and never kept."""
+    """Create a key for an owner. Return it with its secret, which is not stored."""
     secret = f"{KEY_PREFIX}{secrets.token_urlsafe(SECRET_BYTES)}"
     key = ApiKey(
         owner=owner,
@@ -141,55 +142,48 @@ def create_key(
     return key, secret
 
 
-_KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
-    ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None)
-)
-
-
 def authenticate_key(session: Session, secret: str) -> Caller | None:
-    """The caller whose key this is, or None when it is unknown or revoked."""
+    """Return the caller with this key; None: it is unknown or revoked."""
     return _caller_of(session.execute(_KEY, {"digest": _digest(secret)}).all())
 
 
 class KnownKeys:
-    """Callers that this process has just recognised, so that not every request asks the database who it is from.
+    """A cache of authenticated callers, so that not every request queries the database.
 
-    A key that is revoked is refused at once in the process that revokes it, and within `seconds` in all others.
+    A revoked key is refused immediately in the process that revokes it, and within `seconds` in all others.
     """
 
-    def __init__(self, *, seconds: float = 1.0, most: int = 10_000) -> None:
+    def __init__(self, *, seconds: float = 1.0, max_keys: int = 10_000) -> None:
         self._seconds = seconds
-        self._most = most
+        self._max_keys = max_keys
         self._known: dict[str, tuple[float, Caller]] = {}
 
     def authenticate_key(self, database: Database, secret: str) -> Caller | None:
-        """The caller whose key this is, or None when it is unknown or revoked. Only a known one is kept."""
+        """Return the caller with this key; None: it is unknown or revoked. Unknown keys are not cached."""
         digest, now = _digest(secret), time.monotonic()
-        asked_at, caller = self._known.get(digest, (0.0, None))
-        if caller is not None and now - asked_at < self._seconds:
+        cached_at, caller = self._known.get(digest, (0.0, None))
+        if caller is not None and now - cached_at < self._seconds:
             return caller
-        found = _caller_of(database.ask(_KEY, digest=digest))
-        if found is None:
+        caller = _caller_of(database.ask(_KEY, digest=digest))
+        if caller is None:
             self._known.pop(digest, None)
             return None
-        if len(self._known) >= self._most:
+        if len(self._known) >= self._max_keys:
             self._known.clear()
-        self._known[digest] = (now, found)
-        return found
+        self._known[digest] = (now, caller)
+        return caller
 
     def forget(self) -> None:
-        """Ask the database again about everybody."""
         self._known.clear()
 
 
 known_keys = KnownKeys()
-"""Those of this process."""
 
 
-def _caller_of(found: Sequence[Row[Any]]) -> Caller | None:
-    if not found:
+def _caller_of(rows: Sequence[Row[Any]]) -> Caller | None:
+    if not rows:
         return None
-    key = found[0]
+    key = rows[0]
     permissions = key.permissions or {}
     listed = permissions.get("algo_acl")
     return Caller(
@@ -203,7 +197,7 @@ def _caller_of(found: Sequence[Row[Any]]) -> Caller | None:
 
 
 def revoke_key(session: Session, key_id: str, owner: str) -> bool:
-    """Revoke an owner's key; whether there was one to revoke."""
+    """Revoke an owner's key. Return False if there is no such key or it is revoked already."""
     revoked = session.execute(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.owner == owner, ApiKey.revoked_at.is_(None))

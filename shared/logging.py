@@ -1,7 +1,7 @@
-"""Logs of every process: structlog and the standard library's loggers in one stream, JSON or for reading.
+"""Logging of every process: structlog and the standard library's loggers in one stream, as JSON or for a terminal.
 
-Callers bind `request_id` and `job_id` with `structlog.contextvars`. What looks like a secret is masked by the name
-of its key, and once more by its shape in texts that libraries wrote.
+Callers bind `request_id` and `job_id` with `structlog.contextvars`. Secrets are masked by the name of their field, and
+by their form in messages of libraries.
 """
 
 import logging
@@ -23,15 +23,15 @@ _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 """User and password in a URL (RFC 3986, section 3.2.1)."""
 _AUTHORIZATION = re.compile(r"\b(Simple|Basic|Bearer)\s+[\w+/=.~-]{8,}")
 _SILENT = ("sqlalchemy", "alembic", "asyncio")
-"""Libraries whose lower levels tell no operator anything, or print statements with their parameters."""
+"""Libraries whose lower levels are of no use to operators, or log SQL statements with their parameters."""
 _CHATTY = ("gunicorn", "celery.beat", "celery.worker.strategy", "celery.app.trace")
-"""Libraries that say every few seconds that all is well; heard at debug level."""
+"""Libraries that log every few seconds that all is well; shown at debug level only."""
 
 
 def configure_logs(configured: Settings, *, process: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard error), as the settings say.
+    """Configure the logs of this process by the settings; `stream` is standard error by default.
 
-    Called once at the start of a process; children that are forked inherit it.
+    Called once at the start of a process. Forked children inherit it.
     """
     stream = stream or sys.stderr
     readable = configured.log_format == "console" or (configured.log_format == "auto" and stream.isatty())
@@ -42,7 +42,7 @@ def configure_logs(configured: Settings, *, process: str, stream: TextIO | None 
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
         _named(process, shown=not readable),
-        # The plain formatter: the pretty ones print the values of local variables, secrets among them.
+        # Not one of the pretty formatters: they print local variables, which may hold secrets.
         structlog.processors.format_exc_info,
         mask_secrets,
     ]
@@ -74,7 +74,7 @@ def configure_logs(configured: Settings, *, process: str, stream: TextIO | None 
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: what is named like a secret, or looks like one inside a text, is not logged."""
+    """Mask values whose field is named like a secret, and texts that look like one (a structlog processor)."""
     return {name: _masked(name, value) for name, value in event.items()}
 
 

@@ -1,4 +1,4 @@
-"""What an operator measures: counts over rows, in a fixed number of queries whatever their number."""
+"""The metrics of an installation: counts over rows, in a fixed number of queries."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from shared.db.models.jobs import LIVE_STATES
 from shared.db.models.pushes import STALLED
 from shared.jobs.dispatch import TASKS, Queues
 from shared.jobs.due import is_claimable
-from shared.jobs.worker_processes import live_workers, seconds_since_sweep
+from shared.jobs.worker_processes import live_workers, sweep_age_seconds
 from shared.pushes.counters import Counts, count_events, count_pushes
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number, with what it is about."""
+    """One sample of a metric."""
 
     name: str
     labels: dict[str, str]
@@ -28,41 +28,37 @@ class Metric:
 
 
 def metrics(session: Session) -> Iterable[Metric]:
-    """Everything that is measured."""
     yield from _jobs(session)
     yield from _waiting(session)
     events = count_events(session)
     yield from _pushes(session, events)
     yield from _history(events)
-    yield from _missing(session)
     yield from _workers(session)
     yield from _registries(session)
     deliveries = session.execute(
         select(WebhookDelivery.state, func.count(WebhookDelivery.seq)).group_by(WebhookDelivery.state)
     )
     yield from (Metric("webhook_deliveries", {"state": state}, number) for state, number in deliveries)
-    age = seconds_since_sweep(session)
+    age = sweep_age_seconds(session)
     if age is not None:
-        yield Metric("seconds_since_sweep", {}, age)
+        yield Metric("sweep_age_seconds", {}, age)
 
 
 def _jobs(session: Session) -> Iterable[Metric]:
-    for kind, state, number in session.execute(_LIVE_JOBS):
+    live = (
+        select(Job.kind, Job.state, func.count(Job.seq))
+        .where(Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES))
+        .group_by(Job.kind, Job.state)
+    )
+    for kind, state, number in session.execute(live):
         yield Metric("jobs", {"kind": kind, "state": state}, number)
 
 
-_LIVE_JOBS = (
-    select(Job.kind, Job.state, func.count(Job.seq))
-    .where(Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES))
-    .group_by(Job.kind, Job.state)
-)
-
-
 def _waiting(session: Session) -> Iterable[Metric]:
-    """Jobs that only a worker is missing for: what worker pools are sized by."""
-    found = {kind: (number, age) for kind, number, age in session.execute(_due())}
+    """Yield the jobs that only wait for a free worker: the numbers to size worker pools by."""
+    waiting = {kind: (number, age) for kind, number, age in session.execute(_due())}
     for kind, (_task, queue) in TASKS.items():
-        number, age = found.get(kind, (0, 0))
+        number, age = waiting.get(kind, (0, 0))
         yield Metric("jobs_waiting", {"queue": queue}, number)
         yield Metric("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
 
@@ -80,17 +76,12 @@ def _due() -> Select[tuple[JobKind, int, int]]:
 def _pushes(session: Session, events: Counts) -> Iterable[Metric]:
     for state, number in count_pushes(session, events).items():
         yield Metric("pushes", {"status": state}, number)
-
-
-def _missing(session: Session) -> Iterable[Metric]:
-    yield Metric("pushes_missing", {}, session.scalar(_GONE) or 0)
-
-
-_GONE = (
-    select(func.count(ImagePush.seq))
-    .join(Registry, Registry.id == ImagePush.registry_id)
-    .where(ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None))
-)
+    missing = (
+        select(func.count(ImagePush.seq))
+        .join(Registry, Registry.id == ImagePush.registry_id)
+        .where(ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None))
+    )
+    yield Metric("pushes_missing", {}, session.scalar(missing) or 0)
 
 
 def _history(events: Counts) -> Iterable[Metric]:
@@ -107,9 +98,9 @@ def _history(events: Counts) -> Iterable[Metric]:
 
 def _workers(session: Session) -> Iterable[Metric]:
     counted = {(queue, ready): 0 for queue in Queues.ALL for ready in ("yes", "no")}
-    for node in live_workers(session):
-        for queue in filter(None, node.queues.split(",")):
-            counted[queue, "no" if node.problem else "yes"] += 1
+    for worker in live_workers(session):
+        for queue in filter(None, worker.queues.split(",")):
+            counted[queue, "no" if worker.problem else "yes"] += 1
     for (queue, ready), number in counted.items():
         yield Metric("workers", {"queue": queue, "ready": ready}, number)
 

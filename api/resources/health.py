@@ -10,7 +10,7 @@ from api.error_codes import Code
 from api.responses import json_response
 from api.schemas.base import ErrorDetail, ResponseModel
 from shared.db.engine import database
-from shared.jobs.worker_processes import live_workers, seconds_since_sweep
+from shared.jobs.worker_processes import live_workers, sweep_age_seconds
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
@@ -38,7 +38,7 @@ class ReadyResponse(ResponseModel):
     status: str
     database: str
     broker: str
-    seconds_since_sweep: int | None
+    sweep_age_seconds: int | None
     """How long ago the sweep for due, lost and stalled jobs ran last."""
     workers: list[WorkerResponse]
     error: ErrorDetail | None = None
@@ -63,7 +63,7 @@ def ready() -> Response:
         status="ready" if good else "not ready",
         database=database_says,
         broker=broker_says,
-        seconds_since_sweep=swept,
+        sweep_age_seconds=swept,
         workers=workers,
         error=None if good else _error(database_says, broker_says),
     )
@@ -79,7 +79,7 @@ def _ask_database() -> tuple[str, int | None, list[WorkerResponse]]:
     try:
         with database().reading() as session:
             nodes = live_workers(session)
-            swept = seconds_since_sweep(session)
+            swept = sweep_age_seconds(session)
     except SQLAlchemyError:
         return "does not answer", None, []
     shown = [

@@ -33,7 +33,7 @@ HELP = {
     "registry_paused": "1 where no pushes go to a registry, because it fails for everybody or somebody paused it.",
     "registry_failures_in_a_row": "Failures of a registry that concern everybody, since the last success.",
     "webhook_deliveries": "Events for webhooks, by how far their sending is.",
-    "seconds_since_sweep": "Age of the last sweep for due, lost and stalled jobs.",
+    "sweep_age_seconds": "Age of the last sweep for due, lost and stalled jobs.",
 }
 
 

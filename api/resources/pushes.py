@@ -14,7 +14,14 @@ from api.responses import json_response, no_content
 from api.routing import algorithm_route, list_of, v1_blueprint
 from api.schemas.base import ResponseModel, Text
 from api.schemas.pushes import ListedPushResponse, PushResponse, RepushRequest, show_push
-from shared.algorithms import BEGINS, beginning, find_algorithm, find_version, image_build, readable_algorithms
+from shared.algorithms import (
+    HASH_HAS_PREFIX,
+    find_algorithm,
+    find_version,
+    hash_range,
+    image_build,
+    readable_algorithms,
+)
 from shared.commands.cancel import cancel_job
 from shared.commands.push import Enqueued, enqueue_push
 from shared.db.engine import database
@@ -122,7 +129,7 @@ def _is_only_committed(algorithm: str, git_hash: str) -> bool:
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         known = session.scalar(
-            select(Version.id).where(Version.algorithm_id == found.id, BEGINS).limit(1), beginning(git_hash.lower())
+            select(Version.id).where(Version.algorithm_id == found.id, HASH_HAS_PREFIX).limit(1), hash_range(git_hash.lower())
         )
     if known is not None or not found.hosted:
         return False

@@ -23,7 +23,7 @@ CONNECTION_TIMEOUTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""How soon an unreachable PostgreSQL server is noticed (libpq connection parameters): seconds, the last one milliseconds."""
+"""How soon an unreachable PostgreSQL server is noticed (libpq parameters): seconds; the last one milliseconds."""
 POOL = {"pool_size": 5, "max_overflow": 35, "pool_timeout": 10}
 """More connections than a process has threads. Those beyond the first five are closed after use."""
 PING_AFTER_SECONDS = 1.0
@@ -68,8 +68,8 @@ class Database:
     def ask(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
         """Return the rows of one read-only query, outside of any transaction.
 
-        Statements of hot paths are constants with a `bindparam` for each of `values`, because building a statement takes
-        longer than running it.
+        Statements of hot paths are constants with a `bindparam` for each of `values`, because building a statement
+        takes longer than running it.
         """
         with self._asker.connect() as connection:
             return connection.execute(query, values).all()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.algorithms import BEGINS, HASH_PREFIX, beginning, find_algorithm
+from shared.algorithms import HASH_HAS_PREFIX, HASH_PREFIX, find_algorithm, hash_range
 from shared.db.models import Algorithm, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError, NotFoundError, RequestError
@@ -50,7 +50,7 @@ _OF_ALGORITHM = select(Version).where(Version.algorithm_id == bindparam("algorit
 _BY_NUMBER = _OF_ALGORITHM.where(
     Version.semantic_version == bindparam("number"), Version.publish_state == PublishState.PUBLISHED
 )
-_BY_HASH = _OF_ALGORITHM.where(BEGINS).order_by(Version.seq)
+_BY_HASH = _OF_ALGORITHM.where(HASH_HAS_PREFIX).order_by(Version.seq)
 _BY_ID = select(Version).where(Version.id == bindparam("version"))
 _NUMBERS = select(Version.id, Version.semantic_version, Version.callability).where(
     Version.algorithm_id == bindparam("algorithm"),
@@ -60,7 +60,7 @@ _NUMBERS = select(Version.id, Version.semantic_version, Version.callability).whe
 
 
 def _by_hash(session: Session, algorithm: Algorithm, prefix: str, *, owns: bool) -> Version:
-    begun = session.scalars(_BY_HASH, {"algorithm": algorithm.id, **beginning(prefix)})
+    begun = session.scalars(_BY_HASH, {"algorithm": algorithm.id, **hash_range(prefix)})
     found = [version for version in begun if _may_call(version, owns=owns)]
     if not found:
         raise _no_version(algorithm, prefix)

@@ -62,7 +62,7 @@ def ran_within(session: Session, name: str, seconds: float) -> bool:
     return session.scalar(last) is not None
 
 
-def seconds_since_sweep(session: Session) -> int | None:
+def sweep_age_seconds(session: Session) -> int | None:
     """How long ago the sweep ran last, in seconds; None: never."""
     age = session.scalar(select(now_ms() - PeriodicRun.at).where(PeriodicRun.name == SWEEP))
     return None if age is None else max(0, age // 1000)

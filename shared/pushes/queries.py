@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, select
 
-from shared.algorithms import BEGINS, HASH_PREFIX, beginning
+from shared.algorithms import HASH_HAS_PREFIX, HASH_PREFIX, hash_range
 from shared.db.engine import Database
 from shared.db.models import Algorithm, ImagePush, Version
 
@@ -13,7 +13,7 @@ _PUSHES = (
     select(*ImagePush.__table__.c, Algorithm.owner.label("owner"), Algorithm.name.label("name"))
     .join_from(Algorithm, Version, Version.algorithm_id == Algorithm.id)
     .join(ImagePush, ImagePush.version_id == Version.id)
-    .where(Algorithm.deleted_at.is_(None), BEGINS)
+    .where(Algorithm.deleted_at.is_(None), HASH_HAS_PREFIX)
     .order_by(ImagePush.seq)
 )
 _BY_NAME: Select[Any] = _PUSHES.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
@@ -31,7 +31,7 @@ def pushes_of_version(database: Database, algorithm: str, git_hash: str) -> Sequ
         return []
     owner, slash, name = algorithm.partition("/")
     if slash:
-        rows = database.ask(_BY_NAME, owner=owner, name=name, **beginning(git_hash))
+        rows = database.ask(_BY_NAME, owner=owner, name=name, **hash_range(git_hash))
     else:
-        rows = database.ask(_BY_ID, id=algorithm.lower(), **beginning(git_hash))
+        rows = database.ask(_BY_ID, id=algorithm.lower(), **hash_range(git_hash))
     return rows if len({row.version_id for row in rows}) == 1 else []

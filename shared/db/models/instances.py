@@ -80,7 +80,7 @@ class CallState(StrEnum):
     FAILED = "failed"
     """The algorithm returned an error, or was not reached; `message` says which."""
     LOST = "lost"
-    """The process that made the call died, so the result is unknown. The call is not repeated: it may not be idempotent."""
+    """The process that made the call died: the result is unknown. It is not repeated, as it may not be idempotent."""
 
 
 class CallRequest(Base):

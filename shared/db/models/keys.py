@@ -52,7 +52,7 @@ class ApiKey(Base):
 
 
 class AuditEvent(Base):
-    """An entry of the audit trail. Written in the transaction of the change, so that neither exists without the other."""
+    """An entry of the audit trail, written in the transaction of the change: neither exists without the other."""
 
     __tablename__ = "audit_events"
     __table_args__ = (

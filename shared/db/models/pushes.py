@@ -103,7 +103,7 @@ class PushEvent(Base):
 
 
 class PushTally(Base):
-    """The number of events of one kind and state up to a certain `seq`. The history only grows, so it is counted once."""
+    """The number of events of one kind and state up to some `seq`. The history only grows, so each is counted once."""
 
     __tablename__ = "push_tallies"
     __table_args__ = (UniqueConstraint("kind", "state"),)

@@ -19,7 +19,7 @@ from dev.services.clock import wrong_clock
 from dev.services.processes import free_port
 from shared.db.engine import database
 from shared.db.models import JobState, WorkerProcess
-from shared.jobs.worker_processes import seconds_since_sweep
+from shared.jobs.worker_processes import sweep_age_seconds
 from shared.settings import settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
@@ -142,7 +142,7 @@ def test_a_worker_sweeps_whose_clock_is_five_minutes_ahead(tmp_path: Path) -> No
 
 def swept() -> int | None:
     with database().reading() as session:
-        return seconds_since_sweep(session)
+        return sweep_age_seconds(session)
 
 
 def test_a_taken_health_port_is_said(tmp_path: Path, silent_server: int) -> None:

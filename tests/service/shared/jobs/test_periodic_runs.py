@@ -6,14 +6,14 @@ from sqlalchemy import update
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import PeriodicRun
-from shared.jobs.worker_processes import SWEEP, record_run, seconds_since_sweep
+from shared.jobs.worker_processes import SWEEP, record_run, sweep_age_seconds
 
 pytestmark = pytest.mark.usefixtures("installation")
 
 
 def age():
     with database().reading() as session:
-        return seconds_since_sweep(session)
+        return sweep_age_seconds(session)
 
 
 def sweep_marked():
