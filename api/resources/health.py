@@ -38,7 +38,7 @@ class ReadyResponse(ResponseModel):
     status: str
     database: str
     broker: str
-    sweep_age_seconds: int | None
+    seconds_since_sweep: int | None
     """How long ago the sweep for due, lost and stalled jobs ran last."""
     workers: list[WorkerResponse]
     error: ErrorDetail | None = None
@@ -63,7 +63,7 @@ def ready() -> Response:
         status="ready" if good else "not ready",
         database=database_says,
         broker=broker_says,
-        sweep_age_seconds=swept,
+        seconds_since_sweep=swept,
         workers=workers,
         error=None if good else _error(database_says, broker_says),
     )

@@ -65,7 +65,7 @@ def test_two_owners_cannot_share_an_image_name(migrated: Longshore) -> None:
     migrated("keys", "create", "--owner", "ada")
     result = migrated("keys", "create", "--owner", "Ada")
     assert result.exit_code == 1
-    assert "one name in image references" in result.stderr
+    assert "the same name in image references" in result.stderr
 
 
 def test_the_first_admin_key_is_made_once_and_kept_private(migrated: Longshore, tmp_path: Path) -> None:
