@@ -1,14 +1,14 @@
 """Pushes and their status as callers write and read them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import Row
 
-from api.schemas.base import Moment, RequestModel, ResponseModel, Storable, Uuid
-from api.schemas.registries import CredentialsRequest
+from api.schemas.base import ABSENT, Moment, RequestModel, ResponseModel, Storable, Text, Uuid
+from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, PushState
 from shared.pushes.drift import loss_of
@@ -42,6 +42,26 @@ class RepushRequest(RequestModel):
         if isinstance(given, dict) and not given.get("registry_push_credentials"):
             return {"registry_push_credentials": given}
         return given
+
+
+CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
+    "anyOf": [
+        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {"properties": {"registry_id": {"type": "string"}}, "required": ["registry_id"]},
+    ]
+}
+
+
+class RetryRequest(CredentialsRequest):
+    """Which pushes to enqueue again, and with which credentials if not the registries' own."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, CREDENTIALS_NEED_A_REGISTRY]})
+
+    registry_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    status: Literal["failed", "cancelled", "stalled"] = "failed"
+    algorithm: Annotated[Text, StringConstraints(min_length=1, max_length=130)] | None = Field(
+        None, description="OWNER/NAME or the id."
+    )
 
 
 class ProgressResponse(ResponseModel):
@@ -88,6 +108,24 @@ class ListedPushResponse(PushResponse):
     algorithm: str
     algorithm_id: Uuid
     git_hash: str
+
+
+class SkippedResponse(ResponseModel):
+    """A push that was not enqueued again, and why."""
+
+    algorithm: str
+    git_hash: str
+    registry_id: str
+    reason: str
+
+
+class RetriedResponse(ResponseModel):
+    """The result of a retry."""
+
+    enqueued: int
+    skipped: list[SkippedResponse]
+    more: bool
+    """Whether there are more than one call takes: send it again."""
 
 
 def show_progress(push: ImagePush | Row[Any]) -> ProgressResponse:

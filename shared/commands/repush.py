@@ -8,10 +8,10 @@ Ordering again every push that was not done: one order each, so that what one re
 Pushing again what a registry does not have any more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
@@ -19,7 +19,10 @@ from shared.commands.push import Enqueued, PushRequest, enqueue_push
 from shared.db.engine import Database
 from shared.db.models import Algorithm, Build, ImagePush, Job, PushState, Registry, Version
 from shared.jobs.dispatch import JobMessage
+from shared.jobs.locks import lock_version
 from shared.registry.credentials import Credentials
+
+_LOCKED_REGISTRY = select(Registry.id).where(Registry.id == bindparam("registry")).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def _brought_its_own(session: Session, push: ImagePush) -> bool:
 
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
 MAX_AT_ONCE = 1000
-"""Pushes that one call looks at; whoever has more asks again."""
+"""Pushes that one call looks at; a caller with more sends another one."""
+MAX_IN_TRANSACTION = 100
+"""Pushes enqueued in one transaction, which locks their registries: other pushes to these wait meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -132,25 +137,45 @@ class Retried:
     """Where the next call goes on, where there are more than one takes."""
 
 
-def retry_pushes(database: Database, retry: Retry, *, after: int = 0, request_id: str | None = None) -> Retried:
-    """Order again the pushes that are in the given state, the oldest first, each in a transaction of its own.
+def retry_pushes(
+    database: Database,
+    retry: Retry,
+    *,
+    after: int = 0,
+    request_id: str | None = None,
+    record: Callable[[Session, Sequence[Job]], None] | None = None,
+) -> Retried:
+    """Enqueue again the pushes that are in the given state, the oldest first, up to 100 in one transaction.
 
-    One whose state changes meanwhile is left alone: somebody else ordered it again. `after`: `last` of the call before.
+    A push whose state changes meanwhile is left alone, because another request enqueued it. `after`: `last` of the
+    previous call. `record` is called in each transaction that enqueued pushes, with their jobs: what it writes is
+    committed with them, or not at all.
     """
     retried = Retried()
     with database.reading() as session:
         query = _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
-        found = [row._tuple() for row in session.execute(query)]
-    for _seq, push_id in found[:MAX_AT_ONCE]:
+        rows = session.execute(query).all()
+    for start in range(0, min(len(rows), MAX_AT_ONCE), MAX_IN_TRANSACTION):
+        step = rows[start : min(start + MAX_IN_TRANSACTION, MAX_AT_ONCE)]
         with database.writing() as session:
-            _retry_one(session, push_id, retry, retried, request_id)
-    if len(found) > MAX_AT_ONCE:
-        retried.last = found[MAX_AT_ONCE - 1][0]
+            # As everywhere: registries before versions, each in one order (shared.jobs.locks).
+            for registry_id in sorted({row.registry_id for row in step}):
+                session.execute(_LOCKED_REGISTRY, {"registry": registry_id})
+            for version_id in sorted({row.version_id for row in step}):
+                lock_version(session, version_id)
+            jobs: list[Job] = []
+            for row in step:
+                jobs += _retry_one(session, row.id, retry, retried, request_id)
+            if jobs and record is not None:
+                record(session, jobs)
+    if len(rows) > MAX_AT_ONCE:
+        retried.last = rows[MAX_AT_ONCE - 1].seq
     return retried
 
 
-def _matching(retry: Retry) -> Select[tuple[int, str]]:
-    query = select(ImagePush.seq, ImagePush.id).where(ImagePush.state == retry.status)
+def _matching(retry: Retry) -> Select[tuple[int, str, str, str]]:
+    query = select(ImagePush.seq, ImagePush.id, ImagePush.registry_id, ImagePush.version_id)
+    query = query.where(ImagePush.state == retry.status)
     if retry.registry_id is not None:
         query = query.where(ImagePush.registry_id == retry.registry_id)
     if retry.algorithm_id is not None:
@@ -160,20 +185,21 @@ def _matching(retry: Retry) -> Select[tuple[int, str]]:
     return query
 
 
-def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, request_id: str | None) -> None:
+def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, request_id: str | None) -> list[Job]:
     push, registry = lock_row(session, push_id)
     if push.state != retry.status:
-        return
+        return []
     found = repeatable(session, push, registry, retry.credentials)
     if isinstance(found, Unrepeatable):
         skipped = Skipped(found.algorithm.path, found.version.git_hash, push.registry_id, found.reason)
         retried.skipped.append(skipped)
-        return
+        return []
     parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
     asked = session.scalar(select(func.coalesce(Job.request_seq, Job.seq)).where(Job.id == push.job_id))
     ordered = found.order(session, retry.credentials, request_seq=asked, parent=parent, request_id=request_id)
     retried.jobs.append(ordered.job.id)
     retried.messages += ordered.messages
+    return [ordered.job]
 
 
 def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:

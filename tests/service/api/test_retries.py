@@ -1,11 +1,15 @@
 """`POST /v1/pushes/retry`."""
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from shared.db.models import ImagePush, Job, PushState
+from api.resources import retries
+from shared.commands import repush
+from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, make_registry, push, taken, the
+from tests.together import together
 
 RETRY = "/v1/pushes/retry"
 OWN = Credentials("pusher", "open sesame")
@@ -21,30 +25,30 @@ def failed_push(registry, credentials: Credentials | None = None) -> Job:
 def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin):
     registry = make_registry()
     jobs = [failed_push(registry) for _ in range(3)]
-    answer = admin.call("POST", RETRY, {})
-    assert answer.get_json() == {"enqueued": 3, "skipped": [], "more": False}
-    job = admin.get(answer.headers["Location"])
+    response = admin.call("POST", RETRY, {})
+    assert response.get_json() == {"enqueued": 3, "skipped": [], "more": False}
+    job = admin.get(response.headers["Location"])
     assert [part["kind"] for part in (job, *job["children"])] == ["push"] * 3
     assert {the(ImagePush, id=job.push_id).state for job in jobs} == {PushState.QUEUED}
 
 
 def test_what_is_skipped_says_why(admin):
     job = failed_push(make_registry(), OWN)
-    answer = admin.call("POST", RETRY)
-    (skipped,) = answer.get_json()["skipped"]
+    response = admin.call("POST", RETRY)
+    (skipped,) = response.get_json()["skipped"]
     assert (skipped["registry_id"], skipped["git_hash"]) == (job.registry_id, job.git_hash)
     assert "give some" in skipped["reason"]
-    assert "Location" not in answer.headers
+    assert "Location" not in response.headers
 
 
 def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin):
     registry = make_registry()
     failed_push(registry, OWN)
     admin.expect_refusal(400, 2015, "POST", RETRY, GIVEN)
-    answer = admin.call("POST", RETRY, {"registry_id": registry.id, **GIVEN})
-    assert answer.get_json()["enqueued"] == 1
-    assert the(Job, id=answer.headers["X-Job-Id"]).credentials is not None
-    assert b"another secret" not in answer.data
+    response = admin.call("POST", RETRY, {"registry_id": registry.id, **GIVEN})
+    assert response.get_json()["enqueued"] == 1
+    assert the(Job, id=response.headers["X-Job-Id"]).credentials is not None
+    assert b"another secret" not in response.data
 
 
 def test_the_same_key_orders_nothing_twice(admin):
@@ -56,6 +60,43 @@ def test_the_same_key_orders_nothing_twice(admin):
     assert first.get_json()["enqueued"] == second.get_json()["enqueued"] == 2
     assert first.headers["X-Job-Id"] == second.headers["X-Job-Id"]
     admin.expect_refusal(409, 2015, "POST", RETRY, {"status": "cancelled"}, Idempotency_Key="again")
+
+
+@pytest.mark.parametrize("write", ["audit", "remember_job"])
+def test_what_cannot_be_recorded_is_not_enqueued(admin, monkeypatch, write):
+    job = failed_push(make_registry())
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("disk is full"))
+
+    monkeypatch.setattr(retries, write, fail)
+    assert admin.call("POST", RETRY, {}, Idempotency_Key="once").status_code == 503
+    push_row = the(ImagePush, id=job.push_id)
+    assert (push_row.job_id, push_row.state) == (job.id, PushState.FAILED)
+    monkeypatch.undo()
+    assert admin.call("POST", RETRY, {}, Idempotency_Key="once").get_json()["enqueued"] == 1
+
+
+def test_each_transaction_of_a_long_retry_is_audited_and_the_first_one_keeps_the_key(admin, monkeypatch):
+    monkeypatch.setattr(repush, "MAX_IN_TRANSACTION", 2)
+    registry = make_registry()
+    for _ in range(3):
+        failed_push(registry)
+    response = admin.call("POST", RETRY, {}, Idempotency_Key="once")
+    assert response.get_json()["enqueued"] == 3
+    events = admin.get("/v1/audit?action=pushes.retry")["results"]
+    assert [event["detail"]["number"] for event in events] == [1, 2]
+    assert events[1]["target_id"] == the(IdempotencyKey).job_id == response.headers["X-Job-Id"]
+
+
+def test_the_same_retry_sent_twice_at_the_same_time_enqueues_once(admin):
+    registry = make_registry()
+    for _ in range(3):
+        failed_push(registry)
+    responses = together(*([lambda: admin.call("POST", RETRY, {}, Idempotency_Key="once")] * 3))
+    assert [response.status_code for response in responses] == [200] * 3
+    assert {response.get_json()["enqueued"] for response in responses} == {3}
+    assert len({response.headers["X-Job-Id"] for response in responses}) == 1
 
 
 @pytest.mark.parametrize(
@@ -78,7 +119,7 @@ def test_only_administrators_retry_everything(acme):
 
 def test_a_retry_is_not_what_a_build_asked_for(admin, acme):
     path = acme.make_algorithm("acme")
-    algorithm = the_algorithm(path)
+    algorithm = the(Algorithm, owner="acme", name="Hello")
     registry = make_registry()
     build = build_commit(algorithm)
     end_badly(taken(push(build, registry)))
@@ -86,10 +127,3 @@ def test_a_retry_is_not_what_a_build_asked_for(admin, acme):
     admin.post(RETRY, {})
     version = acme.get(f"{path}/versions/{build.commit_sha}")
     assert "registry_status" not in version["build"]
-
-
-def the_algorithm(path: str):
-    from shared.db.models import Algorithm
-
-    owner, name = path.split("/")[-2:]
-    return the(Algorithm, owner=owner, name=name)
