@@ -1,24 +1,24 @@
-"""The entry point of every algorithm image: serves the algorithm of one source tree over HTTP.
+"""The entry point of every algorithm image: an HTTP server that runs the algorithm of one source tree.
 
-These files are copied into the image, to `DIRECTORY`, and run there by the image's own Python: they need the standard
-library only, from Python 3.8 on, and import nothing else of Longshore. The source is the working directory.
+The files of this package are copied into the image, to `DIRECTORY`, and run there by the image's own Python. They need
+only the standard library, from Python 3.8 on, and import nothing else of Longshore. They run in the source's directory.
 
 Environment: `LONGSHORE_ALGORITHM_NAME` (its script is `src/NAME.py`), `LONGSHORE_PORT` (default 8080, 0 for none),
-`LONGSHORE_SOCKET` (path of a unix socket to serve on as well), `LONGSHORE_SOCKET_SEALED` (1: the algorithm starts only
-once the socket's directory cannot be written any more), `LONGSHORE_MAX_REQUEST_BYTES` (default 10 MiB).
+`LONGSHORE_SOCKET` (path of a unix socket to listen on as well), `LONGSHORE_SOCKET_SEALED` (1: start the algorithm only
+after the socket's directory has become read-only), `LONGSHORE_MAX_REQUEST_BYTES` (default 10 MiB).
 """
 
 DIRECTORY = "/opt/longshore/runner"
-"""Where these files lie in an image."""
+"""Directory of these files in an image."""
 
 SOURCE_DIRECTORY = "/opt/algorithm"
-"""Where the algorithm's source lies in an image; the entry point's working directory."""
+"""Directory of the algorithm's source in an image, and the working directory of the entry point."""
 
 ARGUMENTS = ("-I", "-S", DIRECTORY)
-"""What follows the Python program in an image's entry point.
+"""Arguments of the Python program in an image's entry point.
 
-Isolated and without site: neither the source, nor `PYTHONPATH`, nor an installed requirement can stand in for a module
-of the runner or of the standard library.
+Isolated mode without site: no file of the source, of `PYTHONPATH` or of an installed package can replace a module of
+the runner or of the standard library.
 """
 
 PORT = 8080

@@ -1,6 +1,6 @@
-"""Starts the runner from its own directory: `python -I -S DIRECTORY`.
+"""Start the runner from its own directory: `python -I -S DIRECTORY`.
 
-The package is loaded from its path under a name of its own, so that no other package can be taken for it.
+The package is loaded from its path under a name of its own, so that no other package can be imported in its place.
 """
 
 import importlib
@@ -10,13 +10,13 @@ import sys
 
 PACKAGE = "longshore_runner"
 
-here = os.path.dirname(os.path.abspath(__file__))
+directory = os.path.dirname(os.path.abspath(__file__))
 spec = importlib.util.spec_from_file_location(
-    PACKAGE, os.path.join(here, "__init__.py"), submodule_search_locations=[here]
+    PACKAGE, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
 )
 if spec is None or spec.loader is None:
-    raise ImportError("The runner's files are not complete in " + here)
+    raise ImportError("The runner's files are not complete in " + directory)
 package = importlib.util.module_from_spec(spec)
 sys.modules[PACKAGE] = package
 spec.loader.exec_module(package)
-sys.exit(importlib.import_module(PACKAGE + ".server").main())
+sys.exit(importlib.import_module(PACKAGE + ".main").main())

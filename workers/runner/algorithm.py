@@ -1,4 +1,4 @@
-"""The algorithm as its callers see it: one call at a time, over as many lives of its process as it takes."""
+"""Run the algorithm: one call at a time, in a process that is restarted when it has ended."""
 
 from __future__ import annotations
 
@@ -10,158 +10,163 @@ import time
 from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
 from .process import AlgorithmProcess, Call
-from .responses import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, body_from, error
+from .responses import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, error_body, parse_result
 from .settings import algorithm_environment
 
-END_GRACE = 3.0
-"""Seconds that the process has to end when the runner does."""
+END_GRACE_SECONDS = 3.0
+"""Seconds between SIGTERM and SIGKILL when the runner stops."""
 
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
 
 class StoppingError(Exception):
-    """The runner is about to end and takes no further call."""
+    """Raised for a call that comes while the runner stops."""
 
 
-class Algorithm:
-    """Starts the process, gives it one call at a time, and starts it anew after a call that it did not survive.
+class AlgorithmRunner:
+    """Starts the process, gives it one call at a time, and restarts it after a call that ended it.
 
-    A process that dies while loading is not started again: it would fail the same way, and every call says how.
+    A process that ends while loading is not restarted: it would fail in the same way. Every call then returns the
+    cause.
     """
 
     def __init__(self, name: str, directory: str, environment: Mapping[str, str]) -> None:
         self._script = os.path.join(directory, "src", name + ".py")
         self._directory = directory
         self._environment = algorithm_environment(environment)
-        self._turn = threading.Condition()
-        self._busy = False
+        self._call_changed = threading.Condition()
+        self._has_call = False
         self._stopping = False
-        self._lives = threading.Lock()
+        self._process_lock = threading.Lock()
         self._process: AlgorithmProcess | None = None
-        self._unstarted: CallFailure | None = None
+        self._start_failure: CallFailure | None = None
 
     def start(self) -> None:
-        """Start the process; a reason why it cannot is kept, for whoever calls."""
-        with self._lives:
-            self._unstarted = self._process = None
+        """Start the process; if that is impossible, calls return the cause."""
+        with self._process_lock:
+            self._start_failure = self._process = None
             if self._stopping:
                 return
             if not os.path.isfile(self._script):
-                self._unstarted = CallFailure(self._no_script(), LOADING_ERROR)
+                self._start_failure = CallFailure(self._missing_script_message(), LOADING_ERROR)
                 return
             try:
                 self._process = AlgorithmProcess(
                     [sys.executable, BOOT, self._script], self._directory, self._environment
                 )
-            except OSError as problem:
-                message = f"The algorithm's process could not be started: {problem}. The image needs a writable /tmp."
-                self._unstarted = CallFailure(message, LOADING_ERROR)
+            except OSError as error:
+                message = f"The algorithm's process could not be started: {error}. The image needs a writable /tmp."
+                self._start_failure = CallFailure(message, LOADING_ERROR)
 
     @property
     def ready(self) -> bool:
-        """Whether a call is answered without waiting for the algorithm to load, be it with the error of loading."""
+        """Whether a call would not wait for the algorithm to load; also true if loading has failed."""
         process = self._process
-        return process is None or process.loaded or process.over
+        return process is None or process.loaded or process.ended
 
     def load_failure(self) -> CallFailure | None:
-        """Why the algorithm did not load; None while it loads and once it has."""
+        """Return why the algorithm did not load; None while it loads and after it has loaded."""
         process = self._process
         if process is None:
-            return self._unstarted
-        if process.loaded or not process.over:
+            return self._start_failure
+        if process.loaded or not process.ended:
             return None
-        return _failure_of_load(process)
+        return _load_failure(process)
 
     def call(self, request: bytes, timeout: float) -> CallResponse:
-        """Answer one call, given as the kit's line of JSON, within `timeout` seconds, its wait for its turn included.
+        """Call the algorithm with the kit's line of JSON. `timeout` is in seconds and includes waiting for other calls.
 
         Raises:
-            Stopping: the runner is about to end.
+            StoppingError: the runner is stopping.
         """
         deadline = time.monotonic() + timeout
-        if not self._take_turn(deadline):
-            return _too_late(f"Earlier calls were still running when its timeout of {timeout:g} seconds was over.")
+        with self._call_changed:
+            in_time = self._call_changed.wait_for(lambda: self._stopping or not self._has_call, timeout)
+            if self._stopping:
+                raise StoppingError
+            if not in_time:
+                return _timeout_response(
+                    f"Earlier calls were still running when its timeout of {timeout:g} seconds was over."
+                )
+            self._has_call = True
         try:
-            return self._call_in_turn(request, timeout, deadline)
+            return self._call_exclusively(request, timeout, deadline)
         finally:
-            with self._turn:
-                self._busy = False
-                self._turn.notify()
+            with self._call_changed:
+                self._has_call = False
+                self._call_changed.notify()
 
     def stop(self) -> None:
-        """Refuse whatever has not begun; a call that the algorithm works on goes on."""
-        with self._turn:
+        """Reject calls that have not begun; a running call continues."""
+        with self._call_changed:
             self._stopping = True
-            self._turn.notify_all()
+            self._call_changed.notify_all()
         if not self.ready:
             self.end()
 
     def end(self) -> None:
         """End the process, and with it a call that still runs; after `stop`."""
-        with self._lives:
+        with self._process_lock:
             if self._process is not None:
-                self._process.end(END_GRACE)
+                self._process.end(END_GRACE_SECONDS)
 
-    def _take_turn(self, deadline: float) -> bool:
-        with self._turn:
-            in_time = self._turn.wait_for(
-                lambda: self._stopping or not self._busy, max(0.0, deadline - time.monotonic())
-            )
-            if self._stopping:
-                raise StoppingError
-            self._busy = self._busy or in_time
-            return in_time
-
-    def _call_in_turn(self, request: bytes, timeout: float, deadline: float) -> CallResponse:
+    def _call_exclusively(
+        self, request: bytes, timeout: float, deadline: float, *, may_retry: bool = True
+    ) -> CallResponse:
         if self._process is None:
             self.start()
-        elif self._process.loaded and self._process.over:
-            self._start_anew("between two calls")
+        elif self._process.loaded and self._process.ended:
+            self._restart("between two calls")
         process = self._process
         if process is not None and not process.wait_until_loaded(deadline):
-            return _too_late(f"The algorithm was still loading when the timeout of {timeout:g} seconds was over.")
-        if self._stopping and (process is None or process.over):
+            return _timeout_response(
+                f"The algorithm was still loading when the timeout of {timeout:g} seconds was over."
+            )
+        if self._stopping and (process is None or process.ended):
             raise StoppingError
         failure = self.load_failure()
         if failure is not None or process is None:
-            return (failure or CallFailure("The algorithm was not started.", LOADING_ERROR)).answer()
-        began = time.monotonic()
+            return (failure or CallFailure("The algorithm was not started.", LOADING_ERROR)).response()
+        started_at = time.monotonic()
         call = process.call(request, deadline)
-        answer = CallResponse(
-            _body_of(call, process, timeout), duration=time.monotonic() - began, printed=call.printed.text()
+        if may_retry and process.ended and not (call.delivered or call.timed_out):
+            # The process had ended before the call, and its end was noticed only now: the call has not begun.
+            return self._call_exclusively(request, timeout, deadline, may_retry=False)
+        response = CallResponse(
+            _response_body(call, process, timeout), duration=time.monotonic() - started_at, stdout=call.stdout.text()
         )
-        if call.answer is None:
-            self._start_anew("during a call")
-        return answer
+        if call.result is None:
+            self._restart("during a call")
+        return response
 
-    def _start_anew(self, when: str) -> None:
+    def _restart(self, when: str) -> None:
         if self._process is not None and not self._stopping:
             print(
-                f"longshore: the algorithm's process {_end_of(self._process)} {when}; it is started anew",
+                f"longshore: the algorithm's process {_end_reason(self._process)} {when}; it is restarted",
                 file=sys.stderr,
                 flush=True,
             )
         self.start()
 
-    def _no_script(self) -> str:
+    def _missing_script_message(self) -> str:
         source = os.path.dirname(self._script)
-        wanted = f"The source has no src/{os.path.basename(self._script)}, which is where the algorithm begins."
+        message = f"The source has no src/{os.path.basename(self._script)}, which is the algorithm's script."
         if not os.path.isdir(source):
-            return f"{wanted} There is no src directory at all."
-        found = sorted(name for name in os.listdir(source) if name.endswith(".py"))
-        return f"{wanted} In src there is: {', '.join(found[:20]) or 'no Python file'}."
+            return f"{message} There is no src directory."
+        scripts = sorted(name for name in os.listdir(source) if name.endswith(".py"))
+        return f"{message} In src there is: {', '.join(scripts[:20]) or 'no Python file'}."
 
 
-def _body_of(call: Call, process: AlgorithmProcess, timeout: float) -> dict[str, object]:
-    if call.answer is not None:
-        return body_from(call.answer)
-    if not call.in_time:
+def _response_body(call: Call, process: AlgorithmProcess, timeout: float) -> dict[str, object]:
+    if call.result is not None:
+        return parse_result(call.result)
+    if call.timed_out:
         message = f"The algorithm did not answer within the timeout of {timeout:g} seconds; its process was killed."
-        return error(message, TIMEOUT_ERROR, process.errors)
-    return error(f"The algorithm's process {_end_of(process)} during the call.", stacktrace=process.errors)
+        return error_body(message, TIMEOUT_ERROR, process.errors)
+    return error_body(f"The algorithm's process {_end_reason(process)} during the call.", stacktrace=process.errors)
 
 
-def _failure_of_load(process: AlgorithmProcess) -> CallFailure:
+def _load_failure(process: AlgorithmProcess) -> CallFailure:
     errors = process.errors
     lines = [line for line in errors.splitlines() if line.strip()]
     status = process.exit_status or 0
@@ -173,11 +178,11 @@ def _failure_of_load(process: AlgorithmProcess) -> CallFailure:
     elif status > 0 and lines:
         message = lines[-1].strip()
     else:
-        message = f"The algorithm's process {_end_of(process)} while it was loading."
+        message = f"The algorithm's process {_end_reason(process)} while it was loading."
     return CallFailure(message, LOADING_ERROR, errors)
 
 
-def _end_of(process: AlgorithmProcess) -> str:
+def _end_reason(process: AlgorithmProcess) -> str:
     status = process.exit_status or 0
     if status >= 0:
         return f"ended with exit status {status}"
@@ -187,5 +192,5 @@ def _end_of(process: AlgorithmProcess) -> str:
         return f"was ended by signal {-status}"
 
 
-def _too_late(message: str) -> CallResponse:
-    return CallResponse(error(message, TIMEOUT_ERROR))
+def _timeout_response(message: str) -> CallResponse:
+    return CallResponse(error_body(message, TIMEOUT_ERROR))

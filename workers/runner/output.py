@@ -1,7 +1,4 @@
-"""What the algorithm's process prints: passed on to the container, and kept in part for whoever called.
-
-The named pipe that answers come through, and reading without waiting.
-"""
+"""Read the output of the algorithm's process: bounded buffers, the kit's ready marker, the named pipe of results."""
 
 from __future__ import annotations
 
@@ -9,116 +6,102 @@ import contextlib
 import os
 
 READY_MARKER = b"PIPE_INIT_COMPLETE"
-"""What the kit prints once the algorithm has loaded."""
+"""The text that the kit prints once the algorithm has loaded."""
 
-KEPT_BYTES = 1024 * 1024
-"""How much of one call's standard output is kept."""
+MAX_STDOUT_BYTES = 1024 * 1024
+"""Limit of the standard output that is kept of one call."""
 
-KEPT_ERROR_BYTES = 64 * 1024
-"""How much of standard error is kept: its end, where the reason stands."""
+MAX_STDERR_BYTES = 64 * 1024
+"""Limit of the standard error that is kept: its end, which has the cause of a failure."""
+
+PIPE_PATH = "/tmp/algoout"  # noqa: S108 - the path that the kit uses
+CHUNK_BYTES = 64 * 1024
+MAX_CHUNKS = 64
+"""Bounds one read of a stream, in case the process prints without end."""
 
 
-class Head:
-    """The beginning of what was printed, up to a limit in bytes."""
+class HeadBuffer:
+    """Keeps the beginning of a stream, up to a limit in bytes."""
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = MAX_STDOUT_BYTES) -> None:
         self._limit = limit
-        self._kept = bytearray()
-        self._cut = False
+        self._data = bytearray()
+        self._truncated = False
 
     def add(self, data: bytes) -> None:
-        """Keep what still fits."""
-        room = self._limit - len(self._kept)
-        self._cut = self._cut or len(data) > room
-        self._kept += data[:room]
+        available = self._limit - len(self._data)
+        self._truncated = self._truncated or len(data) > available
+        self._data += data[:available]
 
     def text(self) -> str:
-        """What was kept; its last line says so where something was cut off."""
-        text = bytes(self._kept).decode("utf-8", "replace")
-        return f"{text}\n[cut off after {self._limit} bytes]\n" if self._cut else text
+        """Return the text; its last line says so if it was truncated."""
+        text = bytes(self._data).decode("utf-8", "replace")
+        return f"{text}\n[cut off after {self._limit} bytes]\n" if self._truncated else text
 
 
-class Tail:
-    """The end of what was printed, up to a limit in bytes."""
+class TailBuffer:
+    """Keeps the end of a stream, up to a limit in bytes."""
 
-    def __init__(self, limit: int = KEPT_ERROR_BYTES) -> None:
+    def __init__(self, limit: int = MAX_STDERR_BYTES) -> None:
         self._limit = limit
-        self._kept = b""
+        self._data = b""
 
     def add(self, data: bytes) -> None:
-        """Keep it, and let go of what is too old."""
-        self._kept = (self._kept + data)[-self._limit :]
+        self._data = (self._data + data)[-self._limit :]
 
     def clear(self) -> None:
-        """Begin anew."""
-        self._kept = b""
+        self._data = b""
 
     def text(self) -> str:
-        """What was kept."""
-        return self._kept.decode("utf-8", "replace")
+        return self._data.decode("utf-8", "replace")
 
 
 class MarkerFilter:
-    """Finds the kit's marker in a stream that comes in pieces, and takes it and its line end out."""
+    """Removes the kit's ready marker and its line end from a stream that comes in pieces."""
 
     def __init__(self) -> None:
         self.seen = False
-        self._held = b""
-        self._line_end_due = False
+        self._pending = b""
+        self._expects_line_end = False
 
     def feed(self, data: bytes) -> bytes:
-        """What of the stream can be passed on by now."""
+        """Add a piece, and return the bytes that cannot be part of the marker."""
         if self.seen:
             return self._without_line_end(data)
-        data = self._held + data
+        data = self._pending + data
         before, marker, after = data.partition(READY_MARKER)
         if marker:
-            self.seen = self._line_end_due = True
-            self._held = b""
+            self.seen = self._expects_line_end = True
+            self._pending = b""
             return before + self._without_line_end(after)
-        held = _length_of_beginning(data)
-        self._held = data[len(data) - held :]
-        return data[: len(data) - held]
+        length = _length_of_marker_prefix(data)
+        self._pending = data[len(data) - length :]
+        return data[: len(data) - length]
 
-    def rest(self) -> bytes:
-        """What was held back because it could have been the marker's beginning; for the end of the stream."""
-        held, self._held = self._held, b""
-        return held
+    def flush(self) -> bytes:
+        """Return the bytes that were held back as a possible beginning of the marker, at the end of the stream."""
+        pending, self._pending = self._pending, b""
+        return pending
 
     def _without_line_end(self, data: bytes) -> bytes:
-        if self._line_end_due and data:
-            self._line_end_due = False
+        if self._expects_line_end and data:
+            self._expects_line_end = False
             return data[1:] if data.startswith(b"\n") else data
         return data
 
 
-def pass_on(descriptor: int, data: bytes) -> None:
-    """Write to the container's own output; where nobody reads it any more, it is lost."""
+def forward(descriptor: int, data: bytes) -> None:
+    """Write to the container's own output; the data is lost if its reader is gone."""
     rest = memoryview(data)
-    try:
+    with contextlib.suppress(OSError):
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-    except OSError:
-        return
 
 
-def _length_of_beginning(data: bytes) -> int:
-    for length in range(min(len(data), len(READY_MARKER) - 1), 0, -1):
-        if data.endswith(READY_MARKER[:length]):
-            return length
-    return 0
+def create_pipe() -> int:
+    """Create the named pipe in place of any file that an earlier process left there, and open it.
 
-
-PIPE_PATH = "/tmp/algoout"  # noqa: S108 - the kit's own path
-CHUNK_BYTES = 64 * 1024
-CHUNKS_AT_ONCE = 64
-"""Bounds how long one look at a stream lasts, should the process print without end."""
-
-
-def fresh_pipe() -> int:
-    """Make the named pipe, in place of whatever a former process left there, and open it.
-
-    Opened for writing too (which Linux allows), so that it has no end of file between two answers.
+    It is opened for writing too (which Linux allows), so that it has no end of file between two results.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(PIPE_PATH)
@@ -126,10 +109,10 @@ def fresh_pipe() -> int:
     return os.open(PIPE_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
-def read_some(descriptor: int) -> bytes | None:
-    """What can be read without waiting, within bounds; None at the end of the stream."""
+def read_available(descriptor: int) -> bytes | None:
+    """Return the bytes that can be read without waiting, up to a limit; None at the end of the stream."""
     pieces: list[bytes] = []
-    for _ in range(CHUNKS_AT_ONCE):
+    for _ in range(MAX_CHUNKS):
         try:
             piece = os.read(descriptor, CHUNK_BYTES)
         except BlockingIOError:
@@ -140,3 +123,8 @@ def read_some(descriptor: int) -> bytes | None:
             return b"".join(pieces) or None
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _length_of_marker_prefix(data: bytes) -> int:
+    lengths = range(min(len(data), len(READY_MARKER) - 1), 0, -1)
+    return next((length for length in lengths if data.endswith(READY_MARKER[:length])), 0)

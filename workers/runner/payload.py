@@ -1,4 +1,4 @@
-"""What a caller sends: the parameters of a call, and its body as the kit's line of JSON."""
+"""Parse the query and the body of a call, and write the body as the development kit's line of JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOO_DEEP = "The body is JSON nested too deeply."
 
 
 class InvalidCallError(Exception):
-    """The request cannot become a call; `status` is the HTTP status and the message says why."""
+    """Raised when a request is not a valid call; `status` is the HTTP status of the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -26,20 +26,20 @@ class InvalidCallError(Exception):
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """The query of a call."""
+class CallParameters:
+    """The query parameters of a call."""
 
     timeout: float = DEFAULT_TIMEOUT
     """Seconds."""
     stdout: bool = False
-    """Whether the answer holds what the algorithm printed."""
+    """Whether the response has the text that the algorithm wrote to standard output."""
 
 
-def parameters_from(query: str) -> Parameters:
-    """Read the query of a call; parameters that are not the runner's are left to others.
+def parse_query(query: str) -> CallParameters:
+    """Parse the query of a call, ignoring unknown parameters.
 
     Raises:
-        Refused: 400, a value is wrong.
+        InvalidCallError: 400, a value is invalid.
     """
     try:
         given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
@@ -51,27 +51,27 @@ def parameters_from(query: str) -> Parameters:
     stdout = TRUTHS.get(given.get("stdout", "false").lower())
     if stdout is None:
         raise InvalidCallError(400, "stdout must be true or false.")
-    return Parameters(timeout=timeout, stdout=stdout)
+    return CallParameters(timeout=timeout, stdout=stdout)
 
 
 def request_line(content_type: str | None, body: bytes) -> bytes:
-    """The kit's line for a body: `{"content_type": "json|text|binary", "data": …}`, in ASCII, without a line end.
+    """Return the kit's line for a body: `{"content_type": "json|text|binary", "data": …}` in ASCII, without a line end.
 
     Raises:
-        Refused: 400, the body is not what its content type says; 415, a content type that the platform does not know.
+        InvalidCallError: 400, the body does not match its content type; 415, the content type is not supported.
     """
     header = Message()
     header["Content-Type"] = content_type or "application/json"
     kind = header["Content-Type"].split(";")[0].strip().lower()
     if kind == "application/json":
-        return _line("json", _parsed(body))
+        return _line("json", _parse_json(body))
     if kind == "text/plain":
-        return _line("text", _decoded(body, header.get_content_charset("utf-8")))
+        return _line("text", _decode(body, header.get_content_charset("utf-8")))
     if kind == "application/octet-stream":
         return _line("binary", base64.b64encode(body).decode("ascii"))
     raise InvalidCallError(
         415,
-        f"The content type {kind} is not known; send application/json, text/plain or application/octet-stream.",
+        f"The content type {kind} is not supported; send application/json, text/plain or application/octet-stream.",
     )
 
 
@@ -82,23 +82,23 @@ def _line(content_type: str, data: object) -> bytes:
         raise InvalidCallError(400, TOO_DEEP) from None
 
 
-def _parsed(body: bytes) -> object:
+def _parse_json(body: bytes) -> object:
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        return json.loads(body, parse_constant=_reject_constant)
     except RecursionError:
         raise InvalidCallError(400, TOO_DEEP) from None
-    except ValueError as problem:
-        raise InvalidCallError(400, f"The body is not valid JSON: {problem}") from None
+    except ValueError as error:
+        raise InvalidCallError(400, f"The body is not valid JSON: {error}") from None
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name + " is no JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(name + " is not JSON")
 
 
-def _decoded(body: bytes, charset: str) -> str:
+def _decode(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
     except LookupError:
-        raise InvalidCallError(415, f"The charset {charset} is not known; send the text as UTF-8.") from None
+        raise InvalidCallError(415, f"The charset {charset} is not supported; send the text as UTF-8.") from None
     except ValueError:
         raise InvalidCallError(400, f"The body is not valid text in the charset {charset}.") from None

@@ -1,6 +1,6 @@
-"""One life of the algorithm's process, and the platform's pipe protocol.
+"""One process of the algorithm, and the development kit's pipe protocol.
 
-The process prints a marker when it has loaded; a call is a line of JSON on its standard input, the answer a line of
+The process prints a marker when it has loaded. A call is a line of JSON on its standard input, the result a line of
 JSON through a named pipe at a fixed path. See `adk/ADK.py` of `algorithmia-adk` 1.2.4.
 """
 
@@ -15,41 +15,43 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from .output import CHUNK_BYTES, PIPE_PATH, Head, MarkerFilter, Tail, fresh_pipe, pass_on, read_some
+from .output import CHUNK_BYTES, PIPE_PATH, HeadBuffer, MarkerFilter, TailBuffer, create_pipe, forward, read_available
 
 
 @dataclass
 class Call:
-    """One call, from its request to what came of it."""
+    """One call of the process: its request, and its result."""
 
     request: memoryview
-    printed: Head = field(default_factory=Head)
-    answer: bytes | None = None
-    """The line that came through the pipe; None where the process ended first or the time was over."""
-    in_time: bool = True
+    """Bytes that are still to be written to the process."""
+    delivered: bool = False
+    """Whether any byte of the request was written. A process that ended without one has not begun the call."""
+    stdout: HeadBuffer = field(default_factory=HeadBuffer)
+    result: bytes | None = None
+    """The line that came through the pipe; None if the process ended first, or the call timed out."""
+    timed_out: bool = False
 
 
 class AlgorithmProcess:
-    """The process, started by the constructor.
+    """A running process, started by the constructor.
 
-    One thread of its own does all reading and writing, so what the process printed before it answered is known to
-    belong to that call; another waits for its end. Every public method may be called from any thread, `call` from
-    one at a time.
+    One thread does all reading and writing, so that output which the process wrote before a result belongs to that
+    call; another thread waits for its exit. Public methods are thread-safe, but only one `call` may run at a time.
     """
 
     def __init__(self, command: list[str], directory: str, environment: dict[str, str]) -> None:
         """Start the process.
 
         Raises:
-            OSError: the named pipe could not be made, or the program not be started.
+            OSError: the named pipe could not be created, or the program could not be started.
         """
         self._changed = threading.Condition()
         self._marker = MarkerFilter()
         self._call: Call | None = None
-        self._errors = Tail()
+        self._errors = TailBuffer()
         self._line = bytearray()
-        self._over = False
-        self._pipe = fresh_pipe()
+        self._ended = False
+        self._pipe = create_pipe()
         try:
             self._process = subprocess.Popen(
                 command,
@@ -72,70 +74,70 @@ class AlgorithmProcess:
         )
         for descriptor in (self._stdin, self._stdout, self._stderr, self._wake_reader, self._wake_writer):
             os.set_blocking(descriptor, False)
-        threading.Thread(target=self._attend, name="algorithm-streams", daemon=True).start()
-        threading.Thread(target=self._await_end, name="algorithm-end", daemon=True).start()
+        threading.Thread(target=self._transfer, name="algorithm-streams", daemon=True).start()
+        threading.Thread(target=self._wait_for_exit, name="algorithm-exit", daemon=True).start()
 
     @property
     def loaded(self) -> bool:
-        """Whether the kit ever said that the algorithm has loaded."""
+        """Whether the kit has printed its ready marker."""
         return self._marker.seen
 
     @property
-    def over(self) -> bool:
-        """Whether the process has ended and all that it left behind was read."""
-        return self._over
+    def ended(self) -> bool:
+        """Whether the process has ended and all of its output was read."""
+        return self._ended
 
     @property
     def exit_status(self) -> int | None:
-        """The exit status, or minus the signal that ended it; None while it runs."""
+        """The exit status, or minus the number of the signal that ended it; None while it runs."""
         return self._process.returncode
 
     @property
     def errors(self) -> str:
-        """The end of what it wrote to standard error since it began to load or, later, since the last call began."""
+        """The end of its standard error since the start of the last call, or of loading before the first call."""
         with self._changed:
             return self._errors.text()
 
     def wait_until_loaded(self, deadline: float) -> bool:
-        """Wait until it has loaded or ended; False where `deadline` (on the monotonic clock, seconds) came first."""
+        """Wait until it has loaded or ended; return False if `deadline` (monotonic clock, seconds) passed first."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.loaded or self._over, max(0.0, deadline - time.monotonic()))
+            return self._changed.wait_for(lambda: self.loaded or self._ended, max(0.0, deadline - time.monotonic()))
 
     def call(self, request: bytes, deadline: float) -> Call:
-        """Send one line, without its line end, and wait for the answer, for the process's end or for the deadline.
+        """Send one line, without its line end, and wait for the result, the end of the process, or the deadline.
 
-        At the deadline (on the monotonic clock, seconds) the process is killed: there is no other way to stop a call.
+        At the deadline (monotonic clock, seconds) the process is killed: a call cannot be stopped in another way.
         """
         call = Call(request=memoryview(request + b"\n"))
         with self._changed:
             self._errors.clear()
             self._call = call
             self._wake()
-            call.in_time = self._changed.wait_for(
-                lambda: call.answer is not None or self._over, max(0.0, deadline - time.monotonic())
+            call.timed_out = not self._changed.wait_for(
+                lambda: call.result is not None or self._ended, max(0.0, deadline - time.monotonic())
             )
             self._call = None
-        if not call.in_time:
+        if call.timed_out:
             self.kill()
         return call
 
-    def end(self, grace: float) -> None:
-        """Ask the process to end, and kill it and its children after `grace` seconds."""
+    def end(self, grace_seconds: float) -> None:
+        """Send SIGTERM, and kill the process and its children after `grace_seconds`."""
         with contextlib.suppress(ProcessLookupError):
-            if not self._over:
+            if not self._ended:
                 os.killpg(self._process.pid, signal.SIGTERM)
         with self._changed:
-            self._changed.wait_for(lambda: self._over, grace)
+            self._changed.wait_for(lambda: self._ended, grace_seconds)
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process and its children, and wait until it is gone."""
+        """Kill the process and its children, and wait until it has ended."""
         with self._changed:
-            if not self._over:
+            if not self._ended:
                 self._kill_group()
-            self._changed.wait_for(lambda: self._over)
+            self._changed.wait_for(lambda: self._ended)
 
-    def _await_end(self) -> None:
+    def _wait_for_exit(self) -> None:
         self._process.wait()
         self._kill_group()
         with self._changed:
@@ -146,41 +148,41 @@ class AlgorithmProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wake(self) -> None:
-        """Make the streams' thread look around; under the lock, for the descriptor is closed under it."""
-        if not self._over:
-            with contextlib.suppress(BlockingIOError):  # full: it is awake already
+        """Wake the stream thread. The caller has the lock, under which the descriptor is closed too."""
+        if not self._ended:
+            with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread is awake already
                 os.write(self._wake_writer, b"!")
 
-    def _attend(self) -> None:
-        """Read and write until the process has ended; then read what is left, and close everything."""
+    def _transfer(self) -> None:
+        """Read and write until the process has ended; then read the rest, and close everything."""
         with selectors.DefaultSelector() as selector:
             for descriptor in (self._pipe, self._stdout, self._stderr, self._wake_reader):
                 selector.register(descriptor, selectors.EVENT_READ)
             while self._process.returncode is None:
                 for key, _ in selector.select():
-                    self._serve(key.fd, selector)
-        self._take_answer()
-        self._printed(self._marker.rest())
+                    self._handle(key.fd, selector)
+        self._read_result()
+        self._add_stdout(self._marker.flush())
         with self._changed:
             self._close()
-            self._over = True
+            self._ended = True
             self._changed.notify_all()
 
-    def _serve(self, descriptor: int, selector: selectors.BaseSelector) -> None:
+    def _handle(self, descriptor: int, selector: selectors.BaseSelector) -> None:
         if descriptor == self._wake_reader:
-            read_some(descriptor)
+            read_available(descriptor)
             if self._call is not None and self._call.request and self._stdin not in selector.get_map():
                 selector.register(self._stdin, selectors.EVENT_WRITE)
         elif descriptor == self._stdin:
-            if not self._send_request():
+            if not self._write_request():
                 selector.unregister(self._stdin)
         elif descriptor == self._pipe:
-            self._take_answer()
-        elif not self._take_output(descriptor):
+            self._read_result()
+        elif not self._read_output(descriptor):
             selector.unregister(descriptor)
 
-    def _send_request(self) -> bool:
-        """Write what fits; False where nothing is left to write."""
+    def _write_request(self) -> bool:
+        """Write as much as the pipe takes; return False when nothing is left to write."""
         call = self._call
         if call is None:
             return False
@@ -188,17 +190,18 @@ class AlgorithmProcess:
             written = os.write(self._stdin, call.request[:CHUNK_BYTES])
         except BlockingIOError:
             return True
-        except OSError:  # the process closed its standard input: the call ends with the process, or in time
+        except OSError:  # the process has closed its standard input: the call ends with the process or at its deadline
             call.request = memoryview(b"")
             return False
+        call.delivered = True
         call.request = call.request[written:]
         return bool(call.request)
 
-    def _take_answer(self) -> None:
-        """Read the pipe; a whole line answers the call, once all that was printed before it has been read too."""
-        data = read_some(self._pipe) or b""
-        self._take_output(self._stdout)
-        self._take_output(self._stderr)
+    def _read_result(self) -> None:
+        """Read the pipe. A complete line ends the call, after all output that came before it has been read too."""
+        data = read_available(self._pipe) or b""
+        self._read_output(self._stdout)
+        self._read_output(self._stderr)
         if b"\n" not in data:
             self._line += data
             return
@@ -206,29 +209,29 @@ class AlgorithmProcess:
         line = bytes(self._line) + end
         self._line = bytearray(rest.rpartition(b"\n")[2])
         with self._changed:
-            if self._call is not None and not self._call.request and self._call.answer is None:
-                self._call.answer = line
+            if self._call is not None and not self._call.request and self._call.result is None:
+                self._call.result = line
                 self._changed.notify_all()
 
-    def _take_output(self, descriptor: int) -> bool:
-        """Read what is there; False at the stream's end."""
-        data = read_some(descriptor)
+    def _read_output(self, descriptor: int) -> bool:
+        """Read standard output or standard error; return False at its end."""
+        data = read_available(descriptor)
         if data is None:
             return False
         if descriptor == self._stderr:
             with self._changed:
                 self._errors.add(data)
-            pass_on(2, data)
+            forward(2, data)
         else:
-            self._printed(self._marker.feed(data))
+            self._add_stdout(self._marker.feed(data))
         return True
 
-    def _printed(self, data: bytes) -> None:
+    def _add_stdout(self, data: bytes) -> None:
         with self._changed:
-            if self._call is not None and self._call.answer is None:
-                self._call.printed.add(data)
+            if self._call is not None and self._call.result is None:
+                self._call.stdout.add(data)
             self._changed.notify_all()
-        pass_on(1, data)
+        forward(1, data)
 
     def _close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):

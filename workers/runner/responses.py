@@ -1,4 +1,4 @@
-"""What a call is answered with: the result or the error of the algorithm, in the platform's form."""
+"""Responses to calls: the algorithm's result or error, in the platform's form of JSON."""
 
 from __future__ import annotations
 
@@ -15,46 +15,45 @@ TIMEOUT_ERROR = "TimeoutError"
 
 @dataclass
 class CallResponse:
-    """What came of a call."""
+    """The response to one call."""
 
     body: Body
     """`{"result", "metadata": {"content_type"}}` or `{"error": {…}}`."""
     duration: float = 0.0
-    """How long the algorithm had the call, in seconds."""
-    printed: str = ""
-    """What it wrote to standard output meanwhile."""
+    """Seconds that the algorithm worked on the call."""
+    stdout: str = ""
+    """Text that the algorithm wrote to standard output meanwhile."""
 
-    def encoded(self, with_printed: bool) -> bytes:
-        """The answer as JSON, with its metadata.
+    def encode(self, with_stdout: bool) -> bytes:
+        """Return the response as JSON, with its metadata.
 
-        A result that holds NaN or an infinity is no JSON (RFC 8259, section 6), which the platform refused too.
+        A result with NaN or an infinity is not JSON (RFC 8259, section 6); the platform rejected it too.
         """
-        metadata = {"duration": self.duration, **({"stdout": self.printed} if with_printed else {})}
+        metadata = {"duration": self.duration, **({"stdout": self.stdout} if with_stdout else {})}
         try:
             return _encode(self.body, metadata)
         except (ValueError, RecursionError):
             message = (
-                "The result cannot be written as JSON: it holds NaN or an infinite number, or is nested too deeply. "
+                "The result cannot be written as JSON: it has NaN or an infinite number, or is nested too deeply. "
                 "Return null or a shallower value instead."
             )
-            return _encode(error(message), metadata)
+            return _encode(error_body(message), metadata)
 
 
 @dataclass
 class CallFailure:
-    """A reason to answer calls with an error before the algorithm has seen them."""
+    """A reason why calls fail before the algorithm gets them."""
 
     message: str
     error_type: str
     stacktrace: str = ""
 
-    def answer(self) -> CallResponse:
-        """The answer that says so."""
-        return CallResponse(error(self.message, self.error_type, self.stacktrace))
+    def response(self) -> CallResponse:
+        return CallResponse(error_body(self.message, self.error_type, self.stacktrace))
 
 
-def error(message: str, error_type: str = ALGORITHM_ERROR, stacktrace: str = "") -> Body:
-    """The body of an error; the platform's clients read either spelling of the stack trace."""
+def error_body(message: str, error_type: str = ALGORITHM_ERROR, stacktrace: str = "") -> Body:
+    """Return the body of an error; the platform's clients read either spelling of the stack trace."""
     return {
         "error": {
             "message": message,
@@ -65,26 +64,26 @@ def error(message: str, error_type: str = ALGORITHM_ERROR, stacktrace: str = "")
     }
 
 
-def body_from(line: bytes) -> Body:
-    """The body for the line of JSON that came through the pipe."""
+def parse_result(line: bytes) -> Body:
+    """Return the body for the line of JSON that the development kit wrote to the named pipe."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        told = said["error"]
-        return error(
-            str(told.get("message", "")),
-            str(told.get("error_type", ALGORITHM_ERROR)),
-            str(told.get("stacktrace", "")),
+        message = None
+    if isinstance(message, dict) and isinstance(message.get("error"), dict):
+        error = message["error"]
+        return error_body(
+            str(error.get("message", "")),
+            str(error.get("error_type", ALGORITHM_ERROR)),
+            str(error.get("stacktrace", "")),
         )
-    if isinstance(said, dict) and "result" in said:
-        metadata = said.get("metadata")
+    if isinstance(message, dict) and "result" in message:
+        metadata = message.get("metadata")
         content_type = metadata.get("content_type") if isinstance(metadata, dict) else None
-        return {"result": said["result"], "metadata": {"content_type": str(content_type or "json")}}
-    return error("The algorithm's process answered with something other than the development kit's form of JSON.")
+        return {"result": message["result"], "metadata": {"content_type": str(content_type or "json")}}
+    return error_body("The response of the algorithm's process does not have the development kit's form of JSON.")
 
 
 def _encode(body: Body, metadata: Body) -> bytes:
-    whole = {**body, "metadata": {**body.get("metadata", {}), **metadata}}
-    return json.dumps(whole, allow_nan=False).encode("ascii")
+    complete = {**body, "metadata": {**body.get("metadata", {}), **metadata}}
+    return json.dumps(complete, allow_nan=False).encode("ascii")

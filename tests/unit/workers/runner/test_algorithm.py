@@ -1,4 +1,4 @@
-"""What the algorithm's process prints, how it ends, and what its callers are told."""
+"""The output of the algorithm's process, its ends and restarts, and the responses to its callers."""
 
 import os
 import signal
@@ -81,12 +81,38 @@ def test_a_death_during_a_call_is_that_calls_error_alone(moods, mood, message):
     assert moods.call("pid").result == second
 
 
-def test_a_death_between_calls_is_nobodys_error(moods):
+def test_a_death_between_calls_fails_no_call(moods):
     first = moods.call("pid").result
     os.kill(first, signal.SIGKILL)
     moods.until(lambda: not os.path.exists(f"/proc/{first}"))
     assert moods.call("pid").result != first
     assert "SIGKILL between two calls" in moods.err
+
+
+DEAF_AT_FIRST = """
+from pathlib import Path
+
+if Path("restarted").exists():
+    serve(lambda request: request["data"])
+Path("restarted").touch()
+os.close(0)
+print("PIPE_INIT_COMPLETE", flush=True)
+wait_at("gate")
+"""
+"""Has loaded and reads no request the first time: as a process whose end the runner has not noticed yet."""
+
+
+def test_a_call_that_never_reached_the_dead_process_goes_to_the_next_one(algorithm, source, start):
+    algorithm(DEAF_AT_FIRST)
+    os.mkfifo(source / "gate")
+    runner = start()
+    runner.until_loaded()
+    with ThreadPoolExecutor(1) as caller:
+        call = caller.submit(runner.call, "calm")
+        runner.until(lambda: runner.health().body["calls"] == 1)
+        open_gate(source)
+        assert call.result().result == "calm"
+    assert "ended with exit status 0 between two calls; it is restarted" in runner.err
 
 
 def test_a_call_that_takes_too_long_is_killed_and_the_next_works(moods):
@@ -118,7 +144,7 @@ def test_a_result_that_is_no_json_is_an_error(moods):
 
 
 def test_an_answer_in_another_form_is_an_error(moods):
-    assert "other than the development kit's form" in moods.call("nonsense").error["message"]
+    assert "does not have the development kit's form" in moods.call("nonsense").error["message"]
 
 
 def test_the_environment_is_the_containers_without_ours(algorithm, start):
@@ -130,13 +156,15 @@ def test_the_environment_is_the_containers_without_ours(algorithm, start):
     assert not [name for name in environment if name.startswith("LONGSHORE_")]
 
 
-def test_a_stale_file_in_the_pipes_place_does_no_harm(algorithm, start, one_runner):
+@pytest.mark.usefixtures("one_runner")
+def test_a_stale_file_at_the_pipes_path_does_no_harm(algorithm, start):
     algorithm(MOODS)
     PIPE.write_text("a stale answer\n")
     assert start().call("calm").result == "calm"
 
 
-def test_a_directory_in_the_pipes_place_is_a_loading_error(algorithm, start, one_runner):
+@pytest.mark.usefixtures("one_runner")
+def test_a_directory_at_the_pipes_path_is_a_loading_error(algorithm, start):
     algorithm(MOODS)
     PIPE.mkdir()
     try:
@@ -211,7 +239,7 @@ def test_children_of_a_killed_process_go_with_it(algorithm, source, start):
 
 
 def runs(pid):
-    """Whether the process is there, and not only waiting to be reaped by whoever adopted it."""
+    """Whether the process is there, and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

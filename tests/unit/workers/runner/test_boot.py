@@ -1,4 +1,4 @@
-"""The start-up of the algorithm's process: the mended `traceback`, and what can be imported."""
+"""The start-up of the algorithm's process: the fixed `traceback`, and what can be imported."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ import traceback
 import pytest
 
 from tests.unit.workers.runner.running import FILES
-from workers.runner.boot import accept_old_keywords
+from workers.runner.boot import accept_etype
 
 
 def caught():
@@ -33,12 +33,12 @@ def caught():
 )
 def test_every_form_of_the_call_gives_the_same(form):
     error = caught()
-    assert form(accept_old_keywords(traceback.format_exception), error) == traceback.format_exception(error)
+    assert form(accept_etype(traceback.format_exception), error) == traceback.format_exception(error)
 
 
 def test_a_call_that_is_wrong_stays_wrong():
     with pytest.raises(TypeError, match="colour"):
-        accept_old_keywords(traceback.format_exception)(caught(), colour="red")
+        accept_etype(traceback.format_exception)(caught(), colour="red")
 
 
 def booted(source, text, **environment):
@@ -90,10 +90,10 @@ def test_a_helper_that_imports_the_algorithm_gets_the_running_one(source):
     assert booted(source, "setting = 'set'\nfrom .helper import seen\nprint(json.dumps(seen))") == "set"
 
 
-def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source, tmp_path):
-    for place in (source, source / "src"):
+def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source):
+    for directory in (source, source / "src"):
         for name in ("json", "types", "traceback", "server", "process", "init"):
-            (place / f"{name}.py").write_text("raise RuntimeError('not this one')")
+            (directory / f"{name}.py").write_text("raise RuntimeError('not this one')")
     (source / "src" / "mine.py").write_text("value = 1")
     assert booted(source, "import types, traceback\nfrom mine import value\nprint(json.dumps(value))") == 1
 
@@ -108,7 +108,7 @@ def test_an_installed_package_called_src_is_not_taken_for_the_source(source, tmp
 
 def test_the_runners_own_modules_are_not_on_the_path(source):
     text = (
-        "import importlib.util\nprint(json.dumps([importlib.util.find_spec(n) is None for n in ('boot', 'answers')]))"
+        "import importlib.util\nprint(json.dumps([importlib.util.find_spec(n) is None for n in ('boot', 'responses')]))"
     )
     assert booted(source, text) == [True, True]
 

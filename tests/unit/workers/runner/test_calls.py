@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 ECHO = "serve(lambda request: request)"
 
 REFUSALS = [
-    # body, content type, path, status, what the message says
+    # body, content type, path, status, the message contains
     (b"{", "application/json", "/", 400, "not valid JSON"),
     (b"", "application/json", "/", 400, "not valid JSON"),
-    (b"NaN", "application/json", "/", 400, "NaN is no JSON"),
+    (b"NaN", "application/json", "/", 400, "NaN is not JSON"),
     (b"\xff", "text/plain", "/", 400, "not valid text"),
     (b"x", "text/plain; charset=klingon", "/", 415, "klingon"),
-    (b"x", "text/html", "/", 415, "text/html is not known"),
-    (b"x", "garbage", "/", 415, "garbage is not known"),
+    (b"x", "text/html", "/", 415, "text/html is not supported"),
+    (b"x", "garbage", "/", 415, "garbage is not supported"),
     (b"1", "application/json", "/?timeout=0", 400, "up to 3000"),
     (b"1", "application/json", "/?timeout=3001", 400, "up to 3000"),
     (b"1", "application/json", "/?timeout=soon", 400, "up to 3000"),
@@ -52,10 +52,10 @@ def test_the_answer_holds_content_type_and_duration_and_no_more(algorithm, start
 def test_refusals_say_why_in_json(algorithm, start):
     algorithm(ECHO)
     runner = start(LONGSHORE_MAX_REQUEST_BYTES="1000")
-    for body, content_type, path, status, says in REFUSALS:
+    for body, content_type, path, status, message in REFUSALS:
         reply = runner.request("POST", path, body, {"Content-Type": content_type})
         assert (reply.status, reply.body.keys()) == (status, {"error"}), (content_type, path)
-        assert says in reply.error["message"]
+        assert message in reply.error["message"]
     assert runner.call(1).result["data"] == 1
 
 
@@ -157,7 +157,7 @@ def test_a_file_in_the_sockets_place_is_not_deleted(algorithm, start, one_runner
     (one_runner / "socket").write_text("precious")
     runner = start()
     assert runner.process.wait(20) == 2
-    assert "is no socket" in runner.err
+    assert "is not a socket" in runner.err
     assert (one_runner / "socket").read_text() == "precious"
 
 

@@ -14,7 +14,13 @@ def apply(request):
     if request["data"] == "orphan":
         # In a session of its own it outlives its parent, until the gate is opened: then process 1 has to reap it.
         subprocess.run(["setsid", "sh", "-c", "cat gate > /dev/null 2>&1 &"])
-    return [open("/proc/" + pid + "/comm").read().strip() for pid in os.listdir("/proc") if pid.isdigit()]
+    return [name for pid in os.listdir("/proc") if pid.isdigit() for name in names_of(pid)]
+
+def names_of(pid):
+    try:
+        return [open("/proc/" + pid + "/comm").read().strip()]
+    except OSError:  # it has ended since it was listed
+        return []
 
 serve(apply)
 """

@@ -62,7 +62,7 @@ def test_an_exception_is_that_calls_error_and_the_process_survives(source, start
         assert error["stack_trace"] == error["stacktrace"]
     assert runner.call("refuse").error["error_type"] == "Refused"
     assert runner.call("world").result == "hello world"
-    assert "started anew" not in runner.err
+    assert "restarted" not in runner.err
 
 
 def test_a_load_error_is_every_calls_error(source, start, kit_python):

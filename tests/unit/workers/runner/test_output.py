@@ -1,14 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runner.output import READY_MARKER, Head, MarkerFilter, Tail
+from workers.runner.output import READY_MARKER, HeadBuffer, MarkerFilter, TailBuffer
 
 PIECES = st.lists(st.sampled_from([b"PIPE_", b"INIT", b"PIPE_INIT_COMPLET", b"E", b"x", b"\n", READY_MARKER]))
 
 
 def fed(pieces):
     marker = MarkerFilter()
-    return marker, b"".join([marker.feed(piece) for piece in pieces]) + marker.rest()
+    return marker, b"".join([marker.feed(piece) for piece in pieces]) + marker.flush()
 
 
 @given(PIECES)
@@ -27,7 +27,7 @@ def test_what_cannot_be_the_marker_is_passed_on_at_once():
 
 
 def test_the_head_keeps_the_beginning():
-    head = Head(limit=4)
+    head = HeadBuffer(limit=4)
     head.add(b"abc")
     assert head.text() == "abc"
     head.add(b"de")
@@ -36,7 +36,7 @@ def test_the_head_keeps_the_beginning():
 
 
 def test_the_tail_keeps_the_end():
-    tail = Tail(limit=4)
+    tail = TailBuffer(limit=4)
     tail.add(b"abc")
     tail.add(b"def")
     assert tail.text() == "cdef"

@@ -27,7 +27,7 @@ def bound_by_permissions(tmp_path):
     return wrapper
 
 
-def test_the_algorithm_begins_when_the_directory_is_sealed(algorithm, source, start, bound_by_permissions):
+def test_the_algorithm_begins_when_the_directory_is_sealed(algorithm, start, bound_by_permissions):
     algorithm(SAYS_WHAT_IT_MAY)
     runner = start(bound_by_permissions, LONGSHORE_SOCKET_SEALED="1")
     runner.socket.parent.chmod(0o555)
@@ -40,7 +40,7 @@ def test_in_a_directory_that_stays_open_it_never_begins(algorithm, source, start
     runner = start(bound_by_permissions, LONGSHORE_SOCKET_SEALED="1")
     assert runner.process.wait(20) == 2
     assert runner.err == (
-        f"longshore: LONGSHORE_SOCKET_SEALED is 1, and {runner.socket.parent} can still be written after 10 seconds; "
+        f"longshore: LONGSHORE_SOCKET_SEALED is 1, and {runner.socket.parent} is still writable after 10 seconds; "
         "the algorithm was not started\n"
     )
     assert not (source / "began").exists()

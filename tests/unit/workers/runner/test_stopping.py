@@ -20,7 +20,7 @@ serve(apply)
 
 @contextmanager
 def connected(runner):
-    """A caller who has connected, and whether the runner has taken the connection by then nobody knows."""
+    """A connection whose request is still to be sent; the runner may or may not have accepted it yet."""
     connection = UnixConnection(runner.socket)
     connection.connect()
     try:
@@ -65,7 +65,7 @@ def test_an_interrupt_ends_it_too_even_while_loading(algorithm, source, start):
     assert runner.process.wait(20) == 0
 
 
-def test_who_connected_before_the_stop_and_asks_after_it_is_answered_too(algorithm, start):
+def test_a_request_sent_after_the_stop_on_an_earlier_connection_is_answered_too(algorithm, start):
     algorithm("serve(lambda request: 1)")
     runner = start()
     with connected(runner) as late:
@@ -84,7 +84,7 @@ def test_a_taken_port_is_an_error_at_start(algorithm, start):
     assert "cannot listen" in runner.err
 
 
-def test_a_wrong_setting_is_an_error_at_start(algorithm, start):
+def test_a_wrong_setting_is_an_error_at_start(start):
     runner = start(LONGSHORE_PORT="http")
     assert runner.process.wait(20) == 2
     assert runner.err == "longshore: LONGSHORE_PORT must be a whole number up to 65535, not 'http'.\n"
