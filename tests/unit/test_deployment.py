@@ -18,7 +18,7 @@ def commands() -> dict[str, list[str]]:
     return {name: command.split() for name, command in (line.split(": ", 1) for line in lines)}
 
 
-def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue():
+def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue() -> None:
     started = commands()
     assert {"gate", "api", "calls", "git", "beat"} <= set(started)
     consumed = {words[words.index("--queues") + 1] for words in started.values() if "--queues" in words}
@@ -26,14 +26,14 @@ def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue():
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
-def test_every_command_of_the_procfile_exists(name):
+def test_every_command_of_the_procfile_exists(name: str) -> None:
     program, command, *_ = commands()[name]
     assert program == "longshore"
     assert command in COMMANDS
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
-def test_docker_compose_takes_its_file():
+def test_docker_compose_takes_its_file() -> None:
     taken = subprocess.run(
         ["docker-compose", "--file", ROOT / "docker-compose.yml", "config", "--services"],
         capture_output=True,

@@ -3,11 +3,12 @@
 import base64
 import json
 import os
+from typing import Any
 
 import algorithmia_api_client as generated
 
 
-def api(key):
+def api(key: str) -> Any:
     configuration = generated.Configuration(host=os.environ["API_ADDRESS"])
     configuration.api_key["Authorization"] = key
     configuration.api_key_prefix["Authorization"] = "Simple"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import Algorithmia
 
@@ -9,7 +10,7 @@ client = Algorithmia.client(os.environ["API_KEY"], os.environ["API_ADDRESS"])
 algorithm = client.algo(os.environ["ALGORITHM"])
 
 
-def hashes(page):
+def hashes(page: Any) -> list[Any]:
     return [version["version_info"]["git_hash"] for version in page["results"]]
 
 

@@ -21,25 +21,25 @@ def any_app() -> Flask:
 
 
 @pytest.fixture
-def app(any_app, installation) -> Flask:
+def app(any_app: Flask, installation: str) -> Flask:
     """The application, on an empty database of each kind."""
     return any_app
 
 
 @pytest.fixture
-def admin(app) -> Api:
+def admin(app: Flask) -> Api:
     """The interface under an admin key."""
     return Api(app, make_key("admin", KeyKind.ADMIN))
 
 
 @pytest.fixture
-def acme(app, admin) -> Api:
+def acme(app: Flask, admin: Api) -> Api:
     """The interface under a key of the owner `acme`."""
     return owner_api(app, admin, "acme")
 
 
 @pytest.fixture
-def rival(app, admin) -> Api:
+def rival(app: Flask, admin: Api) -> Api:
     """The interface under a key of the owner `rival`."""
     return owner_api(app, admin, "rival")
 

@@ -1,18 +1,22 @@
 """`/v1/algorithms`: creating, reading, changing and deleting."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from flask import Flask
 
 from shared.db.models import Algorithm, Job, JobState
 from shared.encryption import keyring
 from shared.git.sources import open_source
 from shared.settings import settings
 from tests.rows import HASH, build_commit, change, end_build, taken, the
-from tests.service.api.invocation import ELSEWHERE
+from tests.service.api.invocation import ELSEWHERE, Api
 
 LABEL = {"label": "Hello"}
 
 
-def test_an_algorithm_is_created_as_the_page_has_it(acme):
+def test_an_algorithm_is_created_as_the_page_has_it(acme: Api) -> None:
     made = acme.call(
         "POST",
         "/v1/algorithms/acme",
@@ -36,7 +40,7 @@ def test_an_algorithm_is_created_as_the_page_has_it(acme):
     assert the(Algorithm, id=body["id"]).sample_input == '"you"'
 
 
-def test_it_is_found_by_name_and_by_id(acme):
+def test_it_is_found_by_name_and_by_id(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     by_name = acme.get(path)
     assert acme.get(f"/v1/algorithms/{by_name['id']}") == by_name
@@ -50,11 +54,11 @@ def test_it_is_found_by_name_and_by_id(acme):
     ("path", "code"),
     [("acme/Nothing", 1001), ("00000000-0000-4000-8000-000000000000", 1009), ("nothing", 1000), ("x" * 3000, 1000)],
 )
-def test_a_missing_one_is_404_in_the_words_that_the_client_looks_for(acme, path, code):
+def test_a_missing_one_is_404_in_the_words_that_the_client_looks_for(acme: Api, path: str, code: int) -> None:
     assert "No such algorithm" in acme.expect_refusal(404, code, "GET", f"/v1/algorithms/{path}")
 
 
-def test_a_change_changes_what_it_names(acme):
+def test_a_change_changes_what_it_names(acme: Api) -> None:
     path = acme.make_algorithm("acme", settings={"language": "python3-1", "license": "mit"})
     changed = acme.put(path, {"details": {"tagline": "Short."}, "settings": {"algorithm_callability": "public"}})
     assert changed["details"] == {"label": "Hello", "summary": None, "tagline": "Short."}
@@ -63,7 +67,7 @@ def test_a_change_changes_what_it_names(acme):
     assert acme.put(path, {"details": {}, "settings": {}, "source": {}, "version_info": {}})["id"] == changed["id"]
 
 
-def test_the_form_of_the_published_client_is_refused_with_a_sentence(acme):
+def test_the_form_of_the_published_client_is_refused_with_a_sentence(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     message = acme.expect_refusal(
         415, 2015, "PUT", path, b"details=label", Content_Type="application/x-www-form-urlencoded"
@@ -71,7 +75,7 @@ def test_the_form_of_the_published_client_is_refused_with_a_sentence(acme):
     assert "application/json" in message
 
 
-def test_a_deleted_one_is_gone_its_jobs_end_and_its_name_is_free(acme):
+def test_a_deleted_one_is_gone_its_jobs_end_and_its_name_is_free(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     old = acme.get(path)["id"]
     acme.post(f"{path}/compile", {"commitSha": HASH})
@@ -85,7 +89,7 @@ def test_a_deleted_one_is_gone_its_jobs_end_and_its_name_is_free(acme):
     assert acme.get(f"{path}/builds")["results"] == []
 
 
-def test_an_owners_algorithms_are_a_plain_array(acme, rival):
+def test_an_owners_algorithms_are_a_plain_array(acme: Api, rival: Api) -> None:
     acme.make_algorithm("acme", "First")
     acme.make_algorithm("acme", "Second")
     listed = acme.get("/v1/users/acme/algorithms")
@@ -95,37 +99,37 @@ def test_an_owners_algorithms_are_a_plain_array(acme, rival):
 
 
 @pytest.mark.parametrize("twin", ["Hello", "hello", "HELLO", "Hello_"])
-def test_a_name_that_is_taken_in_image_references_is_refused(acme, twin):
+def test_a_name_that_is_taken_in_image_references_is_refused(acme: Api, twin: str) -> None:
     acme.make_algorithm("acme")
     acme.expect_refusal(409, 1002, "POST", "/v1/algorithms/acme", {"name": twin, "details": LABEL})
 
 
-def test_the_same_name_under_another_owner_is_free(acme, rival):
+def test_the_same_name_under_another_owner_is_free(acme: Api, rival: Api) -> None:
     acme.make_algorithm("acme")
     rival.make_algorithm("rival")
     assert [one["algoname"] for one in rival.get("/v1/users/rival/algorithms")] == ["Hello"]
 
 
 @pytest.mark.parametrize("name", ["version", "Versions", "builds", "compile"])
-def test_words_of_the_interface_are_no_names(acme, name):
+def test_words_of_the_interface_are_no_names(acme: Api, name: str) -> None:
     acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", {"name": name, "details": LABEL})
 
 
 @pytest.mark.parametrize("field", ["language", "algorithm_environment", "package_set"])
-def test_an_unknown_language_is_refused(acme, field):
+def test_an_unknown_language_is_refused(acme: Api, field: str) -> None:
     body = {"name": "Hello", "details": LABEL, "settings": {field: "cobol"}}
     assert "python3" in acme.expect_refusal(400, 4001, "POST", "/v1/algorithms/acme", body)
     acme.make_algorithm("acme", "Other")
     acme.expect_refusal(400, 4001, "PUT", "/v1/algorithms/acme/Other", {"settings": {field: "cobol"}})
 
 
-def test_an_owner_that_is_not_there(admin, acme):
+def test_an_owner_that_is_not_there(admin: Api, acme: Api) -> None:
     body = {"name": "Hello", "details": LABEL}
     admin.expect_refusal(404, 3000, "POST", "/v1/algorithms/nobody", body)
     acme.expect_refusal(403, 2001, "POST", "/v1/algorithms/nobody", body)
 
 
-def test_others_may_do_nothing_with_it(acme, rival):
+def test_others_may_do_nothing_with_it(acme: Api, rival: Api) -> None:
     path = acme.make_algorithm("acme")
     calls: list[tuple[str, str, object]] = [
         ("GET", "", None),
@@ -147,7 +151,7 @@ def test_others_may_do_nothing_with_it(acme, rival):
         rival.expect_refusal(403, 2001, method, f"{path}{suffix}", body)
 
 
-def test_an_admin_may(acme, admin):
+def test_an_admin_may(acme: Api, admin: Api) -> None:
     path = acme.make_algorithm("acme")
     assert admin.get(path)["name"] == "Hello"
     admin.post(f"{path}/compile", {"commitSha": HASH})
@@ -157,7 +161,7 @@ def credentials_of(algorithm_id: str) -> tuple[str, str] | None:
     return open_source(keyring(), the(Algorithm, id=algorithm_id))
 
 
-def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(acme):
+def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(acme: Api) -> None:
     source = {**ELSEWHERE, "credentials": {"username": "git", "password": "open sesame"}}
     path = acme.make_algorithm("acme", source=source)
     shown = acme.call("GET", path)
@@ -186,14 +190,16 @@ def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(ac
         {"repository_https_url": "https://git.example.com/a.git", "credentials": {"username": "git"}},
     ],
 )
-def test_a_source_that_cannot_be_is_refused(acme, source):
+def test_a_source_that_cannot_be_is_refused(acme: Api, source: dict[str, Any]) -> None:
     body = {"name": "Hello", "details": LABEL, "source": source}
     message = acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
     assert "word" not in message.replace("password", "")
     acme.expect_refusal(404, 1001, "GET", "/v1/algorithms/acme/Hello")
 
 
-def test_a_short_form_that_grows_too_long_is_refused(acme, installation, monkeypatch, tmp_path):
+def test_a_short_form_that_grows_too_long_is_refused(
+    acme: Api, installation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     known_hosts = tmp_path / "known_hosts"
     known_hosts.touch()
     monkeypatch.setenv("LONGSHORE_SOURCE_SSH_KNOWN_HOSTS", str(known_hosts))
@@ -204,7 +210,7 @@ def test_a_short_form_that_grows_too_long_is_refused(acme, installation, monkeyp
     acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
 
 
-def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme):
+def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme: Api) -> None:
     acme.post("/v1/algorithms/acme", {"name": "Hosted", "details": LABEL})
     # The git service is ours; what is elsewhere is not, and no failure of this service.
     for path, status in {"/v1/algorithms/acme/Hosted": 503, acme.make_algorithm("acme", "Elsewhere"): 409}.items():
@@ -213,7 +219,7 @@ def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme)
         assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_a_compile_whose_sources_key_is_gone_says_so(acme, app):
+def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api, app: Flask) -> None:
     source = {**ELSEWHERE, "credentials": {"username": "git", "password": "word"}}
     path = acme.make_algorithm("acme", source=source)
     row = the(Algorithm, owner="acme")
@@ -221,7 +227,7 @@ def test_a_compile_whose_sources_key_is_gone_says_so(acme, app):
     assert "'gone'" in acme.expect_refusal(400, 2015, "POST", f"{path}/compile")
 
 
-def test_the_latest_version_stands_for_the_algorithm(acme):
+def test_the_latest_version_stands_for_the_algorithm(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     first, second = "a" * 40, "b" * 40
     build_commit(the(Algorithm, owner="acme"), first)

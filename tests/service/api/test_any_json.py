@@ -3,6 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.service.api.invocation import Api
 from tests.service.api.test_bad_input import BODIES, Place
 
 FIELDS = [
@@ -25,12 +26,12 @@ values = st.recursive(
 bodies = st.dictionaries(st.sampled_from(FIELDS), values, max_size=6)
 
 
-def test_no_json_breaks(admin, acme, rival):
+def test_no_json_breaks(admin: Api, acme: Api, rival: Api) -> None:
     place = Place(admin, acme, rival)
 
     @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(BODIES), bodies)
-    def throw(call, body):
+    def throw(call, body) -> None:
         method, path = call
         status, _code, _message = place.answers(method, path, body)
         assert status < 500

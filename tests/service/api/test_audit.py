@@ -1,6 +1,7 @@
 """The audit trail: who did what, when, from where."""
 
 import pytest
+from flask import Flask
 
 from shared.db.models import Algorithm, AuditEvent
 from tests.git_service import make_algorithm
@@ -19,7 +20,7 @@ def actions(admin: Api, **filters: str) -> list[str]:
     return [entry["action"] for entry in trail(admin, **filters)]
 
 
-def test_what_is_done_to_a_registry_is_written_down_without_its_secrets(admin):
+def test_what_is_done_to_a_registry_is_written_down_without_its_secrets(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
     admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", "name": "new"})
     admin.post(f"/v1/registries/{registry_id}/pause", {"reason": "moving"})
@@ -36,7 +37,7 @@ def test_what_is_done_to_a_registry_is_written_down_without_its_secrets(admin):
     assert "pusher" not in str(entries)
 
 
-def test_pushes_compiles_and_cancels_are_their_owners(admin, acme):
+def test_pushes_compiles_and_cancels_are_their_owners(admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
     build = build_commit(the(Algorithm, owner="acme"))
     registry = make_registry()
@@ -56,7 +57,7 @@ def test_pushes_compiles_and_cancels_are_their_owners(admin, acme):
     assert "sesame" not in str(entries)
 
 
-def test_keys_and_retries(admin):
+def test_keys_and_retries(admin: Api) -> None:
     key = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey", "key_label": "laptop"})
     admin.delete(f"/v1/users/acme/keys/{key['id']}")
     end_badly(taken(push(build_commit(make_algorithm()), make_registry())))
@@ -66,7 +67,7 @@ def test_keys_and_retries(admin):
     assert key["api_key"] not in str(trail(admin))
 
 
-def test_a_repeat_is_written_down_once_and_a_refusal_not_at_all(admin, acme):
+def test_a_repeat_is_written_down_once_and_a_refusal_not_at_all(admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
     for _ in range(2):
         acme.call("POST", f"{path}/compile", {"commitSha": "a" * 40}, Idempotency_Key="again")
@@ -74,7 +75,7 @@ def test_a_repeat_is_written_down_once_and_a_refusal_not_at_all(admin, acme):
     assert actions(admin, action="compile") == ["compile"]
 
 
-def test_what_somebody_was_not_allowed_is_written_down_too(admin, acme):
+def test_what_somebody_was_not_allowed_is_written_down_too(admin: Api, acme: Api) -> None:
     acme.expect_refusal(403, 2001, "POST", "/v1/registries", {"registry_url": "registry.example.com", **PAIR})
     acme.expect_refusal(403, 2001, "GET", "/v1/audit")
     (entry,) = trail(admin, action="denied")
@@ -82,7 +83,7 @@ def test_what_somebody_was_not_allowed_is_written_down_too(admin, acme):
     assert "sesame" not in str(entry)
 
 
-def test_the_trail_is_filtered_and_paged(admin):
+def test_the_trail_is_filtered_and_paged(admin: Api) -> None:
     ids = [admin.make_registry(f"r{number}.example.com") for number in range(3)]
     admin.delete(f"/v1/registries/{ids[0]}")
     page = admin.get("/v1/audit?action=registry.&limit=3")
@@ -95,7 +96,7 @@ def test_the_trail_is_filtered_and_paged(admin):
     admin.expect_refusal(400, 2015, "GET", "/v1/audit?since=yesterday")
 
 
-def test_it_is_written_with_what_it_tells_of_or_not_at_all(admin):
+def test_it_is_written_with_what_it_tells_of_or_not_at_all(admin: Api) -> None:
     taken_name = {"registry_url": "registry.example.com", "ca_certificate": "none"}
     admin.expect_refusal(400, 2015, "POST", "/v1/registries", taken_name)
     assert trail(admin) == []
@@ -113,7 +114,9 @@ def test_it_is_written_with_what_it_tells_of_or_not_at_all(admin):
         ("172.18.0.5", "203.0.113.9", "172.16.0.0/12", "", "203.0.113.9"),
     ],
 )
-def test_where_a_request_came_from(admin, monkeypatch, peer, forwarded, gate, proxies, address):
+def test_where_a_request_came_from(
+    admin: Api, monkeypatch: pytest.MonkeyPatch, peer: str, forwarded: str | None, gate: str, proxies: str, address: str
+) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_GATE_NETWORKS", gate)
@@ -129,7 +132,7 @@ def test_where_a_request_came_from(admin, monkeypatch, peer, forwarded, gate, pr
     assert the(AuditEvent, target_id=made.get_json()["id"]).address == address
 
 
-def test_a_key_that_may_not_manage_is_told_apart(app, admin):
+def test_a_key_that_may_not_manage_is_told_apart(app: Flask, admin: Api) -> None:
     reader = owner_api(app, admin, "acme", allow_algo_management=False)
     body = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}}
     reader.expect_refusal(403, 2001, "POST", "/v1/algorithms/acme", body)

@@ -49,7 +49,7 @@ class Place:
 
 
 @pytest.fixture
-def place(admin, acme, rival) -> Place:
+def place(admin: Api, acme: Api, rival: Api) -> Place:
     return Place(admin, acme, rival)
 
 
@@ -58,7 +58,7 @@ NO_JSON = [b"{", b"{'a': 1}", b'{"a": NaN}', b'{"a": 1}}', b"\xff\xfe", b'{"a": 
 NO_JSON += [b'{"a":' * 50_000, b'{"a": ' + b"9" * 5_000 + b"}", b'{"a": "\x01"}', b"\xed\xa0\x80"]
 
 
-def test_no_call_takes_what_is_no_json_object(place):
+def test_no_call_takes_what_is_no_json_object(place: Place) -> None:
     for method, path in BODIES:
         for body in NO_JSON:
             assert place.answers(method, path, body)[:2] == (400, 2013), (method, path, body[:20])
@@ -66,19 +66,19 @@ def test_no_call_takes_what_is_no_json_object(place):
             assert place.answers(method, path, given)[:2] == (400, 2015), (method, path, given)
 
 
-def test_no_call_takes_another_content_type(place):
+def test_no_call_takes_another_content_type(place: Place) -> None:
     for method, path in BODIES:
         for kind in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"):
             status, code, message = place.answers(method, path, b"a=b", Content_Type=kind)
             assert (status, code, "application/json" in message) == (415, 2015, True), (method, path, kind)
 
 
-def test_no_call_takes_a_body_that_is_too_large(place):
+def test_no_call_takes_a_body_that_is_too_large(place: Place) -> None:
     for method, path in BODIES:
         assert place.answers(method, path, b'{"a": "' + b"x" * 2 * 1024 * 1024 + b'"}')[:2] == (413, 2015), path
 
 
-def test_json_is_taken_however_its_type_is_written(place):
+def test_json_is_taken_however_its_type_is_written(place: Place) -> None:
     body = json.dumps({"registry_url": "registry.example.com"}).encode()
     for kind in ("application/json; charset=utf-8", "application/vnd.longshore+json", ""):
         assert place.admin.call("POST", REGISTRY, body, Content_Type=kind).status_code == 200
@@ -115,7 +115,7 @@ URLS = {
 }
 
 
-def test_the_table_of_registry_urls(place):
+def test_the_table_of_registry_urls(place: Place) -> None:
     for what, url in URLS.items():
         for method, path in (("POST", REGISTRY), ("PUT", f"{REGISTRY}/{{registry}}")):
             status, code, message = place.answers(method, path, {"registry_url": url})
@@ -151,7 +151,7 @@ HALVES: list[dict[str, object]] = [
 ]
 
 
-def test_the_table_of_credentials(place):
+def test_the_table_of_credentials(place: Place) -> None:
     url, registry_id = {"registry_url": "r.example.com"}, {"registry_id": place.registry}
     for given in HALVES:
         for method, path, body in (
@@ -289,7 +289,7 @@ TABLE: list[tuple[int, int, str, str, object]] = [
 ]
 
 
-def test_the_table(place):
+def test_the_table(place: Place) -> None:
     for status, code, method, path, body in TABLE:
         answered = place.answers(method, path, body)
         assert answered[:2] == (status, code), (method, path, str(body)[:80], answered)
@@ -350,7 +350,7 @@ STRINGS: dict[tuple[str, str], list[dict[str, object]]] = {
 UNSTORABLE = {"NUL": "a\0b", "half a surrogate pair": "a\ud800b", "the other half": "\udfff", "an escape": "\x1b[31m"}
 
 
-def test_no_string_holds_what_no_database_does(place):
+def test_no_string_holds_what_no_database_does(place: Place) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             for what, unstorable in UNSTORABLE.items():
@@ -358,7 +358,7 @@ def test_no_string_holds_what_no_database_does(place):
                 assert place.answers(method, path, text.encode())[0] == 400, (method, path, text, what)
 
 
-def test_nothing_else_stands_for_a_string(place):
+def test_nothing_else_stands_for_a_string(place: Place) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             if '"?"' not in json.dumps(body):
@@ -368,7 +368,7 @@ def test_nothing_else_stands_for_a_string(place):
                 assert place.answers(method, path, text.encode())[0] == 400, (method, path, text[:80])
 
 
-def test_null_and_an_empty_object_stand_for_nothing_or_are_refused(place):
+def test_null_and_an_empty_object_stand_for_nothing_or_are_refused(place: Place) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             for value in ("null", "{}"):
@@ -378,7 +378,7 @@ def test_null_and_an_empty_object_stand_for_nothing_or_are_refused(place):
                 assert status in (200, 201, 400, 409), (method, path, text)
 
 
-def test_an_error_repeats_nothing_that_may_be_a_password(place):
+def test_an_error_repeats_nothing_that_may_be_a_password(place: Place) -> None:
     body = {
         "registry_url": "r.example.com",
         "registry_password": ["open sesame"],
@@ -392,7 +392,7 @@ def test_an_error_repeats_nothing_that_may_be_a_password(place):
         assert "sesame" not in place.answers(method, path, body)[2], (method, path)
 
 
-def test_the_wrong_keys(place):
+def test_the_wrong_keys(place: Place) -> None:
     for api, status, code in ((place.rival, 403, 2001), (Api(place.acme.app, "revoked"), 401, 2002)):
         for method, path in BODIES[3:]:
             api.expect_refusal(

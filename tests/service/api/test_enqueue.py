@@ -6,17 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select, text
+from werkzeug.test import TestResponse
 
 from api.enqueue import wait_limit
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
 from tests.rows import HASH, OTHER_HASH, build_commit, change, end_build, end_push, taken, the
+from tests.service.api.invocation import Api
 from tests.together import SECONDS, together
 
 
 @pytest.fixture
-def hello(acme) -> str:
+def hello(acme: Api) -> str:
     return acme.make_algorithm("acme")
 
 
@@ -42,7 +44,9 @@ def until_there_is(model: type, **values: object) -> Job:
     pytest.fail("it never came")
 
 
-def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_have_ended(acme, admin, hello, pool):
+def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_have_ended(
+    acme: Api, admin: Api, hello: str, pool: ThreadPoolExecutor
+) -> None:
     push = {"registry_id": admin.make_registry()}
     body = {"commitSha": HASH, "registry_push_credentials": push}
     waiting = pool.submit(acme.call, "POST", f"{hello}/compile", body, Prefer="wait=60")
@@ -55,26 +59,26 @@ def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_ha
     assert answer.headers["Preference-Applied"] == "wait=60"
 
 
-def test_nobody_waits_longer_than_he_said(acme, hello):
+def test_nobody_waits_longer_than_he_said(acme: Api, hello: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="respond-async, wait=0")
     assert answer.get_json()["build"]["status"] == "in-progress"
     assert answer.headers["Preference-Applied"] == "wait=0"
 
 
-def test_nobody_waits_longer_than_the_settings_say(acme, hello):
+def test_nobody_waits_longer_than_the_settings_say(acme: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=999999")
     assert answer.headers["Preference-Applied"] == "wait=60"
 
 
 @pytest.mark.parametrize("preference", ["", "wait", "wait=", "wait=soon", "wait=-1", "await=5"])
-def test_a_preference_that_is_none_is_passed_over(acme, hello, preference):
+def test_a_preference_that_is_none_is_passed_over(acme: Api, hello: str, preference: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer=preference)
     assert answer.status_code == 200
     assert "Preference-Applied" not in answer.headers
 
 
-def test_those_who_wait_leave_threads_for_those_who_do_not(acme, hello, pool):
+def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
     wait_limit.cache_clear()
     rooms = wait_limit()
     taken_rooms = 0
@@ -88,7 +92,7 @@ def test_those_who_wait_leave_threads_for_those_who_do_not(acme, hello, pool):
         wait_limit.cache_clear()
 
 
-def test_a_request_sent_again_under_its_key_gives_the_same_job(acme, hello):
+def test_a_request_sent_again_under_its_key_gives_the_same_job(acme: Api, hello: str) -> None:
     first = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     again = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     assert first.headers["X-Job-Id"] == again.headers["X-Job-Id"]
@@ -98,14 +102,14 @@ def test_a_request_sent_again_under_its_key_gives_the_same_job(acme, hello):
     assert other.headers["X-Job-Id"] != first.headers["X-Job-Id"]
 
 
-def test_a_publish_sent_again_under_its_key_is_no_1007(acme, hello):
+def test_a_publish_sent_again_under_its_key_is_no_1007(acme: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     first = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
     again = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
     assert first.get_json() == again.get_json()
 
 
-def test_a_push_sent_again_under_its_key_supersedes_nothing(acme, admin, hello):
+def test_a_push_sent_again_under_its_key_supersedes_nothing(acme: Api, admin: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     body = {"registry_id": admin.make_registry()}
     for _ in range(2):
@@ -121,25 +125,25 @@ def test_a_push_sent_again_under_its_key_supersedes_nothing(acme, admin, hello):
         ("/version", {"commitSha": HASH}),
     ],
 )
-def test_the_same_key_with_another_request_is_409(acme, hello, path, body):
+def test_the_same_key_with_another_request_is_409(acme: Api, hello: str, path: str, body: dict[str, str]) -> None:
     acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     acme.expect_refusal(409, 2015, "POST", f"{hello}{path}", body, Idempotency_Key="one")
     assert count(Job) == 1
 
 
-def test_the_key_of_another_caller_is_another_key(acme, admin, hello):
+def test_the_key_of_another_caller_is_another_key(acme: Api, admin: Api, hello: str) -> None:
     for api in (acme, admin):
         api.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     assert count(Job) == 2
 
 
-def test_a_refused_request_leaves_its_key_free(acme, hello):
+def test_a_refused_request_leaves_its_key_free(acme: Api, hello: str) -> None:
     acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {}, Idempotency_Key="one")
     build_commit(the(Algorithm, owner="acme"))
     assert acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one").status_code == 200
 
 
-def test_a_key_is_free_again_after_a_day(acme, hello):
+def test_a_key_is_free_again_after_a_day(acme: Api, hello: str) -> None:
     first = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     change(the(IdempotencyKey), created_at=now_ms() - 24 * 3600 * 1000 - 1)
     again = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
@@ -148,11 +152,11 @@ def test_a_key_is_free_again_after_a_day(acme, hello):
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_that_cannot_be_one_is_400(acme, hello, key):
+def test_a_key_that_cannot_be_one_is_400(acme: Api, hello: str, key: str) -> None:
     acme.expect_refusal(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key=key)
 
 
-def test_what_a_key_is_kept_with_shows_no_password(acme, admin, hello):
+def test_what_a_key_is_kept_with_shows_no_password(acme: Api, admin: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     body = {"registry_id": admin.make_registry(), "registry_username": "u", "registry_password": "open sesame"}
     acme.call("POST", f"{hello}/versions/{HASH}/registry", body, Idempotency_Key="one")
@@ -160,8 +164,8 @@ def test_what_a_key_is_kept_with_shows_no_password(acme, admin, hello):
     assert the(IdempotencyKey).key != "one"
 
 
-def test_the_same_request_twice_at_once_makes_one_job(acme, hello):
-    def compile_it():
+def test_the_same_request_twice_at_once_makes_one_job(acme: Api, hello: str) -> None:
+    def compile_it() -> TestResponse:
         return acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
 
     answers = together(*([compile_it] * 4))
@@ -171,7 +175,7 @@ def test_the_same_request_twice_at_once_makes_one_job(acme, hello):
 
 
 @pytest.mark.parametrize("installation", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_the_same_publish_twice_at_once_is_no_1007(acme, hello, pool):
+def test_the_same_publish_twice_at_once_is_no_1007(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
     algorithm = the(Algorithm, owner="acme")
     build_commit(algorithm)
     with database().writing() as session:  # both have found no job of their key by the time that one may go on
@@ -196,7 +200,7 @@ def until_so_many_wait_for_locks(number: int) -> None:
     pytest.fail("they never wait")
 
 
-def test_publishes_at_once_are_one_publish(acme, hello):
+def test_publishes_at_once_are_one_publish(acme: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     answers = together(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400]

@@ -1,6 +1,10 @@
 """A compile asks the hosted repository for its commit when the call is made, through the real git service."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from flask import Flask
 
 from api.git.repositories import Repository
 from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
@@ -8,12 +12,12 @@ from tests.service.api.invocation import Api
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitService]:
     with git_service(tmp_path_factory.mktemp("git"), build_on_push=False) as running:
         yield running
 
 
-def test_commits_of_a_hosted_repository(service: GitService, any_app, tmp_path):
+def test_commits_of_a_hosted_repository(service: GitService, any_app: Flask, tmp_path: Path) -> None:
     algorithm = make_algorithm("acme")
     api, path = Api(any_app, make_key("acme")), f"/v1/algorithms/{algorithm.path}"
     assert "push" in api.expect_refusal(400, 2015, "POST", f"{path}/compile").lower()  # an empty repository

@@ -23,12 +23,12 @@ SECONDS = 30
 
 
 @pytest.fixture
-def hello(acme) -> str:
+def hello(acme: Api) -> str:
     return acme.make_algorithm("acme")
 
 
 @pytest.fixture
-def job(acme, admin, hello) -> Job:
+def job(acme: Api, admin: Api, hello: str) -> Job:
     """A compile with one push."""
     body = {"commitSha": HASH, "registry_push_credentials": {"registry_id": admin.make_registry()}}
     acme.post(f"{hello}/compile", body)
@@ -91,7 +91,7 @@ def finish(job: Job) -> None:
     change(the(ImagePush), done_bytes=7, total_bytes=7)
 
 
-def test_a_job_that_has_ended_is_told_to_the_end_and_no_more(acme, job):
+def test_a_job_that_has_ended_is_told_to_the_end_and_no_more(acme: Api, job: Job) -> None:
     finish(job)
     log, progress, state = all_events(acme, job)
     assert (log["event"], log["data"]) == ("log", {"offset": 0, "text": "Step 1\nStep 2 ✓\n"})
@@ -104,7 +104,7 @@ def test_a_job_that_has_ended_is_told_to_the_end_and_no_more(acme, job):
     assert ask(acme, job, state["id"]).status_code == 204
 
 
-def test_who_comes_back_misses_nothing_and_hears_nothing_twice(acme, job):
+def test_who_comes_back_misses_nothing_and_hears_nothing_twice(acme: Api, job: Job) -> None:
     finish(job)
     events = all_events(acme, job)
     for told in (1, 2):
@@ -112,17 +112,17 @@ def test_who_comes_back_misses_nothing_and_hears_nothing_twice(acme, job):
 
 
 @pytest.mark.parametrize("after", ["nonsense", "1.2", "9" * 40, "9" * 10 + "..", "0.zz.", "\u00e9"])
-def test_an_id_that_is_none_of_ours_tells_everything(acme, job, after):
+def test_an_id_that_is_none_of_ours_tells_everything(acme: Api, job: Job, after: str) -> None:
     finish(job)
     assert [event["event"] for event in all_events(acme, job, after)] == ["log", "progress", "state"]
 
 
-def test_an_id_beyond_the_log_tells_the_rest(acme, job):
+def test_an_id_beyond_the_log_tells_the_rest(acme: Api, job: Job) -> None:
     finish(job)
     assert [event["event"] for event in all_events(acme, job, "999999999..")] == ["progress", "state"]
 
 
-def test_a_long_log_comes_in_parts_that_fit_together(acme, job, monkeypatch):
+def test_a_long_log_comes_in_parts_that_fit_together(acme: Api, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "LOG_CHARACTERS", 5)
     finish(job)
     logs = [event["data"] for event in all_events(acme, job) if event["event"] == "log"]
@@ -130,7 +130,7 @@ def test_a_long_log_comes_in_parts_that_fit_together(acme, job, monkeypatch):
     assert [part["offset"] for part in logs] == [0, 5, 10, 15]
 
 
-def test_what_happens_is_told_while_it_happens(acme, job):
+def test_what_happens_is_told_while_it_happens(acme: Api, job: Job) -> None:
     with listening(acme, job) as heard:
         assert heard.get(timeout=SECONDS)["event"] == "progress"
         assert heard.get(timeout=SECONDS)["data"]["state"] == "queued"
@@ -148,7 +148,7 @@ def test_what_happens_is_told_while_it_happens(acme, job):
     assert rest[-1]["data"]["children"][0]["state"] == "succeeded"
 
 
-def test_a_silent_stream_says_that_it_lives(acme, job, monkeypatch):
+def test_a_silent_stream_says_that_it_lives(acme: Api, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_KEEPALIVE_SECONDS", "0.01")
@@ -157,7 +157,7 @@ def test_a_silent_stream_says_that_it_lives(acme, job, monkeypatch):
         assert any(chunk.startswith(b":") for chunk in answer.response)
 
 
-def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme, job):
+def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: Job) -> None:
     wait_limit.cache_clear()
     streams = []
     try:
@@ -174,6 +174,6 @@ def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme, job):
         wait_limit.cache_clear()
 
 
-def test_events_are_their_owners(acme, rival, job):
+def test_events_are_their_owners(acme: Api, rival: Api, job: Job) -> None:
     rival.expect_refusal(403, 2001, "GET", f"/v1/jobs/{job.id}/events")
     acme.expect_refusal(404, 5004, "GET", "/v1/jobs/00000000-0000-4000-8000-000000000000/events")

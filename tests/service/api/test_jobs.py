@@ -5,14 +5,15 @@ import pytest
 from shared.db.models import Algorithm, Job, JobKind
 from shared.errors import ErrorClass
 from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, taken, the
+from tests.service.api.invocation import Api
 
 
 @pytest.fixture
-def hello(acme) -> str:
+def hello(acme: Api) -> str:
     return acme.make_algorithm("acme")
 
 
-def test_a_job_is_read_with_its_parts(acme, admin, hello):
+def test_a_job_is_read_with_its_parts(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     push = {"registry_id": registry_id}
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": push})
@@ -31,7 +32,7 @@ def test_a_job_is_read_with_its_parts(acme, admin, hello):
     assert (child["kind"], child["registry_id"], child["progress"]["total_bytes"]) == ("push", registry_id, 0)
 
 
-def test_a_job_that_failed_says_why(acme, hello):
+def test_a_job_that_failed_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = the(Job)
     end_badly(taken(job), ErrorClass.TRANSIENT, "The repository did not answer.")
@@ -42,7 +43,7 @@ def test_a_job_that_failed_says_why(acme, hello):
     assert listed["error"] == waiting["error"]
 
 
-def test_jobs_are_filtered_and_paged(acme, admin, hello):
+def test_jobs_are_filtered_and_paged(acme: Api, admin: Api, hello: str) -> None:
     build_commit(the(Algorithm, owner="acme"))
     registry_id = admin.make_registry()
     acme.post(f"{hello}/versions/{HASH}/registry", {"registry_id": registry_id})
@@ -66,11 +67,11 @@ def test_jobs_are_filtered_and_paged(acme, admin, hello):
 
 
 @pytest.mark.parametrize("query", ["?kind=cook", "?state=lost"])
-def test_what_no_job_can_be_is_400(acme, query):
+def test_what_no_job_can_be_is_400(acme: Api, query: str) -> None:
     acme.expect_refusal(400, 2015, "GET", f"/v1/jobs{query}")
 
 
-def test_jobs_are_their_owners(acme, rival, admin, hello):
+def test_jobs_are_their_owners(acme: Api, rival: Api, admin: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = the(Job)
     assert rival.get("/v1/jobs")["results"] == []
@@ -81,7 +82,7 @@ def test_jobs_are_their_owners(acme, rival, admin, hello):
     assert acme.get(f"/v1/jobs/{job.id}")["id"] == job.id
 
 
-def test_a_job_is_cancelled_once(acme, hello):
+def test_a_job_is_cancelled_once(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     acme.post(f"{hello}/version")
     job, publish = the(Job, kind=JobKind.COMPILE), the(Job, kind=JobKind.PUBLISH)
@@ -92,12 +93,12 @@ def test_a_job_is_cancelled_once(acme, hello):
     acme.expect_refusal(409, 2015, "DELETE", f"/v1/jobs/{job.id}")
 
 
-def test_an_unknown_job_is_404(acme):
+def test_an_unknown_job_is_404(acme: Api) -> None:
     for method in ("GET", "DELETE"):
         acme.expect_refusal(404, 5004, method, "/v1/jobs/00000000-0000-4000-8000-000000000000")
 
 
-def test_jobs_of_a_deleted_algorithm_are_still_read(acme, hello):
+def test_jobs_of_a_deleted_algorithm_are_still_read(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     acme.delete(hello)
     (row,) = acme.get("/v1/jobs")["results"]

@@ -1,6 +1,9 @@
 """API keys: who makes them, what they may do, and that they are shown once."""
 
+from typing import Any
+
 import pytest
+from flask import Flask
 
 from shared.db.models import ApiKey
 from tests.rows import the
@@ -8,13 +11,13 @@ from tests.service.api.invocation import Api, owner_api
 from tests.together import together
 
 
-def test_an_admin_makes_an_owner_with_its_first_key(admin, app):
+def test_an_admin_makes_an_owner_with_its_first_key(admin: Api, app: Flask) -> None:
     made = admin.post("/v1/admin/users/newcomer/keys", {"key_label": "ci", "key_type": "AlgorithmKey"})
     assert (made["owner_name"], made["key_label"], made["key_type"]) == ("newcomer", "ci", "AlgorithmKey")
     assert Api(app, made["api_key"]).get("/v1/users/newcomer/algorithms") == []
 
 
-def test_the_secret_is_shown_once_and_kept_nowhere(admin):
+def test_the_secret_is_shown_once_and_kept_nowhere(admin: Api) -> None:
     made = admin.post("/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})
     (listed,) = admin.get("/v1/users/newcomer/keys")
     assert listed["api_key"] == listed["api_key_mask"] == made["api_key_mask"]
@@ -24,23 +27,23 @@ def test_the_secret_is_shown_once_and_kept_nowhere(admin):
 
 
 @pytest.mark.parametrize("form", ["Simple {}", "simple {}", "Bearer {}", "{}", "  {}  "])
-def test_every_form_of_the_header_is_taken(app, acme, form):
+def test_every_form_of_the_header_is_taken(app: Flask, acme: Api, form: str) -> None:
     assert Api(app, None).get("/v1/registries", Authorization=form.format(acme.key)) == []
 
 
 @pytest.mark.parametrize(
     "header", ["", "Simple", "Simple ", "Simple nobody", "Basic {}", "nobody", "é" * 20, "x" * 600]
 )
-def test_no_or_an_unknown_key_is_401(app, acme, header):
+def test_no_or_an_unknown_key_is_401(app: Flask, acme: Api, header: str) -> None:
     Api(app, None).expect_refusal(401, 2002, "GET", "/v1/registries", Authorization=header.format(acme.key))
 
 
-def test_without_the_header_it_is_401_before_anything_else_is_looked_at(app):
+def test_without_the_header_it_is_401_before_anything_else_is_looked_at(app: Flask) -> None:
     for method, path in (("GET", "/v1/nowhere"), ("PATCH", "/v1/jobs"), ("POST", "/v1/registries")):
         Api(app, None).expect_refusal(401, 2002, method, path, b"no JSON")
 
 
-def test_a_revoked_key_is_unknown_from_then_on(admin, app):
+def test_a_revoked_key_is_unknown_from_then_on(admin: Api, app: Flask) -> None:
     made = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
     admin.delete(f"/v1/users/acme/keys/{made['id']}")
     Api(app, made["api_key"]).expect_refusal(401, 2002, "GET", "/v1/registries")
@@ -48,7 +51,7 @@ def test_a_revoked_key_is_unknown_from_then_on(admin, app):
     assert admin.get("/v1/users/acme/keys") == []
 
 
-def test_owners_make_algorithm_keys_for_themselves_only(acme):
+def test_owners_make_algorithm_keys_for_themselves_only(acme: Api) -> None:
     assert acme.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})["key_type"] == "AlgorithmKey"
     acme.expect_refusal(403, 2001, "POST", "/v1/users/rival/keys", {"key_type": "AlgorithmKey"})
     acme.expect_refusal(403, 2001, "POST", "/v1/admin/users/acme/keys", {"key_type": "AlgorithmKey"})
@@ -56,7 +59,7 @@ def test_owners_make_algorithm_keys_for_themselves_only(acme):
         acme.expect_refusal(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": kind})
 
 
-def test_owners_see_and_revoke_their_own_keys_only(admin, acme, rival):
+def test_owners_see_and_revoke_their_own_keys_only(admin: Api, acme: Api, rival: Api) -> None:
     (key,) = [row for row in admin.get("/v1/users/rival/keys") if row["key_label"] == "test"]
     acme.expect_refusal(403, 2001, "GET", "/v1/users/rival/keys")
     acme.expect_refusal(403, 2001, "DELETE", f"/v1/users/rival/keys/{key['id']}")
@@ -64,27 +67,27 @@ def test_owners_see_and_revoke_their_own_keys_only(admin, acme, rival):
     rival.delete(f"/v1/users/rival/keys/{key['id']}")
 
 
-def test_a_management_key_is_an_admin_key(admin, app):
+def test_a_management_key_is_an_admin_key(admin: Api, app: Flask) -> None:
     made = admin.post("/v1/users/acme/keys", {"key_type": "ManagementKey"})
     assert made["key_type"] == "PlatformAdminKey"
     Api(app, made["api_key"]).make_registry()
 
 
-def test_keys_of_an_owner_that_is_not_there(admin):
+def test_keys_of_an_owner_that_is_not_there(admin: Api) -> None:
     admin.expect_refusal(404, 3000, "GET", "/v1/users/nobody/keys")
 
 
-def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin, acme):
+def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin: Api, acme: Api) -> None:
     admin.expect_refusal(409, 2015, "POST", "/v1/users/ACME/keys", {"key_type": "AlgorithmKey"})
 
 
-def test_an_owners_first_keys_at_once_make_one_owner(admin):
+def test_an_owners_first_keys_at_once_make_one_owner(admin: Api) -> None:
     answers = together(*([lambda: admin.call("POST", "/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})] * 4))
     assert {answer.status_code for answer in answers} <= {200, 409}
     assert len(admin.get("/v1/users/newcomer/keys")) == [answer.status_code for answer in answers].count(200) > 0
 
 
-def test_a_key_that_may_not_manage_reads_and_changes_nothing(app, admin, acme):
+def test_a_key_that_may_not_manage_reads_and_changes_nothing(app: Flask, admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
     reader = owner_api(app, admin, "acme", allow_algo_management=False)
     assert reader.get(path)["name"] == "Hello"
@@ -95,7 +98,7 @@ def test_a_key_that_may_not_manage_reads_and_changes_nothing(app, admin, acme):
     reader.expect_refusal(403, 2001, "POST", "/v1/users/acme/keys", {"key_type": "AlgorithmKey"})
 
 
-def test_a_key_for_some_algorithms_sees_no_others(app, admin, acme):
+def test_a_key_for_some_algorithms_sees_no_others(app: Flask, admin: Api, acme: Api) -> None:
     listed, other = acme.make_algorithm("acme", "Listed"), acme.make_algorithm("acme", "Other")
     for path in (listed, other):
         acme.post(f"{path}/compile", {"commitSha": "a" * 40})
@@ -118,7 +121,7 @@ def test_a_key_for_some_algorithms_sees_no_others(app, admin, acme):
                 narrow.expect_refusal(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
 
 
-def test_a_narrow_key_makes_no_broader_one(app, admin, acme):
+def test_a_narrow_key_makes_no_broader_one(app: Flask, admin: Api, acme: Api) -> None:
     body = {"key_type": "AlgorithmKey"}
     owner_api(app, admin, "acme", algo_acl=["acme/Listed"]).expect_refusal(
         403, 2001, "POST", "/v1/users/acme/keys", body
@@ -131,7 +134,7 @@ def test_a_narrow_key_makes_no_broader_one(app, admin, acme):
     ("permissions", "listed"),
     [({}, ["algo://*"]), ({"algo_acl": ["algo://acme/Hello", "acme/*"]}, ["algo://acme/Hello", "algo://acme/*"])],
 )
-def test_permissions_are_shown_as_they_are_enforced(admin, permissions, listed):
+def test_permissions_are_shown_as_they_are_enforced(admin: Api, permissions: dict[str, Any], listed: list[str]) -> None:
     made = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey", "permissions": permissions})
     assert made["permissions"]["algo_acl"] == listed
     assert made["permissions"]["allow_algo"] is True
@@ -150,5 +153,5 @@ def test_permissions_are_shown_as_they_are_enforced(admin, permissions, listed):
         ("PlatformAdminKey", {"algo_acl": ["acme/*"]}),
     ],
 )
-def test_a_permission_that_cannot_be_enforced_is_refused(admin, kind, permissions):
+def test_a_permission_that_cannot_be_enforced_is_refused(admin: Api, kind: str, permissions: dict[str, Any]) -> None:
     admin.expect_refusal(400, 2015, "POST", "/v1/users/acme/keys", {"key_type": kind, "permissions": permissions})

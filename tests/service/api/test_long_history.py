@@ -6,9 +6,11 @@ goes through whole.
 
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.sql.selectable import Select
 
 from api.app import create_app
 from benchmarks.history import PUSH_JOBS, RECORDED, History, hash_of, id_of, make_history
@@ -27,7 +29,7 @@ from shared.pushes.stalls import report_no_progress, report_unclaimed
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.invocation import Api
-from tests.statements import caught, rows_read, shown, whole_scans
+from tests.statements import Statement, caught, rows_read, shown, whole_scans
 
 HISTORY = History(pushes=20_000, queued=200)
 FEW = 2_000
@@ -88,7 +90,7 @@ WORK: dict[str, Callable] = {
 }
 
 
-def _queued():
+def _queued() -> Select[tuple[Job]]:
     return select(Job).where(Job.id == QUEUED)
 
 
@@ -109,7 +111,7 @@ def admin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         request.getfixturevalue("postgres").drop_database(name)
 
 
-def expect_little_work(statements) -> None:
+def expect_little_work(statements: list[Statement]) -> None:
     assert statements
     for statement in statements:
         if database().engine.dialect.name == "postgresql":
@@ -119,7 +121,7 @@ def expect_little_work(statements) -> None:
 
 
 @pytest.mark.parametrize("path", READS.values(), ids=READS.keys())
-def test_a_read_goes_through_no_large_table(admin, path):
+def test_a_read_goes_through_no_large_table(admin: Api, path: str) -> None:
     if "marker" not in path:
         admin.call("GET", path)
     with caught(database()) as statements:
@@ -133,14 +135,14 @@ def _is_page_of_everything(text: str) -> bool:
 
 
 @pytest.mark.parametrize("ask", WORK.values(), ids=WORK.keys())
-def test_workers_and_the_sweep_go_through_no_large_table(admin, ask):
+def test_workers_and_the_sweep_go_through_no_large_table(admin: Api, ask: Callable[..., Any]) -> None:
     with caught(database()) as statements, database().writing() as session:
         ask(session)
         session.rollback()
     expect_little_work(statements)
 
 
-def test_a_claim_goes_through_no_large_table(admin):
+def test_a_claim_goes_through_no_large_table(admin: Api) -> None:
     with caught(database()) as statements:
         claim = claim_job(database(), QUEUED, owner="worker/1", lease_seconds=60)
     assert claim is not None
@@ -150,7 +152,7 @@ def test_a_claim_goes_through_no_large_table(admin):
 @pytest.mark.parametrize(
     "path", ["/v1/pushes", "/v1/pushes?status=queued", "/v1/jobs", "/v1/algorithms/owner1/Algorithm1/versions"]
 )
-def test_fifty_rows_take_as_many_statements_as_ten(admin, path):
+def test_fifty_rows_take_as_many_statements_as_ten(admin: Api, path: str) -> None:
     numbers = []
     for limit in (10, 50):
         known_keys.forget()  # who asks is remembered for a moment: both ask
@@ -161,7 +163,7 @@ def test_fifty_rows_take_as_many_statements_as_ten(admin, path):
     assert numbers[1] == numbers[0]
 
 
-def test_the_status_of_a_version_is_one_statement(admin):
+def test_the_status_of_a_version_is_one_statement(admin: Api) -> None:
     path = READS["the status of a version"]
     admin.get(path)
     with caught(database()) as statements:

@@ -9,9 +9,10 @@ from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
 from shared.pushes.stalls import report_unclaimed
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_registry, push, taken, the
+from tests.service.api.invocation import Api
 
 
-def scraped(admin) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def scraped(admin: Api) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     answer = admin.app.test_client().get("/metrics")
     assert answer.status_code == 200
     assert answer.mimetype == "text/plain"
@@ -23,7 +24,7 @@ def scraped(admin) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def test_what_is_measured(admin):
+def test_what_is_measured(admin: Api) -> None:
     registry = make_registry(paused_at=now_ms(), paused_by=PauseCause.UNREACHABLE, pause_reason="Away.", failures=4)
     algorithm = make_algorithm("secretive")
     end_push(taken(push(build_commit(algorithm), make_registry())))
@@ -52,7 +53,7 @@ def test_what_is_measured(admin):
     assert found["sweep_age_seconds", ()] < 60
 
 
-def test_an_empty_installation_has_numbers_and_no_names(admin):
+def test_an_empty_installation_has_numbers_and_no_names(admin: Api) -> None:
     make_algorithm("secretive", "Hidden")
     text = admin.app.test_client().get("/metrics").get_data(as_text=True)
     assert "longshore_build_info" in text

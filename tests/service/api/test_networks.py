@@ -4,12 +4,13 @@ import pytest
 
 from shared.net.address_rules import registry_networks, source_networks
 from shared.settings import settings
+from tests.service.api.invocation import Api
 
 FORBIDDEN = ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "metadata.google.internal", "[fd00:ec2::254]")
 
 
 @pytest.mark.parametrize("host", FORBIDDEN)
-def test_a_registry_or_source_at_a_metadata_service_is_refused(admin, acme, host):
+def test_a_registry_or_source_at_a_metadata_service_is_refused(admin: Api, acme: Api, host: str) -> None:
     message = admin.expect_refusal(400, 2015, "POST", "/v1/registries", {"registry_url": f"{host}:5000"})
     assert "never spoken to" in message
     source = {"repository_https_url": f"https://{host}/team/hello.git"}
@@ -21,7 +22,7 @@ def test_a_registry_or_source_at_a_metadata_service_is_refused(admin, acme, host
     admin.expect_refusal(400, 2015, "PUT", f"/v1/registries/{registry_id}", {"registry_url": f"{host}:5000"})
 
 
-def test_a_network_that_is_not_allowed_is_refused(admin, acme, monkeypatch):
+def test_a_network_that_is_not_allowed_is_refused(admin: Api, acme: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REGISTRY", "SOURCE"):
         monkeypatch.setenv(f"LONGSHORE_{name}_NETWORKS", "0.0.0.0/0,!127.0.0.0/8,!10.0.0.0/8")
     for cached in (settings, registry_networks, source_networks):

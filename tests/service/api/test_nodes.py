@@ -3,7 +3,7 @@
 import pytest
 
 from shared.db.engine import database
-from shared.db.models import Algorithm, AuditEvent, InstanceState, Job, JobKind, JobState, Refresh
+from shared.db.models import Algorithm, AuditEvent, Instance, InstanceState, Job, JobKind, JobState, Refresh
 from shared.refreshes import RefreshStep, StepState, write_steps
 from tests.git_service import make_algorithm
 from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
@@ -21,7 +21,7 @@ def ordered(admin: Api, body: object = None) -> str:
     return str(answer.get_json()["job_id"])
 
 
-def test_an_order_is_a_job_about_no_algorithm(admin):
+def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
     job_id = ordered(admin, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
     shown = admin.get(f"/v1/jobs/{job_id}")
     assert shown.pop("created_at").endswith("Z")
@@ -40,7 +40,7 @@ def test_an_order_is_a_job_about_no_algorithm(admin):
     assert (entry.target_id, entry.detail) == (job_id, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
 
 
-def test_its_steps_are_told_and_followed(admin):
+def test_its_steps_are_told_and_followed(admin: Api) -> None:
     job_id = ordered(admin)
     claim = taken(the(Job))
     with database().writing() as session:
@@ -58,7 +58,7 @@ def test_its_steps_are_told_and_followed(admin):
     assert events.index("event: progress") < events.index("event: state")
 
 
-def test_one_refresh_of_nodes_at_a_time(admin):
+def test_one_refresh_of_nodes_at_a_time(admin: Api) -> None:
     first = ordered(admin)
     assert first in admin.expect_refusal(409, 2015, "POST", REFRESH, {"nodes": ["node-1"]})
     ordered(admin, {"dry_run": True})  # which touches no node
@@ -68,19 +68,19 @@ def test_one_refresh_of_nodes_at_a_time(admin):
     ordered(admin)
 
 
-def test_two_orders_at_once_are_one_refresh(admin):
+def test_two_orders_at_once_are_one_refresh(admin: Api) -> None:
     answers = together(*([lambda: admin.call("POST", REFRESH)] * 4))
     assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
 
 
-def test_an_order_sent_again_under_its_key_is_the_same_job(admin):
+def test_an_order_sent_again_under_its_key_is_the_same_job(admin: Api) -> None:
     first = admin.call("POST", REFRESH, {}, Idempotency_Key="one")
     again = admin.call("POST", REFRESH, {}, Idempotency_Key="one")
     assert first.get_json() == again.get_json()
     assert again.status_code == 202
 
 
-def test_only_administrators_know_of_it(admin, acme):
+def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
     acme.expect_refusal(403, 2001, "POST", REFRESH)
     job_id = ordered(admin)
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
@@ -90,7 +90,7 @@ def test_only_administrators_know_of_it(admin, acme):
 
 
 @pytest.fixture
-def runner(admin):
+def runner(admin: Api) -> Instance:
     """What takes calls, of a version in a registry."""
     algorithm, registry = make_algorithm("acme"), make_registry()
     instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
@@ -98,7 +98,7 @@ def runner(admin):
     return fresh(instance)
 
 
-def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin, runner):
+def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin: Api, runner: Instance) -> None:
     name = the(Algorithm, id=runner.algorithm_id).path
     shown = {"algorithm": name, "git_hash": HASH, "image": runner.image, "registry_id": runner.registry_id}
     other = make_registry()

@@ -1,7 +1,11 @@
 """With the queue away requests are accepted, with the database away they are refused, and nothing is half done."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import redis
+from flask import Flask
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,7 +27,7 @@ def rows(model: type) -> int:
         return len(session.query(model).all())
 
 
-def test_a_push_is_accepted_while_redis_is_away(admin):
+def test_a_push_is_accepted_while_redis_is_away(admin: Api) -> None:
     build = build_commit(make_algorithm())
     registry = make_registry()
     path = f"/v1/algorithms/{build.algorithm_id}/versions/{build.commit_sha}/registry"
@@ -33,7 +37,9 @@ def test_a_push_is_accepted_while_redis_is_away(admin):
     assert the(ImagePush, registry_id=registry.id).state == PushState.QUEUED
 
 
-def test_a_message_arrives_though_redis_forgot_everything(admin, redis_url, monkeypatch):
+def test_a_message_arrives_though_redis_forgot_everything(
+    admin: Api, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_REDIS_URL", redis_url)
@@ -49,7 +55,7 @@ def test_a_message_arrives_though_redis_forgot_everything(admin, redis_url, monk
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_database_that_is_away_is_said(any_app, tmp_path, method):
+def test_a_database_that_is_away_is_said(any_app: Flask, tmp_path: Path, method: str) -> None:
     with longshore_environment(tmp_path, tables=False, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none"):
         answer = Api(any_app, "lskey").call(method, "/v1/registries", {} if method == "POST" else None)
         assert answer.status_code == 503
@@ -59,7 +65,7 @@ def test_a_database_that_is_away_is_said(any_app, tmp_path, method):
         assert (metrics.status_code, metrics.is_json) == (503, True)
 
 
-def test_a_pool_that_is_used_up_is_no_error_of_ours(admin, monkeypatch):
+def test_a_pool_that_is_used_up_is_no_error_of_ours(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def used_up(*_arguments: object, **_options: object) -> None:
         raise PoolTimeout("QueuePool limit reached")
 
@@ -69,7 +75,9 @@ def test_a_pool_that_is_used_up_is_no_error_of_ours(admin, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", ["statement", "commit"])
-def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app, postgres_installation, moment):
+def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(
+    any_app: Flask, postgres_installation: str, moment: str
+) -> None:
     from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))
@@ -78,7 +86,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app
     before = rows(Job)
     broken: list[bool] = []
 
-    def break_it(connection, *_arguments: object) -> None:
+    def break_it(connection: Any, *_arguments: object) -> None:
         pid = connection.connection.driver_connection.info.backend_pid
         with database().engine.connect() as other:
             other.execute(text(DELETE_BACKENDS), {"pid": pid})
@@ -105,7 +113,9 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app
     assert (again.status_code, rows(Job)) == (204, before + 1)
 
 
-def test_a_locked_sqlite_database_is_said(any_app, sqlite_installation, monkeypatch):
+def test_a_locked_sqlite_database_is_said(
+    any_app: Flask, sqlite_installation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))

@@ -2,16 +2,18 @@
 
 import re
 
+from flask import Flask
+
 from shared.db.engine import database
 from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
 from tests.service.api.invocation import Api
 
 
-def test_alive_without_a_key(app):
+def test_alive_without_a_key(app: Flask) -> None:
     assert Api(app, None).get("/healthz") == {"status": "alive"}
 
 
-def test_ready_says_what_answers_and_what_keeps_workers_from_working(app):
+def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask) -> None:
     with database().writing() as session:
         record_run(session, SWEEP)
         refresh_worker(session, "w1", ["builds"], "The Docker engine does not answer.")
@@ -32,7 +34,7 @@ def test_ready_says_what_answers_and_what_keeps_workers_from_working(app):
     }
 
 
-def test_every_route_is_described(app):
+def test_every_route_is_described(app: Flask) -> None:
     described = Api(app, None).get("/openapi.json")
     assert described["openapi"].startswith("3.")
     for rule in app.url_map.iter_rules():
@@ -42,7 +44,7 @@ def test_every_route_is_described(app):
             assert methods <= set(described["paths"][path]), rule
 
 
-def test_the_pages_need_nothing_from_outside(app):
+def test_the_pages_need_nothing_from_outside(app: Flask) -> None:
     page = app.test_client().get("/docs")
     assert page.status_code == 200
     addresses = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.get_data(as_text=True))
@@ -75,28 +77,28 @@ NO_ADDRESSES = [
 ]
 
 
-def test_what_is_no_address(admin):
+def test_what_is_no_address(admin: Api) -> None:
     for method, path, status, code in NO_ADDRESSES:
         answer = admin.call(method, path)
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (status, code), (method, path[:60])
 
 
-def test_a_method_that_is_not_taken_names_those_that_are(admin):
+def test_a_method_that_is_not_taken_names_those_that_are(admin: Api) -> None:
     answer = admin.call("PATCH", "/v1/registries")
     assert {"GET", "POST"} <= set(re.split(r",\s*", answer.headers["Allow"]))
 
 
-def test_a_request_keeps_the_id_that_it_brings(app):
+def test_a_request_keeps_the_id_that_it_brings(app: Flask) -> None:
     for given, kept in (("build-42.a_b", True), ("short", False), ("a b c d e f", False), ("x" * 65, False)):
         answer = Api(app, None).call("GET", "/v1/jobs", X_Request_Id=given)
         assert (answer.headers["X-Request-Id"] == given) == kept
 
 
-def test_answers_are_kept_by_no_cache(admin):
+def test_answers_are_kept_by_no_cache(admin: Api) -> None:
     assert admin.call("GET", "/v1/registries").headers["Cache-Control"] == "no-store"
 
 
-def test_a_database_that_does_not_answer_is_503(admin):
+def test_a_database_that_does_not_answer_is_503(admin: Api) -> None:
     with database().writing() as session:
         session.connection().exec_driver_sql("ALTER TABLE registries RENAME TO away")
     try:

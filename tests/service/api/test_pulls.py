@@ -9,29 +9,30 @@ from shared.instances.desired import DesiredState, ensure_instance
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
 from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, push, taken, the
+from tests.service.api.invocation import Api
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def build(acme) -> Build:
+def build(acme: Api) -> Build:
     acme.make_algorithm("acme")
     return build_commit(the(Algorithm, owner="acme"))
 
 
 @pytest.fixture
-def pull(build) -> str:
+def pull(build: Build) -> str:
     """The address of a version's pull."""
     return f"/v1/algorithms/acme/Hello/versions/{HASH}/pull"
 
 
 @pytest.fixture
-def production(admin) -> str:
+def production(admin: Api) -> str:
     return admin.make_registry("prod.example.com")
 
 
 @pytest.fixture
-def sandbox(admin) -> str:
+def sandbox(admin: Api) -> str:
     return admin.make_registry("sandbox.example.com")
 
 
@@ -39,7 +40,9 @@ def pushed(build: Build, registry_id: str, digest: str = DIGEST) -> None:
     end_push(taken(push(build, the(Registry, id=registry_id))), digest)
 
 
-def test_anybody_who_may_read_sees_where_from_and_why(acme, rival, admin, build, pull, production, sandbox):
+def test_anybody_who_may_read_sees_where_from_and_why(
+    acme: Api, rival: Api, admin: Api, build: Build, pull: str, production: str, sandbox: str
+) -> None:
     pushed(build, production)
     pushed(build, sandbox, OTHER_DIGEST)
     shown = acme.get(pull)
@@ -74,7 +77,9 @@ def test_anybody_who_may_read_sees_where_from_and_why(acme, rival, admin, build,
     acme.expect_refusal(404, 5004, "GET", pull.replace(HASH, "f" * 40))
 
 
-def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_says_so(acme, build, pull, production):
+def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_says_so(
+    acme: Api, build: Build, pull: str, production: str
+) -> None:
     pushed(build, production)
     change(the(ImagePush, registry_id=production), missing_at=now_ms())
     shown = acme.get(pull)
@@ -82,13 +87,15 @@ def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_say
     assert "did not have the last good image any more" in shown["reason"]
 
 
-def test_where_nothing_can_be_pulled_it_says_what_to_do(acme, pull):
+def test_where_nothing_can_be_pulled_it_says_what_to_do(acme: Api, pull: str) -> None:
     shown = acme.get(pull)
     assert (shown["image"], shown["digest"], shown["registry_id"]) == (None, None, None)
     assert "Push it to a registry" in shown["reason"]
 
 
-def test_a_pin_takes_production_back_and_removing_it_follows_the_pushes_again(acme, build, pull, production, sandbox):
+def test_a_pin_takes_production_back_and_removing_it_follows_the_pushes_again(
+    acme: Api, build: Build, pull: str, production: str, sandbox: str
+) -> None:
     pushed(build, production)
     pushed(build, sandbox)
     pinned = acme.put(pull, {"registry_id": production})
@@ -99,7 +106,9 @@ def test_a_pin_takes_production_back_and_removing_it_follows_the_pushes_again(ac
         assert (acme.get(pull)["registry_id"], acme.get(pull)["pinned_registry_id"]) == (sandbox, None)
 
 
-def test_what_cannot_be_pulled_from_there_is_not_pinned(acme, build, pull, production, sandbox):
+def test_what_cannot_be_pulled_from_there_is_not_pinned(
+    acme: Api, build: Build, pull: str, production: str, sandbox: str
+) -> None:
     acme.expect_refusal(404, 5004, "PUT", pull, {"registry_id": NOWHERE})
     acme.expect_refusal(400, 2015, "PUT", pull, {})
     assert "never pushed there" in acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
@@ -111,13 +120,15 @@ def test_what_cannot_be_pulled_from_there_is_not_pinned(acme, build, pull, produ
     assert acme.get(pull)["registry_id"] == sandbox
 
 
-def test_only_those_who_manage_it_pin_it(rival, build, pull, production):
+def test_only_those_who_manage_it_pin_it(rival: Api, build: Build, pull: str, production: str) -> None:
     pushed(build, production)
     rival.expect_refusal(403, 2001, "PUT", pull, {"registry_id": production})
     rival.expect_refusal(403, 2001, "DELETE", pull)
 
 
-def test_a_pinned_registry_that_is_deleted_leaves_nowhere_to_pull_from(acme, admin, build, pull, production, sandbox):
+def test_a_pinned_registry_that_is_deleted_leaves_nowhere_to_pull_from(
+    acme: Api, admin: Api, build: Build, pull: str, production: str, sandbox: str
+) -> None:
     pushed(build, sandbox)
     pushed(build, production)
     acme.put(pull, {"registry_id": production})
@@ -129,7 +140,7 @@ def test_a_pinned_registry_that_is_deleted_leaves_nowhere_to_pull_from(acme, adm
     assert acme.get(pull)["registry_id"] == sandbox
 
 
-def test_pins_stand_in_the_audit_trail(acme, build, pull, production):
+def test_pins_stand_in_the_audit_trail(acme: Api, build: Build, pull: str, production: str) -> None:
     pushed(build, production)
     acme.put(pull, {"registry_id": production})
     acme.delete(pull)
@@ -138,7 +149,7 @@ def test_pins_stand_in_the_audit_trail(acme, build, pull, production):
     assert the(AuditEvent, action="pull.unpin").detail["commit"] == HASH
 
 
-def test_it_tells_of_what_runs(acme, build, pull, production):
+def test_it_tells_of_what_runs(acme: Api, build: Build, pull: str, production: str) -> None:
     pushed(build, production)
     with database().writing() as session:
         algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)

@@ -20,10 +20,11 @@ from tests.rows import (
     taken,
     the,
 )
+from tests.service.api.invocation import Api
 
 
 @pytest.fixture
-def hello(acme) -> str:
+def hello(acme: Api) -> str:
     """The path of a version with a succeeded build."""
     path = acme.make_algorithm("acme")
     build_commit(the(Algorithm, owner="acme"))
@@ -31,7 +32,7 @@ def hello(acme) -> str:
 
 
 @pytest.fixture
-def registry(admin) -> str:
+def registry(admin: Api) -> str:
     return admin.make_registry()
 
 
@@ -40,7 +41,7 @@ def newest_push() -> Job:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_push_again_is_taken_wrapped_and_bare(acme, hello, registry, wrapped):
+def test_a_push_again_is_taken_wrapped_and_bare(acme: Api, hello: str, registry: str, wrapped: bool) -> None:
     push = {"registry_id": registry, "registry_username": "pusher", "registry_password": "open sesame"}
     answer = acme.call("POST", f"{hello}/registry", {"registry_push_credentials": push} if wrapped else push)
     assert (answer.status_code, answer.data) == (204, b"")
@@ -51,12 +52,12 @@ def test_a_push_again_is_taken_wrapped_and_bare(acme, hello, registry, wrapped):
     assert opened == Credentials("pusher", "open sesame")
 
 
-def test_without_credentials_the_registrys_own_are_used(acme, hello, registry):
+def test_without_credentials_the_registrys_own_are_used(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     assert newest_push().credentials is None
 
 
-def test_the_status_is_what_was_observed(acme, hello, registry):
+def test_the_status_is_what_was_observed(acme: Api, hello: str, registry: str) -> None:
     assert acme.get(f"{hello}/registry") == []
     acme.post(f"{hello}/registry", {"registry_id": registry})
     (status,) = acme.get(f"{hello}/registry")
@@ -74,7 +75,7 @@ def test_the_status_is_what_was_observed(acme, hello, registry):
     assert status["last_success"]["finished_at"] == status["finished_at"]
 
 
-def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme, hello, registry):
+def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     end_push(taken(newest_push()))
     (status,) = acme.get(f"{hello}/registry")
@@ -90,7 +91,9 @@ def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme, hello, regis
     assert "longshore_pushes_missing 1.0" in acme.app.test_client().get("/metrics").get_data(as_text=True)
 
 
-def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(acme, admin, hello, registry):
+def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(
+    acme: Api, admin: Api, hello: str, registry: str
+) -> None:
     second = admin.make_registry("second.example.com")
     for registry_id in (registry, second):
         acme.post(f"{hello}/registry", {"registry_id": registry_id})
@@ -103,19 +106,19 @@ def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(acme, admin
     assert (two["digest"], two["last_success"]["digest"]) == (None, DIGEST)
 
 
-def test_a_version_without_a_good_build_cannot_be_pushed(acme, hello, registry):
+def test_a_version_without_a_good_build_cannot_be_pushed(acme: Api, hello: str, registry: str) -> None:
     path = hello.replace(HASH, OTHER_HASH)
     acme.expect_refusal(404, 5004, "POST", f"{path}/registry", {"registry_id": registry})
     acme.post("/v1/algorithms/acme/Hello/compile", {"commitSha": OTHER_HASH})
     assert "compile" in acme.expect_refusal(400, 2015, "POST", f"{path}/registry", {"registry_id": registry})
 
 
-def test_an_unknown_registry_is_404(acme, hello):
+def test_an_unknown_registry_is_404(acme: Api, hello: str) -> None:
     acme.expect_refusal(404, 5004, "POST", f"{hello}/registry", {"registry_id": "00000000-0000-4000-8000-000000000000"})
     acme.expect_refusal(404, 5004, "DELETE", f"{hello}/registry/00000000-0000-4000-8000-000000000000")
 
 
-def test_a_push_is_cancelled_once(acme, hello, registry):
+def test_a_push_is_cancelled_once(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     acme.delete(f"{hello}/registry/{registry}")
     (status,) = acme.get(f"{hello}/registry")
@@ -123,7 +126,7 @@ def test_a_push_is_cancelled_once(acme, hello, registry):
     acme.expect_refusal(409, 2015, "DELETE", f"{hello}/registry/{registry}")
 
 
-def test_dashboards_read_every_push_they_may(acme, rival, admin, hello, registry):
+def test_dashboards_read_every_push_they_may(acme: Api, rival: Api, admin: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     rivals = rival.make_algorithm("rival")
     build_commit(the(Algorithm, owner="rival"), OTHER_HASH)
@@ -140,7 +143,7 @@ def test_dashboards_read_every_push_they_may(acme, rival, admin, hello, registry
     acme.expect_refusal(400, 2015, "GET", "/v1/pushes?status=unheard-of")
 
 
-def test_a_push_that_is_asked_for_again_ends_the_older_one(acme, hello, registry):
+def test_a_push_that_is_asked_for_again_ends_the_older_one(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     older = newest_push()
     taken(older)

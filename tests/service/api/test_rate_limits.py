@@ -1,17 +1,22 @@
 """How much one caller may ask: per key, counted in Redis, and a clear answer to who asks too much."""
 
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from flask import Flask
+from werkzeug.test import TestResponse
 
 from api.rate_limits import _of_process, respelled
 from dev.services.redis import private_redis
 from shared.settings import settings
+from tests.service.api.invocation import Api
 
 
 @pytest.fixture
-def limit(monkeypatch, redis_url):
+def limit(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Callable[..., None]]:
     """Sets limits; the counters are empty."""
 
     def set_limits(url: str = redis_url, **limits: int) -> None:
@@ -27,11 +32,11 @@ def limit(monkeypatch, redis_url):
     _of_process.cache_clear()
 
 
-def make(api, name: str):
+def make(api: Api, name: str) -> TestResponse:
     return api.call("POST", "/v1/registries", {"registry_url": f"{name}.example.com"})
 
 
-def test_too_many_changes_by_one_key_are_refused_for_a_while(admin, acme, limit):
+def test_too_many_changes_by_one_key_are_refused_for_a_while(admin: Api, acme: Api, limit: Callable[..., None]) -> None:
     limit(changes=3)
     assert [make(admin, "r").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
     refused = make(admin, "r")
@@ -42,14 +47,14 @@ def test_too_many_changes_by_one_key_are_refused_for_a_while(admin, acme, limit)
     assert admin.call("GET", "/v1/registries").status_code == 200, "reading goes on"
 
 
-def test_calls_are_counted_by_themselves(acme, limit):
+def test_calls_are_counted_by_themselves(acme: Api, limit: Callable[..., None]) -> None:
     limit(changes=1, calls=2)
     called = [acme.call("POST", "/v1/algo/acme/None/1.0.0", 1) for _ in range(3)]
     assert [answer.status_code for answer in called] == [404, 404, 429]
     assert "More than 2 calls within a minute" in called[-1].get_json()["error"]["message"]
 
 
-def test_processes_count_together(admin, limit):
+def test_processes_count_together(admin: Api, limit: Callable[..., None]) -> None:
     limit(changes=2)
     make(admin, "r")
     _of_process.cache_clear()  # as another process would
@@ -58,7 +63,9 @@ def test_processes_count_together(admin, limit):
     assert make(admin, "r").status_code == 429
 
 
-def test_redis_on_a_socket_is_one_place_for_all_processes(admin, limit, tmp_path):
+def test_redis_on_a_socket_is_one_place_for_all_processes(
+    admin: Api, limit: Callable[..., None], tmp_path: Path
+) -> None:
     with private_redis(tmp_path / "r") as private:
         limit(f"redis+socket://{private.socket}?virtual_host=7", changes=2)
         for status in (200, 200, 429):
@@ -78,11 +85,11 @@ def test_redis_on_a_socket_is_one_place_for_all_processes(admin, limit, tmp_path
         ("rediss://:p@h/1?ssl_cert_reqs=none", "rediss://:p@h/1?ssl_cert_reqs=none"),
     ],
 )
-def test_an_address_of_redis_is_spelled_as_each_library_takes_it(given, spelled):
+def test_an_address_of_redis_is_spelled_as_each_library_takes_it(given: str, spelled: str) -> None:
     assert respelled(given) == spelled
 
 
-def test_a_redis_that_hangs_is_asked_once_and_then_left_alone(admin, limit):
+def test_a_redis_that_hangs_is_asked_once_and_then_left_alone(admin: Api, limit: Callable[..., None]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         limit(f"redis://127.0.0.1:{silent.getsockname()[1]}", changes=2)
         assert [make(admin, "r").status_code for _ in range(3)] == [200, 200, 429]
@@ -93,23 +100,23 @@ def test_a_redis_that_hangs_is_asked_once_and_then_left_alone(admin, limit):
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", ""])
-def test_without_redis_each_process_counts_for_itself(admin, limit, url):
+def test_without_redis_each_process_counts_for_itself(admin: Api, limit: Callable[..., None], url: str) -> None:
     limit(url, changes=2)
     assert [make(admin, "r").status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_reads_are_counted_apart(admin, limit):
+def test_reads_are_counted_apart(admin: Api, limit: Callable[..., None]) -> None:
     limit(reads=2)
     assert [admin.call("GET", "/v1/registries").status_code for _ in range(3)] == [200, 200, 429]
     assert make(admin, "r").status_code == 200
 
 
-def test_zero_is_no_limit(admin, limit):
+def test_zero_is_no_limit(admin: Api, limit: Callable[..., None]) -> None:
     limit(changes=0, reads=0)
     assert {admin.call("GET", "/v1/registries").status_code for _ in range(20)} == {200}
 
 
-def test_who_guesses_keys_is_slowed_down(app, admin, limit):
+def test_who_guesses_keys_is_slowed_down(app: Flask, admin: Api, limit: Callable[..., None]) -> None:
     limit(unknown=2)
     from tests.service.api.invocation import Api
 
@@ -119,6 +126,6 @@ def test_who_guesses_keys_is_slowed_down(app, admin, limit):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/openapi.json"])
-def test_what_needs_no_key_has_no_limit(admin, limit, path):
+def test_what_needs_no_key_has_no_limit(admin: Api, limit: Callable[..., None], path: str) -> None:
     limit(reads=1, unknown=1)
     assert {admin.app.test_client().get(path).status_code for _ in range(4)} == {200}

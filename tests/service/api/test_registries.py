@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from shared.registries.rows import open_own
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, push, take, the
+from tests.service.api.invocation import Api
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
@@ -22,7 +24,7 @@ def credentials_of(registry_id: str) -> Credentials | None:
     return open_own(keyring(), the(Registry, id=registry_id))
 
 
-def test_a_registry_is_recorded_and_read(admin, acme):
+def test_a_registry_is_recorded_and_read(admin: Api, acme: Api) -> None:
     made = admin.post("/v1/registries", {"registry_url": "registry.example.com/team", "name": "Scanned", **PAIR})
     assert TIME.fullmatch(made.pop("created_at"))
     assert TIME.fullmatch(made.pop("updated_at"))
@@ -45,7 +47,7 @@ def test_a_registry_is_recorded_and_read(admin, acme):
     assert credentials_of(registry_id) == Credentials("pusher", "open sesame")
 
 
-def test_a_docker_document_gives_each_registry_its_own_credentials_only(admin):
+def test_a_docker_document_gives_each_registry_its_own_credentials_only(admin: Api) -> None:
     document = json.dumps(
         {
             "auths": {
@@ -62,7 +64,7 @@ def test_a_docker_document_gives_each_registry_its_own_credentials_only(admin):
     assert "not for here" not in refused.get_data(as_text=True)
 
 
-def test_no_answer_shows_a_credential(admin):
+def test_no_answer_shows_a_credential(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
     for answer in (
         admin.call("GET", "/v1/registries"),
@@ -74,7 +76,7 @@ def test_no_answer_shows_a_credential(admin):
         assert b"pusher" not in answer.data
 
 
-def test_the_newest_is_listed_first(admin):
+def test_the_newest_is_listed_first(admin: Api) -> None:
     first, second = admin.make_registry("a.example.com"), admin.make_registry("b.example.com")
     assert [row["id"] for row in admin.get("/v1/registries")] == [second, first]
 
@@ -87,11 +89,11 @@ def test_the_newest_is_listed_first(admin):
         '{"auths": {"registry.example.com": {"username": "pusher", "password": "open sesame"}}}',
     ],
 )
-def test_registry_auth_is_taken_in_place_of_the_pair(admin, auth):
+def test_registry_auth_is_taken_in_place_of_the_pair(admin: Api, auth: str) -> None:
     assert credentials_of(admin.make_registry(registry_auth=auth)) == Credentials("pusher", "open sesame")
 
 
-def test_a_long_token_is_taken_as_a_password(admin):
+def test_a_long_token_is_taken_as_a_password(admin: Api) -> None:
     registry_id = admin.make_registry(registry_username="u" * 256, registry_password="p" * 8192)
     assert credentials_of(registry_id) == Credentials("u" * 256, "p" * 8192)
 
@@ -111,14 +113,14 @@ def test_a_long_token_is_taken_as_a_password(admin):
         ({"registry_url": "other.example.com", **PAIR}, Credentials("pusher", "open sesame")),
     ],
 )
-def test_a_change_keeps_or_removes_credentials(admin, fields, kept):
+def test_a_change_keeps_or_removes_credentials(admin: Api, fields: dict[str, Any], kept: Credentials | None) -> None:
     registry_id = admin.make_registry(**PAIR)
     shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", **fields})
     assert shown["has_credentials"] == (kept is not None)
     assert credentials_of(registry_id) == kept
 
 
-def test_the_way_to_a_registry_is_recorded(admin):
+def test_the_way_to_a_registry_is_recorded(admin: Api) -> None:
     way = {"transport": "engine", "proxy_url": "http://proxy.example.com:3128"}
     registry_id = admin.make_registry(**way)
     shown = admin.get(f"/v1/registries/{registry_id}")
@@ -129,19 +131,19 @@ def test_the_way_to_a_registry_is_recorded(admin):
     assert (shown["transport"], shown["proxy_url"]) == (None, None)
 
 
-def test_options_that_are_left_out_stay(admin):
+def test_options_that_are_left_out_stay(admin: Api) -> None:
     registry_id = admin.make_registry("http://registry.example.com", plain_http=True, name="Plain")
     shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "http://registry.example.com/team"})
     assert (shown["plain_http"], shown["name"]) == (True, "Plain")
 
 
-def test_plain_http_does_not_stay_where_the_new_address_forbids_it(admin):
+def test_plain_http_does_not_stay_where_the_new_address_forbids_it(admin: Api) -> None:
     registry_id = admin.make_registry("http://registry.example.com", plain_http=True)
     shown = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com"})
     assert (shown["plain_http"], shown["registry_url"]) == (False, "registry.example.com")
 
 
-def test_a_deleted_registry_is_gone_and_its_pushes_end(admin):
+def test_a_deleted_registry_is_gone_and_its_pushes_end(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
     job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
     admin.delete(f"/v1/registries/{registry_id}")
@@ -153,7 +155,7 @@ def test_a_deleted_registry_is_gone_and_its_pushes_end(admin):
     assert the(Job, id=job.id).error_message == "The registry was deleted."
 
 
-def test_a_check_of_a_registry_that_is_not_there_says_so(admin):
+def test_a_check_of_a_registry_that_is_not_there_says_so(admin: Api) -> None:
     registry_id = admin.make_registry("localhost:1")
     checked = admin.post(f"/v1/registries/{registry_id}/check", PAIR)
     assert (checked["reachable"], checked["authenticated"], checked["can_push"]) == (False, False, False)
@@ -161,7 +163,7 @@ def test_a_check_of_a_registry_that_is_not_there_says_so(admin):
     assert credentials_of(registry_id) is None
 
 
-def test_a_check_with_credentials_whose_key_is_gone_says_so(admin):
+def test_a_check_with_credentials_whose_key_is_gone_says_so(admin: Api) -> None:
     registry_id = admin.make_registry("localhost:1", **PAIR)
     registry = the(Registry, id=registry_id)
     change(registry, credentials="gone." + (registry.credentials or "").partition(".")[2])
@@ -178,12 +180,12 @@ def test_a_check_with_credentials_whose_key_is_gone_says_so(admin):
         ("POST", "/v1/registries/{id}/check"),
     ],
 )
-def test_changes_need_an_admin_key(admin, acme, method, path):
+def test_changes_need_an_admin_key(admin: Api, acme: Api, method: str, path: str) -> None:
     path = path.format(id=admin.make_registry())
     acme.expect_refusal(403, 2001, method, path, {"registry_url": "registry.example.com"})
 
 
-def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin, acme):
+def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin: Api, acme: Api) -> None:
     registry_id = admin.make_registry()
     job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
     paused = admin.post(f"/v1/registries/{registry_id}/pause", {"reason": "moving house"})
@@ -203,7 +205,7 @@ def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin, acme):
         admin.expect_refusal(404, 5004, "POST", f"/v1/registries/none/{call}")
 
 
-def test_a_registry_that_was_mended_is_tried_again_at_once(admin):
+def test_a_registry_that_was_mended_is_tried_again_at_once(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
     registry = the(Registry, id=registry_id)
     with database().writing() as session:
@@ -213,7 +215,7 @@ def test_a_registry_that_was_mended_is_tried_again_at_once(admin):
     assert changed["paused"] is None
 
 
-def test_a_change_does_not_resume_what_an_operator_paused(admin):
+def test_a_change_does_not_resume_what_an_operator_paused(admin: Api) -> None:
     registry_id = admin.make_registry()
     admin.post(f"/v1/registries/{registry_id}/pause")
     changed = admin.put(f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", "max_pushes": 3})
@@ -221,6 +223,6 @@ def test_a_change_does_not_resume_what_an_operator_paused(admin):
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "3", 10_001, True])
-def test_a_number_of_pushes_is_a_whole_one(admin, number):
+def test_a_number_of_pushes_is_a_whole_one(admin: Api, number: float | str | bool) -> None:
     body = {"registry_url": "registry.example.com", "max_pushes": number}
     admin.expect_refusal(400, 2015, "POST", "/v1/registries", body)

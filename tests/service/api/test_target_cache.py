@@ -15,6 +15,7 @@ from shared.errors import RequestError
 from shared.invocation.versions import find_called
 from shared.keys import Caller
 from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
+from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.statements import caught
 
@@ -40,7 +41,7 @@ class Calls:
 
 
 @pytest.fixture
-def version(acme) -> Version:
+def version(acme: Api) -> Version:
     """A version whose serving takes calls."""
     acme.make_algorithm("acme")
     algorithm = the(Algorithm, owner="acme", name="Hello")
@@ -102,7 +103,9 @@ CHANGES: dict[str, Callable[[Version], None]] = {
 
 
 @pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES.keys())
-def test_whatever_it_follows_from_has_it_concluded_anew(version: Version, calls: Calls, changed) -> None:
+def test_whatever_it_follows_from_has_it_concluded_anew(
+    version: Version, calls: Calls, changed: Callable[[Version], None]
+) -> None:
     calls.find()
     changed(version)
     with suppress(RequestError):

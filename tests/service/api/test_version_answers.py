@@ -6,6 +6,7 @@ from sqlalchemy import update
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Build, BuildStatus, Job, JobState
+from tests.service.api.invocation import Api
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,7 +20,7 @@ def build_well(build_id: str) -> None:
 
 
 @pytest.fixture
-def published(acme) -> str:
+def published(acme: Api) -> str:
     """The path of an algorithm whose commit is published."""
     path = acme.make_algorithm("acme")
     build = acme.post(f"{path}/compile", {"commitSha": COMMIT})["build"]
@@ -28,7 +29,7 @@ def published(acme) -> str:
     return path
 
 
-def test_a_forced_compile_of_a_published_commit_answers_with_its_own_build(acme, published):
+def test_a_forced_compile_of_a_published_commit_answers_with_its_own_build(acme: Api, published: str) -> None:
     bound = acme.get(f"{published}/versions/{COMMIT}")["build"]
     forced = acme.post(f"{published}/compile?force=true", {"commitSha": COMMIT})["build"]
     assert forced["build_id"] != bound["build_id"]
@@ -36,7 +37,7 @@ def test_a_forced_compile_of_a_published_commit_answers_with_its_own_build(acme,
     assert acme.get(f"{published}/versions/{COMMIT}")["build"] == bound
 
 
-def test_a_publish_answers_with_the_build_that_it_published(acme):
+def test_a_publish_answers_with_the_build_that_it_published(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     build = acme.post(f"{path}/compile", {"commitSha": COMMIT})["build"]
     build_well(build["build_id"])
@@ -45,12 +46,12 @@ def test_a_publish_answers_with_the_build_that_it_published(acme):
     assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
 
 
-def test_pinning_a_commit_that_was_never_compiled_is_a_mistake_in_the_body(acme, published):
+def test_pinning_a_commit_that_was_never_compiled_is_a_mistake_in_the_body(acme: Api, published: str) -> None:
     message = acme.expect_refusal(400, 2015, "POST", f"{published}/versions", {"commitSha": COMMIT[::-1]})
     assert "compile that commit first" in message
 
 
-def test_a_repeat_gives_its_job_though_the_registry_is_gone(acme, admin):
+def test_a_repeat_gives_its_job_though_the_registry_is_gone(acme: Api, admin: Api) -> None:
     path, registry_id = acme.make_algorithm("acme"), admin.make_registry()
     body = {"commitSha": COMMIT, "registry_push_credentials": {"registry_id": registry_id}}
     first = acme.call("POST", f"{path}/compile", body, Idempotency_Key="once")

@@ -1,5 +1,7 @@
 """Compiling, publishing and reading versions."""
 
+from typing import Any
+
 import pytest
 
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Version
@@ -16,12 +18,13 @@ from tests.rows import (
     taken,
     the,
 )
+from tests.service.api.invocation import Api
 
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
 
 
 @pytest.fixture
-def hello(acme) -> str:
+def hello(acme: Api) -> str:
     """The path of an algorithm whose repository is elsewhere."""
     return acme.make_algorithm("acme")
 
@@ -30,7 +33,7 @@ def built(git_hash: str) -> None:
     build_commit(the(Algorithm, owner="acme"), git_hash)
 
 
-def test_a_compile_answers_as_the_page_has_it(acme, hello):
+def test_a_compile_answers_as_the_page_has_it(acme: Api, hello: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
     job = the(Job, kind=JobKind.COMPILE)
     assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
@@ -47,15 +50,15 @@ def test_a_compile_answers_as_the_page_has_it(acme, hello):
     assert shown["self_link"] == f"http://localhost{hello}/versions/{HASH}"
 
 
-def test_upper_case_in_a_hash_is_the_same_commit(acme, hello):
+def test_upper_case_in_a_hash_is_the_same_commit(acme: Api, hello: str) -> None:
     assert acme.post(f"{hello}/compile", {"commitSha": HASH.upper()})["version_info"]["git_hash"] == HASH
 
 
-def test_part_of_a_hash_cannot_be_asked_of_a_repository_elsewhere(acme, hello):
+def test_part_of_a_hash_cannot_be_asked_of_a_repository_elsewhere(acme: Api, hello: str) -> None:
     acme.expect_refusal(400, 2015, "POST", f"{hello}/compile", {"commitSha": HASH[:12]})
 
 
-def test_a_compile_with_push_credentials_shows_the_push(acme, admin, hello):
+def test_a_compile_with_push_credentials_shows_the_push(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     push = {"registry_id": registry_id, **PAIR}
     shown = acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": push})
@@ -65,7 +68,7 @@ def test_a_compile_with_push_credentials_shows_the_push(acme, admin, hello):
     assert "sesame" not in str(shown)
 
 
-def test_a_list_pushes_to_several_registries(acme, admin, hello):
+def test_a_list_pushes_to_several_registries(acme: Api, admin: Api, hello: str) -> None:
     registries = [admin.make_registry("a.example.com"), admin.make_registry("b.example.com")]
     pushes = [{"registry_id": registry_id} for registry_id in registries]
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": pushes})
@@ -76,19 +79,19 @@ def test_a_list_pushes_to_several_registries(acme, admin, hello):
 
 
 @pytest.mark.parametrize("empty", [None, {}, []])
-def test_nothing_given_pushes_nowhere(acme, hello, empty):
+def test_nothing_given_pushes_nowhere(acme: Api, hello: str, empty: dict[str, Any] | list[Any] | None) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": empty})
     assert acme.get(f"{hello}/versions/{HASH}/registry") == []
 
 
-def test_force_in_any_case_builds_anew(acme, hello):
+def test_force_in_any_case_builds_anew(acme: Api, hello: str) -> None:
     built(HASH)
     first = acme.post(f"{hello}/compile?force=False", {"commitSha": HASH})["build"]["build_id"]
     second = acme.post(f"{hello}/compile?force=TRUE", {"commitSha": HASH})["build"]["build_id"]
     assert first != second
 
 
-def test_a_compile_of_a_good_build_is_done_at_once(acme, hello):
+def test_a_compile_of_a_good_build_is_done_at_once(acme: Api, hello: str) -> None:
     built(HASH)
     shown = acme.post(f"{hello}/compile", {"commitSha": HASH})
     assert (shown["build"]["status"], shown["compilation"]["successful"]) == ("succeeded", True)
@@ -96,7 +99,9 @@ def test_a_compile_of_a_good_build_is_done_at_once(acme, hello):
 
 @pytest.mark.parametrize("spelling", ["version", "versions"])
 @pytest.mark.parametrize("body", [None, {}, {"version_info": {}, "settings": {}, "details": {}}])
-def test_a_publish_without_a_word_is_a_private_revision(acme, hello, spelling, body):
+def test_a_publish_without_a_word_is_a_private_revision(
+    acme: Api, hello: str, spelling: str, body: dict[str, Any] | None
+) -> None:
     built(HASH)
     shown = acme.post(f"{hello}/{spelling}", body)
     assert shown["version_info"]["semantic_version"] == "0.0.1"
@@ -104,7 +109,7 @@ def test_a_publish_without_a_word_is_a_private_revision(acme, hello, spelling, b
     assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
 
 
-def test_a_publish_says_what_it_is_told(acme, hello):
+def test_a_publish_says_what_it_is_told(acme: Api, hello: str) -> None:
     built(HASH)
     info = {"version_type": "minor", "release_notes": "First.", "sample_input": "1", "sample_output": "2"}
     shown = acme.post(
@@ -120,7 +125,7 @@ def test_a_publish_says_what_it_is_told(acme, hello):
     assert (shown["settings"]["algorithm_callability"], shown["details"]["summary"]) == ("public", "Says hello.")
 
 
-def test_a_publish_that_waits_for_its_build(acme, hello):
+def test_a_publish_that_waits_for_its_build(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     first = acme.call("POST", f"{hello}/version")
     again = acme.call("POST", f"{hello}/version")
@@ -134,17 +139,17 @@ def test_a_publish_that_waits_for_its_build(acme, hello):
     )
 
 
-def test_publishing_twice_is_1007(acme, hello):
+def test_publishing_twice_is_1007(acme: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/version")
     assert "0.0.1" in acme.expect_refusal(400, 1007, "POST", f"{hello}/version")
 
 
-def test_publishing_nothing_is_400(acme, hello):
+def test_publishing_nothing_is_400(acme: Api, hello: str) -> None:
     assert "compile" in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
 
 
-def test_publishing_a_failed_build_says_why(acme, hello):
+def test_publishing_a_failed_build_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     end_badly(taken(the(Job)), message="src/Hello.py is missing.")
     assert "src/Hello.py is missing." in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
@@ -153,19 +158,19 @@ def test_publishing_a_failed_build_says_why(acme, hello):
     assert shown["compilation"] == {"successful": False, "output": "src/Hello.py is missing."}
 
 
-def test_a_refused_publish_changes_no_details(acme, hello):
+def test_a_refused_publish_changes_no_details(acme: Api, hello: str) -> None:
     acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {"details": {"label": "New"}})
     assert acme.get(hello)["details"]["label"] == "Hello"
 
 
-def test_a_publish_pins_another_commit_by_part_of_its_hash(acme, hello):
+def test_a_publish_pins_another_commit_by_part_of_its_hash(acme: Api, hello: str) -> None:
     built(HASH)
     built(OTHER_HASH)
     shown = acme.post(f"{hello}/version", {"commitSha": HASH[:9]})
     assert shown["version_info"]["git_hash"] == HASH
 
 
-def test_a_publish_with_a_push_is_tagged_with_its_number(acme, admin, hello):
+def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, hello: str) -> None:
     built(HASH)
     registry_id = admin.make_registry()
     answer = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
@@ -174,7 +179,7 @@ def test_a_publish_with_a_push_is_tagged_with_its_number(acme, admin, hello):
     assert answer.get_json()["build"]["registry_status"]["status"] == "queued"
 
 
-def test_a_failed_push_does_not_undo_a_publish(acme, admin, hello):
+def test_a_failed_push_does_not_undo_a_publish(acme: Api, admin: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/version", {"registry_push_credentials": {"registry_id": admin.make_registry()}})
     end_badly(taken(the(Job, kind=JobKind.PUSH)))
@@ -183,7 +188,7 @@ def test_a_failed_push_does_not_undo_a_publish(acme, admin, hello):
 
 
 @pytest.mark.parametrize("path", ["compile", "version", "versions"])
-def test_an_unknown_registry_is_404_before_anything_is_done(acme, hello, path):
+def test_an_unknown_registry_is_404_before_anything_is_done(acme: Api, hello: str, path: str) -> None:
     built(OTHER_HASH)
     body = {"registry_push_credentials": [{"registry_id": "00000000-0000-4000-8000-000000000000"}]}
     acme.expect_refusal(404, 5004, "POST", f"{hello}/{path}", body)
@@ -191,7 +196,7 @@ def test_an_unknown_registry_is_404_before_anything_is_done(acme, hello, path):
     assert the(Job).state == JobState.SUCCEEDED
 
 
-def test_versions_are_found_by_a_prefix_that_fits_one(acme, hello):
+def test_versions_are_found_by_a_prefix_that_fits_one(acme: Api, hello: str) -> None:
     first, second, other = "abcdef0" + "1" * 33, "abcdef0" + "2" * 33, "fedcba0" + "1" * 33
     for git_hash in (first, second, other):
         acme.post(f"{hello}/compile", {"commitSha": git_hash})
@@ -202,17 +207,17 @@ def test_versions_are_found_by_a_prefix_that_fits_one(acme, hello):
         acme.expect_refusal(404, 5004, "GET", f"{hello}/versions/{unknown}")
 
 
-def test_the_same_hash_of_another_algorithm_is_another_version(acme, hello):
+def test_the_same_hash_of_another_algorithm_is_another_version(acme: Api, hello: str) -> None:
     other = acme.make_algorithm("acme", "Other")
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     acme.expect_refusal(404, 5004, "GET", f"{other}/versions/{HASH}")
 
 
-def hashes(page) -> list[str]:
+def hashes(page: Any) -> list[str]:
     return [row["version_info"]["git_hash"] for row in page["results"]]
 
 
-def test_versions_are_filtered(acme, hello):
+def test_versions_are_filtered(acme: Api, hello: str) -> None:
     published, private, failed = "a" * 40, "b" * 40, "c" * 40
     built(published)
     acme.post(f"{hello}/version")
@@ -232,7 +237,7 @@ def test_versions_are_filtered(acme, hello):
     acme.expect_refusal(400, 2015, "GET", f"{hello}/versions?published=perhaps")
 
 
-def test_pages_follow_each_other_by_their_markers(acme, hello):
+def test_pages_follow_each_other_by_their_markers(acme: Api, hello: str) -> None:
     made = [f"{number:040x}" for number in range(7)]
     for git_hash in made[:5]:
         acme.post(f"{hello}/compile", {"commitSha": git_hash})
@@ -247,7 +252,7 @@ def test_pages_follow_each_other_by_their_markers(acme, hello):
     assert (len(full["results"]), full["marker"], full["next_link"]) == (6, None, None)
 
 
-def test_a_version_shows_the_push_that_its_build_asked_for(acme, admin, hello):
+def test_a_version_shows_the_push_that_its_build_asked_for(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": {"registry_id": registry_id}})
     end_build(taken(the(Job, kind=JobKind.COMPILE)))
@@ -256,14 +261,14 @@ def test_a_version_shows_the_push_that_its_build_asked_for(acme, admin, hello):
     assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
 
 
-def test_a_cancelled_build_shows_as_failed(acme, hello):
+def test_a_cancelled_build_shows_as_failed(acme: Api, hello: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
     acme.delete(answer.headers["Location"])
     assert acme.get(f"{hello}/versions/{HASH}")["build"]["status"] == "failed"
     assert fresh(the(Job)).state == JobState.CANCELLED
 
 
-def test_builds_are_listed_and_read(acme, hello):
+def test_builds_are_listed_and_read(acme: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/compile", {"commitSha": OTHER_HASH})
     page = acme.get(f"{hello}/builds?limit=1")
@@ -277,7 +282,7 @@ def test_builds_are_listed_and_read(acme, hello):
     acme.expect_refusal(404, 5004, "GET", f"{other}/builds/{older['build_id']}")
 
 
-def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme, hello):
+def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     build = the(Build)
     change(build, log="one\n")

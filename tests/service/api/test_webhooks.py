@@ -1,6 +1,7 @@
 """`/v1/webhooks`."""
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from shared.encryption import Keyring, keyring
 from shared.key_rotation import rotate
 from shared.webhooks.signing import key_of, open_secret
 from tests.rows import the
+from tests.service.api.invocation import Api
 from tests.service.webhook_receiver import webhook_receiver
 from workers.maintenance.deliver_webhooks import deliver
 
@@ -16,7 +18,7 @@ HOOK = {"url": "https://hooks.example.com/longshore"}
 GIVEN = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
 
-def test_a_webhook_is_recorded_and_its_secret_shown_once(admin):
+def test_a_webhook_is_recorded_and_its_secret_shown_once(admin: Api) -> None:
     made = admin.post("/v1/webhooks", {**HOOK, "name": "chat", "events": ["push.failed", "push.stalled"]})
     secret = made.pop("secret")
     assert len(key_of(secret)) == 32
@@ -28,7 +30,7 @@ def test_a_webhook_is_recorded_and_its_secret_shown_once(admin):
     assert open_secret(keyring(), row) == secret
 
 
-def test_a_given_secret_is_taken_and_can_be_changed(admin):
+def test_a_given_secret_is_taken_and_can_be_changed(admin: Api) -> None:
     made = admin.post("/v1/webhooks", {**HOOK, "secret": GIVEN})
     assert made["secret"] == GIVEN
     other = "whsec_" + base64.b64encode(b"o" * 24).decode()
@@ -36,7 +38,7 @@ def test_a_given_secret_is_taken_and_can_be_changed(admin):
     assert open_secret(keyring(), the(Webhook, id=made["id"])) == other
 
 
-def test_what_is_left_out_of_a_change_stays(admin):
+def test_what_is_left_out_of_a_change_stays(admin: Api) -> None:
     made = admin.post("/v1/webhooks", {**HOOK, "name": "chat", "events": ["push.*"]})
     changed = admin.put(f"/v1/webhooks/{made['id']}", {"enabled": False})
     assert (changed["url"], changed["name"], changed["events"]) == (HOOK["url"], "chat", ["push.*"])
@@ -68,13 +70,13 @@ def test_what_is_left_out_of_a_change_stays(admin):
         {**HOOK, "enabled": "yes"},
     ],
 )
-def test_what_cannot_be_one_is_refused(admin, body):
+def test_what_cannot_be_one_is_refused(admin: Api, body: dict[str, Any]) -> None:
     message = admin.expect_refusal(400, 2015, "POST", "/v1/webhooks", body)
     assert "open-sesame" not in message
     assert admin.get("/v1/webhooks") == []
 
 
-def test_a_plain_target_on_this_machine_is_taken_and_tried(admin):
+def test_a_plain_target_on_this_machine_is_taken_and_tried(admin: Api) -> None:
     with webhook_receiver() as receiver:
         made = admin.post("/v1/webhooks", {"url": receiver.url})
         delivery = admin.post(f"/v1/webhooks/{made['id']}/test")
@@ -91,7 +93,7 @@ def test_a_plain_target_on_this_machine_is_taken_and_tried(admin):
         assert len(receiver.received) == 2
 
 
-def test_a_deleted_or_disabled_webhook_is_told_nothing_that_waited(admin):
+def test_a_deleted_or_disabled_webhook_is_told_nothing_that_waited(admin: Api) -> None:
     with webhook_receiver() as receiver:
         for end in (("DELETE", None), ("PUT", {"enabled": False})):
             made = admin.post("/v1/webhooks", {"url": receiver.url})
@@ -102,7 +104,7 @@ def test_a_deleted_or_disabled_webhook_is_told_nothing_that_waited(admin):
         admin.expect_refusal(409, 2015, "POST", f"/v1/webhooks/{made['id']}/test")
 
 
-def test_only_administrators_have_to_do_with_them(admin, acme):
+def test_only_administrators_have_to_do_with_them(admin: Api, acme: Api) -> None:
     made = admin.post("/v1/webhooks", HOOK)
     path = f"/v1/webhooks/{made['id']}"
     for method, target, body in (
@@ -118,7 +120,7 @@ def test_only_administrators_have_to_do_with_them(admin, acme):
     admin.expect_refusal(404, 5004, "GET", "/v1/webhooks/none")
 
 
-def test_secrets_are_sealed_again_when_keys_rotate(admin):
+def test_secrets_are_sealed_again_when_keys_rotate(admin: Api) -> None:
     made = admin.post("/v1/webhooks", HOOK)
     from shared.db.engine import database
 

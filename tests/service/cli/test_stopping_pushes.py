@@ -8,6 +8,7 @@ import pytest
 from api.dispatch import send
 from cli.runtime import migrate
 from dev.services.processes import Child
+from dev.services.registry import PrivateRegistry
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, JobState, PushState
 from shared.jobs.dispatch import JobMessage
@@ -58,7 +59,7 @@ def stop(running: Child) -> None:
     assert running.exit_status == 0, running.last_lines()
 
 
-def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry) -> None:
+def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry: PrivateRegistry) -> None:
     with HoldingProxy(registry.host, hold_after=MEBIBYTE, lenient=True) as proxy, worker(tmp_path, "first") as first:
         job = push_stuck_in(proxy, build)
         with worker(tmp_path, "second"):
@@ -70,7 +71,9 @@ def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry) 
     assert the(ImagePush, id=job.push_id).state == PushState.SUCCEEDED
 
 
-def test_a_push_that_ends_within_the_grace_period_is_not_handed_back(tmp_path: Path, build: Build, registry) -> None:
+def test_a_push_that_ends_within_the_grace_period_is_not_handed_back(
+    tmp_path: Path, build: Build, registry: PrivateRegistry
+) -> None:
     job = push(build, make_registry(registry.url, Credentials("pusher", "secret")))
     with worker(tmp_path, "only") as only:
         send([JobMessage(job.id, job.kind)])

@@ -1,6 +1,7 @@
 """Redis and PostgreSQL answer, keep test processes apart, and are gone afterwards."""
 
 import os
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -8,20 +9,20 @@ import redis
 import sqlalchemy
 
 from dev.services.place import parts_directory
-from dev.services.postgres import private_postgres
+from dev.services.postgres import PrivatePostgres, private_postgres
 from dev.services.processes import PartFailedError, port_answers
 from dev.services.redis import private_redis
 from tests.service.dev.helpers import processes_naming
 
 
-def test_redis_answers(redis_url):
+def test_redis_answers(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.set("longshore-parts", "here")
         assert client.get("longshore-parts") == b"here"
         client.delete("longshore-parts")
 
 
-def test_a_stopped_redis_leaves_no_process(tmp_path):
+def test_a_stopped_redis_leaves_no_process(tmp_path: Path) -> None:
     with private_redis(tmp_path) as server:
         with redis.Redis(unix_socket_path=str(server.socket)) as client:
             assert client.ping()
@@ -30,7 +31,7 @@ def test_a_stopped_redis_leaves_no_process(tmp_path):
     assert not port_answers(server.port)
 
 
-def test_postgres_databases_are_apart(postgres_url, empty_postgres_url):
+def test_postgres_databases_are_apart(postgres_url: str, empty_postgres_url: str) -> None:
     assert postgres_url != empty_postgres_url
     for url in (postgres_url, empty_postgres_url):
         engine = sqlalchemy.create_engine(url)
@@ -39,7 +40,7 @@ def test_postgres_databases_are_apart(postgres_url, empty_postgres_url):
         engine.dispose()
 
 
-def test_a_database_is_made_once_and_dropped(postgres):
+def test_a_database_is_made_once_and_dropped(postgres: PrivatePostgres) -> None:
     postgres.create_database("twice")
     with pytest.raises(psycopg.errors.DuplicateDatabase):
         postgres.create_database("twice")
@@ -48,7 +49,7 @@ def test_a_database_is_made_once_and_dropped(postgres):
         psycopg.connect(postgres.url("twice").replace("+psycopg", ""))
 
 
-def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed():
+def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed() -> None:
     with parts_directory() as directory:
         with private_postgres(directory / "pg") as server:
             connection = psycopg.connect(server.url("postgres").replace("+psycopg", ""))
@@ -59,7 +60,7 @@ def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
-def test_postgres_says_which_directory_its_user_cannot_enter(tmp_path):
+def test_postgres_says_which_directory_its_user_cannot_enter(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(PartFailedError, match="cannot enter"), private_postgres(closed / "pg"):

@@ -18,7 +18,7 @@ from tests.service.dev.helpers import eventually, is_running, processes_naming
 pytestmark = pytest.mark.engine
 
 
-def test_the_base_image_makes_a_virtual_environment_with_pip(docker_host, base_image):
+def test_the_base_image_makes_a_virtual_environment_with_pip(docker_host: str, base_image: str) -> None:
     with closing(docker.DockerClient(base_url=docker_host)) as client:
         said = client.containers.run(
             base_image, ["sh", "-c", "python3 -m venv /v && /v/bin/pip --version"], network_mode="none", remove=True
@@ -26,14 +26,14 @@ def test_the_base_image_makes_a_virtual_environment_with_pip(docker_host, base_i
     assert said.startswith(b"pip ")
 
 
-def test_an_engine_that_does_not_answer_is_said(monkeypatch, tmp_path):
+def test_an_engine_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
     with pytest.raises(PartFailedError, match="does not answer"):
         running_engine()
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-def test_a_private_engine_takes_its_containers_along(docker_host, base_image, crashes):
+def test_a_private_engine_takes_its_containers_along(docker_host: str, base_image: str, crashes: bool) -> None:
     with parts_directory() as directory:
         with private_engine(directory / "engine") as address:
             assert address != docker_host

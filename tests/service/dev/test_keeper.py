@@ -24,7 +24,7 @@ def run() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def address(run) -> Iterator[Path]:
+def address(run: subprocess.Popen[bytes]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         address = Path(directory) / keeper.ADDRESS
         with subprocess.Popen(
@@ -36,7 +36,7 @@ def address(run) -> Iterator[Path]:
             process.wait(30)
 
 
-def test_a_part_is_started_once_and_ends_with_the_run(run, address):
+def test_a_part_is_started_once_and_ends_with_the_run(run: subprocess.Popen[bytes], address: Path) -> None:
     port = keeper.ask(address, "redis", seconds=30)["port"]
     assert port_answers(port)
     assert keeper.ask(address, "redis", seconds=30)["port"] == port
@@ -45,12 +45,12 @@ def test_a_part_is_started_once_and_ends_with_the_run(run, address):
     assert eventually(lambda: not address.parent.exists())
 
 
-def test_stopping_waits_until_everything_is_stopped(address):
+def test_stopping_waits_until_everything_is_stopped(address: Path) -> None:
     port = keeper.ask(address, "registry", seconds=30)["host"].partition(":")[2]
     keeper.stop(address, seconds=30)
     assert not port_answers(int(port))
 
 
-def test_an_unknown_part_is_said(address):
+def test_an_unknown_part_is_said(address: Path) -> None:
     with pytest.raises(RuntimeError, match="no part 'teapot'"):
         keeper.ask(address, "teapot", seconds=30)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from signal import Signals
 
 import pytest
 
@@ -26,7 +27,7 @@ with ending_on_sigterm(), running("sleep", ["sleep", "600"], log=Path(sys.argv[1
 """
 
 
-def test_a_process_and_its_children_end_with_the_block(tmp_path):
+def test_a_process_and_its_children_end_with_the_block(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sleep 600 & echo $! > {pids}.new; mv {pids}.new {pids}; wait; wait"
     with running("sh", ["sh", "-c", script], log=tmp_path / "log", ready=pids.exists, grace=0.2) as child:
@@ -37,7 +38,7 @@ def test_a_process_and_its_children_end_with_the_block(tmp_path):
     assert eventually(lambda: not is_running(grandchild))
 
 
-def test_a_process_that_fails_says_why(tmp_path):
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     with (
         pytest.raises(PartFailedError, match="status 3:\nno luck"),
         running("sh", ["sh", "-c", "echo no luck; exit 3"], log=tmp_path / "log", ready=lambda: False),
@@ -48,7 +49,7 @@ def test_a_process_that_fails_says_why(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_process_dies_with_its_parent(tmp_path, number):
+def test_a_process_dies_with_its_parent(tmp_path: Path, number: Signals) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "log")],
         cwd=ROOT,
@@ -63,7 +64,7 @@ def test_a_process_dies_with_its_parent(tmp_path, number):
     assert eventually(lambda: not is_running(child))
 
 
-def test_a_signal_waits_until_the_block_is_over():
+def test_a_signal_waits_until_the_block_is_over() -> None:
     steps = []
     with ending_on_sigterm(), pytest.raises(SystemExit, match="143"):  # noqa: PT012 - the order is what is tested
         with signals_deferred():
@@ -73,7 +74,7 @@ def test_a_signal_waits_until_the_block_is_over():
     assert steps == ["finished"]
 
 
-def test_the_directory_of_a_crashed_run_is_removed_by_the_next(tmp_path, monkeypatch):
+def test_the_directory_of_a_crashed_run_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_PARTS_DIR", str(tmp_path))
     abandoned = tmp_path / "longshore-parts-abandoned"
     abandoned.mkdir()

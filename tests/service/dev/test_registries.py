@@ -1,10 +1,12 @@
 """The registries answer, refuse whom they should refuse, and are gone afterwards."""
 
+from pathlib import Path
+
 import pytest
 import requests
 
 from dev.services.processes import port_answers
-from dev.services.registry import private_registry
+from dev.services.registry import PrivateRegistry, private_registry
 from tests.service.dev.helpers import processes_naming
 
 
@@ -28,19 +30,19 @@ def may_upload(url: str, name: str, password: str) -> int:
     return requests.post(upload, headers={"Authorization": f"Bearer {answer.json()['token']}"}, timeout=5).status_code
 
 
-def test_a_registry_knows_its_users(registry):
+def test_a_registry_knows_its_users(registry: PrivateRegistry) -> None:
     assert registry.users == {"pusher": "secret"}
     assert requests.get(f"{registry.url}/v2/", auth=("pusher", "secret"), timeout=5).status_code == 200
     assert may_upload(registry.url, "pusher", "secret") == 202
     assert may_upload(registry.url, "pusher", "wrong") == 401
 
 
-def test_two_registries_are_two(registry, second_registry):
+def test_two_registries_are_two(registry: PrivateRegistry, second_registry: PrivateRegistry) -> None:
     assert registry.host != second_registry.host
     assert may_upload(second_registry.url, "pusher", "secret") == 202
 
 
-def test_a_token_registry_lets_the_writer_write_and_the_reader_read(token_registry):
+def test_a_token_registry_lets_the_writer_write_and_the_reader_read(token_registry: PrivateRegistry) -> None:
     users = token_registry.users
     assert may_upload(token_registry.url, "writer", users["writer"]) == 202
     assert may_upload(token_registry.url, "reader", users["reader"]) == 401
@@ -48,7 +50,7 @@ def test_a_token_registry_lets_the_writer_write_and_the_reader_read(token_regist
     assert may_upload(token_registry.url, "nobody", "") == 401
 
 
-def test_a_token_says_what_was_granted(token_registry):
+def test_a_token_says_what_was_granted(token_registry: PrivateRegistry) -> None:
     realm = requests.get(f"{token_registry.url}/v2/", timeout=5).headers["WWW-Authenticate"].split('"')[1]
     form = {"grant_type": "password", "username": "reader", "password": token_registry.users["reader"]}
     scope = {"scope": "repository:some/image:pull,push"}
@@ -59,7 +61,9 @@ def test_a_token_says_what_was_granted(token_registry):
     assert requests.post(realm, data={"grant_type": "refresh_token"}, timeout=5).status_code == 400
 
 
-def test_a_tls_registry_is_trusted_by_those_who_have_its_authority(tls_registry, tmp_path, monkeypatch):
+def test_a_tls_registry_is_trusted_by_those_who_have_its_authority(
+    tls_registry: PrivateRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # requests prefers these to nothing, but not to an explicit file.
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     authority = tmp_path / "authority.pem"
@@ -73,7 +77,7 @@ def test_a_tls_registry_is_trusted_by_those_who_have_its_authority(tls_registry,
         status()
 
 
-def test_a_stopped_registry_leaves_no_process_and_comes_back_as_it_was(tmp_path):
+def test_a_stopped_registry_leaves_no_process_and_comes_back_as_it_was(tmp_path: Path) -> None:
     with private_registry(tmp_path) as first:
         port = int(first.host.partition(":")[2])
         assert processes_naming(str(tmp_path))

@@ -1,6 +1,7 @@
 """Parts that are turned off and on again answer at the same address, and have what they had."""
 
 import os
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from dev.services.redis import private_redis
 from dev.services.switch import Switch
 
 
-def test_a_redis_is_away_and_comes_back_at_the_same_port(tmp_path):
+def test_a_redis_is_away_and_comes_back_at_the_same_port(tmp_path: Path) -> None:
     port = free_port()
     with Switch(lambda: private_redis(tmp_path, port=port)) as redis:
         assert port_answers(port)
@@ -28,12 +29,12 @@ def test_a_redis_is_away_and_comes_back_at_the_same_port(tmp_path):
     assert not port_answers(port)
 
 
-def test_a_part_that_was_never_on_is_none():
+def test_a_part_that_was_never_on_is_none() -> None:
     with pytest.raises(RuntimeError, match="never turned on"):
         _ = Switch(lambda: memory_disk).part
 
 
-def test_a_postgres_comes_back_with_its_databases():
+def test_a_postgres_comes_back_with_its_databases() -> None:
     port = free_port()
     with parts_directory() as directory, Switch(lambda: private_postgres(directory / "p", port=port)) as postgres:
         postgres.part.create_database("kept")
@@ -45,7 +46,7 @@ def test_a_postgres_comes_back_with_its_databases():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root")
-def test_an_engine_comes_back_at_the_same_address():
+def test_an_engine_comes_back_at_the_same_address() -> None:
     sockets = engine_sockets()
     with (
         parts_directory() as directory,
@@ -60,7 +61,7 @@ def test_an_engine_comes_back_at_the_same_address():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_disk_of_memory_is_as_small_as_it_was_asked_to_be_and_is_gone_afterwards(tmp_path):
+def test_a_disk_of_memory_is_as_small_as_it_was_asked_to_be_and_is_gone_afterwards(tmp_path: Path) -> None:
     with memory_disk(tmp_path / "disk", megabytes=1) as disk, pytest.raises(OSError, match="No space"):
         (disk / "file").write_bytes(bytes(2 * 1024 * 1024))
     assert mounts_below(tmp_path) == []

@@ -20,7 +20,7 @@ def key() -> tuple[str, str]:
         return made.id, secret
 
 
-def test_a_key_that_was_just_recognised_is_not_asked_for_again(key):
+def test_a_key_that_was_just_recognised_is_not_asked_for_again(key: tuple[str, str]) -> None:
     keys = KnownKeys(seconds=60)
     with caught(database()) as statements:
         assert [keys.authenticate_key(database(), key[1]) for _ in range(3)] == [
@@ -29,14 +29,14 @@ def test_a_key_that_was_just_recognised_is_not_asked_for_again(key):
     assert len(statements) == 1
 
 
-def test_a_key_that_this_process_revokes_is_refused_at_once(key):
+def test_a_key_that_this_process_revokes_is_refused_at_once(key: tuple[str, str]) -> None:
     assert known_keys.authenticate_key(database(), key[1]) is not None
     with database().writing() as session:
         assert revoke_key(session, key[0], "acme")
     assert known_keys.authenticate_key(database(), key[1]) is None
 
 
-def test_a_key_that_another_process_revoked_is_refused_when_its_moment_is_over(key):
+def test_a_key_that_another_process_revoked_is_refused_when_its_moment_is_over(key: tuple[str, str]) -> None:
     keys = KnownKeys(seconds=0)
     assert keys.authenticate_key(database(), key[1]) is not None
     with database().writing() as session:
@@ -44,7 +44,7 @@ def test_a_key_that_another_process_revoked_is_refused_when_its_moment_is_over(k
     assert keys.authenticate_key(database(), key[1]) is None
 
 
-def test_an_unknown_key_is_known_as_soon_as_it_is_there(key):
+def test_an_unknown_key_is_known_as_soon_as_it_is_there(key: tuple[str, str]) -> None:
     keys = KnownKeys(seconds=60)
     with database().writing() as session:
         session.execute(update(ApiKey).where(ApiKey.id == key[0]).values(revoked_at=now_ms()))
@@ -54,7 +54,7 @@ def test_an_unknown_key_is_known_as_soon_as_it_is_there(key):
     assert keys.authenticate_key(database(), key[1]) is not None
 
 
-def test_no_more_keys_are_kept_than_have_room(key):
+def test_no_more_keys_are_kept_than_have_room(key: tuple[str, str]) -> None:
     keys = KnownKeys(seconds=60, most=1)
     with database().writing() as session:
         _made, other = create_key(session, "rival", label="", kind=KeyKind.ALGORITHM)

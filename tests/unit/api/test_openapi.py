@@ -27,13 +27,13 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     ]
 
 
-def test_every_operation_has_a_name_of_its_own(document):
+def test_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(names)) == len(names)
     assert all(name.isidentifier() for name in names)
 
 
-def test_every_operation_says_how_it_fails_and_what_key_it_needs(document):
+def test_every_operation_says_how_it_fails_and_what_key_it_needs(document: dict[str, Any]) -> None:
     shown = document["components"]["schemas"]["ErrorResponse"]
     assert (
         shown["properties"]["error"]["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
@@ -44,7 +44,7 @@ def test_every_operation_says_how_it_fails_and_what_key_it_needs(document):
         assert operation.get("security") == ([{"key": []}] if path.startswith("/v1/") else None)
 
 
-def test_calls_that_enqueue_tell_of_their_headers(document):
+def test_calls_that_enqueue_tell_of_their_headers(document: dict[str, Any]) -> None:
     told = {
         f"{method} {path}"
         for method, path, operation in operations(document)
@@ -56,7 +56,7 @@ def test_calls_that_enqueue_tell_of_their_headers(document):
     assert told == {*of_algorithms, "post /v1/pushes/retry", "post /v1/nodes/refresh"}
 
 
-def test_only_what_callers_use_is_described(document):
+def test_only_what_callers_use_is_described(document: dict[str, Any]) -> None:
     assert {path for path in document["paths"] if not path.startswith("/v1/")} == {
         "/healthz",
         "/readyz",
@@ -64,7 +64,7 @@ def test_only_what_callers_use_is_described(document):
     }
 
 
-def test_limits_are_told_in_words_that_json_schema_knows(document):
+def test_limits_are_told_in_words_that_json_schema_knows(document: dict[str, Any]) -> None:
     """Where a number is read by a function of ours first, pydantic tells its limits as `ge` and `le`."""
     fields = document["components"]["schemas"]["RegistryRequest"]["properties"]
     assert {"type": "integer", "minimum": 1, "maximum": 10_000} in fields["max_pushes"]["anyOf"]

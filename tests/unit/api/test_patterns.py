@@ -24,13 +24,13 @@ def written_so(pattern: str, longest: int) -> st.SearchStrategy[str]:
 
 @SOME
 @given(written_so(patterns.REGISTRY_URL, MAX_LENGTH))
-def test_what_the_document_calls_a_registry_is_one(url):
+def test_what_the_document_calls_a_registry_is_one(url) -> None:
     assert RegistryAddress.parse(url).host
 
 
 @SOME
 @given(written_so(patterns.PLAIN_HTTP_URL, MAX_LENGTH))
-def test_where_the_document_allows_plain_http_it_is_taken(url):
+def test_where_the_document_allows_plain_http_it_is_taken(url) -> None:
     assert RegistryAddress.parse(url, plain_http=True).plain_http
 
 
@@ -38,7 +38,9 @@ def test_where_the_document_allows_plain_http_it_is_taken(url):
 @given(st.data())
 @pytest.mark.parametrize("ssh", [False, True])
 @pytest.mark.parametrize("http", [False, True])
-def test_what_the_document_calls_a_repository_is_one(tmp_path_factory, http, ssh, data):
+def test_what_the_document_calls_a_repository_is_one(
+    tmp_path_factory: pytest.TempPathFactory, http: bool, ssh: bool, data
+) -> None:
     known_hosts = tmp_path_factory.getbasetemp() / "known_hosts"
     known_hosts.touch()
     configured = Settings(source_allow_http=http, source_ssh_known_hosts=known_hosts if ssh else None)
@@ -53,7 +55,7 @@ def test_what_the_document_calls_a_repository_is_one(tmp_path_factory, http, ssh
         "127.0.0.1:5000/a/b", "[::1]:5000", "[2001:db8::1]", "https://r.example.com/a-b/c__d/e.f/", "http://r.io",
     ],
 )  # fmt: skip
-def test_registries_are_written_so(url):
+def test_registries_are_written_so(url: str) -> None:
     RegistryAddress.parse(url)
     assert re.search(patterns.REGISTRY_URL, url)
 
@@ -66,7 +68,7 @@ def test_registries_are_written_so(url):
         "[::1", "r..io",
     ],
 )  # fmt: skip
-def test_other_texts_are_not(url):
+def test_other_texts_are_not(url: str) -> None:
     with pytest.raises(ValueError, match="registry_url"):
         RegistryAddress.parse(url)
     assert not re.search(patterns.REGISTRY_URL, url)
@@ -86,5 +88,5 @@ def test_other_texts_are_not(url):
         ("filename", "anything at all", True),
     ],
 )
-def test_what_stands_in_an_address(name, value, fits):
+def test_what_stands_in_an_address(name: str, value: str, fits: bool) -> None:
     assert patterns.is_written_so(name, value) is fits

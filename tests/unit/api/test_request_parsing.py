@@ -1,6 +1,8 @@
 """How bodies are read: what stands for nothing, what no database can hold, and the sentences of refusals."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask import Flask, request
@@ -38,12 +40,12 @@ def refusal_of(model: type[RequestModel], body: object) -> str:
         (AlgorithmRequest, {"name": "A", "details": {"label": "A", "summary": {}}, "settings": {}, "source": {}}),
     ],
 )
-def test_an_empty_object_stands_for_an_absent_field(model, body):
+def test_an_empty_object_stands_for_an_absent_field(model: Callable[..., Any], body: dict[str, Any]) -> None:
     given = read(model, body)
     assert not {name for name in given.model_fields_set if body[name] == {}}
 
 
-def test_half_of_a_surrogate_pair_is_refused():
+def test_half_of_a_surrogate_pair_is_refused() -> None:
     message = refusal_of(RegistryRequest, {"registry_url": "r.example.com", "name": "\ud800"})
     assert message == "name: must not have half of a surrogate pair."
 
@@ -56,9 +58,9 @@ def test_half_of_a_surrogate_pair_is_refused():
         ({"name": 5}, "name: input should be a valid string."),
     ],
 )
-def test_what_is_wrong_is_said_in_words_for_callers(body, message):
+def test_what_is_wrong_is_said_in_words_for_callers(body: dict[str, Any], message: str) -> None:
     assert refusal_of(RegistryRequest, {"registry_url": "r.example.com", **body}) == message
 
 
-def test_no_class_of_ours_shows_in_a_refusal():
+def test_no_class_of_ours_shows_in_a_refusal() -> None:
     assert refusal_of(AlgorithmRequest, {"name": "A", "details": 5}) == "details: must be a JSON object."

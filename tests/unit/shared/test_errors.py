@@ -15,5 +15,5 @@ from shared.errors import sentence
         ("", "."),
     ],
 )
-def test_a_sentence_has_a_capital_and_an_end(said, shown):
+def test_a_sentence_has_a_capital_and_an_end(said: str, shown: str) -> None:
     assert sentence(said) == shown

@@ -15,7 +15,7 @@ from shared.settings import SettingsError, load_settings
         ("LOG_LEVEL", "loud", "'debug'"),
     ],
 )
-def test_what_cannot_be_used_is_refused(monkeypatch, variable, value, said):
+def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str) -> None:
     monkeypatch.setenv(f"LONGSHORE_{variable}", value)
     with pytest.raises(SettingsError, match=said) as refused:
         load_settings()
@@ -23,7 +23,7 @@ def test_what_cannot_be_used_is_refused(monkeypatch, variable, value, said):
     assert "hidden" not in str(refused.value)
 
 
-def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch):
+def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_LEASE_SECONDS", "10")
     with pytest.raises(SettingsError, match=r"^LONGSHORE_HEARTBEAT_SECONDS: ") as refused:
         load_settings()
@@ -33,6 +33,6 @@ def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://:p@h/1", "redis+socket:///run/redis.sock", ""])
-def test_every_way_to_redis_is_taken(monkeypatch, url):
+def test_every_way_to_redis_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("LONGSHORE_REDIS_URL", url)
     assert load_settings().redis_url == url

@@ -17,7 +17,9 @@ class FakeEngine:
     `ending` is "end", "break" or "hang"; `silent` makes a push answer nothing at all. `reached` is set by a push.
     """
 
-    def __init__(self, directory: Path, events: list[dict[str, object]], *, ending: str = "end", silent: bool = False):
+    def __init__(
+        self, directory: Path, events: list[dict[str, object]], *, ending: str = "end", silent: bool = False
+    ) -> None:
         self.events, self.ending, self.silent = events, ending, silent
         self.reached = threading.Event()
         self.over = threading.Event()

@@ -2,32 +2,34 @@
 
 import base64
 import os
+from pathlib import Path
 
 import pytest
 import urllib3
+from urllib3.response import BaseHTTPResponse
 
 from shared.db.engine import database
-from shared.db.models import KeyKind
+from shared.db.models import Algorithm, KeyKind
 from shared.git.hosted import git_token, internal_url
 from shared.keys import authenticate_key, revoke_key
-from tests.git_service import make_algorithm, make_key, url_with_key
+from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 
 
-def get(url, authorization=None, method="GET"):
+def get(url: str, authorization: str | None = None, method: str = "GET") -> BaseHTTPResponse:
     headers = {} if authorization is None else {"Authorization": authorization}
     with urllib3.PoolManager(retries=False) as pool:
         return pool.request(method, url, headers=headers)
 
 
-def refs(algorithm, service="git-upload-pack"):
+def refs(algorithm: Algorithm, service: str = "git-upload-pack") -> str:
     return f"{internal_url(algorithm)}/info/refs?service={service}"
 
 
-def basic(password):
+def basic(password: str) -> str:
     return "Basic " + base64.b64encode(f"x:{password}".encode()).decode()
 
 
-def test_the_owner_pushes_and_clones(service, tree, tmp_path):
+def test_the_owner_pushes_and_clones(service: GitService, tree: WorkTree, tmp_path: Path) -> None:
     algorithm = make_algorithm()
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     pushed = tree.push(url)
@@ -38,7 +40,7 @@ def test_the_owner_pushes_and_clones(service, tree, tmp_path):
     assert tree.git("-C", str(tmp_path / "clone"), "rev-parse", "HEAD").stdout.strip() == tree.head
 
 
-def test_a_large_push_is_chunked_and_arrives(service, tree):
+def test_a_large_push_is_chunked_and_arrives(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     tree.write("noise", os.urandom(1_500_000))
@@ -49,7 +51,7 @@ def test_a_large_push_is_chunked_and_arrives(service, tree):
 
 
 @pytest.mark.parametrize("form", ["Simple {}", "Bearer {}", "{}", "basic"])
-def test_every_spelling_of_the_key_is_taken(service, form):
+def test_every_spelling_of_the_key_is_taken(service: GitService, form: str) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     answer = get(refs(algorithm), basic(key) if form == "basic" else form.format(key))
@@ -61,7 +63,9 @@ def test_every_spelling_of_the_key_is_taken(service, form):
     "authorization", [None, "", "Basic", "Basic !!!", "Basic eA==", basic("wrong"), "Simple wrong"]
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_without_a_good_key_it_is_401_whether_or_not_there_is_a_repository(service, authorization, known):
+def test_without_a_good_key_it_is_401_whether_or_not_there_is_a_repository(
+    service: GitService, authorization: str | None, known: bool
+) -> None:
     url = refs(make_algorithm()) if known else f"{service.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack"
     answer = get(url, authorization)
     assert answer.status == 401
@@ -69,7 +73,7 @@ def test_without_a_good_key_it_is_401_whether_or_not_there_is_a_repository(servi
     assert answer.headers["Content-Type"].startswith("text/plain")
 
 
-def test_a_revoked_key_is_refused(service, tree):
+def test_a_revoked_key_is_refused(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     with database().writing() as session:
@@ -80,7 +84,7 @@ def test_a_revoked_key_is_refused(service, tree):
     assert key not in pushed.stderr.replace(url_with_key(service, algorithm, key), "")
 
 
-def test_another_owners_key_learns_nothing(service):
+def test_another_owners_key_learns_nothing(service: GitService) -> None:
     algorithm, stranger = make_algorithm(), make_key(make_algorithm().owner)
     missing = get(f"{service.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack", basic(stranger))
     for wanted in ("git-upload-pack", "git-receive-pack"):
@@ -89,7 +93,7 @@ def test_another_owners_key_learns_nothing(service):
         assert answer.data.replace(algorithm.path.encode(), b"") == missing.data.replace(b"nobody/Nothing", b"")
 
 
-def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner(service):
+def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner(service: GitService) -> None:
     algorithm, stranger = make_algorithm(settings={"source_visibility": "open"}), make_key(make_algorithm().owner)
     assert get(refs(algorithm), basic(stranger)).status == 200
     refused = get(refs(algorithm, "git-receive-pack"), basic(stranger))
@@ -98,20 +102,20 @@ def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner(service):
     assert get(refs(algorithm), None).status == 401
 
 
-def test_a_key_without_management_fetches_only(service):
+def test_a_key_without_management_fetches_only(service: GitService) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner, allow_algo_management=False)
     assert get(refs(algorithm), basic(key)).status == 200
     assert get(refs(algorithm, "git-receive-pack"), basic(key)).status == 403
 
 
-def test_an_administrator_pushes_anywhere(service, tree):
+def test_an_administrator_pushes_anywhere(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     admin = make_key("root", KeyKind.ADMIN)
     assert tree.push(url_with_key(service, algorithm, admin)).returncode == 0
 
 
-def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else(service):
+def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else(service: GitService) -> None:
     algorithm, other = make_algorithm(), make_algorithm()
     token = git_token("fetch", algorithm.id, 60)
     assert get(refs(algorithm), basic(token)).status == 200
@@ -121,7 +125,7 @@ def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else(service):
     assert get(refs(algorithm), basic(git_token("fetch", algorithm.id, -1))).status == 401
 
 
-def test_a_repository_elsewhere_and_a_deleted_one_are_not_here(service):
+def test_a_repository_elsewhere_and_a_deleted_one_are_not_here(service: GitService) -> None:
     elsewhere = make_algorithm(repository_url="https://example.org/r")
     answer = get(refs(elsewhere), basic(make_key(elsewhere.owner)))
     assert (answer.status, b"elsewhere" in answer.data) == (404, True)
@@ -146,7 +150,7 @@ def test_a_repository_elsewhere_and_a_deleted_one_are_not_here(service):
         ("/git-upload-archive", "POST", 404),
     ],
 )
-def test_only_the_smart_protocol_is_spoken(service, path, method, status):
+def test_only_the_smart_protocol_is_spoken(service: GitService, path: str, method: str, status: int) -> None:
     algorithm = make_algorithm()
     answer = get(internal_url(algorithm) + path, basic(make_key(algorithm.owner)), method)
     assert answer.status == status
@@ -154,7 +158,7 @@ def test_only_the_smart_protocol_is_spoken(service, path, method, status):
     assert b"<html" not in answer.data
 
 
-def test_health_and_errors_elsewhere_are_json(service):
+def test_health_and_errors_elsewhere_are_json(service: GitService) -> None:
     assert get(f"{service.url}/healthz").json() == {"status": "ok"}
     assert get(f"{service.url}/readyz").json() == {"status": "ok"}
     answer = get(f"{service.url}/nothing")

@@ -1,21 +1,23 @@
 """The internal calls, through the client that the API uses."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 
 from api.git.repositories import Repository
-from shared.db.models import KeyKind
+from shared.db.models import Algorithm, KeyKind
 from shared.errors import InvalidInputError, UnavailableError
 from shared.git import hosted
 from shared.git.hosted import git_token
 from tests.environment import longshore_environment
-from tests.git_service import WorkTree, make_algorithm, make_key, url_with_key
+from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 
 
 @pytest.fixture
-def pushed(service, tree):
+def pushed(service: GitService, tree: WorkTree) -> tuple[Algorithm, str]:
     """An algorithm whose main is what `tree` has."""
     algorithm = make_algorithm()
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
@@ -23,13 +25,13 @@ def pushed(service, tree):
     return algorithm, url
 
 
-def refusal(algorithm_id, commit):
+def refusal(algorithm_id: str, commit: str | None) -> InvalidInputError:
     with pytest.raises(InvalidInputError) as refused:
         hosted.resolve(algorithm_id, commit)
     return refused.value
 
 
-def test_a_commit_is_found_by_hash_by_prefix_and_as_the_newest(pushed, tree):
+def test_a_commit_is_found_by_hash_by_prefix_and_as_the_newest(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     algorithm, _ = pushed
     first = tree.head
     assert hosted.resolve(algorithm.id, None) == first
@@ -37,7 +39,9 @@ def test_a_commit_is_found_by_hash_by_prefix_and_as_the_newest(pushed, tree):
     assert hosted.resolve(algorithm.id, first[:7].upper()) == first
 
 
-def test_a_commit_that_was_named_is_kept_when_its_branch_goes(pushed, tree, tmp_path):
+def test_a_commit_that_was_named_is_kept_when_its_branch_goes(
+    pushed: tuple[Algorithm, str], tree: WorkTree, tmp_path: Path
+) -> None:
     algorithm, url = pushed
     first = tree.head
     tree.git("commit", "--amend", "--quiet", "--message", "other")
@@ -52,7 +56,7 @@ def test_a_commit_that_was_named_is_kept_when_its_branch_goes(pushed, tree, tmp_
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "0000000"])
-def test_a_commit_that_does_not_exist(pushed, commit):
+def test_a_commit_that_does_not_exist(pushed: tuple[Algorithm, str], commit: str) -> None:
     refused = refusal(pushed[0].id, commit)
     assert "no commit" in refused.message
 
@@ -60,21 +64,21 @@ def test_a_commit_that_does_not_exist(pushed, commit):
 @pytest.mark.parametrize(
     "commit", ["", "main", "HEAD", "abc", "--all", "@{u}", "0" * 65, "^" + "0" * 40, "0000000\n", 7, []]
 )
-def test_what_is_no_hash_is_refused(pushed, commit):
+def test_what_is_no_hash_is_refused(pushed: tuple[Algorithm, str], commit: str | int | list[Any]) -> None:
     assert refusal(pushed[0].id, commit).message
 
 
-def test_a_branch_called_like_a_hash_is_not_taken_for_one(pushed, tree):
+def test_a_branch_called_like_a_hash_is_not_taken_for_one(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     algorithm, url = pushed
     assert tree.push(url, "main:refs/heads/deadbee", "main:refs/heads/" + "d" * 39).returncode == 0
     assert "no commit" in refusal(algorithm.id, "deadbee").message
 
 
-def test_a_tree_is_no_commit(pushed, tree):
+def test_a_tree_is_no_commit(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     assert "no commit" in refusal(pushed[0].id, tree.git("rev-parse", "HEAD^{tree}").stdout.strip()).message
 
 
-def test_an_ambiguous_prefix_is_refused(pushed, tree):
+def test_an_ambiguous_prefix_is_refused(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     algorithm, _ = pushed
     parent = tree.head
     tree_hash = tree.git("rev-parse", "HEAD^{tree}").stdout.strip()
@@ -93,7 +97,7 @@ def test_an_ambiguous_prefix_is_refused(pushed, tree):
     assert hosted.resolve(algorithm.id, name) == name
 
 
-def test_an_empty_repository_and_a_deleted_branch(service, tree):
+def test_an_empty_repository_and_a_deleted_branch(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     assert "empty" in refusal(algorithm.id, None).message
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
@@ -115,7 +119,9 @@ def test_an_empty_repository_and_a_deleted_branch(service, tree):
         (["a", "master"], "master"),
     ],
 )
-def test_the_first_push_decides_the_default_branch(service, tmp_path, branches, default):
+def test_the_first_push_decides_the_default_branch(
+    service: GitService, tmp_path: Path, branches: list[str], default: str
+) -> None:
     algorithm = make_algorithm()
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     tree = WorkTree(tmp_path / "w")
@@ -129,7 +135,7 @@ def test_the_first_push_decides_the_default_branch(service, tmp_path, branches, 
     assert f"ref: refs/heads/{default}\tHEAD" in tree.git("ls-remote", "--symref", url, "HEAD").stdout
 
 
-def test_main_takes_the_place_of_a_master_that_was_deleted(service, tree):
+def test_main_takes_the_place_of_a_master_that_was_deleted(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     assert tree.push(url, "main:master").returncode == 0
@@ -137,7 +143,7 @@ def test_main_takes_the_place_of_a_master_that_was_deleted(service, tree):
     assert hosted.resolve(algorithm.id, None) == tree.head
 
 
-def test_a_deleted_repository_is_gone(service, pushed):
+def test_a_deleted_repository_is_gone(service: GitService, pushed: tuple[Algorithm, str]) -> None:
     algorithm, _ = pushed
     hosted.delete(algorithm.id)
     hosted.delete(algorithm.id)
@@ -145,7 +151,7 @@ def test_a_deleted_repository_is_gone(service, pushed):
     assert "empty" in refusal(algorithm.id, None).message
 
 
-def test_only_the_algorithms_own_admin_token_opens_the_internal_calls(service):
+def test_only_the_algorithms_own_admin_token_opens_the_internal_calls(service: GitService) -> None:
     algorithm, other = make_algorithm(), make_algorithm()
     bad = [
         None,
@@ -163,7 +169,7 @@ def test_only_the_algorithms_own_admin_token_opens_the_internal_calls(service):
     assert not Repository(algorithm.id).exists
 
 
-def test_a_service_that_is_away_is_try_later(tmp_path):
+def test_a_service_that_is_away_is_try_later(tmp_path: Path) -> None:
     with (
         longshore_environment(tmp_path, tables=False, git_url="http://127.0.0.1:1"),
         pytest.raises(UnavailableError) as refused,

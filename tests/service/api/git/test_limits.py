@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
@@ -13,9 +14,9 @@ from sqlalchemy import select
 
 from api.gateway import listening
 from shared.db.engine import database
-from shared.db.models import AuditEvent
+from shared.db.models import Algorithm, AuditEvent
 from shared.settings import Settings
-from tests.git_service import GitService, git_service, make_algorithm, make_key, url_with_key
+from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
 from tests.rows import the
 from tests.service.api.git.test_access import basic, get, refs
 from tests.together import SECONDS
@@ -25,7 +26,7 @@ MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory, redis_url) -> Iterator[GitService]:
+def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[GitService]:
     """A git service that answers four requests of a key in a minute, and two of nobody's key from an address."""
     directory = tmp_path_factory.mktemp("strict")
     with git_service(directory, redis_url=redis_url, rate_limit_git=MOST, rate_limit_unknown=2) as running:
@@ -33,7 +34,7 @@ def strict(tmp_path_factory, redis_url) -> Iterator[GitService]:
 
 
 @pytest.fixture
-def uncounted(redis_url) -> None:
+def uncounted(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
 
@@ -60,13 +61,13 @@ def gate_before(service: GitService) -> Iterator[GitService]:
         thread.join()
 
 
-def events(algorithm, action: str) -> list[AuditEvent]:
+def events(algorithm: Algorithm, action: str) -> list[AuditEvent]:
     with database().reading() as session:
         query = select(AuditEvent).where(AuditEvent.action == action, AuditEvent.actor == algorithm.owner)
         return list(session.scalars(query))
 
 
-def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict, uncounted):
+def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: GitService, uncounted: None) -> None:
     algorithm = make_algorithm()
     key, another = make_key(algorithm.owner), make_key(algorithm.owner)
     unknown = f"{strict.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack"
@@ -78,7 +79,7 @@ def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict, un
     assert get(refs(algorithm), basic(another)).status == 200
 
 
-def test_git_shows_its_user_why(strict, uncounted, tree):
+def test_git_shows_its_user_why(strict: GitService, uncounted: None, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     url = url_with_key(strict, algorithm, make_key(algorithm.owner))
     assert tree.push(url).returncode == 0
@@ -89,7 +90,7 @@ def test_git_shows_its_user_why(strict, uncounted, tree):
     assert "More than 4 git requests within a minute" in refused.stderr
 
 
-def test_who_guesses_keys_is_slowed_down_and_who_asks_without_one_is_not(tmp_path):
+def test_who_guesses_keys_is_slowed_down_and_who_asks_without_one_is_not(tmp_path: Path) -> None:
     with git_service(tmp_path, rate_limit_unknown=1):
         algorithm = make_algorithm()
         key = make_key(algorithm.owner)
@@ -99,7 +100,7 @@ def test_who_guesses_keys_is_slowed_down_and_who_asks_without_one_is_not(tmp_pat
         assert get(refs(algorithm), basic(key)).status == 200
 
 
-def test_a_push_that_is_not_allowed_is_written_down(service):
+def test_a_push_that_is_not_allowed_is_written_down(service: GitService) -> None:
     algorithm, stranger = make_algorithm(settings={"source_visibility": "open"}), make_algorithm()
     key = make_key(stranger.owner)
     assert get(refs(algorithm, "git-receive-pack"), basic(key)).status == 403
@@ -110,7 +111,7 @@ def test_a_push_that_is_not_allowed_is_written_down(service):
     assert key not in str(denied.detail)
 
 
-def test_a_push_that_compiles_is_its_keys(service, tree):
+def test_a_push_that_compiles_is_its_keys(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     for _ in range(2):
@@ -122,7 +123,7 @@ def test_a_push_that_compiles_is_its_keys(service, tree):
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_a_push_over_the_limit_is_refused_with_a_sentence(service, tree, gated):
+def test_a_push_over_the_limit_is_refused_with_a_sentence(service: GitService, tree: WorkTree, gated: bool) -> None:
     algorithm = make_algorithm()
     tree.write("noise", os.urandom(6 * MEBIBYTE))  # git sends it chunked: over http.postBuffer, which is 1 MiB
     tree.commit()

@@ -6,7 +6,9 @@ import os
 import socket
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -17,31 +19,31 @@ from api.git.repositories import Repository
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Job
 from tests.environment import longshore_environment
-from tests.git_service import WorkTree, make_algorithm, make_key, url_with_key
+from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 
 
 @pytest.fixture
-def algorithm(service):
+def algorithm(service: GitService) -> Algorithm:
     return make_algorithm()
 
 
 @pytest.fixture
-def url(service, algorithm):
+def url(service: GitService, algorithm: Algorithm) -> str:
     return url_with_key(service, algorithm, make_key(algorithm.owner))
 
 
-def builds(algorithm):
+def builds(algorithm: Algorithm) -> list[str]:
     with database().reading() as session:
         query = select(Build.commit_sha).where(Build.algorithm_id == algorithm.id).order_by(Build.seq)
         return list(session.scalars(query))
 
 
-def seen_head(algorithm):
+def seen_head(algorithm: Algorithm) -> str | None:
     with database().reading() as session:
         return session.scalar(select(Algorithm.compiled_head).where(Algorithm.id == algorithm.id))
 
 
-def test_a_push_to_the_default_branch_compiles_its_commit_once(algorithm, url, tree):
+def test_a_push_to_the_default_branch_compiles_its_commit_once(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     assert builds(algorithm) == [tree.head]
     assert tree.push(url).returncode == 0
@@ -53,7 +55,7 @@ def test_a_push_to_the_default_branch_compiles_its_commit_once(algorithm, url, t
     assert seen_head(algorithm) == second
 
 
-def test_a_push_to_another_branch_compiles_nothing(algorithm, url, tree):
+def test_a_push_to_another_branch_compiles_nothing(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     first = tree.head
     tree.write("more")
@@ -62,7 +64,7 @@ def test_a_push_to_another_branch_compiles_nothing(algorithm, url, tree):
     assert builds(algorithm) == [first]
 
 
-def test_nocompile_is_remembered_as_seen(algorithm, url, tree):
+def test_nocompile_is_remembered_as_seen(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     pushed = tree.push(url, options=("ci.skip", "nocompile"))
     assert pushed.returncode == 0, pushed.stderr
     assert builds(algorithm) == []
@@ -71,7 +73,7 @@ def test_nocompile_is_remembered_as_seen(algorithm, url, tree):
     assert builds(algorithm) == []
 
 
-def test_push_options_are_data(algorithm, url, tree, tmp_path):
+def test_push_options_are_data(algorithm: Algorithm, url: str, tree: WorkTree, tmp_path: Path) -> None:
     bad = tmp_path / "made"
     options = (f"$(touch {bad})", f"`touch {bad}`", f"; touch {bad}", "-n", "nocompile ", "%s%n")
     assert tree.push(url, options=options).returncode == 0
@@ -79,7 +81,7 @@ def test_push_options_are_data(algorithm, url, tree, tmp_path):
     assert builds(algorithm) == [tree.head]
 
 
-def test_a_push_from_before_a_crash_is_found_again(algorithm, url, tree):
+def test_a_push_from_before_a_crash_is_found_again(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     tree.write("more")
     tree.commit()
@@ -92,7 +94,7 @@ def test_a_push_from_before_a_crash_is_found_again(algorithm, url, tree):
     assert seen_head(algorithm) == tree.head
 
 
-def test_the_service_looks_for_such_pushes_when_it_starts(algorithm, tree):
+def test_the_service_looks_for_such_pushes_when_it_starts(algorithm: Algorithm, tree: WorkTree) -> None:
     repository = Repository(algorithm.id)
     repository.ensure()
     tree.git("push", "--quiet", str(repository.path), "main")
@@ -100,7 +102,7 @@ def test_the_service_looks_for_such_pushes_when_it_starts(algorithm, tree):
     assert within_seconds(20, lambda: builds(algorithm) == [tree.head])
 
 
-def test_a_deletion_from_before_a_crash_is_found_again(algorithm, url, tree):
+def test_a_deletion_from_before_a_crash_is_found_again(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     with database().writing() as session:
         session.scalars(select(Algorithm).where(Algorithm.id == algorithm.id)).one().deleted_at = 1
@@ -108,7 +110,9 @@ def test_a_deletion_from_before_a_crash_is_found_again(algorithm, url, tree):
     assert not Repository(algorithm.id).exists
 
 
-def test_a_setting_turns_compiling_off(service, algorithm, tree, tmp_path):
+def test_a_setting_turns_compiling_off(
+    service: GitService, algorithm: Algorithm, tree: WorkTree, tmp_path: Path
+) -> None:
     repository = Repository(algorithm.id)
     repository.ensure()
     tree.git("push", "--quiet", str(repository.path), "main")
@@ -119,13 +123,13 @@ def test_a_setting_turns_compiling_off(service, algorithm, tree, tmp_path):
     assert seen_head(algorithm) == tree.head
 
 
-def test_deleting_the_default_branch_compiles_nothing(algorithm, url, tree):
+def test_deleting_the_default_branch_compiles_nothing(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     assert tree.push(url, ":main").returncode == 0
     assert len(builds(algorithm)) == 1
 
 
-def test_the_jobs_of_a_push_belong_to_the_owner(algorithm, url, tree):
+def test_the_jobs_of_a_push_belong_to_the_owner(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     with database().reading() as session:
         job = session.scalars(select(Job).where(Job.algorithm_id == algorithm.id)).one()
@@ -133,7 +137,7 @@ def test_the_jobs_of_a_push_belong_to_the_owner(algorithm, url, tree):
     assert job.request_id
 
 
-def test_a_push_over_the_limit_is_refused_with_a_sentence(algorithm, url, tree):
+def test_a_push_over_the_limit_is_refused_with_a_sentence(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     first = tree.push(url)
     assert first.returncode == 0
     known = builds(algorithm)
@@ -145,7 +149,7 @@ def test_a_push_over_the_limit_is_refused_with_a_sentence(algorithm, url, tree):
     assert builds(algorithm) == known
 
 
-def test_a_lock_that_a_crash_left_refuses_no_push(algorithm, url, tree):
+def test_a_lock_that_a_crash_left_refuses_no_push(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
     assert tree.push(url).returncode == 0
     lock = Repository(algorithm.id).path / "refs" / "heads" / "main.lock"
     lock.touch()
@@ -156,7 +160,7 @@ def test_a_lock_that_a_crash_left_refuses_no_push(algorithm, url, tree):
     assert tree.push(url).returncode == 0
 
 
-def test_damaged_objects_and_dangerous_names_are_refused(algorithm, url, tmp_path):
+def test_damaged_objects_and_dangerous_names_are_refused(algorithm: Algorithm, url: str, tmp_path: Path) -> None:
     tree = WorkTree(tmp_path / "w")
     tree.write("file")
     tree.commit()
@@ -173,7 +177,7 @@ def test_damaged_objects_and_dangerous_names_are_refused(algorithm, url, tmp_pat
     assert "hasDotdot" in refused.stderr
 
 
-def gits_of(service):
+def gits_of(service) -> list[Path]:
     """The git processes that work in the service's repositories."""
     working = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -186,7 +190,7 @@ def gits_of(service):
     return working
 
 
-def within_seconds(seconds, condition):
+def within_seconds(seconds: int, condition: Callable[..., Any]) -> bool:
     """Whether the condition came true in that time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -196,7 +200,9 @@ def within_seconds(seconds, condition):
     return True
 
 
-def test_a_client_that_goes_away_leaves_no_process_behind(service, algorithm, url, tree):
+def test_a_client_that_goes_away_leaves_no_process_behind(
+    service: GitService, algorithm: Algorithm, url: str, tree: WorkTree
+) -> None:
     key = url.split(":")[2].split("@")[0]
     host, port = service.url.removeprefix("http://").split(":")
     head = [

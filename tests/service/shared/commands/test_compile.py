@@ -24,14 +24,14 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def test_a_commit_is_one_version_whatever_it_is_compiled():
+def test_a_commit_is_one_version_whatever_it_is_compiled() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     compile_commit(algorithm, force=True)
     assert the(Version, algorithm_id=algorithm.id).git_hash == HASH
 
 
-def test_a_good_build_is_used_again():
+def test_a_good_build_is_used_again() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     again = compile_commit(algorithm)
@@ -39,7 +39,7 @@ def test_a_good_build_is_used_again():
     assert again.messages == []
 
 
-def test_a_push_of_a_good_build_is_due_at_once():
+def test_a_push_of_a_good_build_is_due_at_once() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     again = compile_commit(algorithm, HASH, make_registry())
@@ -48,7 +48,7 @@ def test_a_push_of_a_good_build_is_due_at_once():
     assert take(pushed) is not None
 
 
-def test_a_running_build_is_joined():
+def test_a_running_build_is_joined() -> None:
     algorithm = make_algorithm()
     first = compile_commit(algorithm)
     taken(first.job)
@@ -56,7 +56,7 @@ def test_a_running_build_is_joined():
     assert (second.job.build_id, second.job.awaits_id) == (first.job.build_id, first.job.id)
 
 
-def test_a_failed_build_is_made_anew():
+def test_a_failed_build_is_made_anew() -> None:
     algorithm = make_algorithm()
     first = compile_commit(algorithm)
     end_badly(taken(first.job))
@@ -65,7 +65,7 @@ def test_a_failed_build_is_made_anew():
     assert take(second.job) is not None
 
 
-def test_force_builds_a_good_commit_anew():
+def test_force_builds_a_good_commit_anew() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     forced = compile_commit(algorithm, force=True)
@@ -74,7 +74,7 @@ def test_force_builds_a_good_commit_anew():
     assert the(Build, job_id=forced.job.id).status == BuildStatus.SUCCEEDED
 
 
-def test_a_refresh_builds_anew_and_asks_for_newer_requirements():
+def test_a_refresh_builds_anew_and_asks_for_newer_requirements() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     refreshed = the(Build, job_id=compile_commit(algorithm, refresh=True).job.id)
@@ -82,14 +82,14 @@ def test_a_refresh_builds_anew_and_asks_for_newer_requirements():
     assert not build.refreshes_environment
 
 
-def test_two_builds_of_one_version_never_run_at_once():
+def test_two_builds_of_one_version_never_run_at_once() -> None:
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, force=True)
     taken(first.job, "worker/1")
     assert take(second.job, "worker/2") is None
 
 
-def test_a_push_is_one_row_for_each_registry():
+def test_a_push_is_one_row_for_each_registry() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     ordered = compile_commit(algorithm, HASH, *registries)
     for registry in registries:
@@ -98,7 +98,7 @@ def test_a_push_is_one_row_for_each_registry():
         assert the(Job, push_id=row.id).awaits_id == ordered.job.id
 
 
-def test_a_compile_with_an_unknown_registry_leaves_nothing_behind():
+def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
     algorithm, registry = make_algorithm(), make_registry()
     registry.id = "00000000-0000-4000-8000-000000000000"
     with pytest.raises(NotFoundError):
@@ -106,14 +106,14 @@ def test_a_compile_with_an_unknown_registry_leaves_nothing_behind():
     assert compile_commit(algorithm, OTHER_HASH).messages != []  # nothing to join
 
 
-def test_compiles_of_one_commit_at_once_make_one_build():
+def test_compiles_of_one_commit_at_once_make_one_build() -> None:
     algorithm = make_algorithm()
     ordered = together(*([lambda: compile_commit(algorithm)] * 4))
     assert len({one.job.build_id for one in ordered}) == 1
     assert sum(len(one.messages) for one in ordered) == 1
 
 
-def test_a_push_that_does_not_wait_for_a_publish_takes_no_number_that_is_only_reserved():
+def test_a_push_that_does_not_wait_for_a_publish_takes_no_number_that_is_only_reserved() -> None:
     algorithm, first, second = make_algorithm(), make_registry(), make_registry()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, first)

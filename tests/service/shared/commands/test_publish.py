@@ -5,7 +5,7 @@ import pytest
 from shared.commands.cancel import cancel_job
 from shared.commands.publish import AlreadyPublishedError, VersionType
 from shared.db.engine import database
-from shared.db.models import Job, JobState, Version
+from shared.db.models import Algorithm, Job, JobState, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError
 from tests.git_service import make_algorithm
@@ -27,7 +27,7 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def version_of(algorithm, git_hash: str = HASH) -> Version:
+def version_of(algorithm: Algorithm, git_hash: str = HASH) -> Version:
     return the(Version, algorithm_id=algorithm.id, git_hash=git_hash)
 
 
@@ -40,7 +40,7 @@ def version_of(algorithm, git_hash: str = HASH) -> Version:
         (VersionType.PATCH, "0.0.1"),
     ],
 )
-def test_the_first_number(version_type, number):
+def test_the_first_number(version_type: VersionType, number: str) -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     published = publish(algorithm, version_type=version_type, callability="public", release_notes="First.")
@@ -51,7 +51,7 @@ def test_the_first_number(version_type, number):
     assert version.published_at is not None
 
 
-def test_numbers_go_on_from_the_highest():
+def test_numbers_go_on_from_the_highest() -> None:
     algorithm = make_algorithm()
     numbers = []
     steps = [VersionType.MINOR, VersionType.REVISION, VersionType.MAJOR, VersionType.PATCH, VersionType.MINOR]
@@ -62,12 +62,12 @@ def test_numbers_go_on_from_the_highest():
     assert numbers == ["0.1.0", "0.1.1", "1.0.0", "1.0.1", "1.1.0"]
 
 
-def test_nothing_compiled_is_nothing_to_publish():
+def test_nothing_compiled_is_nothing_to_publish() -> None:
     with pytest.raises(InvalidInputError, match="compile it first"):
         publish(make_algorithm())
 
 
-def test_a_published_commit_is_not_published_again():
+def test_a_published_commit_is_not_published_again() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     publish(algorithm)
@@ -75,14 +75,14 @@ def test_a_published_commit_is_not_published_again():
         publish(algorithm)
 
 
-def test_a_repeat_while_the_publish_waits_gives_the_same_job():
+def test_a_repeat_while_the_publish_waits_gives_the_same_job() -> None:
     algorithm = make_algorithm()
     compile_commit(algorithm)
     assert publish(algorithm).job.id == publish(algorithm).job.id
     assert version_of(algorithm).publish_state == PublishState.PENDING
 
 
-def test_a_failed_newest_build_is_not_published_though_an_older_one_is_good():
+def test_a_failed_newest_build_is_not_published_though_an_older_one_is_good() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm, HASH)
     end_badly(taken(compile_commit(algorithm, OTHER_HASH).job), message="src/Hello.py is missing.")
@@ -90,7 +90,7 @@ def test_a_failed_newest_build_is_not_published_though_an_older_one_is_good():
         publish(algorithm)
 
 
-def test_a_named_commit_is_published_though_a_newer_one_was_built():
+def test_a_named_commit_is_published_though_a_newer_one_was_built() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm, HASH)
     build_commit(algorithm, OTHER_HASH)
@@ -99,7 +99,7 @@ def test_a_named_commit_is_published_though_a_newer_one_was_built():
     assert version_of(algorithm, OTHER_HASH).semantic_version is None
 
 
-def test_a_number_is_reserved_while_the_build_runs():
+def test_a_number_is_reserved_while_the_build_runs() -> None:
     algorithm = make_algorithm()
     compile_commit(algorithm, HASH)
     publish(algorithm)
@@ -110,7 +110,7 @@ def test_a_number_is_reserved_while_the_build_runs():
 
 
 @pytest.mark.parametrize("way", ["build fails", "cancelled"])
-def test_a_number_is_given_back(way):
+def test_a_number_is_given_back(way: str) -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm, HASH)
     published = publish(algorithm)
@@ -126,7 +126,7 @@ def test_a_number_is_given_back(way):
     assert version_of(algorithm, OTHER_HASH).semantic_version == "0.0.1"
 
 
-def test_a_cancelled_publish_leaves_its_build_alone():
+def test_a_cancelled_publish_leaves_its_build_alone() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm)
@@ -138,7 +138,7 @@ def test_a_cancelled_publish_leaves_its_build_alone():
     assert version_of(algorithm).publish_state == PublishState.NO
 
 
-def test_publishes_of_two_commits_at_once_take_different_numbers():
+def test_publishes_of_two_commits_at_once_take_different_numbers() -> None:
     algorithm = make_algorithm()
     hashes = [f"{number:040x}" for number in range(4)]
     for git_hash in hashes:
@@ -153,7 +153,7 @@ def test_publishes_of_two_commits_at_once_take_different_numbers():
     ]
 
 
-def test_a_push_of_a_publish_takes_its_number():
+def test_a_push_of_a_publish_takes_its_number() -> None:
     algorithm, registry = make_algorithm(), make_registry()
     build_commit(algorithm)
     published = publish(algorithm, registry)

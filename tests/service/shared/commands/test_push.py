@@ -35,7 +35,7 @@ def row_of(job: Job) -> ImagePush:
     return the(ImagePush, id=job.push_id)
 
 
-def test_an_image_is_named_by_registry_owner_name_and_hash():
+def test_an_image_is_named_by_registry_owner_name_and_hash() -> None:
     algorithm = make_algorithm(owner="Acme", name="Hello_World")
     job = push(build_commit(algorithm), make_registry("https://Registry.Example.com:5000/team"))
     row = row_of(job)
@@ -43,7 +43,7 @@ def test_an_image_is_named_by_registry_owner_name_and_hash():
     assert (row.state, row.message) == (PushState.QUEUED, "Waits for a worker.")
 
 
-def test_an_older_push_ends_at_once():
+def test_an_older_push_ends_at_once() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
     taken(old)
@@ -52,7 +52,7 @@ def test_an_older_push_ends_at_once():
     assert (row_of(new).id, row_of(new).job_id, row_of(new).state) == (old.push_id, new.id, PushState.QUEUED)
 
 
-def test_a_newer_push_waits_until_the_older_worker_has_let_go():
+def test_a_newer_push_waits_until_the_older_worker_has_let_go() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
     slow = taken(old, "worker/1")
@@ -64,7 +64,7 @@ def test_a_newer_push_waits_until_the_older_worker_has_let_go():
     assert take(new, "worker/2") is not None
 
 
-def test_a_newer_push_waits_no_longer_than_the_older_lease():
+def test_a_newer_push_waits_no_longer_than_the_older_lease() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
     taken(old, "worker/1")
@@ -73,13 +73,13 @@ def test_a_newer_push_waits_no_longer_than_the_older_lease():
     assert take(new, "worker/2") is not None
 
 
-def test_an_older_push_that_never_began_is_no_obstacle():
+def test_an_older_push_that_never_began_is_no_obstacle() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     push(build, registry)
     assert take(push(build, registry)) is not None
 
 
-def test_of_pushes_ordered_at_once_one_is_left():
+def test_of_pushes_ordered_at_once_one_is_left() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     jobs = together(*([lambda: push(build, registry)] * 4))
     row = row_of(jobs[0])
@@ -88,14 +88,14 @@ def test_of_pushes_ordered_at_once_one_is_left():
     assert (row.generation, fresh(the(Job, id=row.job_id)).state) == (4, JobState.QUEUED)
 
 
-def test_a_push_to_another_registry_supersedes_nothing():
+def test_a_push_to_another_registry_supersedes_nothing() -> None:
     build = build_commit(make_algorithm())
     first, second = push(build, make_registry()), push(build, make_registry())
     assert (fresh(first).state, fresh(second).state) == (JobState.QUEUED, JobState.QUEUED)
     assert first.push_id != second.push_id
 
 
-def test_what_a_row_said_is_in_the_history():
+def test_what_a_row_said_is_in_the_history() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     first = push(build, registry)
     end_push(taken(first))
@@ -107,7 +107,7 @@ def test_what_a_row_said_is_in_the_history():
     assert the(PushEvent, push_id=first.push_id, kind="superseded").job_id == second
 
 
-def test_credentials_given_for_a_push_are_kept_sealed_and_end_with_it():
+def test_credentials_given_for_a_push_are_kept_sealed_and_end_with_it() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry, Credentials("pusher", "open sesame"))
     assert "open sesame" not in (fresh(job).credentials or "open sesame")
@@ -115,19 +115,19 @@ def test_credentials_given_for_a_push_are_kept_sealed_and_end_with_it():
     assert fresh(job).credentials is None
 
 
-def test_a_push_to_an_unknown_registry_is_refused():
+def test_a_push_to_an_unknown_registry_is_refused() -> None:
     with pytest.raises(NotFoundError):
         push(build_commit(make_algorithm()), Registry(id="00000000-0000-4000-8000-000000000000"))
 
 
-def test_a_later_push_of_a_published_version_takes_its_number():
+def test_a_later_push_of_a_published_version_takes_its_number() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     publish(algorithm)
     assert push(build, make_registry()).semantic_version == "0.0.1"
 
 
-def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker():
+def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry)
     claim = taken(job)
@@ -140,7 +140,7 @@ def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker():
     assert fresh(job).lease_owner is None
 
 
-def test_what_has_ended_cannot_be_cancelled():
+def test_what_has_ended_cannot_be_cancelled() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     end_push(taken(job))
     with pytest.raises(ConflictError), database().writing() as session:
@@ -148,7 +148,7 @@ def test_what_has_ended_cannot_be_cancelled():
     assert row_of(job).state == PushState.SUCCEEDED
 
 
-def test_a_deleted_registry_ends_its_pushes():
+def test_a_deleted_registry_ends_its_pushes() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     other = push(build, make_registry())
     job = push(build, registry)
@@ -159,7 +159,7 @@ def test_a_deleted_registry_ends_its_pushes():
     assert fresh(other).state == JobState.QUEUED
 
 
-def test_a_deleted_algorithm_ends_everything_of_it():
+def test_a_deleted_algorithm_ends_everything_of_it() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm, HASH, make_registry())
     published = publish(algorithm, make_registry())
@@ -170,7 +170,7 @@ def test_a_deleted_algorithm_ends_everything_of_it():
     assert {fresh(job).error_class for job in (compiled.job, *parts)} == {ErrorClass.INVALID}
 
 
-def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one():
+def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     first = push(build, registry)
     end_push(taken(first), DIGEST)
@@ -190,7 +190,7 @@ def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one():
         )
 
 
-def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_that_ended_last():
+def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_that_ended_last() -> None:
     build = build_commit(make_algorithm())
     early, late = push(build, make_registry()), push(build, make_registry())
     early_claim, late_claim = taken(early, "worker/1"), taken(late, "worker/2")
@@ -201,7 +201,7 @@ def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_tha
     assert early.seq < late.seq
 
 
-def test_a_retry_does_not_make_a_push_later():
+def test_a_retry_does_not_make_a_push_later() -> None:
     build = build_commit(make_algorithm())
     early, late = push(build, make_registry()), push(build, make_registry())
     end_push(taken(late))

@@ -31,7 +31,7 @@ def reasons(result: Retried) -> list[str]:
     return [each.reason for each in result.skipped]
 
 
-def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone():
+def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone() -> None:
     registry = make_registry()
     failed = failed_push(registry)
     good = push(build_commit(make_algorithm()), registry)
@@ -45,7 +45,7 @@ def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone():
     assert retried().jobs == []
 
 
-def test_only_those_of_the_registry_algorithm_and_state_that_are_named():
+def test_only_those_of_the_registry_algorithm_and_state_that_are_named() -> None:
     first, second = failed_push(make_registry()), failed_push(make_registry())
     cancelled = push(build_commit(make_algorithm()), make_registry())
     change(the(ImagePush, id=cancelled.push_id), state=PushState.CANCELLED)
@@ -54,7 +54,7 @@ def test_only_those_of_the_registry_algorithm_and_state_that_are_named():
     assert len(retried(status=PushState.CANCELLED).jobs) == 1
 
 
-def test_all_of_one_call_have_one_parent():
+def test_all_of_one_call_have_one_parent() -> None:
     registry = make_registry()
     for _ in range(3):
         failed_push(registry)
@@ -63,7 +63,7 @@ def test_all_of_one_call_have_one_parent():
     assert the(Job, id=first).parent_id is None
 
 
-def test_given_credentials_are_sealed_for_each():
+def test_given_credentials_are_sealed_for_each() -> None:
     registry = make_registry()
     failed_push(registry, OWN)
     (job_id,) = retried(registry_id=registry.id, credentials=OWN).jobs
@@ -72,7 +72,7 @@ def test_given_credentials_are_sealed_for_each():
     assert "sesame" not in job.credentials
 
 
-def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some():
+def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some() -> None:
     failed_push(make_registry(), OWN)
     with_own = make_registry(None, OWN)
     failed_push(with_own, OWN)
@@ -82,7 +82,7 @@ def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some():
     assert "credentials of its own" in reason
 
 
-def test_what_is_deleted_or_not_built_is_a_reason():
+def test_what_is_deleted_or_not_built_is_a_reason() -> None:
     of_registry, of_algorithm, of_build = (failed_push(make_registry()) for _ in range(3))
     change(the(Registry, id=of_registry.registry_id), deleted_at=now_ms())
     from shared.db.models import Algorithm, Build
@@ -98,14 +98,14 @@ def test_what_is_deleted_or_not_built_is_a_reason():
     ]
 
 
-def test_a_stalled_push_is_superseded_by_its_retry():
+def test_a_stalled_push_is_superseded_by_its_retry() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     change(the(ImagePush, id=job.push_id), state=PushState.STALLED)
     (new_id,) = retried(status=PushState.STALLED).jobs
     assert (fresh(job).state, fresh(job).superseded_by) == (JobState.SUPERSEDED, new_id)
 
 
-def test_retries_at_once_order_each_push_once():
+def test_retries_at_once_order_each_push_once() -> None:
     registry = make_registry()
     jobs = [failed_push(registry) for _ in range(4)]
     results = together(retried, retried, retried)
@@ -113,7 +113,7 @@ def test_retries_at_once_order_each_push_once():
     assert [the(ImagePush, id=job.push_id).generation for job in jobs] == [2] * 4
 
 
-def test_more_than_one_call_takes_is_done_in_several(monkeypatch):
+def test_more_than_one_call_takes_is_done_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "MAX_AT_ONCE", 2)
     gone = failed_push(make_registry())
     change(the(Registry, id=gone.registry_id), deleted_at=now_ms())
@@ -128,7 +128,7 @@ def test_more_than_one_call_takes_is_done_in_several(monkeypatch):
     assert results[-1].last is None
 
 
-def test_a_retry_keeps_its_place_in_the_order_of_asking():
+def test_a_retry_keeps_its_place_in_the_order_of_asking() -> None:
     """Production fails, sandbox succeeds after it: production that is mended later does not take over."""
     build, production, sandbox = build_commit(make_algorithm()), make_registry(), make_registry()
     failed = push(build, production)

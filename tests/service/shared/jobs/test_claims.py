@@ -31,7 +31,7 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def test_of_workers_that_claim_at_once_one_wins():
+def test_of_workers_that_claim_at_once_one_wins() -> None:
     job = compile_commit(make_algorithm()).job
     claims = together(*(lambda number=number: take(job, f"worker/{number}") for number in range(6)))
     winners = [claim for claim in claims if claim is not None]
@@ -39,7 +39,7 @@ def test_of_workers_that_claim_at_once_one_wins():
     assert (fresh(job).lease_owner, fresh(job).claim) == (winners[0].owner, 1)
 
 
-def test_a_second_message_does_nothing():
+def test_a_second_message_does_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     assert take(job, "worker/1") is not None
     before = fresh(job)
@@ -48,19 +48,19 @@ def test_a_second_message_does_nothing():
     assert (after.claim, after.lease_owner, after.lease_expires_at) == (1, "worker/1", before.lease_expires_at)
 
 
-def test_a_message_for_an_ended_job_does_nothing():
+def test_a_message_for_an_ended_job_does_nothing() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     assert take(the(Job, id=build.job_id)) is None
 
 
-def test_a_message_for_an_unknown_job_does_nothing():
+def test_a_message_for_an_unknown_job_does_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     job.id = "no-such-job"
     assert take(job) is None
 
 
-def test_a_claim_shows_in_the_build():
+def test_a_claim_shows_in_the_build() -> None:
     job = compile_commit(make_algorithm()).job
     taken(job)
     build = the(Build, job_id=job.id)
@@ -68,7 +68,7 @@ def test_a_claim_shows_in_the_build():
     assert build.started_at is not None
 
 
-def test_a_claim_shows_in_the_push():
+def test_a_claim_shows_in_the_push() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     row = the(ImagePush, id=job.push_id)
@@ -76,7 +76,7 @@ def test_a_claim_shows_in_the_push():
     assert row.started_at is not None
 
 
-def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch):
+def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     job = compile_commit(make_algorithm()).job
     monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind
     claim = taken(job)
@@ -87,7 +87,7 @@ def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch):
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
 
 
-def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try():
+def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try() -> None:
     job = compile_commit(make_algorithm()).job
     first = taken(job, "worker/1")
     lose_lease(job)
@@ -96,7 +96,7 @@ def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try():
     assert (fresh(job).tries, fresh(job).losses) == (0, 1)
 
 
-def test_a_lost_lease_is_taken_over_by_one_only():
+def test_a_lost_lease_is_taken_over_by_one_only() -> None:
     job = compile_commit(make_algorithm()).job
     taken(job)
     lose_lease(job)
@@ -104,7 +104,7 @@ def test_a_lost_lease_is_taken_over_by_one_only():
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
-def test_a_job_is_not_claimed_before_its_next_try_is_due():
+def test_a_job_is_not_claimed_before_its_next_try_is_due() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     end_badly(taken(job), ErrorClass.TRANSIENT)
     assert take(job) is None
@@ -112,7 +112,7 @@ def test_a_job_is_not_claimed_before_its_next_try_is_due():
     assert take(job) is not None
 
 
-def test_a_push_is_not_claimed_before_its_build_has_succeeded():
+def test_a_push_is_not_claimed_before_its_build_has_succeeded() -> None:
     ordered = compile_commit(make_algorithm(), "a" * 40, make_registry())
     waiting = the(Job, parent_id=ordered.job.id)
     assert take(waiting) is None
@@ -120,7 +120,7 @@ def test_a_push_is_not_claimed_before_its_build_has_succeeded():
     assert take(waiting) is None
 
 
-def test_two_registries_that_name_one_place_are_never_written_at_once():
+def test_two_registries_that_name_one_place_are_never_written_at_once() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com/team"))
     second = push(build, make_registry("https://Registry.Example.com:443/team"))
@@ -130,7 +130,7 @@ def test_two_registries_that_name_one_place_are_never_written_at_once():
     assert fresh(second).state == JobState.QUEUED
 
 
-def test_two_claims_of_one_place_at_once_give_it_to_one():
+def test_two_claims_of_one_place_at_once_give_it_to_one() -> None:
     algorithm, registries = make_algorithm(), [make_registry("https://r.example.com"), make_registry("r.example.com")]
     for git_hash in ("a" * 40, "b" * 40, "c" * 40):
         build = build_commit(algorithm, git_hash)
@@ -139,7 +139,7 @@ def test_two_claims_of_one_place_at_once_give_it_to_one():
         assert len([claim for claim in claims if claim is not None]) == 1
 
 
-def test_the_database_itself_refuses_a_second_worker_in_one_place():
+def test_the_database_itself_refuses_a_second_worker_in_one_place() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("http://registry.example.com:443"))
@@ -148,7 +148,7 @@ def test_the_database_itself_refuses_a_second_worker_in_one_place():
         change(second, lease_owner="worker/2")
 
 
-def test_a_place_is_taken_from_a_worker_whose_lease_ran_out():
+def test_a_place_is_taken_from_a_worker_whose_lease_ran_out() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("https://registry.example.com"))

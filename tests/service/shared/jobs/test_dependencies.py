@@ -34,7 +34,7 @@ def settle() -> list[JobMessage]:
         return resolve_overdue(session)
 
 
-def test_a_push_is_due_when_its_build_has_succeeded():
+def test_a_push_is_due_when_its_build_has_succeeded() -> None:
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     waiting = the(Job, parent_id=ordered.job.id)
     assert ordered.messages == [JobMessage(ordered.job.id, JobKind.COMPILE)]
@@ -43,7 +43,7 @@ def test_a_push_is_due_when_its_build_has_succeeded():
     assert fresh(waiting).state == JobState.SUCCEEDED
 
 
-def test_a_push_fails_with_its_build_and_says_why():
+def test_a_push_fails_with_its_build_and_says_why() -> None:
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     waiting = the(Job, parent_id=ordered.job.id)
     end_badly(taken(ordered.job), ErrorClass.INVALID, "requirements.txt, line 3: no such package.")
@@ -55,13 +55,13 @@ def test_a_push_fails_with_its_build_and_says_why():
     assert row.finished_at is not None
 
 
-def test_a_build_that_is_tried_again_keeps_its_push_waiting():
+def test_a_build_that_is_tried_again_keeps_its_push_waiting() -> None:
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     end_badly(taken(ordered.job), ErrorClass.TRANSIENT)
     assert the(Job, parent_id=ordered.job.id).state == JobState.QUEUED
 
 
-def test_a_publish_and_its_push_wait_for_the_build():
+def test_a_publish_and_its_push_wait_for_the_build() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry())
@@ -74,7 +74,7 @@ def test_a_publish_and_its_push_wait_for_the_build():
     assert take(pushed) is not None
 
 
-def test_a_failed_build_fails_the_publish_and_its_push():
+def test_a_failed_build_fails_the_publish_and_its_push() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry(), callability="public")
@@ -88,7 +88,7 @@ def test_a_failed_build_fails_the_publish_and_its_push():
     assert version.callability == "private"
 
 
-def test_a_cancelled_build_ends_what_waits_for_it():
+def test_a_cancelled_build_ends_what_waits_for_it() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm, HASH, make_registry())
     published = publish(algorithm)
@@ -98,7 +98,7 @@ def test_a_cancelled_build_ends_what_waits_for_it():
     assert the(Job, parent_id=compiled.job.id).state == JobState.FAILED
 
 
-def test_a_compile_that_joined_ends_with_the_build_it_joined():
+def test_a_compile_that_joined_ends_with_the_build_it_joined() -> None:
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, HASH, make_registry())
     assert second.job.awaits_id == first.job.id
@@ -110,7 +110,7 @@ def test_a_compile_that_joined_ends_with_the_build_it_joined():
 @pytest.mark.parametrize(
     ("ended", "settled"), [(JobState.SUCCEEDED, JobState.SUCCEEDED), (JobState.FAILED, JobState.FAILED)]
 )
-def test_what_an_end_left_behind_is_settled_later(ended, settled):
+def test_what_an_end_left_behind_is_settled_later(ended: JobState, settled: JobState) -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry())
@@ -123,7 +123,7 @@ def test_what_an_end_left_behind_is_settled_later(ended, settled):
     assert pushed.state == (JobState.QUEUED if settled == JobState.SUCCEEDED else JobState.FAILED)
 
 
-def test_settling_leaves_what_waits_rightly():
+def test_settling_leaves_what_waits_rightly() -> None:
     algorithm = make_algorithm()
     compile_commit(algorithm, HASH, make_registry())
     published = publish(algorithm)
@@ -131,7 +131,7 @@ def test_settling_leaves_what_waits_rightly():
     assert fresh(published.job).state == JobState.QUEUED
 
 
-def test_settling_twice_at_once_is_harmless():
+def test_settling_twice_at_once_is_harmless() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm)

@@ -33,19 +33,19 @@ def due(limit: int = 100) -> list[JobMessage]:
         return take_due_messages(session, limit=limit)
 
 
-def test_what_is_due_is_dispatched():
+def test_what_is_due_is_dispatched() -> None:
     compiled = compile_commit(make_algorithm()).job
     pushed = push(build_commit(make_algorithm()), make_registry())
     assert due() == [JobMessage(compiled.id, JobKind.COMPILE), JobMessage(pushed.id, JobKind.PUSH)]
 
 
-def test_what_was_dispatched_just_now_is_not_dispatched_again():
+def test_what_was_dispatched_just_now_is_not_dispatched_again() -> None:
     compile_commit(make_algorithm())
     assert len(due()) == 1
     assert due() == []
 
 
-def test_what_waits_or_runs_or_ended_is_not_nudged():
+def test_what_waits_or_runs_or_ended_is_not_nudged() -> None:
     algorithm = make_algorithm()
     taken(compile_commit(algorithm, HASH, make_registry()).job)
     compile_commit(algorithm)  # joins
@@ -56,20 +56,20 @@ def test_what_waits_or_runs_or_ended_is_not_nudged():
     assert due() == []
 
 
-def test_a_push_is_dispatched_when_its_build_has_succeeded_though_every_message_was_lost():
+def test_a_push_is_dispatched_when_its_build_has_succeeded_though_every_message_was_lost() -> None:
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
     change(compiled, state="succeeded")
     assert due() == [JobMessage(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
 
 
-def test_a_lost_job_is_dispatched():
+def test_a_lost_job_is_dispatched() -> None:
     job = compile_commit(make_algorithm()).job
     taken(job)
     lose_lease(job)
     assert due() == [JobMessage(job.id, JobKind.COMPILE)]
 
 
-def test_messages_become_rarer_and_stay_bounded():
+def test_messages_become_rarer_and_stay_bounded() -> None:
     job = compile_commit(make_algorithm()).job
     for sent in (1, 2, 3):
         assert len(due()) == 1
@@ -84,21 +84,21 @@ def test_messages_become_rarer_and_stay_bounded():
     assert fresh(job).dispatch_count == MAX_DISPATCHES
 
 
-def test_a_claim_makes_messages_frequent_again():
+def test_a_claim_makes_messages_frequent_again() -> None:
     job = compile_commit(make_algorithm()).job
     change(job, dispatch_count=MAX_DISPATCHES)
     taken(job)
     assert fresh(job).dispatch_count == 0
 
 
-def test_no_more_than_the_limit_at_once_and_the_oldest_first():
+def test_no_more_than_the_limit_at_once_and_the_oldest_first() -> None:
     algorithm = make_algorithm()
     jobs = [compile_commit(algorithm, f"{number:040x}").job for number in range(5)]
     assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[:3]]
     assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[3:]]
 
 
-def test_two_sweeps_at_once_message_a_job_once():
+def test_two_sweeps_at_once_message_a_job_once() -> None:
     jobs = [compile_commit(make_algorithm()).job for _ in range(5)]
     messages = [job_message.job_id for sent in together(due, due, due) for job_message in sent]
     assert sorted(messages) == sorted(job.id for job in jobs)

@@ -37,7 +37,7 @@ def registry() -> Registry:
     return make_registry()
 
 
-def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry):
+def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry: Registry) -> None:
     many = [push(build, registry) for build in builds_of("many", 5)]
     (one,) = [push(build, registry) for build in builds_of("one", 1)]
     served = []
@@ -49,7 +49,7 @@ def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry):
     assert many[0].seq < one.seq
 
 
-def test_who_has_fewer_running_comes_first(registry):
+def test_who_has_fewer_running_comes_first(registry: Registry) -> None:
     first, _second = [push(build, registry) for build in builds_of("busy", 2)]
     taken(first)
     (idle,) = [push(build, registry) for build in builds_of("idle", 1)]
@@ -58,12 +58,12 @@ def test_who_has_fewer_running_comes_first(registry):
     assert turns()[0] == idle.id
 
 
-def test_of_one_owner_the_oldest_comes_first(registry):
+def test_of_one_owner_the_oldest_comes_first(registry: Registry) -> None:
     jobs = [push(build, registry) for build in builds_of("acme", 3)]
     assert turns() == [job.id for job in jobs]
 
 
-def test_what_cannot_begin_has_no_turn(registry):
+def test_what_cannot_begin_has_no_turn(registry: Registry) -> None:
     blocked = make_registry(paused_at=now_ms(), paused_by="operator", pause_reason="No.")
     build, other = builds_of("acme", 2)
     push(build, blocked)
@@ -73,7 +73,7 @@ def test_what_cannot_begin_has_no_turn(registry):
     assert turns() == [due.id]
 
 
-def test_the_dispatched_push_is_tried_last_even_if_its_worker_was_lost(registry):
+def test_the_dispatched_push_is_tried_last_even_if_its_worker_was_lost(registry: Registry) -> None:
     lost, due = [push(build, registry) for build in builds_of("acme", 2)]
     taken(lost)
     lose_lease(lost)

@@ -133,7 +133,7 @@ def assert_changes_nothing(write: Callable[[Session, Claim], object], claim: Cla
 
 
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_PUSH)
-def test_a_slow_push_writes_nothing_after(lose):
+def test_a_slow_push_writes_nothing_after(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     slow = taken(job, "worker/1")
     lose(job)
@@ -142,7 +142,7 @@ def test_a_slow_push_writes_nothing_after(lose):
 
 
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_BUILD)
-def test_a_slow_build_writes_nothing_after(lose):
+def test_a_slow_build_writes_nothing_after(lose: Callable[[Job], None]) -> None:
     job = compile_commit(make_algorithm()).job
     slow = taken(job, "worker/1")
     lose(job)
@@ -151,7 +151,7 @@ def test_a_slow_build_writes_nothing_after(lose):
 
 
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_PUSH)
-def test_a_worker_that_looks_sees_that_its_push_is_lost(lose):
+def test_a_worker_that_looks_sees_that_its_push_is_lost(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     slow = taken(job, "worker/1")
     with database().reading() as session:
@@ -162,7 +162,7 @@ def test_a_worker_that_looks_sees_that_its_push_is_lost(lose):
 
 
 @pytest.mark.parametrize("lose", [taken_over, handed_back_and_taken, pushed_again_and_claimed])
-def test_a_slow_worker_frees_no_place_that_is_another_workers(lose):
+def test_a_slow_worker_frees_no_place_that_is_another_workers(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     slow = taken(job, "worker/1")
     lose(job)
@@ -172,7 +172,7 @@ def test_a_slow_worker_frees_no_place_that_is_another_workers(lose):
     assert holder.lock_name == fresh(job).lock_name
 
 
-def test_the_holder_of_a_claim_writes():
+def test_the_holder_of_a_claim_writes() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     for write in PUSH_WRITES.values():

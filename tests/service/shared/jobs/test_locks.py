@@ -1,6 +1,8 @@
 """Rows are locked in one order: nobody is missed, and no two wait for each other (PostgreSQL; SQLite has one lock)."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -47,22 +49,22 @@ class PushThatIsOrderedAgainAtItsEnd:
         self.newer: list[Job] = []
         self._again = threading.Thread(target=lambda: self.newer.append(push(build, registry)))
 
-    def write(self, _session):
+    def write(self, _session) -> None:
         """Nothing moved."""
 
-    def do(self, _keeper):
+    def do(self, _keeper) -> Callable[[Any], None]:
         return self._finish
 
-    def _finish(self, session):
+    def _finish(self, session) -> None:
         write_success(session, self.claim, digest=DIGEST, image="i", message="Confirmed.")
         self._again.start()
         until_somebody_waits_for_a_lock()
 
-    def join(self):
+    def join(self) -> None:
         self._again.join(SECONDS)
 
 
-def test_a_push_that_ends_while_it_is_ordered_again_waits_for_nobody_in_a_circle():
+def test_a_push_that_ends_while_it_is_ordered_again_waits_for_nobody_in_a_circle() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry)
     works = []
@@ -78,7 +80,7 @@ def test_a_push_that_ends_while_it_is_ordered_again_waits_for_nobody_in_a_circle
     assert (row.state, row.last_success_digest, row.job_id) == (PushState.QUEUED, DIGEST, works[0].newer[0].id)
 
 
-def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind():
+def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind() -> None:
     algorithm = make_algorithm()
     for number in range(20):
         first = compile_commit(algorithm, f"{number:040x}").job
@@ -89,7 +91,7 @@ def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind():
         assert fresh(second.job).state == JobState.SUCCEEDED
 
 
-def test_a_compile_and_a_push_to_the_same_registries_at_once_wait_for_nobody_in_a_circle():
+def test_a_compile_and_a_push_to_the_same_registries_at_once_wait_for_nobody_in_a_circle() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     build = build_commit(algorithm)
     for _ in range(10):

@@ -21,13 +21,13 @@ def requeue(job: Job, max_losses: int = 5) -> list[JobMessage]:
         return requeue_lost(session, job.id, claim=seen[job.id], max_losses=max_losses)
 
 
-def test_a_living_lease_is_not_lost():
+def test_a_living_lease_is_not_lost() -> None:
     taken(compile_commit(make_algorithm()).job)
     with database().reading() as session:
         assert lost_jobs(session) == []
 
 
-def test_a_lost_push_is_due_again_and_says_so():
+def test_a_lost_push_is_due_again_and_says_so() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
@@ -42,7 +42,7 @@ def test_a_lost_push_is_due_again_and_says_so():
     assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
-def test_a_lost_build_is_due_again():
+def test_a_lost_build_is_due_again() -> None:
     job = compile_commit(make_algorithm()).job
     taken(job)
     lose_lease(job)
@@ -51,7 +51,7 @@ def test_a_lost_build_is_due_again():
     assert take(job, "worker/2") is not None
 
 
-def test_a_job_that_costs_worker_after_worker_fails():
+def test_a_job_that_costs_worker_after_worker_fails() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     for _ in range(3):
         taken(job)
@@ -62,7 +62,7 @@ def test_a_job_that_costs_worker_after_worker_fails():
     assert the(ImagePush, id=job.push_id).state == PushState.FAILED
 
 
-def test_two_that_requeue_at_once_count_one_loss():
+def test_two_that_requeue_at_once_count_one_loss() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
@@ -77,7 +77,7 @@ def test_two_that_requeue_at_once_count_one_loss():
     assert fresh(job).losses == 1
 
 
-def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing():
+def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job, "node-a/17")
     with database().writing() as session:
@@ -90,7 +90,7 @@ def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing():
     assert take(job, "node-b/1") is not None
 
 
-def test_a_stopping_worker_hands_back_only_its_own():
+def test_a_stopping_worker_hands_back_only_its_own() -> None:
     mine, theirs = compile_commit(make_algorithm()).job, compile_commit(make_algorithm()).job
     taken(mine, "node_a/1")
     taken(theirs, "nodeXa/1")  # the underscore is no wildcard
@@ -100,7 +100,7 @@ def test_a_stopping_worker_hands_back_only_its_own():
     assert fresh(theirs).state == JobState.RUNNING
 
 
-def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs():
+def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs() -> None:
     build = build_commit(make_algorithm())
     job = push(build, make_registry("registry.example.com"))
     taken(job, "node-a/1")

@@ -11,17 +11,17 @@ from shared.jobs.worker_processes import SWEEP, record_run, sweep_age_seconds
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def age():
+def age() -> int | None:
     with database().reading() as session:
         return sweep_age_seconds(session)
 
 
-def sweep_marked():
+def sweep_marked() -> None:
     with database().writing() as session:
         record_run(session, SWEEP)
 
 
-def test_the_age_of_the_last_sweep():
+def test_the_age_of_the_last_sweep() -> None:
     assert age() is None
     sweep_marked()
     assert age() is not None

@@ -24,7 +24,7 @@ def dispatched(messages: list[JobMessage]) -> list[str]:
     return [job_message.job_id for job_message in messages]
 
 
-def test_a_full_registry_takes_no_more():
+def test_a_full_registry_takes_no_more() -> None:
     registry = make_registry(max_pushes=2)
     first, second, third = pushes_to(registry, 3)
     taken(first, "worker/1")
@@ -34,7 +34,7 @@ def test_a_full_registry_takes_no_more():
     assert take(other) is not None, "another registry has room"
 
 
-def test_claims_at_once_do_not_both_take_the_last_room():
+def test_claims_at_once_do_not_both_take_the_last_room() -> None:
     registry = make_registry(max_pushes=2)
     jobs = pushes_to(registry, 6)
     claims = together(*[lambda job=job: take(job, f"worker/{job.seq}") for job in jobs])
@@ -42,7 +42,7 @@ def test_claims_at_once_do_not_both_take_the_last_room():
     assert len([job for job in jobs if fresh(job).state == JobState.RUNNING]) == 2
 
 
-def test_without_a_number_of_its_own_the_setting_counts(monkeypatch):
+def test_without_a_number_of_its_own_the_setting_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_REGISTRY_PUSHES", "1")
@@ -52,7 +52,7 @@ def test_without_a_number_of_its_own_the_setting_counts(monkeypatch):
     assert take(second) is None
 
 
-def test_the_end_of_a_push_messages_the_next_where_it_was_full():
+def test_the_end_of_a_push_messages_the_next_where_it_was_full() -> None:
     registry = make_registry(max_pushes=1)
     first, second, _third = pushes_to(registry, 3)
     claim = taken(first)
@@ -60,7 +60,7 @@ def test_the_end_of_a_push_messages_the_next_where_it_was_full():
         assert dispatched(succeed(session, claim)) == [second.id]
 
 
-def test_a_push_that_goes_round_makes_room_too():
+def test_a_push_that_goes_round_makes_room_too() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     claim = taken(first)
@@ -69,7 +69,7 @@ def test_a_push_that_goes_round_makes_room_too():
         assert dispatched(fail_or_retry(session, claim, error, delays=(60,), unavailable_delay=15)) == [second.id]
 
 
-def test_a_cancelled_push_makes_room_when_its_worker_has_let_go():
+def test_a_cancelled_push_makes_room_when_its_worker_has_let_go() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     claim = taken(first)
@@ -81,7 +81,7 @@ def test_a_cancelled_push_makes_room_when_its_worker_has_let_go():
     assert take(second) is not None
 
 
-def test_where_there_is_room_nobody_is_dispatched_twice():
+def test_where_there_is_room_nobody_is_dispatched_twice() -> None:
     registry = make_registry(max_pushes=5)
     first, _second = pushes_to(registry, 2)
     claim = taken(first)
@@ -89,7 +89,7 @@ def test_where_there_is_room_nobody_is_dispatched_twice():
         assert succeed(session, claim) == []
 
 
-def test_a_lost_worker_takes_no_room():
+def test_a_lost_worker_takes_no_room() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     taken(first)
@@ -97,7 +97,7 @@ def test_a_lost_worker_takes_no_room():
     assert take(second) is not None
 
 
-def test_a_build_waits_for_no_registry():
+def test_a_build_waits_for_no_registry() -> None:
     ordered = compile_commit(make_algorithm(), "0" * 40, make_registry(max_pushes=1))
     change(ordered.job, registry_id=None)
     assert take(ordered.job) is not None

@@ -1,5 +1,7 @@
 """The class of an error decides what becomes of a job (design: a job's life)."""
 
+from collections.abc import Callable
+
 import pytest
 
 from shared.db.clock import now_ms
@@ -43,7 +45,7 @@ def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None =
 
 
 @pytest.mark.parametrize("error_class", [ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID])
-def test_what_cannot_pass_fails_at_once(error_class):
+def test_what_cannot_pass_fails_at_once(error_class: ErrorClass) -> None:
     job = try_and_break(make_push(), error_class)
     assert (job.state, job.error_class, job.error_message) == (JobState.FAILED, error_class, "It broke.")
     row = the(ImagePush, id=job.push_id)
@@ -51,7 +53,7 @@ def test_what_cannot_pass_fails_at_once(error_class):
     assert row.finished_at is not None
 
 
-def test_what_may_pass_is_tried_six_times():
+def test_what_may_pass_is_tried_six_times() -> None:
     job = make_push()
     for number, delay in enumerate((2, 8, 30, 120, 600), start=1):
         after = try_and_break(job, ErrorClass.TRANSIENT)
@@ -62,7 +64,7 @@ def test_what_may_pass_is_tried_six_times():
     assert try_and_break(job, ErrorClass.TRANSIENT).state == JobState.FAILED
 
 
-def test_jitter_only_adds_and_is_bounded():
+def test_jitter_only_adds_and_is_bounded() -> None:
     waits = set()
     for number in range(8):
         job = compile_commit(make_algorithm(), f"{number:040x}").job
@@ -72,18 +74,18 @@ def test_jitter_only_adds_and_is_bounded():
     assert len(waits) > 1
 
 
-def test_throttled_waits_as_the_registry_said():
+def test_throttled_waits_as_the_registry_said() -> None:
     job = try_and_break(make_push(), ErrorClass.THROTTLED, retry_after=300)
     assert job.state == JobState.QUEUED
     assert 300_000 - SLACK_MS < milliseconds_from_now(job.next_attempt_at) <= 360_000
 
 
-def test_throttled_without_a_time_waits_as_any_other():
+def test_throttled_without_a_time_waits_as_any_other() -> None:
     job = try_and_break(make_push(), ErrorClass.THROTTLED)
     assert 0 < milliseconds_from_now(job.next_attempt_at) <= 2_400
 
 
-def test_what_is_missing_here_spends_no_try():
+def test_what_is_missing_here_spends_no_try() -> None:
     job = make_push()
     for _ in range(8):
         after = try_and_break(job, ErrorClass.UNAVAILABLE)
@@ -92,7 +94,7 @@ def test_what_is_missing_here_spends_no_try():
     assert "Looked at again in 15 s." in the(ImagePush, id=job.push_id).message
 
 
-def test_a_retry_of_a_build_shows_in_the_build():
+def test_a_retry_of_a_build_shows_in_the_build() -> None:
     job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.TRANSIENT)
     build = the(Build, job_id=job.id)
     assert build.status == BuildStatus.QUEUED
@@ -100,7 +102,7 @@ def test_a_retry_of_a_build_shows_in_the_build():
     assert build.message.startswith("It broke.")
 
 
-def test_a_failed_build_shows_why():
+def test_a_failed_build_shows_why() -> None:
     job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.INVALID)
     build = the(Build, job_id=job.id)
     assert (build.status, build.message) == (BuildStatus.FAILED, "It broke.")
@@ -108,20 +110,20 @@ def test_a_failed_build_shows_why():
 
 
 @pytest.mark.parametrize("end", [end_push, end_badly])
-def test_credentials_are_deleted_when_the_job_ends(end):
+def test_credentials_are_deleted_when_the_job_ends(end: Callable[..., None]) -> None:
     job = make_push()
     change(job, credentials="sealed")
     end(taken(job))
     assert fresh(job).credentials is None
 
 
-def test_a_retry_keeps_the_credentials():
+def test_a_retry_keeps_the_credentials() -> None:
     job = make_push()
     change(job, credentials="sealed")
     assert try_and_break(job, ErrorClass.TRANSIENT).credentials == "sealed"
 
 
-def test_tries_and_ends_are_in_the_history():
+def test_tries_and_ends_are_in_the_history() -> None:
     job = make_push()
     try_and_break(job, ErrorClass.TRANSIENT)
     change(job, next_attempt_at=now_ms())
@@ -134,7 +136,7 @@ def test_tries_and_ends_are_in_the_history():
     assert ended.state == PushState.SUCCEEDED
 
 
-def test_a_message_that_no_database_can_hold_is_mended():
+def test_a_message_that_no_database_can_hold_is_mended() -> None:
     job = make_push()
     end_badly(taken(job), message="a registry's \0 and \ud800")
     assert fresh(job).state == JobState.FAILED

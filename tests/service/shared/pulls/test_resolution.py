@@ -1,5 +1,8 @@
 """Which registry an image is pulled from: that of the latest good push by the order of asking; nothing unscanned."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from shared.db.clock import now_ms
@@ -32,7 +35,7 @@ def build() -> Build:
 
 
 @pytest.fixture
-def fallback(monkeypatch):
+def fallback(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """What LONGSHORE_PULL_FALLBACK says."""
 
     def set_to(word: str) -> None:
@@ -63,7 +66,7 @@ def pin(build: Build, registry: Registry) -> None:
     change(the(Version, id=build.version_id), pinned_registry_id=registry.id)
 
 
-def test_the_latest_good_push_is_used_by_its_digest(build):
+def test_the_latest_good_push_is_used_by_its_digest(build: Build) -> None:
     production, sandbox = make_registry("prod.example.com/team"), make_registry("sandbox.example.com")
     pushed(build, production)
     assert resolved(build).image == f"prod.example.com/team/acme/hello@{DIGEST}"
@@ -77,7 +80,7 @@ def test_the_latest_good_push_is_used_by_its_digest(build):
     assert resolved(build).registry_id == production.id
 
 
-def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build):
+def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build: Build) -> None:
     early, late = make_registry(), make_registry()
     slow, fast = push(build, early), push(build, late)
     end_push(taken(fast))
@@ -85,7 +88,7 @@ def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build):
     assert resolved(build).registry_id == late.id
 
 
-def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build):
+def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, production)
     pushed(build, sandbox)
@@ -99,7 +102,7 @@ def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build):
     assert resolved(build).registry_id == sandbox.id, "what failed is no good push, however late"
 
 
-def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(build):
+def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(build: Build) -> None:
     oldest, older, latest = make_registry(), make_registry(), make_registry()
     for registry in (oldest, older, latest):
         pushed(build, registry)
@@ -110,7 +113,7 @@ def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(bui
     assert found.considered[0].reason == "The registry was deleted."
 
 
-def test_a_setting_lets_nothing_take_the_place_of_the_latest(build, fallback):
+def test_a_setting_lets_nothing_take_the_place_of_the_latest(build: Build, fallback: Callable[[str], None]) -> None:
     fallback("none")
     older, latest = make_registry(), make_registry()
     pushed(build, older)
@@ -124,7 +127,9 @@ def test_a_setting_lets_nothing_take_the_place_of_the_latest(build, fallback):
 
 
 @pytest.mark.parametrize("word", ["none", "registry", "store"])
-def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(build, fallback, word):
+def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(
+    build: Build, fallback: Callable[[str], None], word: str
+) -> None:
     fallback(word)
     change(build, manifest_digest=DIGEST)
     registry = make_registry()
@@ -140,7 +145,9 @@ def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(build, fa
 
 
 @pytest.mark.parametrize("word", ["none", "registry"])
-def test_what_was_never_pushed_runs_nowhere_by_default(build, fallback, word):
+def test_what_was_never_pushed_runs_nowhere_by_default(
+    build: Build, fallback: Callable[[str], None], word: str
+) -> None:
     fallback(word)
     change(build, manifest_digest=DIGEST)
     found = resolved(build)
@@ -148,7 +155,9 @@ def test_what_was_never_pushed_runs_nowhere_by_default(build, fallback, word):
     assert "never pushed" in found.reason
 
 
-def test_what_was_never_pushed_comes_from_the_store_where_that_is_allowed(build, fallback):
+def test_what_was_never_pushed_comes_from_the_store_where_that_is_allowed(
+    build: Build, fallback: Callable[[str], None]
+) -> None:
     fallback("store")
     assert "compile it" in resolved(build).reason
     change(build, manifest_digest=DIGEST)
@@ -171,7 +180,9 @@ LONG = "/".join(["p" * 60, "q" * 40])
         (f"registry.example.com/{LONG}", f"other.example.com/{LONG}", {}, False),
     ],
 )
-def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(build, before, after, options, same):
+def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(
+    build: Build, before: str, after: str, options: dict[str, Any], same: bool
+) -> None:
     registry = make_registry(before, **options)
     row = pushed(build, registry)
     change(registry, registry_url=after)
@@ -183,7 +194,7 @@ def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(build, 
         assert "address was changed" in found.reason
 
 
-def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure():
+def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure() -> None:
     build = build_commit(make_algorithm("o" * 30, "N" * 63))
     registry = make_registry("registry.example.com")
     pushed(build, registry)
@@ -191,7 +202,7 @@ def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure()
     assert "address was changed" in resolved(build).reason
 
 
-def test_a_pin_overrides_what_was_pushed_later(build):
+def test_a_pin_overrides_what_was_pushed_later(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, production)
     pushed(build, sandbox)
@@ -203,7 +214,7 @@ def test_a_pin_overrides_what_was_pushed_later(build):
     assert found.considered[1].reason == "The version is pinned to another registry."
 
 
-def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build):
+def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, sandbox)
     pin(build, production)
@@ -218,7 +229,7 @@ def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build):
     assert "remove the pin" in found.reason
 
 
-def test_a_pin_to_where_only_a_failed_push_went_refuses(build):
+def test_a_pin_to_where_only_a_failed_push_went_refuses(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, sandbox)
     end_badly(taken(push(build, production)), message="It broke.")

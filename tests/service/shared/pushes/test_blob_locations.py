@@ -14,29 +14,29 @@ pytestmark = pytest.mark.usefixtures("installation")
 ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")
 
 
-def note(digests, repository, registry_id="r1"):
+def note(digests: list[str], repository: str, registry_id: str = "r1") -> None:
     with database().writing() as session:
         record_blob_locations(session, registry_id, digests, repository)
 
 
-def known(*digests, registry_id="r1"):
+def known(*digests: str, registry_id: str = "r1") -> dict[str, str]:
     with database().reading() as session:
         return dict(known_blob_locations(session, registry_id, digests))
 
 
-def test_what_was_noted_of_one_registry_is_known_of_that_one_only():
+def test_what_was_noted_of_one_registry_is_known_of_that_one_only() -> None:
     note([ONE, TWO], "acme/first")
     assert known(ONE, TWO, THREE) == {ONE: "acme/first", TWO: "acme/first"}
     assert known(ONE, registry_id="r2") == {}
 
 
-def test_the_latest_place_is_kept():
+def test_the_latest_place_is_kept() -> None:
     note([ONE], "acme/first")
     note([ONE, TWO], "acme/second")
     assert known(ONE, TWO) == {ONE: "acme/second", TWO: "acme/second"}
 
 
-def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was():
+def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was() -> None:
     registry = make_registry("registry.example.com/old")
     note([ONE], "old/acme/first", registry.id)
     with database().writing() as session:
@@ -51,7 +51,7 @@ def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was():
     assert known(ONE, registry_id=registry.id) == {}
 
 
-def test_pushes_that_note_the_same_layers_at_once_do_not_fail():
+def test_pushes_that_note_the_same_layers_at_once_do_not_fail() -> None:
     orders = [[ONE, TWO, THREE], [THREE, TWO, ONE]] * 4
     together(*[lambda order=order: note(order, "acme/first") for order in orders])
     assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}

@@ -72,14 +72,14 @@ def tally() -> None:
         tally_events(session)
 
 
-def test_what_is_counted_is_what_the_rows_say():
+def test_what_is_counted_is_what_the_rows_say() -> None:
     live_through_everything()
     assert counted() == counted_by_hand()
     assert counted()[1] == {"succeeded": 2, "failed": 2, "cancelled": 1, "queued": 2, "in-progress": 1}
 
 
 @pytest.mark.usefixtures("_small_tallies")
-def test_a_tally_changes_no_count_and_neither_does_what_comes_after_it():
+def test_a_tally_changes_no_count_and_neither_does_what_comes_after_it() -> None:
     live_through_everything()
     tally()
     assert counted() == counted_by_hand()
@@ -90,13 +90,13 @@ def test_a_tally_changes_no_count_and_neither_does_what_comes_after_it():
 
 
 @pytest.mark.usefixtures("_small_tallies")
-def test_tallies_at_once_count_once():
+def test_tallies_at_once_count_once() -> None:
     live_through_everything()
     together(tally, tally, tally)
     assert counted() == counted_by_hand()
 
 
-def test_what_may_still_be_in_a_transaction_is_not_tallied(monkeypatch):
+def test_what_may_still_be_in_a_transaction_is_not_tallied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counters, "WORTH_TALLYING", 1)
     live_through_everything()
     tally()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("installation")
 SOME = Progress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
 
 
-def test_progress_is_shown():
+def test_progress_is_shown() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     with database().writing() as session:
@@ -28,7 +28,7 @@ def test_progress_is_shown():
     ("moved", "message"),
     [(Progress(6, 10, 1, 2), "Pushes."), (Progress(5, 10, 2, 2), "Pushes."), (SOME, "Pulls the image: layer 3.")],
 )
-def test_moving_again_ends_a_stall_and_standing_still_does_not(moved, message):
+def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: Progress, message: str) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     with database().writing() as session:
@@ -48,7 +48,7 @@ def test_moving_again_ends_a_stall_and_standing_still_does_not(moved, message):
     assert milliseconds_from_now(row.progressed_at) > -60_000
 
 
-def test_a_success_shows_everything_done():
+def test_a_success_shows_everything_done() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     with database().writing() as session:

@@ -1,5 +1,7 @@
 """Stalled pushes: reported when nobody can claim them or no byte moves, and never for what only waits."""
 
+from collections.abc import Callable
+
 import pytest
 
 from shared.db.clock import now_ms
@@ -54,7 +56,7 @@ def worker(queues: tuple[str, ...] = ("pushes",), seen_at: object = None) -> Non
         change(the(WorkerProcess, name="worker-1"), seen_at=seen_at)
 
 
-def test_a_due_push_that_nobody_can_claim_is_reported_once():
+def test_a_due_push_that_nobody_can_claim_is_reported_once() -> None:
     job = old_push()
     assert unclaimed() == [job.push_id]
     row = the(ImagePush, id=job.push_id)
@@ -64,30 +66,30 @@ def test_a_due_push_that_nobody_can_claim_is_reported_once():
     assert unclaimed() == []
 
 
-def test_a_young_push_is_not_stalled():
+def test_a_young_push_is_not_stalled() -> None:
     push(build_commit(make_algorithm()), make_registry())
     assert unclaimed() == []
 
 
-def test_a_backlog_is_no_stall():
+def test_a_backlog_is_no_stall() -> None:
     old_push()
     worker()
     assert unclaimed() == []
 
 
-def test_workers_of_other_queues_claim_no_push():
+def test_workers_of_other_queues_claim_no_push() -> None:
     job = old_push()
     worker(("builds", "maintenance"))
     assert unclaimed() == [job.push_id]
 
 
-def test_a_worker_that_was_not_heard_of_claims_nothing():
+def test_a_worker_that_was_not_heard_of_claims_nothing() -> None:
     job = old_push()
     worker(seen_at=now_ms() - WORKER_SILENCE_MS - 1)
     assert unclaimed() == [job.push_id]
 
 
-def test_a_wait_for_the_next_try_is_no_stall():
+def test_a_wait_for_the_next_try_is_no_stall() -> None:
     job = old_push()
     end_badly(taken(job), ErrorClass.TRANSIENT)
     assert unclaimed() == []
@@ -95,7 +97,7 @@ def test_a_wait_for_the_next_try_is_no_stall():
     assert unclaimed() == [job.push_id]
 
 
-def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards():
+def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards() -> None:
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
     waiting = the(Job, parent_id=compiled.id)
     for job in (compiled, waiting):
@@ -108,7 +110,7 @@ def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards():
     assert unclaimed() == [waiting.push_id]
 
 
-def test_a_wait_for_a_place_is_no_stall():
+def test_a_wait_for_a_place_is_no_stall() -> None:
     build = build_commit(make_algorithm())
     taken(push(build, make_registry("registry.example.com")))
     waiting = push(build, make_registry("https://registry.example.com"))
@@ -116,7 +118,7 @@ def test_a_wait_for_a_place_is_no_stall():
     assert unclaimed() == []
 
 
-def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall():
+def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall() -> None:
     job = old_push()
     taken(job, "node/1")
     with database().writing() as session:
@@ -124,14 +126,14 @@ def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall():
     assert unclaimed() == []
 
 
-def test_a_claim_ends_the_stall():
+def test_a_claim_ends_the_stall() -> None:
     job = old_push()
     unclaimed()
     assert take(job) is not None
     assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
-def test_a_running_push_that_moves_no_byte_is_reported_once():
+def test_a_running_push_that_moves_no_byte_is_reported_once() -> None:
     job = old_push()
     taken(job)
     assert still() == []
@@ -144,7 +146,7 @@ def test_a_running_push_that_moves_no_byte_is_reported_once():
     assert still() == []
 
 
-def test_a_lost_push_is_not_still():
+def test_a_lost_push_is_not_still() -> None:
     job = old_push()
     taken(job)
     lose_lease(job)
@@ -153,7 +155,7 @@ def test_a_lost_push_is_not_still():
 
 
 @pytest.mark.parametrize("report", [unclaimed, still])
-def test_two_that_look_at_once_report_once(report):
+def test_two_that_look_at_once_report_once(report: Callable[[], list[str]]) -> None:
     job = old_push()
     if report is still:
         taken(job)

@@ -1,5 +1,7 @@
 """Rule 5, and what becomes of waiting pushes when their registry is changed."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import select
 
@@ -31,20 +33,20 @@ def own(registry: Registry) -> Credentials | None:
     return open_own(keyring(), fresh(registry))
 
 
-def test_credentials_are_kept_sealed():
+def test_credentials_are_kept_sealed() -> None:
     registry = make_registry(credentials=OWN)
     assert own(registry) == OWN
     assert OWN.password not in (registry.credentials or "")
 
 
-def test_credentials_copied_to_another_registry_do_not_open():
+def test_credentials_copied_to_another_registry_do_not_open() -> None:
     registry, thief = make_registry(credentials=OWN), make_registry("thief.example.com")
     change(thief, credentials=registry.credentials)
     with pytest.raises(DecryptionError):
         own(thief)
 
 
-def test_credentials_copied_to_another_job_do_not_open():
+def test_credentials_copied_to_another_job_do_not_open() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job, other = push(build, registry, GIVEN), push(build, make_registry())
     assert open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "") == GIVEN
@@ -62,40 +64,40 @@ def test_credentials_copied_to_another_job_do_not_open():
         {"registry_url": "http://registry.example.com:443", "plain_http": True},
     ],
 )
-def test_a_registry_that_is_another_one_now_loses_its_credentials(state):
+def test_a_registry_that_is_another_one_now_loses_its_credentials(state: dict[str, Any]) -> None:
     registry = make_registry("registry.example.com", OWN)
     move(registry, **state)
     assert own(registry) is None
 
 
 @pytest.mark.parametrize("state", [{}, {"name": "Scanned"}, {"registry_url": "https://Registry.example.com:443/team"}])
-def test_a_registry_that_is_the_same_one_keeps_its_credentials(state):
+def test_a_registry_that_is_the_same_one_keeps_its_credentials(state: dict[str, Any]) -> None:
     registry = make_registry("registry.example.com", OWN)
     move(registry, **state)
     assert own(registry) == OWN
 
 
-def test_credentials_that_come_with_the_change_stay():
+def test_credentials_that_come_with_the_change_stay() -> None:
     registry = make_registry("registry.example.com", OWN)
     move(registry, GIVEN, registry_url="other.example.com")
     assert own(registry) == GIVEN
 
 
-def test_credentials_can_be_removed():
+def test_credentials_can_be_removed() -> None:
     registry = make_registry(credentials=OWN)
     move(registry, remove=True)
     assert own(registry) is None
 
 
 @pytest.mark.parametrize("state", [{"registry_url": "no host"}, {"ca_certificate": "no certificate"}])
-def test_a_change_that_cannot_be_leaves_everything(state):
+def test_a_change_that_cannot_be_leaves_everything(state: dict[str, str]) -> None:
     registry = make_registry("registry.example.com", OWN)
     with pytest.raises(InvalidInputError):
         move(registry, **state)
     assert (fresh(registry).registry_url, own(registry)) == ("registry.example.com", OWN)
 
 
-def test_a_waiting_push_with_its_own_credentials_fails_when_the_registry_was_changed():
+def test_a_waiting_push_with_its_own_credentials_fails_when_the_registry_was_changed() -> None:
     registry = make_registry(NOWHERE)
     job = push(build_commit(make_algorithm()), registry, GIVEN)
     move(registry, registry_url="127.0.0.1:1")
@@ -105,7 +107,7 @@ def test_a_waiting_push_with_its_own_credentials_fails_when_the_registry_was_cha
     assert "The registry was changed" in (after.error_message or "")
 
 
-def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address():
+def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address() -> None:
     registry = make_registry("registry.example.com", OWN)
     algorithm = make_algorithm()
     job = push(build_commit(algorithm), registry)
@@ -119,7 +121,7 @@ def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address()
     assert fresh(job).error_class == ErrorClass.TRANSIENT
 
 
-def test_a_push_that_ran_while_the_registry_was_changed_is_not_tried_in_a_place_that_it_does_not_hold():
+def test_a_push_that_ran_while_the_registry_was_changed_is_not_tried_in_a_place_that_it_does_not_hold() -> None:
     registry = make_registry("localhost:2")
     job = push(build_commit(make_algorithm()), registry)
     claim = taken(job)
@@ -132,7 +134,7 @@ def test_a_push_that_ran_while_the_registry_was_changed_is_not_tried_in_a_place_
     assert "was changed" in (fresh(job).error_message or "")
 
 
-def test_a_push_that_is_claimed_when_its_registry_is_gone_fails():
+def test_a_push_that_is_claimed_when_its_registry_is_gone_fails() -> None:
     registry = make_registry(NOWHERE)
     job = push(build_commit(make_algorithm()), registry)
     change(registry, deleted_at=1)
@@ -141,7 +143,7 @@ def test_a_push_that_is_claimed_when_its_registry_is_gone_fails():
     assert the(ImagePush, id=job.push_id).state == PushState.FAILED
 
 
-def test_credentials_whose_key_is_gone_fail_the_push_with_a_sentence():
+def test_credentials_whose_key_is_gone_fail_the_push_with_a_sentence() -> None:
     registry = make_registry(NOWHERE)
     job = push(build_commit(make_algorithm()), registry)
     change(registry, credentials="gone." + seal_own(keyring(), registry, OWN).partition(".")[2])

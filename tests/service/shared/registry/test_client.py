@@ -7,12 +7,15 @@ import ssl
 import threading
 import uuid
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dev.services.certificates import write_server_certificate
+from dev.services.registry import PrivateRegistry
 from shared.errors import ErrorClass, WorkError
-from shared.registries.check import check_registry
+from shared.registries.check import RegistryCheck, check_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
@@ -21,20 +24,20 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @pytest.fixture
-def repository():
+def repository() -> str:
     return f"team/{uuid.uuid4().hex}"
 
 
-def client_of(registry, user, *, password=None, **options):
+def client_of(registry: PrivateRegistry, user: str, *, password: str | None = None, **options) -> RegistryClient:
     credentials = Credentials(user, password or registry.users[user])
     return RegistryClient(RegistryAddress.parse(registry.host), credentials, **options)
 
 
-def digest_of(content):
+def digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def push_image(client, repository, tag):
+def push_image(client: RegistryClient, repository: str, tag: str) -> str:
     """Push an image of no layers, by the client's own session; the manifest's digest."""
     scope, configuration = f"repository:{repository}:pull,push", b"{}"
     upload = client.own_path(client.send("POST", f"/v2/{repository}/blobs/uploads/", scope=scope, body=b""))
@@ -58,11 +61,11 @@ def push_image(client, repository, tag):
     return digest_of(manifest)
 
 
-def found(check):
+def found(check: RegistryCheck) -> tuple[Any, Any, Any, Any]:
     return check.reachable, check.authenticated, check.can_push, check.can_pull
 
 
-def test_a_pushed_image_is_confirmed_by_its_digest(password_registry, repository):
+def test_a_pushed_image_is_confirmed_by_its_digest(password_registry: PrivateRegistry, repository: str) -> None:
     with client_of(password_registry, "pusher") as client:
         assert client.manifest_digest(repository, "1.0.0") is None
         digest = push_image(client, repository, "1.0.0")
@@ -76,13 +79,15 @@ def test_a_pushed_image_is_confirmed_by_its_digest(password_registry, repository
             client.confirm(repository, "1.0.0", "sha256:" + "0" * 64)
 
 
-def test_the_right_password_may_push_and_pull(password_registry, repository):
+def test_the_right_password_may_push_and_pull(password_registry: PrivateRegistry, repository: str) -> None:
     with client_of(password_registry, "pusher") as client:
         check = check_registry(client, repository)
     assert found(check) == (True, True, True, True)
 
 
-def test_asking_for_permission_leaves_no_upload_behind(password_registry, repository, place):
+def test_asking_for_permission_leaves_no_upload_behind(
+    password_registry: PrivateRegistry, repository: str, place: Path
+) -> None:
     with client_of(password_registry, "pusher") as client:
         assert client.push_refusal(repository) is None
     uploads = place / "password" / "storage" / "docker" / "registry" / "v2" / "repositories" / repository / "_uploads"
@@ -91,7 +96,7 @@ def test_asking_for_permission_leaves_no_upload_behind(password_registry, reposi
     assert not (upload / "startedat").exists()
 
 
-def test_the_wrong_password_is_refused(password_registry, repository):
+def test_the_wrong_password_is_refused(password_registry: PrivateRegistry, repository: str) -> None:
     with client_of(password_registry, "pusher", password="hunter2") as client:
         with pytest.raises(WorkError) as failure:
             client.ping()
@@ -102,20 +107,22 @@ def test_the_wrong_password_is_refused(password_registry, repository):
 
 
 @pytest.mark.parametrize(("user", "may_push"), [("writer", True), ("reader", False)])
-def test_tokens_say_who_may_push(registry_with_tokens, repository, user, may_push):
+def test_tokens_say_who_may_push(
+    registry_with_tokens: PrivateRegistry, repository: str, user: str, may_push: bool
+) -> None:
     with client_of(registry_with_tokens, user) as client:
         check = check_registry(client, repository)
     assert found(check) == (True, True, may_push, True)
 
 
-def test_the_token_server_refuses_the_wrong_password(registry_with_tokens, repository):
+def test_the_token_server_refuses_the_wrong_password(registry_with_tokens: PrivateRegistry, repository: str) -> None:
     with client_of(registry_with_tokens, "writer", password="hunter2") as client:
         check = check_registry(client, repository)
     assert found(check) == (True, False, False, False)
     assert "hunter2" not in check.message
 
 
-def test_what_one_token_pushed_another_confirms(registry_with_tokens, repository):
+def test_what_one_token_pushed_another_confirms(registry_with_tokens: PrivateRegistry, repository: str) -> None:
     with client_of(registry_with_tokens, "writer") as client:
         digest = push_image(client, repository, "1.0.0")
     with client_of(registry_with_tokens, "reader") as client:
@@ -123,7 +130,7 @@ def test_what_one_token_pushed_another_confirms(registry_with_tokens, repository
         assert client.manifest_digest(repository, "1.0.0") == digest
 
 
-def test_an_untrusted_certificate_says_what_to_do(tls_registry, repository):
+def test_an_untrusted_certificate_says_what_to_do(tls_registry: PrivateRegistry, repository: str) -> None:
     with client_of(tls_registry, "pusher") as client, pytest.raises(WorkError, match="ca_certificate") as failure:
         client.ping()
     assert failure.value.error_class is ErrorClass.INVALID
@@ -132,19 +139,21 @@ def test_an_untrusted_certificate_says_what_to_do(tls_registry, repository):
 
 
 @pytest.mark.parametrize("trust", ["authority", "nobody"])
-def test_a_certificate_is_trusted_by_its_authority_or_not_looked_at(tls_registry, repository, trust):
+def test_a_certificate_is_trusted_by_its_authority_or_not_looked_at(
+    tls_registry: PrivateRegistry, repository: str, trust: str
+) -> None:
     options = {"ca_certificate": tls_registry.authority_pem} if trust == "authority" else {"verify_tls": False}
     with client_of(tls_registry, "pusher", **options) as client:
         assert found(check_registry(client, repository)) == (True, True, True, True)
 
 
-def test_a_certificate_for_another_host_is_not_accepted(place):
+def test_a_certificate_for_another_host_is_not_accepted(place: Path) -> None:
     certificate = write_server_certificate(place / "another")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
     with socket.create_server(("127.0.0.2", 0)) as listener:
 
-        def shake_hands():
+        def shake_hands() -> None:
             connection, _ = listener.accept()
             with connection, suppress(OSError):
                 context.wrap_socket(connection, server_side=True).close()
@@ -161,7 +170,7 @@ def test_a_certificate_for_another_host_is_not_accepted(place):
     assert failure.value.error_class is ErrorClass.INVALID
 
 
-def test_tls_is_not_given_up_where_it_is_spoken(tls_registry):
+def test_tls_is_not_given_up_where_it_is_spoken(tls_registry: PrivateRegistry) -> None:
     address = RegistryAddress.parse(tls_registry.host, plain_http=True)
     with RegistryClient(address) as client, pytest.raises(WorkError) as failure:
         client.ping()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.services.registry import PrivateRegistry
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex
 from tests.service.workers.docker.holding_proxy import HoldingProxy
@@ -87,7 +88,7 @@ def small_image() -> Iterator[str]:
 
 
 @pytest.fixture
-def holding_proxy(registry) -> Iterator[HoldingProxy]:
+def holding_proxy(registry: PrivateRegistry) -> Iterator[HoldingProxy]:
     """A way to the registry on which a body stays stuck once a megabyte of it has passed."""
     with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
         yield proxy

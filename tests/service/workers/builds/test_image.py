@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -122,7 +122,11 @@ for attempt in range(200):
 """
 
 
-def test_source_for_the_platform_is_built_runs_and_is_installed_once(request_for, built, running):
+def test_source_for_the_platform_is_built_runs_and_is_installed_once(
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     trusted = ssl.get_default_verify_paths().cafile
     real = {
         "index_url": None,
@@ -145,7 +149,13 @@ def test_source_for_the_platform_is_built_runs_and_is_installed_once(request_for
     assert f"The requirements are installed already: environment {first.environment_key[:12]} is used again" in lines
 
 
-def test_the_configuration_of_an_image(request_for, owner, store, built, running):
+def test_the_configuration_of_an_image(
+    request_for: Callable[..., BuildRequest],
+    owner: str,
+    store: DirectoryStore,
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     request = request_for({".dockerignore": b"*\n", "Dockerfile": b"FROM scratch\n", "sub/Dockerfile": b"RUN false\n"})
     image, _ = built(request)
     found = stored(store, image)
@@ -168,7 +178,9 @@ def test_the_configuration_of_an_image(request_for, owner, store, built, running
         assert printed_in(container, listing) == "['.dockerignore', 'Dockerfile', 'src', 'sub'] ['env', 'runner']\n"
 
 
-def test_the_index_password_is_nowhere(request_for, package_index, store, built):
+def test_the_index_password_is_nowhere(
+    request_for: Callable[..., BuildRequest], package_index: PackageIndex, store: DirectoryStore, built: Built
+) -> None:
     request = request_for(
         {"requirements.txt": b"small==1.0\n"},
         kit_requirement="algorithmia>=2,<3",
@@ -196,7 +208,9 @@ def unpacked(store: DirectoryStore, digest: str) -> bytes:
     return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
 
 
-def test_an_environment_is_kept_with_its_lock(request_for, store, built):
+def test_an_environment_is_kept_with_its_lock(
+    request_for: Callable[..., BuildRequest], store: DirectoryStore, built: Built
+) -> None:
     image, _ = built(request_for({"requirements.txt": b"small\n"}))
     environment = named_image(store, f"environment/{image.environment_key}")
     lock = environment.manifest.annotations["io.longshore.requirements"].splitlines()
@@ -204,7 +218,9 @@ def test_an_environment_is_kept_with_its_lock(request_for, store, built):
     assert re.fullmatch(r"small==1\.0 --hash=sha256:[0-9a-f]{64}", lock[0])
 
 
-def test_requirements_that_resolve_to_the_same_share_an_environment(request_for, built):
+def test_requirements_that_resolve_to_the_same_share_an_environment(
+    request_for: Callable[..., BuildRequest], built: Built
+) -> None:
     first, _ = built(request_for({"requirements.txt": b"small\n"}))
     second, lines = built(request_for({"requirements.txt": b"small>=1\n"}))
     assert second.environment_key == first.environment_key
@@ -212,7 +228,9 @@ def test_requirements_that_resolve_to_the_same_share_an_environment(request_for,
     assert f"The same was installed before: environment {first.environment_key[:12]} is used again" in lines
 
 
-def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(request_for, package_index, built):
+def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(
+    request_for: Callable[..., BuildRequest], package_index: PackageIndex, built: Built
+) -> None:
     name = f"moving{uuid.uuid4().hex[:8]}"
     files = {"requirements.txt": f"{name}\n".encode()}
     package_index.add(name, "1.0", {f"{name}.py": "VALUE = 1\n"})
@@ -230,7 +248,9 @@ def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(request_for
     assert (as_it_was.environment_key, as_it_was.environment_reused) == (first.environment_key, True)
 
 
-def test_a_change_of_source_alone_needs_no_engine(request_for, built, monkeypatch, tmp_path):
+def test_a_change_of_source_alone_needs_no_engine(
+    request_for: Callable[..., BuildRequest], built: Built, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     files = {"requirements.txt": b"small==1.0\n"}
     first, _ = built(request_for(files))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
@@ -242,7 +262,12 @@ def test_a_change_of_source_alone_needs_no_engine(request_for, built, monkeypatc
     assert again.size_bytes == first.size_bytes
 
 
-def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(request_for, store, built, running):
+def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(
+    request_for: Callable[..., BuildRequest],
+    store: DirectoryStore,
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     first, _ = built(request_for({"requirements.txt": b"small==1.0\n"}))
     changed, _ = built(request_for({"requirements.txt": b"small==1.0\n", "src/Small.py": b"# changed\n"}))
     with running(first):
@@ -265,7 +290,13 @@ class ReadingStore(DirectoryStore):
         return super().open(digest, offset)
 
 
-def test_one_environment_in_two_stores_gives_one_digest(request_for, store, built, tmp_path, monkeypatch):
+def test_one_environment_in_two_stores_gives_one_digest(
+    request_for: Callable[..., BuildRequest],
+    store: DirectoryStore,
+    built: Built,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     request = request_for({"requirements.txt": b"small==1.0\n"})
     first, _ = built(request)
     shutil.copytree(store.directory, tmp_path / "other")
@@ -275,7 +306,11 @@ def test_one_environment_in_two_stores_gives_one_digest(request_for, store, buil
     assert second == dataclasses.replace(first, environment_reused=True)
 
 
-def test_what_is_installed_is_compiled_for_good(request_for, built, running):
+def test_what_is_installed_is_compiled_for_good(
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     """Nothing is compiled when it is imported, although all files have one time."""
     image, _ = built(request_for({"requirements.txt": b"small==1.0\n"}))
     code = (
@@ -289,7 +324,11 @@ def test_what_is_installed_is_compiled_for_good(request_for, built, running):
         assert printed_in(container, code) == "True\n"
 
 
-def test_links_within_an_environment_stay_links(request_for, built, running):
+def test_links_within_an_environment_stay_links(
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     image, _ = built(request_for({}))
     with running(image) as container:
         code = (
@@ -299,7 +338,9 @@ def test_links_within_an_environment_stay_links(request_for, built, running):
 
 
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
-def test_skopeo_reads_the_image(request_for, store, built, tmp_path):
+def test_skopeo_reads_the_image(
+    request_for: Callable[..., BuildRequest], store: DirectoryStore, built: Built, tmp_path: Path
+) -> None:
     image, _ = built(request_for({}))
     manifest = stored(store, image).manifest
     layout = tmp_path / "layout"
@@ -315,7 +356,13 @@ def test_skopeo_reads_the_image(request_for, store, built, tmp_path):
     subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}", f"dir:{tmp_path}/copied"], check=True)
 
 
-def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(request_for, base_image, store, built, running):
+def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(
+    request_for: Callable[..., BuildRequest],
+    base_image: str,
+    store: DirectoryStore,
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     recipe = f'FROM {base_image}\nRUN echo built > /made\nCOPY . /here\nENTRYPOINT ["python3", "-c", "input()"]\n'
     request = request_for({"Dockerfile": recipe.encode()}, allow_dockerfile=True)
     image, lines = built(request)
@@ -330,7 +377,11 @@ def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(request_for, 
         engine().remove_image(image_id)
 
 
-def test_a_dockerfile_that_fails_says_so(request_for, base_image, failure):
+def test_a_dockerfile_that_fails_says_so(
+    request_for: Callable[..., BuildRequest],
+    base_image: str,
+    failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
+) -> None:
     recipe = f"FROM {base_image}\nRUN exit 3\n".encode()
     error, lines = failure(request_for({"Dockerfile": recipe}, allow_dockerfile=True))
     assert error.error_class is ErrorClass.INVALID
@@ -338,7 +389,11 @@ def test_a_dockerfile_that_fails_says_so(request_for, base_image, failure):
     assert lines[-1] == error.message
 
 
-def test_a_requirement_that_does_not_exist_names_its_line(build_containers, request_for, failure):
+def test_a_requirement_that_does_not_exist_names_its_line(
+    build_containers: Callable[[], list[str]],
+    request_for: Callable[..., BuildRequest],
+    failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
+) -> None:
     error, lines = failure(request_for({"requirements.txt": b"# first\nsmall==1.0\nnosuchpackage==9\n"}))
     assert error.error_class is ErrorClass.INVALID
     assert error.message == "requirements.txt line 3: no matching distribution for nosuchpackage==9."
@@ -356,7 +411,12 @@ def test_a_requirement_that_does_not_exist_names_its_line(build_containers, requ
         ({"src/Small.py": b"", "name": "Other"}, "The source has no src/Other.py: in src there is: Small.py"),
     ],
 )
-def test_a_source_that_cannot_be_built_says_what_to_mend(request_for, failure, files, sentence):
+def test_a_source_that_cannot_be_built_says_what_to_mend(
+    request_for: Callable[..., BuildRequest],
+    failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
+    files: dict[str, Any],
+    sentence: str,
+) -> None:
     changes = {"name": files.pop("name")} if "name" in files else {}
     error, lines = failure(request_for(files, **changes))
     assert error.error_class is ErrorClass.INVALID
@@ -364,7 +424,9 @@ def test_a_source_that_cannot_be_built_says_what_to_mend(request_for, failure, f
     assert lines == [error.message]
 
 
-def test_a_source_without_src_says_so(request_for, failure):
+def test_a_source_without_src_says_so(
+    request_for: Callable[..., BuildRequest], failure: Callable[[BuildRequest], tuple[WorkError, list[str]]]
+) -> None:
     request = request_for({})
     assert isinstance(request.source, Path)
     request.source.write_bytes(archive_of({"README": b"", "Small.py": b""}))
@@ -374,7 +436,11 @@ def test_a_source_without_src_says_so(request_for, failure):
     )
 
 
-def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(request_for, built, running):
+def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
     wheel = wheel_of("own", "1", {"own.py": "VALUE = 7\n"})
     files = {"requirements.txt": b"./vendor/own-1-py3-none-any.whl\n", "vendor/own-1-py3-none-any.whl": wheel}
     image, lines = built(request_for(files))
@@ -397,7 +463,12 @@ def asking(stop: CancelToken, index: PackageIndex) -> threading.Thread:
     return thread
 
 
-def test_a_stop_ends_a_build_in_the_middle_of_an_installation(build_containers, request_for, package_index, store):
+def test_a_stop_ends_a_build_in_the_middle_of_an_installation(
+    build_containers: Callable[[], list[str]],
+    request_for: Callable[..., BuildRequest],
+    package_index: PackageIndex,
+    store: DirectoryStore,
+) -> None:
     stop = CancelToken()
     thread = asking(stop, package_index)
     with pytest.raises(WorkCancelledError, match="cancelled"):
@@ -409,7 +480,13 @@ def test_a_stop_ends_a_build_in_the_middle_of_an_installation(build_containers, 
 @pytest.mark.parametrize(
     "said", ["Compiling what was installed", "Keeping the environment", "Building the algorithm's image"]
 )
-def test_a_stop_ends_a_build_at_any_step(build_containers, request_for, owner, store, said):
+def test_a_stop_ends_a_build_at_any_step(
+    build_containers: Callable[[], list[str]],
+    request_for: Callable[..., BuildRequest],
+    owner: str,
+    store: DirectoryStore,
+    said: str,
+) -> None:
     stop = CancelToken()
     request = request_for({"requirements.txt": b"small==1.0\n"} if said != "Building the algorithm's image" else {})
     with pytest.raises(WorkCancelledError, match="cancelled"):
@@ -418,7 +495,12 @@ def test_a_stop_ends_a_build_at_any_step(build_containers, request_for, owner, s
     assert store.named(f"{owner}/small:{request.commit}") is None
 
 
-def test_a_build_that_takes_too_long_is_ended(build_containers, request_for, built, failure):
+def test_a_build_that_takes_too_long_is_ended(
+    build_containers: Callable[[], list[str]],
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
+) -> None:
     built(request_for({}))  # the base image is in the store
     error, lines = failure(request_for({"requirements.txt": b"held\n"}, seconds=1))
     assert error.error_class is ErrorClass.INVALID
@@ -427,7 +509,9 @@ def test_a_build_that_takes_too_long_is_ended(build_containers, request_for, bui
     assert build_containers() == []
 
 
-def test_equal_requirements_at_the_same_time_are_installed_once(request_for, built):
+def test_equal_requirements_at_the_same_time_are_installed_once(
+    request_for: Callable[..., BuildRequest], built: Built
+) -> None:
     results: list[BuiltImage] = []
     requests = [request_for({"requirements.txt": b"small==1.0\n", "n": str(n).encode()}) for n in range(2)]
     threads = [threading.Thread(target=lambda one=one: results.append(built(one)[0])) for one in requests]
@@ -440,8 +524,13 @@ def test_equal_requirements_at_the_same_time_are_installed_once(request_for, bui
 
 
 def test_what_is_missing_for_all_builds_makes_the_job_wait(
-    build_containers, request_for, owner, tmp_path, monkeypatch, failure
-):
+    build_containers: Callable[[], list[str]],
+    request_for: Callable[..., BuildRequest],
+    owner: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
+) -> None:
     client = engine()
     error, _ = failure(request_for({}, base_image="127.0.0.1:1/no/base:1"))
     assert error.error_class is ErrorClass.UNAVAILABLE
@@ -470,7 +559,9 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(
     ]
 
 
-def test_steps_have_no_privileges_and_their_output_is_whole(build_containers, base_image, owner):
+def test_steps_have_no_privileges_and_their_output_is_whole(
+    build_containers: Callable[[], list[str]], base_image: str, owner: str
+) -> None:
     watch = BuildWatch(BuildLog(print, 0), CancelToken(), Deadline(60))
     with build_container(base_image, owner, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), watch) as container:
         status: list[str] = []
@@ -489,7 +580,9 @@ def test_steps_have_no_privileges_and_their_output_is_whole(build_containers, ba
     assert build_containers() == []
 
 
-def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(request_for, base_image, store, built):
+def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(
+    request_for: Callable[..., BuildRequest], base_image: str, store: DirectoryStore, built: Built
+) -> None:
     request = request_for({"Dockerfile": f"FROM {base_image}\n".encode()}, allow_dockerfile=True)
     image, _ = built(request)
     client = engine()
@@ -516,6 +609,6 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(reques
         client.remove_image(local_reference(request.owner, "Small", request.commit))
 
 
-def test_only_build_containers_are_ever_looked_at():
+def test_only_build_containers_are_ever_looked_at() -> None:
     with pytest.raises(ValueError, match="does not begin with"):
         remove_left_overs(timedelta(days=1), "")

@@ -2,9 +2,11 @@
 
 import os
 import tarfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from shared.db.models import Algorithm
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.git.access import GitCredentials
 from tests.environment import longshore_environment
-from tests.git_service import WorkTree, git_service, make_algorithm, make_key, url_with_key
+from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
 from tests.plain_git_server import plain_git_server
 from workers.builds.source import fetch_source
 
@@ -21,21 +23,21 @@ LIMIT = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitService]:
     # The service takes larger pushes than the workers take sources.
     with git_service(tmp_path_factory.mktemp("service"), source_max_bytes=8 * LIMIT, source_allow_http=True) as running:
         yield running
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path: Path) -> WorkTree:
     tree = WorkTree(tmp_path / "tree")
     tree.write("src/Hello.py", "def apply(x): return x\n")
     return tree
 
 
 @contextmanager
-def worker(service, **variables):
+def worker(service: GitService, **variables: bool) -> Iterator[None]:
     """The settings of a worker beside the service."""
     database_url = f"sqlite:///{service.directory / 'data' / 'longshore.db'}"
     keys = os.environ["LONGSHORE_SECRET_KEYS"]
@@ -46,18 +48,23 @@ def worker(service, **variables):
         yield
 
 
-def pushed(service, tree, *refs):
+def pushed(service: GitService, tree: WorkTree, *refs) -> Algorithm:
     algorithm = make_algorithm()
     answer = tree.push(url_with_key(service, algorithm, make_key(algorithm.owner)), *refs)
     assert answer.returncode == 0, answer.stderr
     return algorithm
 
 
-def elsewhere(url):
+def elsewhere(url: str) -> Algorithm:
     return Algorithm(id="8f6f3a54-6d0c-4a58-bb0f-1c2cb1a4f001", owner="o", name="n", repository_url=url)
 
 
-def members(algorithm, commit, credentials=None, log=lambda line: None):
+def members(
+    algorithm: Algorithm,
+    commit: str,
+    credentials: GitCredentials | None = None,
+    log: Callable[[Any], None] = lambda line: None,
+) -> dict[str, bytes | Any | str]:
     """Every member of the tar with its content or link, and no directory left afterwards."""
     with (
         fetch_source(algorithm, commit, credentials, log=log, stop=CancelToken()) as source,
@@ -72,7 +79,7 @@ def members(algorithm, commit, credentials=None, log=lambda line: None):
     return found
 
 
-def failure(algorithm, commit, credentials=None):
+def failure(algorithm: Algorithm, commit: str, credentials: GitCredentials | None = None) -> WorkError:
     before = set(Path(gettempdir()).glob("longshore-source-*"))
     with (
         pytest.raises(WorkError) as failed,
@@ -83,7 +90,7 @@ def failure(algorithm, commit, credentials=None):
     return failed.value
 
 
-def test_the_files_of_the_one_commit(service, tree):
+def test_the_files_of_the_one_commit(service: GitService, tree: WorkTree) -> None:
     first = tree.commit()
     tree.write("later")
     tree.commit()
@@ -93,7 +100,7 @@ def test_the_files_of_the_one_commit(service, tree):
         assert set(members(algorithm, tree.head)) == {"src/Hello.py", "later"}
 
 
-def test_attributes_drop_and_rewrite_nothing(service, tree):
+def test_attributes_drop_and_rewrite_nothing(service: GitService, tree: WorkTree) -> None:
     content = b"$Format:%H$ $Id$\r\nline\n"
     tree.write("file.txt", content)
     tree.write("src/kept", content)
@@ -112,7 +119,7 @@ def test_attributes_drop_and_rewrite_nothing(service, tree):
     assert found[".gitattributes"] == attributes.encode()
 
 
-def test_links_stay_links_and_names_stay_names(service, tree):
+def test_links_stay_links_and_names_stay_names(service: GitService, tree: WorkTree) -> None:
     (tree.path / "passwd").symlink_to("/etc/passwd")
     (tree.path / "up").symlink_to("../../..")
     for name in ("-rf", "--upload-pack=x", "$(id)", "a\nb", "ü"):
@@ -126,7 +133,7 @@ def test_links_stay_links_and_names_stay_names(service, tree):
     assert {"-rf", "--upload-pack=x", "$(id)", "a\nb", "ü"} <= set(found)
 
 
-def test_submodules_are_named_and_not_followed(service, tree, tmp_path):
+def test_submodules_are_named_and_not_followed(service: GitService, tree: WorkTree, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     tree.commit()
     tree.write(".gitmodules", f'[submodule "s"]\n\tpath = s\n\turl = ext::sh -c "touch {marker}"\n')
@@ -142,7 +149,7 @@ def test_submodules_are_named_and_not_followed(service, tree, tmp_path):
     assert "1 submodule(s)" in lines[0]
 
 
-def test_a_source_that_unpacks_beyond_the_limit_is_refused_with_both_sizes(service, tree):
+def test_a_source_that_unpacks_beyond_the_limit_is_refused_with_both_sizes(service: GitService, tree: WorkTree) -> None:
     tree.write("zeros", bytes(64 * LIMIT))
     commit = tree.commit()
     algorithm = pushed(service, tree)
@@ -154,7 +161,7 @@ def test_a_source_that_unpacks_beyond_the_limit_is_refused_with_both_sizes(servi
     assert f"the limit is {LIMIT:,} bytes" in failed.message
 
 
-def test_a_source_that_is_packed_beyond_the_limit_is_refused(service, tree):
+def test_a_source_that_is_packed_beyond_the_limit_is_refused(service: GitService, tree: WorkTree) -> None:
     tree.write("noise", os.urandom(2 * LIMIT))
     commit = tree.commit()
     algorithm = pushed(service, tree)
@@ -164,7 +171,7 @@ def test_a_source_that_is_packed_beyond_the_limit_is_refused(service, tree):
     assert f"the limit is {LIMIT:,} bytes" in failed.message
 
 
-def test_a_commit_that_does_not_exist(service, tree):
+def test_a_commit_that_does_not_exist(service: GitService, tree: WorkTree) -> None:
     tree.commit()
     algorithm = pushed(service, tree)
     with worker(service):
@@ -173,7 +180,7 @@ def test_a_commit_that_does_not_exist(service, tree):
             assert (failed.error_class, commit in failed.message) == (ErrorClass.NOT_FOUND, True)
 
 
-def test_a_hash_of_something_else_is_refused(service, tree):
+def test_a_hash_of_something_else_is_refused(service: GitService, tree: WorkTree) -> None:
     tree.commit()
     algorithm = pushed(service, tree)
     with worker(service):
@@ -185,12 +192,12 @@ def test_a_hash_of_something_else_is_refused(service, tree):
 @pytest.mark.parametrize(
     "commit", ["HEAD", "main", "--upload-pack=touch x", "0" * 39, "-x", "refs/heads/main:refs/x", ""]
 )
-def test_only_a_full_hash_is_fetched(service, commit):
+def test_only_a_full_hash_is_fetched(service: GitService, commit: str) -> None:
     with worker(service):
         assert failure(make_algorithm(), commit).error_class == ErrorClass.INVALID
 
 
-def test_a_private_repository_elsewhere(service, tree):
+def test_a_private_repository_elsewhere(service: GitService, tree: WorkTree) -> None:
     tree.commit()
     hosted = pushed(service, tree)
     private = elsewhere(f"{service.url}/git/{hosted.path}.git")
@@ -205,19 +212,19 @@ def test_a_private_repository_elsewhere(service, tree):
         assert failure(gone, tree.head, GitCredentials("u", key)).error_class == ErrorClass.NOT_FOUND
 
 
-def test_a_url_is_checked_again_when_it_is_used(service):
+def test_a_url_is_checked_again_when_it_is_used(service: GitService) -> None:
     with worker(service, source_allow_http=False):
         for url in ("http://127.0.0.1:1/r", "ext::sh -c id", "file:///etc", "--upload-pack=x"):
             assert failure(elsewhere(url), "0" * 40).error_class == ErrorClass.INVALID
 
 
-def test_ssh_needs_known_hosts(service):
+def test_ssh_needs_known_hosts(service: GitService) -> None:
     with worker(service):
         failed = failure(elsewhere("ssh://git@127.0.0.1:1/r"), "0" * 40)
     assert (failed.error_class, "KNOWN_HOSTS" in failed.message) == (ErrorClass.INVALID, True)
 
 
-def test_a_server_that_gives_no_commit_by_its_hash(service, tree, tmp_path):
+def test_a_server_that_gives_no_commit_by_its_hash(service: GitService, tree: WorkTree, tmp_path: Path) -> None:
     first = tree.commit()
     tree.write("later")
     tree.commit()
@@ -242,19 +249,21 @@ def test_a_server_that_gives_no_commit_by_its_hash(service, tree, tmp_path):
         (200, ErrorClass.INVALID),
     ],
 )
-def test_how_a_server_fails_decides_the_class(service, tmp_path, status, error_class):
+def test_how_a_server_fails_decides_the_class(
+    service: GitService, tmp_path: Path, status: int, error_class: ErrorClass
+) -> None:
     with worker(service), plain_git_server(tmp_path, status=status) as url:
         failed = failure(elsewhere(f"{url}/r"), "0" * 40, GitCredentials("u", "geheim"))
     assert failed.error_class == error_class
     assert "geheim" not in failed.message
 
 
-def test_a_server_that_is_away_is_passing(service):
+def test_a_server_that_is_away_is_passing(service: GitService) -> None:
     with worker(service):
         assert failure(elsewhere("http://127.0.0.1:1/r"), "0" * 40).error_class == ErrorClass.TRANSIENT
 
 
-def test_a_stop_ends_the_fetch(service):
+def test_a_stop_ends_the_fetch(service: GitService) -> None:
     stop = CancelToken()
     stop.cancel("cancelled")
     with (

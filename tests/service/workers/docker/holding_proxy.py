@@ -3,8 +3,9 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class HoldingProxy:
@@ -50,7 +51,7 @@ class HoldingProxy:
         for thread in list(self._threads):
             thread.join()
 
-    def _start(self, target, *arguments) -> None:
+    def _start(self, target: Callable[..., Any], *arguments: socket.socket | int | None) -> None:
         thread = threading.Thread(target=target, args=arguments)
         self._threads.append(thread)
         thread.start()

@@ -4,9 +4,11 @@ import json
 import threading
 import urllib.request
 import uuid
+from pathlib import Path
 
 import pytest
 
+from dev.services.registry import PrivateRegistry
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
@@ -22,12 +24,12 @@ DEADLINE = 10
 
 
 @pytest.fixture
-def repository(registry) -> str:
+def repository(registry: PrivateRegistry) -> str:
     return f"{registry.host}/owner/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
-def credentials(registry) -> Credentials:
+def credentials(registry: PrivateRegistry) -> Credentials:
     return Credentials(*next(iter(registry.users.items())))
 
 
@@ -35,7 +37,7 @@ def ignore(progress: PushProgress) -> None:
     """Whoever wants no progress."""
 
 
-def digest_in(registry, credentials: Credentials, repository: str, tag: str) -> str | None:
+def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: str, tag: str) -> str | None:
     path = repository.partition("/")[2]
     asked = urllib.request.Request(
         f"{registry.url}/v2/{path}/manifests/{tag}",
@@ -49,7 +51,9 @@ def digest_in(registry, credentials: Credentials, repository: str, tag: str) -> 
         return answer.headers["Docker-Content-Digest"]
 
 
-def test_what_was_pushed_is_what_the_registry_has(registry, repository, credentials, small_image):
+def test_what_was_pushed_is_what_the_registry_has(
+    registry: PrivateRegistry, repository: str, credentials: Credentials, small_image
+) -> None:
     seen: list[PushProgress] = []
     digest = push_image(small_image, repository, "one", credentials, on_progress=seen.append, stop=CancelToken())
     assert digest == digest_in(registry, credentials, repository, "one")
@@ -63,14 +67,16 @@ def test_what_was_pushed_is_what_the_registry_has(registry, repository, credenti
     assert seen[-1] == PushProgress(0, 0, 1, 1), "a layer that is there already is done, without a byte"
 
 
-def test_a_name_that_stood_there_before_goes_back(repository, credentials, small_image, base_image):
+def test_a_name_that_stood_there_before_goes_back(
+    repository: str, credentials: Credentials, small_image, base_image: str
+) -> None:
     engine().tag(base_image, repository, tag="one")
     push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     assert image_id_of(f"{repository}:one") == image_id_of(base_image)
     engine().remove_image(f"{repository}:one")
 
 
-def test_an_image_comes_back_by_its_digest(repository, credentials, small_image):
+def test_an_image_comes_back_by_its_digest(repository: str, credentials: Credentials, small_image) -> None:
     digest = push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     engine().remove_image(small_image, force=True)
     assert not has_image(small_image)
@@ -81,7 +87,7 @@ def test_an_image_comes_back_by_its_digest(repository, credentials, small_image)
 
 
 @pytest.mark.parametrize("wrong", [None, Credentials("pusher", "wrong-password")])
-def test_refused_credentials_fail_as_such(repository, small_image, wrong):
+def test_refused_credentials_fail_as_such(repository: str, small_image, wrong: Credentials | None) -> None:
     with pytest.raises(WorkError) as caught:
         push_image(small_image, repository, "one", wrong, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
@@ -92,8 +98,13 @@ def test_refused_credentials_fail_as_such(repository, small_image, wrong):
 
 
 def test_the_operators_own_passwords_are_not_used(
-    registry, repository, credentials, small_image, tmp_path, monkeypatch
-):
+    registry: PrivateRegistry,
+    repository: str,
+    credentials: Credentials,
+    small_image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     auth = credentials.basic.removeprefix("Basic ")
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -102,19 +113,19 @@ def test_the_operators_own_passwords_are_not_used(
     assert caught.value.error_class is ErrorClass.AUTH
 
 
-def test_an_image_that_is_gone_is_not_found(repository, credentials):
+def test_an_image_that_is_gone_is_not_found(repository: str, credentials: Credentials) -> None:
     with pytest.raises(WorkError) as caught:
         push_image("sha256:" + "0" * 64, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 
-def test_a_manifest_that_is_gone_is_not_found(repository, credentials):
+def test_a_manifest_that_is_gone_is_not_found(repository: str, credentials: Credentials) -> None:
     with pytest.raises(WorkError) as caught:
         pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=[].append, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 
-def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials, small_image):
+def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials: Credentials, small_image) -> None:
     stop = CancelToken()
     repository = f"{holding_proxy.host}/owner/{uuid.uuid4().hex[:12]}"
     ended: list[BaseException] = []
@@ -136,14 +147,18 @@ def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials,
     assert image_id_of(f"{repository}:one") is None
 
 
-def test_a_stop_that_was_asked_for_before_pushes_nothing(repository, credentials, small_image):
+def test_a_stop_that_was_asked_for_before_pushes_nothing(
+    repository: str, credentials: Credentials, small_image
+) -> None:
     stop = CancelToken()
     stop.cancel("superseded")
     with pytest.raises(WorkCancelledError, match="superseded"):
         push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=stop)
 
 
-def test_an_engine_that_is_away_makes_the_job_wait(repository, small_image, monkeypatch, tmp_path):
+def test_an_engine_that_is_away_makes_the_job_wait(
+    repository: str, small_image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(WorkError, match="does not answer: No such file or directory; the job waits") as caught:
         push_image(small_image, repository, "one", None, on_progress=ignore, stop=CancelToken())
@@ -168,6 +183,8 @@ def test_an_engine_that_is_away_makes_the_job_wait(repository, small_image, monk
         ),
     ],
 )
-def test_what_the_engine_cannot_be_told_is_refused_in_a_sentence(url, verify_tls, ca_certificate, refused):
+def test_what_the_engine_cannot_be_told_is_refused_in_a_sentence(
+    url: str, verify_tls: bool, ca_certificate: str | None, refused: str | None
+) -> None:
     said = tls_refusal(RegistryAddress.parse(url), verify_tls=verify_tls, ca_certificate=ca_certificate)
     assert said is None if refused is None else refused in str(said)

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def home(registry: PrivateRegistry, path: str = "", credentials: Credentials = P
 
 
 @pytest.fixture(params=["layout", "registry", "tls_registry"])
-def store(request, tmp_path) -> ImageStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ImageStore:
     if request.param == "layout":
         return LayoutStore(tmp_path / "images")
     return home(request.getfixturevalue(request.param))
@@ -44,7 +45,7 @@ def read(use: StoreUse, digest: str, offset: int = 0) -> bytes:
         return b"".join(iter(lambda: reader.read(65_536), b""))
 
 
-def test_what_one_use_added_another_reads_from_any_offset(store):
+def test_what_one_use_added_another_reads_from_any_offset(store: ImageStore) -> None:
     content = os.urandom(2 * BLOCK_BYTES + 17)
     with store.use() as use:
         digest, size = use.add(content[at : at + 100_000] for at in range(0, len(content), 100_000))
@@ -55,14 +56,14 @@ def test_what_one_use_added_another_reads_from_any_offset(store):
         assert read(use, digest, BLOCK_BYTES + 5) == content[BLOCK_BYTES + 5 :]
 
 
-def test_what_is_not_there_is_told(store):
+def test_what_is_not_there_is_told(store: ImageStore) -> None:
     with store.use() as use:
         assert use.hold(NOWHERE) is None
         assert use.named("nothing/of:that-name") is None
         assert held_image(use, NOWHERE) is None
 
 
-def test_what_is_not_what_it_should_be_is_not_kept(store):
+def test_what_is_not_what_it_should_be_is_not_kept(store: ImageStore) -> None:
     with store.use() as use:
         with pytest.raises(WorkError, match="damaged on its way") as damaged:
             use.add([b"something else"], NOWHERE)
@@ -70,7 +71,7 @@ def test_what_is_not_what_it_should_be_is_not_kept(store):
         assert use.hold(NOWHERE) is None
 
 
-def test_an_image_is_found_by_its_name_and_by_its_digest(store):
+def test_an_image_is_found_by_its_name_and_by_its_digest(store: ImageStore) -> None:
     name = "alice/Hello.World:0123456789abcdef0123456789abcdef01234567"
     with store.use() as use:
         manifest = add_image(use, name)
@@ -80,14 +81,14 @@ def test_an_image_is_found_by_its_name_and_by_its_digest(store):
         assert read(use, manifest.descriptor.digest) == manifest.content
 
 
-def test_a_name_stands_for_what_it_was_given_last(store):
+def test_a_name_stands_for_what_it_was_given_last(store: ImageStore) -> None:
     with store.use() as use:
         add_image(use, "requirements/abc")
         newer = add_image(use, "requirements/abc")
         assert use.named("requirements/abc") == newer.descriptor
 
 
-def test_several_threads_read_at_once(store):
+def test_several_threads_read_at_once(store: ImageStore) -> None:
     with store.use() as use:
         blobs = {use.add([content])[0]: content for content in (os.urandom(300_000) for _ in range(4))}
         found: dict[str, bytes] = {}
@@ -99,7 +100,7 @@ def test_several_threads_read_at_once(store):
     assert found == blobs
 
 
-def test_an_image_of_which_a_layer_is_lost_is_not_there_under_its_name(store):
+def test_an_image_of_which_a_layer_is_lost_is_not_there_under_its_name(store: ImageStore) -> None:
     name = f"a/b:{uuid.uuid4().hex}"
     with store.use() as use:
         manifest = add_image(use, name)
@@ -109,7 +110,7 @@ def test_an_image_of_which_a_layer_is_lost_is_not_there_under_its_name(store):
         assert held_image(use, manifest.descriptor.digest) is None
 
 
-def test_what_was_damaged_is_made_again(store):
+def test_what_was_damaged_is_made_again(store: ImageStore) -> None:
     content = os.urandom(1000)
     with store.use() as use:
         digest, _ = use.add([content])
@@ -119,7 +120,7 @@ def test_what_was_damaged_is_made_again(store):
         assert use.hold(digest) == 1000
 
 
-def test_what_goes_wrong_elsewhere_is_not_laid_on_the_store(store):
+def test_what_goes_wrong_elsewhere_is_not_laid_on_the_store(store: ImageStore) -> None:
     with store.use() as use:
         digest, _ = use.add([b"content"])
         with pytest.raises(WorkError, match="of the reader's own") as read, use.open(digest):
@@ -134,7 +135,7 @@ def failing() -> Iterator[bytes]:
     raise WorkError(ErrorClass.INVALID, "An error of the source's own.")
 
 
-def test_a_stop_ends_what_waits_for_a_home_registry():
+def test_a_stop_ends_what_waits_for_a_home_registry() -> None:
     stop = CancelToken()
     with silent_server() as (host, asked):
         store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
@@ -145,7 +146,7 @@ def test_a_stop_ends_what_waits_for_a_home_registry():
         asker.join()
 
 
-def test_other_tools_read_the_layout(tmp_path):
+def test_other_tools_read_the_layout(tmp_path: Path) -> None:
     """image-spec 1.1: any tool that knows image layouts finds an image under its name."""
     store = LayoutStore(tmp_path / "images")
     with store.use() as use:
@@ -158,7 +159,7 @@ def test_other_tools_read_the_layout(tmp_path):
         assert (shown.stdout == manifest.content) == name.startswith("alice/")
 
 
-def test_a_home_registry_that_refuses_has_the_job_wait(registry):
+def test_a_home_registry_that_refuses_has_the_job_wait(registry: PrivateRegistry) -> None:
     with home(registry, credentials=Credentials("pusher", "wrong")).use() as use, pytest.raises(WorkError) as refused:
         use.hold(NOWHERE)
     assert refused.value.error_class == ErrorClass.UNAVAILABLE
@@ -166,7 +167,7 @@ def test_a_home_registry_that_refuses_has_the_job_wait(registry):
     assert "wrong" not in refused.value.message
 
 
-def test_workers_share_a_home_registry(registry):
+def test_workers_share_a_home_registry(registry: PrivateRegistry) -> None:
     with home(registry, "pool").use() as use:
         manifest = add_image(use, f"shared/{uuid.uuid4().hex}")
     with home(registry, "pool").use() as use:

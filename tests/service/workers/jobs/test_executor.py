@@ -1,9 +1,10 @@
 """Running one job: claimed, done outside of any transaction (rule 6), ended behind the fence."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
@@ -40,14 +41,14 @@ def cancel(job: Job) -> None:
         cancel_job(session, session.get_one(Job, job.seq))
 
 
-def refuse(error_class: ErrorClass):
-    def do(_keeper):
+def refuse(error_class: ErrorClass) -> Callable[[Any], None]:
+    def do(_keeper) -> None:
         raise WorkError(error_class, "It broke.")
 
     return do
 
 
-def test_work_that_ends_well_is_written_with_the_end_of_the_job(job):
+def test_work_that_ends_well_is_written_with_the_end_of_the_job(job: Job) -> None:
     work = StandIn()
 
     def finish(session: Session) -> None:
@@ -66,26 +67,26 @@ def test_work_that_ends_well_is_written_with_the_end_of_the_job(job):
     assert the(Build, job_id=job.id).status == BuildStatus.SUCCEEDED
 
 
-def test_a_job_is_claimed_in_the_name_of_this_process(job):
+def test_a_job_is_claimed_in_the_name_of_this_process(job: Job) -> None:
     owners = []
     run_job(job.id, StandIn(lambda _keeper: owners.append(fresh(job).lease_owner)))
     assert owners == [lease_owner()]
 
 
-def test_a_message_that_comes_twice_does_the_work_once(job):
+def test_a_message_that_comes_twice_does_the_work_once(job: Job) -> None:
     work = StandIn()
     run_job(job.id, work)
     run_job(job.id, work)
     assert len(work.claims) == 1
 
 
-def test_messages_that_come_at_once_do_the_work_once(job):
+def test_messages_that_come_at_once_do_the_work_once(job: Job) -> None:
     work = StandIn()
     together(*([partial(run_job, job.id, work)] * 4))
     assert len(work.claims) == 1
 
 
-def test_no_connection_is_held_while_the_work_is_done(job):
+def test_no_connection_is_held_while_the_work_is_done(job: Job) -> None:
     held = []
 
     def look(_keeper) -> None:
@@ -109,14 +110,16 @@ def test_no_connection_is_held_while_the_work_is_done(job):
         (ErrorClass.UNAVAILABLE, JobState.QUEUED, 0),
     ],
 )
-def test_an_error_ends_the_try_as_its_class_says(job, error_class, state, tries):
+def test_an_error_ends_the_try_as_its_class_says(
+    job: Job, error_class: ErrorClass, state: JobState, tries: int
+) -> None:
     run_job(job.id, StandIn(refuse(error_class)))
     after = fresh(job)
     assert (after.state, after.tries, after.lease_owner, after.error_class) == (state, tries, None, error_class)
 
 
-def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job):
-    def do(_keeper):
+def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job: Job) -> None:
+    def do(_keeper) -> None:
         raise RuntimeError("password=open sesame")
 
     run_job(job.id, StandIn(do))
@@ -126,14 +129,14 @@ def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nob
     assert "sesame" not in (after.error_message or "")
 
 
-def test_what_was_said_before_an_error_is_written(job):
+def test_what_was_said_before_an_error_is_written(job: Job) -> None:
     work = StandIn(refuse(ErrorClass.INVALID), write=lambda session: append_log(session, work.claims[0], "said\n"))
     run_job(job.id, work)
     with database().reading() as session:
         assert session.get_one(Build, the(Build, job_id=job.id).seq).log == "said\n"
 
 
-def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job, pool):
+def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: ThreadPoolExecutor) -> None:
     begun = threading.Event()
 
     def do(keeper) -> None:
@@ -149,7 +152,7 @@ def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job, pool):
     assert the(Build, job_id=job.id).status == BuildStatus.CANCELLED
 
 
-def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job, pool):
+def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: Job, pool: ThreadPoolExecutor) -> None:
     algorithm, registry = make_algorithm(), make_registry()
     run_job(compile_commit(algorithm, HASH).job.id, StandIn())
     build = the(Build, algorithm_id=algorithm.id)
@@ -167,14 +170,14 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job, p
     assert take(new) is not None
 
 
-def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job):
+def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
     finished = []
     run_job(job.id, StandIn(lambda _keeper: cancel(job), finish=finished.append))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
     assert finished == []
 
 
-def test_a_worker_that_was_taken_for_dead_writes_nothing(job):
+def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
     def do(_keeper) -> None:
         lose_lease(job)
         taken(job, "another/1")
@@ -183,7 +186,7 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing(job):
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
 
 
-def test_a_job_that_waits_for_its_next_try_is_left_alone(job):
+def test_a_job_that_waits_for_its_next_try_is_left_alone(job: Job) -> None:
     run_job(job.id, StandIn(refuse(ErrorClass.TRANSIENT)))
     work = StandIn()
     run_job(job.id, work)
@@ -193,10 +196,10 @@ def test_a_job_that_waits_for_its_next_try_is_left_alone(job):
     assert len(work.claims) == 1
 
 
-def test_the_time_limit_of_a_task_is_an_error_that_may_pass(job):
+def test_the_time_limit_of_a_task_is_an_error_that_may_pass(job: Job) -> None:
     from celery.exceptions import SoftTimeLimitExceeded
 
-    def do(_keeper):
+    def do(_keeper) -> None:
         raise SoftTimeLimitExceeded
 
     run_job(job.id, StandIn(do))

@@ -1,6 +1,7 @@
 """The thread that keeps a claim: it renews, writes down what moved, and stops the work when the claim is lost."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
@@ -10,7 +11,7 @@ from shared.db.engine import database
 from shared.db.models import Build
 from shared.errors import WorkCancelledError
 from shared.jobs.leases import release_all
-from shared.settings import settings
+from shared.settings import Settings, settings
 from tests.git_service import make_algorithm
 from tests.rows import compile_commit, fresh, lose_lease, milliseconds_from_now, taken, the
 from tests.service.workers.standing_in import nothing, until_stopped
@@ -23,16 +24,16 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 
 @pytest.fixture(autouse=True)
-def _quick_looks(monkeypatch):
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "POLL_INTERVAL_SECONDS", 0.02)
 
 
-def quick(**changes: object):
+def quick(**changes: object) -> Settings:
     """The settings with a heartbeat at each look."""
     return settings().model_copy(update={"heartbeat_seconds": 0.01, **changes})
 
 
-def until(condition) -> None:
+def until(condition: Callable[[], bool]) -> None:
     pause = threading.Event()
     for _ in range(SECONDS * 50):
         if condition():
@@ -41,7 +42,7 @@ def until(condition) -> None:
     pytest.fail("it never came to that")
 
 
-def test_a_lease_is_renewed_while_the_work_runs():
+def test_a_lease_is_renewed_while_the_work_runs() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     before = milliseconds_from_now(fresh(job).lease_expires_at)
@@ -50,7 +51,7 @@ def test_a_lease_is_renewed_while_the_work_runs():
         assert not keeper.stop.is_cancelled
 
 
-def test_work_is_stopped_when_somebody_took_the_claim():
+def test_work_is_stopped_when_somebody_took_the_claim() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     with Heartbeat(database(), claim, settings(), nothing) as keeper:
@@ -60,7 +61,7 @@ def test_work_is_stopped_when_somebody_took_the_claim():
             until_stopped(keeper)
 
 
-def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it():
+def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     with Heartbeat(database(), claim, quick(), nothing) as keeper:
@@ -69,14 +70,14 @@ def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it():
         assert not keeper.stop.is_cancelled
 
 
-def test_work_that_does_not_move_is_let_go():
+def test_work_that_does_not_move_is_let_go() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
     keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
     with keeping as keeper, pytest.raises(WorkCancelledError, match="has not moved"):
         until_stopped(keeper)
 
 
-def test_work_that_moves_is_not_let_go():
+def test_work_that_moves_is_not_let_go() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
     looks = []
     with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
@@ -86,12 +87,12 @@ def test_work_that_moves_is_not_let_go():
         assert not keeper.stop.is_cancelled
 
 
-def test_a_database_that_is_away_for_a_moment_stops_nothing():
+def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     looks = []
 
-    def break_twice(session):
+    def break_twice(session) -> None:
         looks.append(len(looks))
         if len(looks) < 3:
             session.execute(text("SELECT * FROM a_table_that_is_away"))
@@ -102,10 +103,10 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing():
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
 
 
-def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins():
+def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
 
-    def away(_session):
+    def away(_session) -> None:
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
     keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
@@ -113,11 +114,11 @@ def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins()
         until_stopped(keeper)
 
 
-def test_an_error_that_nobody_foresaw_does_not_end_the_watch():
+def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
     looks = []
 
-    def break_once(_session):
+    def break_once(_session) -> None:
         looks.append(len(looks))
         if len(looks) == 1:
             raise RuntimeError("a bug in what writes")
@@ -126,7 +127,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_watch():
         until(lambda: len(looks) > 2)
 
 
-def test_a_line_of_the_log_outlives_a_transaction_that_failed():
+def test_a_line_of_the_log_outlives_a_transaction_that_failed() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     work = BuildWork(claim)

@@ -33,7 +33,7 @@ IMAGE_BYTES = 48 * 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
-def limit(sqlite_installation, monkeypatch) -> None:
+def limit(sqlite_installation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for one image and a half."""
     monkeypatch.setenv("LONGSHORE_STORE_MAX_BYTES", str(IMAGE_BYTES * 3 // 2))
     settings.cache_clear()
@@ -58,19 +58,19 @@ def is_there(manifest: Manifest) -> bool:
         return held_image(use, manifest.descriptor.digest) is not None
 
 
-def test_what_was_not_used_for_longest_goes():
+def test_what_was_not_used_for_longest_goes() -> None:
     older, newer = old_image("a:1", days=2), old_image("a:2", days=1)
     collect_if_full()
     assert (is_there(older), is_there(newer)) == (False, True)
 
 
-def test_within_its_size_the_store_is_left_alone():
+def test_within_its_size_the_store_is_left_alone() -> None:
     only = old_image("a:1", days=30)
     collect_if_full()
     assert is_there(only)
 
 
-def test_what_a_push_waits_for_stays_whatever_its_age():
+def test_what_a_push_waits_for_stays_whatever_its_age() -> None:
     awaited, other = old_image("a:1", days=30), old_image("a:2", days=1)
     algorithm = make_algorithm()
     build = build_commit(algorithm)
@@ -81,7 +81,7 @@ def test_what_a_push_waits_for_stays_whatever_its_age():
     assert (is_there(awaited), is_there(other)) == (True, False)
 
 
-def test_a_job_that_fails_has_the_store_collected_as_well():
+def test_a_job_that_fails_has_the_store_collected_as_well() -> None:
     older, newer = old_image("a:1", days=2), old_image("a:2", days=1)
 
     def fail(_keeper) -> None:
@@ -91,7 +91,7 @@ def test_a_job_that_fails_has_the_store_collected_as_well():
     assert (is_there(older), is_there(newer)) == (False, True)
 
 
-def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it():
+def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it() -> None:
     """The row says so only when the build's end is written: nothing is collected before."""
     made: list[Manifest] = []
 
@@ -114,7 +114,7 @@ def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it():
     assert is_there(made[0])
 
 
-def test_a_job_that_found_no_room_finds_some_when_it_comes_back():
+def test_a_job_that_found_no_room_finds_some_when_it_comes_back() -> None:
     megabyte = 1024 * 1024
     with ExitStack() as mounted:
         try:
@@ -132,7 +132,7 @@ def test_a_job_that_found_no_room_finds_some_when_it_comes_back():
         assert fresh(job).state == JobState.SUCCEEDED
 
 
-def test_a_database_that_does_not_answer_leaves_the_store_as_it_is():
+def test_a_database_that_does_not_answer_leaves_the_store_as_it_is() -> None:
     images = [old_image("a:1", days=2), old_image("a:2", days=1)]
     with database().engine.begin() as connection:
         connection.execute(text("ALTER TABLE builds RENAME TO away"))

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -49,7 +50,7 @@ SECRET = new_secret()
 
 
 @pytest.fixture
-def receiver():
+def receiver() -> Iterator[Receiver]:
     with webhook_receiver() as running:
         yield running
 
@@ -81,7 +82,7 @@ def due_now() -> None:
             change(delivery, next_attempt_at=now_ms() - 1)
 
 
-def test_a_push_is_told_as_a_signed_cloud_event(receiver):
+def test_a_push_is_told_as_a_signed_cloud_event(receiver: Receiver) -> None:
     webhook(receiver, "push.*")
     algorithm = make_algorithm("acme")
     job = push(build_commit(algorithm), make_registry(), Credentials("pusher", "open sesame"))
@@ -106,7 +107,7 @@ def test_a_push_is_told_as_a_signed_cloud_event(receiver):
     assert len(receiver.received) == 1
 
 
-def test_each_thing_that_happens_has_its_event(receiver):
+def test_each_thing_that_happens_has_its_event(receiver: Receiver) -> None:
     webhook(receiver)
     registry = make_registry()
     build = build_commit(make_algorithm())
@@ -130,7 +131,7 @@ def test_each_thing_that_happens_has_its_event(receiver):
 
 
 @pytest.mark.parametrize("kind", ["unclaimed", "lost", "still"])
-def test_a_stall_is_told_with_its_kind(receiver, kind):
+def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
     webhook(receiver, "push.stalled")
     job = push(build_commit(make_algorithm()), make_registry())
     if kind == "unclaimed":
@@ -151,7 +152,7 @@ def test_a_stall_is_told_with_its_kind(receiver, kind):
     assert event["data"]["status_message"] == the(ImagePush, id=job.push_id).message
 
 
-def test_only_what_was_asked_for_is_told(receiver):
+def test_only_what_was_asked_for_is_told(receiver: Receiver) -> None:
     webhook(receiver, "push.failed", "longshore.registry.*")
     webhook(receiver, "push.failed", enabled=False)
     registry = make_registry()
@@ -164,7 +165,7 @@ def test_only_what_was_asked_for_is_told(receiver):
     assert sorted(types(receiver)) == ["push.failed", "registry.paused"]
 
 
-def test_what_did_not_happen_is_not_told(receiver):
+def test_what_did_not_happen_is_not_told(receiver: Receiver) -> None:
     webhook(receiver)
     job = push(build_commit(make_algorithm()), make_registry())
     before = len(deliveries())
@@ -174,7 +175,9 @@ def test_what_did_not_happen_is_not_told(receiver):
     assert len(deliveries()) == before
 
 
-def test_a_target_that_fails_is_tried_again_later_each_time_and_given_up_at_last(receiver, monkeypatch):
+def test_a_target_that_fails_is_tried_again_later_each_time_and_given_up_at_last(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_WEBHOOK_DELAYS", "5,600")
@@ -202,7 +205,7 @@ def test_a_target_that_fails_is_tried_again_later_each_time_and_given_up_at_last
     assert len({received.body for received in receiver.received}) == 1
 
 
-def test_a_target_says_when_to_come_back(receiver):
+def test_a_target_says_when_to_come_back(receiver: Receiver) -> None:
     receiver.status, receiver.answered_headers = 429, {"Retry-After": "300"}
     webhook(receiver, "registry.*")
     with database().writing() as session:
@@ -211,7 +214,7 @@ def test_a_target_says_when_to_come_back(receiver):
     assert 290_000 < milliseconds_from_now(deliveries()[0].next_attempt_at) <= 300_000
 
 
-def test_a_target_that_is_gone_is_told_nothing_more(receiver):
+def test_a_target_that_is_gone_is_told_nothing_more(receiver: Receiver) -> None:
     receiver.status = 410
     made = webhook(receiver, "registry.*")
     for _ in range(2):
@@ -222,7 +225,7 @@ def test_a_target_that_is_gone_is_told_nothing_more(receiver):
     assert (fresh(made).enabled, "410" in str(fresh(made).disabled_reason)) == (False, True)
 
 
-def test_redirects_are_not_followed(receiver):
+def test_redirects_are_not_followed(receiver: Receiver) -> None:
     receiver.status, receiver.answered_headers = 302, {"Location": receiver.url}
     webhook(receiver, "registry.*")
     with database().writing() as session:
@@ -231,7 +234,7 @@ def test_redirects_are_not_followed(receiver):
     assert (len(receiver.received), deliveries()[0].state) == (1, DeliveryState.PENDING)
 
 
-def test_a_forbidden_address_is_not_told(receiver, monkeypatch):
+def test_a_forbidden_address_is_not_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     from shared.net.address_rules import webhook_networks
     from shared.settings import settings
 
@@ -246,7 +249,7 @@ def test_a_forbidden_address_is_not_told(receiver, monkeypatch):
     assert "LONGSHORE_WEBHOOK_NETWORKS" in str(deliveries()[0].last_error)
 
 
-def test_senders_at_once_send_everything_once(receiver):
+def test_senders_at_once_send_everything_once(receiver: Receiver) -> None:
     webhook(receiver, "registry.*")
     for _ in range(6):
         with database().writing() as session:
@@ -256,7 +259,7 @@ def test_senders_at_once_send_everything_once(receiver):
     assert len(receiver.received) == len({received.headers["webhook-id"] for received in receiver.received}) == 6
 
 
-def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver):
+def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver: Receiver) -> None:
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
@@ -272,7 +275,7 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver):
     assert deliveries()[0].state == DeliveryState.DELIVERED
 
 
-def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(receiver):
+def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(receiver: Receiver) -> None:
     from shared.db.models import PeriodicRun
     from shared.jobs.worker_processes import acquire_delivery_turn
     from shared.webhooks.deliveries import take_due
@@ -291,7 +294,7 @@ def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(recei
     assert len(receiver.received) == 1
 
 
-def test_what_ended_long_ago_is_forgotten(receiver):
+def test_what_ended_long_ago_is_forgotten(receiver: Receiver) -> None:
     webhook(receiver, "registry.*")
     for _ in range(2):
         with database().writing() as session:

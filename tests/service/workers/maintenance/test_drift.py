@@ -41,19 +41,21 @@ HAS_NOT = Reply(404, b"{}", VERSION)
 
 
 @pytest.fixture
-def eager(monkeypatch):
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image is looked at again after an hour."""
     monkeypatch.setenv("LONGSHORE_DRIFT_SECONDS", "3600")
     settings.cache_clear()
 
 
 @pytest.fixture
-def repairs(monkeypatch):
+def repairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_REPAIR_MISSING", "1")
     settings.cache_clear()
 
 
-def pushed_long_ago(registry: Registry, build: Build | None = None, digest: str = DIGEST, **options) -> ImagePush:
+def pushed_long_ago(
+    registry: Registry, build: Build | None = None, digest: str = DIGEST, **options: Credentials
+) -> ImagePush:
     """A good push that is due for a look."""
     job = push(build or build_commit(make_algorithm()), registry, **options)
     end_push(taken(job), digest)
@@ -83,7 +85,7 @@ def asked(server: FakeRegistry) -> list[str]:
     return [request.path for request in server.requests if "/manifests/" in request.path]
 
 
-def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_again(registry: PrivateRegistry):
+def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_again(registry: PrivateRegistry) -> None:
     repository = f"{registry.url}/v2/acme/hello"
     manifest = json.dumps(
         {
@@ -131,7 +133,7 @@ def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_agai
     assert [kind for kind, _ in events(row)] == ["missing", "found"]
 
 
-def test_a_good_push_is_a_look_and_a_look_lasts():
+def test_a_good_push_is_a_look_and_a_look_lasts() -> None:
     with fake_registry(answering(HAS)) as server:
         registry = make_registry(server.url, RECORDED)
         job = push(build_commit(make_algorithm()), registry)
@@ -147,7 +149,7 @@ def test_a_good_push_is_a_look_and_a_look_lasts():
         assert fresh(row).updated_at == before, "nothing has happened to the push"
 
 
-def test_a_push_that_succeeds_again_is_not_missing_any_more():
+def test_a_push_that_succeeds_again_is_not_missing_any_more() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
@@ -157,7 +159,7 @@ def test_a_push_that_succeeds_again_is_not_missing_any_more():
         assert fresh(row).missing_at is None
 
 
-def test_an_answer_about_an_older_digest_does_not_judge_a_newer():
+def test_an_answer_about_an_older_digest_does_not_judge_a_newer() -> None:
     build = build_commit(make_algorithm())
 
     def pushes_meanwhile(request: Request) -> Reply:
@@ -185,7 +187,7 @@ def test_an_answer_about_an_older_digest_does_not_judge_a_newer():
     ],
     ids=["a page", "404 of a proxy", "refused", "broken"],
 )
-def test_only_a_registry_that_knows_us_is_believed(answer):
+def test_only_a_registry_that_knows_us_is_believed(answer: Reply) -> None:
     with fake_registry(lambda _request: answer) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
         look_for_drift()
@@ -193,7 +195,7 @@ def test_only_a_registry_that_knows_us_is_believed(answer):
         assert asked(server) == []
 
 
-def test_a_repository_that_is_hidden_from_us_is_not_missing():
+def test_a_repository_that_is_hidden_from_us_is_not_missing() -> None:
     def hides(request: Request) -> Reply:
         if "/manifests/" in request.path:
             return HAS_NOT
@@ -206,7 +208,7 @@ def test_a_repository_that_is_hidden_from_us_is_not_missing():
         assert fresh(row).missing_at is None
 
 
-def test_a_registry_that_fails_is_left_alone_and_asked_again_soon():
+def test_a_registry_that_fails_is_left_alone_and_asked_again_soon() -> None:
     with fake_registry(answering(Reply(500, b"{}", VERSION))) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         rows = [pushed_long_ago(registry, build), pushed_long_ago(registry, build_commit(make_algorithm(), OTHER_HASH))]
@@ -218,7 +220,7 @@ def test_a_registry_that_fails_is_left_alone_and_asked_again_soon():
             assert 590_000 < fresh(row).looked_at + 3_600_000 - now <= 600_000
 
 
-def test_a_registry_that_asks_to_slow_down_is_obeyed_by_pushes_too():
+def test_a_registry_that_asks_to_slow_down_is_obeyed_by_pushes_too() -> None:
     with fake_registry(answering(Reply(429, b"{}", {"Retry-After": "70", **VERSION}))) as server:
         registry = make_registry(server.url, RECORDED)
         row = pushed_long_ago(registry)
@@ -231,7 +233,7 @@ def test_a_registry_that_asks_to_slow_down_is_obeyed_by_pushes_too():
 
 
 @pytest.mark.parametrize("kept_away", [{"paused_at": 1}, {"deleted_at": 1}])
-def test_a_paused_or_deleted_registry_is_not_asked(kept_away):
+def test_a_paused_or_deleted_registry_is_not_asked(kept_away: dict[str, int]) -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry = make_registry(server.url, RECORDED)
         pushed_long_ago(registry)
@@ -240,7 +242,7 @@ def test_a_paused_or_deleted_registry_is_not_asked(kept_away):
         assert server.requests == []
 
 
-def test_a_registry_that_moved_is_not_asked_for_what_it_was_never_given():
+def test_a_registry_that_moved_is_not_asked_for_what_it_was_never_given() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry = make_registry("elsewhere.example.com", RECORDED)
         row = pushed_long_ago(registry)
@@ -250,7 +252,7 @@ def test_a_registry_that_moved_is_not_asked_for_what_it_was_never_given():
         assert fresh(row).missing_at is None
 
 
-def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same():
+def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same() -> None:
     with fake_registry(answering(HAS)) as server:
         registry = make_registry(server.url, RECORDED)
         algorithm = make_algorithm()
@@ -262,7 +264,7 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same():
         assert len(asked(server)) == MAX_AT_ONCE + 3
 
 
-def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(repairs):
+def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(repairs: None) -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
@@ -275,14 +277,14 @@ def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(rep
         assert fresh(row).job_id == repaired.id, "one repair is enough"
 
 
-def test_nothing_is_pushed_again_that_nobody_asked_to_repair():
+def test_nothing_is_pushed_again_that_nobody_asked_to_repair() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
         look_for_drift()
         assert fresh(row).job_id == row.job_id
 
 
-def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired(repairs):
+def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired(repairs: None) -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         row = pushed_long_ago(make_registry(server.url), credentials=Credentials("pusher", "given"))
         look_for_drift()
@@ -290,7 +292,7 @@ def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired(repairs)
         assert fresh(row).job_id == row.job_id
 
 
-def test_nobody_looks_where_nobody_wants_it(monkeypatch):
+def test_nobody_looks_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_DRIFT_SECONDS", "0")
     settings.cache_clear()
     with fake_registry(answering(HAS_NOT)) as server:
@@ -299,7 +301,7 @@ def test_nobody_looks_where_nobody_wants_it(monkeypatch):
         assert server.requests == []
 
 
-def test_of_ticks_that_piled_up_one_looks():
+def test_of_ticks_that_piled_up_one_looks() -> None:
     with fake_registry(answering(HAS)) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
         look_for_drift_on_tick()

@@ -41,7 +41,7 @@ def dispatched(broker: redis.Redis, queue: str) -> list[str]:
     return sorted(body.strip("[]',()") for body in bodies)
 
 
-def test_what_is_due_is_dispatched_by_a_message_with_its_id_and_nothing_else(broker):
+def test_what_is_due_is_dispatched_by_a_message_with_its_id_and_nothing_else(broker: redis.Redis) -> None:
     compiled = compile_commit(make_algorithm()).job
     pushed = push(build_commit(make_algorithm()), make_registry(), Credentials("pusher", "open sesame"))
     sweep()
@@ -53,7 +53,7 @@ def test_what_is_due_is_dispatched_by_a_message_with_its_id_and_nothing_else(bro
         assert arguments[:2] == [[job.id], {}]
 
 
-def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broker):
+def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broker: redis.Redis) -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     killed = push(build, registry)
     taken(killed)
@@ -68,7 +68,7 @@ def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broke
     assert dispatched(broker, "pushes") == [newer.id]
 
 
-def test_of_ticks_that_piled_up_one_sweeps(broker):
+def test_of_ticks_that_piled_up_one_sweeps(broker: redis.Redis) -> None:
     sweep_on_tick()
     job = compile_commit(make_algorithm()).job
     sweep_on_tick()
@@ -79,7 +79,7 @@ def test_of_ticks_that_piled_up_one_sweeps(broker):
     assert dispatched(broker, "builds") == [job.id]
 
 
-def test_every_message_can_be_lost(broker):
+def test_every_message_can_be_lost(broker: redis.Redis) -> None:
     ordered = compile_commit(make_algorithm(), HASH, make_registry())
     sweep()
     broker.flushdb()
@@ -91,7 +91,7 @@ def test_every_message_can_be_lost(broker):
     assert dispatched(broker, "pushes") == [the(Job, parent_id=ordered.job.id).id]
 
 
-def test_a_lost_job_is_due_again_and_nudged(broker):
+def test_a_lost_job_is_due_again_and_nudged(broker: redis.Redis) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
@@ -100,7 +100,7 @@ def test_a_lost_job_is_due_again_and_nudged(broker):
     assert dispatched(broker, "pushes") == [job.id]
 
 
-def test_what_waited_for_an_ended_job_is_settled(broker):
+def test_what_waited_for_an_ended_job_is_settled(broker: redis.Redis) -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm)
@@ -110,7 +110,7 @@ def test_what_waited_for_an_ended_job_is_settled(broker):
     assert dispatched(broker, "builds") == []
 
 
-def test_stalled_pushes_are_reported():
+def test_stalled_pushes_are_reported() -> None:
     unclaimed = push(build_commit(make_algorithm()), make_registry())
     change(unclaimed, created_at=now_ms() - 3_600_000)
     still = push(build_commit(make_algorithm()), make_registry())
@@ -121,7 +121,7 @@ def test_stalled_pushes_are_reported():
     assert the(ImagePush, id=still.push_id).state == PushState.STALLED
 
 
-def test_a_sweep_without_a_broker_does_the_rest(monkeypatch):
+def test_a_sweep_without_a_broker_does_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     taken(job)
     lose_lease(job)
@@ -132,7 +132,7 @@ def test_a_sweep_without_a_broker_does_the_rest(monkeypatch):
     assert fresh(job).state == JobState.QUEUED
 
 
-def test_sweeps_at_once_do_everything_once(broker):
+def test_sweeps_at_once_do_everything_once(broker: redis.Redis) -> None:
     due = [compile_commit(make_algorithm()).job for _ in range(3)]
     lost = [push(build_commit(make_algorithm()), make_registry()) for _ in range(3)]
     for job in lost:
@@ -149,7 +149,7 @@ def test_sweeps_at_once_do_everything_once(broker):
     assert events == ["stalled-lost", "stalled-lost", "stalled-lost", "stalled-unclaimed"]
 
 
-def test_what_runs_is_tended_where_somebody_can_and_no_messages_pile_up_where_nobody_does(broker):
+def test_what_runs_is_tended_where_somebody_can_and_no_messages_pile_up_where_nobody_does(broker: redis.Redis) -> None:
     sweep()
     assert broker.llen(Queues.SERVING) == 0
     with database().writing() as session:

@@ -1,10 +1,11 @@
 """Node after node: done once each, stopped and taken over without leaving one cordoned. The fleet is a fake one."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 
 from shared.cancellation import CancelToken
 from shared.commands.cancel import cancel_job
@@ -43,7 +44,7 @@ def cancel(job: Job) -> None:
         cancel_job(session, session.get_one(Job, job.seq))
 
 
-def refusing(node: str, error_class: ErrorClass):
+def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeFleet, str, CancelToken], None]:
     def during(_fleet: FakeFleet, name: str, _stop: CancelToken) -> None:
         if name == node:
             raise WorkError(error_class, "A budget allows no eviction.")
@@ -65,7 +66,7 @@ class Held:
             stop.pause(SECONDS)
 
 
-def test_every_node_is_refreshed_once_one_after_the_other(fleet):
+def test_every_node_is_refreshed_once_one_after_the_other(fleet: FakeFleet) -> None:
     seen = []
     fleet.during = lambda now, _name, _stop: seen.append(set(now.marks))
     job = ordered()
@@ -79,24 +80,24 @@ def test_every_node_is_refreshed_once_one_after_the_other(fleet):
     assert the(Refresh, job_id=job.id).uncordoned_at is not None
 
 
-def test_only_the_named_nodes_are_refreshed(fleet):
+def test_only_the_named_nodes_are_refreshed(fleet: FakeFleet) -> None:
     run(ordered(nodes=("node-3", "node-1")))
     assert fleet.done == ["node-1", "node-3"]
 
 
-def test_a_name_that_no_node_has_fails_before_anything_is_done(fleet):
+def test_a_name_that_no_node_has_fails_before_anything_is_done(fleet: FakeFleet) -> None:
     failed = run(ordered(nodes=("node-1", "node-9")))
     assert (failed.state, failed.error_class, fleet.done) == (JobState.FAILED, ErrorClass.NOT_FOUND, [])
     assert "node-9" in (failed.error_message or "")
     assert "node-1" not in (failed.error_message or "")
 
 
-def test_without_nodes_it_says_how_nodes_become_some(fleet):
+def test_without_nodes_it_says_how_nodes_become_some(fleet: FakeFleet) -> None:
     fleet.names = []
     assert "LONGSHORE_KUBERNETES_NODE_SELECTOR" in (run(ordered()).error_message or "")
 
 
-def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(fleet):
+def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(fleet: FakeFleet) -> None:
     fleet.during = refusing("node-2", ErrorClass.INVALID)
     job = ordered()
     failed = run(job)
@@ -111,7 +112,7 @@ def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(f
     assert fleet.done == ["node-1", "node-2", "node-3"]
 
 
-def test_a_cluster_that_is_away_for_a_while_costs_no_node(fleet):
+def test_a_cluster_that_is_away_for_a_while_costs_no_node(fleet: FakeFleet) -> None:
     fleet.during = refusing("node-2", ErrorClass.UNAVAILABLE)
     job = ordered()
     waiting = run(job)
@@ -124,14 +125,14 @@ def test_a_cluster_that_is_away_for_a_while_costs_no_node(fleet):
     assert fleet.done == ["node-1", "node-2", "node-3"]
 
 
-def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(fleet):
+def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(fleet: FakeFleet) -> None:
     fleet.during = lambda now, _name, _stop: "node-2" in now.names and now.names.remove("node-2")
     job = ordered()
     assert run(job).state == JobState.SUCCEEDED
     assert states_of(job) == {"node-1": "done", "node-2": "skipped", "node-3": "done"}
 
 
-def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet):
+def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet: FakeFleet) -> None:
     job = ordered(dry_run=True)
     assert run(job).state == JobState.SUCCEEDED
     assert (fleet.done, fleet.marks) == ([], {})
@@ -145,7 +146,9 @@ def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet):
     }
 
 
-def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(fleet, pool):
+def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
+    fleet: FakeFleet, pool: ThreadPoolExecutor
+) -> None:
     held, job = Held(fleet, "node-2"), ordered()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
@@ -157,7 +160,9 @@ def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(fle
     assert steps_of(job)[1].step == "It was cancelled."
 
 
-def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(fleet, pool):
+def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
+    fleet: FakeFleet, pool: ThreadPoolExecutor
+) -> None:
     held, job = Held(fleet, "node-2"), ordered()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
@@ -174,7 +179,7 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(flee
     assert fleet.done == ["node-1", "node-2", "node-3"]
 
 
-def test_the_next_worker_goes_on_where_a_dead_one_was(fleet):
+def test_the_next_worker_goes_on_where_a_dead_one_was(fleet: FakeFleet) -> None:
     job = ordered()
     killed(fleet, job)
     assert fleet.marks == {"node-2": job.id}
@@ -205,7 +210,7 @@ def killed(fleet: FakeFleet, job: Job) -> None:
     del fleet.release
 
 
-def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(fleet):
+def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(fleet: FakeFleet) -> None:
     job = ordered()
 
     def during(now: FakeFleet, name: str, stop: CancelToken) -> None:
@@ -222,7 +227,9 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
 
 
 @pytest.mark.parametrize("end", ["cancelled", "lost"])
-def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(fleet, broker, end):
+def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
+    fleet: FakeFleet, broker: redis.Redis, end: str
+) -> None:
     job = ordered()
     killed(fleet, job)
     if end == "cancelled":
@@ -253,7 +260,7 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(fle
     assert broker.llen(Queues.NODES) == 1
 
 
-def test_on_one_docker_machine_there_are_no_nodes():
+def test_on_one_docker_machine_there_are_no_nodes() -> None:
     failed = run(ordered())
     assert (failed.state, failed.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "what=runners" in (failed.error_message or "")

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def python(script: Path, source: str) -> str:
     return f"{sys.executable} -I {script} {{node}}"
 
 
-def test_the_command_gets_the_name_as_one_word_and_no_shell(monkeypatch, tmp_path):
+def test_the_command_gets_the_name_as_one_word_and_no_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = python(
         tmp_path / "restart.py", f"import sys; open({str(tmp_path / 'said')!r}, 'w').write(str(sys.argv[1:]))"
     )
@@ -46,7 +47,7 @@ def test_the_command_gets_the_name_as_one_word_and_no_shell(monkeypatch, tmp_pat
     assert (tmp_path / "said").read_text() == "['node-1', '--why=$(id) node-1']"
 
 
-def test_the_command_sees_none_of_our_variables(monkeypatch, tmp_path):
+def test_the_command_sees_none_of_our_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = f"import os; open({str(tmp_path / 'said')!r}, 'w').write(' '.join(os.environ))"
     restart = hook(monkeypatch, command=python(tmp_path / "restart.py", source))
     assert restart is not None
@@ -56,7 +57,7 @@ def test_the_command_sees_none_of_our_variables(monkeypatch, tmp_path):
     assert "LONGSHORE_" not in said
 
 
-def test_a_command_that_fails_is_told_with_its_last_lines(monkeypatch, tmp_path):
+def test_a_command_that_fails_is_told_with_its_last_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = "import sys; [print('line', n) for n in range(5000)]; sys.stdout.flush(); sys.exit('no such machine')"
     restart = hook(monkeypatch, command=python(tmp_path / "restart.py", source))
     assert restart is not None
@@ -68,7 +69,7 @@ def test_a_command_that_fails_is_told_with_its_last_lines(monkeypatch, tmp_path)
     assert "line 4995" not in failed.value.message
 
 
-def test_a_command_that_is_none_is_told(monkeypatch, tmp_path):
+def test_a_command_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     restart = hook(monkeypatch, command=f"{tmp_path}/missing {{node}}")
     assert restart is not None
     with pytest.raises(WorkError, match="cannot be run: No such file"):
@@ -91,14 +92,14 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def until(condition) -> None:
+def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_stop_kills_the_command_and_its_children(monkeypatch, tmp_path):
+def test_a_stop_kills_the_command_and_its_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stop, started = CancelToken(), tmp_path / "pid"
     command = f"{python(tmp_path / 'restart.py', HANGS)} {tmp_path}/part {started}"
     restart = hook(monkeypatch, stop=stop, command=command)
@@ -112,7 +113,7 @@ def test_a_stop_kills_the_command_and_its_children(monkeypatch, tmp_path):
     until(lambda: has_ended(int(started.read_text())))
 
 
-def test_a_command_has_limited_time(monkeypatch, tmp_path):
+def test_a_command_has_limited_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(restart_hooks, "COMMAND_SECONDS", 0.5)
     command = f"{python(tmp_path / 'restart.py', HANGS)} {tmp_path}/part {tmp_path}/pid"
     restart = hook(monkeypatch, command=command)
@@ -121,7 +122,7 @@ def test_a_command_has_limited_time(monkeypatch, tmp_path):
         restart("node-1")
 
 
-def test_whoever_answers_at_the_url_is_told_in_a_signed_way_the_same_each_time(monkeypatch):
+def test_whoever_answers_at_the_url_is_told_in_a_signed_way_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = new_secret()
     with webhook_receiver() as receiver:
         restart = hook(monkeypatch, url=f"{receiver.url}?token=open-sesame", secret=secret)
@@ -137,7 +138,9 @@ def test_whoever_answers_at_the_url_is_told_in_a_signed_way_the_same_each_time(m
 
 
 @pytest.mark.parametrize(("status", "error_class"), [(404, ErrorClass.INVALID), (503, ErrorClass.TRANSIENT)])
-def test_another_answer_than_2xx_is_an_error_that_tells_no_token(monkeypatch, status, error_class):
+def test_another_answer_than_2xx_is_an_error_that_tells_no_token(
+    monkeypatch: pytest.MonkeyPatch, status: int, error_class: ErrorClass
+) -> None:
     with webhook_receiver() as receiver:
         receiver.status = status
         restart = hook(monkeypatch, url=f"{receiver.url}?token=open-sesame")
@@ -158,14 +161,16 @@ def test_another_answer_than_2xx_is_an_error_that_tells_no_token(monkeypatch, st
         ({"url": "http://127.0.0.1:1/", "secret": "sesame"}, "LONGSHORE_NODE_RESTART_SECRET: .*whsec_"),
     ],
 )
-def test_an_address_or_secret_that_cannot_be_used_is_refused(monkeypatch, variables, sentence):
+def test_an_address_or_secret_that_cannot_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+) -> None:
     restart = hook(monkeypatch, **variables)
     assert restart is not None
     with pytest.raises(WorkError, match=sentence):
         restart("node-1")
 
 
-def test_the_way_is_what_was_ordered_else_what_the_settings_name(monkeypatch):
+def test_the_way_is_what_was_ordered_else_what_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hook(monkeypatch) is None
     assert hook(monkeypatch, RestartKind.NONE, command="restart {node}") is None
     for kind, variable in ((RestartKind.COMMAND, "COMMAND"), (RestartKind.WEBHOOK, "URL")):
@@ -176,6 +181,8 @@ def test_the_way_is_what_was_ordered_else_what_the_settings_name(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["restart it", "restart '{node}"])
-def test_a_command_without_the_node_or_a_closing_quote_is_refused_at_start(monkeypatch, value):
+def test_a_command_without_the_node_or_a_closing_quote_is_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     with pytest.raises(ValueError, match="node_restart_command"):
         hook(monkeypatch, command=value)

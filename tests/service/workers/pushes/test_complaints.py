@@ -12,6 +12,7 @@ import redis
 from docker import APIClient
 from docker.errors import ImageNotFound
 
+from dev.services.registry import PrivateRegistry
 from shared.commands.cancel import cancel_job
 from shared.db.clock import now_ms
 from shared.db.engine import database
@@ -47,7 +48,7 @@ def run(job: Job) -> ImagePush:
 
 
 def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
-    build: Build, registry, broker: redis.Redis
+    build: Build, registry: PrivateRegistry, broker: redis.Redis
 ) -> None:
     """There: executions stay in progress for a month, until somebody mends the table by hand."""
     job = push(build, make_registry(registry.url, PUSHER))
@@ -62,7 +63,7 @@ def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
     assert (fresh(job).state, fresh(job).tries) == (JobState.SUCCEEDED, 0)
 
 
-def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, registry) -> None:
+def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, registry: PrivateRegistry) -> None:
     """There: a replication that is stopped goes on, or stays "stopping"."""
     with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
         job = push(build, make_registry(f"http://{proxy.host}", PUSHER))
@@ -80,7 +81,7 @@ def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, regist
     assert (fresh(job).state, the(ImagePush, id=job.push_id).state) == (JobState.CANCELLED, PushState.CANCELLED)
 
 
-def test_harbor_17269_runs_do_not_overlap(build: Build, registry) -> None:
+def test_harbor_17269_runs_do_not_overlap(build: Build, registry: PrivateRegistry) -> None:
     """There: a run begins while the one before still runs, and both push the same."""
     target, twin = make_registry(registry.url, PUSHER), make_registry(registry.url, PUSHER)
     old = push(build, target)
@@ -96,7 +97,7 @@ def test_harbor_17269_runs_do_not_overlap(build: Build, registry) -> None:
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
-def test_harbor_19199_a_429_is_a_wait_and_not_a_failure(build: Build, registry) -> None:
+def test_harbor_19199_a_429_is_a_wait_and_not_a_failure(build: Build, registry: PrivateRegistry) -> None:
     """There: a registry that limits its rate makes the replication fail."""
     with lying_proxy(registry.host) as proxy:
         target = make_registry(f"http://{proxy.host}", PUSHER)
@@ -112,7 +113,7 @@ def test_harbor_19199_a_429_is_a_wait_and_not_a_failure(build: Build, registry) 
     assert fresh(target).throttles == 0
 
 
-def test_harbor_15355_a_retry_that_succeeded_shows_success(build: Build, registry) -> None:
+def test_harbor_15355_a_retry_that_succeeded_shows_success(build: Build, registry: PrivateRegistry) -> None:
     """There: the status stays "failed" after the retry has succeeded."""
     target = make_registry(registry.url, PUSHER)
     failed = run(push(build, target, WRONG))
@@ -139,7 +140,7 @@ def test_harbor_15355_a_late_failure_of_an_older_push_does_not_hide_it(build: Bu
     assert the(ImagePush, id=new.push_id).state == PushState.SUCCEEDED
 
 
-def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry) -> None:
+def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry: PrivateRegistry) -> None:
     """There: a mirror whose worker died is never claimed again, though its claim has expired."""
     job = push(build, make_registry(registry.url, PUSHER))
     first = taken(job, "dead/1")
@@ -149,7 +150,9 @@ def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry) ->
     assert (row.state, fresh(job).claim, fresh(job).losses) == (PushState.SUCCEEDED, first.number + 1, 1)
 
 
-def test_docker_py_3161_an_error_inside_a_good_answer_is_an_error(build: Build, registry, docker_host: str) -> None:
+def test_docker_py_3161_an_error_inside_a_good_answer_is_an_error(
+    build: Build, registry: PrivateRegistry, docker_host: str
+) -> None:
     """There: `push` returns as if all were well, though the registry refused the image."""
     refused = {"username": "pusher", "password": "wrong"}
     with closing(APIClient(base_url=docker_host)) as client:

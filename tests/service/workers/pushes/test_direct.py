@@ -60,7 +60,7 @@ def new_path() -> str:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_an_image_arrives_as_it_is(kind, request, image, use):
+def test_an_image_arrives_as_it_is(kind: str, request: pytest.FixtureRequest, image: Manifest, use: StoreUse) -> None:
     registry, path = request.getfixturevalue(kind), new_path()
     with client_of(registry, WRITERS[kind]) as client:
         assert pushed(client, image, use, path).digest == image.descriptor.digest
@@ -68,7 +68,9 @@ def test_an_image_arrives_as_it_is(kind, request, image, use):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_layers_of_another_repository_are_mounted_and_not_sent(kind, request, image, use):
+def test_layers_of_another_repository_are_mounted_and_not_sent(
+    kind: str, request: pytest.FixtureRequest, image: Manifest, use: StoreUse
+) -> None:
     registry, first = request.getfixturevalue(kind), new_path()
     with client_of(registry, WRITERS[kind]) as client:
         pushed(client, image, use, first)
@@ -80,14 +82,18 @@ def test_layers_of_another_repository_are_mounted_and_not_sent(kind, request, im
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_mount_from_where_nothing_is_becomes_an_upload(kind, request, image, use):
+def test_a_mount_from_where_nothing_is_becomes_an_upload(
+    kind: str, request: pytest.FixtureRequest, image: Manifest, use: StoreUse
+) -> None:
     registry, path = request.getfixturevalue(kind), new_path()
     with client_of(registry, WRITERS[kind]) as client:
         assert pushed(client, image, use, path, mount_from=new_path()).digest == image.descriptor.digest
 
 
 @pytest.mark.parametrize("kind", ["registry", "tls_registry"])
-def test_a_proxy_takes_the_push_there(kind, request, image, use):
+def test_a_proxy_takes_the_push_there(
+    kind: str, request: pytest.FixtureRequest, image: Manifest, use: StoreUse
+) -> None:
     """Plain HTTP is asked for by whole addresses, TLS goes through a tunnel, which sees nothing of it."""
     registry, path = request.getfixturevalue(kind), new_path()
     with forward_proxy() as proxy:
@@ -99,7 +105,9 @@ def test_a_proxy_takes_the_push_there(kind, request, image, use):
     assert all(registry.host in asked for asked in proxy.asked)
 
 
-def test_a_home_registrys_bytes_go_on_to_another_registry(registry, second_registry):
+def test_a_home_registrys_bytes_go_on_to_another_registry(
+    registry: PrivateRegistry, second_registry: PrivateRegistry
+) -> None:
     home = HomeRegistry(RegistryAddress.parse(f"{registry.url}/{uuid.uuid4().hex}"), Credentials("pusher", "secret"))
     with home.use() as use:
         image = add_image(use, "a:1", os.urandom(3 * MEBIBYTE), os.urandom(1000))

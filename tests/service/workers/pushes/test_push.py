@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from docker import APIClient
 
+from dev.services.registry import PrivateRegistry
 from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobState, PushState, Registry
@@ -38,7 +40,7 @@ DIRECT = pytest.mark.parametrize("transport", ["direct"], indirect=True)
 
 
 @pytest.fixture(params=["direct", "engine"], autouse=True)
-def transport(request, monkeypatch, sqlite_installation):
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sqlite_installation: str) -> Any:
     """Both ways pass the same tests."""
     monkeypatch.setenv("LONGSHORE_TRANSPORT", request.param)
     settings.cache_clear()
@@ -46,7 +48,7 @@ def transport(request, monkeypatch, sqlite_installation):
 
 
 @pytest.fixture
-def image_id(docker_host, monkeypatch):
+def image_id(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An image with one small layer that no registry has yet."""
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     client, name = APIClient(base_url=docker_host), f"pushed-{uuid.uuid4().hex[:12]}"
@@ -57,7 +59,7 @@ def image_id(docker_host, monkeypatch):
 
 
 @pytest.fixture
-def build(image_id) -> Build:
+def build(image_id: Any) -> Build:
     build = build_commit(make_algorithm())
     change(build, image_id=image_id)
     return fresh(build)
@@ -77,7 +79,9 @@ def digest_in(registry: Registry, row: ImagePush, tag: str) -> str | None:
         return client.manifest_digest(path, tag)
 
 
-def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(build, registry):
+def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(
+    build: Build, registry: PrivateRegistry
+) -> None:
     target = make_registry(registry.url, PUSHER)
     algorithm = the(Algorithm, id=build.algorithm_id)
     publish(algorithm)
@@ -89,7 +93,9 @@ def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(build, 
 
 @pytest.mark.parametrize("about", ["", HASH, "0.0.1"])
 @pytest.mark.parametrize("lie", ["gone", "other"])
-def test_a_push_that_the_registry_does_not_show_has_not_succeeded(build, registry, lie, about):
+def test_a_push_that_the_registry_does_not_show_has_not_succeeded(
+    build: Build, registry: PrivateRegistry, lie: str, about: str
+) -> None:
     publish(the(Algorithm, id=build.algorithm_id))
     with lying_proxy(registry.host) as proxy:
         proxy.says, proxy.about = lie, about
@@ -98,13 +104,13 @@ def test_a_push_that_the_registry_does_not_show_has_not_succeeded(build, registr
     assert proxy.host in row.message
 
 
-def test_through_the_same_way_the_truth_succeeds(build, registry):
+def test_through_the_same_way_the_truth_succeeds(build: Build, registry: PrivateRegistry) -> None:
     with lying_proxy(registry.host) as proxy:
         row = run_push(build, make_registry(f"http://{proxy.host}", PUSHER))
     assert row.state == PushState.SUCCEEDED
 
 
-def test_a_wrong_password_fails_and_the_last_good_push_stays(build, registry):
+def test_a_wrong_password_fails_and_the_last_good_push_stays(build: Build, registry: PrivateRegistry) -> None:
     target = make_registry(registry.url, PUSHER)
     good = run_push(build, target)
     row = run_push(build, target, Credentials("pusher", "wrong"))
@@ -125,7 +131,9 @@ def with_the_registry(registry: Registry, row: ImagePush) -> dict[str, Any]:
 
 
 @DIRECT
-def test_a_second_registry_gets_the_same_bytes_without_an_engine(build, registry, second_registry, monkeypatch):
+def test_a_second_registry_gets_the_same_bytes_without_an_engine(
+    build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run_push(build, make_registry(registry.url, PUSHER))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     target = make_registry(second_registry.url, PUSHER)
@@ -137,8 +145,8 @@ def test_a_second_registry_gets_the_same_bytes_without_an_engine(build, registry
 
 @DIRECT
 def test_with_a_home_registry_any_worker_pushes_what_another_one_brought_there(
-    build, registry, second_registry, monkeypatch
-):
+    build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LONGSHORE_HOME_REGISTRY", f"{registry.url}/home-{uuid.uuid4().hex}")
     monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_USERNAME", PUSHER.username)
     monkeypatch.setenv("LONGSHORE_HOME_REGISTRY_PASSWORD", PUSHER.password)
@@ -153,8 +161,8 @@ def test_with_a_home_registry_any_worker_pushes_what_another_one_brought_there(
 
 @DIRECT
 def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
-    build, registry, second_registry, monkeypatch
-):
+    build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run_push(build, make_registry(registry.url, PUSHER))
     lose_store()
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
@@ -164,7 +172,9 @@ def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
 
 
 @DIRECT
-def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(build, registry, second_registry):
+def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(
+    build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry
+) -> None:
     """Rule 7: an engine compresses again, so its image would have another digest in the second registry."""
     first = run_push(build, make_registry(registry.url, PUSHER))
     lose_store()
@@ -174,7 +184,9 @@ def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(build, regist
 
 
 @DIRECT
-def test_a_registry_that_has_the_image_and_is_away_is_waited_for(build, registry, second_registry, monkeypatch):
+def test_a_registry_that_has_the_image_and_is_away_is_waited_for(
+    build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is built again may be another image, so nothing is built while a registry may still give it."""
     with lying_proxy(registry.host) as proxy:
         assert run_push(build, make_registry(f"http://{proxy.host}", PUSHER)).state == PushState.SUCCEEDED
@@ -187,7 +199,9 @@ def test_a_registry_that_has_the_image_and_is_away_is_waited_for(build, registry
 
 
 @DIRECT
-def test_what_a_registry_has_needs_no_image(build, registry, monkeypatch):
+def test_what_a_registry_has_needs_no_image(
+    build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = make_registry(registry.url, PUSHER)
     first = run_push(build, target)
     lose_store()
@@ -198,7 +212,7 @@ def test_what_a_registry_has_needs_no_image(build, registry, monkeypatch):
 
 
 @DIRECT
-def test_a_push_that_follows_another_asks_one_question(build, registry):
+def test_a_push_that_follows_another_asks_one_question(build: Build, registry: PrivateRegistry) -> None:
     """The connection, what convinces the registry and its last answer are known from a moment ago."""
     with lying_proxy(registry.host) as proxy:
         target = make_registry(f"http://{proxy.host}", PUSHER)
@@ -210,7 +224,7 @@ def test_a_push_that_follows_another_asks_one_question(build, registry):
 
 
 @DIRECT
-def test_what_one_push_was_let_in_with_lets_no_other_in(build, registry):
+def test_what_one_push_was_let_in_with_lets_no_other_in(build: Build, registry: PrivateRegistry) -> None:
     target = make_registry(registry.url, PUSHER)
     run_push(build, target)
     row = run_push(build, target, Credentials("pusher", "wrong"))
@@ -218,7 +232,7 @@ def test_what_one_push_was_let_in_with_lets_no_other_in(build, registry):
 
 
 @DIRECT
-def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build, registry):
+def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build: Build, registry: PrivateRegistry) -> None:
     target = make_registry(registry.url, PUSHER)
     row = run_push(build, target)
     layer = with_the_registry(target, row)["layers"][0]["digest"]
@@ -232,7 +246,9 @@ def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build, regis
 
 
 @DIRECT
-def test_a_push_that_is_over_leaves_the_builds_row_alone(build, registry, monkeypatch):
+def test_a_push_that_is_over_leaves_the_builds_row_alone(
+    build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rule 2: a slow push that finds the image elsewhere writes nothing of what a newer one may have found."""
     job = push(build, make_registry(registry.url, PUSHER))
     saved = locate.save_image
@@ -255,7 +271,9 @@ def lose_store() -> None:
 
 
 @DIRECT
-def test_where_a_registry_has_a_large_layer_is_remembered(docker_host, registry, monkeypatch):
+def test_where_a_registry_has_a_large_layer_is_remembered(
+    docker_host: str, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     target = make_registry(registry.url, PUSHER)
     with large_build(docker_host) as large:
@@ -268,7 +286,9 @@ def test_where_a_registry_has_a_large_layer_is_remembered(docker_host, registry,
     assert dict(known) == {layers[0]["digest"]: path}
 
 
-def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(build, registry, monkeypatch):
+def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(
+    build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rule 2: the fence cannot reach into a registry, so it is looked at before each tag moves."""
     job = push(build, make_registry(registry.url, PUSHER))
     held = Heartbeat.hold_for

@@ -1,6 +1,7 @@
 """What a push finds out about its registry is noted for everybody, and its own job waits instead of failing for it."""
 
 import uuid
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import select
@@ -23,7 +24,7 @@ SLOW_DOWN = Reply(429, b"{}", {"Retry-After": "7"})
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two failures pause a registry."""
     from shared.settings import settings
 
@@ -44,7 +45,7 @@ def refuses_everybody(_request: Request) -> Reply:
     return Reply(401, b"{}", LOGIN)
 
 
-def test_recorded_credentials_that_are_refused_pause_it_and_the_next_pushes_wait():
+def test_recorded_credentials_that_are_refused_pause_it_and_the_next_pushes_wait() -> None:
     with fake_registry(refuses_everybody) as server:
         registry = make_registry(server.url, RECORDED)
         first, second, third = (push(build(), registry) for _ in range(3))
@@ -58,7 +59,7 @@ def test_recorded_credentials_that_are_refused_pause_it_and_the_next_pushes_wait
         assert len(server.requests) == asked, "nobody asks a paused registry"
 
 
-def test_given_credentials_that_are_refused_pause_nothing():
+def test_given_credentials_that_are_refused_pause_nothing() -> None:
     with fake_registry(refuses_everybody) as server:
         registry = make_registry(server.url, RECORDED)
         rows = [run(push(build(), registry, OWN)) for _ in range(4)]
@@ -66,7 +67,7 @@ def test_given_credentials_that_are_refused_pause_nothing():
         assert (fresh(registry).paused_at, fresh(registry).failures) == (None, 0)
 
 
-def test_a_registry_that_is_away_pauses_for_everybody_and_costs_no_more_tries():
+def test_a_registry_that_is_away_pauses_for_everybody_and_costs_no_more_tries() -> None:
     with fake_registry(Reply(503)) as server:
         registry = make_registry(server.url, RECORDED)
         jobs = [push(build(), registry), push(build(), registry, OWN)]
@@ -79,7 +80,7 @@ def test_a_registry_that_is_away_pauses_for_everybody_and_costs_no_more_tries():
         assert (fresh(jobs[1]).tries, fresh(registry).probes) == (0, 1)
 
 
-def test_a_429_slows_everybody_and_costs_no_try():
+def test_a_429_slows_everybody_and_costs_no_try() -> None:
     with fake_registry(SLOW_DOWN) as server:
         registry = make_registry(server.url, RECORDED)
         first, second = push(build(), registry), push(build(), registry, OWN)
@@ -91,7 +92,7 @@ def test_a_429_slows_everybody_and_costs_no_try():
         assert fresh(registry).throttled_until is not None
 
 
-def test_what_the_registry_refuses_of_one_repository_concerns_nobody_else():
+def test_what_the_registry_refuses_of_one_repository_concerns_nobody_else() -> None:
     def denies(request: Request) -> Reply:
         return Reply(200, b"{}", VERSION) if request.path == "/v2/" else Reply(403, b"{}")
 
@@ -102,7 +103,7 @@ def test_what_the_registry_refuses_of_one_repository_concerns_nobody_else():
         assert fresh(registry).failures == 0
 
 
-def test_a_message_brings_the_push_whose_turn_it_is(server_that_is_away: FakeRegistry):
+def test_a_message_brings_the_push_whose_turn_it_is(server_that_is_away: FakeRegistry) -> None:
     registry = make_registry(server_that_is_away.url, RECORDED)
     many = make_algorithm("many")
     older = [push(build_commit(many, git_hash), registry) for git_hash in (OTHER_HASH, "c" * 40)]
@@ -115,12 +116,12 @@ def test_a_message_brings_the_push_whose_turn_it_is(server_that_is_away: FakeReg
 
 
 @pytest.fixture
-def server_that_is_away():
+def server_that_is_away() -> Iterator[FakeRegistry]:
     with fake_registry(Reply(503)) as server:
         yield server
 
 
-def test_a_registry_is_open_again_with_the_first_success(registry_row_that_failed: Registry):
+def test_a_registry_is_open_again_with_the_first_success(registry_row_that_failed: Registry) -> None:
     from shared.jobs.leases import Claim
     from workers.pushes import registry_feedback
 

@@ -29,7 +29,7 @@ def job() -> Job:
     return push(build_commit(make_algorithm()), make_registry())
 
 
-def test_a_push_that_goes_well_costs_these_statements_and_no_more(job):
+def test_a_push_that_goes_well_costs_these_statements_and_no_more(job: Job) -> None:
     work = StandIn(finish=lambda session: write_success(session, work.claims[0], digest=DIGEST, image="i", message="m"))
     with caught(database()) as statements:
         run_next_push(job.id, work)

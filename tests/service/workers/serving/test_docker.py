@@ -8,7 +8,7 @@ import pytest
 
 from dev.services.registry import PrivateRegistry
 from shared.db.clock import now_ms
-from shared.db.models import InstanceState, JobState
+from shared.db.models import Instance, InstanceState, JobState
 from shared.errors import ErrorClass
 from shared.instances.endpoints import connect, endpoint_of
 from shared.registry.credentials import Credentials
@@ -87,7 +87,7 @@ def test_what_it_breaks_it_breaks_alone(served: Served, registry: PrivateRegistr
     assert os.listdir(socket_directory(instance.id)) == ["socket"]
 
 
-def attacked(instance, attack: str) -> str:
+def attacked(instance: Instance, attack: str) -> str:
     """What the caller of an attack gets; a container that ended under it is an error too."""
     try:
         return json.dumps(evaluated(instance, attack, timeout=20))

@@ -1,6 +1,7 @@
 """What the demo prints is what ran, and no secret is in it."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from dev.demo.screen import Screen
 
 
 @pytest.fixture
-def caller(tmp_path):
+def caller(tmp_path: Path) -> Caller:
     return Caller(Screen(), tmp_path)
 
 
@@ -22,7 +23,7 @@ def block(first: str, *headers: str) -> str:
     return "\r\n".join([first, *headers, "", ""])
 
 
-def test_a_command_is_printed_as_it_is_and_run_by_the_shell(caller, capsys):
+def test_a_command_is_printed_as_it_is_and_run_by_the_shell(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     caller.remember("WHO", "world")
 
     said = caller.run('echo "hello $WHO"')
@@ -31,7 +32,7 @@ def test_a_command_is_printed_as_it_is_and_run_by_the_shell(caller, capsys):
     assert '$ echo "hello $WHO"\n' in capsys.readouterr().out
 
 
-def test_a_secret_is_shown_by_its_name(caller, capsys):
+def test_a_secret_is_shown_by_its_name(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     caller.remember("KEY", "s3cret", secret=True)
 
     said = caller.run('echo "the key is $KEY"; echo "$KEY again" >&2')
@@ -41,7 +42,7 @@ def test_a_secret_is_shown_by_its_name(caller, capsys):
     assert "s3cret" not in printed
 
 
-def test_a_learned_secret_is_never_printed(caller, capsys):
+def test_a_learned_secret_is_never_printed(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     command = answering(block("HTTP/1.1 200 OK"), '{"api_key": "s3cret", "id": "7"}')
 
     caller.curl(command, ["id", "api_key"], learn={"KEY": "api_key", "ID": "id"}, secret={"KEY"})
@@ -52,7 +53,7 @@ def test_a_learned_secret_is_never_printed(caller, capsys):
     assert "s3cret" not in shown
 
 
-def test_only_the_chosen_fields_of_an_answer_are_shown(caller, capsys):
+def test_only_the_chosen_fields_of_an_answer_are_shown(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     command = answering(block("HTTP/1.1 200 OK"), '{"a": {"b": 1, "c": 2}, "d": 3}')
 
     answer = caller.curl(command, ["a.b"])
@@ -61,7 +62,7 @@ def test_only_the_chosen_fields_of_an_answer_are_shown(caller, capsys):
     assert answer.body == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
-def test_interim_answers_are_passed_over(caller):
+def test_interim_answers_are_passed_over(caller: Caller) -> None:
     command = answering(block("HTTP/1.1 100 Continue"), block("HTTP/1.1 204 No Content", "Location: /v1/jobs/1"))
 
     answer = caller.curl(command, status=204)
@@ -69,7 +70,7 @@ def test_interim_answers_are_passed_over(caller):
     assert (answer.status, answer.headers["location"], answer.body) == (204, "/v1/jobs/1", "")
 
 
-def test_another_status_than_expected_fails_with_the_message(caller):
+def test_another_status_than_expected_fails_with_the_message(caller: Caller) -> None:
     caller.remember("KEY", "s3cret", secret=True)
     command = answering(block("HTTP/1.1 401 Unauthorized"), '{"error": {"message": "no key s3cret"}}')
 
@@ -77,7 +78,7 @@ def test_another_status_than_expected_fails_with_the_message(caller):
         caller.curl(command)
 
 
-def test_a_command_that_fails_says_why_without_secrets(caller):
+def test_a_command_that_fails_says_why_without_secrets(caller: Caller) -> None:
     caller.remember("KEY", "s3cret", secret=True)
 
     with pytest.raises(StepFailedError, match=r"status 3: cannot use \$KEY"):

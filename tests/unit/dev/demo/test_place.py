@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,11 @@ from dev.services.processes import PartFailedError
 
 
 @pytest.fixture
-def directory(tmp_path):
+def directory(tmp_path: Path) -> Path:
     return tmp_path / "demo"
 
 
-def test_a_second_demo_is_refused_and_the_first_is_known(directory):
+def test_a_second_demo_is_refused_and_the_first_is_known(directory: Path) -> None:
     with occupied(directory):
         assert running_demo(directory) == os.getpid()
         with pytest.raises(PartFailedError), occupied(directory):
@@ -23,7 +24,7 @@ def test_a_second_demo_is_refused_and_the_first_is_known(directory):
     assert running_demo(directory) is None
 
 
-def test_nothing_is_left(directory):
+def test_nothing_is_left(directory: Path) -> None:
     with occupied(directory) as place:
         (place.directory / "registry").mkdir()
         (place.directory / "registry" / "registry.log").touch()
@@ -31,7 +32,7 @@ def test_nothing_is_left(directory):
     assert not directory.exists()
 
 
-def fail_in(directory):
+def fail_in(directory: Path) -> None:
     with occupied(directory) as place:
         (place.directory / "registry").mkdir()
         (place.directory / "registry" / "registry.log").touch()
@@ -40,20 +41,20 @@ def fail_in(directory):
         raise RuntimeError
 
 
-def test_a_failure_leaves_the_logs_and_nothing_else(directory):
+def test_a_failure_leaves_the_logs_and_nothing_else(directory: Path) -> None:
     with pytest.raises(RuntimeError):
         fail_in(directory)
     assert sorted(path.name for path in directory.iterdir()) == ["longshore.log", "registry.log"]
 
 
-def test_what_a_crash_left_is_gone_at_the_next_start(directory):
+def test_what_a_crash_left_is_gone_at_the_next_start(directory: Path) -> None:
     (directory / "longshore").mkdir(parents=True)
     (directory / "env").touch()
     with occupied(directory) as place:
         assert [path.name for path in place.directory.iterdir()] == ["lock"]
 
 
-def test_variables_are_for_the_owner_and_a_shell(directory):
+def test_variables_are_for_the_owner_and_a_shell(directory: Path) -> None:
     with occupied(directory) as place:
         place.write_variables({"KEY": "it's"})
         assert stat.S_IMODE(place.variables_file.stat().st_mode) == 0o600

@@ -1,5 +1,7 @@
 """How git is told where to go: to addresses that were checked, which it does not look up again."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.errors import ErrorClass, WorkError
@@ -12,13 +14,13 @@ NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_SOURCE_NETWORKS", ("0.0.0.0/0", "
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_git_gets_the_addresses_that_were_checked():
+def test_git_gets_the_addresses_that_were_checked() -> None:
     access = access_to(RepositoryUrl.parse("https://localhost:8443/team/hello.git"), None, EVERYTHING)
     ((name, value),) = access["config"]
     assert name == "http.curloptResolve"
@@ -26,7 +28,7 @@ def test_git_gets_the_addresses_that_were_checked():
     assert "127.0.0.1" in value
 
 
-def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch, tmp_path):
+def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from shared.settings import settings
 
     (tmp_path / "known_hosts").touch()
@@ -40,19 +42,19 @@ def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/t/h.git", "https://localhost/t/h.git", "ssh://git@[::1]/t/h.git"])
-def test_a_forbidden_address_is_refused(url):
+def test_a_forbidden_address_is_refused(url: str) -> None:
     with pytest.raises(WorkError, match="LONGSHORE_SOURCE_NETWORKS") as caught:
         access_to(RepositoryUrl.parse(url), None, NO_LOOPBACK)
     assert caught.value.error_class is ErrorClass.INVALID
 
 
-def test_a_name_that_cannot_be_resolved_is_not_left_to_git():
+def test_a_name_that_cannot_be_resolved_is_not_left_to_git() -> None:
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
         access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
     assert caught.value.error_class is ErrorClass.TRANSIENT
 
 
-def test_behind_a_proxy_the_proxy_resolves(monkeypatch):
+def test_behind_a_proxy_the_proxy_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
     assert access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)["config"] == []
     monkeypatch.setenv("no_proxy", "no-such-host.invalid")
@@ -60,5 +62,5 @@ def test_behind_a_proxy_the_proxy_resolves(monkeypatch):
         access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
 
 
-def test_our_own_git_service_is_not_asked_about():
+def test_our_own_git_service_is_not_asked_about() -> None:
     assert access_to(RepositoryUrl.parse("http://127.0.0.1:8082/git/o/n.git", allow_http=True), None)["config"] == []

@@ -2,6 +2,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,20 @@ from shared.git.command import GitTimeoutError, clean_environment, run_git, runn
 
 
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path: Path) -> Path:
     path = tmp_path / "r.git"
     assert run_git(["init", "-q", "--bare", "--template=", "--", str(path)], timeout=30).ok
     return path
 
 
 @pytest.fixture
-def silent_server():
+def silent_server() -> Iterator[str]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/r"
 
 
-def living_in_group(group):
+def living_in_group(group: int) -> list[Path]:
     """Processes of a group that are more than an entry that nobody has collected yet."""
     living = []
     for status in Path("/proc").glob("[0-9]*/stat"):
@@ -38,7 +39,7 @@ def living_in_group(group):
     return living
 
 
-def test_git_gets_nothing_of_the_operators_environment(monkeypatch):
+def test_git_gets_nothing_of_the_operators_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "LONGSHORE_SECRET_KEYS",
         "GIT_DIR",
@@ -57,7 +58,7 @@ def test_git_gets_nothing_of_the_operators_environment(monkeypatch):
     assert environment["GIT_TERMINAL_PROMPT"] == "0"
 
 
-def test_the_configuration_is_ours_alone(repository):
+def test_the_configuration_is_ours_alone(repository: Path) -> None:
     listed = run_git(
         ["config", "--list", "--show-scope"], git_dir=repository, config=[("http.x.extraHeader", "A: b")], timeout=30
     )
@@ -66,26 +67,26 @@ def test_the_configuration_is_ours_alone(repository):
     assert "http.x.extraheader=A: b" in listed.text
 
 
-def test_without_a_repository_git_finds_none(tmp_path, monkeypatch):
+def test_without_a_repository_git_finds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
     assert "not a git repository" in run_git(["rev-parse", "--git-dir"], timeout=30).errors
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ext::sh -c true", "/etc", "http://127.0.0.1:1/r"])
-def test_a_transport_that_was_not_named_is_not_used(url):
+def test_a_transport_that_was_not_named_is_not_used(url: str) -> None:
     answer = run_git(["ls-remote", "--", url], protocols=["https"], timeout=30)
     assert not answer.ok
     assert "not allowed" in answer.errors
 
 
-def test_output_is_bounded(repository):
+def test_output_is_bounded(repository: Path) -> None:
     answer = run_git(["config", "--list"], git_dir=repository, timeout=30, max_output_bytes=10)
     assert answer.cut
     assert not answer.ok
     assert len(answer.output) == 10
 
 
-def test_no_file_grows_beyond_the_limit(repository, tmp_path):
+def test_no_file_grows_beyond_the_limit(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(100_000))
     arguments = ["hash-object", "-w", "--no-filters", "--", str(tmp_path / "big")]
     refused = run_git(arguments, git_dir=repository, timeout=30, max_file_bytes=50_000)
@@ -93,7 +94,7 @@ def test_no_file_grows_beyond_the_limit(repository, tmp_path):
     assert run_git(arguments, git_dir=repository, timeout=30, max_file_bytes=200_000).ok
 
 
-def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server):
+def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server: str) -> None:
     with (
         pytest.raises(GitTimeoutError),
         running_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=0.5) as process,
@@ -102,7 +103,7 @@ def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server):
     assert living_in_group(process._process.pid) == []
 
 
-def test_a_stop_ends_git(silent_server):
+def test_a_stop_ends_git(silent_server: str) -> None:
     stop = CancelToken()
     asker = threading.Timer(0.3, stop.cancel, ["cancelled"])
     asker.start()
@@ -111,7 +112,7 @@ def test_a_stop_ends_git(silent_server):
     asker.join()
 
 
-def test_a_secret_in_the_configuration_is_in_no_argument(silent_server):
+def test_a_secret_in_the_configuration_is_in_no_argument(silent_server: str) -> None:
     with running_git(
         ["ls-remote", "--", silent_server], protocols=["http"], config=[("http.extraHeader", "A: geheim")], timeout=60
     ) as process:

@@ -32,13 +32,13 @@ URL = RepositoryUrl.parse("https://example.org/o/r.git")
         ("", ErrorClass.TRANSIENT),
     ],
 )
-def test_the_class_follows_from_what_git_says(errors, error_class):
+def test_the_class_follows_from_what_git_says(errors: str, error_class: ErrorClass) -> None:
     failed = git_error(errors, URL)
     assert failed.error_class == error_class
     assert failed.message.endswith(".") or failed.message.endswith(").")
 
 
-def test_what_the_other_side_says_decides_nothing_and_is_not_repeated():
+def test_what_the_other_side_says_decides_nothing_and_is_not_repeated() -> None:
     failed = git_error("remote: No space left on device <b>\nfatal: early EOF\x1b[31m", URL)
     assert failed.error_class == ErrorClass.TRANSIENT
     assert "<b>" not in failed.message

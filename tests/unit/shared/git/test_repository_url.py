@@ -19,7 +19,7 @@ from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
         ("github.com:/srv/r.git", "ssh://github.com/srv/r.git"),
     ],
 )
-def test_addresses_have_one_spelling(text, spelled):
+def test_addresses_have_one_spelling(text: str, spelled: str) -> None:
     url = RepositoryUrl.parse(text)
     assert str(url) == spelled
     assert RepositoryUrl.parse(spelled) == url
@@ -95,14 +95,14 @@ def test_addresses_have_one_spelling(text, spelled):
         "https://example.org/" + "a" * 512,
     ],
 )
-def test_everything_else_is_refused_with_a_sentence(text):
+def test_everything_else_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(InvalidRepositoryUrlError) as refused:
         RepositoryUrl.parse(text)
     assert str(refused.value).endswith((".", ")"))
     assert "password@" not in str(refused.value)
 
 
-def test_http_and_ssh_are_what_the_settings_allow():
+def test_http_and_ssh_are_what_the_settings_allow() -> None:
     assert RepositoryUrl.parse("http://example.org/r", allow_http=True).scheme == "http"
     with pytest.raises(InvalidRepositoryUrlError, match="LONGSHORE_SOURCE_ALLOW_HTTP"):
         RepositoryUrl.parse("http://example.org/r")
@@ -112,7 +112,7 @@ def test_http_and_ssh_are_what_the_settings_allow():
 
 
 @given(st.text(alphabet="htps:/@-.%2eaext[]\\ ?#~", max_size=40))
-def test_what_is_taken_can_be_no_option_and_no_other_transport(text):
+def test_what_is_taken_can_be_no_option_and_no_other_transport(text) -> None:
     try:
         spelled = str(RepositoryUrl.parse(text, allow_http=True))
     except InvalidRepositoryUrlError:

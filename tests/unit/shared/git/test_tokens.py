@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from shared.git.hosted import git_token, is_git_token, verify_git_token
@@ -8,12 +11,12 @@ THERE = "8f6f3a54-6d0c-4a58-bb0f-1c2cb1a4f002"
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path):
+def environment(tmp_path: Path) -> Iterator[None]:
     with longshore_environment(tmp_path, tables=False):
         yield
 
 
-def test_a_token_is_good_for_one_scope_and_one_algorithm():
+def test_a_token_is_good_for_one_scope_and_one_algorithm() -> None:
     token = git_token("fetch", HERE, 60)
     assert is_git_token(token)
     assert verify_git_token(token, "fetch", HERE)
@@ -21,11 +24,11 @@ def test_a_token_is_good_for_one_scope_and_one_algorithm():
     assert not verify_git_token(token, "fetch", THERE)
 
 
-def test_a_token_ends():
+def test_a_token_ends() -> None:
     assert not verify_git_token(git_token("fetch", HERE, -1), "fetch", HERE)
 
 
-def test_a_changed_token_is_no_token():
+def test_a_changed_token_is_no_token() -> None:
     token = git_token("fetch", HERE, 60)
     prefix, scope, algorithm_id, ends, digest = token.split(".", 4)
     for changed in (
@@ -41,7 +44,7 @@ def test_a_changed_token_is_no_token():
         assert not verify_git_token(changed, "admin", HERE)
 
 
-def test_another_installations_token_is_no_token(tmp_path):
+def test_another_installations_token_is_no_token(tmp_path: Path) -> None:
     token = git_token("fetch", HERE, 60)
     with longshore_environment(tmp_path, tables=False):
         assert not verify_git_token(token, "fetch", HERE)

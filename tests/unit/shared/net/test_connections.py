@@ -1,6 +1,8 @@
 """The wire goes to addresses that were checked, and resolves a name once: what it stands for later does not matter."""
 
 import socket
+from socket import SocketKind
+from typing import Literal
 
 import pytest
 
@@ -13,7 +15,7 @@ from tests.unit.shared.registry.fake_registry import Reply, fake_registry
 NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))
 
 
-def test_a_forbidden_address_is_not_connected_to():
+def test_a_forbidden_address_is_not_connected_to() -> None:
     with fake_registry(Reply(200)) as server:
         wire = HttpTransport(tls_context(), Timeouts(), networks=NO_LOOPBACK)
         for host in ("127.0.0.1", "localhost"):
@@ -23,12 +25,17 @@ def test_a_forbidden_address_is_not_connected_to():
         assert server.requests == []
 
 
-def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that gives a harmless address first and a forbidden one to whoever asks again (DNS rebinding)."""
     asked: list[str] = []
     real = socket.getaddrinfo
 
-    def rebinding(host, port, *arguments, **options):
+    def rebinding(
+        host, port, *arguments, **options
+    ) -> list[
+        tuple[Literal[socket.AddressFamily], SocketKind, int, str, tuple[str, int]]
+        | tuple[Literal[socket.AddressFamily], SocketKind, int, str, tuple[str, int, int, int] | tuple[int, bytes]]
+    ]:
         if host != "rebinding.example.com":
             return real(host, port, *arguments, **options)
         asked.append(host)
@@ -45,7 +52,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
             wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
 
 
-def test_a_name_that_cannot_be_resolved_passes():
+def test_a_name_that_cannot_be_resolved_passes() -> None:
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
         HttpTransport(tls_context(), Timeouts()).exchange("GET", "http://no-such-host.invalid/", {})
     assert caught.value.error_class is ErrorClass.TRANSIENT

@@ -28,7 +28,7 @@ def _settings(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(params=["http", "https"])
-def scheme(request) -> str:
+def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -69,7 +69,7 @@ def head(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("status", [401, 413, 429])
-def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme, tmp_path, status):
+def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme: str, tmp_path: Path, status: int) -> None:
     def refuse(connection: socket.socket, _number: int) -> None:
         head(connection)
         connection.sendall(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -82,7 +82,7 @@ def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme, tmp_path
         assert wire.exchange("PATCH", url, {}, body).status == status
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme, tmp_path):
+def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme: str, tmp_path: Path) -> None:
     """The server hangs up at the second request of its first connection, when it has not answered anything."""
 
     def serve(connection: socket.socket, number: int) -> None:

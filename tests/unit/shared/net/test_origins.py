@@ -19,7 +19,7 @@ REMOTE, PLAIN, HERE = "https://r.example:443", "http://r.example:5000", "http://
         ("https://r.example/\r\nX: y", None),
     ],
 )
-def test_whose_an_address_is(url, expected):
+def test_whose_an_address_is(url: str, expected: str | None) -> None:
     assert origin_of(url) == expected
 
 
@@ -46,11 +46,11 @@ def test_whose_an_address_is(url, expected):
         (HERE, "https://169.254.0.1/latest", False),
     ],
 )
-def test_where_a_registry_may_send_us(registry, url, allowed):
+def test_where_a_registry_may_send_us(registry: str, url: str, allowed: bool) -> None:
     assert may_lead_to(registry, url) is allowed
 
 
-def test_a_host_for_a_message_shows_no_more_than_the_host():
+def test_a_host_for_a_message_shows_no_more_than_the_host() -> None:
     assert host_of("https://r.example:1/a?token=x") == "r.example:1"
     assert host_of("https://r.example:443/") == "r.example"
     assert host_of("http://[::1]:80/") == "[::1]"

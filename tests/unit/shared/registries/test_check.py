@@ -1,10 +1,12 @@
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
-from shared.registries.check import check_registry
+from shared.registries.check import RegistryCheck, check_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
@@ -14,25 +16,25 @@ CREDENTIALS = Credentials("pusher", "hunter2")
 CHALLENGE = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
 
 
-def open_registry(request):
+def open_registry(request: Any) -> Reply:
     if request.path == "/v2/":
         return Reply(200, b"{}", VERSION)
     return Reply(202 if request.method == "POST" else 404)
 
 
-def closed_registry(request):
+def closed_registry(request: Any) -> Reply:
     return open_registry(request) if request.authorization == CREDENTIALS.basic else CHALLENGE
 
 
-def open_to_readers(request):
+def open_to_readers(request) -> Reply:
     return closed_registry(request) if request.method == "POST" else open_registry(request)
 
 
-def failing_after_login(request):
+def failing_after_login(request) -> Reply:
     return closed_registry(request) if request.path == "/v2/" else Reply(500)
 
 
-def look(respond, credentials=CREDENTIALS):
+def look(respond: Callable[[Any], Any], credentials: Credentials = CREDENTIALS) -> RegistryCheck:
     with fake_registry(respond) as server, RegistryClient(RegistryAddress.parse(server.url), credentials) as client:
         check = check_registry(client, "a/b")
     assert server.host in check.message
@@ -56,22 +58,24 @@ def look(respond, credentials=CREDENTIALS):
         (Reply(429), CREDENTIALS, (True, False, False, False)),
     ],
 )
-def test_what_is_found(respond, credentials, found):
+def test_what_is_found(
+    respond: Callable[[Any], Any] | Reply, credentials: Credentials | None, found: tuple[bool, bool, bool, bool]
+) -> None:
     check = look(respond, credentials)
     assert (check.reachable, check.authenticated, check.can_push, check.can_pull) == found
 
 
-def test_the_message_says_what_is_and_what_to_do():
+def test_the_message_says_what_is_and_what_to_do() -> None:
     assert look(closed_registry).message.endswith("takes the credentials and allows pushing and pulling with them.")
     assert "Check the username and the password" in look(closed_registry, Credentials("a", "wrong")).message
     assert "never asked for the credentials" in look(open_registry).message
     assert "500" in look(failing_after_login).message
 
 
-def test_a_check_that_takes_too_long_tells_what_it_knows():
+def test_a_check_that_takes_too_long_tells_what_it_knows() -> None:
     release = threading.Event()
 
-    def slow_to_push(request):
+    def slow_to_push(request) -> Reply:
         if request.method == "POST":
             release.wait(30)
         return closed_registry(request)
@@ -84,7 +88,7 @@ def test_a_check_that_takes_too_long_tells_what_it_knows():
     assert "within 0.5 seconds" in check.message
 
 
-def test_a_stop_is_no_finding():
+def test_a_stop_is_no_finding() -> None:
     stop = CancelToken()
     stop.cancel("shutdown")
     with RegistryClient(RegistryAddress.parse("localhost:1"), stop=stop) as client, pytest.raises(WorkCancelledError):

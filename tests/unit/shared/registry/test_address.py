@@ -15,7 +15,7 @@ SEGMENT = st.from_regex(r"[a-z0-9]{1,4}((\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", fu
 
 
 @st.composite
-def registry_urls(draw):
+def registry_urls(draw) -> str:
     scheme = draw(st.sampled_from(["", "https://", "http://", "HTTPS://"]))
     port = draw(st.one_of(st.just(""), st.integers(1, 65535).map(lambda number: f":{number}")))
     path = "".join(f"/{segment}" for segment in draw(st.lists(SEGMENT, max_size=2)))
@@ -23,19 +23,19 @@ def registry_urls(draw):
 
 
 @given(registry_urls())
-def test_a_place_is_the_same_place_when_it_is_read_again(url):
+def test_a_place_is_the_same_place_when_it_is_read_again(url) -> None:
     place = RegistryAddress.parse(url).place
     assert RegistryAddress.parse(place).place == place
 
 
 @given(registry_urls())
-def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url):
+def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url) -> None:
     address = RegistryAddress.parse(url)
     assert RegistryAddress.parse(str(address)) == address
 
 
 @given(st.text(max_size=140))
-def test_any_text_is_an_address_or_refused_with_a_sentence(text):
+def test_any_text_is_an_address_or_refused_with_a_sentence(text) -> None:
     try:
         address = RegistryAddress.parse(text)
     except InvalidAddressError as refusal:
@@ -59,7 +59,9 @@ def test_any_text_is_an_address_or_refused_with_a_sentence(text):
         ("https://index.docker.io/v1/", ("https", "docker.io", None, "")),
     ],
 )
-def test_what_a_caller_wrote_is_understood(url, expected):
+def test_what_a_caller_wrote_is_understood(
+    url: str, expected: tuple[str, str, None, str] | tuple[str, str, int, str]
+) -> None:
     address = RegistryAddress.parse(url)
     assert (address.scheme, address.host, address.port, address.path) == expected
 
@@ -112,7 +114,7 @@ def test_what_a_caller_wrote_is_understood(url, expected):
         ("/a", "no host"),
     ],
 )
-def test_what_cannot_be_a_registry_is_refused_with_the_reason(url, because):
+def test_what_cannot_be_a_registry_is_refused_with_the_reason(url: str, because: str) -> None:
     with pytest.raises(InvalidAddressError, match=r"^registry_url") as refusal:
         RegistryAddress.parse(url)
     assert because in str(refusal.value)
@@ -120,14 +122,14 @@ def test_what_cannot_be_a_registry_is_refused_with_the_reason(url, because):
 
 
 @pytest.mark.parametrize("url", ["http://registry.example.com", "localhost:5000", "127.0.0.1:5000", "[::1]:5000"])
-def test_plain_http_is_for_an_http_url_or_a_loopback_host(url):
+def test_plain_http_is_for_an_http_url_or_a_loopback_host(url: str) -> None:
     address = RegistryAddress.parse(url, plain_http=True)
     assert address.plain_http
     assert address.origin.startswith("http://")
 
 
 @pytest.mark.parametrize("url", ["registry.example.com", "https://registry.example.com", "https://localhost:5000"])
-def test_plain_http_is_refused_elsewhere(url):
+def test_plain_http_is_refused_elsewhere(url: str) -> None:
     with pytest.raises(InvalidAddressError, match=r"^plain_http"):
         RegistryAddress.parse(url, plain_http=True)
 
@@ -141,7 +143,7 @@ def test_plain_http_is_refused_elsewhere(url):
         ("docker.io", "registry-1.docker.io"),
     ],
 )
-def test_one_place_in_two_spellings(one, other):
+def test_one_place_in_two_spellings(one: str, other: str) -> None:
     assert RegistryAddress.parse(one).place == RegistryAddress.parse(other).place
 
 
@@ -153,11 +155,11 @@ def test_one_place_in_two_spellings(one, other):
         ("registry.example.com/a", "registry.example.com/b"),
     ],
 )
-def test_two_places(one, other):
+def test_two_places(one: str, other: str) -> None:
     assert RegistryAddress.parse(one).place != RegistryAddress.parse(other).place
 
 
-def test_requests_to_docker_hub_go_to_its_api():
+def test_requests_to_docker_hub_go_to_its_api() -> None:
     assert RegistryAddress.parse("docker.io/team").origin == "https://registry-1.docker.io:443"
 
 
@@ -172,5 +174,5 @@ def test_requests_to_docker_hub_go_to_its_api():
         ("x.localhost", False),
     ],
 )
-def test_which_hosts_are_this_machine(url, loopback):
+def test_which_hosts_are_this_machine(url: str, loopback: bool) -> None:
     assert RegistryAddress.parse(url).is_loopback is loopback

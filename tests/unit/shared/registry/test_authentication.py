@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,15 +14,15 @@ from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_regist
 CREDENTIALS = Credentials("pusher", "hunter2")
 
 
-def token_reply(token="issued", **fields):  # noqa: S107
+def token_reply(token="issued", **fields: int) -> Reply:  # noqa: S107
     return Reply(200, json.dumps({"token": token, **fields}).encode())
 
 
-def guarded(realm, *, accepts=("Bearer issued",), scope=None):
+def guarded(realm: str, *, accepts: list[str] = ("Bearer issued",), scope: str | None = None) -> Callable[[Any], Any]:
     """A registry's answer: 401 with a bearer challenge until one of the headers is shown."""
     parameters = f'realm="{realm}",service="the registry"' + (f',scope="{scope}"' if scope else "")
 
-    def respond(request):
+    def respond(request) -> Reply:
         if request.authorization in accepts:
             return Reply(200, b"{}", VERSION)
         return Reply(401, b"", {"WWW-Authenticate": f"Bearer {parameters}", **VERSION})
@@ -28,11 +30,11 @@ def guarded(realm, *, accepts=("Bearer issued",), scope=None):
     return respond
 
 
-def client_of(server, credentials=CREDENTIALS):
+def client_of(server: Any, credentials: Credentials | None = CREDENTIALS) -> RegistryClient:
     return RegistryClient(RegistryAddress.parse(server.url), credentials)
 
 
-def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry():
+def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry() -> None:
     with (
         fake_registry(token_reply()) as tokens,
         fake_registry(guarded(f"{tokens.url}/token?kept=1", scope="repository:a/b:pull extra:x:y")) as server,
@@ -50,7 +52,7 @@ def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry():
     assert [request.authorization for request in server.requests] == [None, "Bearer issued"]
 
 
-def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another():
+def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another() -> None:
     with (
         fake_registry(token_reply(expires_in=300)) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -66,7 +68,7 @@ def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another():
     assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
 
 
-def test_a_token_is_renewed_before_its_end(monkeypatch):
+def test_a_token_is_renewed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     with (
@@ -84,7 +86,7 @@ def test_a_token_is_renewed_before_its_end(monkeypatch):
     assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
 
 
-def test_a_token_that_the_registry_no_longer_takes_is_replaced_once():
+def test_a_token_that_the_registry_no_longer_takes_is_replaced_once() -> None:
     issued = iter(["first", "second", "third"])
     accepted = ["Bearer first"]
     with (
@@ -103,7 +105,7 @@ def test_a_token_that_the_registry_no_longer_takes_is_replaced_once():
     assert not any(token in failure.value.message for token in ("first", "second", "third"))
 
 
-def test_an_identity_token_is_changed_for_an_access_token():
+def test_an_identity_token_is_changed_for_an_access_token() -> None:
     with (
         fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -121,7 +123,7 @@ def test_an_identity_token_is_changed_for_an_access_token():
     }
 
 
-def test_an_identity_token_asks_for_several_scopes_in_one_word():
+def test_an_identity_token_asks_for_several_scopes_in_one_word() -> None:
     """OAuth2 has one `scope` (RFC 6749 section 3.3): some servers read the first of several only."""
     with (
         fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
@@ -132,7 +134,7 @@ def test_an_identity_token_asks_for_several_scopes_in_one_word():
     assert parse_qs(tokens.requests[0].body.decode())["scope"][0].startswith("repository:a:pull,push repository:b:pull")
 
 
-def test_an_identity_token_does_not_go_where_a_password_is_wanted():
+def test_an_identity_token_does_not_go_where_a_password_is_wanted() -> None:
     challenge = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
     with (
         fake_registry(challenge) as server,
@@ -144,7 +146,7 @@ def test_an_identity_token_does_not_go_where_a_password_is_wanted():
     assert [request.authorization for request in server.requests] == [None]
 
 
-def test_without_credentials_a_token_for_anybody_is_fetched():
+def test_without_credentials_a_token_for_anybody_is_fetched() -> None:
     with (
         fake_registry(token_reply()) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -164,7 +166,7 @@ def test_without_credentials_a_token_for_anybody_is_fetched():
         "",
     ],
 )
-def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm):
+def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm: str) -> None:
     with (
         fake_registry(guarded(realm)) as server,
         client_of(server) as client,
@@ -175,7 +177,7 @@ def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm):
     assert [request.authorization for request in server.requests] == [None]
 
 
-def test_the_challenge_of_another_host_is_not_met():
+def test_the_challenge_of_another_host_is_not_met() -> None:
     """A store that the registry redirects to asks for a token: its realm gets nothing."""
     with fake_registry(token_reply()) as tokens, fake_registry(guarded(f"{tokens.url}/token")) as store:
         moved = Reply(307, headers={"Location": f"{store.url}/x"})
@@ -200,7 +202,7 @@ def test_the_challenge_of_another_host_is_not_met():
         (Reply(200, b'{"token": 5}'), ErrorClass.INVALID),
     ],
 )
-def test_the_class_of_what_a_token_server_answers(reply, expected):
+def test_the_class_of_what_a_token_server_answers(reply: Reply, expected: ErrorClass) -> None:
     with (
         fake_registry(reply) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -212,7 +214,7 @@ def test_the_class_of_what_a_token_server_answers(reply, expected):
     assert "hunter2" not in failure.value.message
 
 
-def test_an_identity_token_that_has_ended_is_a_question_of_credentials():
+def test_an_identity_token_that_has_ended_is_a_question_of_credentials() -> None:
     with (
         fake_registry(Reply(400, b'{"error": "invalid_grant"}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,

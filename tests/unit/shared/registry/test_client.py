@@ -1,7 +1,9 @@
 import hashlib
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from shared.net.http import MAX_BODY, Timeouts
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
+from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
 BASIC = {"WWW-Authenticate": 'Basic realm="x"', **VERSION}
@@ -20,18 +22,18 @@ DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
 OTHER = "sha256:" + "0" * 64
 
 
-def client_of(server, credentials=CREDENTIALS, **options):
+def client_of(server: Any, credentials=CREDENTIALS, **options: CancelToken) -> RegistryClient:
     return RegistryClient(RegistryAddress.parse(server.url), credentials, **options)
 
 
-def asking_for_basic(reply):
-    def respond(request):
+def asking_for_basic(reply: Callable[..., Any]) -> Callable[[Any], Any]:
+    def respond(request) -> Reply:
         return reply(request) if request.authorization else Reply(401, headers=BASIC)
 
     return respond
 
 
-def failing(reply, ask=lambda client: client.ping()):
+def failing(reply: Reply, ask: Callable[[Any], Any] = lambda client: client.ping()) -> WorkError:
     with fake_registry(reply) as server, client_of(server) as client, pytest.raises(WorkError) as failure:
         ask(client)
     assert server.host in failure.value.message
@@ -48,7 +50,7 @@ def failing(reply, ask=lambda client: client.ping()):
         asking_for_basic(lambda _: Reply(200, b"{}")),
     ],
 )
-def test_a_registry_is_known_as_one(reply):
+def test_a_registry_is_known_as_one(reply: Reply) -> None:
     with fake_registry(reply) as server, client_of(server) as client:
         client.ping()
     assert server.requests[-1].path == "/v2/"
@@ -68,16 +70,16 @@ def test_a_registry_is_known_as_one(reply):
         Reply(403, b"<html>go away</html>"),
     ],
 )
-def test_what_is_no_registry_is_told_so(reply):
+def test_what_is_no_registry_is_told_so(reply: Reply) -> None:
     error = failing(reply)
     assert error.error_class is ErrorClass.INVALID
     assert "is no container registry" in error.message
 
 
-def test_a_server_that_does_not_speak_http_is_no_registry():
+def test_a_server_that_does_not_speak_http_is_no_registry() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def greet():
+        def greet() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(1024)
@@ -102,12 +104,12 @@ def test_a_server_that_does_not_speak_http_is_no_registry():
         (asking_for_basic(lambda _: Reply(403, b"", VERSION)), ErrorClass.AUTH, None),
     ],
 )
-def test_the_class_of_what_a_registry_answers(reply, expected, wait):
+def test_the_class_of_what_a_registry_answers(reply: Reply, expected: ErrorClass, wait: float | None) -> None:
     error = failing(reply)
     assert (error.error_class, error.retry_after) == (expected, wait)
 
 
-def test_a_wrong_password_is_sent_once_for_each_question():
+def test_a_wrong_password_is_sent_once_for_each_question() -> None:
     with fake_registry(Reply(401, headers=BASIC)) as server, client_of(server) as client:
         with pytest.raises(WorkError):
             client.ping()
@@ -115,15 +117,15 @@ def test_a_wrong_password_is_sent_once_for_each_question():
     assert [bool(request.authorization) for request in server.requests] == [False, True, True]
 
 
-def test_what_a_registry_echoes_of_the_password_is_not_repeated():
-    def echo(request):
+def test_what_a_registry_echoes_of_the_password_is_not_repeated() -> None:
+    def echo(request) -> Reply:
         return Reply(403, f"refused {request.authorization} of hunter2".encode(), VERSION)
 
     message = failing(asking_for_basic(echo)).message
     assert "refused Basic *** of ***" in message
 
 
-def test_nobody_there_is_transient():
+def test_nobody_there_is_transient() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
@@ -135,23 +137,23 @@ def test_nobody_there_is_transient():
     assert "refused" in failure.value.message
 
 
-def test_a_connection_that_breaks_off_is_transient():
+def test_a_connection_that_breaks_off_is_transient() -> None:
     error = failing(Reply(200, b"", {"Content-Length": "1000", "Connection": "close", **VERSION}))
     assert error.error_class is ErrorClass.TRANSIENT
     assert "broke the connection off" in error.message
 
 
-def test_a_connection_that_the_server_closed_is_opened_again():
+def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     with fake_registry(Reply(200, b"{}", {"Connection": "close"})) as server, client_of(server) as client:
         client.ping()
         client.ping()
     assert len(server.requests) == 2
 
 
-def manifests(**by_method):
+def manifests(**by_method: Reply) -> Callable[[Any], Any]:
     """Answers to HEAD and GET by the reference that is asked for."""
 
-    def respond(request):
+    def respond(request) -> Reply:
         reference = request.path.rpartition("/")[2]
         reply = by_method[request.method.lower()]
         return reply.get("digest" if ":" in reference else "tag", Reply(404)) if isinstance(reply, dict) else reply
@@ -159,7 +161,7 @@ def manifests(**by_method):
     return respond
 
 
-def shown(digest):
+def shown(digest: str) -> Reply:
     return Reply(200, headers={"Docker-Content-Digest": digest, "Content-Length": "20"})
 
 
@@ -174,13 +176,13 @@ def shown(digest):
         (manifests(head=Reply(405), get=Reply(404)), None),
     ],
 )
-def test_the_digest_of_a_tag(respond, digest):
+def test_the_digest_of_a_tag(respond: Callable[[Any], Any], digest: str | None) -> None:
     with fake_registry(respond) as server, client_of(server) as client:
         assert client.manifest_digest("a/b", "1.0.0") == digest
     assert "application/vnd.oci.image.index.v1+json" in server.requests[0].headers["accept"]
 
 
-def test_a_push_is_confirmed_by_the_manifests_own_bytes():
+def test_a_push_is_confirmed_by_the_manifests_own_bytes() -> None:
     respond = manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))
     with fake_registry(respond) as server, client_of(server) as client:
         client.confirm("a/b", "1.0.0", DIGEST)
@@ -198,12 +200,14 @@ def test_a_push_is_confirmed_by_the_manifests_own_bytes():
         (manifests(head=shown(DIGEST), get=Reply(500)), ErrorClass.TRANSIENT),
     ],
 )
-def test_a_push_is_not_confirmed_where_the_registry_shows_something_else(respond, expected):
+def test_a_push_is_not_confirmed_where_the_registry_shows_something_else(
+    respond: Callable[[Any], Any], expected: ErrorClass
+) -> None:
     assert failing(respond, lambda client: client.confirm("a/b", "1.0.0", DIGEST)).error_class is expected
 
 
 @contextmanager
-def redirecting(*, status=307, method="get"):
+def redirecting(*, status: int = 307, method: str = "get") -> Iterator[tuple[Any, FakeRegistry, FakeRegistry]]:
     """A registry that asks for a password and sends its readers to a store on another origin."""
     with fake_registry(manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))) as store:
         moved = Reply(status, headers={"Location": f"{store.url}/store/{DIGEST}"})
@@ -213,7 +217,7 @@ def redirecting(*, status=307, method="get"):
 
 
 @pytest.mark.parametrize(("status", "method"), [(307, "get"), (302, "head"), (303, "head"), (308, "get")])
-def test_a_redirect_to_another_host_is_followed_without_the_credentials(status, method):
+def test_a_redirect_to_another_host_is_followed_without_the_credentials(status: int, method: str) -> None:
     with redirecting(status=status, method=method) as (client, server, store):
         client.confirm("a/b", "1.0.0", DIGEST)
     assert [request.method.lower() for request in store.requests] == [method]
@@ -221,8 +225,8 @@ def test_a_redirect_to_another_host_is_followed_without_the_credentials(status, 
     assert server.requests[-1].authorization == CREDENTIALS.basic
 
 
-def test_a_redirect_within_the_registry_keeps_the_credentials():
-    def respond(request):
+def test_a_redirect_within_the_registry_keeps_the_credentials() -> None:
+    def respond(request) -> Reply:
         if request.path.startswith("/v2/a/"):
             return Reply(302, headers={"Location": "/elsewhere/x"})
         return Reply(200, MANIFEST)
@@ -234,21 +238,21 @@ def test_a_redirect_within_the_registry_keeps_the_credentials():
 
 
 @pytest.mark.parametrize("location", ["http://store.example/x", "ftp://store.example/x", "https://169.254.0.1/x"])
-def test_a_redirect_to_where_nobody_should_go_is_not_followed(location):
+def test_a_redirect_to_where_nobody_should_go_is_not_followed(location: str) -> None:
     respond = manifests(head=Reply(307, headers={"Location": location}))
     error = failing(respond, lambda client: client.manifest_digest("a/b", "1"))
     assert error.error_class is ErrorClass.INVALID
     assert "not followed" in error.message
 
 
-def test_redirects_in_a_circle_end():
+def test_redirects_in_a_circle_end() -> None:
     respond = manifests(head=Reply(307, headers={"Location": "/v2/a/b/manifests/1"}))
     assert "circle" in failing(respond, lambda client: client.manifest_digest("a/b", "1")).message
 
 
 @pytest.mark.parametrize("location", ["/v2/a/b/blobs/uploads/id?_state=s", "{url}/v2/a/b/blobs/uploads/id?_state=s"])
-def test_the_upload_that_asks_for_permission_is_given_up(location):
-    def respond(request):
+def test_the_upload_that_asks_for_permission_is_given_up(location: str) -> None:
+    def respond(request) -> Reply:
         return Reply(202, headers={"Location": location.format(url=server.url)})
 
     with fake_registry(respond) as server, client_of(server) as client:
@@ -259,7 +263,7 @@ def test_the_upload_that_asks_for_permission_is_given_up(location):
     ]
 
 
-def test_an_upload_on_another_host_is_left_alone():
+def test_an_upload_on_another_host_is_left_alone() -> None:
     with fake_registry(Reply(204)) as foreign:
         elsewhere = Reply(202, headers={"Location": f"{foreign.url}/v2/a/b/blobs/uploads/id"})
         with fake_registry(asking_for_basic(lambda _: elsewhere)) as server, client_of(server) as client:
@@ -269,26 +273,26 @@ def test_an_upload_on_another_host_is_left_alone():
 
 
 @pytest.mark.parametrize(("status", "allowed"), [(401, False), (403, False), (405, False), (202, True)])
-def test_who_may_push(status, allowed):
+def test_who_may_push(status: int, allowed: bool) -> None:
     respond = asking_for_basic(lambda _: Reply(status, headers={"Location": "/x"}))
     with fake_registry(respond) as server, client_of(server) as client:
         assert (client.push_refusal("a/b") is None) is allowed
 
 
 @pytest.mark.parametrize(("status", "allowed"), [(401, False), (403, False), (404, True), (200, True)])
-def test_who_may_pull(status, allowed):
+def test_who_may_pull(status: int, allowed: bool) -> None:
     with fake_registry(asking_for_basic(lambda _: Reply(status))) as server, client_of(server) as client:
         assert (client.pull_refusal("a/b") is None) is allowed
 
 
 @pytest.mark.parametrize("probe", ["push_refusal", "pull_refusal"])
-def test_a_registry_that_fails_says_nothing_of_permissions(probe):
+def test_a_registry_that_fails_says_nothing_of_permissions(probe: str) -> None:
     error = failing(Reply(500), lambda client: getattr(client, probe)("a/b"))
     assert error.error_class is ErrorClass.TRANSIENT
 
 
 @pytest.mark.parametrize("path", ["", "A/b", "a/../b", "a/b?x", "a//b"])
-def test_a_path_that_is_none_never_reaches_the_registry(path):
+def test_a_path_that_is_none_never_reaches_the_registry(path: str) -> None:
     with fake_registry(Reply(200)) as server, client_of(server) as client:
         for ask in (client.push_refusal, client.pull_refusal, lambda name: client.manifest_digest(name, "1")):
             with pytest.raises(ValueError, match="path"):
@@ -296,7 +300,7 @@ def test_a_path_that_is_none_never_reaches_the_registry(path):
     assert server.requests == []
 
 
-def test_no_proxy_of_the_environment_is_asked(monkeypatch):
+def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_registry(Reply(502)) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -305,7 +309,7 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch):
     assert proxy.requests == []
 
 
-def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_password_before_that_is_known():
+def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_password_before_that_is_known() -> None:
     with (
         fake_registry(asking_for_basic(lambda _: Reply(200, b"{}"))) as server,
         RegistryClient(RegistryAddress.parse(server.host), CREDENTIALS) as client,
@@ -318,7 +322,7 @@ def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_p
     ]
 
 
-def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http():
+def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http() -> None:
     with fake_registry(Reply(200, b"{}", VERSION)) as server:
         address = RegistryAddress.parse(f"https://{server.host}")
         with (
@@ -330,18 +334,18 @@ def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http(
     assert server.requests == []
 
 
-def test_a_certificate_authority_that_is_none_is_refused():
+def test_a_certificate_authority_that_is_none_is_refused() -> None:
     with pytest.raises(WorkError, match="PEM") as failure:
         RegistryClient(RegistryAddress.parse("r.example"), ca_certificate="nonsense")
     assert failure.value.error_class is ErrorClass.INVALID
 
 
 @contextmanager
-def held_back():
+def held_back() -> Iterator[FakeRegistry]:
     """A registry that answers nothing until the block is left."""
     release = threading.Event()
 
-    def respond(_request):
+    def respond(_request) -> Reply:
         release.wait(30)
         return Reply(200, b"{}", VERSION)
 
@@ -352,11 +356,11 @@ def held_back():
             release.set()
 
 
-def test_a_stop_ends_a_read_that_waits():
+def test_a_stop_ends_a_read_that_waits() -> None:
     stop = CancelToken()
     with held_back() as server, client_of(server, stop=stop) as client:
 
-        def ask_once_it_waits():
+        def ask_once_it_waits() -> None:
             server.asked.wait(30)
             stop.cancel("superseded")
 
@@ -367,7 +371,7 @@ def test_a_stop_ends_a_read_that_waits():
         thread.join()
 
 
-def test_nothing_is_asked_after_a_stop():
+def test_nothing_is_asked_after_a_stop() -> None:
     stop = CancelToken()
     stop.cancel("cancelled")
     with (
@@ -380,14 +384,14 @@ def test_nothing_is_asked_after_a_stop():
 
 
 @pytest.mark.parametrize("limits", [Timeouts(read=0.05), Timeouts(whole=0.05)])
-def test_a_registry_that_does_not_answer_is_given_up(limits):
+def test_a_registry_that_does_not_answer_is_given_up(limits: Timeouts) -> None:
     with held_back() as server, client_of(server, limits=limits) as client, pytest.raises(WorkError) as failure:
         client.ping()
     assert failure.value.error_class is ErrorClass.TRANSIENT
     assert "in time" in failure.value.message
 
 
-def test_after_an_abort_nothing_works_any_more():
+def test_after_an_abort_nothing_works_any_more() -> None:
     with fake_registry(Reply(200, b"{}", VERSION)) as server, client_of(server) as client:
         client.abort()
         with pytest.raises(WorkError):

@@ -25,7 +25,7 @@ identifiers = st.from_regex(r"[A-Za-z0-9_]{1,30}", fullmatch=True)
 
 
 @given(registry_urls(), identifiers, identifiers)
-def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name):
+def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name) -> None:
     address = RegistryAddress.parse(url)
     repository = image_repository(address, owner, name)
     host, _, path = repository.partition("/")
@@ -35,13 +35,13 @@ def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name)
 
 
 @given(st.text(max_size=40))
-def test_a_mended_name_is_valid_and_stays_as_it_is(text):
+def test_a_mended_name_is_valid_and_stays_as_it_is(text) -> None:
     assert re.fullmatch(NAME, normalize_name(text))
     assert normalize_name(normalize_name(text)) == normalize_name(text)
 
 
 @given(SEGMENT)
-def test_a_valid_name_needs_no_mending(name):
+def test_a_valid_name_needs_no_mending(name) -> None:
     assert normalize_name(name) == name
 
 
@@ -60,18 +60,18 @@ def test_a_valid_name_needs_no_mending(name):
         ("", "x"),
     ],
 )
-def test_how_names_are_mended(name, expected):
+def test_how_names_are_mended(name: str, expected: str) -> None:
     assert normalize_name(name) == expected
 
 
-def test_one_lock_for_two_spellings_of_a_registry():
+def test_one_lock_for_two_spellings_of_a_registry() -> None:
     spellings = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
     assert {repository_place(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
         "registry.example.com/a/team/hello"
     }
 
 
-def test_a_repository_too_long_for_an_engine_is_refused():
+def test_a_repository_too_long_for_an_engine_is_refused() -> None:
     with pytest.raises(InvalidReferenceError, match="255"):
         image_repository(RegistryAddress.parse("registry.example.com"), "o" * 120, "n" * 120)
 
@@ -80,7 +80,7 @@ def test_a_repository_too_long_for_an_engine_is_refused():
     ("text", "valid"),
     [("1.2.3", True), ("c" * 40, True), ("_x", True), ("", False), (".x", False), ("a b", False), ("x" * 129, False)],
 )
-def test_what_is_a_tag(text, valid):
+def test_what_is_a_tag(text: str, valid: bool) -> None:
     assert is_tag(text) is valid
 
 
@@ -88,12 +88,12 @@ def test_what_is_a_tag(text, valid):
     ("text", "valid"),
     [(DIGEST, True), (DIGEST.upper(), False), (DIGEST[:-1], False), (DIGEST + "\n", False), ("md5:" + "0" * 32, False)],
 )
-def test_what_is_a_digest(text, valid):
+def test_what_is_a_digest(text: str, valid: bool) -> None:
     assert is_digest(text) is valid
 
 
 @pytest.mark.parametrize(
     ("text", "valid"), [("a/b", True), ("", False), ("a//b", False), ("A/b", False), ("a/..", False)]
 )
-def test_what_is_a_repository_path(text, valid):
+def test_what_is_a_repository_path(text: str, valid: bool) -> None:
     assert is_repository_path(text) is valid

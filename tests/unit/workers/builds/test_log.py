@@ -5,7 +5,7 @@ import pytest
 from workers.builds.log import BuildLog, lines_of, secrets_of_url, without_credentials
 
 
-def test_a_log_that_grows_too_long_is_cut_and_says_so_once():
+def test_a_log_that_grows_too_long_is_cut_and_says_so_once() -> None:
     lines: list[str] = []
     log = BuildLog(lines.append, limit=20)
     for number in range(10):
@@ -19,7 +19,7 @@ def test_a_log_that_grows_too_long_is_cut_and_says_so_once():
     ]
 
 
-def test_secrets_are_masked_as_typed_and_as_meant():
+def test_secrets_are_masked_as_typed_and_as_meant() -> None:
     lines: list[str] = []
     log = BuildLog(lines.append, 1000, secrets_of_url("https://user:p%40ss@index.example.com/simple"))
     log("Looking in https://user:p%40ss@index.example.com/simple with p@ss or p%40ss")
@@ -35,11 +35,11 @@ def test_secrets_are_masked_as_typed_and_as_meant():
         ("http://u:p@[::1]:80/", "http://[::1]:80/", ["u:p", "p", "p"]),
     ],
 )
-def test_the_credentials_of_a_url(url, bare, secrets):
+def test_the_credentials_of_a_url(url: str, bare: str, secrets: list[str]) -> None:
     assert (without_credentials(url), secrets_of_url(url)) == (bare, secrets)
 
 
-def test_chunks_become_lines():
+def test_chunks_become_lines() -> None:
     text = "é one\r\ntwo\rthree\n\nlast".encode()
     assert list(lines_of(text[index : index + 1] for index in range(len(text)))) == [
         "é one",

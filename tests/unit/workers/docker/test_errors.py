@@ -54,11 +54,11 @@ from workers.docker.errors import classify_message
         ("write /var/lib/x: no space left on device", ErrorClass.UNAVAILABLE),
     ],
 )
-def test_the_class_of_what_an_engine_says(text, expected):
+def test_the_class_of_what_an_engine_says(text: str, expected: ErrorClass) -> None:
     assert classify_message(text).error_class is expected
 
 
-def test_the_sentence_names_the_registry_and_keeps_secrets():
+def test_the_sentence_names_the_registry_and_keeps_secrets() -> None:
     error = classify_message("denied: hunter2 was refused\n\x1b[1m", host="r.example", secrets=["hunter2"])
     assert error.message.startswith("r.example: denied: *** was refused [1m. Check the username")
 
@@ -72,5 +72,5 @@ def test_the_sentence_names_the_registry_and_keeps_secrets():
         ("toomanyrequests", None),
     ],
 )
-def test_a_wait_that_the_registry_names(text, seconds):
+def test_a_wait_that_the_registry_names(text: str, seconds: float | None) -> None:
     assert classify_message(text).retry_after == seconds

@@ -1,5 +1,7 @@
 """Progress of a push, from the events as the engine sends them."""
 
+from typing import Any
+
 import pytest
 
 from workers.docker.push import PushTally
@@ -37,7 +39,7 @@ START = [
         ([{"progressDetail": {}, "aux": {"Tag": "1", "Digest": "sha256:x", "Size": 5}}], PushProgress(0, 0, 0, 3)),
     ],
 )
-def test_the_sum_of_the_layers(events, expected):
+def test_the_sum_of_the_layers(events: list[Any], expected: PushProgress) -> None:
     tally = PushTally()
     for event in [*START, *events]:
         tally.read(event)

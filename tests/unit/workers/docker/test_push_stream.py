@@ -1,6 +1,8 @@
 """A push reads the engine's stream to its end: what it says there decides, not the 200 in front of it."""
 
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ def pushed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stop: CancelToke
     return push_image(IMAGE, "h.example.com/a/b", "1", None, on_progress=seen.append, stop=stop or CancelToken())
 
 
-def test_the_digest_is_the_one_of_the_stream(tmp_path, monkeypatch):
+def test_the_digest_is_the_one_of_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeEngine(tmp_path, [PREPARING, PUSHED, DIGEST]) as engine:
         assert pushed(engine, monkeypatch) == "sha256:" + "d" * 64
 
@@ -44,7 +46,9 @@ def test_the_digest_is_the_one_of_the_stream(tmp_path, monkeypatch):
         ([PREPARING, PUSHED, DIGEST], "break", ErrorClass.UNAVAILABLE, "does not answer"),
     ],
 )
-def test_what_the_stream_ends_with_is_raised(tmp_path, monkeypatch, events, ending, error_class, words):
+def test_what_the_stream_ends_with_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[Any], ending: str, error_class: ErrorClass, words: str
+) -> None:
     with FakeEngine(tmp_path, events, ending=ending) as engine, pytest.raises(WorkError) as caught:
         pushed(engine, monkeypatch)
     assert caught.value.error_class is error_class
@@ -52,7 +56,9 @@ def test_what_the_stream_ends_with_is_raised(tmp_path, monkeypatch, events, endi
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["before the first word", "in the middle"])
-def test_a_stop_ends_a_push_that_the_engine_never_ends(tmp_path, monkeypatch, silent):
+def test_a_stop_ends_a_push_that_the_engine_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
     stop = CancelToken()
     with FakeEngine(tmp_path, [PREPARING], ending="hang", silent=silent) as engine:
 

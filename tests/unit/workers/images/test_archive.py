@@ -24,14 +24,14 @@ def in_pieces(content: bytes, size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 511, 512, 4096, 10_000_000])
-def test_an_archive_is_read_however_it_is_cut(size):
+def test_an_archive_is_read_however_it_is_cut(size: int) -> None:
     whole = b"".join(archived([file_entry("a", b"x" * 1000), directory_entry("d"), file_entry("d/b", b"")]))
     with streamed(in_pieces(whole, size)) as archive:
         found = [(member.name, b"".join(content_of(archive, member))) for member in archive]
     assert found == [("a", b"x" * 1000), ("d", b""), ("d/b", b"")]
 
 
-def test_an_archive_that_breaks_off_is_an_error():
+def test_an_archive_that_breaks_off_is_an_error() -> None:
     whole = b"".join(archived([file_entry("a", b"x" * 5000)]))
     with streamed([whole[:3000]]) as archive:
         member = archive.next()
@@ -41,7 +41,7 @@ def test_an_archive_that_breaks_off_is_an_error():
 
 
 @pytest.mark.parametrize("after", [b"", b'{"message": "read error"}', b"junk" * 128])
-def test_an_archive_that_breaks_off_between_two_members_is_an_error(after):
+def test_an_archive_that_breaks_off_between_two_members_is_an_error(after: bytes) -> None:
     """tarfile takes what is no header for the end: half an environment would be a whole one."""
     first = b"".join([*archived([file_entry("a", b"x" * 5000)])][:-1])
     with streamed([first, after]) as archive:
@@ -52,13 +52,13 @@ def test_an_archive_that_breaks_off_between_two_members_is_an_error(after):
             archive.next()
 
 
-def test_members_that_passed_are_not_kept():
+def test_members_that_passed_are_not_kept() -> None:
     with streamed(archived(file_entry(str(number), b"") for number in range(1000))) as archive:
         assert sum(1 for _ in members_of(archive)) == 1000
         assert len(archive.members) <= 1  # type: ignore[attr-defined]
 
 
-def test_names_of_any_length_and_any_bytes_are_kept():
+def test_names_of_any_length_and_any_bytes_are_kept() -> None:
     names = ["d/" * 80 + "deep", "x" * 300, "na\udcefve", "é"]
     whole = b"".join(archived(file_entry(name, name.encode("utf-8", "surrogateescape")) for name in names))
     with tarfile.open(fileobj=io.BytesIO(whole), encoding="utf-8", errors="surrogateescape") as archive:
@@ -66,18 +66,18 @@ def test_names_of_any_length_and_any_bytes_are_kept():
     assert b"na\xefve" in whole
 
 
-def test_an_archive_tells_nothing_of_the_machine():
+def test_an_archive_tells_nothing_of_the_machine() -> None:
     entry = plain_entry("a")
     assert (entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname) == (MOMENT, 0, 0, "", "")
 
 
-def test_the_directories_above_a_path_come_the_topmost_first():
+def test_the_directories_above_a_path_come_the_topmost_first() -> None:
     assert [entry.name for entry, _ in parent_entries("opt/longshore/env")] == ["opt", "opt/longshore"]
     assert [entry.name for entry, _ in parent_entries("opt/longshore/env", "opt/algorithm")] == ["opt", "opt/longshore"]
     assert list(parent_entries("opt")) == []
 
 
-def test_a_whiteout_is_known_anywhere_in_a_path():
+def test_a_whiteout_is_known_anywhere_in_a_path() -> None:
     assert is_whiteout(".wh.a")
     assert is_whiteout("a/.wh..wh..opq")
     assert is_whiteout("a/.wh.b/c")

@@ -61,7 +61,7 @@ def is_whole(store: LayoutStore, image: Manifest) -> bool:
     )
 
 
-def test_what_was_not_used_for_longest_goes_first(store):
+def test_what_was_not_used_for_longest_goes_first(store: LayoutStore) -> None:
     images = [added(store, f"acme/one:{number}") for number in range(3)]
     for number, image in enumerate(images):
         age(store, image, LONG + 100 - number)
@@ -73,7 +73,7 @@ def test_what_was_not_used_for_longest_goes_first(store):
     assert [is_whole(store, image) for image in images] == [True, False, True]
 
 
-def test_all_names_of_an_image_go_before_any_of_the_next(store):
+def test_all_names_of_an_image_go_before_any_of_the_next(store: LayoutStore) -> None:
     images = [added(store, f"a/{number}:1") for number in range(2)]
     with store.use() as use:
         for number, image in enumerate(images):
@@ -86,28 +86,28 @@ def test_all_names_of_an_image_go_before_any_of_the_next(store):
     assert len(store._index.names()) == 2, "both of the other image"
 
 
-def test_within_the_limit_nothing_that_has_a_name_goes(store):
+def test_within_the_limit_nothing_that_has_a_name_goes(store: LayoutStore) -> None:
     image, loose = added(store, "acme/one:1"), added(store, None)
     age(store)
     store.collect(store.size_bytes())
     assert (is_whole(store, image), is_whole(store, loose)) == (True, False)
 
 
-def test_what_was_added_a_moment_ago_stays(store):
+def test_what_was_added_a_moment_ago_stays(store: LayoutStore) -> None:
     image = added(store, None)
     done = store.collect(0)
     assert done is not None
     assert is_whole(store, image)
 
 
-def test_what_is_awaited_stays(store):
+def test_what_is_awaited_stays(store: LayoutStore) -> None:
     awaited, other = added(store, "acme/one:1"), added(store, "acme/two:1")
     age(store)
     store.collect(0, keep={awaited.descriptor.digest})
     assert (is_whole(store, awaited), is_whole(store, other)) == (True, False)
 
 
-def test_what_somebody_uses_stays_until_the_use_ends(store):
+def test_what_somebody_uses_stays_until_the_use_ends(store: LayoutStore) -> None:
     image, newer = added(store, "acme/one:1"), added(store, "acme/two:1")
     with store.use() as use:
         assert held_image(use, image.descriptor.digest)
@@ -121,7 +121,7 @@ def test_what_somebody_uses_stays_until_the_use_ends(store):
     assert not is_whole(store, image)
 
 
-def test_a_layer_that_another_image_shares_stays(store):
+def test_a_layer_that_another_image_shares_stays(store: LayoutStore) -> None:
     shared = os.urandom(4096)
     old, new = added(store, "acme/old:1", shared, b"old"), added(store, "acme/new:1", shared, b"new")
     age(store, old)
@@ -130,7 +130,7 @@ def test_a_layer_that_another_image_shares_stays(store):
     assert (is_whole(store, old), is_whole(store, new)) == (False, True)
 
 
-def test_a_name_that_stands_for_another_image_by_now_stays(store):
+def test_a_name_that_stands_for_another_image_by_now_stays(store: LayoutStore) -> None:
     added(store, "acme/one:1")
     age(store)
     with in_the_middle_of_a_collection(store):
@@ -139,7 +139,7 @@ def test_a_name_that_stands_for_another_image_by_now_stays(store):
         assert use.named("acme/one:1") == image.descriptor
 
 
-def test_what_was_added_again_meanwhile_stays(store):
+def test_what_was_added_again_meanwhile_stays(store: LayoutStore) -> None:
     layer = os.urandom(1024)
     added(store, "acme/one:1", layer)
     age(store)
@@ -149,7 +149,7 @@ def test_what_was_added_again_meanwhile_stays(store):
         assert use.hold(digest) == len(layer)
 
 
-def test_what_was_held_meanwhile_stays_and_keeps_its_name(store):
+def test_what_was_held_meanwhile_stays_and_keeps_its_name(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     age(store)
     with store.use() as use:
@@ -159,7 +159,7 @@ def test_what_was_held_meanwhile_stays_and_keeps_its_name(store):
         assert use.named("acme/one:1") == image.descriptor
 
 
-def test_what_was_named_meanwhile_out_of_what_is_old_stays(store):
+def test_what_was_named_meanwhile_out_of_what_is_old_stays(store: LayoutStore) -> None:
     """As the layers of a base are that a long build held: old, and nobody's any more once it has ended."""
     old = added(store, "acme/base:1", b"the base")
     age(store)
@@ -171,7 +171,7 @@ def test_what_was_named_meanwhile_out_of_what_is_old_stays(store):
     assert is_whole(store, image)
 
 
-def test_without_an_index_nothing_is_collected(store):
+def test_without_an_index_nothing_is_collected(store: LayoutStore) -> None:
     image, loose = added(store, "acme/one:1"), added(store, None)
     age(store)
     (store._directory / "index.json").unlink()
@@ -186,7 +186,7 @@ def fill(directory: Path) -> None:
             filler.write(bytes(4096))
 
 
-def test_a_disk_without_a_byte_of_room_is_collected(tmp_path):
+def test_a_disk_without_a_byte_of_room_is_collected(tmp_path: Path) -> None:
     with ExitStack() as mounted:
         try:
             disk = mounted.enter_context(memory_disk(tmp_path / "disk", megabytes=4))
@@ -205,7 +205,7 @@ def test_a_disk_without_a_byte_of_room_is_collected(tmp_path):
         assert set(store._index.names()) == {"acme/one:1"}
 
 
-def test_a_manifest_is_read_once_in_a_collection(store):
+def test_a_manifest_is_read_once_in_a_collection(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     begun = collector(store)
     reached = begun._reached_by(image.descriptor.digest)
@@ -220,7 +220,7 @@ def _hold_and_die(directory: Path, digest: str) -> None:
     os._exit(0)
 
 
-def test_what_a_killed_process_held_is_free(store):
+def test_what_a_killed_process_held_is_free(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     process = multiprocessing.get_context("spawn").Process(
         target=_hold_and_die, args=(store._directory, image.descriptor.digest)
@@ -234,7 +234,7 @@ def test_what_a_killed_process_held_is_free(store):
     assert list((store._directory / "uses").iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_removed(store):
+def test_what_a_killed_writer_left_is_removed(store: LayoutStore) -> None:
     left, begun = store._blobs / ".0123.part", store._blobs / ".4567.part"
     for path in (left, begun):
         path.write_bytes(b"half")
@@ -244,7 +244,7 @@ def test_what_a_killed_writer_left_is_removed(store):
     assert begun.exists(), "its writer is about to lock it"
 
 
-def test_one_collects_at_a_time(store):
+def test_one_collects_at_a_time(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     age(store)
     with collector(store)._only_collector():
@@ -257,7 +257,9 @@ def test_one_collects_at_a_time(store):
         st.tuples(st.sampled_from(["add", "hold", "end", "collect"]), st.integers(0, 5), st.booleans()), max_size=30
     )
 )
-def test_whatever_happens_nothing_that_is_held_or_awaited_is_lost(tmp_path_factory, steps):
+def test_whatever_happens_nothing_that_is_held_or_awaited_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, steps
+) -> None:
     store = LayoutStore(tmp_path_factory.mktemp("layout") / "images")
     images: list[Manifest] = []
     held: dict[int, ExitStack] = {}

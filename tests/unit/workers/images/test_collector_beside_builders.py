@@ -55,7 +55,7 @@ def _age(store: LayoutStore, image: Manifest) -> None:
             os.utime(store._blobs / blob.digest.removeprefix("sha256:"), (time.time() - GRACE_SECONDS - 100,) * 2)
 
 
-def test_whatever_builders_do_every_name_is_whole(tmp_path):
+def test_whatever_builders_do_every_name_is_whole(tmp_path: Path) -> None:
     store = LayoutStore(tmp_path / "images")
     spawned = multiprocessing.get_context("spawn")
     begun, over, told = spawned.Event(), spawned.Event(), spawned.Queue()

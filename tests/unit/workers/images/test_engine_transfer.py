@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,7 +69,7 @@ def refused(store: DirectoryStore, archive: bytes) -> WorkError:
 
 
 @pytest.mark.parametrize("form", [by_directories, as_layout])
-def test_an_image_is_the_same_in_the_store(tmp_path, form):
+def test_an_image_is_the_same_in_the_store(tmp_path: Path, form: Callable[[], tuple[bytes, bytes]]) -> None:
     archive, config = form()
     store = DirectoryStore(tmp_path)
     image = read_saved(store, [archive[start : start + 700] for start in range(0, len(archive), 700)])
@@ -79,7 +81,7 @@ def test_an_image_is_the_same_in_the_store(tmp_path, form):
             assert f"sha256:{hexadecimal(gzip.decompress(blob.read()))}" == diff_id
 
 
-def test_a_layer_that_is_not_what_the_configuration_says_is_refused(tmp_path):
+def test_a_layer_that_is_not_what_the_configuration_says_is_refused(tmp_path: Path) -> None:
     config = configuration(TWO)
     files = {"c.json": config, "a/layer.tar": ONE, "manifest.json": manifest("c.json", "a/layer.tar")}
     error = refused(DirectoryStore(tmp_path), archive_of(files))
@@ -87,5 +89,5 @@ def test_a_layer_that_is_not_what_the_configuration_says_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("archive", [b"no tar" * 200, by_directories()[0][:2000], archive_of({"manifest.json": b"[]"})])
-def test_what_is_no_saved_image_is_refused(tmp_path, archive):
+def test_what_is_no_saved_image_is_refused(tmp_path: Path, archive: bytes) -> None:
     assert "cannot be read" in refused(DirectoryStore(tmp_path), archive).message

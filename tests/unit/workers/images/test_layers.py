@@ -4,13 +4,13 @@ import gzip
 import hashlib
 import os
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.directory_store import DirectoryStore
-from workers.images.layers import add_layer, exact, fast
+from workers.images.layers import Compressor, add_layer, exact, fast
 from workers.images.oci import OCI_LAYER_GZIP
 
 MEBIBYTE = 1024 * 1024
@@ -27,7 +27,7 @@ def content_of(store: DirectoryStore, digest: str) -> bytes:
 
 
 @pytest.mark.parametrize("compression", [fast, exact])
-def test_a_layer_is_known_by_both_its_digests(store, compression):
+def test_a_layer_is_known_by_both_its_digests(store: DirectoryStore, compression: Callable[[], Compressor]) -> None:
     content = os.urandom(3 * MEBIBYTE) + bytes(3 * MEBIBYTE)
     layer = add_layer(store, [content], compression)
     kept = content_of(store, layer.blob.digest)
@@ -39,13 +39,15 @@ def test_a_layer_is_known_by_both_its_digests(store, compression):
 
 
 @pytest.mark.parametrize("compression", [fast, exact])
-def test_a_layer_does_not_depend_on_how_its_bytes_come(store, compression):
+def test_a_layer_does_not_depend_on_how_its_bytes_come(
+    store: DirectoryStore, compression: Callable[[], Compressor]
+) -> None:
     content = os.urandom(MEBIBYTE) * 2 + b"end"
     pieces = [content[start : start + 1000] for start in range(0, len(content), 1000)]
     assert add_layer(store, pieces, compression) == add_layer(store, [content], compression)
 
 
-def test_a_small_layer_has_these_very_bytes_on_every_machine(store):
+def test_a_small_layer_has_these_very_bytes_on_every_machine(store: DirectoryStore) -> None:
     """The bytes are written down here: a machine whose zlib made others would give images other digests."""
     layer = add_layer(store, [b"def apply(input):\n    return input\n" * 20], exact)
     assert layer.blob.digest == "sha256:69937ab862568e5354d27cdac407646c22f2b6b04b359f89d374d20708e50ebf"
@@ -53,7 +55,7 @@ def test_a_small_layer_has_these_very_bytes_on_every_machine(store):
     assert header[3:8] == bytes(5), "no name and no time"
 
 
-def test_memory_does_not_grow_with_a_layer(store):
+def test_memory_does_not_grow_with_a_layer(store: DirectoryStore) -> None:
     def chunks() -> Iterator[bytes]:
         piece = os.urandom(MEBIBYTE)
         for _ in range(64):
@@ -68,7 +70,7 @@ def test_memory_does_not_grow_with_a_layer(store):
     assert peak < 8 * MEBIBYTE
 
 
-def test_what_breaks_off_is_no_layer(store, tmp_path):
+def test_what_breaks_off_is_no_layer(store: DirectoryStore, tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * MEBIBYTE
         raise ConnectionError

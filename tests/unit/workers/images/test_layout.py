@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from shared.errors import ErrorClass, WorkError
 from tests.together import together
 from tests.unit.workers.images.images import add_image
-from workers.images.image_store import held_image
+from workers.images.image_store import StoreUse, held_image
 from workers.images.layout import LayoutStore
 from workers.images.oci import digest_of
 
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> LayoutStore:
     return LayoutStore(tmp_path / "images")
 
 
-def read(use, digest: str, offset: int = 0) -> bytes:
+def read(use: StoreUse, digest: str, offset: int = 0) -> bytes:
     with use.open(digest, offset) as reader:
         return b"".join(iter(lambda: reader.read(7), b""))
 
@@ -33,14 +34,14 @@ def blobs(store: LayoutStore) -> set[str]:
     return {path.name for path in store._blobs.iterdir()}
 
 
-def test_what_was_added_is_read_back_from_any_offset(store):
+def test_what_was_added_is_read_back_from_any_offset(store: LayoutStore) -> None:
     with store.use() as use:
         digest, size = use.add([b"in ", b"two ", b"pieces"])
         assert (digest, size) == (digest_of(b"in two pieces"), 13)
         assert (use.hold(digest), read(use, digest), read(use, digest, 7)) == (13, b"in two pieces", b"pieces")
 
 
-def test_what_is_not_there_is_told(store):
+def test_what_is_not_there_is_told(store: LayoutStore) -> None:
     with store.use() as use:
         assert use.hold(ABSENT) is None
         assert use.named("acme/none:1") is None
@@ -49,15 +50,15 @@ def test_what_is_not_there_is_told(store):
     assert lost.value.error_class == ErrorClass.TRANSIENT
 
 
-def test_a_content_that_is_not_what_it_should_be_is_not_kept(store):
+def test_a_content_that_is_not_what_it_should_be_is_not_kept(store: LayoutStore) -> None:
     with store.use() as use, pytest.raises(WorkError) as damaged:
         use.add([b"something else"], ABSENT)
     assert damaged.value.error_class == ErrorClass.TRANSIENT
     assert blobs(store) == set()
 
 
-def test_nothing_is_seen_of_a_blob_whose_writer_fails(store):
-    def chunks():
+def test_nothing_is_seen_of_a_blob_whose_writer_fails(store: LayoutStore) -> None:
+    def chunks() -> Iterator[bytes]:
         yield b"a beginning"
         raise RuntimeError
 
@@ -66,8 +67,8 @@ def test_nothing_is_seen_of_a_blob_whose_writer_fails(store):
     assert blobs(store) == set()
 
 
-def test_what_the_source_of_a_blob_fails_with_is_not_said_of_the_disk(store):
-    def chunks():
+def test_what_the_source_of_a_blob_fails_with_is_not_said_of_the_disk(store: LayoutStore) -> None:
+    def chunks() -> Iterator[bytes]:
         yield b"a beginning"
         raise ConnectionResetError("by the registry")
 
@@ -76,7 +77,7 @@ def test_what_the_source_of_a_blob_fails_with_is_not_said_of_the_disk(store):
     assert blobs(store) == set()
 
 
-def test_an_image_is_found_by_its_name_and_by_its_digest(store):
+def test_an_image_is_found_by_its_name_and_by_its_digest(store: LayoutStore) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
     with store.use() as use:
@@ -87,7 +88,7 @@ def test_an_image_is_found_by_its_name_and_by_its_digest(store):
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut short"])
-def test_an_image_of_which_something_is_missing_is_not_there(store, harm):
+def test_an_image_of_which_something_is_missing_is_not_there(store: LayoutStore, harm: str) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
         layer = store._blobs / image.layers[0].digest.removeprefix("sha256:")
@@ -98,7 +99,7 @@ def test_an_image_of_which_something_is_missing_is_not_there(store, harm):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100, None], ids=["empty", "cut short", "other", "zeros"])
-def test_a_damaged_manifest_is_forgotten_and_made_again(store, content):
+def test_a_damaged_manifest_is_forgotten_and_made_again(store: LayoutStore, content: bytes | None) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
     path = store._blobs / image.descriptor.digest.removeprefix("sha256:")
@@ -111,7 +112,7 @@ def test_a_damaged_manifest_is_forgotten_and_made_again(store, content):
         assert use.named("acme/one:1") == image.descriptor
 
 
-def test_what_is_no_manifest_though_it_is_whole_is_an_error(store):
+def test_what_is_no_manifest_though_it_is_whole_is_an_error(store: LayoutStore) -> None:
     with store.use() as use:
         digest, _ = use.add([b"a layer"])
         with pytest.raises(WorkError) as refused:
@@ -120,7 +121,7 @@ def test_what_is_no_manifest_though_it_is_whole_is_an_error(store):
     assert refused.value.error_class == ErrorClass.INVALID
 
 
-def test_what_is_there_with_another_size_is_replaced(store):
+def test_what_is_there_with_another_size_is_replaced(store: LayoutStore) -> None:
     with store.use() as use:
         digest, size = use.add([b"a layer"])
         os.truncate(store._blobs / digest.removeprefix("sha256:"), 3)
@@ -128,7 +129,7 @@ def test_what_is_there_with_another_size_is_replaced(store):
         assert read(use, digest) == b"a layer"
 
 
-def test_what_is_added_again_is_new_again(store):
+def test_what_is_added_again_is_new_again(store: LayoutStore) -> None:
     with store.use() as use:
         digest, _ = use.add([b"once"])
         path = store._blobs / digest.removeprefix("sha256:")
@@ -137,7 +138,7 @@ def test_what_is_added_again_is_new_again(store):
     assert path.stat().st_mtime > time.time() - 60
 
 
-def test_what_is_there_is_not_written_again(store):
+def test_what_is_there_is_not_written_again(store: LayoutStore) -> None:
     with store.use() as use:
         digest, _ = use.add([b"once"])
         before = (store._blobs / digest.removeprefix("sha256:")).stat().st_ino
@@ -145,7 +146,7 @@ def test_what_is_there_is_not_written_again(store):
         assert (store._blobs / digest.removeprefix("sha256:")).stat().st_ino == before
 
 
-def test_it_is_an_image_layout_as_the_specification_says(store):
+def test_it_is_an_image_layout_as_the_specification_says(store: LayoutStore) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
     assert json.loads((store._directory / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
@@ -156,7 +157,7 @@ def test_it_is_an_image_layout_as_the_specification_says(store):
     assert (entry["digest"], entry["size"]) == (image.descriptor.digest, image.descriptor.size)
 
 
-def test_names_written_at_once_by_threads_are_all_kept(store):
+def test_names_written_at_once_by_threads_are_all_kept(store: LayoutStore) -> None:
     def add(number: int) -> None:
         with store.use() as use:
             add_image(use, f"acme/one:{number}")
@@ -171,7 +172,7 @@ def _add_in_a_process(directory: Path, number: int) -> None:
             add_image(use, f"acme/p{number}:{turn}", b"the same layer of all")
 
 
-def test_names_written_at_once_by_processes_are_all_kept(store):
+def test_names_written_at_once_by_processes_are_all_kept(store: LayoutStore) -> None:
     spawned = multiprocessing.get_context("spawn")
     processes = [spawned.Process(target=_add_in_a_process, args=(store._directory, number)) for number in range(3)]
     for process in processes:
@@ -184,7 +185,7 @@ def test_names_written_at_once_by_processes_are_all_kept(store):
         assert all(use.named(name) is not None for name in store._index.names())
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path):
+def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(WorkError) as refused:
         LayoutStore(tmp_path)
@@ -192,19 +193,19 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
-def test_a_layout_of_another_version_is_left_alone(tmp_path):
+def test_a_layout_of_another_version_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')
     with pytest.raises(WorkError, match=r"2\.0\.0"):
         LayoutStore(tmp_path)
 
 
-def test_a_damaged_index_says_what_to_do(store):
+def test_a_damaged_index_says_what_to_do(store: LayoutStore) -> None:
     (store._directory / "index.json").write_text("{}")
     with store.use() as use, pytest.raises(WorkError, match="move the directory away"):
         use.named("acme/one:1")
 
 
-def test_a_directory_that_was_moved_away_is_made_anew(store, tmp_path):
+def test_a_directory_that_was_moved_away_is_made_anew(store: LayoutStore, tmp_path: Path) -> None:
     with store.use() as use:
         add_image(use, "acme/one:1")
     store._directory.rename(tmp_path / "away")
@@ -214,7 +215,7 @@ def test_a_directory_that_was_moved_away_is_made_anew(store, tmp_path):
         assert use.named("acme/two:1") == image.descriptor
 
 
-def test_a_lost_index_is_not_taken_for_one_without_names(store):
+def test_a_lost_index_is_not_taken_for_one_without_names(store: LayoutStore) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
     index = store._directory / "index.json"
@@ -229,7 +230,7 @@ def test_a_lost_index_is_not_taken_for_one_without_names(store):
         assert use.named("acme/one:1") == image.descriptor
 
 
-def test_an_index_that_was_changed_is_read_again_whatever_its_times_say(store):
+def test_an_index_that_was_changed_is_read_again_whatever_its_times_say(store: LayoutStore) -> None:
     with store.use() as use:
         image = add_image(use, "acme/one:1")
         index = store._directory / "index.json"
@@ -240,7 +241,7 @@ def test_an_index_that_was_changed_is_read_again_whatever_its_times_say(store):
     assert set(store._index.names()) == {"acme/two:1", "acme/three:1"}
 
 
-def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store):
+def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store: LayoutStore) -> None:
     with store.use() as use:
         use.add([b"four"])
     (store._blobs / ".0123.part").write_bytes(b"half")
@@ -248,7 +249,7 @@ def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store
     assert store.size_bytes() == 4
 
 
-def test_past_its_limit_it_is_brought_below_it(store):
+def test_past_its_limit_it_is_brought_below_it(store: LayoutStore) -> None:
     with store.use() as use:
         use.add([bytes(1000)])
     assert store.collection_goal(999) == 899
@@ -257,7 +258,7 @@ def test_past_its_limit_it_is_brought_below_it(store):
     assert store.collection_goal(2001) is None
 
 
-def test_who_adds_nothing_does_not_look_at_the_size_again(store):
+def test_who_adds_nothing_does_not_look_at_the_size_again(store: LayoutStore) -> None:
     with store.use() as use:
         use.add([bytes(1000)])
     assert store.collection_goal(2000) is None
@@ -284,7 +285,7 @@ def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str
             told.put((error.message, store._uses.held() & {noted, cut_short, after}))
 
 
-def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store):
+def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store: LayoutStore) -> None:
     spawned = multiprocessing.get_context("spawn")
     told = spawned.Queue()
     process = spawned.Process(target=_note_on_a_full_disk, args=(store._directory, told))
@@ -308,7 +309,7 @@ def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]
         told.put((error.error_class.value, error.message))
 
 
-def test_a_disk_that_takes_no_more_makes_the_job_wait(store):
+def test_a_disk_that_takes_no_more_makes_the_job_wait(store: LayoutStore) -> None:
     spawned = multiprocessing.get_context("spawn")
     told = spawned.Queue()
     process = spawned.Process(target=_fill_the_disk, args=(store._directory, told))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,20 +21,20 @@ KILLED = (
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
 
-def test_it_is_gone_with_the_work(temporary):
+def test_it_is_gone_with_the_work(temporary: Path) -> None:
     with temporary_directory() as directory:
         (directory / "file").write_text("x")
         assert directory.parent == temporary
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stays(temporary):
+def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stays(temporary: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as user:
@@ -47,7 +48,7 @@ def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stay
         assert not directory.exists()
 
 
-def test_what_is_not_locked_yet_is_left_alone_while_it_is_young(temporary):
+def test_what_is_not_locked_yet_is_left_alone_while_it_is_young(temporary: Path) -> None:
     hidden = temporary / f"{HIDDEN_PREFIX}made-at-this-moment"
     hidden.mkdir()
     remove_left_overs()

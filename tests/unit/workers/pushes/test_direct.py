@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -93,7 +94,7 @@ def has_all(registry: FakeRegistry, image: Manifest, *tags: str) -> bool:
     return blobs and all(registry.manifests[PATH, tag][1] == image.content for tag in tags or ("1",))
 
 
-def test_an_image_is_pushed_as_it_is_under_every_tag(registry, image, use):
+def test_an_image_is_pushed_as_it_is_under_every_tag(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     push = Push(registry, image, use)
     assert push.run("1", "1.0.0") == PushedImage(
         image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
@@ -102,14 +103,18 @@ def test_an_image_is_pushed_as_it_is_under_every_tag(registry, image, use):
     assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
 
 
-def test_the_manifest_comes_last_and_by_its_digest_first(registry, image, use):
+def test_the_manifest_comes_last_and_by_its_digest_first(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     Push(registry, image, use).run("1")
     puts = registry.requests("PUT")
     assert [path.rpartition("/")[2] for path in puts[-2:]] == [image.descriptor.digest, "1"]
     assert all("/upload/" in path for path in puts[:-2])
 
 
-def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(registry, image, use):
+def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     Push(registry, image, use).run("1")
     registry.asked.clear()
     push = Push(registry, image, use)
@@ -121,7 +126,7 @@ def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(registry, image
     assert push.fences == [], "no tag moved"
 
 
-def test_a_new_tag_of_what_is_there_sends_no_blob(registry, image, use):
+def test_a_new_tag_of_what_is_there_sends_no_blob(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     Push(registry, image, use).run("1")
     registry.asked.clear()
     Push(registry, image, use).run("1", "1.0.0")
@@ -130,7 +135,9 @@ def test_a_new_tag_of_what_is_there_sends_no_blob(registry, image, use):
 
 
 @pytest.mark.parametrize("tag", ["1", "2"])
-def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(registry, image, use, tag):
+def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, tag: str
+) -> None:
     Push(registry, image, use).run("1")
     del registry.blobs[PATH, image.layers[0].digest]
     Push(registry, image, use).run(tag)
@@ -138,7 +145,9 @@ def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(registry,
 
 
 @pytest.mark.parametrize("heard", [504, 0])
-def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(registry, image, use, heard):
+def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, heard: int
+) -> None:
     registry.finishes_silently = [heard]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
@@ -148,13 +157,20 @@ def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(r
 
 
 @pytest.mark.parametrize("answer", [(503, {"Retry-After": "0"}), (502, {})])
-def test_a_hiccup_before_the_first_byte_is_no_failure(registry, image, use, answer):
+def test_a_hiccup_before_the_first_byte_is_no_failure(
+    registry: FakeRegistry,
+    image: Manifest,
+    use: StoreUse,
+    answer: tuple[int, dict[str, str]] | tuple[int, dict[str, Any]],
+) -> None:
     registry.refusals["POST"] = [answer]
     Push(registry, image, use).run()
     assert has_all(registry, image)
 
 
-def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(registry, image, use):
+def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.refusals["POST"] = [(503, {"Retry-After": "120"})]
     with pytest.raises(WorkError) as busy:
         Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
@@ -162,20 +178,26 @@ def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(re
     assert len(registry.requests("POST")) == 1
 
 
-def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(registry, image, use):
+def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.breaks_after = [MEBIBYTE // 4] * 10
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
 
 
-def test_what_was_all_sent_before_it_broke_is_only_finished(registry, image, use):
+def test_what_was_all_sent_before_it_broke_is_only_finished(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.breaks_after = [3 * MEBIBYTE]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("PATCH")) == 3, "each blob once"
 
 
-def test_a_refused_layer_ends_the_push_at_once(registry, image, use, monkeypatch):
+def test_a_refused_layer_ends_the_push_at_once(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without waiting for the rests of those that are tried again."""
     monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
     registry.refusals["PATCH"] = [(503, {}), (503, {}), (403, {})]
@@ -184,7 +206,9 @@ def test_a_refused_layer_ends_the_push_at_once(registry, image, use, monkeypatch
     assert refused.value.error_class == ErrorClass.AUTH
 
 
-def test_what_ends_the_waiting_for_uploads_ends_the_uploads(registry, image, use, monkeypatch):
+def test_what_ends_the_waiting_for_uploads_ends_the_uploads(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task's time limit is raised in the middle of the waiting."""
 
     def out_of_time(*_arguments: object, **_options: object) -> object:
@@ -197,7 +221,9 @@ def test_what_ends_the_waiting_for_uploads_ends_the_uploads(registry, image, use
         Push(registry, image, use).run()
 
 
-def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_layer(registry, image, use):
+def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_layer(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     with fake_registry() as storage:
         storage.refusals["HEAD"] = [(403, {})] * 3
         registry.heads_at = f"http://{storage.host}"
@@ -205,7 +231,9 @@ def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_l
     assert has_all(registry, image)
 
 
-def test_an_upload_address_that_ended_is_asked_for_again(registry, image, use):
+def test_an_upload_address_that_ended_is_asked_for_again(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     with fake_registry() as storage:
         storage.uploads, storage.blobs = registry.uploads, registry.blobs
         storage.refusals["PATCH"] = [(403, {})]
@@ -215,7 +243,9 @@ def test_an_upload_address_that_ended_is_asked_for_again(registry, image, use):
     assert len(registry.requests("POST")) == 4
 
 
-def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(registry, image, use):
+def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     """The fence was looked at: by the time that it may have been lost, nothing reaches the registry any more."""
     with silent_server() as (host, _asked):
         registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'})
@@ -227,7 +257,9 @@ def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(registry, im
     assert (PATH, "1") not in registry.manifests
 
 
-def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, tmp_path, monkeypatch):
+def test_as_many_uploads_as_there_are_places_run_at_once(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one place is somebody else's, of another process perhaps: nothing is sent before it is free."""
     limits = UploadLimits(per_push=1, per_registry=1, slots=tmp_path / "slots")
     others = upload_slot(limits.slots, registry.host, 1, pytest.fail)
@@ -246,7 +278,7 @@ def test_as_many_uploads_as_there_are_places_run_at_once(registry, image, use, t
         pass  # the push let go of it
 
 
-def test_the_way_of_each_blob_is_told(registry, image, use):
+def test_the_way_of_each_blob_is_told(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.blobs["acme/other", image.layers[0].digest] = registry.blobs[PATH, image.layers[1].digest] = b"x"
     with capture_logs() as said:
         Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
@@ -258,7 +290,7 @@ def test_the_way_of_each_blob_is_told(registry, image, use):
     }
 
 
-def test_a_layer_that_is_there_is_not_sent(registry, image, use):
+def test_a_layer_that_is_there_is_not_sent(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     with use.open(image.layers[0].digest) as reader:
         registry.blobs[PATH, image.layers[0].digest] = b"".join(iter(lambda: reader.read(65536), b""))
     push = Push(registry, image, use)
@@ -268,7 +300,7 @@ def test_a_layer_that_is_there_is_not_sent(registry, image, use):
     assert (last.layers_done, last.layers_total) == (2, 2)
 
 
-def test_a_layer_of_another_repository_is_mounted(registry, image, use):
+def test_a_layer_of_another_repository_is_mounted(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     layer = image.layers[0].digest
     registry.blobs["acme/other", layer] = b"the layer"
     Push(registry, image, use, mount_from={layer: "acme/other"}).run()
@@ -277,7 +309,9 @@ def test_a_layer_of_another_repository_is_mounted(registry, image, use):
 
 
 @pytest.mark.parametrize("refused", [None, 403, 404, 405])
-def test_a_mount_that_fails_becomes_an_upload(registry, image, use, refused):
+def test_a_mount_that_fails_becomes_an_upload(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, refused: int | None
+) -> None:
     if refused:
         # Of the three blobs, one is asked to be mounted: the largest, which begins first and alone here.
         registry.refusals["POST"] = [(refused, {})]
@@ -286,13 +320,15 @@ def test_a_mount_that_fails_becomes_an_upload(registry, image, use, refused):
     assert len(registry.requests("POST")) == (4 if refused else 3), "a mount that failed has opened an upload"
 
 
-def test_a_patch_may_be_answered_with_201(registry, image, use):
+def test_a_patch_may_be_answered_with_201(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.patch_status = 201
     Push(registry, image, use).run()
     assert has_all(registry, image)
 
 
-def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(registry, image, use):
+def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.takes_chunks = False
     Push(registry, image, use).run()
     assert has_all(registry, image)
@@ -300,7 +336,9 @@ def test_a_layer_goes_in_one_piece_where_the_registry_does_not_ask_for_chunks(re
 
 
 @pytest.mark.parametrize("how", ["413", "hangs up", "advertised"])
-def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monkeypatch):
+def test_a_registry_that_wants_chunks_gets_them(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upload_session, "CHUNK_BYTES", 1024 * 1024)
     registry.refuses_silently = how == "hangs up"
     if how != "advertised":
@@ -313,14 +351,18 @@ def test_a_registry_that_wants_chunks_gets_them(registry, image, use, how, monke
     assert "1048576-2097151" in ranges
 
 
-def test_a_registry_that_takes_no_chunk_of_any_size_is_refused_with_its_answer(registry, image, use):
+def test_a_registry_that_takes_no_chunk_of_any_size_is_refused_with_its_answer(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.most_bytes = 1
     with pytest.raises(WorkError) as refused:
         Push(registry, image, use).run()
     assert (refused.value.error_class, "413" in refused.value.message) == (ErrorClass.INVALID, True)
 
 
-def test_an_upload_that_breaks_is_taken_up_where_it_broke(registry, image, use):
+def test_an_upload_that_breaks_is_taken_up_where_it_broke(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.breaks_after = [MEBIBYTE]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
@@ -329,21 +371,23 @@ def test_an_upload_that_breaks_is_taken_up_where_it_broke(registry, image, use):
     assert len(registry.requests("POST")) == 3
 
 
-def test_an_upload_whose_rest_is_refused_begins_anew(registry, image, use):
+def test_an_upload_whose_rest_is_refused_begins_anew(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.breaks_after, registry.takes_chunks = [MEBIBYTE], False
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("POST")) == 4
 
 
-def test_an_upload_that_the_registry_forgot_begins_anew(registry, image, use):
+def test_an_upload_that_the_registry_forgot_begins_anew(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.forgets = 1
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("POST")) == 4
 
 
-def test_a_registry_that_breaks_off_again_and_again_is_given_up(registry, image, use):
+def test_a_registry_that_breaks_off_again_and_again_is_given_up(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.breaks_after = [10] * 100
     with pytest.raises(WorkError) as broken:
         Push(registry, image, use).run()
@@ -351,14 +395,18 @@ def test_a_registry_that_breaks_off_again_and_again_is_given_up(registry, image,
     assert broken.value.message.startswith(registry.host)
 
 
-def test_a_registry_that_says_it_has_what_it_lost_gets_it_all(registry, image, use):
+def test_a_registry_that_says_it_has_what_it_lost_gets_it_all(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.lies_of = {blob.digest for blob in image.blobs}
     Push(registry, image, use).run()
     assert has_all(registry, image)
 
 
 @pytest.mark.parametrize(("words", "whose"), [("application/vnd.docker.", "Docker's"), ("application/vnd.oci.", None)])
-def test_a_registry_of_one_vocabulary_is_told_in_it(registry, image, use, words, whose):
+def test_a_registry_of_one_vocabulary_is_told_in_it(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, words: str, whose: str | None
+) -> None:
     registry.words = words
     pushed = Push(registry, image, use).run()
     media_type, content = registry.manifests[PATH, "1"]
@@ -370,14 +418,16 @@ def test_a_registry_of_one_vocabulary_is_told_in_it(registry, image, use, words,
     assert registry.requests("PUT") == [], "and is not told again"
 
 
-def test_a_request_to_slow_down_is_the_whole_pushs(registry, image, use):
+def test_a_request_to_slow_down_is_the_whole_pushs(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.refusals["PATCH"] = [(429, {"Retry-After": "7"})] * 3
     with pytest.raises(WorkError) as slow:
         Push(registry, image, use).run()
     assert (slow.value.error_class, slow.value.retry_after) == (ErrorClass.THROTTLED, 7.0)
 
 
-def test_credentials_do_not_follow_an_upload_to_another_host(registry, image, use):
+def test_credentials_do_not_follow_an_upload_to_another_host(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     with fake_registry() as elsewhere:
         elsewhere.uploads = registry.uploads
         elsewhere.blobs = registry.blobs
@@ -389,20 +439,24 @@ def test_credentials_do_not_follow_an_upload_to_another_host(registry, image, us
         assert not any("Authorization" in headers for _, _, headers in elsewhere.asked)
 
 
-def test_an_upload_is_not_sent_to_where_a_registry_may_not_lead(registry, image, use):
+def test_an_upload_is_not_sent_to_where_a_registry_may_not_lead(
+    registry: FakeRegistry, image: Manifest, use: StoreUse
+) -> None:
     registry.uploads_at = "http://169.254.169.254"
     with pytest.raises(WorkError) as refused:
         Push(registry, image, use).run()
     assert refused.value.error_class == ErrorClass.INVALID
 
 
-def test_the_state_in_an_uploads_address_is_kept(registry, image, use):
+def test_the_state_in_an_uploads_address_is_kept(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     Push(registry, image, use).run()
     finished = [path for path in registry.requests("PUT") if "/upload/" in path]
     assert all("?state=a%2Fb&digest=sha256%3A" in path for path in finished)
 
 
-def test_a_damaged_layer_is_dropped_and_the_push_is_tried_again_later(registry, image, use, store):
+def test_a_damaged_layer_is_dropped_and_the_push_is_tried_again_later(
+    registry: FakeRegistry, image: Manifest, use: StoreUse, store: LayoutStore
+) -> None:
     blob = store._blobs / image.layers[1].digest.removeprefix("sha256:")
     blob.write_bytes(b"x" * 1000)
     with pytest.raises(WorkError) as damaged:
@@ -411,7 +465,7 @@ def test_a_damaged_layer_is_dropped_and_the_push_is_tried_again_later(registry, 
     assert not blob.exists()
 
 
-def test_progress_is_told_by_bytes_and_layers(registry, image, use):
+def test_progress_is_told_by_bytes_and_layers(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     push = Push(registry, image, use)
     push.run()
     size = sum(blob.size for blob in image.blobs)
@@ -419,7 +473,7 @@ def test_progress_is_told_by_bytes_and_layers(registry, image, use):
     assert {seen.total_bytes for seen, _ in push.told} == {size}
 
 
-def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry, image, use):
+def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     push = Push(registry, image, use)
 
     def lost(_tag: str) -> None:
@@ -431,7 +485,7 @@ def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry, image, use):
     assert (PATH, "1") not in registry.manifests
 
 
-def test_a_stop_ends_all_uploads(registry, image, use):
+def test_a_stop_ends_all_uploads(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     gate, reached = threading.Event(), threading.Event()
     push = Push(registry, image, use)
     opened = use.open

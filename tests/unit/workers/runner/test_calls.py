@@ -5,7 +5,11 @@ import http.client
 import os
 import socket
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.unit.workers.runner.running import Runner
 
 ECHO = "serve(lambda request: request)"
 
@@ -29,7 +33,7 @@ REFUSALS = [
 ]
 
 
-def test_content_types_become_the_kits(algorithm, start):
+def test_content_types_become_the_kits(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     runner = start()
     assert runner.call({"a": [1, "ü", None]}).result == {"content_type": "json", "data": {"a": [1, "ü", None]}}
@@ -41,7 +45,9 @@ def test_content_types_become_the_kits(algorithm, start):
     assert binary == {"content_type": "binary", "data": base64.b64encode(b"\x00\xff").decode()}
 
 
-def test_the_answer_holds_content_type_and_duration_and_no_more(algorithm, start):
+def test_the_answer_holds_content_type_and_duration_and_no_more(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner]
+) -> None:
     algorithm(ECHO)
     metadata = start().call(1).body["metadata"]
     assert metadata.keys() == {"content_type", "duration"}
@@ -49,7 +55,7 @@ def test_the_answer_holds_content_type_and_duration_and_no_more(algorithm, start
     assert isinstance(metadata["duration"], float)
 
 
-def test_refusals_say_why_in_json(algorithm, start):
+def test_refusals_say_why_in_json(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     runner = start(LONGSHORE_MAX_REQUEST_BYTES="1000")
     for body, content_type, path, status, message in REFUSALS:
@@ -59,13 +65,13 @@ def test_refusals_say_why_in_json(algorithm, start):
     assert runner.call(1).result["data"] == 1
 
 
-def test_json_nested_too_deeply_is_refused(algorithm, start):
+def test_json_nested_too_deeply_is_refused(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     reply = start().call(body=b"[" * 100_000 + b"]" * 100_000)
     assert (reply.status, reply.error["message"]) == (400, "The body is JSON nested too deeply.")
 
 
-def test_other_methods_and_paths_get_json_too(algorithm, start):
+def test_other_methods_and_paths_get_json_too(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     runner = start()
     assert "POST to /" in runner.request("PUT", "/").error["message"]
@@ -80,12 +86,12 @@ def test_other_methods_and_paths_get_json_too(algorithm, start):
         assert (response.status, response.headers["Content-Type"]) == (400, "application/json")
 
 
-def test_a_chunked_body_is_put_together(algorithm, start):
+def test_a_chunked_body_is_put_together(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     assert start().call(body=[b'{"a":', b" 1", b"}"]).result["data"] == {"a": 1}
 
 
-def test_a_broken_chunk_is_refused(algorithm, start):
+def test_a_broken_chunk_is_refused(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     runner = start()
     for chunks in (b"zz\r\n1\r\n0\r\n\r\n", b"1\r\n12\r\n0\r\n\r\n", b"-1\r\n1\r\n0\r\n\r\n"):
@@ -93,13 +99,15 @@ def test_a_broken_chunk_is_refused(algorithm, start):
         assert runner.request("POST", "/", chunks, headers).status == 400
 
 
-def test_a_large_body_comes_back_whole(algorithm, start):
+def test_a_large_body_comes_back_whole(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     text = "0123456789" * 500_000
     assert start().call(text).result["data"] == text
 
 
-def test_a_body_refused_for_what_it_says_of_itself_is_not_asked_for(algorithm, start):
+def test_a_body_refused_for_what_it_says_of_itself_is_not_asked_for(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner]
+) -> None:
     algorithm(ECHO)
     runner = start(LONGSHORE_MAX_REQUEST_BYTES="1000")
     with socket.socket(socket.AF_UNIX) as connection:
@@ -108,7 +116,7 @@ def test_a_body_refused_for_what_it_says_of_itself_is_not_asked_for(algorithm, s
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
-def test_an_expected_continue_is_sent(algorithm, start):
+def test_an_expected_continue_is_sent(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(start().socket))
@@ -118,7 +126,7 @@ def test_an_expected_continue_is_sent(algorithm, start):
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
-def test_one_connection_carries_many_calls(algorithm, start):
+def test_one_connection_carries_many_calls(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     runner = start()
     with socket.socket(socket.AF_UNIX) as connection:
@@ -130,7 +138,9 @@ def test_one_connection_carries_many_calls(algorithm, start):
             assert b'"data": ' + number in response.read()
 
 
-def test_the_socket_is_for_everybody_and_replaces_a_stale_one(algorithm, start, one_runner):
+def test_the_socket_is_for_everybody_and_replaces_a_stale_one(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], one_runner: Path
+) -> None:
     algorithm(ECHO)
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(one_runner / "socket"))
@@ -140,7 +150,7 @@ def test_the_socket_is_for_everybody_and_replaces_a_stale_one(algorithm, start, 
     assert runner.call(1).result["data"] == 1
 
 
-def test_the_port_answers_beside_the_socket(algorithm, start):
+def test_the_port_answers_beside_the_socket(algorithm: Callable[[str], Path], start: Callable[..., Runner]) -> None:
     algorithm(ECHO)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -152,7 +162,9 @@ def test_the_port_answers_beside_the_socket(algorithm, start):
     connection.close()
 
 
-def test_a_file_in_the_sockets_place_is_not_deleted(algorithm, start, one_runner):
+def test_a_file_in_the_sockets_place_is_not_deleted(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], one_runner: Path
+) -> None:
     algorithm(ECHO)
     (one_runner / "socket").write_text("precious")
     runner = start()
@@ -161,7 +173,9 @@ def test_a_file_in_the_sockets_place_is_not_deleted(algorithm, start, one_runner
     assert (one_runner / "socket").read_text() == "precious"
 
 
-def test_health_counts_the_calls_that_run_and_those_that_wait(algorithm, source, start):
+def test_health_counts_the_calls_that_run_and_those_that_wait(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner]
+) -> None:
     algorithm("def apply(request):\n    wait_at('gate')\n\nserve(apply)")
     os.mkfifo(source / "gate")
     runner = start()

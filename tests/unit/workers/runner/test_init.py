@@ -4,8 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from tests.unit.workers.runner.running import Runner
 
 ORPHANS = """
 import subprocess
@@ -29,7 +33,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 
 
 @pytest.fixture
-def python_as_process_one(tmp_path):
+def python_as_process_one(tmp_path: Path) -> Path:
     if shutil.which("unshare") is None or subprocess.run([*NAMESPACE, "true"], check=False).returncode != 0:
         pytest.skip("needs user and process namespaces")
     wrapper = tmp_path / "python"
@@ -38,7 +42,9 @@ def python_as_process_one(tmp_path):
     return wrapper
 
 
-def test_orphans_are_reaped(algorithm, source, start, python_as_process_one):
+def test_orphans_are_reaped(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner], python_as_process_one: Path
+) -> None:
     algorithm(ORPHANS)
     os.mkfifo(source / "gate")
     runner = start(python_as_process_one)
@@ -48,7 +54,9 @@ def test_orphans_are_reaped(algorithm, source, start, python_as_process_one):
     runner.until(lambda: len(runner.call("count").result) == 3)
 
 
-def test_signals_reach_the_runner_and_its_status_is_passed_on(algorithm, start, python_as_process_one):
+def test_signals_reach_the_runner_and_its_status_is_passed_on(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], python_as_process_one: Path
+) -> None:
     algorithm("serve(lambda request: 1)")
     runner = start(python_as_process_one)
     assert runner.call().result == 1
@@ -56,7 +64,9 @@ def test_signals_reach_the_runner_and_its_status_is_passed_on(algorithm, start, 
     assert not runner.socket.exists()
 
 
-def test_a_failed_start_is_passed_on(algorithm, start, python_as_process_one, one_runner):
+def test_a_failed_start_is_passed_on(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], python_as_process_one: Path, one_runner: Path
+) -> None:
     algorithm("serve(lambda request: 1)")
     (one_runner / "socket").write_text("")
     assert start(python_as_process_one).process.wait(20) == 2

@@ -1,10 +1,13 @@
 """Source written for the platform's development kit, under the published kit itself."""
 
 import base64
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.clients import published_client_python
+from tests.unit.workers.runner.running import Runner
 
 SOURCE = """
 import Algorithmia
@@ -34,11 +37,11 @@ ADK(apply, load).init("Algorithmia")
 
 
 @pytest.fixture(scope="session")
-def kit_python():
+def kit_python() -> Path:
     return published_client_python()
 
 
-def test_apply_and_load(source, start, kit_python):
+def test_apply_and_load(source: Path, start: Callable[..., Runner], kit_python: Path) -> None:
     (source / "src" / "Hello.py").write_text(SOURCE)
     runner = start(kit_python)
     assert runner.call("world").body["metadata"]["content_type"] == "text"
@@ -51,7 +54,9 @@ def test_apply_and_load(source, start, kit_python):
     assert binary.body["metadata"]["content_type"] == "binary"
 
 
-def test_an_exception_is_that_calls_error_and_the_process_survives(source, start, kit_python):
+def test_an_exception_is_that_calls_error_and_the_process_survives(
+    source: Path, start: Callable[..., Runner], kit_python: Path
+) -> None:
     (source / "src" / "Hello.py").write_text(SOURCE)
     runner = start(kit_python)
     for _ in range(2):
@@ -65,7 +70,7 @@ def test_an_exception_is_that_calls_error_and_the_process_survives(source, start
     assert "restarted" not in runner.err
 
 
-def test_a_load_error_is_every_calls_error(source, start, kit_python):
+def test_a_load_error_is_every_calls_error(source: Path, start: Callable[..., Runner], kit_python: Path) -> None:
     text = SOURCE.replace('return {"greeting"', 'raise OSError("no model"); return {"greeting"')
     (source / "src" / "Hello.py").write_text(text)
     runner = start(kit_python)
@@ -75,20 +80,24 @@ def test_a_load_error_is_every_calls_error(source, start, kit_python):
         assert "in load" in error["stacktrace"]
 
 
-def test_a_result_that_is_no_json_is_the_kits_error(source, start, kit_python):
+def test_a_result_that_is_no_json_is_the_kits_error(
+    source: Path, start: Callable[..., Runner], kit_python: Path
+) -> None:
     (source / "src" / "Hello.py").write_text("from Algorithmia import ADK\nADK(lambda input: {1, 2}).init()\n")
     error = start(kit_python).call(1).error
     assert "not JSON serializable" in error["message"]
 
 
-def test_a_kit_that_is_never_started_is_a_load_error(source, start, kit_python):
+def test_a_kit_that_is_never_started_is_a_load_error(
+    source: Path, start: Callable[..., Runner], kit_python: Path
+) -> None:
     (source / "src" / "Hello.py").write_text("from Algorithmia import ADK\nADK(lambda input: 1)\n")
     error = start(kit_python).call(1).error
     assert error["error_type"] == "LoadingError"
     assert "It must end with ADK(apply).init()" in error["message"]
 
 
-def test_what_a_call_printed_is_its_own(source, start, kit_python):
+def test_what_a_call_printed_is_its_own(source: Path, start: Callable[..., Runner], kit_python: Path) -> None:
     text = (
         "from Algorithmia import ADK\n\ndef apply(input):\n    print('got', input)\n    return 1\n\nADK(apply).init()\n"
     )

@@ -60,7 +60,7 @@ def members(store: DirectoryStore, of: Image, layer: int) -> dict[str, tarfile.T
 SOURCE = archive_of({"src/Small.py": b"def apply(input): return input\n", "a": b"1"})
 
 
-def test_an_image_says_how_it_is_started(tmp_path):
+def test_an_image_says_how_it_is_started(tmp_path: Path) -> None:
     made = image(DirectoryStore(tmp_path), SOURCE)
     assert made.run_config == {
         "Env": [
@@ -82,14 +82,14 @@ def test_an_image_says_how_it_is_started(tmp_path):
     assert len(made.configuration["history"]) == len(made.configuration["rootfs"]["diff_ids"]) == 3
 
 
-def test_equal_sources_give_one_digest_however_their_tars_were_made(tmp_path):
+def test_equal_sources_give_one_digest_however_their_tars_were_made(tmp_path: Path) -> None:
     other = archive_of({}, entries=[entry("src", type=tarfile.DIRTYPE, mtime=7, uid=7)])
     other = archive_of({"a": b"1", "src/Small.py": b"def apply(input): return input\n"})
     one, two = (image(DirectoryStore(tmp_path / name), source) for name, source in (("1", SOURCE), ("2", other)))
     assert one.manifest.descriptor == two.manifest.descriptor
 
 
-def test_the_surroundings_do_not_change_the_digest(tmp_path):
+def test_the_surroundings_do_not_change_the_digest(tmp_path: Path) -> None:
     """Another umask, time zone and locale, in a process of its own."""
     code = (
         "import os, sys; from pathlib import Path; os.umask(0o077);"
@@ -108,7 +108,7 @@ def test_the_surroundings_do_not_change_the_digest(tmp_path):
     assert printed == image(DirectoryStore(tmp_path / "ours"), SOURCE).manifest.descriptor.digest
 
 
-def test_a_change_of_source_changes_one_small_layer(tmp_path):
+def test_a_change_of_source_changes_one_small_layer(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     before, after = image(store, SOURCE), image(store, archive_of({"src/Small.py": b"# changed\n"}))
     *below, source = zip(before.manifest.layers, after.manifest.layers, strict=True)
@@ -119,7 +119,7 @@ def test_a_change_of_source_changes_one_small_layer(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["d/" * 80 + "deep.py", "na\udcefve.txt", "x" * 250])
-def test_every_name_reaches_the_image(tmp_path, name):
+def test_every_name_reaches_the_image(tmp_path: Path, name: str) -> None:
     store = DirectoryStore(tmp_path)
     made = image(store, archive_of({name: b"x"}, links={"link": "/etc/passwd"}))
     found = members(store, made, -1)
@@ -128,14 +128,14 @@ def test_every_name_reaches_the_image(tmp_path, name):
     assert found["opt/algorithm"].mode == found["opt"].mode == 0o755
 
 
-def test_the_runner_is_in_the_image(tmp_path):
+def test_the_runner_is_in_the_image(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     found = members(store, image(store, SOURCE), -2)
     runner = {file.name for file in Path("workers/runner").resolve().glob("*.py")}
     assert {Path(name).name for name, member in found.items() if member.isreg()} == runner
 
 
-def test_a_named_image_is_read_as_it_was_written(tmp_path):
+def test_a_named_image_is_read_as_it_was_written(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     assert named_image(store, "image/none") is None
     made = image(store, SOURCE)

@@ -15,7 +15,7 @@ def layer_of(archive: bytes) -> tarfile.TarFile:
     return tarfile.open(fileobj=io.BytesIO(b"".join(archived(installed_entries([archive], "opt/longshore")))))
 
 
-def test_only_what_is_installed_counts():
+def test_only_what_is_installed_counts() -> None:
     attributes = {"mtime": 1_700_000_000.5, "uid": 65531, "gid": 65531, "uname": "somebody", "mode": 0o2755}
     member = entry("env/a", type=tarfile.DIRTYPE, pax_headers={"SCHILY.xattr.user.a": "b"}, **attributes)
     target = io.BytesIO()
@@ -27,7 +27,7 @@ def test_only_what_is_installed_counts():
     assert (found.mtime, found.uname, found.pax_headers) == (MOMENT, "", {})
 
 
-def test_hard_links_lead_within_the_layer_and_symbolic_ones_where_they_did():
+def test_hard_links_lead_within_the_layer_and_symbolic_ones_where_they_did() -> None:
     links = [
         entry("env/hard", type=tarfile.LNKTYPE, linkname="env/a"),
         entry("env/soft", type=tarfile.SYMTYPE, linkname="a"),
@@ -41,7 +41,7 @@ def test_hard_links_lead_within_the_layer_and_symbolic_ones_where_they_did():
         assert layer.getmember("opt/longshore/env/out").linkname == "/usr/bin/python3"
 
 
-def test_a_name_that_would_delete_files_is_refused():
+def test_a_name_that_would_delete_files_is_refused() -> None:
     with pytest.raises(WorkError, match="A requirement installs 'env") as caught:
         layer_of(archive_of({"env/.wh.a": b""}))
     assert caught.value.error_class is ErrorClass.INVALID

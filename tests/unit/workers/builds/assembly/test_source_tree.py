@@ -4,6 +4,7 @@ import contextlib
 import io
 import posixpath
 import tarfile
+from tarfile import TarInfo
 
 import pytest
 from hypothesis import given
@@ -40,30 +41,30 @@ def rewritten(archive: bytes) -> list[tarfile.TarInfo]:
     ],
     ids=lambda bad: f"{bad.name} type {bad.type.decode()}",
 )
-def test_a_member_that_could_do_harm_is_refused(bad):
+def test_a_member_that_could_do_harm_is_refused(bad: TarInfo) -> None:
     with pytest.raises(WorkError) as caught:
         rewritten(archive_of({"src/A.py": b""}, entries=[bad]))
     assert caught.value.error_class is ErrorClass.INVALID
     assert repr(bad.name) in caught.value.message
 
 
-def test_nothing_may_stand_below_a_link():
+def test_nothing_may_stand_below_a_link() -> None:
     with pytest.raises(WorkError, match="which is no directory"):
         rewritten(archive_of({"out/passwd": b"x"}, links={"out": "/etc"}))
 
 
-def test_nothing_may_stand_there_twice():
+def test_nothing_may_stand_there_twice() -> None:
     with pytest.raises(WorkError, match="twice"):
         rewritten(archive_of({"a": b"1"}, entries=[entry("./a")]))
 
 
 @pytest.mark.parametrize("garbage", [b"no tar at all" * 100, b"\x1f\x8b" + b"0" * 600])
-def test_what_is_no_tar_is_refused(garbage):
+def test_what_is_no_tar_is_refused(garbage: bytes) -> None:
     with pytest.raises(WorkError, match="no readable tar"):
         rewritten(garbage)
 
 
-def test_links_stay_links_and_modes_are_plain():
+def test_links_stay_links_and_modes_are_plain() -> None:
     archive = archive_of(
         {"src/A.py": b"x"},
         links={"data": "/etc/passwd", "src/up": "../../.."},
@@ -82,7 +83,7 @@ def test_links_stay_links_and_modes_are_plain():
     assert {(member.uid, member.gid, member.uname, member.mtime) for member in found.values()} == {(0, 0, "", MOMENT)}
 
 
-def test_equal_sources_give_equal_bytes():
+def test_equal_sources_give_equal_bytes() -> None:
     def context(names: list[str], moment: int) -> bytes:
         source = archive_of({}, entries=[entry(name, mtime=moment, uid=moment) for name in names])
         with open_source(io.BytesIO(source)) as tree:
@@ -91,7 +92,7 @@ def test_equal_sources_give_equal_bytes():
     assert context(["b", "a", "a.d/é"], 5) == context(["a.d/é", "a", "b"], 7000)
 
 
-def test_file_names_keep_their_bytes():
+def test_file_names_keep_their_bytes() -> None:
     _, member = rewritten(archive_of({}, entries=[entry("na\udcefve" + "x" * 300)]))
     assert member.name == "algorithm/na\udcefve" + "x" * 300
 
@@ -101,7 +102,7 @@ types = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarf
 
 
 @given(st.lists(st.builds(lambda name, kind: entry(name, type=kind, linkname="t"), names, types), max_size=6))
-def test_whatever_is_let_through_stays_below_its_directory(members):
+def test_whatever_is_let_through_stays_below_its_directory(members) -> None:
     found: list[tarfile.TarInfo] = []
     with contextlib.suppress(WorkError):
         found = rewritten(archive_of({}, entries=members))

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import io
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +60,7 @@ def spec(text: str = "a==1\n", **changes: object) -> EnvironmentSpec:
         spec(base_image="the-same-image-by-another-name"),
     ],
 )
-def test_what_does_not_change_what_is_installed_does_not_change_the_key(equal):
+def test_what_does_not_change_what_is_installed_does_not_change_the_key(equal: EnvironmentSpec) -> None:
     assert requirements_key(equal, BASE) == requirements_key(spec(), BASE)
 
 
@@ -76,11 +77,11 @@ def test_what_does_not_change_what_is_installed_does_not_change_the_key(equal):
         (spec(), base(architecture="arm64")),
     ],
 )
-def test_what_changes_what_is_installed_changes_the_key(other, on):
+def test_what_changes_what_is_installed_changes_the_key(other: EnvironmentSpec, on: BaseImage) -> None:
     assert requirements_key(other, on) != requirements_key(spec(), BASE)
 
 
-def test_owners_share_only_what_is_pinned_by_hash():
+def test_owners_share_only_what_is_pinned_by_hash() -> None:
     assert requirements_key(spec(HASHED), BASE) == requirements_key(spec(HASHED, owner="two"), BASE)
     assert requirements_key(spec(HASHED + "\nb==1"), BASE) != requirements_key(
         spec(HASHED + "\nb==1", owner="two"), BASE
@@ -88,11 +89,11 @@ def test_owners_share_only_what_is_pinned_by_hash():
 
 
 @pytest.mark.parametrize("text", [".", "-e ./pkg", "git+https://example.com/a.git"])
-def test_what_is_built_with_the_source_has_no_key(text):
+def test_what_is_built_with_the_source_has_no_key(text: str) -> None:
     assert requirements_key(spec(text), BASE) is None
 
 
-def test_an_environment_is_known_by_what_is_installed_not_by_how_that_was_asked_for():
+def test_an_environment_is_known_by_what_is_installed_not_by_how_that_was_asked_for() -> None:
     key = environment_key(spec("a==1\n"), BASE, LOCK)
     assert environment_key(spec("a>=1\n", index_url=None), BASE, LOCK) == key
     for other in (
@@ -103,7 +104,7 @@ def test_an_environment_is_known_by_what_is_installed_not_by_how_that_was_asked_
         assert other != key
 
 
-def test_a_lock_without_hashes_does_not_tell_what_is_installed():
+def test_a_lock_without_hashes_does_not_tell_what_is_installed() -> None:
     hashless = LOCK + "b==1\n"
     key = environment_key(spec(HASHED), BASE, hashless)
     assert environment_key(spec(HASHED), BASE, hashless) == key
@@ -111,7 +112,7 @@ def test_a_lock_without_hashes_does_not_tell_what_is_installed():
     assert environment_key(spec(HASHED, index_url=None), BASE, hashless) != key
 
 
-def test_a_stop_ends_the_wait_for_another_build(tmp_path):
+def test_a_stop_ends_the_wait_for_another_build(tmp_path: Path) -> None:
     stop, waiting = CancelToken(), threading.Event()
 
     def log(line: str) -> None:

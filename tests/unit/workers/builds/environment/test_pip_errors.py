@@ -89,7 +89,7 @@ MISSING = [
         ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a word"),
     ],
 )
-def test_the_line_and_the_reason(lines, exit_code, error_class, sentence):
+def test_the_line_and_the_reason(lines: list[str], exit_code: int, error_class: ErrorClass, sentence: str) -> None:
     output = PipOutput(REQUIREMENTS, memory_bytes=1 << 30)
     for line in lines:
         output.read(line)

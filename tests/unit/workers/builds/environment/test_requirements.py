@@ -19,7 +19,7 @@ def requirements_of(text: str | bytes, **files: str) -> Requirements:
         return read_requirements(tree)
 
 
-def test_a_source_without_the_file_requires_nothing():
+def test_a_source_without_the_file_requires_nothing() -> None:
     with open_source(io.BytesIO(archive_of({"src/A.py": b""}))) as tree:
         found = read_requirements(tree)
     assert (found.lines, found.files, found.shareable, found.pinned_by_hash) == ((), {}, True, True)
@@ -49,7 +49,7 @@ def test_a_source_without_the_file_requires_nothing():
         ("--pre", RequirementKind.OPTION, None),
     ],
 )
-def test_the_kind_of_a_line(line, kind, name):
+def test_the_kind_of_a_line(line: str, kind: RequirementKind, name: str | None) -> None:
     (found,) = requirements_of(line).lines
     assert (found.kind, found.name) == (kind, name)
     assert requirements_of(line).shareable == (kind in {RequirementKind.HOSTED, RequirementKind.OPTION})
@@ -72,14 +72,14 @@ def test_the_kind_of_a_line(line, kind, name):
         (b"#" * (1024 * 1024 + 1), "requirements.txt: requirements.txt is larger than 1048576 bytes"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(text, sentence):
+def test_a_line_that_cannot_be_read_is_named(text: str | bytes, sentence: str) -> None:
     with pytest.raises(WorkError) as caught:
         requirements_of(text)
     assert caught.value.error_class is ErrorClass.INVALID
     assert caught.value.message.startswith(sentence)
 
 
-def test_a_link_in_place_of_the_file_is_refused():
+def test_a_link_in_place_of_the_file_is_refused() -> None:
     with (
         open_source(io.BytesIO(archive_of({}, links={"requirements.txt": "/etc/passwd"}))) as tree,
         pytest.raises(WorkError, match="no regular file"),
@@ -87,7 +87,7 @@ def test_a_link_in_place_of_the_file_is_refused():
         read_requirements(tree)
 
 
-def test_included_files_take_part_with_their_own_lines():
+def test_included_files_take_part_with_their_own_lines() -> None:
     found = requirements_of(
         "-r deps/more.txt\n-c pins.txt\nsix\n", deps__more="-r ../last.txt\n\nfoo", last="bar", pins="baz==1"
     )
@@ -102,24 +102,24 @@ def test_included_files_take_part_with_their_own_lines():
     assert set(found.files) == {"requirements.txt", "deps/more.txt", "last.txt", "pins.txt"}
 
 
-def test_a_file_that_includes_itself_ends():
+def test_a_file_that_includes_itself_ends() -> None:
     assert [line.text for line in requirements_of("-r requirements.txt\nsix\n").lines] == ["six"]
 
 
-def test_comments_and_blank_lines_do_not_make_requirements_different():
+def test_comments_and_blank_lines_do_not_make_requirements_different() -> None:
     bare = requirements_of("a==1\nb==2\n")
     assert requirements_of("# why\na==1   # because\n\n\nb==2").fingerprint() == bare.fingerprint()
     assert requirements_of("a==1\nb==3\n").fingerprint() != bare.fingerprint()
 
 
-def test_requirements_are_pinned_by_hash_when_every_one_is():
+def test_requirements_are_pinned_by_hash_when_every_one_is() -> None:
     digest = "--hash=sha256:" + "0" * 64
     assert requirements_of(f"a==1 \\\n    {digest} \\\n    {digest}\nb==2 {digest}\n--pre\n").pinned_by_hash
     assert not requirements_of(f"a==1 {digest}\nb==2\n").pinned_by_hash
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_read_or_refused_by_line(text):
+def test_any_text_is_read_or_refused_by_line(text) -> None:
     refusal, found = None, NO_REQUIREMENTS
     try:
         found = requirements_of(text.encode("utf-8", "surrogatepass"))
