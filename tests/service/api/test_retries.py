@@ -1,14 +1,17 @@
 """`POST /v1/pushes/retry`."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from api.resources import retries
 from shared.commands import repush
-from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState
+from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState, Registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, make_registry, push, taken, the
+from tests.service.api.invocation import Api
 from tests.together import together
 
 RETRY = "/v1/pushes/retry"
@@ -16,13 +19,13 @@ OWN = Credentials("pusher", "open sesame")
 GIVEN = {"registry_username": "pusher", "registry_password": "another secret"}
 
 
-def failed_push(registry, credentials: Credentials | None = None) -> Job:
+def failed_push(registry: Registry, credentials: Credentials | None = None) -> Job:
     job = push(build_commit(make_algorithm()), registry, credentials)
     end_badly(taken(job))
     return job
 
 
-def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin):
+def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin: Api) -> None:
     registry = make_registry()
     jobs = [failed_push(registry) for _ in range(3)]
     response = admin.call("POST", RETRY, {})
@@ -32,7 +35,7 @@ def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin):
     assert {the(ImagePush, id=job.push_id).state for job in jobs} == {PushState.QUEUED}
 
 
-def test_what_is_skipped_says_why(admin):
+def test_what_is_skipped_says_why(admin: Api) -> None:
     job = failed_push(make_registry(), OWN)
     response = admin.call("POST", RETRY)
     (skipped,) = response.get_json()["skipped"]
@@ -41,7 +44,7 @@ def test_what_is_skipped_says_why(admin):
     assert "Location" not in response.headers
 
 
-def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin):
+def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin: Api) -> None:
     registry = make_registry()
     failed_push(registry, OWN)
     admin.expect_refusal(400, 2015, "POST", RETRY, GIVEN)
@@ -51,7 +54,7 @@ def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin):
     assert b"another secret" not in response.data
 
 
-def test_the_same_key_orders_nothing_twice(admin):
+def test_the_same_key_orders_nothing_twice(admin: Api) -> None:
     registry = make_registry()
     for _ in range(2):
         failed_push(registry)
@@ -63,7 +66,7 @@ def test_the_same_key_orders_nothing_twice(admin):
 
 
 @pytest.mark.parametrize("write", ["audit", "remember_job"])
-def test_what_cannot_be_recorded_is_not_enqueued(admin, monkeypatch, write):
+def test_what_cannot_be_recorded_is_not_enqueued(admin: Api, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
     job = failed_push(make_registry())
 
     def fail(*_arguments: object, **_options: object) -> None:
@@ -77,7 +80,9 @@ def test_what_cannot_be_recorded_is_not_enqueued(admin, monkeypatch, write):
     assert admin.call("POST", RETRY, {}, Idempotency_Key="once").get_json()["enqueued"] == 1
 
 
-def test_each_transaction_of_a_long_retry_is_audited_and_the_first_one_keeps_the_key(admin, monkeypatch):
+def test_each_transaction_of_a_long_retry_is_audited_and_the_first_one_keeps_the_key(
+    admin: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(repush, "MAX_IN_TRANSACTION", 2)
     registry = make_registry()
     for _ in range(3):
@@ -89,7 +94,7 @@ def test_each_transaction_of_a_long_retry_is_audited_and_the_first_one_keeps_the
     assert events[1]["target_id"] == the(IdempotencyKey).job_id == response.headers["X-Job-Id"]
 
 
-def test_the_same_retry_sent_twice_at_the_same_time_enqueues_once(admin):
+def test_the_same_retry_sent_twice_at_the_same_time_enqueues_once(admin: Api) -> None:
     registry = make_registry()
     for _ in range(3):
         failed_push(registry)
@@ -109,15 +114,15 @@ def test_the_same_retry_sent_twice_at_the_same_time_enqueues_once(admin):
         ({"registry_username": "half"}, 400),
     ],
 )
-def test_what_cannot_be_meant_is_refused(admin, body, status):
+def test_what_cannot_be_meant_is_refused(admin: Api, body: dict[str, Any], status: int) -> None:
     assert admin.call("POST", RETRY, body).status_code == status
 
 
-def test_only_administrators_retry_everything(acme):
+def test_only_administrators_retry_everything(acme: Api) -> None:
     acme.expect_refusal(403, 2001, "POST", RETRY, {})
 
 
-def test_a_retry_is_not_what_a_build_asked_for(admin, acme):
+def test_a_retry_is_not_what_a_build_asked_for(admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
     algorithm = the(Algorithm, owner="acme", name="Hello")
     registry = make_registry()
