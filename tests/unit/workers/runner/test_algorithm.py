@@ -2,12 +2,13 @@
 
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.unit.workers.runner.running import PIPE
+from tests.unit.workers.runner.running import PIPE, Runner
 
 MOODS = """
 import time
@@ -42,25 +43,25 @@ serve(apply)
 
 
 @pytest.fixture
-def moods(algorithm, source, start):
+def moods(algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner]) -> Runner:
     algorithm(MOODS)
     os.mkfifo(source / "gate")
     return start()
 
 
-def open_gate(source):
+def open_gate(source: Path) -> None:
     with (source / "gate").open("w"):
         pass
 
 
-def test_a_call_gets_what_it_printed_and_the_container_too(moods):
+def test_a_call_gets_what_it_printed_and_the_container_too(moods: Runner) -> None:
     assert moods.call("print", query="?stdout=true").body["metadata"]["stdout"] == "one\ntwo\n"
     assert moods.call("calm", query="?stdout=TRUE").body["metadata"]["stdout"] == ""
     assert "stdout" not in moods.call("print").body["metadata"]
     assert moods.out == "one\ntwo\n" * 2
 
 
-def test_printing_a_lot_is_cut_and_says_so(moods):
+def test_printing_a_lot_is_cut_and_says_so(moods: Runner) -> None:
     stdout = moods.call("print a lot", query="?stdout=true").body["metadata"]["stdout"]
     assert stdout == "x" * 1024 * 1024 + "\n[cut off after 1048576 bytes]\n"
     assert len(moods.out) == 3_000_001
@@ -70,7 +71,7 @@ def test_printing_a_lot_is_cut_and_says_so(moods):
     ("mood", "message"),
     [("exit", "ended with exit status 3 during the call"), ("kill", "was ended by signal SIGKILL during the call")],
 )
-def test_a_death_during_a_call_is_that_calls_error_alone(moods, mood, message):
+def test_a_death_during_a_call_is_that_calls_error_alone(moods: Runner, mood: str, message: str) -> None:
     first = moods.call("pid").result
     error = moods.call(mood).error
     assert message in error["message"]
@@ -81,7 +82,7 @@ def test_a_death_during_a_call_is_that_calls_error_alone(moods, mood, message):
     assert moods.call("pid").result == second
 
 
-def test_a_death_between_calls_fails_no_call(moods):
+def test_a_death_between_calls_fails_no_call(moods: Runner) -> None:
     first = moods.call("pid").result
     os.kill(first, signal.SIGKILL)
     moods.until(lambda: not os.path.exists(f"/proc/{first}"))
@@ -102,7 +103,9 @@ wait_at("gate")
 """Has loaded and reads no request the first time: as a process whose end the runner has not noticed yet."""
 
 
-def test_a_call_that_never_reached_the_dead_process_goes_to_the_next_one(algorithm, source, start):
+def test_a_call_that_never_reached_the_dead_process_goes_to_the_next_one(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner]
+) -> None:
     algorithm(DEAF_AT_FIRST)
     os.mkfifo(source / "gate")
     runner = start()
@@ -115,7 +118,7 @@ def test_a_call_that_never_reached_the_dead_process_goes_to_the_next_one(algorit
     assert "ended with exit status 0 between two calls; it is restarted" in runner.err
 
 
-def test_a_call_that_takes_too_long_is_killed_and_the_next_works(moods):
+def test_a_call_that_takes_too_long_is_killed_and_the_next_works(moods: Runner) -> None:
     first = moods.call("pid").result
     error = moods.call("hang", query="?timeout=0.2").error
     assert "within the timeout of 0.2 seconds" in error["message"]
@@ -124,7 +127,7 @@ def test_a_call_that_takes_too_long_is_killed_and_the_next_works(moods):
     assert moods.call("pid").result != first
 
 
-def test_calls_wait_for_their_turn_within_their_timeout(moods, source):
+def test_calls_wait_for_their_turn_within_their_timeout(moods: Runner, source: Path) -> None:
     with ThreadPoolExecutor(2) as callers:
         pid = moods.call("pid").result
         hanging = callers.submit(moods.call, "hang")
@@ -138,16 +141,18 @@ def test_calls_wait_for_their_turn_within_their_timeout(moods, source):
         assert patient.result().result == pid
 
 
-def test_a_result_that_is_no_json_is_an_error(moods):
+def test_a_result_that_is_no_json_is_an_error(moods: Runner) -> None:
     assert "NaN" in moods.call("nan").error["message"]
     assert moods.call("calm").result == "calm"
 
 
-def test_an_answer_in_another_form_is_an_error(moods):
+def test_an_answer_in_another_form_is_an_error(moods: Runner) -> None:
     assert "does not have the development kit's form" in moods.call("nonsense").error["message"]
 
 
-def test_the_environment_is_the_containers_without_ours(algorithm, start):
+def test_the_environment_is_the_containers_without_ours(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner]
+) -> None:
     algorithm(MOODS)
     environment = start(ALGORITHMIA_API_KEY="sim123", HOME="/nonexistent").call("environment").result
     assert environment["ALGORITHMIA_API_KEY"] == "sim123"
@@ -157,14 +162,18 @@ def test_the_environment_is_the_containers_without_ours(algorithm, start):
 
 
 @pytest.mark.usefixtures("one_runner")
-def test_a_stale_file_at_the_pipes_path_does_no_harm(algorithm, start):
+def test_a_stale_file_at_the_pipes_path_does_no_harm(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner]
+) -> None:
     algorithm(MOODS)
     PIPE.write_text("a stale answer\n")
     assert start().call("calm").result == "calm"
 
 
 @pytest.mark.usefixtures("one_runner")
-def test_a_directory_at_the_pipes_path_is_a_loading_error(algorithm, start):
+def test_a_directory_at_the_pipes_path_is_a_loading_error(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner]
+) -> None:
     algorithm(MOODS)
     PIPE.mkdir()
     try:
@@ -175,7 +184,9 @@ def test_a_directory_at_the_pipes_path_is_a_loading_error(algorithm, start):
     assert str(PIPE) in error["message"]
 
 
-def test_readiness_follows_loading_and_calls_wait_for_it(algorithm, source, start):
+def test_readiness_follows_loading_and_calls_wait_for_it(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner]
+) -> None:
     os.mkfifo(source / "gate")
     algorithm("wait_at('gate')\nprint('loaded')\nserve(lambda request: request['data'])")
     runner = start()
@@ -200,7 +211,9 @@ def test_readiness_follows_loading_and_calls_wait_for_it(algorithm, source, star
         ("print('done')", "The algorithm's source ended without starting the development kit.", ""),
     ],
 )
-def test_a_death_while_loading_is_every_calls_error(algorithm, start, text, message, stacktrace):
+def test_a_death_while_loading_is_every_calls_error(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], text: str, message: str, stacktrace: str
+) -> None:
     algorithm(text)
     runner = start()
     for _ in range(2):
@@ -215,7 +228,7 @@ def test_a_death_while_loading_is_every_calls_error(algorithm, start, text, mess
     assert health.body["load_error"].startswith(message)
 
 
-def test_a_missing_script_is_named_with_what_is_there(source, start):
+def test_a_missing_script_is_named_with_what_is_there(source: Path, start: Callable[..., Runner]) -> None:
     (source / "src" / "hello.py").touch()
     error = start().call(1).error
     assert "no src/Hello.py" in error["message"]
@@ -223,7 +236,9 @@ def test_a_missing_script_is_named_with_what_is_there(source, start):
     assert error["error_type"] == "LoadingError"
 
 
-def test_children_of_a_killed_process_go_with_it(algorithm, source, start):
+def test_children_of_a_killed_process_go_with_it(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner]
+) -> None:
     algorithm(
         "import subprocess\n"
         "def apply(request):\n"
@@ -238,7 +253,7 @@ def test_children_of_a_killed_process_go_with_it(algorithm, source, start):
     runner.until(lambda: not runs(child))
 
 
-def runs(pid):
+def runs(pid) -> bool:
     """Whether the process is there, and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

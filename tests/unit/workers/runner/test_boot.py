@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from tests.unit.workers.runner.running import FILES
 from workers.runner.boot import accept_etype
 
 
-def caught():
+def caught() -> KeyError:
     try:
         raise KeyError("missing")
     except KeyError as error:
@@ -31,17 +34,17 @@ def caught():
         lambda call, error: call(type(error), value=error, tb=error.__traceback__),
     ],
 )
-def test_every_form_of_the_call_gives_the_same(form):
+def test_every_form_of_the_call_gives_the_same(form: Callable[[Any, Any], Any]) -> None:
     error = caught()
     assert form(accept_etype(traceback.format_exception), error) == traceback.format_exception(error)
 
 
-def test_a_call_that_is_wrong_stays_wrong():
+def test_a_call_that_is_wrong_stays_wrong() -> None:
     with pytest.raises(TypeError, match="colour"):
         accept_etype(traceback.format_exception)(caught(), colour="red")
 
 
-def booted(source, text, **environment):
+def booted(source: Path, text: str, **environment: str) -> Any:
     """Run `src/Hello.py` by boot.py; gives the JSON that it prints."""
     script = source / "src" / "Hello.py"
     script.write_text("import json, os, sys\n" + text)
@@ -57,13 +60,13 @@ def booted(source, text, **environment):
     return json.loads(run.stdout)
 
 
-def test_the_script_is_main_with_itself_as_argument(source):
+def test_the_script_is_main_with_itself_as_argument(source: Path) -> None:
     seen = booted(source, "print(json.dumps([__name__, __file__, sys.argv, os.getcwd()]))")
     script = str(source / "src" / "Hello.py")
     assert seen == ["__main__", script, [script], str(source)]
 
 
-def test_every_way_to_import_ones_own_modules_works(source):
+def test_every_way_to_import_ones_own_modules_works(source: Path) -> None:
     (source / "src" / "beside.py").write_text("value = 'beside'")
     (source / "src" / "inner").mkdir()
     (source / "src" / "inner" / "deep.py").write_text("value = 'deep'")
@@ -80,17 +83,17 @@ def test_every_way_to_import_ones_own_modules_works(source):
     assert seen == ["beside", "beside", "beside", "deep", "root"]
 
 
-def test_a_package_source_works_as_well(source):
+def test_a_package_source_works_as_well(source: Path) -> None:
     (source / "src" / "__init__.py").write_text("value = 'package'")
     assert booted(source, "from . import value\nprint(json.dumps(value))") == "package"
 
 
-def test_a_helper_that_imports_the_algorithm_gets_the_running_one(source):
+def test_a_helper_that_imports_the_algorithm_gets_the_running_one(source: Path) -> None:
     (source / "src" / "helper.py").write_text("from .Hello import setting\nseen = setting")
     assert booted(source, "setting = 'set'\nfrom .helper import seen\nprint(json.dumps(seen))") == "set"
 
 
-def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source):
+def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source: Path) -> None:
     for directory in (source, source / "src"):
         for name in ("json", "types", "traceback", "server", "process", "init"):
             (directory / f"{name}.py").write_text("raise RuntimeError('not this one')")
@@ -98,7 +101,7 @@ def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(s
     assert booted(source, "import types, traceback\nfrom mine import value\nprint(json.dumps(value))") == 1
 
 
-def test_an_installed_package_called_src_is_not_taken_for_the_source(source, tmp_path):
+def test_an_installed_package_called_src_is_not_taken_for_the_source(source: Path, tmp_path: Path) -> None:
     (tmp_path / "installed" / "src").mkdir(parents=True)
     (tmp_path / "installed" / "src" / "__init__.py").write_text("raise RuntimeError('not this one')")
     (source / "src" / "beside.py").write_text("value = 1")
@@ -106,14 +109,14 @@ def test_an_installed_package_called_src_is_not_taken_for_the_source(source, tmp
     assert booted(source, text, PYTHONPATH=str(tmp_path / "installed")) == 1
 
 
-def test_the_runners_own_modules_are_not_on_the_path(source):
+def test_the_runners_own_modules_are_not_on_the_path(source: Path) -> None:
     text = (
         "import importlib.util\nprint(json.dumps([importlib.util.find_spec(n) is None for n in ('boot', 'responses')]))"
     )
     assert booted(source, text) == [True, True]
 
 
-def test_multiprocessing_finds_the_algorithm_again(source):
+def test_multiprocessing_finds_the_algorithm_again(source: Path) -> None:
     text = (
         "import multiprocessing\n"
         "from .beside import double\n"
@@ -126,7 +129,7 @@ def test_multiprocessing_finds_the_algorithm_again(source):
 
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.py")), ids=lambda path: path.name)
-def test_the_files_are_python_3_8_and_need_the_standard_library_only(path):
+def test_the_files_are_python_3_8_and_need_the_standard_library_only(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     imported = {
         name.split(".")[0]

@@ -3,8 +3,12 @@
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from tests.unit.workers.runner.running import Runner
 
 SAYS_WHAT_IT_MAY = """
 from pathlib import Path
@@ -15,7 +19,7 @@ serve(lambda request: os.access(request["data"], os.W_OK))
 
 
 @pytest.fixture
-def bound_by_permissions(tmp_path):
+def bound_by_permissions(tmp_path: Path) -> str | Path:
     """A Python that cannot write where permissions say no, also where root runs the tests."""
     if os.geteuid() != 0:
         return sys.executable
@@ -27,7 +31,9 @@ def bound_by_permissions(tmp_path):
     return wrapper
 
 
-def test_the_algorithm_begins_when_the_directory_is_sealed(algorithm, start, bound_by_permissions):
+def test_the_algorithm_begins_when_the_directory_is_sealed(
+    algorithm: Callable[[str], Path], start: Callable[..., Runner], bound_by_permissions: str | Path
+) -> None:
     algorithm(SAYS_WHAT_IT_MAY)
     runner = start(bound_by_permissions, LONGSHORE_SOCKET_SEALED="1")
     runner.socket.parent.chmod(0o555)
@@ -35,7 +41,9 @@ def test_the_algorithm_begins_when_the_directory_is_sealed(algorithm, start, bou
     runner.socket.parent.chmod(0o755)
 
 
-def test_in_a_directory_that_stays_open_it_never_begins(algorithm, source, start, bound_by_permissions):
+def test_in_a_directory_that_stays_open_it_never_begins(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner], bound_by_permissions: str | Path
+) -> None:
     algorithm(SAYS_WHAT_IT_MAY)
     runner = start(bound_by_permissions, LONGSHORE_SOCKET_SEALED="1")
     assert runner.process.wait(20) == 2
@@ -46,7 +54,9 @@ def test_in_a_directory_that_stays_open_it_never_begins(algorithm, source, start
     assert not (source / "began").exists()
 
 
-def test_a_stop_ends_the_wait(algorithm, source, start, bound_by_permissions):
+def test_a_stop_ends_the_wait(
+    algorithm: Callable[[str], Path], source: Path, start: Callable[..., Runner], bound_by_permissions: str | Path
+) -> None:
     algorithm(SAYS_WHAT_IT_MAY)
     assert start(bound_by_permissions, LONGSHORE_SOCKET_SEALED="1").stop() == 0
     assert not (source / "began").exists()

@@ -1,9 +1,12 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from workers.runner.settings import RunnerSettingsError, algorithm_environment, read_settings
 
 
-def test_defaults(monkeypatch, tmp_path):
+def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     settings = read_settings({"LONGSHORE_ALGORITHM_NAME": "Hello"})
     assert (settings.port, settings.socket_path, settings.max_request_bytes) == (8080, None, 10 * 1024 * 1024)
@@ -21,12 +24,12 @@ def test_defaults(monkeypatch, tmp_path):
         ({"LONGSHORE_ALGORITHM_NAME": "A", "LONGSHORE_MAX_REQUEST_BYTES": "-1"}, "LONGSHORE_MAX_REQUEST_BYTES"),
     ],
 )
-def test_an_invalid_variable_is_named(environment, message):
+def test_an_invalid_variable_is_named(environment: dict[str, Any], message: str) -> None:
     with pytest.raises(RunnerSettingsError, match=message):
         read_settings(environment)
 
 
-def test_a_writable_home_stays(tmp_path):
+def test_a_writable_home_stays(tmp_path: Path) -> None:
     assert algorithm_environment({"HOME": str(tmp_path), "LANG": "de_DE.UTF-8"}) == {
         "HOME": str(tmp_path),
         "LANG": "de_DE.UTF-8",
@@ -34,5 +37,5 @@ def test_a_writable_home_stays(tmp_path):
     }
 
 
-def test_without_a_home_it_is_a_writable_directory():
+def test_without_a_home_it_is_a_writable_directory() -> None:
     assert algorithm_environment({})["HOME"] == "/tmp"
