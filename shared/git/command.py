@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from shared.cancellation import CancelToken
-from shared.settings.definitions import MEBIBYTE
+from shared.settings.serving import MEBIBYTE
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A commit's whole name: SHA-1, or SHA-256 in repositories of that format."""

@@ -1,4 +1,4 @@
-"""Settings as texts: how a variable is read, and how a value is shown."""
+"""Convert settings from and to the text of their variables."""
 
 import base64
 import binascii
@@ -7,18 +7,17 @@ import json
 from typing import Any
 
 
-def parts_of(text: str) -> list[str]:
-    """What stands between the commas."""
+def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def read_secret_keys(text: str) -> dict[str, str]:
-    """Keys by their ids, in base64.
+    """Return encryption keys in base64 by their ids.
 
     Raises:
-        ValueError: with what they must be.
+        ValueError: the form is wrong.
     """
-    return dict(_secret_key(entry) for entry in parts_of(text))
+    return dict(_secret_key(entry) for entry in split_list(text))
 
 
 def _secret_key(entry: str) -> tuple[str, str]:
@@ -33,10 +32,10 @@ def _secret_key(entry: str) -> tuple[str, str]:
 
 
 def read_environments(text: str) -> Any:
-    """A JSON object.
+    """Return the parsed JSON object.
 
     Raises:
-        ValueError: with what it must be.
+        ValueError: it is not valid JSON.
     """
     try:
         return json.loads(text or "{}")
@@ -45,22 +44,22 @@ def read_environments(text: str) -> Any:
 
 
 def read_delays(text: str) -> tuple[float, ...]:
-    """Seconds.
+    """Return delays in seconds.
 
     Raises:
-        ValueError: one is no number.
+        ValueError: one is not a number.
     """
-    return tuple(float(part) for part in parts_of(text))
+    return tuple(float(part) for part in split_list(text))
 
 
 def read_networks(value: object, *, with_exceptions: bool) -> object:
-    """Networks, as a text or one by one; where exceptions are known, `!` in front makes one.
+    """Return networks given as text or as a sequence; with exceptions, `!` in front excludes a network.
 
     Raises:
-        ValueError: one is no network.
+        ValueError: one is not a network.
     """
     if isinstance(value, str):
-        value = parts_of(value)
+        value = split_list(value)
     if not isinstance(value, list | tuple):
         return value
     entries = tuple(str(entry) for entry in value)
@@ -69,12 +68,12 @@ def read_networks(value: object, *, with_exceptions: bool) -> object:
             ipaddress.ip_network(entry.removeprefix("!") if with_exceptions else entry)
         except ValueError:
             such = "10.0.0.0/8 or !10.1.0.0/16" if with_exceptions else "10.0.0.0/8"
-            raise ValueError(f"must be networks such as {such}, comma-separated; {entry!r} is none") from None
+            raise ValueError(f"must be networks such as {such}, comma-separated; {entry!r} is not one") from None
     return entries
 
 
-def shown(value: Any) -> str:
-    """A value as one writes it into the variable."""
+def to_text(value: Any) -> str:
+    """Return the value in the form of its variable."""
     if value is None:
         return ""
     if isinstance(value, dict):
@@ -85,5 +84,5 @@ def shown(value: Any) -> str:
 
 
 def masked(value: Any) -> str:
-    """Whether there is a value, without it."""
+    """Return a placeholder for a secret value, empty if there is none."""
     return "(set)" if value else ""

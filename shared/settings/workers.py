@@ -1,0 +1,230 @@
+"""Settings of the workers: builds, sources, registries and pushes, the image store, jobs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from shared.settings.parsing import read_delays, read_environments, read_networks
+from shared.settings.serving import MEBIBYTE
+
+MINUTE = 60
+
+
+class WorkerSettings(BaseSettings):
+    """The part of `Settings` for the queues builds, pushes and maintenance."""
+
+    base_image: str = Field(
+        "python:3.11-slim-bookworm",
+        description="Base image of the `python3` environments. Pulled unless the engine has it.",
+    )
+    environments: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="Further environments for `algorithm_environment` and `package_set`: a JSON object from name to base image.",
+    )
+    kit_requirement: str = Field(
+        "algorithmia>=2,<3",
+        description="Requirement for the platform's development kit. Installed unless the algorithm's requirements include it.",
+    )
+    build_network: str = Field(
+        "bridge",
+        description="Network of builds: a Docker network, `none`, or `host` (then untrusted source can reach the "
+        "services of the build machine).",
+    )
+    build_ca_bundle: Path | None = Field(
+        None, description="PEM file of certificates to trust for downloads during a build. Not kept in the image."
+    )
+    build_index_url: SecretStr | None = Field(
+        None,
+        description="URL of the package index of builds, with credentials if it needs them. Not kept in the image.",
+        json_schema_extra={"masked": True},
+    )
+    build_memory_bytes: int = Field(4096 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit of a build, in bytes.")
+    build_cpus: float = Field(2.0, gt=0, description="CPU limit of a build, in cores.")
+    build_pids: int = Field(1024, ge=16, description="Process limit of a build.")
+    build_seconds: int = Field(30 * MINUTE, ge=1, description="Time limit of a build, in seconds.")
+    build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a stored build log, in bytes.")
+    build_own_dockerfile: bool = Field(
+        False,
+        description="Build a repository's own Dockerfile if it has one. Its FROM and COPY --from can name any image on the "
+        "engine, also those of other owners.",
+    )
+    build_on_push: bool = Field(
+        True, description="Compile a commit that is pushed to the default branch of a hosted repository."
+    )
+
+    source_max_bytes: int = Field(
+        256 * MEBIBYTE, ge=1024, description="Maximum size of the source of a commit, and of a git push, in bytes."
+    )
+    source_seconds: int = Field(5 * MINUTE, ge=1, description="Time limit for fetching a source, in seconds.")
+    source_allow_http: bool = Field(False, description="Allow plain http:// URLs of external repositories.")
+    source_ssh_key: Path | None = Field(None, description="Private key for fetching ssh:// repositories.")
+    source_ssh_known_hosts: Path | None = Field(
+        None, description="known_hosts file for ssh:// repositories. Without it ssh:// URLs are refused."
+    )
+
+    registry_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"),
+        description="Networks of allowed registry addresses, comma-separated; ! excludes one: 0.0.0.0/0,!10.0.0.0/8. "
+        "Link-local and metadata addresses are never allowed.",
+    )
+    source_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"), description="Networks of allowed external repositories, in the same form."
+    )
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0"), description="Networks of allowed webhook targets, in the same form."
+    )
+    webhook_allow_http: bool = Field(False, description="Allow plain http:// webhook targets on other machines.")
+    webhook_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5, 30, 120, 600, 3600, 21600),
+        description="Delays before each retry of a webhook delivery, in seconds, comma-separated.",
+    )
+    webhook_keep_days: float = Field(7, gt=0, description="How long finished deliveries are kept, in days.")
+
+    transport: Literal["direct", "engine"] = Field(
+        "direct",
+        description="Default transport of registries: direct (Longshore uploads from its image store) or engine (the Docker "
+        "engine uploads).",
+    )
+    uploads_per_push: int = Field(4, ge=1, le=64, description="Concurrent blob uploads of one push (transport direct).")
+    uploads_per_registry: int = Field(
+        16, ge=1, le=1024, description="Concurrent blob uploads of all workers of this machine to one registry."
+    )
+    registry_proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy for registries without one of their own: http://[USER:PASSWORD@]HOST:PORT. The proxy resolves "
+        "host names, so resolved addresses are not checked.",
+        json_schema_extra={"masked": True},
+    )
+    registry_no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "::1"),
+        description="Registry hosts that are reached without that proxy, comma-separated; `.example.com` includes its "
+        "subdomains.",
+    )
+    store_max_bytes: int = Field(
+        50 * 1024 * MEBIBYTE,
+        ge=64 * MEBIBYTE,
+        description="Size in bytes to which garbage collection shrinks the image store on this machine's disk. Images that "
+        "jobs need are kept even if it is larger.",
+    )
+    home_registry: str = Field(
+        "",
+        description="Registry that serves as the image store of all workers: HOST[:PORT]/PATH. Empty: each machine has an "
+        "image store in its data directory.",
+    )
+    home_registry_username: str = Field("", description="Username for the home registry.")
+    home_registry_password: SecretStr | None = Field(
+        None, description="Password for the home registry.", json_schema_extra={"masked": True}
+    )
+    home_registry_ca: Path | None = Field(
+        None, description="PEM file of the certificate authority of the home registry."
+    )
+
+    worker_concurrency: int = Field(2, ge=1, le=256, description="Concurrent jobs of one worker.")
+    worker_health_port: int = Field(
+        0, ge=0, le=65535, description="Port for a worker's /healthz and /readyz on LONGSHORE_HOST; 0: none."
+    )
+    lease_seconds: int = Field(60, ge=3, description="How long a lease lasts without a heartbeat, in seconds.")
+    heartbeat_seconds: float = Field(
+        15,
+        gt=0,
+        validate_default=True,
+        description="How often a running job renews its lease, in seconds: at most half of the lease.",
+    )
+    stuck_seconds: int = Field(
+        45 * MINUTE, ge=60, description="A job without any progress for this long loses its lease, in seconds."
+    )
+    retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (2, 8, 30, 120, 600),
+        description="Delays before each retry after a transient failure, in seconds, comma-separated; jitter is added.",
+    )
+    registry_pushes: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="Concurrent pushes to a registry that has no max_pushes of its own.",
+    )
+    pause_after_failures: int = Field(
+        5,
+        ge=1,
+        description="Consecutive failures (unreachable, or recorded credentials refused) after which a registry is paused.",
+    )
+    probe_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (30, 60, 120, 300, 900),
+        min_length=1,
+        description="Delays before each probe of a paused registry, in seconds, comma-separated.",
+    )
+    max_losses: int = Field(5, ge=1, description="How many times a job may lose its worker before it fails.")
+    unavailable_delay_seconds: float = Field(
+        15, gt=0, description="Delay before a job that lacks an engine or disk space is retried, in seconds."
+    )
+    stalled_unclaimed_seconds: int = Field(
+        60,
+        ge=1,
+        description="A due push that is not claimed for this long, with no live worker, is stalled, in seconds.",
+    )
+    stalled_no_progress_seconds: int = Field(
+        5 * MINUTE, ge=1, description="A running push that uploads no byte for this long is stalled, in seconds."
+    )
+    sweep_seconds: float = Field(
+        2, gt=0, description="Interval of the sweep for due jobs and stalled pushes, in seconds."
+    )
+    shutdown_seconds: int = Field(
+        30, ge=1, description="How long a stopping worker lets its jobs run before it releases them, in seconds."
+    )
+
+    @field_validator("environments", mode="before")
+    @classmethod
+    def _read_environments(cls, value: object) -> object:
+        return read_environments(value) if isinstance(value, str) else value
+
+    @field_validator("registry_networks", "source_networks", "webhook_networks", mode="before")
+    @classmethod
+    def _read_allowed_networks(cls, value: object) -> object:
+        return read_networks(value, with_exceptions=True)
+
+    @field_validator("registry_no_proxy", mode="before")
+    @classmethod
+    def _read_hosts(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("retry_delays", "probe_delays", "webhook_delays", mode="before")
+    @classmethod
+    def _read_delays(cls, value: object) -> object:
+        return read_delays(value) if isinstance(value, str) else value
+
+    @field_validator(
+        "build_ca_bundle",
+        "source_ssh_key",
+        "source_ssh_known_hosts",
+        "home_registry_ca",
+        "build_index_url",
+        "registry_proxy",
+        "home_registry_password",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "home_registry_ca")
+    @classmethod
+    def _file_exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"names {value}, which is no file")
+        return value
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _beats_within_lease(cls, value: float, info: ValidationInfo) -> float:
+        # One heartbeat may be late. If the lease expired by then, every job would be taken over again and again.
+        lease = info.data.get("lease_seconds")
+        if lease is not None and value > lease / 2:
+            raise ValueError(f"must be at most half of LONGSHORE_LEASE_SECONDS, which is {lease}; it is {value:g}")
+        return value
+
+    @property
+    def base_images(self) -> dict[str, str]:
+        """Return every environment that an algorithm may name, with its base image."""
+        return {"python3": self.base_image, "python3-1": self.base_image, **self.environments}
