@@ -22,7 +22,7 @@ from werkzeug.wrappers import Request, Response
 from api.authentication import record_denied
 from api.error_codes import ApiError, Code, api_error
 from api.git.authentication import Grant, caller_with, grant, grant_token, secret_of
-from api.git.backend import GitRequest, answer
+from api.git.backend import GitRequest, respond
 from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
 from api.proxy_headers import caller_address
@@ -142,13 +142,13 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     repository = Repository(granted.algorithm_id)
     repository.ensure()
     if action != "git-receive-pack":
-        return answer(request, GitRequest(repository, action, service, granted.user), at_end=lambda: None)
+        return respond(request, GitRequest(repository, action, service, granted.user), on_end=lambda: None)
     repository.remove_stale_locks()
     options = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
     options.close()
     options_file = Path(options.name)
     asked = GitRequest(repository, action, service, granted.user, str(options_file))
-    return answer(request, asked, at_end=lambda: _pushed(repository, options_file, actor))
+    return respond(request, asked, on_end=lambda: _pushed(repository, options_file, actor))
 
 
 def _granted(request: Request, request_id: str, secret: str | None, address: str, path: str, *, pushes: bool) -> Grant:

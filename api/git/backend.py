@@ -1,9 +1,10 @@
-"""The bridge to `git http-backend` (CGI, RFC 3875): streams both ways, holds little, leaves no process behind."""
+"""Run `git http-backend` (CGI, RFC 3875) for one request: stream both ways, hold little, leave no process behind."""
 
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -11,17 +12,18 @@ import structlog
 from werkzeug.wrappers import Request, Response
 
 from api.git.repositories import Repository, hooks_dir
-from shared.git.command import GitProcess, clean_environment, start_git
+from shared.git.command import clean_environment, start_git
 from shared.settings import settings
+from shared.subprocesses import Subprocess
 
 CHUNK_BYTES = 64 * 1024
-REQUEST_SECONDS = 30 * 60
+REQUEST_TIMEOUT_SECONDS = 30 * 60
 """How long one fetch or push may take."""
-DRAIN_SECONDS = 120
+DRAIN_TIMEOUT_SECONDS = 120
 """How long a client may go on sending after git has ended."""
-HEADER_LINE_BYTES = 8 * 1024
-OVERRUN = 4
-"""A push that git has refused is read on to so many times the limit, so that the client gets to see why."""
+MAX_HEADER_LINE_BYTES = 8 * 1024
+MAX_REJECTED_PUSH_FACTOR = 4
+"""The body of a push that git has rejected is read up to this multiple of the limit, so that the client sees why."""
 
 _PROTOCOL = re.compile(r"version=[0-2](:[a-z0-9=-]{1,64})*")
 
@@ -41,47 +43,43 @@ class GitRequest:
     push_options_file: str | None = None
 
     @property
-    def pushes(self) -> bool:
-        """Whether it belongs to a push."""
+    def is_push(self) -> bool:
         return self.service == "git-receive-pack"
 
 
-def answer(request: Request, asked: GitRequest, at_end: Callable[[], None]) -> Response:
-    """Let git answer. `at_end` is called once when git has ended, before the client sees the end of the answer."""
+def respond(request: Request, git_request: GitRequest, on_end: Callable[[], None]) -> Response:
+    """Return git's response. `on_end` is called once when git has ended, before the client has the whole response."""
     process = start_git(
-        ["http-backend"], environment=_environment(request, asked), cwd=asked.repository.path, reads_input=True
+        ["http-backend"],
+        environment=_environment(request, git_request),
+        cwd=git_request.repository.path,
+        timeout=REQUEST_TIMEOUT_SECONDS,
+        has_input=True,
     )
-    exchange = _Exchange(process, at_end)
+    body = _ResponseBody(process, request.stream, on_end)
     try:
-        exchange.feed(request)
-        status, headers = exchange.read_headers()
+        status, headers = body.read_headers()
     except BaseException:
-        exchange.close()
+        body.close()
         raise
-    return Response(exchange, status=status, headers=headers, direct_passthrough=True)
+    return Response(body, status=status, headers=headers, direct_passthrough=True)
 
 
-class _Exchange:
-    """The body of the answer, and the end of everything when it was sent or the client has gone."""
+class _ResponseBody:
+    """The body of git's response. Closing it ends git, also when the client has disconnected."""
 
-    def __init__(self, process: GitProcess, at_end: Callable[[], None]) -> None:
+    def __init__(self, process: Subprocess, request_body: IO[bytes], on_end: Callable[[], None]) -> None:
         self._process = process
-        self._at_end = at_end
-        self._ended = False
-        self._feeder: threading.Thread | None = None
-        self._timer = threading.Timer(REQUEST_SECONDS, process.time_out)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def feed(self, request: Request) -> None:
-        """Hand the request's body to git, in a thread of its own: git may answer before it has read everything."""
-        self._feeder = threading.Thread(target=_feed, args=(request.stream, self._process), daemon=True)
+        self._on_end = on_end
+        self._is_closed = False
+        # In a thread of its own: git may respond before it has read the whole request.
+        self._feeder = threading.Thread(target=_feed, args=(request_body, process), daemon=True)
         self._feeder.start()
 
     def read_headers(self) -> tuple[int, list[tuple[str, str]]]:
-        """The status and headers that git wrote; 500 where it wrote none."""
+        """Return the status and headers that git wrote (RFC 3875, section 6.3); 500 where it wrote none."""
         status, headers = 200, []
-        while (line := self._process.stdout.readline(HEADER_LINE_BYTES).decode("latin-1")).strip():
+        while (line := self._process.stdout.readline(MAX_HEADER_LINE_BYTES).decode("latin-1")).strip():
             name, _, value = line.partition(":")
             if name.lower() == "status":
                 status = int(value.split()[0])
@@ -93,79 +91,69 @@ class _Exchange:
         while chunk := self._process.stdout.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
             yield chunk
         self._process.wait()
-        if self._feeder is not None:
-            self._feeder.join(DRAIN_SECONDS)
+        self._feeder.join(DRAIN_TIMEOUT_SECONDS)
         self.close()
 
     def close(self) -> None:
-        """End git if it still runs (the client has gone), and do what follows a push."""
-        if self._ended:
+        if self._is_closed:
             return
-        self._ended = True
-        self._timer.cancel()
+        self._is_closed = True
         self._process.end(gently=True)
-        if self._process.errors or self._process.timed_out:
-            log.info("git_said", errors=self._process.errors, timed_out=self._process.timed_out)
-        self._at_end()
+        if self._process.messages or self._process.timed_out:
+            log.info("git_ended", errors=self._process.messages, timed_out=self._process.timed_out)
+        self._on_end()
 
 
-def _feed(body: IO[bytes], process: GitProcess) -> None:
-    sink = process.stdin
-    assert sink is not None  # noqa: S101 - started with reads_input
-    wanted, passed = True, 0
+def _feed(body: IO[bytes], process: Subprocess) -> None:
+    is_read, size = True, 0
     try:
-        while passed <= OVERRUN * settings().source_max_bytes and (chunk := body.read(CHUNK_BYTES)):
-            passed += len(chunk)
-            if wanted:
-                wanted = _written(sink, chunk)
-        _closed(sink)
-    except Exception as error:  # noqa: BLE001 - servers differ in how they say that the client has gone
-        log.info("push_cut_off", error=type(error).__name__)
+        while size <= MAX_REJECTED_PUSH_FACTOR * settings().source_max_bytes and (chunk := body.read(CHUNK_BYTES)):
+            size += len(chunk)
+            is_read = is_read and _write(process.stdin, chunk)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    except Exception as error:  # noqa: BLE001 - servers raise different errors when the client has disconnected
+        log.info("push_interrupted", error=type(error).__name__)
         process.kill(signal.SIGTERM)
 
 
-def _written(sink: IO[bytes], chunk: bytes) -> bool:
+def _write(sink: IO[bytes], chunk: bytes) -> bool:
+    """Write a chunk of the request, and return whether git still reads."""
     try:
         sink.write(chunk)
         sink.flush()
-    except (BrokenPipeError, ValueError):  # git has heard enough, or has ended
+    except (BrokenPipeError, ValueError):  # git has read enough, or has ended
         return False
     return True
 
 
-def _closed(sink: IO[bytes]) -> None:
-    try:
-        sink.close()
-    except BrokenPipeError:
-        return
-
-
-def _environment(request: Request, asked: GitRequest) -> dict[str, str]:
+def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
     limit = settings().source_max_bytes
     config = [
         ("core.fsync", "all"),
         ("core.hooksPath", str(hooks_dir())),
         ("gc.auto", "6700"),
-        ("http.receivepack", "true" if asked.pushes else "false"),
-        ("http.uploadpack", "false" if asked.pushes else "true"),
+        ("http.receivepack", "true" if git_request.is_push else "false"),
+        ("http.uploadpack", "false" if git_request.is_push else "true"),
         ("receive.advertisePushOptions", "true"),
         ("receive.denyDeleteCurrent", "ignore"),
         ("receive.fsckObjects", "true"),
         ("receive.maxInputSize", str(limit)),
-        ("receive.unpackLimit", "1"),  # index-pack names the limit where it refuses, unpack-objects does not
+        ("receive.unpackLimit", "1"),  # index-pack names the limit when it fails, unpack-objects does not
         ("transfer.hideRefs", "refs/longshore"),
         ("uploadpack.allowAnySHA1InWant", "true"),
     ]
     extra = {
-        "CONTENT_LENGTH": _content_length(request),
+        # Empty for a chunked body: git reads to its end.
+        "CONTENT_LENGTH": "" if request.content_length is None else str(request.content_length),
         "CONTENT_TYPE": request.content_type or "",
         "GATEWAY_INTERFACE": "CGI/1.1",
         "GIT_HTTP_EXPORT_ALL": "1",
         "GIT_PROJECT_ROOT": str(settings().repositories_dir),
-        "PATH_INFO": f"/{asked.repository.relative_path}/{asked.action}",
-        "QUERY_STRING": f"service={asked.service}" if asked.action == "info/refs" else "",
+        "PATH_INFO": f"/{git_request.repository.relative_path}/{git_request.action}",
+        "QUERY_STRING": f"service={git_request.service}" if git_request.action == "info/refs" else "",
         "REMOTE_ADDR": request.remote_addr or "",
-        "REMOTE_USER": asked.user,
+        "REMOTE_USER": git_request.user,
         "REQUEST_METHOD": request.method,
         "SERVER_PROTOCOL": "HTTP/1.1",
     }
@@ -173,11 +161,6 @@ def _environment(request: Request, asked: GitRequest) -> dict[str, str]:
         extra["HTTP_CONTENT_ENCODING"] = "gzip"
     if _PROTOCOL.fullmatch(request.headers.get("Git-Protocol", "")):
         extra["GIT_PROTOCOL"] = request.headers["Git-Protocol"]
-    if asked.push_options_file is not None:
-        extra["LONGSHORE_PUSH_OPTIONS"] = asked.push_options_file
+    if git_request.push_options_file is not None:
+        extra["LONGSHORE_PUSH_OPTIONS"] = git_request.push_options_file
     return clean_environment(config, extra=extra)
-
-
-def _content_length(request: Request) -> str:
-    # Chunked: nothing, then git reads to the end.
-    return "" if request.content_length is None else str(request.content_length)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared.algorithms import FULL_HASH, HASH_PREFIX
 from shared.errors import InvalidInputError
-from shared.git.command import GitAnswer, run_git
+from shared.git.command import GitResult, run_git
 from shared.settings import settings
 
 LOCAL_SECONDS = 60
@@ -140,7 +140,7 @@ class Repository:
             raise InvalidInputError("The default branch was deleted: push it again, or name a commit.")
         return head
 
-    def _git(self, *args: str) -> GitAnswer:
+    def _git(self, *args: str) -> GitResult:
         return run_git(args, git_dir=self.path, timeout=LOCAL_SECONDS)
 
     def _must(self, *args: str) -> None:

@@ -113,9 +113,10 @@ def ending_on_sigterm() -> Iterator[None]:
 def descendants(pid: int) -> list[int]:
     """The ids of all processes that descend from this one, deepest first."""
     children: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += [int(child) for child in task.read_text().split()]
+    with suppress(OSError):  # processes and threads end at any moment
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                children += [int(child) for child in (task / "children").read_text().split()]
     return [member for child in children for member in [*descendants(child), child]]
 
 

@@ -1,37 +1,29 @@
-"""The one place that starts git: a clean environment, no prompts, limits, and an end that takes its children along.
+"""Run git with a clean environment, without prompts and under limits. Nothing else in Longshore starts git.
 
-What a caller wrote never becomes an option: users of this module put `--` or `--end-of-options` before it, and check
-references and hashes first. Secrets go through `config`, which stands in git's environment, never in its arguments
+Text from a caller never becomes an option: users of this module put `--` or `--end-of-options` before it, and check
+references and hashes first. Secrets go through `config`, which is passed in git's environment, never in its arguments
 or in a file (git-config(1), GIT_CONFIG_COUNT).
 """
 
 import os
-import re
-import signal
-import subprocess
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TypedDict, Unpack
 
 from shared.cancellation import CancelToken
 from shared.settings.serving import MEBIBYTE
+from shared.subprocesses import Subprocess, running
 
-FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-"""A commit's whole name: SHA-1, or SHA-256 in repositories of that format."""
-
-MEMORY_KIBIBYTES = 4 * 1024 * 1024
+MAX_MEMORY_KIBIBYTES = 4 * 1024 * 1024
 """Address space of one git process: a small delta can claim to unpack to gigabytes."""
-KEPT_ERROR_BYTES = 16 * 1024
-"""How much of the end of stderr is kept: the other side can write there without end."""
 
-# The shell sets the limits before git exists, so no child of git can slip past them. 512-byte blocks (POSIX ulimit).
+# The shell sets the limits before git starts, so they hold for every child of git. Blocks of 512 bytes (POSIX ulimit).
 _LIMITED = 'ulimit -v "$1" 2>/dev/null || :; [ "$2" = - ] || ulimit -f "$2" 2>/dev/null || :; shift 2; exec git "$@"'
 
-_PASSED_ON = (
+_INHERITED = (
     "PATH",
     "TMPDIR",
     "GIT_EXEC_PATH",
@@ -43,7 +35,7 @@ _PASSED_ON = (
 )
 
 _TOLERATED = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
-"""Flaws that old but honest histories have, and that harm nobody."""
+"""Harmless flaws that old histories have."""
 
 Config = Iterable[tuple[str, str]]
 
@@ -65,24 +57,20 @@ BASE_CONFIG: tuple[tuple[str, str], ...] = (
 )
 
 
-class GitTimeoutError(Exception):
-    """Git did not end in the time that it was given, and was killed."""
-
-
 @dataclass(frozen=True)
-class GitAnswer:
-    """What a git command left: its exit status, its output, and the end of its error messages."""
+class GitResult:
+    """The exit status of a git command, its output, and the end of its error messages."""
 
     status: int
     output: bytes
     errors: str
-    cut: bool = False
-    """Whether there was more output than was allowed; git was killed then."""
+    is_cut: bool = False
+    """Whether there was more output than allowed; git was killed then."""
 
     @property
     def ok(self) -> bool:
-        """Whether git says that it succeeded, and all it wrote is here."""
-        return self.status == 0 and not self.cut
+        """Whether git succeeded and `output` is complete."""
+        return self.status == 0 and not self.is_cut
 
     @property
     def text(self) -> str:
@@ -90,91 +78,30 @@ class GitAnswer:
         return self.output.decode("utf-8", "replace").rstrip("\n")
 
 
-class GitProcess:
-    """A git that runs in a process group of its own; `end` leaves none of the group behind."""
+class GitOptions(TypedDict, total=False):
+    """Options of `running_git` and `run_git`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-        self._lock = threading.Lock()
-        self._reaped = False
-        self._errors = bytearray()
-        self.timed_out = False
-        self._drain = threading.Thread(target=self._keep_errors, daemon=True)
-        self._drain.start()
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        """What git writes."""
-        assert self._process.stdout is not None  # noqa: S101 - always a pipe, see start_git
-        return self._process.stdout
-
-    @property
-    def stdin(self) -> IO[bytes] | None:
-        """What git reads, where it was started to read."""
-        return self._process.stdin
-
-    @property
-    def errors(self) -> str:
-        """The end of what git wrote to stderr so far."""
-        return bytes(self._errors).decode("utf-8", "replace").strip()
-
-    def kill(self, signal_number: int = signal.SIGKILL) -> None:
-        """Signal the whole group, from any thread; harmless once it has ended."""
-        with self._lock:
-            # Until the leader is reaped its number cannot be anybody else's.
-            if not self._reaped:
-                os.killpg(self._process.pid, signal_number)
-
-    def time_out(self) -> None:
-        """Kill the group because its time is up."""
-        self.timed_out = True
-        self.kill()
-
-    def wait(self) -> int:
-        """Wait for git to end; its exit status, negative for a signal. What it left running in its group is killed."""
-        if not self._reaped:
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            self.kill()
-            with self._lock:
-                self._process.wait()
-                self._reaped = True
-            self._drain.join()
-        return self._process.returncode
-
-    def end(self, *, gently: bool = False) -> None:
-        """Make sure that git has ended. `gently`: with five seconds to remove its lock files first."""
-        if not self._reaped:
-            killer = threading.Timer(5, self.kill)
-            killer.daemon = True
-            killer.start()
-            self.kill(signal.SIGTERM if gently else signal.SIGKILL)
-            self.wait()
-            killer.cancel()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # unwritten input for a process that is gone
-                    continue
-
-    def _keep_errors(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - always a pipe, see start_git
-        while chunk := os.read(self._process.stderr.fileno(), 4096):
-            self._errors += chunk
-            del self._errors[:-KEPT_ERROR_BYTES]
+    git_dir: Path
+    """The repository. Without it git finds none."""
+    protocols: Iterable[str]
+    """The only transports that git may use."""
+    config: Config
+    extra_environment: Mapping[str, str]
+    max_file_bytes: int
+    stop: CancelToken
 
 
 def clean_environment(
     config: Config = (), *, protocols: Iterable[str] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The whole environment of a git: nothing of the operator's but search path, certificates and proxies.
+    """Return the environment of a git: from the operator's only search path, certificates and proxies.
 
-    `protocols` are the only transports that git may use. `extra` is added as it is.
+    `protocols` are the only transports that git may use. `extra` is added unchanged.
     """
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment.setdefault("PATH", os.defpath)
     if "SSL_CERT_FILE" in environment:
-        # Git's libcurl does not look at this variable where it was built with GnuTLS.
+        # A libcurl that was built with GnuTLS ignores SSL_CERT_FILE.
         environment.setdefault("GIT_SSL_CAINFO", environment["SSL_CERT_FILE"])
     environment |= {
         "HOME": "/nonexistent",
@@ -201,99 +128,57 @@ def start_git(
     *,
     environment: Mapping[str, str],
     cwd: Path,
+    timeout: float,
     max_file_bytes: int | None = None,
-    reads_input: bool = False,
-) -> GitProcess:
-    """Start git in a process group of its own; whoever starts it calls `end`.
+    has_input: bool = False,
+) -> Subprocess:
+    """Start git under its limits. The caller must call `end`.
 
-    No file that it writes grows beyond `max_file_bytes` (it is killed with SIGXFSZ then).
+    No file that it writes grows beyond `max_file_bytes`: git is killed with SIGXFSZ then.
     """
     blocks = "-" if max_file_bytes is None else str(max(1, max_file_bytes // 512))
-    return GitProcess(
-        subprocess.Popen(
-            ["/bin/sh", "-c", _LIMITED, "git", str(MEMORY_KIBIBYTES), blocks, *args],
-            cwd=cwd,
-            env=dict(environment),
-            stdin=subprocess.PIPE if reads_input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    )
+    command = ["/bin/sh", "-c", _LIMITED, "git", str(MAX_MEMORY_KIBIBYTES), blocks, *args]
+    return Subprocess(command, environment=environment, timeout=timeout, cwd=cwd, has_input=has_input)
 
 
 @contextmanager
-def running_git(
-    args: Sequence[str],
-    *,
-    git_dir: Path | None = None,
-    config: Config = (),
-    protocols: Iterable[str] = (),
-    extra_environment: Mapping[str, str] | None = None,
-    timeout: float,
-    max_file_bytes: int | None = None,
-    stop: CancelToken | None = None,
-) -> Iterator[GitProcess]:
-    """A git whose output the block reads; when the block ends, so does git.
-
-    `git_dir` is the repository; without it git finds none. `timeout` is in seconds, for the block as a whole.
+def running_git(args: Sequence[str], *, timeout: float, **options: Unpack[GitOptions]) -> Iterator[Subprocess]:
+    """Run git while the block reads its output. `timeout` is in seconds, for the block as a whole.
 
     Raises:
-        GitTimeoutError: the time was up.
-        Stopped: the stop was asked for.
+        SubprocessTimeoutError: the time was up.
+        WorkCancelledError: `stop` was cancelled.
     """
+    git_dir = options.get("git_dir")
     with ExitStack() as stack:
         cwd = git_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="longshore-git-")))
-        place = {"GIT_CEILING_DIRECTORIES": str(cwd.parent)} if git_dir is None else {"GIT_DIR": str(git_dir)}
-        environment = clean_environment(config, protocols=protocols, extra=place | dict(extra_environment or {}))
-        process = start_git(args, environment=environment, cwd=cwd, max_file_bytes=max_file_bytes)
-        stack.callback(process.end)
-        timer = threading.Timer(max(timeout, 0), process.time_out)
-        timer.daemon = True
-        timer.start()
-        stack.callback(timer.cancel)
-        if stop is not None:
-            stack.enter_context(stop.interrupting(process.kill))
-        try:
-            yield process
-        except Exception as error:
-            if process.timed_out:
-                raise GitTimeoutError from error
-            raise
-        if process.timed_out:
-            raise GitTimeoutError
+        environment = clean_environment(
+            options.get("config", ()),
+            protocols=options.get("protocols", ()),
+            extra={"GIT_DIR": str(git_dir)} if git_dir else {"GIT_CEILING_DIRECTORIES": str(cwd.parent)},
+        )
+        environment |= options.get("extra_environment", {})
+        max_file_bytes = options.get("max_file_bytes")
+        process = start_git(args, environment=environment, cwd=cwd, timeout=timeout, max_file_bytes=max_file_bytes)
+        yield stack.enter_context(running(process, options.get("stop")))
 
 
 def run_git(
     args: Sequence[str],
     *,
-    git_dir: Path | None = None,
-    config: Config = (),
-    protocols: Iterable[str] = (),
-    extra_environment: Mapping[str, str] | None = None,
     timeout: float,
-    max_file_bytes: int | None = None,
     max_output_bytes: int = 16 * MEBIBYTE,
-    stop: CancelToken | None = None,
-) -> GitAnswer:
-    """Run git to its end; the caller judges the exit status. The arguments are those of `running_git`.
+    **options: Unpack[GitOptions],
+) -> GitResult:
+    """Run git to its end. The caller judges the exit status.
 
     Raises:
-        GitTimeoutError: the time was up.
-        Stopped: the stop was asked for.
+        SubprocessTimeoutError: the time was up.
+        WorkCancelledError: `stop` was cancelled.
     """
-    with running_git(
-        args,
-        git_dir=git_dir,
-        config=config,
-        protocols=protocols,
-        extra_environment=extra_environment,
-        timeout=timeout,
-        max_file_bytes=max_file_bytes,
-        stop=stop,
-    ) as process:
+    with running_git(args, timeout=timeout, **options) as process:
         output = process.stdout.read(max_output_bytes + 1)
-        cut = len(output) > max_output_bytes
-        if cut:
+        is_cut = len(output) > max_output_bytes
+        if is_cut:
             process.kill()
-        return GitAnswer(process.wait(), output[:max_output_bytes], process.errors, cut)
+        return GitResult(process.wait(), output[:max_output_bytes], process.messages, is_cut)

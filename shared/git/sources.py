@@ -7,16 +7,18 @@ Asking a repository elsewhere for its newest commit, without fetching anything.
 
 import time
 
+from shared.algorithms import FULL_HASH
 from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
 from shared.git.access import Access, GitCredentials, access_to
-from shared.git.command import FULL_HASH, GitAnswer, GitTimeoutError, run_git
+from shared.git.command import GitResult, run_git
 from shared.git.errors import git_error
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
 from shared.net.address_rules import source_networks
 from shared.settings import settings
+from shared.subprocesses import SubprocessTimeoutError
 
 
 def read_repository_url(text: str) -> RepositoryUrl:
@@ -121,18 +123,18 @@ def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None,
     raise WorkError(ErrorClass.INVALID, f"The repository {url} is empty: push a commit first.")
 
 
-def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float) -> GitAnswer:
+def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float) -> GitResult:
     try:
         answer = run_git(
             ["ls-remote", "--quiet", "--", str(url), pattern], timeout=deadline - time.monotonic(), **access
         )
-    except GitTimeoutError:
+    except SubprocessTimeoutError:
         raise WorkError(ErrorClass.TRANSIENT, f"The repository {url} did not answer in time.") from None
-    if not answer.ok and not answer.cut:
+    if not answer.ok and not answer.is_cut:
         raise git_error(answer.errors, url)
     return answer
 
 
-def _names(answer: GitAnswer) -> dict[str, str]:
+def _names(answer: GitResult) -> dict[str, str]:
     pairs = (line.partition("\t") for line in answer.text.splitlines())
     return {name: git_hash for git_hash, _, name in pairs if FULL_HASH.fullmatch(git_hash)}

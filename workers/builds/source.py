@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+from shared.algorithms import FULL_HASH
 from shared.cancellation import CancelToken
 from shared.db.models import Algorithm
 from shared.errors import ErrorClass, WorkError
 from shared.git.access import Access, GitCredentials, access_to
-from shared.git.command import FULL_HASH, GitAnswer, GitProcess, GitTimeoutError, run_git, running_git
+from shared.git.command import GitResult, run_git, running_git
 from shared.git.errors import git_error
 from shared.git.hosted import git_token, internal_url
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
 from shared.net.address_rules import source_networks
 from shared.settings import settings
+from shared.subprocesses import Subprocess, SubprocessTimeoutError
 from workers.jobs.tempdirs import temporary_directory
 
 MAX_ENTRIES = 500_000
@@ -70,7 +72,7 @@ def fetch_source(
         try:
             networks = None if algorithm.hosted else source_networks()
             source = fetch.run(access_to(url, credentials, networks))
-        except GitTimeoutError:
+        except SubprocessTimeoutError:
             raise WorkError(
                 ErrorClass.TRANSIENT,
                 f"Fetching {commit} from {url} took longer than {settings().source_seconds} s "
@@ -155,7 +157,7 @@ class _Fetch:
             raise self._no_such_commit()
         raise git_error(answer.errors, self.url)
 
-    def _fetch(self, access: Access, depth: int, *refspecs: str) -> GitAnswer:
+    def _fetch(self, access: Access, depth: int, *refspecs: str) -> GitResult:
         return run_git(
             ["fetch", "--quiet", f"--depth={depth}", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules",
              "--no-auto-maintenance", "--", str(self.url), *refspecs],
@@ -212,10 +214,10 @@ class _Fetch:
             self._must_have_succeeded(process)
         return Source(tar)
 
-    def _running(self, *args: str) -> AbstractContextManager[GitProcess]:
+    def _running(self, *args: str) -> AbstractContextManager[Subprocess]:
         return running_git(args, git_dir=self.repository, timeout=self.remaining, stop=self.stop)
 
-    def _must_have_succeeded(self, process: GitProcess) -> None:
+    def _must_have_succeeded(self, process: Subprocess) -> None:
         if process.wait() != 0:
             raise self._unreadable()
 
@@ -235,7 +237,7 @@ class _Fetch:
             "(LONGSHORE_SOURCE_MAX_BYTES). Remove large files from it, or ask an administrator.",
         )
 
-    def _entries(self, process: GitProcess) -> Iterator[bytes]:
+    def _entries(self, process: Subprocess) -> Iterator[bytes]:
         rest = b""
         while chunk := process.stdout.read(CHUNK_BYTES):
             *whole, rest = (rest + chunk).split(b"\0")

@@ -40,7 +40,7 @@ from workers.jobs.db_retry import retry_db_write
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 from workers.nodes.fleet import Fleet, fleet
-from workers.nodes.restart_hooks import COMMAND_SECONDS, restart_hook
+from workers.nodes.restart_hooks import COMMAND_TIMEOUT_SECONDS, restart_hook
 from workers.nodes.rolling import plan_nodes, refresh_nodes, steps_for
 from workers.serving.factory import backend
 
@@ -130,7 +130,7 @@ class RefreshWork:
 
 def _resting(keeper: Heartbeat) -> Callable[[], None]:
     """A node may stand still for as long as its settings say: a budget that refuses, a machine that starts slowly."""
-    longest = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_SECONDS)
+    longest = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_TIMEOUT_SECONDS)
     return lambda: keeper.record_progress(rests=longest)
 
 

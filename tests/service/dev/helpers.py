@@ -4,14 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
-def is_running(pid: int) -> bool:
-    """Whether this process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+from tests.processes import has_ended
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -33,6 +26,6 @@ def processes_naming(text: str) -> list[int]:
             named = text.encode() in (entry / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if named and is_running(pid):
+        if named and not has_ended(pid):
             found.append(pid)
     return found

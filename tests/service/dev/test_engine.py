@@ -13,7 +13,8 @@ from dev.services.engine import engine_answers, engine_processes, private_engine
 from dev.services.mounts import mounts_below
 from dev.services.place import parts_directory
 from dev.services.processes import PartFailedError
-from tests.service.dev.helpers import eventually, is_running, processes_naming
+from tests.processes import has_ended
+from tests.service.dev.helpers import eventually, processes_naming
 
 pytestmark = pytest.mark.engine
 
@@ -44,11 +45,11 @@ def test_a_private_engine_takes_its_containers_along(docker_host: str, base_imag
                 sleeper = container.attrs["State"]["Pid"]
             run = Path(address.removeprefix("unix://")).parent
             assert len(engine_processes(run)) >= 3, "the engine, its containerd, a shim"
-            assert is_running(sleeper)
+            assert not has_ended(sleeper)
             assert mounts_below(directory)
             if crashes:
                 os.kill(int((run / "pid").read_text()), signal.SIGKILL)
-        assert eventually(lambda: not is_running(sleeper))
+        assert eventually(lambda: has_ended(sleeper))
         assert eventually(lambda: engine_processes(run) == [])
         assert not engine_answers(address)
         assert mounts_below(directory) == mounts_below(run) == []

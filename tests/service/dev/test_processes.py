@@ -11,7 +11,8 @@ import pytest
 
 from dev.services.place import parts_directory
 from dev.services.processes import PartFailedError, ending_on_sigterm, run_to_end, running, signals_deferred
-from tests.service.dev.helpers import eventually, is_running
+from tests.processes import has_ended
+from tests.service.dev.helpers import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,10 +33,10 @@ def test_a_process_and_its_children_end_with_the_block(tmp_path: Path) -> None:
     script = f"trap '' TERM; sleep 600 & echo $! > {pids}.new; mv {pids}.new {pids}; wait; wait"
     with running("sh", ["sh", "-c", script], log=tmp_path / "log", ready=pids.exists, grace=0.2) as child:
         grandchild = int(pids.read_text())
-        assert is_running(child.pid)
-        assert is_running(grandchild)
-    assert not is_running(child.pid)
-    assert eventually(lambda: not is_running(grandchild))
+        assert not has_ended(child.pid)
+        assert not has_ended(grandchild)
+    assert has_ended(child.pid)
+    assert eventually(lambda: has_ended(grandchild))
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
@@ -59,9 +60,9 @@ def test_a_process_dies_with_its_parent(tmp_path: Path, number: Signals) -> None
     )
     with parent:
         child = int(parent.stdout.readline())
-        assert is_running(child)
+        assert not has_ended(child)
         parent.send_signal(number)
-    assert eventually(lambda: not is_running(child))
+    assert eventually(lambda: has_ended(child))
 
 
 def test_a_signal_waits_until_the_block_is_over() -> None:

@@ -15,6 +15,7 @@ from cli.data_directory import PRIVATE_PORTS, locked, make_private, require_free
 from cli.embedded_redis import MAX_SOCKET_PATH, socket_directory, socket_in
 from cli.processes import Child, Output
 from shared.settings import SettingsError
+from tests.processes import has_ended
 
 SECONDS = 20
 
@@ -28,14 +29,6 @@ async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def test_lines_carry_the_name_of_who_said_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +88,7 @@ def test_what_a_dead_child_leaves_behind_is_ended_too(tmp_path: Path) -> None:
         leaving = child(script, once=True)
         leaving.start()
         status = await leaving.finished()
-        await until(lambda: not alive(int(note.read_text())))
+        await until(lambda: has_ended(int(note.read_text())))
         return status
 
     assert asyncio.run(scenario()) == -signal.SIGKILL

@@ -13,6 +13,7 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.refreshes import RestartKind
 from shared.settings import Settings
 from shared.webhooks.signing import new_secret
+from tests.processes import has_ended
 from tests.service.webhook_receiver import webhook_receiver
 from tests.together import SECONDS
 from workers.nodes import restart_hooks
@@ -85,13 +86,6 @@ time.sleep(600)
 """
 
 
-def has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
@@ -114,7 +108,7 @@ def test_a_stop_kills_the_command_and_its_children(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_command_has_limited_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(restart_hooks, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(restart_hooks, "COMMAND_TIMEOUT_SECONDS", 0.5)
     command = f"{python(tmp_path / 'restart.py', HANGS)} {tmp_path}/part {tmp_path}/pid"
     restart = hook(monkeypatch, command=command)
     assert restart is not None
@@ -146,7 +140,7 @@ def test_another_answer_than_2xx_is_an_error_that_tells_no_token(
         restart = hook(monkeypatch, url=f"{receiver.url}?token=open-sesame")
         assert restart is not None
         with pytest.raises(
-            WorkError, match=f"answered {status} when it was asked to restart the node node-1"
+            WorkError, match=f"responded with status {status} to the request to restart the node node-1"
         ) as failed:
             restart("node-1")
     assert failed.value.error_class == error_class

@@ -9,7 +9,9 @@ import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
-from shared.git.command import GitTimeoutError, clean_environment, run_git, running_git
+from shared.git.command import clean_environment, run_git, running_git
+from shared.subprocesses import SubprocessTimeoutError
+from tests.processes import living_in_group
 
 
 @pytest.fixture
@@ -24,19 +26,6 @@ def silent_server() -> Iterator[str]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/r"
-
-
-def living_in_group(group: int) -> list[Path]:
-    """Processes of a group that are more than an entry that nobody has collected yet."""
-    living = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _parent, its_group = status.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its_group) == group and state != "Z":
-            living.append(status)
-    return living
 
 
 def test_git_gets_nothing_of_the_operators_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +56,7 @@ def test_the_configuration_is_ours_alone(repository: Path) -> None:
     assert "http.x.extraheader=A: b" in listed.text
 
 
-def test_without_a_repository_git_finds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_repository_git_finds_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
     assert "not a git repository" in run_git(["rev-parse", "--git-dir"], timeout=30).errors
 
@@ -81,7 +70,7 @@ def test_a_transport_that_was_not_named_is_not_used(url: str) -> None:
 
 def test_output_is_bounded(repository: Path) -> None:
     answer = run_git(["config", "--list"], git_dir=repository, timeout=30, max_output_bytes=10)
-    assert answer.cut
+    assert answer.is_cut
     assert not answer.ok
     assert len(answer.output) == 10
 
@@ -96,11 +85,11 @@ def test_no_file_grows_beyond_the_limit(repository: Path, tmp_path: Path) -> Non
 
 def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server: str) -> None:
     with (
-        pytest.raises(GitTimeoutError),
+        pytest.raises(SubprocessTimeoutError),
         running_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=0.5) as process,
     ):
         assert process.stdout.read() == b""
-    assert living_in_group(process._process.pid) == []
+    assert living_in_group(process.pid) == []
 
 
 def test_a_stop_ends_git(silent_server: str) -> None:
@@ -116,6 +105,6 @@ def test_a_secret_in_the_configuration_is_in_no_argument(silent_server: str) -> 
     with running_git(
         ["ls-remote", "--", silent_server], protocols=["http"], config=[("http.extraHeader", "A: geheim")], timeout=60
     ) as process:
-        arguments = Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert b"geheim" not in arguments
         process.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import has_ended
 from tests.unit.workers.runner.running import PIPE, Runner
 
 MOODS = """
@@ -250,13 +251,4 @@ def test_children_of_a_killed_process_go_with_it(
     runner = start()
     assert "within the timeout" in runner.call(1, query="?timeout=1").error["message"]
     child = int((source / "child").read_text())
-    runner.until(lambda: not runs(child))
-
-
-def runs(pid) -> bool:
-    """Whether the process is there, and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    runner.until(lambda: has_ended(child))

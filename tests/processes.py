@@ -1,0 +1,23 @@
+"""Look at processes that may end at any moment, even between two looks."""
+
+from pathlib import Path
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process is gone, or is only an entry that its parent has not collected yet."""
+    stat = _stat(Path(f"/proc/{pid}"))
+    return stat is None or stat[0] == "Z"
+
+
+def living_in_group(group: int) -> list[Path]:
+    """Return the directories in /proc of the processes of a group that have not ended."""
+    stats = {directory: _stat(directory) for directory in Path("/proc").glob("[0-9]*")}
+    return [directory for directory, stat in stats.items() if stat and stat[0] != "Z" and int(stat[2]) == group]
+
+
+def _stat(directory: Path) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the name: state, parent, group, … (proc(5))."""
+    try:
+        return (directory / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
