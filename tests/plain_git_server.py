@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from typing_extensions import override
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
@@ -12,6 +13,7 @@ from dev.services.serving import serve_in_thread
 
 
 class _Quiet(WSGIRequestHandler):
+    @override
     def log(self, *_args: object) -> None:
         """Nothing: the tests look at answers."""
 

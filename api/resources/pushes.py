@@ -129,7 +129,8 @@ def _is_only_committed(algorithm: str, git_hash: str) -> bool:
     with database().reading() as session:
         found = find_algorithm(session, algorithm)
         known = session.scalar(
-            select(Version.id).where(Version.algorithm_id == found.id, HASH_HAS_PREFIX).limit(1), hash_range(git_hash.lower())
+            select(Version.id).where(Version.algorithm_id == found.id, HASH_HAS_PREFIX).limit(1),
+            hash_range(git_hash.lower()),
         )
     if known is not None or not found.hosted:
         return False

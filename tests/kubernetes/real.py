@@ -17,6 +17,7 @@ from kubernetes.client import (
 )
 from kubernetes.utils import create_from_dict
 from kubernetes.watch import Watch
+from typing_extensions import override
 
 from shared.db.models import Instance
 from workers.kubernetes.cluster import Cluster
@@ -137,6 +138,7 @@ class Caller(threading.Thread):
         self._over = True
         self.join()
 
+    @override
     def run(self) -> None:
         try:
             while not self._over:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client as models
 from kubernetes.client import ApiClient
+from typing_extensions import override
 
 Document = dict[str, Any]
 KINDS = {
@@ -253,6 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
 
+    @override
     def log_message(self, *_arguments: object) -> None:
         pass
 

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import standardwebhooks
+from typing_extensions import override
 
 from dev.services.serving import serve_in_thread
 
@@ -57,6 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
+    @override
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
         """Keep request lines out of the test output."""
 

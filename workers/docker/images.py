@@ -19,7 +19,7 @@ def described_image(reference: str) -> dict[str, Any] | None:
     """
     with engine_errors():
         try:
-            return cast("dict[str, Any]", engine().inspect_image(reference))  # type: ignore[no-untyped-call]
+            return cast("dict[str, Any]", engine().inspect_image(reference))
         except ImageNotFound:
             return None
 

@@ -66,7 +66,7 @@ def _load_blobs(
 ) -> str | None:
     """Load the image with only these blobs in the archive; return the engine's error message, if any."""
     with interruptible(stop, deadline) as client:
-        events = client.load_image(archived(_archive_entries(use, image, blobs)), quiet=True)  # type: ignore[no-untyped-call]
+        events = client.load_image(archived(_archive_entries(use, image, blobs)), quiet=True)
         return next((str(event["error"]) for event in events if "error" in event), None)
 
 

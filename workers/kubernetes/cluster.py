@@ -52,11 +52,9 @@ class Cluster:
         with answering("be reached"):
             named = os.environ.get("KUBECONFIG")
             if named is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                load_incluster_config(client_configuration=configuration)
             else:
-                load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=named, client_configuration=configuration, persist_config=False
-                )
+                load_kube_config(config_file=named, client_configuration=configuration, persist_config=False)
         return cls(ApiClient(configuration), namespace)
 
     def apply(self, patch: Callable[..., Found], document: Any) -> Found:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from dev.services.serving import serve_in_thread
 
 PIECE_BYTES = 65_536
@@ -69,6 +71,7 @@ def forward_proxy() -> Iterator[ForwardProxy]:
             proxy.asked.append(f"{self.command} {self.path}")
             proxy.authorizations.add(self.headers.get("Proxy-Authorization", ""))
 
+        @override
         def log_message(self, *_arguments: object) -> None:
             """Says nothing."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from typing_extensions import override
+
 IMAGE = "sha256:" + "a" * 64
 
 
@@ -84,9 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._answer(200, [])
 
+    @override
     def address_string(self) -> str:
         return "unix"
 
+    @override
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
         """Say nothing."""
 

@@ -82,7 +82,7 @@ def small_image() -> Iterator[str]:
     name = f"small-{uuid.uuid4().hex[:12]}"
     client = engine()
     client.import_image_from_data(content, repository=name)
-    image_id = str(client.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
+    image_id = str(client.inspect_image(name)["Id"])
     yield image_id
     client.remove_image(image_id, force=True)
 

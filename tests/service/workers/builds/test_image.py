@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from typing_extensions import override
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
@@ -285,6 +286,7 @@ class ReadingStore(DirectoryStore):
         super().__init__(directory)
         self.read: set[str] = set()
 
+    @override
     def open(self, digest: str, offset: int = 0) -> contextlib.AbstractContextManager[BinaryIO]:
         self.read.add(digest)
         return super().open(digest, offset)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from typing_extensions import override
+
 from dev.services.serving import serve_in_thread
 
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
@@ -51,6 +53,7 @@ class FakeRegistry(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://{self.host}"
 
+    @override
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are what some of the tests are about."""
 
@@ -75,6 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
+    @override
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep request lines out of the test output."""
 

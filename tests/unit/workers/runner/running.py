@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 import workers.runner
 
 FILES = Path(workers.runner.__file__).parent
@@ -58,6 +60,7 @@ class UnixConnection(http.client.HTTPConnection):
         super().__init__("runner", timeout=PATIENCE)
         self.path = path
 
+    @override
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
