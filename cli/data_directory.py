@@ -4,13 +4,13 @@ Ports of one machine: the public one, which must be free, and two private ones.
 """
 
 import contextlib
-import fcntl
 import os
 import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from shared.file_lock import try_lock_file
 from shared.settings import SettingsError
 
 LOCK_FILE = "lock"
@@ -41,14 +41,12 @@ def locked(directory: Path) -> Iterator[None]:
         SettingsError: another `longshore up` runs in it.
     """
     with (directory / LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock_file(file):
             file.seek(0)
             raise SettingsError(
                 f"Longshore runs in {directory} already (process {file.read().strip() or 'unknown'}); "
                 "stop it, or choose another --data-dir."
-            ) from None
+            )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

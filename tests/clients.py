@@ -1,12 +1,11 @@
 """Virtual environments with the published clients, made once and shared by every suite and every test process."""
 
-import fcntl
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from shared.file_lock import file_lock
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "clients"
 
@@ -21,19 +20,11 @@ def generated_client_python() -> Path:
     return _python_with("algorithmia-api-client", "algorithmia-api-client==1.5.5")
 
 
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Hold a file lock: at most one test process is in such a block at a time."""
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _python_with(name: str, requirement: str) -> Path:
     directory = CACHE / name
     python, made = directory / "bin" / "python", directory / "made"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with alone(CACHE / f"{name}.lock"):
+    with file_lock(CACHE / f"{name}.lock"):
         if not (made.exists() and made.read_text() == requirement):
             shutil.rmtree(directory, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", directory], check=True)

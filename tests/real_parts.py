@@ -1,6 +1,5 @@
 """The real parts of a test run: one set for all its processes, started when first asked for, ended with the run."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from dev.services import keeper
+from shared.file_lock import file_lock
 
 # Not LONGSHORE_*: tests clear those away. Set by the process that the run begins with, inherited by its test processes.
 _DIRECTORY = "TEST_PARTS_DIRECTORY"
@@ -38,8 +38,7 @@ class RealParts:
         Raises:
             RuntimeError: it cannot be had; the text says why.
         """
-        with (self._directory / keeper.LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(self._directory / keeper.LOCK):
             if not self._address.exists():
                 self._start_keeper()
         return keeper.ask(self._address, name, seconds=_PART_SECONDS)

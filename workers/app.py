@@ -25,7 +25,7 @@ from shared.db.engine import Database, database
 from shared.jobs.dispatch import Queues
 from shared.logging import configure_logs
 from shared.settings import settings
-from workers.jobs.tempdirs import remove_left_overs
+from workers.jobs.tempdirs import remove_abandoned_directories
 
 SOFT_LIMIT_MARGIN_SECONDS = 15 * 60
 HARD_LIMIT_MARGIN_SECONDS = 5 * 60
@@ -97,7 +97,7 @@ celery = create_celery()
 def _begin_in_pool(**_kwargs: Any) -> None:
     end_with_parent()
     database().forget_connections()
-    remove_left_overs()  # of the process in whose place this one is, if that was killed
+    remove_abandoned_directories()  # of the process in whose place this one is, if that was killed
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

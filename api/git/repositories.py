@@ -5,7 +5,6 @@ The default branch is the one that HEAD names. It is `main` at first. The first 
 or `master`; with neither there, the default branch counts as deleted.
 """
 
-import fcntl
 import os
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from shared.algorithms import FULL_HASH, HASH_PREFIX
 from shared.errors import InvalidInputError
+from shared.file_lock import file_lock
 from shared.git.command import GitResult, run_git
 from shared.settings import settings
 
@@ -74,8 +74,7 @@ class Repository:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else of this service is in a block like this for the repository."""
-        with (self.path / _LOCK).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file_lock(self.path / _LOCK):
             yield
 
     def head(self) -> str | None:

@@ -1,6 +1,5 @@
 """The directory of the demo: one demo at a time runs in it, and it is gone with the demo unless something failed."""
 
-import fcntl
 import os
 import select
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from dev.services.place import remove_tree
 from dev.services.processes import PartFailedError, signals_deferred
+from shared.file_lock import try_lock_file
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _LOCK = "lock"
@@ -61,7 +61,7 @@ def occupied(directory: Path) -> Iterator[Place]:
     directory.mkdir(parents=True, exist_ok=True)
     place = Place(directory)
     with (directory / _LOCK).open("a+") as lock:
-        if not _taken(lock.fileno()):
+        if not try_lock_file(lock):
             raise PartFailedError(f"a demo has just begun in {directory}")
         place.clear()
         lock.truncate(0)
@@ -84,7 +84,7 @@ def running_demo(directory: Path) -> int | None:
     """The process id of the demo that runs in the directory; None where there is none."""
     try:
         with (directory / _LOCK).open() as lock:
-            return None if _taken(lock.fileno()) else int(lock.read())
+            return None if try_lock_file(lock) else int(lock.read())
     except FileNotFoundError:
         return None
 
@@ -97,11 +97,3 @@ def end(pid: int) -> None:
         select.select([process], [], [])  # readable when it has ended (pidfd_open(2))
     finally:
         os.close(process)
-
-
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,6 +1,5 @@
 """Where parts keep their files: a directory on disk that is removed at the end, and after a crash by the next run."""
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from dev.services.mounts import unmount_below
 from dev.services.processes import signals_deferred
+from shared.file_lock import lock_file, try_lock_file
 
 _PREFIX = "longshore-parts-"
 
@@ -30,7 +30,7 @@ def parts_directory() -> Iterator[Path]:
     _remove_abandoned()
     nameless = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=_parent()))
     lock = os.open(nameless, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock_file(lock)
     nameless.chmod(0o711)
     # Only now does it get the name by which another run's clearing up looks for it.
     directory = nameless.rename(nameless.with_name(nameless.name.removeprefix(".")))
@@ -55,11 +55,7 @@ def _remove_abandoned() -> None:
         except OSError:
             continue  # somebody else's, or gone meanwhile
         try:
-            if os.fstat(lock).st_uid != os.geteuid():
-                continue
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(directory)
-        except BlockingIOError:
-            continue
+            if os.fstat(lock).st_uid == os.geteuid() and try_lock_file(lock):
+                remove_tree(directory)
         finally:
             os.close(lock)

@@ -7,7 +7,6 @@ from pathlib import Path
 from docker.errors import APIError
 
 from shared.errors import ErrorClass, WorkError
-from shared.file_lock import key_lock
 from workers.builds.limits import BuildWatch
 from workers.docker.connection import interruptible
 from workers.docker.images import described_image, image_id_of
@@ -74,7 +73,7 @@ def _stored(use: StoreUse, name: str, image_id: str, watch: BuildWatch, lock_dir
     key = f"base/{image_id.partition(':')[2]}"
     found = named_image(use, key)
     if found is None:
-        with key_lock(lock_directory, key.replace("/", "-"), watch.log, watch.check):
+        with watch.locked(lock_directory, key.replace("/", "-")):
             found = named_image(use, key)
             if found is None:
                 with watch.log.step(f"Bringing the base image {name} into the image store"):

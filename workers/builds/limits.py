@@ -3,9 +3,13 @@
 What a build reports to, and what can end it before it is done.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.cancellation import CancelToken
+from shared.file_lock import poll_file_lock
 from workers.builds.log import BuildLog
 from workers.jobs.deadline import Deadline
 
@@ -38,3 +42,20 @@ class BuildWatch:
         """
         self.stop.check()
         self.deadline.check()
+
+    @contextmanager
+    def locked(self, directory: Path | None, key: str) -> Iterator[None]:
+        """Hold the lock of `key` among the builds on this machine; without a directory there is no lock.
+
+        Raises:
+            WorkCancelledError, WorkError: as `check`, while another build holds the lock.
+        """
+        if directory is None:
+            yield
+            return
+        with poll_file_lock(
+            [directory / f"{key}.lock"],
+            self.check,
+            on_wait=lambda: self.log("Another build is making the same: waiting for it"),
+        ):
+            yield

@@ -1,155 +1,143 @@
-"""Making room in a layout: what was not used for longest goes first, and nothing that anybody needs.
+"""Garbage collection of a layout: the least recently used images go first, and never a blob that is in use."""
 
-What is in a layout's directory of blobs at a moment.
-"""
-
-import fcntl
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.images.disk import remove_left_overs
+from shared.file_lock import try_file_lock
+from workers.images.disk import remove_abandoned_files
+from workers.images.gc_roots import GcRoots
 from workers.images.index import Index
 from workers.images.oci import Descriptor, InvalidManifestError, Manifest
-from workers.images.uses import Uses
 
 GRACE_SECONDS = 600
-"""What was added or used so short a time ago stays: somebody is about to name it, or to ask for a push of it."""
+"""A blob that was added or used more recently stays: it may be about to get a name or a push."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob's size in bytes, and when it was added or used last, in seconds since the epoch."""
+    """Size of a blob in bytes, and when it was last added or used, in seconds since the epoch."""
 
     size: int
-    used: float
-
-
-def stored_blobs(directory: Path) -> Mapping[str, StoredBlob]:
-    """Every blob that is whole, by its digest; others may add and remove some meanwhile."""
-    found = {}
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):  # as those that are being written
-                with suppress(FileNotFoundError):
-                    status = entry.stat()
-                    found[f"sha256:{entry.name}"] = StoredBlob(status.st_size, status.st_mtime)
-    return found
+    used_at: float
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What a collection did, in bytes of blobs and numbers of names."""
+class CollectionResult:
+    """Bytes of blobs before and after a collection, and the number of names that it removed."""
 
     bytes_before: int
     bytes_after: int
     names_removed: int
 
 
-class Collector:
-    """One collection of a layout."""
+def stored_blobs(directory: Path) -> Mapping[str, StoredBlob]:
+    """Return all complete blobs by digest; other processes may add and remove some meanwhile."""
+    blobs = {}
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):  # blobs that are being written
+                with suppress(FileNotFoundError):
+                    status = entry.stat()
+                    blobs[f"sha256:{entry.name}"] = StoredBlob(status.st_size, status.st_mtime)
+    return blobs
 
-    def __init__(self, directory: Path, blobs: Path, index: Index, uses: Uses) -> None:
+
+class Collector:
+    """One garbage collection of a layout."""
+
+    def __init__(self, directory: Path, blobs: Path, index: Index, roots: GcRoots) -> None:
+        self._lock = directory / "collector.lock"
         self._directory = directory
         self._blobs = blobs
         self._index = index
-        self._uses = uses
-        self._reached: dict[str, frozenset[str]] = {}
+        self._roots = roots
+        self._reachable: dict[str, frozenset[str]] = {}
 
-    def collect(self, limit_bytes: int, keep: Collection[str]) -> Collected | None:
-        """Bring the blobs down to the limit, as far as what is needed allows; None while somebody else collects.
+    def collect(self, limit_bytes: int, keep: Collection[str]) -> CollectionResult | None:
+        """Reduce the blobs to the limit, as far as roots, `keep` and the grace period allow.
+
+        Return None if another process is collecting.
 
         Raises:
-            WorkError: there is no index, or it is damaged, so that nobody knows what has a name (unavailable).
+            WorkError: the index is missing or damaged, so it is unknown what has a name (unavailable).
         """
-        with self._only_collector() as is_only:
-            if not is_only:
+        with try_file_lock(self._lock) as acquired:
+            if not acquired:
                 return None
-            remove_left_overs(self._blobs)
-            remove_left_overs(self._directory)
-            return self._collected(limit_bytes, keep)
+            remove_abandoned_files(self._blobs)
+            remove_abandoned_files(self._directory)
+            blobs = stored_blobs(self._blobs)
+            candidates = self._candidates(limit_bytes, blobs, self._protected(blobs, self._roots.read(), keep))
+            names_removed, freed = self._remove(candidates, keep)
+            before = sum(blob.size for blob in blobs.values())
+            return CollectionResult(before, before - freed, names_removed)
 
-    def _collected(self, limit_bytes: int, keep: Collection[str]) -> Collected:
-        found = stored_blobs(self._blobs)
-        going = self._going(limit_bytes, found, self._needed(found, self._uses.held(), keep))
-        names_removed, freed = self._removed(going, keep)
-        before = sum(blob.size for blob in found.values())
-        return Collected(before, before - freed, names_removed)
-
-    def _going(self, limit_bytes: int, found: Mapping[str, StoredBlob], needed: set[str]) -> Mapping[str, Descriptor]:
-        """The names to let go, those that were not used for longest first, until the rest is within the limit."""
+    def _candidates(
+        self, limit_bytes: int, blobs: Mapping[str, StoredBlob], protected: set[str]
+    ) -> Mapping[str, Descriptor]:
+        """Return the names to remove, least recently used first, until the rest is within the limit."""
         names = self._index.names()
-        named = Counter(digest for manifest in names.values() for digest in self._reached_by(manifest.digest))
-        total = sum(blob.size for digest, blob in found.items() if digest in needed or digest in named)
-        going = {}
-        for name in sorted(names, key=lambda name: _turn(found, names[name])):
+        references = Counter(digest for manifest in names.values() for digest in self._reachable_from(manifest.digest))
+        total = sum(blob.size for digest, blob in blobs.items() if digest in protected or digest in references)
+
+        def last_use(name: str) -> tuple[float, str]:
+            # All names of one manifest follow each other; a manifest that is missing comes first.
+            digest = names[name].digest
+            return (blobs[digest].used_at if digest in blobs else 0, digest)
+
+        candidates = {}
+        for name in sorted(names, key=last_use):
             if total <= limit_bytes:
                 break
             manifest = names[name]
-            if manifest.digest in needed:
+            if manifest.digest in protected:
                 continue
-            going[name] = manifest
-            reached = self._reached_by(manifest.digest)
-            named.subtract(reached)
+            candidates[name] = manifest
+            reachable = self._reachable_from(manifest.digest)
+            references.subtract(reachable)
             total -= sum(
-                found[digest].size
-                for digest in reached
-                if digest in found and digest not in needed and not named[digest]
+                blobs[digest].size
+                for digest in reachable
+                if digest in blobs and digest not in protected and not references[digest]
             )
-        return going
+        return candidates
 
-    def _removed(self, going: Mapping[str, Descriptor], keep: Collection[str]) -> tuple[int, int]:
-        """Remove what goes and what has no name, and give the number of names and the bytes that this freed.
+    def _remove(self, candidates: Mapping[str, Descriptor], keep: Collection[str]) -> tuple[int, int]:
+        """Remove the candidates and all blobs without a name; return the number of names and of freed bytes.
 
-        Nobody begins to hold anything meanwhile, and whoever names an image holds it: so what is held now and what has
-        a name now is all that can be needed. The blobs go first, as a full disk has no room for another index before.
+        No root is added meanwhile, and who names an image has a root for it: so the present roots and names are all
+        that can be needed. Blobs are removed first, since a full disk has no space for a new index.
         """
-        with self._uses.alone() as held:
-            found = stored_blobs(self._blobs)
-            needed = self._needed(found, held, keep)
-            going = {name: manifest for name, manifest in going.items() if manifest.digest not in needed}
-            staying = [manifest for name, manifest in self._index.names().items() if going.get(name) != manifest]
-            alive = needed.union(*(self._reached_by(manifest.digest) for manifest in staying))
-            dead = found.keys() - alive
+        with self._roots.frozen() as roots:
+            blobs = stored_blobs(self._blobs)
+            protected = self._protected(blobs, roots, keep)
+            candidates = {name: manifest for name, manifest in candidates.items() if manifest.digest not in protected}
+            kept = [manifest for name, manifest in self._index.names().items() if candidates.get(name) != manifest]
+            dead = blobs.keys() - protected.union(*(self._reachable_from(manifest.digest) for manifest in kept))
             for digest in dead:
                 self._path(digest).unlink(missing_ok=True)
-            return self._index.drop(going), sum(found[digest].size for digest in dead)
+            return self._index.remove(candidates), sum(blobs[digest].size for digest in dead)
 
-    def _needed(self, found: Mapping[str, StoredBlob], held: set[str], keep: Collection[str]) -> set[str]:
-        """What stays whatever the limit: held, awaited, or added or used a moment ago."""
+    def _protected(self, blobs: Mapping[str, StoredBlob], roots: set[str], keep: Collection[str]) -> set[str]:
+        """Return what stays whatever the limit: roots, all that `keep` reaches, and recently added or used blobs."""
         since = time.time() - GRACE_SECONDS
-        young = {digest for digest, blob in found.items() if blob.used > since}
-        return young.union(held, *(self._reached_by(manifest) for manifest in keep))
+        recent = {digest for digest, blob in blobs.items() if blob.used_at > since}
+        return recent.union(roots, *(self._reachable_from(manifest) for manifest in keep))
 
-    def _reached_by(self, manifest: str) -> frozenset[str]:
-        """The manifest and everything that it names. Many names stand for one manifest: it is read once."""
-        if manifest not in self._reached:
+    def _reachable_from(self, manifest: str) -> frozenset[str]:
+        """Return the digests of a manifest and its blobs. One manifest can have many names; it is read once."""
+        if manifest not in self._reachable:
             try:
                 parsed = Manifest.parse(self._path(manifest).read_bytes())
             except (FileNotFoundError, InvalidManifestError):
-                return frozenset((manifest,))  # it may be made again meanwhile
-            self._reached[manifest] = frozenset((manifest, *(blob.digest for blob in parsed.blobs)))
-        return self._reached[manifest]
+                return frozenset((manifest,))  # not cached: it may be made again meanwhile
+            self._reachable[manifest] = frozenset((manifest, *(blob.digest for blob in parsed.blobs)))
+        return self._reachable[manifest]
 
     def _path(self, digest: str) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
-
-    @contextmanager
-    def _only_collector(self) -> Iterator[bool]:
-        descriptor = os.open(self._directory / "collector.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
-        except BlockingIOError:
-            yield False
-        finally:
-            os.close(descriptor)
-
-
-def _turn(found: Mapping[str, StoredBlob], manifest: Descriptor) -> tuple[float, str]:
-    """When it is the turn of a manifest's names, all one after the other; what is not there any more goes first."""
-    return (found[manifest.digest].used if manifest.digest in found else 0, manifest.digest)

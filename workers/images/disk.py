@@ -1,9 +1,5 @@
-"""The disk under a store: what it refuses, told so that a job waits for it, and when there should be more room.
+"""The disk of a store: its errors as `WorkError`, when to free space, and files that are written atomically."""
 
-Writing a file so that others see all of it or nothing, also after the power went.
-"""
-
-import fcntl
 import os
 import time
 import uuid
@@ -14,108 +10,101 @@ from io import FileIO
 from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
+from shared.file_lock import lock_file, try_lock_file
 
-LEFT_AT_THE_LIMIT = 0.9
-"""Of the limit, when it was passed: down to the limit itself, every build after it would pay for a collection."""
-LEFT_ON_A_FULL_DISK = 0.8
-"""Of what is there, when the disk had no room: the job that wanted some comes back in a moment."""
+LIMIT_TARGET = 0.9
+"""Fraction of the limit to which a store above it is reduced. With 1, every later build would cost a collection."""
+FULL_DISK_TARGET = 0.8
+"""Fraction of its size to which a store on a full disk is reduced: the job that found no space is retried soon."""
+GRACE_SECONDS = 60
+"""An unfinished file younger than this is kept: its writer may not have locked it yet."""
 
 
 class Disk:
-    """The disk under one store, as this process has met it."""
+    """The disk of one store, and what this process knows about its space."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.grown = True
-        """Whether this process has added anything since it was looked at last: at first nobody has looked."""
-        self.full = False
-        """Whether there was no room for something since then."""
+        self.has_grown = True
+        """Whether this process has added a blob since the size was last checked; true at first."""
+        self._was_full = False
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what the disk refuses into a `WorkError`; nothing else may be asked for in the block.
+        """Turn every `OSError` of the block into a `WorkError`; the block must do nothing but use the disk.
 
         Raises:
-            WorkError: there is no room, or the directory cannot be used (unavailable).
+            WorkError: the disk is full, or the directory cannot be used (unavailable).
         """
         try:
             yield
         except OSError as error:
-            full = error.errno in (ENOSPC, EDQUOT)
-            self.full = self.full or full
-            why = "there is no space left" if full else f"it cannot be used ({error.strerror})"
+            is_full = error.errno in (ENOSPC, EDQUOT)
+            self._was_full = self._was_full or is_full
+            reason = "there is no space left" if is_full else f"it cannot be used ({error.strerror})"
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                f"the image store in {self._directory}: {why}; the job waits for that to be mended",
+                f"the image store in {self._directory}: {reason}; the job waits until that is fixed",
             ) from error
 
-    def goal_bytes(self, limit_bytes: int, size_bytes: Callable[[], int]) -> int | None:
-        """To how many bytes a store of `size_bytes` should be brought now, which is asked only where that may be."""
-        full, grown = self.full, self.grown
-        if not (full or grown):
+    def target_bytes(self, limit_bytes: int, size_bytes: Callable[[], int]) -> int | None:
+        """Return the number of bytes to which the store should be reduced now, if any.
+
+        `size_bytes` is called only if the store may have become too large since the last call.
+        """
+        was_full, has_grown = self._was_full, self.has_grown
+        if not (was_full or has_grown):
             return None
-        self.full = self.grown = False
+        self._was_full = self.has_grown = False
         size = size_bytes()
-        if full:
-            return int(LEFT_ON_A_FULL_DISK * min(size, limit_bytes))
-        return int(LEFT_AT_THE_LIMIT * limit_bytes) if size > limit_bytes else None
-
-
-LEFT_SECONDS = 60
-"""What was written so short a time ago is not left over: its writer may not have locked it yet."""
+        if was_full:
+            return int(FULL_DISK_TARGET * min(size, limit_bytes))
+        return int(LIMIT_TARGET * limit_bytes) if size > limit_bytes else None
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Let a file have this content, whether there was one or not."""
-    with written_beside(path.parent) as (file, temporary):
+    """Create or replace a file atomically."""
+    with temporary_file(path.parent) as (file, temporary):
         write_all(file, content)
-        finish(file)
+        os.fsync(file.fileno())
         temporary.replace(path)
 
 
 @contextmanager
-def written_beside(directory: Path) -> Iterator[tuple[FileIO, Path]]:
-    """A new file in `directory`, locked for as long as it is written and removed unless the block gave it another name.
+def temporary_file(directory: Path) -> Iterator[tuple[FileIO, Path]]:
+    """Create a file in `directory`, locked while it is written, and removed unless the block renames it.
 
-    A file of this kind that nobody holds locked is left over. It has no buffer: what could not be written must not be
-    tried once more when it is closed, and fail there.
+    A file of this kind that no process has locked is abandoned. It has no buffer: a write that failed must not be
+    repeated when the file is closed, and fail there.
     """
     path = directory / f".{uuid.uuid4().hex}.part"
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock_file(file)
             yield file, path
         finally:
-            with suppress(OSError):  # then it is left over
+            with suppress(OSError):  # `remove_abandoned_files` removes it then
                 path.unlink(missing_ok=True)
 
 
 def write_all(file: FileIO, content: bytes) -> int:
-    """Write everything, also where the system takes a part at a time; gives the number of bytes."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
+    """Write all bytes, although one system call may take only a part of them; return their number."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
     return len(content)
 
 
-def finish(file: FileIO) -> None:
-    """Have the disk keep what was written."""
-    os.fsync(file.fileno())
-
-
-def remove_left_overs(directory: Path) -> None:
-    """Remove the unfinished files of processes that are gone."""
+def remove_abandoned_files(directory: Path) -> None:
+    """Remove the unfinished files of processes that have ended."""
     for path in directory.glob(".*.part"):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
-            continue  # finished just now
+            continue  # it has just been finished
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(descriptor).st_mtime > LEFT_SECONDS:
+            if try_lock_file(descriptor) and time.time() - os.fstat(descriptor).st_mtime > GRACE_SECONDS:
                 path.unlink(missing_ok=True)
-        except BlockingIOError:
-            continue  # somebody writes it
         finally:
             os.close(descriptor)

@@ -1,78 +1,79 @@
 """The names of a layout: `index.json`, which any OCI tool reads (image-spec 1.1: image index, annotations)."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shared.errors import ErrorClass, WorkError
+from shared.file_lock import file_lock
 from workers.images.disk import replace_file
 from workers.images.oci import OCI_INDEX, Descriptor, InvalidManifestError
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation under which tools look for a name."""
 Entry = dict[str, Any]
-"""A manifest's descriptor as it stands in the index, with its name."""
+"""Descriptor of a manifest with its name, as JSON."""
 
 
 class Index:
-    """What the names of a layout stand for. Readers never wait; writers do, for each other."""
+    """The names of a layout and their manifests. Readers never wait; writers wait for each other."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "index.json"
         self._lock = directory / "index.lock"
-        self._last: _Read | None = None
+        self._cached: _Snapshot | None = None
 
     def prepare(self) -> None:
-        """Make an empty one where there is none."""
-        with self._alone():
+        """Create an empty index if there is none."""
+        with file_lock(self._lock):
             if not self._path.exists():
                 self._write({})
 
     def names(self) -> Mapping[str, Descriptor]:
-        """Every name, and the manifest that it stands for.
+        """Return the manifests of all names.
 
         Raises:
-            WorkError: there is no index, or it is damaged (unavailable).
+            WorkError: the index is missing or damaged (unavailable).
         """
         return self._read().manifests
 
     def get(self, name: str) -> Descriptor | None:
-        """The manifest that one name stands for."""
-        read = self._read()
-        return read.manifest(name) if name in read.entries else None
+        snapshot = self._read()
+        return snapshot.manifest(name) if name in snapshot.entries else None
 
     def put(self, name: str, manifest: Descriptor) -> None:
-        """Let a name stand for a manifest."""
-        with self._alone():
-            self._write({**self._read().entries, name: _entry(name, manifest)})
+        entry = replace(manifest, annotations={**manifest.annotations, REF_NAME: name}).document()
+        with file_lock(self._lock):
+            self._write({**self._read().entries, name: entry})
 
-    def drop(self, gone: Mapping[str, Descriptor]) -> int:
-        """Remove names, but none that stands for another manifest by now; gives how many went."""
-        with self._alone():
-            read = self._read()
-            goes = {name for name, seen in gone.items() if name in read.entries and read.manifest(name) == seen}
-            if goes:
-                self._write({name: entry for name, entry in read.entries.items() if name not in goes})
-            return len(goes)
+    def remove(self, names: Mapping[str, Descriptor]) -> int:
+        """Remove the names that still have these manifests; return how many there were."""
+        with file_lock(self._lock):
+            snapshot = self._read()
+            removed = {
+                name
+                for name, manifest in names.items()
+                if name in snapshot.entries and snapshot.manifest(name) == manifest
+            }
+            if removed:
+                self._write({name: entry for name, entry in snapshot.entries.items() if name not in removed})
+            return len(removed)
 
-    def _read(self) -> "_Read":
-        """What the index says now: always read, as a file's times and size do not tell that it was replaced."""
+    def _read(self) -> "_Snapshot":
+        """Read the file every time: its times and size do not show that it was replaced."""
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             raise WorkError(
                 ErrorClass.UNAVAILABLE, f"{self._path} is gone: put it back, or move the directory away"
             ) from None
-        last = self._last  # another thread may write it meanwhile
-        if last is None or last.content != content:
-            last = self._last = _parsed(content, self._path)
-        return last
+        cached = self._cached  # another thread may replace it
+        if cached is None or cached.content != content:
+            cached = self._cached = _parse(content, self._path)
+        return cached
 
     def _write(self, entries: Mapping[str, Entry]) -> None:
         document = {
@@ -82,21 +83,12 @@ class Index:
         }
         content = json.dumps(document, separators=(",", ":")).encode()
         replace_file(self._path, content)
-        self._last = _Read(self._path, content, entries)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        descriptor = os.open(self._lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        self._cached = _Snapshot(self._path, content, entries)
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An index that was read. To make descriptors of all entries takes much longer than to read them."""
+class _Snapshot:
+    """One content of the index. Parsing all entries into descriptors takes much longer than reading the JSON."""
 
     path: Path
     content: bytes
@@ -109,16 +101,16 @@ class _Read:
     def manifest(self, name: str) -> Descriptor:
         try:
             manifest = Descriptor.parse(self.entries[name])
-        except InvalidManifestError as broken:
-            raise _damaged(self.path, broken) from None
-        said = {key: value for key, value in manifest.annotations.items() if key != REF_NAME}
-        return replace(manifest, annotations=said)
+        except InvalidManifestError as error:
+            raise _damaged(self.path, error) from None
+        annotations = {key: value for key, value in manifest.annotations.items() if key != REF_NAME}
+        return replace(manifest, annotations=annotations)
 
 
-def _parsed(content: bytes, path: Path) -> _Read:
+def _parse(content: bytes, path: Path) -> _Snapshot:
     try:
         named = [entry for entry in json.loads(content)["manifests"] if REF_NAME in (entry.get("annotations") or {})]
-        return _Read(path, content, {str(entry["annotations"][REF_NAME]): entry for entry in named})
+        return _Snapshot(path, content, {str(entry["annotations"][REF_NAME]): entry for entry in named})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
 
@@ -127,7 +119,3 @@ def _damaged(path: Path, error: Exception) -> WorkError:
     return WorkError(
         ErrorClass.UNAVAILABLE, f"{path} is no index of an image layout ({error}): move the directory away"
     )
-
-
-def _entry(name: str, manifest: Descriptor) -> Entry:
-    return replace(manifest, annotations={**manifest.annotations, REF_NAME: name}).document()

@@ -1,10 +1,9 @@
-"""Scratch directories of a worker: gone with the work, or when a process begins after a kill left one behind.
+"""Temporary directories of a worker, removed with the work, or by the next process if theirs was killed.
 
-Who uses one holds a lock on it (flock), which ends with the process, however that ended. It is made under a hidden
-name and gets its own once it is locked: whatever has that name and no lock is left over.
+The process that uses one holds a lock on it. The directory is made under a hidden name and renamed once it is locked:
+one with its final name and no lock is abandoned.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,25 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.file_lock import lock_file, try_lock_file
+
 PREFIX = "longshore-scratch-"
 HIDDEN_PREFIX = f".{PREFIX}"
 GRACE_SECONDS = 60
-"""A hidden directory younger than this may be about to be locked."""
+"""A hidden directory younger than this is kept: its process may not have locked it yet."""
 
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A directory for as long as the block lasts; what killed workers left is removed first.
+    """Create a directory that is removed after the block; abandoned ones are removed first.
 
     Raises:
-        OSError: the disk takes none.
+        OSError: the directory cannot be made.
     """
-    remove_left_overs()
+    remove_abandoned_directories()
     hidden = Path(tempfile.mkdtemp(prefix=HIDDEN_PREFIX))
     directory = hidden.with_name(hidden.name.removeprefix("."))
     descriptor = os.open(hidden, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_file(descriptor)
         hidden.rename(directory)
         yield directory
     finally:
@@ -39,25 +40,23 @@ def temporary_directory() -> Iterator[Path]:
         os.close(descriptor)
 
 
-def remove_left_overs() -> None:
-    """Remove the directories that nobody uses any more, because who did was killed."""
+def remove_abandoned_directories() -> None:
+    """Remove the temporary directories of processes that were killed."""
     parent = Path(tempfile.gettempdir())
     for directory in parent.glob(f"{PREFIX}*"):
-        _remove_unless_used(directory)
+        _remove_unless_locked(directory)
     for directory in parent.glob(f"{HIDDEN_PREFIX}*"):
-        _remove_unless_used(directory, older_than=GRACE_SECONDS)
+        _remove_unless_locked(directory, min_age_seconds=GRACE_SECONDS)
 
 
-def _remove_unless_used(directory: Path, *, older_than: float | None = None) -> None:
+def _remove_unless_locked(directory: Path, *, min_age_seconds: float | None = None) -> None:
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
-        return  # gone by now, or another user's
+        return  # already removed, or another user's
     try:
-        if older_than is None or time.time() - os.fstat(descriptor).st_mtime > older_than:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_old = min_age_seconds is None or time.time() - os.fstat(descriptor).st_mtime > min_age_seconds
+        if is_old and try_lock_file(descriptor):
             shutil.rmtree(directory, ignore_errors=True)
-    except BlockingIOError:
-        return  # in use
     finally:
         os.close(descriptor)

@@ -25,19 +25,19 @@ def collect_if_full() -> None:
         store = image_store()
         if not isinstance(store, LayoutStore):
             return
-        goal_bytes = store.collection_goal(settings().store_max_bytes)
-        if goal_bytes is not None:
-            _collect(store, goal_bytes)
+        target_bytes = store.collection_target(settings().store_max_bytes)
+        if target_bytes is not None:
+            _collect(store, target_bytes)
     except (WorkError, SQLAlchemyError, OSError) as error:
         log.warning("the image store was not collected", error=str(error))
 
 
-def _collect(store: LayoutStore, goal_bytes: int) -> None:
+def _collect(store: LayoutStore, target_bytes: int) -> None:
     with database().reading() as session:
         keep = _awaited_images(session)
-    done = store.collect(goal_bytes, keep)
+    done = store.collect(target_bytes, keep)
     if done is not None:
-        log.info("image store collected", before=done.bytes_before, after=done.bytes_after, goal=goal_bytes)
+        log.info("image store collected", before=done.bytes_before, after=done.bytes_after, target=target_bytes)
 
 
 def _awaited_images(session: Session) -> set[str]:

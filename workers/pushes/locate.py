@@ -9,7 +9,7 @@ from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Job
 from shared.errors import ErrorClass, WorkError
-from shared.file_lock import key_lock
+from shared.file_lock import poll_file_lock
 from shared.jobs.leases import HELD, Claim, held_by
 from shared.settings import settings
 from workers.builds.build import make_image
@@ -61,7 +61,11 @@ class ImageSearch:
             return manifest
         self._before_long()
         # Several pushes of one lost image find it once: built twice it might differ.
-        with key_lock(settings().data_dir.absolute() / "locks", self._build.id, self._say, self._stop.check):
+        with poll_file_lock(
+            [settings().data_dir.absolute() / "locks" / f"{self._build.id}.lock"],
+            self._stop.check,
+            on_wait=lambda: self._say("Another push is looking for the same image: waiting for it."),
+        ):
             with database().reading() as session:
                 self._known = session.scalar(select(Build.manifest_digest).where(Build.id == self._build.id))
             manifest = self._held(use)

@@ -152,7 +152,7 @@ def _transport(
     limits = UploadLimits(
         per_push=settings().uploads_per_push,
         per_registry=settings().uploads_per_registry,
-        slots=settings().data_dir.absolute() / "locks",
+        lock_directory=settings().data_dir.absolute() / "locks",
         tag_seconds=_tag_seconds(),
     )
     return (

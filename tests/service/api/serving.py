@@ -7,12 +7,12 @@ from pathlib import Path
 
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Registry, Version
+from shared.file_lock import file_lock
 from shared.instances.desired import DesiredState, ensure_instance
 from shared.instances.endpoints import endpoint_of
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
-from tests.clients import alone
 from tests.rows import HASH, build_commit, change, end_push, make_registry, push, taken, the
 from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
 
@@ -63,7 +63,7 @@ def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str
     tree = directory / "source"
     (tree / "src").mkdir(parents=True)
     (tree / "src" / "Hello.py").write_text(source)
-    with alone(Path(tempfile.gettempdir()) / "longshore-algoout"):  # the kit's named pipe has one path for all
+    with file_lock(Path(tempfile.gettempdir()) / "longshore-algoout"):  # the kit's named pipe has one path for all
         running = Runner(tree, directory, runner_python(), environment or {})
         try:
             yield running

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
-from shared.file_lock import key_lock
 from workers.builds.assembly.source_tree import SourceTree
 from workers.builds.base_image import BaseImage, base_image
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, BuildContainer, build_container
@@ -67,7 +66,7 @@ def ensure_environment(
         watch.log("The requirements name the source or a repository: this environment is made for this build alone")
         return _made(use, spec, base, tree, watch)
     resolved = f"requirements/{asked}"
-    with key_lock(lock_directory, asked, watch.log, watch.check):
+    with watch.locked(lock_directory, asked):
         found = None if spec.refresh else named_image(use, resolved)
         if found is not None:
             key = found.manifest.annotations[KEY]

@@ -36,7 +36,7 @@ class BlobUploads:
         *,
         mount_from: Mapping[str, str],
         at_once: int,
-        slot: Callable[[Callable[[float], None]], AbstractContextManager[None]],
+        slot: Callable[[Callable[[], None]], AbstractContextManager[None]],
         on_progress: Callable[[PushProgress, str], None],
         stop: CancelToken,
     ) -> None:
@@ -116,7 +116,7 @@ class BlobUploads:
             stop=self._stop,
             given_up=self._given_up,
         )
-        with self._slot(self._wait):
+        with self._slot(self._check_not_given_up):
             placed = upload.run(look=look)
         self.placed[descriptor.digest] = placed
         self._tally.ended(descriptor, placed)
@@ -129,9 +129,9 @@ class BlobUploads:
             to=self._path,
         )
 
-    def _wait(self, seconds: float) -> None:
+    def _check_not_given_up(self) -> None:
         self._stop.check()
-        if self._given_up.wait(seconds):
+        if self._given_up.is_set():
             raise WorkError(ErrorClass.TRANSIENT, "Another layer of the image could not be uploaded.")
 
     def _blob(self, descriptor: Descriptor) -> Blob:

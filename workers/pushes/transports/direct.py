@@ -8,15 +8,14 @@ Places for uploads to one registry, among all workers of this machine: each a fi
 The kernel frees a place with its process, however that ends.
 """
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.cancellation import CancelToken
+from shared.file_lock import poll_file_lock
 from shared.net.http import Response
 from shared.registry.client import RegistryClient
 from shared.registry.upload import BlobOutcome
@@ -61,8 +60,8 @@ class UploadLimits:
     per_push: int = 4
     """Blobs of one push."""
     per_registry: int = 16
-    """Blobs of all pushes to one registry by workers that share `slots`."""
-    slots: Path | None = None
+    """Blobs of all pushes to one registry by workers that share `lock_directory`."""
+    lock_directory: Path | None = None
     """A directory for the places at registries; without one nothing is shared."""
     tag_seconds: float = 20.0
     """Within which the putting of a tag ends: before the lease does, so that nobody else holds it by then."""
@@ -158,10 +157,11 @@ class DirectTransport:
             stop=self._stop,
         )
 
-    def _slot(self, waiting: Callable[[float], None]) -> AbstractContextManager[None]:
-        if self._limits.slots is None:
+    def _slot(self, check: Callable[[], None]) -> AbstractContextManager[None]:
+        if self._limits.lock_directory is None:
             return nullcontext()
-        return upload_slot(self._limits.slots, self._client.host, self._limits.per_registry, waiting)
+        slots = upload_slots(self._limits.lock_directory, self._client.host, self._limits.per_registry)
+        return poll_file_lock(slots, check)
 
     def _put(self, manifest: Manifest) -> Response:
         return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
@@ -210,33 +210,7 @@ def _knows_other_words(answer: Response) -> bool:
     )
 
 
-POLL_INTERVAL_SECONDS = 0.1
-
-
-@contextmanager
-def upload_slot(directory: Path, host: str, number: int, wait: Callable[[float], None]) -> Iterator[None]:
-    """Hold one of so many places for the length of the block.
-
-    `wait` is called with seconds while all are taken, and may raise to end the waiting.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
+def upload_slots(directory: Path, host: str, number: int) -> list[Path]:
+    """Return the lock files for that many concurrent uploads to one registry by all workers of this machine."""
     name = hashlib.sha256(host.encode()).hexdigest()[:16]
-    while (descriptor := _taken(directory, name, number)) is None:
-        wait(POLL_INTERVAL_SECONDS)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _taken(directory: Path, name: str, number: int) -> int | None:
-    for place in range(number):
-        path = directory / f"uploads-{name}-{place}.lock"
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            return descriptor
-    return None
+    return [directory / f"uploads-{name}-{slot}.lock" for slot in range(number)]

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from dev.services.mounts import memory_disk
 from dev.services.processes import PartFailedError
 from shared.errors import WorkError
+from shared.file_lock import file_lock
 from tests.unit.workers.images.images import add_image
 from workers.images.collector import GRACE_SECONDS, Collector, stored_blobs
-from workers.images.disk import LEFT_SECONDS
+from workers.images.disk import GRACE_SECONDS as UNFINISHED_GRACE_SECONDS
 from workers.images.image_store import held_image
 from workers.images.layout import LayoutStore
 from workers.images.oci import Manifest
@@ -43,16 +44,16 @@ def added(store: LayoutStore, name: str | None, *layers: bytes) -> Manifest:
 
 
 def collector(store: LayoutStore) -> Collector:
-    return Collector(store._directory, store._blobs, store._index, store._uses)
+    return Collector(store._directory, store._blobs, store._index, store._roots)
 
 
 @contextmanager
 def in_the_middle_of_a_collection(store: LayoutStore) -> Iterator[None]:
     """What has a name was looked for, and nothing is needed; the block runs, and then all that may go goes."""
     begun = collector(store)
-    going = begun._going(0, stored_blobs(store._blobs), set())
+    candidates = begun._candidates(0, stored_blobs(store._blobs), set())
     yield
-    begun._removed(going, keep=())
+    begun._remove(candidates, keep=())
 
 
 def is_whole(store: LayoutStore, image: Manifest) -> bool:
@@ -198,9 +199,9 @@ def test_a_disk_without_a_byte_of_room_is_collected(tmp_path: Path) -> None:
         with store.use() as use, pytest.raises(WorkError, match="no space left"):
             use.add([bytes(4096)] * 1024)
         fill(disk)
-        goal = store.collection_goal(10**9)
-        assert goal == int(store.size_bytes() * 0.8)
-        assert store.collect(goal) is not None
+        target = store.collection_target(10**9)
+        assert target == int(store.size_bytes() * 0.8)
+        assert store.collect(target) is not None
         assert (is_whole(store, old), is_whole(store, new)) == (False, True)
         assert set(store._index.names()) == {"acme/one:1"}
 
@@ -208,9 +209,9 @@ def test_a_disk_without_a_byte_of_room_is_collected(tmp_path: Path) -> None:
 def test_a_manifest_is_read_once_in_a_collection(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     begun = collector(store)
-    reached = begun._reached_by(image.descriptor.digest)
+    reached = begun._reachable_from(image.descriptor.digest)
     (store._blobs / image.descriptor.digest.removeprefix("sha256:")).unlink()
-    assert begun._reached_by(image.descriptor.digest) == reached > {image.descriptor.digest}
+    assert begun._reachable_from(image.descriptor.digest) == reached > {image.descriptor.digest}
 
 
 def _hold_and_die(directory: Path, digest: str) -> None:
@@ -238,7 +239,7 @@ def test_what_a_killed_writer_left_is_removed(store: LayoutStore) -> None:
     left, begun = store._blobs / ".0123.part", store._blobs / ".4567.part"
     for path in (left, begun):
         path.write_bytes(b"half")
-    os.utime(left, (time.time() - LEFT_SECONDS - 1,) * 2)
+    os.utime(left, (time.time() - UNFINISHED_GRACE_SECONDS - 1,) * 2)
     store.collect(0)
     assert not left.exists()
     assert begun.exists(), "its writer is about to lock it"
@@ -247,7 +248,7 @@ def test_what_a_killed_writer_left_is_removed(store: LayoutStore) -> None:
 def test_one_collects_at_a_time(store: LayoutStore) -> None:
     image = added(store, "acme/one:1")
     age(store)
-    with collector(store)._only_collector():
+    with file_lock(store._directory / "collector.lock"):
         assert store.collect(0) is None
     assert is_whole(store, image)
 

@@ -252,22 +252,22 @@ def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store
 def test_past_its_limit_it_is_brought_below_it(store: LayoutStore) -> None:
     with store.use() as use:
         use.add([bytes(1000)])
-    assert store.collection_goal(999) == 899
+    assert store.collection_target(999) == 899
     with store.use() as use:
         use.add([bytes(1001)])
-    assert store.collection_goal(2001) is None
+    assert store.collection_target(2001) is None
 
 
 def test_who_adds_nothing_does_not_look_at_the_size_again(store: LayoutStore) -> None:
     with store.use() as use:
         use.add([bytes(1000)])
-    assert store.collection_goal(2000) is None
+    assert store.collection_target(2000) is None
     with store.use() as use:
         use.add([bytes(1000)])
-    assert store.collection_goal(999) is None
+    assert store.collection_target(999) is None
     with store.use() as use:
         use.add([bytes(1001)])
-    assert store.collection_goal(999) == 899
+    assert store.collection_target(999) == 899
 
 
 def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
@@ -282,7 +282,7 @@ def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str
         except WorkError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
             use.hold(after)
-            told.put((error.message, store._uses.held() & {noted, cut_short, after}))
+            told.put((error.message, store._roots.read() & {noted, cut_short, after}))
 
 
 def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store: LayoutStore) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.jobs.tempdirs import GRACE_SECONDS, HIDDEN_PREFIX, remove_left_overs, temporary_directory
+from workers.jobs.tempdirs import GRACE_SECONDS, HIDDEN_PREFIX, remove_abandoned_directories, temporary_directory
 
 KILLED = (
     "import os, signal, sys\n"
@@ -51,9 +51,9 @@ def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stay
 def test_what_is_not_locked_yet_is_left_alone_while_it_is_young(temporary: Path) -> None:
     hidden = temporary / f"{HIDDEN_PREFIX}made-at-this-moment"
     hidden.mkdir()
-    remove_left_overs()
+    remove_abandoned_directories()
     assert hidden.exists()
     old = hidden.stat().st_mtime - 2 * GRACE_SECONDS
     os.utime(hidden, (old, old))
-    remove_left_overs()
+    remove_abandoned_directories()
     assert not hidden.exists()

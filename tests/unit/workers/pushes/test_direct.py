@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from structlog.testing import capture_logs
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.file_lock import file_lock, try_file_lock
 from shared.net.connections import Proxy
 from shared.registry import upload, upload_session
 from shared.registry.address import RegistryAddress
@@ -26,7 +28,7 @@ from workers.images.image_store import StoreUse
 from workers.images.layout import LayoutStore
 from workers.images.oci import Manifest
 from workers.pushes.transports import blobs
-from workers.pushes.transports.direct import DirectTransport, UploadLimits, upload_slot
+from workers.pushes.transports.direct import DirectTransport, UploadLimits, upload_slots
 from workers.pushes.transports.transport import PushedImage, PushProgress
 
 PATH = "acme/one"
@@ -261,21 +263,22 @@ def test_as_many_uploads_as_there_are_places_run_at_once(
     registry: FakeRegistry, image: Manifest, use: StoreUse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one place is somebody else's, of another process perhaps: nothing is sent before it is free."""
-    limits = UploadLimits(per_push=1, per_registry=1, slots=tmp_path / "slots")
-    others = upload_slot(limits.slots, registry.host, 1, pytest.fail)
+    limits = UploadLimits(per_push=1, per_registry=1, lock_directory=tmp_path)
+    [slot] = upload_slots(tmp_path, registry.host, 1)
     sent_before: list[str] = []
+    with ExitStack() as other_process:
 
-    def free(_uploads: blobs.BlobUploads, _seconds: float) -> None:
-        sent_before.extend(registry.requests("PATCH"))
-        others.__exit__(None, None, None)
+        def release(_uploads: blobs.BlobUploads) -> None:
+            sent_before.extend(registry.requests("PATCH"))
+            other_process.close()
 
-    monkeypatch.setattr(blobs.BlobUploads, "_wait", free)
-    others.__enter__()
-    Push(registry, image, use, limits=limits).run()
+        monkeypatch.setattr(blobs.BlobUploads, "_check_not_given_up", release)
+        other_process.enter_context(file_lock(slot))
+        Push(registry, image, use, limits=limits).run()
     assert has_all(registry, image)
     assert sent_before == []
-    with upload_slot(limits.slots, registry.host, 1, pytest.fail):
-        pass  # the push let go of it
+    with try_file_lock(slot) as released:
+        assert released
 
 
 def test_the_way_of_each_blob_is_told(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:

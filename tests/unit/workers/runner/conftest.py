@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import alone
+from shared.file_lock import file_lock
 from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
 
 
@@ -34,7 +34,7 @@ def one_runner() -> Iterator[Path]:
     """One runner at a time, for the kit's named pipe has one path for the whole machine; gives a directory to use."""
     with (
         tempfile.TemporaryDirectory(prefix="runner-") as here,
-        alone(Path(tempfile.gettempdir()) / "longshore-algoout"),
+        file_lock(Path(tempfile.gettempdir()) / "longshore-algoout"),
     ):
         yield Path(here)
 

@@ -1,7 +1,6 @@
 """What makes two environments one, and what must not."""
 
 import dataclasses
-import fcntl
 import io
 import threading
 from pathlib import Path
@@ -10,15 +9,17 @@ import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
-from shared.file_lock import key_lock
+from shared.file_lock import file_lock
 from tests.unit.workers.builds.sources import archive_of
 from workers.builds.assembly.source_tree import open_source
 from workers.builds.base_image import BaseImage
 from workers.builds.environment.requirements import Requirements, read_requirements
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
-from workers.builds.limits import BuildLimits
+from workers.builds.limits import BuildLimits, BuildWatch
+from workers.builds.log import BuildLog
 from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
+from workers.jobs.deadline import Deadline
 
 
 def base(digit: str = "1", architecture: str = "amd64") -> BaseImage:
@@ -120,11 +121,11 @@ def test_a_stop_ends_the_wait_for_another_build(tmp_path: Path) -> None:
         waiting.set()
         stop.cancel("cancelled")
 
-    with (tmp_path / "k.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with (
-            pytest.raises(WorkCancelledError, match="cancelled"),
-            key_lock(tmp_path, "k", log, stop.check),
-        ):
-            pytest.fail("the lock was taken although another holds it")
+    watch = BuildWatch(BuildLog(log, 1000), stop, Deadline(60))
+    with (
+        file_lock(tmp_path / "k.lock"),
+        pytest.raises(WorkCancelledError, match="cancelled"),
+        watch.locked(tmp_path, "k"),
+    ):
+        pytest.fail("the lock was taken although another holds it")
     assert waiting.is_set()
