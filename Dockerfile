@@ -1,4 +1,4 @@
-# One image for every part of Longshore: docker run … longshore api|git|gate|worker|beat|migrate.
+# One image for every part of Longshore: docker run … longshore api|git|gateway|worker|beat|migrate.
 # BASE_IMAGE: any Debian or Ubuntu with Python 3.11 or newer, pip and venv.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}

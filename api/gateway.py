@@ -1,4 +1,4 @@
-"""The gate: one public address before the git service, the calls of algorithms, and the API for everything else.
+"""The gateway: one public address before the git service, the calls of algorithms, and the API for everything else.
 
 A reverse proxy that streams both ways and keeps nothing: bodies pass as they come, with the pace of the slower side
 (RFC 9110, section 7.6: what an intermediary forwards, and what it does not).
@@ -38,7 +38,7 @@ HOP_BY_HOP = frozenset(
 ) | {"te", "trailer", "transfer-encoding", "upgrade"}
 OF_CALLS = ("/v1/algo/", "/v1/requests/")
 OURS = frozenset(("expect", "forwarded", "x-real-ip"))
-"""What a caller may not tell the services behind the gate; with it goes every X-Forwarded-… header."""
+"""What a caller may not tell the services behind the gateway; with it goes every X-Forwarded-… header."""
 
 
 class ClientSilentError(Exception):
@@ -115,7 +115,7 @@ class Gateway:
                 503, "The service is starting or away; send it again in a moment.", headers={"Retry-After": "1"}
             )
         except (aiohttp.ClientError, ConnectionError) as error:
-            log.warning("the service behind the gate broke off", upstream=upstream, error=type(error).__name__)
+            log.warning("the service behind the gateway broke off", upstream=upstream, error=type(error).__name__)
             return failure(502, "The service broke off before it answered; look whether it was done, then send again.")
 
     def _upstream_of(self, path: str) -> str:
@@ -144,12 +144,12 @@ class Gateway:
     def _note_away(self, upstream: str) -> None:
         if upstream not in self._away:
             self._away.add(upstream)
-            log.warning("a service behind the gate cannot be reached", upstream=upstream)
+            log.warning("a service behind the gateway cannot be reached", upstream=upstream)
 
     def _note_present(self, upstream: str) -> None:
         if upstream in self._away:
             self._away.discard(upstream)
-            log.info("the service behind the gate is back", upstream=upstream)
+            log.info("the service behind the gateway is back", upstream=upstream)
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
@@ -234,7 +234,7 @@ class JsonRequestHandler(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to a request that could not be read or handled."""
         if status >= 500:
-            log.error("the gate failed", exc_info=exc)
+            log.error("the gateway failed", exc_info=exc)
             return failure(status, "Something went wrong here; the log has it.")
         return failure(status, "This is no HTTP request that can be read.")
 
@@ -263,8 +263,8 @@ async def serve(configured: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(configured: Settings) -> AsyncIterator[int]:
-    """The gate for the length of the block; gives the port that it listens on."""
-    gate = Gateway(
+    """The gateway for the length of the block; gives the port that it listens on."""
+    gateway = Gateway(
         api_url=configured.resolved_api_url,
         git_url=configured.resolved_git_url,
         calls_url=configured.resolved_calls_url,
@@ -279,7 +279,7 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
         "max_field_size": HEADER_BYTES,
     }
     # handler_cancellation: a caller that goes away takes its request to the service with it.
-    server = GatewayServer(gate.handle, handler_cancellation=True, **options)
+    server = GatewayServer(gateway.handle, handler_cancellation=True, **options)
     runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, configured.host, configured.port)
@@ -289,6 +289,6 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
     finally:
         # Not left to cleanup(): it would drop the rest of the bodies that are on their way.
         await site.stop()
-        await gate.drain(seconds=configured.shutdown_seconds)
+        await gateway.drain(seconds=configured.shutdown_seconds)
         await runner.cleanup()
-        await gate.close()
+        await gateway.close()

@@ -15,13 +15,13 @@ def public_url() -> str:
 
 
 def caller_address(asked: Request) -> str | None:
-    """Where a request came from: its peer, or where that is our gate, whom the gate and trusted proxies say.
+    """Where a request came from: its peer, or where that is our gateway, whom the gateway and trusted proxies say.
 
-    The gate appends to X-Forwarded-For whom it spoke to; from the right, the first that is no trusted proxy is the
+    The gateway appends to X-Forwarded-For whom it spoke to; from the right, the first that is no trusted proxy is the
     caller. What stands left of it the caller may have written himself.
     """
     peer, forwarded = asked.remote_addr, asked.headers.get("X-Forwarded-For")
-    if peer is None or not forwarded or not is_in(peer, settings().gate_networks):
+    if peer is None or not forwarded or not is_in(peer, settings().gateway_networks):
         return peer
     hops = [hop.strip() for hop in forwarded.split(",")]
     strangers = [hop for hop in hops if not is_in(hop, settings().trusted_proxies)]

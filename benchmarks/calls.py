@@ -29,7 +29,7 @@ START_SECONDS = 120
 
 
 def run(stage: Stage) -> Iterator[Result]:
-    """Milliseconds through the gate, each call on a connection of its own and all on one; seconds of first calls."""
+    """Milliseconds through the gateway, each call on a connection of its own and all on one; seconds of first calls."""
     directory = stage.directory / "calls"
     directory.mkdir()
     task = stage.progress.add_task("versions to call", total=COLD_STARTS)

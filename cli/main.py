@@ -9,7 +9,7 @@ from cli.errors import command_error
 
 COMMANDS = {
     "up": ("cli.up", "Run everything on this machine, in the foreground."),
-    "gate": ("cli.gate", "Run the gate: one address before API, calls and git service."),
+    "gateway": ("cli.gateway", "Run the gateway: one address before API, calls and git service."),
     "api": ("cli.api", "Run the HTTP interface."),
     "calls": ("cli.calls", "Run the service that calls algorithms."),
     "git": ("cli.git", "Run the service of hosted git repositories."),

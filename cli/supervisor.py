@@ -133,7 +133,7 @@ class Supervisor:
         self._start("git", _longshore("git"), private)
         self._start("api", _longshore("api"), private)
         self._start("calls", _longshore("calls"), private)
-        self._start("gate", _longshore("gate"))
+        self._start("gateway", _longshore("gateway"))
         self._start(Queues.BUILDS, _longshore("worker", "--queues", Queues.BUILDS))
         self._start(Queues.PUSHES, _longshore("worker", "--queues", Queues.PUSHES), without_port)
         on_cluster = self._plan.configured.serving == "kubernetes"
@@ -167,7 +167,7 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _ready(self) -> bool:
-        # The gate's answer is the API's; git service and calls have their own.
+        # The gateway's answer is the API's; git service and calls have their own.
         if not await _says_ready(self._plan.configured.host, self._plan.port):
             return False
         behind = ("LONGSHORE_GIT_PORT", "LONGSHORE_CALLS_PORT")
@@ -178,7 +178,7 @@ class Supervisor:
         behind = [child for child in self._children if child.name in ("api", "calls", "git")]
         redis = [child for child in self._children if child.name == "redis"]
         front = [child for child in self._children if child not in behind and child not in redis]
-        # The gate's requests need API, calls and git to end, jobs need git; everything needs Redis.
+        # The gateway's requests need API, calls and git to end, jobs need git; everything needs Redis.
         for group in (front, behind, redis):
             await asyncio.gather(*(child.stop(seconds=longest) for child in group))
         self._say("stopped")

@@ -24,16 +24,16 @@ HOST_NETWORK_WARNING = (
 def command() -> None:
     """Run everything on this machine, in the foreground, until Ctrl-C.
 
-    Starts a Redis of its own (unless LONGSHORE_REDIS_URL names one), brings the database to the newest schema,
-    writes the first admin key to DIR/admin-key, and runs gate, API, calls, git service, workers and beat. What dies is
-    started again. A second Ctrl-C does not wait for what still runs.
+    Starts a Redis of its own (unless LONGSHORE_REDIS_URL names one), migrates the database to the newest schema,
+    writes the first admin key to DIR/admin-key, and runs gateway, API, calls, git service, workers and beat. Processes
+    that end are started again. A second Ctrl-C ends everything without waiting.
 
     \b
     DIR holds:
       longshore.db    the database (unless LONGSHORE_DATABASE_URL names another)
       repositories/   hosted source
       serving/        sockets of running algorithms
-      secret-keys     the keys that seal stored passwords: back it up, apart from the database
+      secret-keys     the keys that encrypt stored passwords: back it up, apart from the database
       admin-key       the first admin key
     """
     configured = settings()

@@ -27,14 +27,14 @@ STALL_SECONDS = 60
 
 
 KEPT_SECONDS = 75
-"""How long an idle connection is kept: longer than the gate keeps it, so that it never sends into one that closes."""
+"""How long an idle connection is kept: longer than the gateway does, so that it never sends into one that closes."""
 
 MARGIN_SECONDS = 5
 """For what a process does when its requests have ended, before it is killed."""
 
 
 class QuietLogger(Logger):
-    """Gunicorn's messages, handed to the root logger like everybody's; requests are logged by gate and API."""
+    """Gunicorn's messages, handed to the root logger like everybody's; requests are logged by gateway and API."""
 
     def setup(self, cfg: Any) -> None:
         """Take no handlers of gunicorn's own."""

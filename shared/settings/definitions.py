@@ -66,10 +66,10 @@ class Settings(WorkerSettings, ServingSettings):
         json_schema_extra={"masked": True},
     )
 
-    host: str = Field("127.0.0.1", description="Address that the API, the git service and the gate listen on.")
-    port: int = Field(8080, ge=0, le=65535, description="Port of the gate: the one address of everything.")
-    api_port: int = Field(8081, ge=0, le=65535, description="Port of `longshore api` behind the gate.")
-    git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gate.")
+    host: str = Field("127.0.0.1", description="Address that the API, the git service and the gateway listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the gateway: the one address of everything.")
+    api_port: int = Field(8081, ge=0, le=65535, description="Port of `longshore api` behind the gateway.")
+    git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gateway.")
     api_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore api`.")
     api_threads: int = Field(
         8,
@@ -78,9 +78,9 @@ class Settings(WorkerSettings, ServingSettings):
         description="Threads of each API process; at most half of them wait (Prefer: wait, event streams).",
     )
     public_url: str = Field("", description="Public address for links and clone URLs. Empty: taken from each request.")
-    api_url: str = Field("", description="Where the gate finds the API. Empty: http://127.0.0.1 and the API port.")
+    api_url: str = Field("", description="Where the gateway finds the API. Empty: http://127.0.0.1 and the API port.")
     git_url: str = Field(
-        "", description="Where API, workers and gate find the git service. Empty: http://127.0.0.1 and the git port."
+        "", description="Where API, workers and gateway find the git service. Empty: http://127.0.0.1 and the git port."
     )
     max_body_bytes: int = Field(2 * MEBIBYTE, ge=1024, description="Maximum body of an API request, in bytes.")
     rate_limit_changes: int = Field(
@@ -102,9 +102,9 @@ class Settings(WorkerSettings, ServingSettings):
     rate_limit_unknown: int = Field(
         600, ge=0, description="Requests without a known key, per address and minute, in each process; 0: no limit."
     )
-    gate_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+    gateway_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.0/8", "::1/128"),
-        description="Where the gate is, comma-separated networks: API and git service believe it who a caller is.",
+        description="Where the gateway is, comma-separated networks: API and git service believe it who a caller is.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -128,7 +128,7 @@ class Settings(WorkerSettings, ServingSettings):
     def _read_secret_keys(cls, value: object) -> object:
         return read_secret_keys(value) if isinstance(value, str) else value
 
-    @field_validator("gate_networks", "trusted_proxies", mode="before")
+    @field_validator("gateway_networks", "trusted_proxies", mode="before")
     @classmethod
     def _read_networks(cls, value: object) -> object:
         return read_networks(value, with_exceptions=False)

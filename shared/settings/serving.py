@@ -99,9 +99,9 @@ class ServingSettings(BaseSettings):
         description="How long draining a node may take, in seconds, including the time in which disruption budgets refuse evictions.",
     )
 
-    calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gate.")
+    calls_port: int = Field(8083, ge=0, le=65535, description="Port of `longshore calls` behind the gateway.")
     calls_url: str = Field(
-        "", description="Where the gate finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
+        "", description="Where the gateway finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
     )
     calls_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore calls`.")
     calls_threads: int = Field(64, ge=2, le=1024, description="Concurrent calls of one such process.")

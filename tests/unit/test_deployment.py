@@ -20,7 +20,7 @@ def commands() -> dict[str, list[str]]:
 
 def test_the_procfile_starts_every_part_and_a_consumer_of_every_queue() -> None:
     started = commands()
-    assert {"gate", "api", "calls", "git", "beat"} <= set(started)
+    assert {"gateway", "api", "calls", "git", "beat"} <= set(started)
     consumed = {words[words.index("--queues") + 1] for words in started.values() if "--queues" in words}
     assert set(",".join(consumed).split(",")) == set(Queues.ALL)
 

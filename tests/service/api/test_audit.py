@@ -103,7 +103,7 @@ def test_it_is_written_with_what_it_tells_of_or_not_at_all(admin: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "gate", "proxies", "address"),
+    ("peer", "forwarded", "gateway", "proxies", "address"),
     [
         ("198.51.100.7", None, "127.0.0.0/8", "", "198.51.100.7"),
         ("198.51.100.7", "203.0.113.9", "127.0.0.0/8", "", "198.51.100.7"),
@@ -115,11 +115,17 @@ def test_it_is_written_with_what_it_tells_of_or_not_at_all(admin: Api) -> None:
     ],
 )
 def test_where_a_request_came_from(
-    admin: Api, monkeypatch: pytest.MonkeyPatch, peer: str, forwarded: str | None, gate: str, proxies: str, address: str
+    admin: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    peer: str,
+    forwarded: str | None,
+    gateway: str,
+    proxies: str,
+    address: str,
 ) -> None:
     from shared.settings import settings
 
-    monkeypatch.setenv("LONGSHORE_GATE_NETWORKS", gate)
+    monkeypatch.setenv("LONGSHORE_GATEWAY_NETWORKS", gateway)
     monkeypatch.setenv("LONGSHORE_TRUSTED_PROXIES", proxies)
     settings.cache_clear()
     headers = {"Authorization": f"Simple {admin.key}"} | ({"X-Forwarded-For": forwarded} if forwarded else {})

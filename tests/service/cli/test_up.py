@@ -98,8 +98,8 @@ def test_a_body_that_is_too_large_is_refused_though_it_is_still_coming(up: Up) -
         assert refused.value.code == 413
 
 
-def test_git_through_the_gate(up: Up, tmp_path: Path) -> None:
-    """A repository of 100 MB goes in and out, and neither gate nor git service holds it in memory."""
+def test_git_through_the_gateway(up: Up, tmp_path: Path) -> None:
+    """A repository of 100 MB goes in and out, and neither gateway nor git service holds it in memory."""
     up.call("POST", "/v1/admin/users/ada/keys", {"key_label": "ada", "key_type": "AlgorithmKey"})
     made = {"name": "Big", "details": {"label": "Big"}, "settings": {"language": "python3"}}
     assert up.call("POST", "/v1/algorithms/ada", made)[0] == 201
@@ -116,13 +116,13 @@ def test_git_through_the_gate(up: Up, tmp_path: Path) -> None:
     git("clone", "--quiet", remote, str(clone))
 
     assert (clone / "weights.bin").read_bytes() == (source / "weights.bin").read_bytes()
-    for part in ("gate", "git"):
+    for part in ("gateway", "git"):
         for pid in [pid for pid, command in up.processes().items() if command[-1] == part]:
             peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in line)
             assert int(peak.split()[1]) < 160_000, f"{part}: {peak}"  # kB; more than the half of it is Python
 
 
-def test_events_of_a_job_come_through_the_gate_as_they_happen(up: Up) -> None:
+def test_events_of_a_job_come_through_the_gateway_as_they_happen(up: Up) -> None:
     up.call("POST", "/v1/admin/users/eve/keys", {"key_label": "eve", "key_type": "AlgorithmKey"})
     source = {"repository_https_url": "https://localhost:1/eve/Waits.git"}
     up.call("POST", "/v1/algorithms/eve", {"name": "Waits", "details": {"label": "Waits"}, "source": source})

@@ -1,4 +1,4 @@
-"""The gate before stand-in services: both ways, as it comes, and honest when a service is away."""
+"""The gateway before stand-in services: both ways, as it comes, and honest when a service is away."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ def noting(seen: Seen, answer: Callable[[], web.Response] = web.Response) -> Han
 
 
 @contextlib.asynccontextmanager
-async def gate(
+async def gateway(
     *, api: int = 1, git: int = 1, calls: int = 1, shutdown_seconds: int = 5, proxies: str = ""
 ) -> AsyncIterator[int]:
     """Port 1 of the loopback: nobody listens there."""
@@ -94,7 +94,7 @@ def test_git_goes_to_git_and_calls_to_calls_and_all_else_to_the_api() -> None:
             service(noting(api)) as api_port,
             service(noting(git)) as git_port,
             service(noting(calls)) as calls_port,
-            gate(api=api_port, git=git_port, calls=calls_port) as port,
+            gateway(api=api_port, git=git_port, calls=calls_port) as port,
         ):
             for path in (
                 *("/git/o/n.git/info/refs?service=x", "/v1/git/x", "/gitter", "/%67it/x", "/"),
@@ -113,7 +113,7 @@ def test_a_path_passes_as_it_was_written(path: str) -> None:
     seen = Seen()
 
     async def scenario() -> None:
-        async with service(noting(seen)) as api_port, gate(api=api_port) as port:
+        async with service(noting(seen)) as api_port, gateway(api=api_port) as port:
             await raw(port, f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
 
     run(scenario)
@@ -131,7 +131,7 @@ def test_headers_of_the_connection_and_what_a_caller_claims_of_itself_are_droppe
 
     async def scenario() -> bytes:
         answer = web.Response(headers={"X-Kept": "1", "Keep-Alive": "timeout=5", "Set-Cookie": "a=b"})
-        async with service(noting(seen, lambda: answer)) as api_port, gate(api=api_port) as port:
+        async with service(noting(seen, lambda: answer)) as api_port, gateway(api=api_port) as port:
             return await raw(port, sent)
 
     answered = run(scenario)
@@ -155,7 +155,7 @@ def test_only_a_trusted_proxy_says_who_is_behind_it(proxies: str, handed_on: str
     seen = Seen()
 
     async def scenario() -> None:
-        async with service(noting(seen)) as api_port, gate(api=api_port, proxies=proxies) as port:
+        async with service(noting(seen)) as api_port, gateway(api=api_port, proxies=proxies) as port:
             await raw(port, b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n")
 
     run(scenario)
@@ -171,7 +171,7 @@ def test_both_ways_pass_piece_by_piece() -> None:
         return response
 
     async def scenario() -> None:
-        async with service(echo) as api_port, gate(api=api_port) as port:
+        async with service(echo) as api_port, gateway(api=api_port) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
             for piece in (b"one", b"two"):  # each is answered before the next is sent
@@ -191,7 +191,7 @@ def test_compressed_bodies_are_left_alone() -> None:
         answer = web.Response(body=packed, headers={"Content-Encoding": "gzip"})
         async with (
             service(noting(seen, lambda: answer)) as git_port,
-            gate(git=git_port) as port,
+            gateway(git=git_port) as port,
             aiohttp.ClientSession(f"http://127.0.0.1:{port}", auto_decompress=False) as session,
             session.post("/git/o/n.git/x", data=packed, headers={"Content-Encoding": "gzip"}) as answered,
         ):
@@ -205,7 +205,7 @@ def test_a_body_is_asked_for_when_the_service_is_there() -> None:
     seen = Seen()
 
     async def scenario() -> bytes:
-        async with service(noting(seen)) as api_port, gate(api=api_port) as port:
+        async with service(noting(seen)) as api_port, gateway(api=api_port) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n")
             writer.write(b"Connection: close\r\n\r\n")
@@ -221,7 +221,7 @@ def test_a_body_is_asked_for_when_the_service_is_there() -> None:
 
 def test_a_body_is_not_asked_for_when_the_service_is_away() -> None:
     async def scenario() -> bytes:
-        async with gate() as port:
+        async with gateway() as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
@@ -234,7 +234,7 @@ def test_a_body_is_not_asked_for_when_the_service_is_away() -> None:
 def test_a_service_that_is_away_is_503_in_the_shape_of_the_contract() -> None:
     async def scenario() -> None:
         async with (
-            gate() as port,
+            gateway() as port,
             aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
             session.post("/v1/registries", json={}) as answered,
         ):
@@ -255,7 +255,7 @@ def test_a_service_that_says_nothing_is_502() -> None:
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         async with (
             server,
-            gate(api=server.sockets[0].getsockname()[1]) as port,
+            gateway(api=server.sockets[0].getsockname()[1]) as port,
             aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
             session.get("/") as answered,
         ):
@@ -275,7 +275,7 @@ def test_half_an_answer_does_not_look_whole(framing: bytes) -> None:
 
     async def scenario() -> None:
         server = await asyncio.start_server(breaking, "127.0.0.1", 0)
-        async with server, gate(api=server.sockets[0].getsockname()[1]) as port, aiohttp.ClientSession() as session:
+        async with server, gateway(api=server.sockets[0].getsockname()[1]) as port, aiohttp.ClientSession() as session:
             with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
                 async with session.get(f"http://127.0.0.1:{port}/") as answered:
                     await answered.read()
@@ -296,7 +296,7 @@ def test_a_caller_that_goes_away_takes_its_request_along() -> None:
                 raise
             return web.Response()
 
-        async with service(slow) as api_port, gate(api=api_port) as port:
+        async with service(slow) as api_port, gateway(api=api_port) as port:
             _reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             await begun.wait()
@@ -313,7 +313,7 @@ def test_a_refusal_arrives_though_the_body_was_not_read() -> None:
     async def scenario() -> int:
         async with (
             service(refuse) as api_port,
-            gate(api=api_port) as port,
+            gateway(api=api_port) as port,
             aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
             session.post("/", data=io.BytesIO(b"x" * 3_000_000)) as answered,
         ):
@@ -335,7 +335,7 @@ def test_a_refusal_arrives_though_the_body_was_not_read() -> None:
 )
 def test_what_cannot_be_handed_on_is_refused_in_the_shape_of_the_contract(sent: bytes) -> None:
     async def scenario() -> bytes:
-        async with service(noting(Seen())) as api_port, gate(api=api_port) as port:
+        async with service(noting(Seen())) as api_port, gateway(api=api_port) as port:
             return await raw(port, sent)
 
     head, _, body = run(scenario).partition(b"\r\n\r\n")
@@ -359,7 +359,7 @@ def test_calls_share_a_connection_and_nothing_else_does() -> None:
         async with (
             service(note("calls")) as calls_port,
             service(note("api")) as api_port,
-            gate(calls=calls_port, api=api_port) as port,
+            gateway(calls=calls_port, api=api_port) as port,
             aiohttp.ClientSession() as session,
         ):
             for path in ("/v1/algo/o/n", "/v1/jobs") * 3:
@@ -382,7 +382,7 @@ def test_what_runs_ends_before_the_gate_does() -> None:
             return web.Response(text="done")
 
         async with service(slow) as api_port:
-            async with gate(api=api_port) as port:
+            async with gateway(api=api_port) as port:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nhalf")
                 await begun.wait()
@@ -394,7 +394,7 @@ def test_what_runs_ends_before_the_gate_does() -> None:
                     writer.write(b"half")
 
                 rest = asyncio.create_task(the_other_half())
-                asyncio.get_running_loop().call_later(0.2, go_on.set)  # while the gate drains, below
+                asyncio.get_running_loop().call_later(0.2, go_on.set)  # while the gateway drains, below
             answered = await reader.read()
             await rest
             writer.close()

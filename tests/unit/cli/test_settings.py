@@ -31,7 +31,7 @@ def test_data_dir_stands_for_its_variable(longshore: Longshore) -> None:
     assert next(row["value"] for row in rows if row["variable"] == "LONGSHORE_DATA_DIR") == "/somewhere"
 
 
-@pytest.mark.parametrize("command", [["settings"], ["migrate"], ["keys", "list"], ["up"], ["api"], ["gate"]])
+@pytest.mark.parametrize("command", [["settings"], ["migrate"], ["keys", "list"], ["up"], ["api"], ["gateway"]])
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
@@ -87,7 +87,7 @@ def test_a_worker_knows_its_queues(longshore: Longshore, queues: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "gate", "api", "git", "worker", "beat", "migrate", "keys", "secrets", "settings"]
+    "command", ["up", "gateway", "api", "git", "worker", "beat", "migrate", "keys", "secrets", "settings"]
 )
 def test_every_command_explains_itself(longshore: Longshore, command: str) -> None:
     assert f"  {command}  " in longshore("--help").stdout

@@ -1,4 +1,4 @@
-"""How much a git client may ask, how large a push may be, and what the audit trail has of it; through the gate too."""
+"""Limits of git clients: how many requests, and how large a push; and what the audit trail has of it."""
 
 import asyncio
 import os
@@ -40,8 +40,8 @@ def uncounted(redis_url: str) -> None:
 
 
 @contextmanager
-def gate_before(service: GitService) -> Iterator[GitService]:
-    """The same service as callers reach it: through the gate."""
+def gateway_before(service: GitService) -> Iterator[GitService]:
+    """The same service as callers reach it: through the gateway."""
     ready, stop = threading.Event(), threading.Event()
     ports: list[int] = []
 
@@ -122,13 +122,15 @@ def test_a_push_that_compiles_is_its_keys(service: GitService, tree: WorkTree) -
     assert the(AuditEvent, id=pushed.id).address == "127.0.0.1"
 
 
-@pytest.mark.parametrize("gated", [False, True])
-def test_a_push_over_the_limit_is_refused_with_a_sentence(service: GitService, tree: WorkTree, gated: bool) -> None:
+@pytest.mark.parametrize("through_gateway", [False, True])
+def test_a_push_over_the_limit_is_refused_with_a_sentence(
+    service: GitService, tree: WorkTree, through_gateway: bool
+) -> None:
     algorithm = make_algorithm()
     tree.write("noise", os.urandom(6 * MEBIBYTE))  # git sends it chunked: over http.postBuffer, which is 1 MiB
     tree.commit()
-    if gated:
-        with gate_before(service) as reached:
+    if through_gateway:
+        with gateway_before(service) as reached:
             refused = tree.push(url_with_key(reached, algorithm, make_key(algorithm.owner)))
     else:
         refused = tree.push(url_with_key(service, algorithm, make_key(algorithm.owner)))

@@ -1,4 +1,4 @@
-"""`longshore gate`: the one public address."""
+"""`longshore gateway`: the one public address."""
 
 import asyncio
 
@@ -9,15 +9,15 @@ from cli.common import port_option, start
 from cli.errors import SettingError
 
 
-@click.command("gate")
+@click.command("gateway")
 @port_option("LONGSHORE_PORT", "Port to listen on")
 def command() -> None:
-    """Run the gate: one address before API, calls and git service.
+    """Run the gateway: one address before API, calls and git service.
 
     /git/… goes to LONGSHORE_GIT_URL, /v1/algo/… and /v1/requests/… to LONGSHORE_CALLS_URL, everything else to
     LONGSHORE_API_URL. Any reverse proxy that streams can take its place.
     """
-    configured = start("gate")
+    configured = start("gateway")
     try:
         asyncio.run(serve(configured))
     except OSError as error:
