@@ -43,6 +43,9 @@ class DirectoryStore:
         os.replace(partial, self._path(found))
         return found, self._path(found).stat().st_size
 
+    def forget(self, digest: str) -> None:
+        self._path(digest).unlink(missing_ok=True)
+
     def name(self, name: str, manifest: Descriptor) -> None:
         assert self._whole(manifest), f"{name} names what is not there"
         (self._names / quote(name, safe="")).write_text(json.dumps(manifest.document()))

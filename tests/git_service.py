@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.db.engine import database
 from shared.db.models import Algorithm, KeyKind
@@ -26,7 +27,7 @@ class GitService:
 
 
 @contextmanager
-def git_service(directory: Path, **variables: object) -> Iterator[GitService]:
+def git_service(directory: Path, **variables: Any) -> Iterator[GitService]:
     """A `longshore git` under gunicorn, as in production, with settings of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -63,7 +63,7 @@ def make_registry(url: str | None = None, credentials: Credentials | None = None
         return record_registry(session, keyring(), state, credentials)
 
 
-def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: bool) -> Enqueued:
+def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: Any) -> Enqueued:
     """Order a compile, and pushes of it."""
     pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:

@@ -48,7 +48,7 @@ def second_registry_id(system: System, second_registry: PrivateRegistry) -> str:
 @pytest.fixture
 def owner(request: pytest.FixtureRequest) -> str:
     """An owner for one test."""
-    return "o_" + request.node.name.partition("[")[0].removeprefix("test_")[:26].rstrip("_")
+    return "o_" + str(request.node.name).partition("[")[0].removeprefix("test_")[:26].rstrip("_")
 
 
 @pytest.fixture

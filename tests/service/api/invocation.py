@@ -78,7 +78,7 @@ class Api:
         return str(self.post("/v1/registries", {"registry_url": url, **fields})["id"])
 
 
-def owner_api(app: Flask, admin: Api, owner: str, **permissions: object) -> Api:
+def owner_api(app: Flask, admin: Api, owner: str, **permissions: Any) -> Api:
     """The interface under a key of an owner, who is made if new."""
     admin.post(f"/v1/users/{owner}/keys", {"key_type": "AlgorithmKey"})
     return Api(app, make_key(owner, **permissions))

@@ -1,5 +1,8 @@
 """Whatever JSON stands in a body, the answer is one of the contract's."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +34,7 @@ def test_no_json_breaks(admin: Api, acme: Api, rival: Api) -> None:
 
     @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(BODIES), bodies)
-    def throw(call, body) -> None:
+    def throw(call: Callable[..., Any], body: Any) -> None:
         method, path = call
         status, _code, _message = place.answers(method, path, body)
         assert status < 500

@@ -1,5 +1,7 @@
 """The audit trail: who did what, when, from where."""
 
+from typing import Any
+
 import pytest
 from flask import Flask
 
@@ -11,9 +13,10 @@ from tests.service.api.invocation import Api, owner_api
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
 
 
-def trail(admin: Api, **filters: str) -> list[dict]:
+def trail(admin: Api, **filters: str) -> list[dict[str, Any]]:
     query = "&".join(f"{name}={value}" for name, value in filters.items())
-    return admin.get(f"/v1/audit?{query}")["results"]
+    events: list[dict[str, Any]] = admin.get(f"/v1/audit?{query}")["results"]
+    return events
 
 
 def actions(admin: Api, **filters: str) -> list[str]:

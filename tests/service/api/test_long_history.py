@@ -75,7 +75,7 @@ READS = {
     "pushes whose image is gone": "/v1/pushes?missing=true",
     "counts": "/metrics",
 }
-WORK: dict[str, Callable] = {
+WORK: dict[str, Callable[..., Any]] = {
     "whose turn it is": lambda session: next_pushes(session, "nobody"),
     "what is due": lambda session: take_due_messages(session, limit=200),
     "what is lost": lost_jobs,

@@ -1,5 +1,7 @@
 """Addresses that callers name: refused when they are recorded, with a sentence."""
 
+from typing import Any
+
 import pytest
 
 from shared.net.address_rules import registry_networks, source_networks
@@ -14,7 +16,7 @@ def test_a_registry_or_source_at_a_metadata_service_is_refused(admin: Api, acme:
     message = admin.expect_refusal(400, 2015, "POST", "/v1/registries", {"registry_url": f"{host}:5000"})
     assert "never spoken to" in message
     source = {"repository_https_url": f"https://{host}/team/hello.git"}
-    body = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
+    body: dict[str, Any] = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
     assert "never spoken to" in acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
     path = acme.make_algorithm("acme")
     assert "never spoken to" in acme.expect_refusal(400, 2015, "PUT", path, {"source": source})
@@ -32,6 +34,6 @@ def test_a_network_that_is_not_allowed_is_refused(admin: Api, acme: Api, monkeyp
     through = {"registry_url": "registry.example.com", "proxy_url": "http://10.0.0.5:6379"}
     assert "LONGSHORE_REGISTRY_NETWORKS" in admin.expect_refusal(400, 2015, "POST", "/v1/registries", through)
     source = {"repository_https_url": "https://10.1.2.3/team/hello.git"}
-    body = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
+    body: dict[str, Any] = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
     assert "LONGSHORE_SOURCE_NETWORKS" in acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
     admin.make_registry("192.0.2.1:5000")

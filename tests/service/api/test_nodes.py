@@ -3,8 +3,8 @@
 import pytest
 
 from shared.db.engine import database
-from shared.db.models import Algorithm, AuditEvent, Instance, InstanceState, Job, JobKind, JobState, Refresh
-from shared.refreshes import RefreshStep, StepState, write_steps
+from shared.db.models import Algorithm, AuditEvent, Instance, InstanceState, Job, JobKind, JobState, Refresh, StepState
+from shared.refreshes import RefreshStep, write_steps
 from tests.git_service import make_algorithm
 from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
 from tests.service.api.invocation import Api

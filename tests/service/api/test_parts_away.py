@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -92,11 +92,11 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(
             other.execute(text(DELETE_BACKENDS), {"pid": pid})
         broken.append(True)
 
-    def at_statement(connection, _cursor, statement, *_arguments: object) -> None:
+    def at_statement(connection: Connection, _cursor: object, statement: str, *_arguments: object) -> None:
         if not broken and statement.startswith("INSERT INTO jobs"):
             break_it(connection)
 
-    def at_commit(connection) -> None:
+    def at_commit(connection: Connection) -> None:
         if not broken:
             break_it(connection)
 

@@ -1,6 +1,7 @@
 """A worker that is told to stop in the middle of a push: another one goes on at once, nobody waits for a lease."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def build(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
         yield build
 
 
-def worker(directory: Path, name: str):
+def worker(directory: Path, name: str) -> AbstractContextManager[Child]:
     log = directory / f"{name}.log"
     command = ("worker", "--queues", "pushes", "--concurrency", "1")
     return longshore(*command, log=log, ready=lambda: "ready." in log.read_text(), variables={})

@@ -24,13 +24,13 @@ def written_so(pattern: str, longest: int) -> st.SearchStrategy[str]:
 
 @SOME
 @given(written_so(patterns.REGISTRY_URL, MAX_LENGTH))
-def test_what_the_document_calls_a_registry_is_one(url) -> None:
+def test_what_the_document_calls_a_registry_is_one(url: str) -> None:
     assert RegistryAddress.parse(url).host
 
 
 @SOME
 @given(written_so(patterns.PLAIN_HTTP_URL, MAX_LENGTH))
-def test_where_the_document_allows_plain_http_it_is_taken(url) -> None:
+def test_where_the_document_allows_plain_http_it_is_taken(url: str) -> None:
     assert RegistryAddress.parse(url, plain_http=True).plain_http
 
 
@@ -39,7 +39,7 @@ def test_where_the_document_allows_plain_http_it_is_taken(url) -> None:
 @pytest.mark.parametrize("ssh", [False, True])
 @pytest.mark.parametrize("http", [False, True])
 def test_what_the_document_calls_a_repository_is_one(
-    tmp_path_factory: pytest.TempPathFactory, http: bool, ssh: bool, data
+    tmp_path_factory: pytest.TempPathFactory, http: bool, ssh: bool, data: st.DataObject
 ) -> None:
     known_hosts = tmp_path_factory.getbasetemp() / "known_hosts"
     known_hosts.touch()

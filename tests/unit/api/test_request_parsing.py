@@ -1,7 +1,6 @@
 """How bodies are read: what stands for nothing, what no database can hold, and the sentences of refusals."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from shared.errors import InvalidInputError
 def read(model: type[RequestModel], body: object) -> RequestModel:
     """The model of a body as the interface reads it."""
     with Flask(__name__).test_request_context(method="POST", data=json.dumps(body), content_type="application/json"):
-        given = StrictAdapter(model).validate_input(request._get_current_object(), "json")
+        given = StrictAdapter(model).validate_input(request, "json")
     assert isinstance(given, model)
     return given
 
@@ -40,7 +39,7 @@ def refusal_of(model: type[RequestModel], body: object) -> str:
         (AlgorithmRequest, {"name": "A", "details": {"label": "A", "summary": {}}, "settings": {}, "source": {}}),
     ],
 )
-def test_an_empty_object_stands_for_an_absent_field(model: Callable[..., Any], body: dict[str, Any]) -> None:
+def test_an_empty_object_stands_for_an_absent_field(model: type[RequestModel], body: dict[str, Any]) -> None:
     given = read(model, body)
     assert not {name for name in given.model_fields_set if body[name] == {}}
 

@@ -3,6 +3,7 @@
 import json
 import socketserver
 import threading
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ class FakeEngine:
     """
 
     def __init__(
-        self, directory: Path, events: list[dict[str, object]], *, ending: str = "end", silent: bool = False
+        self, directory: Path, events: Sequence[Mapping[str, object]], *, ending: str = "end", silent: bool = False
     ) -> None:
         self.events, self.ending, self.silent = events, ending, silent
         self.reached = threading.Event()

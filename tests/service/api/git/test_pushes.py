@@ -177,7 +177,7 @@ def test_damaged_objects_and_dangerous_names_are_refused(algorithm: Algorithm, u
     assert "hasDotdot" in refused.stderr
 
 
-def gits_of(service) -> list[Path]:
+def gits_of(service: GitService) -> list[Path]:
     """The git processes that work in the service's repositories."""
     working = []
     for process in Path("/proc").glob("[0-9]*"):

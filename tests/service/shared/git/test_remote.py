@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def repository(tree: WorkTree, tmp_path: Path) -> Path:
     return path
 
 
-def newest(url: str, **arguments) -> str:
+def newest(url: str, **arguments: Any) -> str:
     return newest_commit(RepositoryUrl.parse(url, allow_http=True), **arguments)
 
 

@@ -1,6 +1,7 @@
 """Rule 1: a job is done by whoever claimed it with the conditional UPDATE, whatever messages come."""
 
 import time
+from functools import partial
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -135,7 +136,7 @@ def test_two_claims_of_one_place_at_once_give_it_to_one() -> None:
     for git_hash in ("a" * 40, "b" * 40, "c" * 40):
         build = build_commit(algorithm, git_hash)
         jobs = [push(build, registry) for registry in registries]
-        claims = together(lambda jobs=jobs: take(jobs[0], "worker/1"), lambda jobs=jobs: take(jobs[1], "worker/2"))
+        claims = together(partial(take, jobs[0], "worker/1"), partial(take, jobs[1], "worker/2"))
         assert len([claim for claim in claims if claim is not None]) == 1
 
 

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from shared.db.engine import database
-from shared.db.models import Build, ImagePush, Job, JobState, PushState
+from shared.db.models import Build, ImagePush, Job, JobState, PushState, Registry
 from shared.jobs.leases import Claim
 from shared.pushes.progress import write_success
 from tests.git_service import make_algorithm
@@ -25,6 +26,7 @@ from tests.rows import (
 )
 from tests.together import SECONDS, together
 from workers.jobs.executor import run_job
+from workers.jobs.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.usefixtures("postgres_installation")
 
@@ -44,18 +46,18 @@ def until_somebody_waits_for_a_lock() -> None:
 class PushThatIsOrderedAgainAtItsEnd:
     """A push whose last transaction has written its row when a newer push of the same comes in."""
 
-    def __init__(self, claim: Claim, build: Build, registry) -> None:
+    def __init__(self, claim: Claim, build: Build, registry: Registry) -> None:
         self.claim = claim
         self.newer: list[Job] = []
         self._again = threading.Thread(target=lambda: self.newer.append(push(build, registry)))
 
-    def write(self, _session) -> None:
+    def write(self, _session: Session) -> None:
         """Nothing moved."""
 
-    def do(self, _keeper) -> Callable[[Any], None]:
+    def do(self, _keeper: Heartbeat) -> Callable[[Session], None]:
         return self._finish
 
-    def _finish(self, session) -> None:
+    def _finish(self, session: Session) -> None:
         write_success(session, self.claim, digest=DIGEST, image="i", message="Confirmed.")
         self._again.start()
         until_somebody_waits_for_a_lock()
@@ -85,9 +87,7 @@ def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind() -> None:
     for number in range(20):
         first = compile_commit(algorithm, f"{number:040x}").job
         claim = taken(first)
-        _, second = together(
-            lambda claim=claim: end_build(claim), lambda number=number: compile_commit(algorithm, f"{number:040x}")
-        )
+        _, second = together(partial(end_build, claim), partial(compile_commit, algorithm, f"{number:040x}"))
         assert fresh(second.job).state == JobState.SUCCEEDED
 
 

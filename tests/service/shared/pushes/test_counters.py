@@ -1,6 +1,7 @@
 """Counts of what the history holds: tallied once, exact at every moment."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -51,7 +52,7 @@ def live_through_everything() -> None:
     end_badly(taken(lost, "worker/3"))
 
 
-def counted_by_hand() -> tuple[Counter, dict]:
+def counted_by_hand() -> tuple[Counter[Any], dict[Any, Any]]:
     with database().reading() as session:
         events = select(PushEvent.kind, PushEvent.state, func.count()).group_by(PushEvent.kind, PushEvent.state)
         states = select(ImagePush.state, func.count()).group_by(ImagePush.state)
@@ -61,7 +62,7 @@ def counted_by_hand() -> tuple[Counter, dict]:
         )
 
 
-def counted() -> tuple[Counter, dict]:
+def counted() -> tuple[Counter[Any], dict[Any, Any]]:
     with database().reading() as session:
         events = count_events(session)
         return events, count_pushes(session, events)

@@ -90,7 +90,7 @@ def test_credentials_can_be_removed() -> None:
 
 
 @pytest.mark.parametrize("state", [{"registry_url": "no host"}, {"ca_certificate": "no certificate"}])
-def test_a_change_that_cannot_be_leaves_everything(state: dict[str, str]) -> None:
+def test_a_change_that_cannot_be_leaves_everything(state: dict[str, Any]) -> None:
     registry = make_registry("registry.example.com", OWN)
     with pytest.raises(InvalidInputError):
         move(registry, **state)

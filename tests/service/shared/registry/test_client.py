@@ -28,7 +28,7 @@ def repository() -> str:
     return f"team/{uuid.uuid4().hex}"
 
 
-def client_of(registry: PrivateRegistry, user: str, *, password: str | None = None, **options) -> RegistryClient:
+def client_of(registry: PrivateRegistry, user: str, *, password: str | None = None, **options: Any) -> RegistryClient:
     credentials = Credentials(user, password or registry.users[user])
     return RegistryClient(RegistryAddress.parse(registry.host), credentials, **options)
 

@@ -1,16 +1,13 @@
-"""What the tests of the engine need beside a real one: a package index of our own, small sources, a waiting proxy."""
+"""Fixtures for builds on a real engine: a package index, a store of images, build requests."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from dev.services.registry import PrivateRegistry
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex
-from tests.service.workers.docker.holding_proxy import HoldingProxy
 from tests.unit.workers.builds.sources import archive_of
 from workers.builds.environment.container import name_prefix
 from workers.builds.image import BuildRequest
@@ -73,25 +70,6 @@ def request_for(
         return BuildRequest(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
-
-
-@pytest.fixture
-def small_image() -> Iterator[str]:
-    """The id of an image with one layer of bytes that no registry has yet and that do not compress."""
-    content = archive_of({"random": os.urandom(8 * MEBIBYTE)})
-    name = f"small-{uuid.uuid4().hex[:12]}"
-    client = engine()
-    client.import_image_from_data(content, repository=name)
-    image_id = str(client.inspect_image(name)["Id"])
-    yield image_id
-    client.remove_image(image_id, force=True)
-
-
-@pytest.fixture
-def holding_proxy(registry: PrivateRegistry) -> Iterator[HoldingProxy]:
-    """A way to the registry on which a body stays stuck once a megabyte of it has passed."""
-    with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -33,6 +34,7 @@ from workers.docker.connection import engine, ping
 from workers.docker.images import described_image, local_reference, name_image
 from workers.images.engine_transfer import load_image
 from workers.images.image import Image, image_name, named_image
+from workers.images.image_store import BlobReader
 from workers.jobs.deadline import Deadline
 
 ADDS_NUMBERS = b"""
@@ -287,7 +289,7 @@ class ReadingStore(DirectoryStore):
         self.read: set[str] = set()
 
     @override
-    def open(self, digest: str, offset: int = 0) -> contextlib.AbstractContextManager[BinaryIO]:
+    def open(self, digest: str, offset: int = 0) -> AbstractContextManager[BlobReader]:
         self.read.add(digest)
         return super().open(digest, offset)
 

@@ -48,7 +48,7 @@ def worker(service: GitService, **variables: bool) -> Iterator[None]:
         yield
 
 
-def pushed(service: GitService, tree: WorkTree, *refs) -> Algorithm:
+def pushed(service: GitService, tree: WorkTree, *refs: str) -> Algorithm:
     algorithm = make_algorithm()
     answer = tree.push(url_with_key(service, algorithm, make_key(algorithm.owner)), *refs)
     assert answer.returncode == 0, answer.stderr
@@ -141,7 +141,7 @@ def test_submodules_are_named_and_not_followed(service: GitService, tree: WorkTr
     tree.git("add", ".gitmodules")
     tree.git("commit", "-qm", "submodule")
     algorithm = pushed(service, tree)
-    lines = []
+    lines: list[str] = []
     with worker(service):
         found = members(algorithm, tree.head, log=lines.append)
     assert set(found) == {"src/Hello.py", ".gitmodules"}
@@ -229,7 +229,7 @@ def test_a_server_that_gives_no_commit_by_its_hash(service: GitService, tree: Wo
     tree.write("later")
     tree.commit()
     tree.git("clone", "--quiet", "--bare", ".", str(tmp_path / "root" / "r.git"))
-    lines = []
+    lines: list[str] = []
     with worker(service), plain_git_server(tmp_path / "root") as url:
         assert set(members(elsewhere(f"{url}/r.git"), first, log=lines.append)) == {"src/Hello.py"}
         assert failure(elsewhere(f"{url}/r.git"), "ab" * 20).error_class == ErrorClass.NOT_FOUND

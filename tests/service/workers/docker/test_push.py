@@ -13,6 +13,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
+from tests.service.workers.docker.holding_proxy import HoldingProxy
 from workers.docker.connection import engine
 from workers.docker.images import has_image, image_id_of
 from workers.docker.push import pull_image, push_image
@@ -48,11 +49,11 @@ def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: s
         },
     )
     with urllib.request.urlopen(asked) as answer:
-        return answer.headers["Docker-Content-Digest"]
+        return str(answer.headers["Docker-Content-Digest"])
 
 
 def test_what_was_pushed_is_what_the_registry_has(
-    registry: PrivateRegistry, repository: str, credentials: Credentials, small_image
+    registry: PrivateRegistry, repository: str, credentials: Credentials, small_image: str
 ) -> None:
     seen: list[PushProgress] = []
     digest = push_image(small_image, repository, "one", credentials, on_progress=seen.append, stop=CancelToken())
@@ -68,7 +69,7 @@ def test_what_was_pushed_is_what_the_registry_has(
 
 
 def test_a_name_that_stood_there_before_goes_back(
-    repository: str, credentials: Credentials, small_image, base_image: str
+    repository: str, credentials: Credentials, small_image: str, base_image: str
 ) -> None:
     engine().tag(base_image, repository, tag="one")
     push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
@@ -76,7 +77,7 @@ def test_a_name_that_stood_there_before_goes_back(
     engine().remove_image(f"{repository}:one")
 
 
-def test_an_image_comes_back_by_its_digest(repository: str, credentials: Credentials, small_image) -> None:
+def test_an_image_comes_back_by_its_digest(repository: str, credentials: Credentials, small_image: str) -> None:
     digest = push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     engine().remove_image(small_image, force=True)
     assert not has_image(small_image)
@@ -87,13 +88,13 @@ def test_an_image_comes_back_by_its_digest(repository: str, credentials: Credent
 
 
 @pytest.mark.parametrize("wrong", [None, Credentials("pusher", "wrong-password")])
-def test_refused_credentials_fail_as_such(repository: str, small_image, wrong: Credentials | None) -> None:
+def test_refused_credentials_fail_as_such(repository: str, small_image: str, wrong: Credentials | None) -> None:
     with pytest.raises(WorkError) as caught:
         push_image(small_image, repository, "one", wrong, on_progress=ignore, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
     assert "wrong-password" not in caught.value.message
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, wrong, on_event=[].append, stop=CancelToken())
+        pull_image(repository, "sha256:" + "0" * 64, wrong, on_event=list[str]().append, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.AUTH
 
 
@@ -101,7 +102,7 @@ def test_the_operators_own_passwords_are_not_used(
     registry: PrivateRegistry,
     repository: str,
     credentials: Credentials,
-    small_image,
+    small_image: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -121,11 +122,13 @@ def test_an_image_that_is_gone_is_not_found(repository: str, credentials: Creden
 
 def test_a_manifest_that_is_gone_is_not_found(repository: str, credentials: Credentials) -> None:
     with pytest.raises(WorkError) as caught:
-        pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=[].append, stop=CancelToken())
+        pull_image(repository, "sha256:" + "0" * 64, credentials, on_event=list[str]().append, stop=CancelToken())
     assert caught.value.error_class is ErrorClass.NOT_FOUND
 
 
-def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials: Credentials, small_image) -> None:
+def test_a_stop_ends_a_push_in_the_middle_of_a_layer(
+    holding_proxy: HoldingProxy, credentials: Credentials, small_image: str
+) -> None:
     stop = CancelToken()
     repository = f"{holding_proxy.host}/owner/{uuid.uuid4().hex[:12]}"
     ended: list[BaseException] = []
@@ -148,7 +151,7 @@ def test_a_stop_ends_a_push_in_the_middle_of_a_layer(holding_proxy, credentials:
 
 
 def test_a_stop_that_was_asked_for_before_pushes_nothing(
-    repository: str, credentials: Credentials, small_image
+    repository: str, credentials: Credentials, small_image: str
 ) -> None:
     stop = CancelToken()
     stop.cancel("superseded")
@@ -157,7 +160,7 @@ def test_a_stop_that_was_asked_for_before_pushes_nothing(
 
 
 def test_an_engine_that_is_away_makes_the_job_wait(
-    repository: str, small_image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repository: str, small_image: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(WorkError, match="does not answer: No such file or directory; the job waits") as caught:

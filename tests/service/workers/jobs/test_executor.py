@@ -20,6 +20,7 @@ from tests.rows import HASH, change, compile_commit, fresh, lose_lease, make_reg
 from tests.service.workers.standing_in import StandIn, until_stopped
 from tests.together import SECONDS, together
 from workers.jobs.executor import run_job
+from workers.jobs.heartbeat import Heartbeat
 from workers.jobs.worker_id import lease_owner
 
 pytestmark = pytest.mark.usefixtures("installation", "broker")
@@ -42,7 +43,7 @@ def cancel(job: Job) -> None:
 
 
 def refuse(error_class: ErrorClass) -> Callable[[Any], None]:
-    def do(_keeper) -> None:
+    def do(_keeper: Heartbeat) -> None:
         raise WorkError(error_class, "It broke.")
 
     return do
@@ -89,7 +90,7 @@ def test_messages_that_come_at_once_do_the_work_once(job: Job) -> None:
 def test_no_connection_is_held_while_the_work_is_done(job: Job) -> None:
     held = []
 
-    def look(_keeper) -> None:
+    def look(_keeper: Heartbeat) -> None:
         pause = threading.Event()
         # The lease's thread has one for a moment each second: what is looked for is one that stays.
         for _ in range(200):
@@ -119,7 +120,7 @@ def test_an_error_ends_the_try_as_its_class_says(
 
 
 def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job: Job) -> None:
-    def do(_keeper) -> None:
+    def do(_keeper: Heartbeat) -> None:
         raise RuntimeError("password=open sesame")
 
     run_job(job.id, StandIn(do))
@@ -139,7 +140,7 @@ def test_what_was_said_before_an_error_is_written(job: Job) -> None:
 def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: ThreadPoolExecutor) -> None:
     begun = threading.Event()
 
-    def do(keeper) -> None:
+    def do(keeper: Heartbeat) -> None:
         begun.set()
         until_stopped(keeper)
 
@@ -158,7 +159,7 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
     build = the(Build, algorithm_id=algorithm.id)
     old, begun = push(build, registry), threading.Event()
 
-    def do(keeper) -> None:
+    def do(keeper: Heartbeat) -> None:
         begun.set()
         until_stopped(keeper)
 
@@ -171,14 +172,14 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
 
 
 def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
-    finished = []
+    finished: list[int] = []
     run_job(job.id, StandIn(lambda _keeper: cancel(job), finish=finished.append))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
     assert finished == []
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
-    def do(_keeper) -> None:
+    def do(_keeper: Heartbeat) -> None:
         lose_lease(job)
         taken(job, "another/1")
 
@@ -199,7 +200,7 @@ def test_a_job_that_waits_for_its_next_try_is_left_alone(job: Job) -> None:
 def test_the_time_limit_of_a_task_is_an_error_that_may_pass(job: Job) -> None:
     from celery.exceptions import SoftTimeLimitExceeded
 
-    def do(_keeper) -> None:
+    def do(_keeper: Heartbeat) -> None:
         raise SoftTimeLimitExceeded
 
     run_job(job.id, StandIn(do))

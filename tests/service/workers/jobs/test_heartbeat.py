@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from shared.db.engine import database
 from shared.db.models import Build
@@ -79,7 +80,7 @@ def test_work_that_does_not_move_is_let_go() -> None:
 
 def test_work_that_moves_is_not_let_go() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
-    looks = []
+    looks: list[object] = []
     with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
         keeper._moved_at -= 10
         keeper.record_progress()
@@ -90,9 +91,9 @@ def test_work_that_moves_is_not_let_go() -> None:
 def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
-    looks = []
+    looks: list[object] = []
 
-    def break_twice(session) -> None:
+    def break_twice(session: Session) -> None:
         looks.append(len(looks))
         if len(looks) < 3:
             session.execute(text("SELECT * FROM a_table_that_is_away"))
@@ -106,7 +107,7 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
 def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
 
-    def away(_session) -> None:
+    def away(_session: Session) -> None:
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
     keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
@@ -116,9 +117,9 @@ def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins()
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
-    looks = []
+    looks: list[object] = []
 
-    def break_once(_session) -> None:
+    def break_once(_session: Session) -> None:
         looks.append(len(looks))
         if len(looks) == 1:
             raise RuntimeError("a bug in what writes")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from dev.services.mounts import memory_disk
 from dev.services.processes import PartFailedError
@@ -24,6 +25,7 @@ from workers.images.factory import image_store
 from workers.images.image_store import held_image
 from workers.images.oci import Manifest
 from workers.jobs.executor import run_job
+from workers.jobs.heartbeat import Heartbeat
 from workers.maintenance.collect_garbage import collect_if_full
 
 pytestmark = pytest.mark.usefixtures("sqlite_installation", "broker")
@@ -84,7 +86,7 @@ def test_what_a_push_waits_for_stays_whatever_its_age() -> None:
 def test_a_job_that_fails_has_the_store_collected_as_well() -> None:
     older, newer = old_image("a:1", days=2), old_image("a:2", days=1)
 
-    def fail(_keeper) -> None:
+    def fail(_keeper: Heartbeat) -> None:
         raise WorkError(ErrorClass.INVALID, "It broke.")
 
     run_job(compile_commit(make_algorithm()).job.id, StandIn(fail))
@@ -95,11 +97,11 @@ def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it() -
     """The row says so only when the build's end is written: nothing is collected before."""
     made: list[Manifest] = []
 
-    def build(_keeper) -> None:
+    def build(_keeper: Heartbeat) -> None:
         made.append(old_image("a:1", days=30))
         old_image("a:2", days=1)
 
-    def finish(session) -> None:
+    def finish(session: Session) -> None:
         write_built(
             session,
             work.claims[0],

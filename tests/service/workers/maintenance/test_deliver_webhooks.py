@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured
@@ -63,7 +64,7 @@ def webhook(receiver: Receiver, *events: str, **columns: object) -> Webhook:
     return made
 
 
-def events(receiver: Receiver) -> list[dict]:
+def events(receiver: Receiver) -> list[dict[str, Any]]:
     return [received.verified(SECRET) for received in receiver.received]
 
 
@@ -95,6 +96,7 @@ def test_a_push_is_told_as_a_signed_cloud_event(receiver: Receiver) -> None:
     assert event.get_subject() == f"acme/Hello@{job.git_hash}"
     assert event.get_id() == received.headers["webhook-id"] == deliveries()[0].id
     data = event.get_data()
+    assert isinstance(data, dict)
     assert (data["status"], data["digest"], data["job_id"]) == ("succeeded", DIGEST, job.id)
     assert (data["algorithm"], data["git_hash"], data["registry_id"]) == ("acme/Hello", job.git_hash, job.registry_id)
     assert b"sesame" not in received.body

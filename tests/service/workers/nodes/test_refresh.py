@@ -219,7 +219,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
         stop.pause(SECONDS)
 
     fleet.during = during
-    released = []
+    released: list[str] = []
     fleet.release = released.append
     run(job)
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")

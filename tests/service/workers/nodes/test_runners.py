@@ -7,9 +7,9 @@ import pytest
 
 from dev.services.registry import PrivateRegistry
 from shared.db.engine import database
-from shared.db.models import InstanceState, JobState
+from shared.db.models import InstanceState, JobState, RefreshKind
 from shared.instances.states import mark_stopped
-from shared.refreshes import RefreshKind, RefreshOptions, matching_runners, write_steps
+from shared.refreshes import RefreshOptions, matching_runners, write_steps
 from shared.refreshes import steps_of as steps_for
 from tests.rows import fresh, make_registry
 from tests.service.workers.lying_proxy import lying_proxy

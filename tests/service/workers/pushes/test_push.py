@@ -26,6 +26,7 @@ from tests.service.large_build import large_build
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.builds.sources import archive_of
 from workers.images import image_store
+from workers.images.engine_transfer import save_image
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
 from workers.pushes import locate
@@ -251,7 +252,7 @@ def test_a_push_that_is_over_leaves_the_builds_row_alone(
 ) -> None:
     """Rule 2: a slow push that finds the image elsewhere writes nothing of what a newer one may have found."""
     job = push(build, make_registry(registry.url, PUSHER))
-    saved = locate.save_image
+    saved = save_image
 
     def cancelled_meanwhile(*arguments: Any) -> Any:
         found = saved(*arguments)

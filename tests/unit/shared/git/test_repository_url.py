@@ -112,7 +112,7 @@ def test_http_and_ssh_are_what_the_settings_allow() -> None:
 
 
 @given(st.text(alphabet="htps:/@-.%2eaext[]\\ ?#~", max_size=40))
-def test_what_is_taken_can_be_no_option_and_no_other_transport(text) -> None:
+def test_what_is_taken_can_be_no_option_and_no_other_transport(text: str) -> None:
     try:
         spelled = str(RepositoryUrl.parse(text, allow_http=True))
     except InvalidRepositoryUrlError:

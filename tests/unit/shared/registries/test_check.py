@@ -1,6 +1,4 @@
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -10,31 +8,31 @@ from shared.registries.check import RegistryCheck, check_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
+from tests.unit.shared.registry.fake_registry import VERSION, Reply, Request, Respond, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
 CHALLENGE = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
 
 
-def open_registry(request: Any) -> Reply:
+def open_registry(request: Request) -> Reply:
     if request.path == "/v2/":
         return Reply(200, b"{}", VERSION)
     return Reply(202 if request.method == "POST" else 404)
 
 
-def closed_registry(request: Any) -> Reply:
+def closed_registry(request: Request) -> Reply:
     return open_registry(request) if request.authorization == CREDENTIALS.basic else CHALLENGE
 
 
-def open_to_readers(request) -> Reply:
+def open_to_readers(request: Request) -> Reply:
     return closed_registry(request) if request.method == "POST" else open_registry(request)
 
 
-def failing_after_login(request) -> Reply:
+def failing_after_login(request: Request) -> Reply:
     return closed_registry(request) if request.path == "/v2/" else Reply(500)
 
 
-def look(respond: Callable[[Any], Any], credentials: Credentials = CREDENTIALS) -> RegistryCheck:
+def look(respond: Respond, credentials: Credentials | None = CREDENTIALS) -> RegistryCheck:
     with fake_registry(respond) as server, RegistryClient(RegistryAddress.parse(server.url), credentials) as client:
         check = check_registry(client, "a/b")
     assert server.host in check.message
@@ -58,9 +56,7 @@ def look(respond: Callable[[Any], Any], credentials: Credentials = CREDENTIALS) 
         (Reply(429), CREDENTIALS, (True, False, False, False)),
     ],
 )
-def test_what_is_found(
-    respond: Callable[[Any], Any] | Reply, credentials: Credentials | None, found: tuple[bool, bool, bool, bool]
-) -> None:
+def test_what_is_found(respond: Respond, credentials: Credentials | None, found: tuple[bool, bool, bool, bool]) -> None:
     check = look(respond, credentials)
     assert (check.reachable, check.authenticated, check.can_push, check.can_pull) == found
 
@@ -75,7 +71,7 @@ def test_the_message_says_what_is_and_what_to_do() -> None:
 def test_a_check_that_takes_too_long_tells_what_it_knows() -> None:
     release = threading.Event()
 
-    def slow_to_push(request) -> Reply:
+    def slow_to_push(request: Request) -> Reply:
         if request.method == "POST":
             release.wait(30)
         return closed_registry(request)

@@ -32,6 +32,10 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+Respond = Callable[[Request], Reply] | Reply
+"""One reply to everything, or a function of the request."""
+
+
 class FakeRegistry(ThreadingHTTPServer):
     """Answers as `respond` says and remembers what it was asked."""
 
@@ -84,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_registry(respond: Callable[[Request], Reply] | Reply) -> Iterator[FakeRegistry]:
+def fake_registry(respond: Respond) -> Iterator[FakeRegistry]:
     """A fake that answers everything with one reply, or as a function of the request says."""
     server = FakeRegistry(respond if callable(respond) else lambda _request: respond)
     with serve_in_thread(server):

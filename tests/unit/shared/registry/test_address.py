@@ -15,7 +15,7 @@ SEGMENT = st.from_regex(r"[a-z0-9]{1,4}((\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", fu
 
 
 @st.composite
-def registry_urls(draw) -> str:
+def registry_urls(draw: st.DrawFn) -> str:
     scheme = draw(st.sampled_from(["", "https://", "http://", "HTTPS://"]))
     port = draw(st.one_of(st.just(""), st.integers(1, 65535).map(lambda number: f":{number}")))
     path = "".join(f"/{segment}" for segment in draw(st.lists(SEGMENT, max_size=2)))
@@ -23,19 +23,19 @@ def registry_urls(draw) -> str:
 
 
 @given(registry_urls())
-def test_a_place_is_the_same_place_when_it_is_read_again(url) -> None:
+def test_a_place_is_the_same_place_when_it_is_read_again(url: str) -> None:
     place = RegistryAddress.parse(url).place
     assert RegistryAddress.parse(place).place == place
 
 
 @given(registry_urls())
-def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url) -> None:
+def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url: str) -> None:
     address = RegistryAddress.parse(url)
     assert RegistryAddress.parse(str(address)) == address
 
 
 @given(st.text(max_size=140))
-def test_any_text_is_an_address_or_refused_with_a_sentence(text) -> None:
+def test_any_text_is_an_address_or_refused_with_a_sentence(text: str) -> None:
     try:
         address = RegistryAddress.parse(text)
     except InvalidAddressError as refusal:

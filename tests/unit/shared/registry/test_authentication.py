@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,20 +9,22 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from tests.unit.shared.registry.fake_registry import VERSION, Reply, fake_registry
+from tests.unit.shared.registry.fake_registry import VERSION, Reply, Request, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
 
 
-def token_reply(token="issued", **fields: int) -> Reply:  # noqa: S107
+def token_reply(token: str = "issued", **fields: int) -> Reply:  # noqa: S107
     return Reply(200, json.dumps({"token": token, **fields}).encode())
 
 
-def guarded(realm: str, *, accepts: list[str] = ("Bearer issued",), scope: str | None = None) -> Callable[[Any], Any]:
+def guarded(
+    realm: str, *, accepts: Sequence[str] = ("Bearer issued",), scope: str | None = None
+) -> Callable[[Any], Any]:
     """A registry's answer: 401 with a bearer challenge until one of the headers is shown."""
     parameters = f'realm="{realm}",service="the registry"' + (f',scope="{scope}"' if scope else "")
 
-    def respond(request) -> Reply:
+    def respond(request: Request) -> Reply:
         if request.authorization in accepts:
             return Reply(200, b"{}", VERSION)
         return Reply(401, b"", {"WWW-Authenticate": f"Bearer {parameters}", **VERSION})

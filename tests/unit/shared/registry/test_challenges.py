@@ -36,5 +36,5 @@ def test_how_a_header_is_read(header: str, expected: list[Challenge]) -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_header_can_be_read(header) -> None:
+def test_any_header_can_be_read(header: str) -> None:
     assert all(challenge.scheme == challenge.scheme.lower() for challenge in parse_challenges(header))

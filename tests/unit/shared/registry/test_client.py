@@ -13,7 +13,7 @@ from shared.net.http import MAX_BODY, Timeouts
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, fake_registry
+from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, Request, Respond, fake_registry
 
 CREDENTIALS = Credentials("pusher", "hunter2")
 BASIC = {"WWW-Authenticate": 'Basic realm="x"', **VERSION}
@@ -22,18 +22,18 @@ DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
 OTHER = "sha256:" + "0" * 64
 
 
-def client_of(server: Any, credentials=CREDENTIALS, **options: CancelToken) -> RegistryClient:
+def client_of(server: FakeRegistry, credentials: Credentials | None = CREDENTIALS, **options: Any) -> RegistryClient:
     return RegistryClient(RegistryAddress.parse(server.url), credentials, **options)
 
 
-def asking_for_basic(reply: Callable[..., Any]) -> Callable[[Any], Any]:
-    def respond(request) -> Reply:
+def asking_for_basic(reply: Callable[[Request], Reply]) -> Callable[[Request], Reply]:
+    def respond(request: Request) -> Reply:
         return reply(request) if request.authorization else Reply(401, headers=BASIC)
 
     return respond
 
 
-def failing(reply: Reply, ask: Callable[[Any], Any] = lambda client: client.ping()) -> WorkError:
+def failing(reply: Respond, ask: Callable[[Any], Any] = lambda client: client.ping()) -> WorkError:
     with fake_registry(reply) as server, client_of(server) as client, pytest.raises(WorkError) as failure:
         ask(client)
     assert server.host in failure.value.message
@@ -118,7 +118,7 @@ def test_a_wrong_password_is_sent_once_for_each_question() -> None:
 
 
 def test_what_a_registry_echoes_of_the_password_is_not_repeated() -> None:
-    def echo(request) -> Reply:
+    def echo(request: Request) -> Reply:
         return Reply(403, f"refused {request.authorization} of hunter2".encode(), VERSION)
 
     message = failing(asking_for_basic(echo)).message
@@ -153,7 +153,7 @@ def test_a_connection_that_the_server_closed_is_opened_again() -> None:
 def manifests(**by_method: Reply) -> Callable[[Any], Any]:
     """Answers to HEAD and GET by the reference that is asked for."""
 
-    def respond(request) -> Reply:
+    def respond(request: Request) -> Reply:
         reference = request.path.rpartition("/")[2]
         reply = by_method[request.method.lower()]
         return reply.get("digest" if ":" in reference else "tag", Reply(404)) if isinstance(reply, dict) else reply
@@ -226,7 +226,7 @@ def test_a_redirect_to_another_host_is_followed_without_the_credentials(status: 
 
 
 def test_a_redirect_within_the_registry_keeps_the_credentials() -> None:
-    def respond(request) -> Reply:
+    def respond(request: Request) -> Reply:
         if request.path.startswith("/v2/a/"):
             return Reply(302, headers={"Location": "/elsewhere/x"})
         return Reply(200, MANIFEST)
@@ -252,7 +252,7 @@ def test_redirects_in_a_circle_end() -> None:
 
 @pytest.mark.parametrize("location", ["/v2/a/b/blobs/uploads/id?_state=s", "{url}/v2/a/b/blobs/uploads/id?_state=s"])
 def test_the_upload_that_asks_for_permission_is_given_up(location: str) -> None:
-    def respond(request) -> Reply:
+    def respond(request: Request) -> Reply:
         return Reply(202, headers={"Location": location.format(url=server.url)})
 
     with fake_registry(respond) as server, client_of(server) as client:
@@ -345,7 +345,7 @@ def held_back() -> Iterator[FakeRegistry]:
     """A registry that answers nothing until the block is left."""
     release = threading.Event()
 
-    def respond(_request) -> Reply:
+    def respond(_request: Request) -> Reply:
         release.wait(30)
         return Reply(200, b"{}", VERSION)
 

@@ -21,7 +21,7 @@ def answered(status: int, body: bytes = b"", **headers: str) -> Response:
     )
 
 
-def of_code(code) -> bytes:
+def of_code(code: str) -> bytes:
     return f'{{"errors": [{{"code": "{code}", "message": "said so"}}]}}'.encode()
 
 
@@ -97,7 +97,7 @@ def test_a_wait_travels_with_the_error() -> None:
     assert error_from_response("r.example", answered(429, Retry_After="7"), "pushing").retry_after == 7.0
 
 
-def certificate_error(code) -> SSLCertVerificationError:
+def certificate_error(code: int) -> SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_code, error.verify_message = code, "because"
     return error

@@ -25,7 +25,7 @@ identifiers = st.from_regex(r"[A-Za-z0-9_]{1,30}", fullmatch=True)
 
 
 @given(registry_urls(), identifiers, identifiers)
-def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name) -> None:
+def test_the_repository_of_an_algorithm_is_always_a_valid_name(url: str, owner: str, name: str) -> None:
     address = RegistryAddress.parse(url)
     repository = image_repository(address, owner, name)
     host, _, path = repository.partition("/")
@@ -35,13 +35,13 @@ def test_the_repository_of_an_algorithm_is_always_a_valid_name(url, owner, name)
 
 
 @given(st.text(max_size=40))
-def test_a_mended_name_is_valid_and_stays_as_it_is(text) -> None:
+def test_a_mended_name_is_valid_and_stays_as_it_is(text: str) -> None:
     assert re.fullmatch(NAME, normalize_name(text))
     assert normalize_name(normalize_name(text)) == normalize_name(text)
 
 
 @given(SEGMENT)
-def test_a_valid_name_needs_no_mending(name) -> None:
+def test_a_valid_name_needs_no_mending(name: str) -> None:
     assert normalize_name(name) == name
 
 

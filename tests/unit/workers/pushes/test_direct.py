@@ -72,7 +72,7 @@ def image(use: StoreUse) -> Manifest:
 class Push:
     """A push, and what was told of it."""
 
-    def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: object) -> None:
+    def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: Any) -> None:
         self.told: list[tuple[PushProgress, str]] = []
         self.fences: list[str] = []
         self.fence = self.fences.append

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def requirements_of(text: str) -> Requirements:
         return read_requirements(tree)
 
 
-def spec(text: str = "a==1\n", **changes: object) -> EnvironmentSpec:
+def spec(text: str = "a==1\n", **changes: Any) -> EnvironmentSpec:
     made = EnvironmentSpec(
         base_image="base:1",
         requirements=requirements_of(text),

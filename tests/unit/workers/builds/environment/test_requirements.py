@@ -119,7 +119,7 @@ def test_requirements_are_pinned_by_hash_when_every_one_is() -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_read_or_refused_by_line(text) -> None:
+def test_any_text_is_read_or_refused_by_line(text: str) -> None:
     refusal, found = None, NO_REQUIREMENTS
     try:
         found = requirements_of(text.encode("utf-8", "surrogatepass"))
