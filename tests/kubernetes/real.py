@@ -100,9 +100,9 @@ def call(cluster: Cluster, name: str, given: Any) -> Reply:
 
 def wait_until_gone(cluster: Cluster, instance: Instance, *names: str) -> None:
     """Until these pods of a serving are not there any more, terminating ones included; without names all of them."""
-    selected = {"label_selector": f"{SERVING}={instance.id}"}
+    selected: dict[str, Any] = {"label_selector": f"{SERVING}={instance.id}"}
     found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
-    there = {pod.metadata.name for pod in found.items if not names or pod.metadata.name in names}
+    there = {pod.metadata.name for pod in found.items if not names or str(pod.metadata.name) in names}
     events = Watch()
     for event in events.stream(
         cluster.core.list_namespaced_pod, cluster.namespace, **selected,

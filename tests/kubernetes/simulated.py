@@ -219,7 +219,7 @@ def merged(old: Any, new: Any) -> Any:
 
 def refuse_unknown_fields(plural: str, body: Document) -> None:
     """Refuse what the client's model of the kind, made from the API's OpenAPI document, does not know."""
-    model = KINDS[plural]
+    model: Any = KINDS[plural]
     if ApiClient().sanitize_for_serialization(model.from_dict(copy.deepcopy(body))) != body:
         raise Refusal(400, f"strict decoding error: unknown field in {body['kind']}")
 

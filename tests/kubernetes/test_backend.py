@@ -33,7 +33,7 @@ def test_a_version_runs_hardened_behind_its_service(
     api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
 ) -> None:
     start = new_start()
-    name = f"longshore-{start.serving.version_id}"
+    name = f"longshore-{start.instance.version_id}"
     assert started(backend, start) == f"http://{name}.algorithms.svc:8080"
     deployment = the(api, "deployments")
     pod = deployment["spec"]["template"]["spec"]

@@ -6,6 +6,7 @@ Needs KUBECONFIG; what needs a kubelet too says so when it is skipped.
 import os
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from kubernetes.client import (
@@ -65,14 +66,19 @@ def test_the_account_may_do_nothing_else(account_cluster: Cluster) -> None:
 
 def test_the_api_takes_every_object_as_it_is(account_cluster: Cluster, new_start: NewStart) -> None:
     start = new_start(network="isolated")
-    strict = {"field_manager": "longshore", "field_validation": "Strict", "force": True, "dry_run": "All"}
+    strict: dict[str, Any] = {
+        "field_manager": "longshore",
+        "field_validation": "Strict",
+        "force": True,
+        "dry_run": "All",
+    }
     apply = "application/apply-patch+yaml"
     for patch, document in (
         (account_cluster.apps.patch_namespaced_deployment, deployment_of(start, Settings(), "0/test")),
         (account_cluster.core.patch_namespaced_service, service_of(start)),
         (account_cluster.networking.patch_namespaced_network_policy, isolated_policy()),
     ):
-        taken = patch(document.metadata.name, account_cluster.namespace, document, _content_type=apply, **strict)
+        taken = patch(str(document.metadata.name), account_cluster.namespace, document, _content_type=apply, **strict)
         assert taken.metadata.name == document.metadata.name
 
 

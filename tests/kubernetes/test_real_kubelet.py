@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def on_cluster(
     """Longshore's workers, which reach the cluster as the service account of its manifests."""
     monkeypatch.setenv("DOCKER_HOST", images.docker_host)
     monkeypatch.setenv("KUBECONFIG", str(account_config))
-    settings = {
+    settings: dict[str, Any] = {
         "serving": "kubernetes",
         "kubernetes_namespace": real_cluster.namespace,
         "kubernetes_node_selector": "",

@@ -54,10 +54,10 @@ def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: Simulate
 def test_the_cordon_and_whose_it_is_are_one_step(api: SimulatedApi, fleet: KubernetesFleet) -> None:
     put_node(api, "n1")
     refresh(fleet)
-    first, last = api.request_parsing
+    first, last = api.bodies
     assert (first["spec"], list(first["metadata"]["annotations"])) == ({"unschedulable": True}, [REFRESH])
     assert (last["spec"], last["metadata"]["annotations"]) == ({"unschedulable": None}, {REFRESH: None})
-    assert all(body["metadata"]["resourceVersion"] for body in api.request_parsing)
+    assert all(body["metadata"]["resourceVersion"] for body in api.bodies)
 
 
 def test_a_node_that_the_kubelet_writes_to_meanwhile_is_cordoned_all_the_same(
@@ -71,7 +71,7 @@ def test_a_node_that_the_kubelet_writes_to_meanwhile_is_cordoned_all_the_same(
 
     api.on_answer = kubelet_writes
     refresh(fleet)
-    assert len(api.request_parsing) == 3  # the first of which was refused
+    assert len(api.bodies) == 3  # the first of which was refused
     assert is_as_before(api, "n1")
 
 
@@ -104,7 +104,7 @@ def test_a_node_with_another_mark_is_left_alone(
     with pytest.raises(WorkError, match=match) as refused:
         refresh(fleet)
     assert refused.value.error_class == error_class
-    assert (is_cordoned(api, "n1"), names(api), api.request_parsing) == (True, ["web-1"], [])
+    assert (is_cordoned(api, "n1"), names(api), api.bodies) == (True, ["web-1"], [])
     assert fleet.release(JOB) == []
 
 
@@ -182,6 +182,8 @@ def test_a_right_that_is_missing_is_said_with_the_manifest_that_gives_it(
     put_pod(api, "n1", "web-1")
     api.forbidden.add((verb, resource))
     with pytest.raises(WorkError, match=rf"cannot {verb} .*Apply deploy/kubernetes/nodes\.yaml") as refused:
-        [fleet.nodes(), fleet.plan("n1"), refresh(fleet)]
+        fleet.nodes()
+        fleet.plan("n1")
+        refresh(fleet)
     assert refused.value.error_class == ErrorClass.UNAVAILABLE
     assert is_as_before(api, "n1")

@@ -1,6 +1,5 @@
 """Whatever JSON stands in a body, the answer is one of the contract's."""
 
-from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +33,7 @@ def test_no_json_breaks(admin: Api, acme: Api, rival: Api) -> None:
 
     @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(BODIES), bodies)
-    def throw(call: Callable[..., Any], body: Any) -> None:
+    def throw(call: tuple[str, str], body: dict[str, Any]) -> None:
         method, path = call
         status, _code, _message = place.answers(method, path, body)
         assert status < 500

@@ -1,6 +1,7 @@
 """The registries answer, refuse whom they should refuse, and are gone afterwards."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -67,9 +68,9 @@ def test_a_tls_registry_is_trusted_by_those_who_have_its_authority(
     # requests prefers these to nothing, but not to an explicit file.
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     authority = tmp_path / "authority.pem"
-    authority.write_text(tls_registry.authority_pem)
+    authority.write_text(str(tls_registry.authority_pem))
 
-    def status(**trust: str) -> int:
+    def status(**trust: Any) -> int:
         return requests.get(f"{tls_registry.url}/v2/", auth=("pusher", "secret"), timeout=5, **trust).status_code
 
     assert status(verify=str(authority)) == 200

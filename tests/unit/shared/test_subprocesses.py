@@ -23,17 +23,17 @@ time.sleep({seconds})
 """
 
 
-def python(source: str, timeout: float = 60, **options) -> Subprocess:
+def python(source: str, timeout: float = 60, **options: bool) -> Subprocess:
     return Subprocess([sys.executable, "-c", source], environment={}, timeout=timeout, **options)
 
 
-def test_nothing_is_inherited_from_the_environment(monkeypatch):
+def test_nothing_is_inherited_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_SECRET_KEYS", "leak")
     with running(python("import os; print(sorted(os.environ))")) as process:
         assert b"LONGSHORE" not in process.stdout.read()
 
 
-def test_input_goes_in_and_output_and_messages_come_out():
+def test_input_goes_in_and_output_and_messages_come_out() -> None:
     source = "import sys; print(sys.stdin.read()); print('beside', file=sys.stderr); sys.exit(3)"
     with running(python(source, has_input=True)) as process:
         process.stdin.write(b"hello")
@@ -44,7 +44,7 @@ def test_input_goes_in_and_output_and_messages_come_out():
 
 
 @pytest.mark.parametrize("merge_output", [False, True])
-def test_only_the_end_of_the_messages_is_kept(merge_output):
+def test_only_the_end_of_the_messages_is_kept(merge_output: bool) -> None:
     source = f"import sys; print('x' * 1_000_000 + 'end', file=sys.{'stdout' if merge_output else 'stderr'})"
     with running(python(source, merge_output=merge_output)) as process:
         assert process.wait() == 0
@@ -52,12 +52,12 @@ def test_only_the_end_of_the_messages_is_kept(merge_output):
         assert process.messages.endswith("xend")
 
 
-def test_a_program_that_does_not_exist_is_an_error(tmp_path):
+def test_a_program_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Subprocess([str(tmp_path / "missing")], environment={}, timeout=60)
 
 
-def test_the_deadline_kills_the_whole_group():
+def test_the_deadline_kills_the_whole_group() -> None:
     process = python(PARENT.format(new_session=False, seconds=600), timeout=1)
     with pytest.raises(SubprocessTimeoutError), running(process):
         process.stdout.read()
@@ -65,14 +65,14 @@ def test_the_deadline_kills_the_whole_group():
     assert living_in_group(process.pid) == []
 
 
-def test_an_error_after_the_deadline_is_a_timeout():
+def test_an_error_after_the_deadline_is_a_timeout() -> None:
     process = python("import time; time.sleep(600)", timeout=0)
     process.wait()
     with pytest.raises(SubprocessTimeoutError), running(process):
         int("")
 
 
-def test_cancelling_kills_the_whole_group():
+def test_cancelling_kills_the_whole_group() -> None:
     stop = CancelToken()
     process = python(PARENT.format(new_session=False, seconds=600))
     process.stdout.readline()
@@ -84,13 +84,13 @@ def test_cancelling_kills_the_whole_group():
     assert living_in_group(process.pid) == []
 
 
-def test_a_process_that_ends_leaves_no_child_in_its_group():
+def test_a_process_that_ends_leaves_no_child_in_its_group() -> None:
     with running(python(PARENT.format(new_session=False, seconds=0))) as process:
         assert process.wait() == 0
         assert living_in_group(process.pid) == []
 
 
-def test_a_child_that_left_the_group_and_holds_the_pipe_is_not_waited_for():
+def test_a_child_that_left_the_group_and_holds_the_pipe_is_not_waited_for() -> None:
     with running(python(PARENT.format(new_session=True, seconds=0), merge_output=True)) as process:
         began = time.monotonic()
         assert process.wait() == 0
@@ -100,7 +100,7 @@ def test_a_child_that_left_the_group_and_holds_the_pipe_is_not_waited_for():
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_gentle_end_lets_it_remove_its_files(tmp_path):
+def test_a_gentle_end_lets_it_remove_its_files(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     process = python(
         f"""
@@ -119,7 +119,7 @@ time.sleep(600)
     process.kill()  # does nothing any more
 
 
-def test_a_second_end_does_nothing():
+def test_a_second_end_does_nothing() -> None:
     process = python("")
     process.end()
     process.end(gently=True)

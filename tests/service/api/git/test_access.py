@@ -77,7 +77,9 @@ def test_a_revoked_key_is_refused(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     with database().writing() as session:
-        assert revoke_key(session, authenticate_key(session, key).key_id, algorithm.owner)
+        caller = authenticate_key(session, key)
+        assert caller is not None
+        assert revoke_key(session, caller.key_id, algorithm.owner)
     pushed = tree.push(url_with_key(service, algorithm, key))
     assert pushed.returncode != 0
     assert "Authentication failed" in pushed.stderr

@@ -1,5 +1,7 @@
 """Pushing again what failed: each push on its own, and a reason for each that is left out."""
 
+from typing import Any
+
 import pytest
 
 from shared.commands import repush as retrying
@@ -23,7 +25,7 @@ def failed_push(registry: Registry, credentials: Credentials | None = None) -> J
     return job
 
 
-def retried(**wanted: object) -> Retried:
+def retried(**wanted: Any) -> Retried:
     return retry_pushes(database(), Retry(**wanted))
 
 
@@ -139,9 +141,9 @@ def test_a_retry_keeps_its_place_in_the_order_of_asking() -> None:
         (again,) = retried(registry_id=production.id).jobs
         assert the(Job, id=again).request_seq == failed.seq
         end_badly(taken(the(Job, id=again)))
-    (normalize_name,) = retried(registry_id=production.id).jobs
-    end_push(taken(the(Job, id=normalize_name)))
+    (third,) = retried(registry_id=production.id).jobs
+    end_push(taken(the(Job, id=third)))
     orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
     assert orders == [failed.seq, later.seq]
     end_push(taken(push(build, production)))
-    assert the(ImagePush, id=failed.push_id).last_success_seq > later.seq, "asked for anew, it is the latest"
+    assert (the(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, "asked for anew, it is the latest"

@@ -592,7 +592,7 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(
     client = engine()
     load_image(store, stored(store, image), CancelToken())
     name_image(image.image_id, local_reference(request.owner, "Small", request.commit))
-    step = {"command": ["/bin/sh", "-c", '#(nop) ENV A="b"'], "entrypoint": []}
+    step: dict[str, Any] = {"command": ["/bin/sh", "-c", '#(nop) ENV A="b"'], "entrypoint": []}
     other = client.create_container(image.image_id, labels={REVISION: "another"}, **step)["Id"]
     fork = client.create_container(image.image_id, labels={ALGORITHM: "another/Small"}, **step)["Id"]
     started = client.create_container(image.image_id)["Id"]

@@ -172,7 +172,7 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
 
 
 def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
-    finished: list[int] = []
+    finished: list[object] = []
     run_job(job.id, StandIn(lambda _keeper: cancel(job), finish=finished.append))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
     assert finished == []

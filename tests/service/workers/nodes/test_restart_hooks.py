@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_another_answer_than_2xx_is_an_error_that_tells_no_token(
     ],
 )
 def test_an_address_or_secret_that_cannot_be_used_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], sentence: str
 ) -> None:
     restart = hook(monkeypatch, **variables)
     assert restart is not None

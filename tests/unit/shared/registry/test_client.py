@@ -150,7 +150,7 @@ def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     assert len(server.requests) == 2
 
 
-def manifests(**by_method: Reply) -> Callable[[Any], Any]:
+def manifests(**by_method: Reply | dict[str, Reply]) -> Callable[[Request], Reply]:
     """Answers to HEAD and GET by the reference that is asked for."""
 
     def respond(request: Request) -> Reply:

@@ -52,7 +52,8 @@ class Reply:
     @property
     def error(self) -> dict[str, str]:
         assert "error" in self.body, self.body
-        return self.body["error"]
+        error: dict[str, str] = self.body["error"]
+        return error
 
 
 class UnixConnection(http.client.HTTPConnection):
