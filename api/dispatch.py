@@ -1,32 +1,29 @@
-"""Sending messages from the API: by task name, in at most two seconds, and harmless when it fails (rule 1)."""
+"""Send messages from the API: each in at most two seconds; a failure is logged and does no harm (rule 1)."""
 
 from collections.abc import Iterable
 from functools import cache
 
-import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from shared.jobs.dispatch import JobMessage
+from shared.jobs.dispatch import JobMessage, send_messages
 from shared.settings import settings
 
-log = structlog.get_logger(__name__)
-
-SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 """For connecting, and again for sending."""
 
 
 @cache
 def producer() -> Celery:
-    """The sender of this process, by its settings."""
+    """Return the Celery application that sends the messages of this process."""
     app = Celery("longshore-dispatch", broker=settings().redis_url or "redis://localhost", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         task_ignore_result=True,
-        broker_connection_timeout=SECONDS,
+        broker_connection_timeout=TIMEOUT_SECONDS,
         broker_transport_options={
-            "socket_connect_timeout": SECONDS,
-            "socket_timeout": SECONDS,
+            "socket_connect_timeout": TIMEOUT_SECONDS,
+            "socket_timeout": TIMEOUT_SECONDS,
             "max_retries": 0,
             "retry_on_timeout": False,
         },
@@ -35,24 +32,15 @@ def producer() -> Celery:
 
 
 def send(messages: Iterable[JobMessage]) -> None:
-    """Tell the workers of due jobs. What does not get through, the sweep sends again."""
-    for job_message in messages:
-        try:
-            producer().send_task(
-                job_message.task, args=[job_message.job_id], queue=job_message.queue, retry=False, ignore_result=True
-            )
-        except (OperationalError, OSError) as error:
-            log.warning(
-                "message not sent; the sweep sends it later", job_id=job_message.job_id, error=type(error).__name__
-            )
-            return
+    """Tell the workers of jobs that may be due. The sweep sends what does not get through."""
+    send_messages(messages, producer().send_task, (OperationalError, OSError))
 
 
 def ping_broker() -> None:
-    """Ask Redis for an answer.
+    """Connect to Redis.
 
     Raises:
-        kombu.exceptions.OperationalError, OSError: it gave none.
+        kombu.exceptions.OperationalError, OSError: Redis does not respond.
     """
     with producer().connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=SECONDS)
+        connection.ensure_connection(max_retries=1, timeout=TIMEOUT_SECONDS)

@@ -19,7 +19,7 @@ from shared.commands.cancel import cancel_job
 from shared.commands.refresh import enqueue_refresh
 from shared.db.engine import Database
 from shared.db.models import Job, JobKind, JobState, Refresh, RefreshKind
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers
 from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, matching_runners, read_steps
 

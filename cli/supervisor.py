@@ -13,7 +13,7 @@ from cli.data_directory import free_port
 from cli.embedded_redis import find_redis_server, redis_answers, redis_command, socket_directory, socket_in
 from cli.errors import CommandError
 from cli.processes import Child, Output
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from shared.settings import Settings
 
 ADMIN_KEY_FILE = "admin-key"

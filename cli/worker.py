@@ -7,7 +7,7 @@ import click
 
 from cli.common import data_dir_option
 from cli.runtime import start_service
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 
 
 def _queues(_ctx: click.Context, _option: click.Parameter, value: str) -> list[str]:

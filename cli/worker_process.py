@@ -16,8 +16,8 @@ from cli.graceful_shutdown import GracefulStop
 from shared.db.engine import Database, database
 from shared.db.models import JobKind
 from shared.errors import WorkError
-from shared.jobs.dispatch import Queues
-from shared.jobs.leases import close_fences, release_all
+from shared.jobs.leases import release_all, revoke_claims
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers, remove_worker
 from shared.settings import Settings, settings
 from workers.app import celery
@@ -101,7 +101,7 @@ def _end_what_runs(opened: Database) -> None:
 def _release_nodes(opened: Database) -> None:
     """A refresh takes hours, so it is not waited for: it leaves its node as it was, and another worker goes on."""
     with opened.writing() as session:
-        close_fences(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
+        revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
 
 
 def _disappear(opened: Database) -> None:

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import Build, BuildStatus, Job
-from shared.jobs.leases import HELD, Claim, FenceLostError, held_by
+from shared.fence import HELD, Claim, FenceLostError, held_by
 from shared.webhooks.events import EventType, emit_build
 
 
@@ -24,7 +24,7 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
         held_by(claim),
     )
     if written.first() is None:
-        raise FenceLostError("the job was ended or taken over")
+        raise FenceLostError
 
 
 def write_built(

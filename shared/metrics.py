@@ -12,8 +12,9 @@ from shared.db.clock import now_ms
 from shared.db.models import ImagePush, Job, JobKind, JobState, PauseCause, Registry, WebhookDelivery
 from shared.db.models.jobs import LIVE_STATES
 from shared.db.models.pushes import STALLED
-from shared.jobs.dispatch import TASKS, Queues
 from shared.jobs.due import is_claimable
+from shared.jobs.handlers import TASKS
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers, sweep_age_seconds
 from shared.pushes.counters import Counts, count_events, count_pushes
 
@@ -57,10 +58,10 @@ def _jobs(session: Session) -> Iterable[Metric]:
 def _waiting(session: Session) -> Iterable[Metric]:
     """Yield the jobs that only wait for a free worker: the numbers to size worker pools by."""
     waiting = {kind: (number, age) for kind, number, age in session.execute(_due())}
-    for kind, (_task, queue) in TASKS.items():
+    for kind, task in TASKS.items():
         number, age = waiting.get(kind, (0, 0))
-        yield Metric("jobs_waiting", {"queue": queue}, number)
-        yield Metric("jobs_waiting_oldest_seconds", {"queue": queue}, max(0, age) / 1000)
+        yield Metric("jobs_waiting", {"queue": task.queue}, number)
+        yield Metric("jobs_waiting_oldest_seconds", {"queue": task.queue}, max(0, age) / 1000)
 
 
 @cache

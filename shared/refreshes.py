@@ -22,7 +22,7 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Instance, InstanceState, Job, JobState, Refresh, RefreshKind, StepState, Version
 from shared.db.models.jobs import LIVE_STATES
 
-PLACE_OF_NODES = "nodes"
+NODES_LOCK = "nodes"
 """The place (`Job.lock_name`) of every refresh that changes nodes: two at once would empty two nodes at once."""
 
 
@@ -209,7 +209,7 @@ def done_by_the_last(session: Session, job_id: str) -> set[str]:
     last = session.execute(
         select(Refresh, Job.state)
         .join(Job, Job.id == Refresh.job_id)
-        .where(Job.lock_name == PLACE_OF_NODES, Refresh.seq < before)
+        .where(Job.lock_name == NODES_LOCK, Refresh.seq < before)
         .order_by(Refresh.seq.desc())
         .limit(1)
     ).first()

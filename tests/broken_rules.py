@@ -61,7 +61,7 @@ BREAKS = (
     Break(
         2,
         "a job is ended without its claim",
-        "shared/jobs/leases.py",
+        "shared/fence.py",
         'Job.id == bindparam("held_job"), Job.claim == bindparam("held_claim"), Job.state == JobState.RUNNING',
         'Job.id == bindparam("held_job")',
         "tests/service/shared/jobs/test_fences.py",

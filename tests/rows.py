@@ -14,8 +14,8 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
 from shared.encryption import keyring
 from shared.errors import ErrorClass, WorkError
+from shared.fence import Claim
 from shared.jobs.claims import claim_job
-from shared.jobs.leases import Claim
 from shared.jobs.transitions import fail_or_retry, succeed
 from shared.pushes.progress import write_success
 from shared.registries.rows import record_registry

@@ -22,7 +22,7 @@ from celery.signals import setup_logging, worker_process_init
 from kombu.entity import Queue
 
 from shared.db.engine import Database, database
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from shared.logging import configure_logs
 from shared.settings import settings
 from workers.jobs.tempdirs import remove_abandoned_directories

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.db.engine import Database
 from shared.errors import WorkError
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import delete_dead_workers, refresh_worker, remove_worker
 from shared.settings import settings
 from workers.app import celery, opened_between_forks

@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from shared.algorithms import with_version
+from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, PushState, Version
 from shared.errors import ConflictError, NotFoundError, RequestError, UnavailableError
-from shared.instances.desired import DesiredState, current_instance, ensure_instance
+from shared.instances.desired import DesiredState, current_instance
 from shared.pulls.resolution import Resolution, resolve_pull
 
 MIN_PAUSE_SECONDS = 0.02

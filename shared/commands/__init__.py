@@ -1,1 +1,1 @@
-"""What callers order: a compile, a publish, a push, a stop. Each writes rows; the caller then sends the messages."""
+"""Commands of callers: compile, publish, push, serve, refresh, cancel. Each returns the messages to send."""

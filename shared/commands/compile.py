@@ -9,8 +9,8 @@ from shared.commands.push import Enqueued, PushRequest, enqueue_push, lock_regis
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.db.upsert import insert_if_absent
+from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.locks import lock_version
 
 
 def enqueue_compile(

@@ -13,8 +13,8 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError
-from shared.jobs.dependencies import finish_publish
-from shared.jobs.locks import lock_version
+from shared.fence import lock_version
+from shared.jobs.handlers import HANDLERS
 
 
 class AlreadyPublishedError(InvalidInputError):
@@ -146,6 +146,6 @@ def _reserve(
     session.flush()
     if built:
         job.finished_at = session.scalar(select(now_ms()))
-        finish_publish(session, job)
+        HANDLERS[JobKind.PUBLISH].ended(session, job)
         session.refresh(version)
     return job

@@ -14,8 +14,8 @@ from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, JobState
 from shared.db.models.jobs import LIVE_STATES
 from shared.db.upsert import insert_if_absent
 from shared.encryption import keyring
+from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.locks import lock_version
 from shared.jobs.transitions import force_end
 from shared.pushes.progress import record_event
 from shared.registries.rows import find_registry, fingerprint, place_of, repository_of, seal_for_job
@@ -42,7 +42,7 @@ class PushRequest:
 
 
 def lock_registries(session: Session, orders: Sequence[PushRequest]) -> None:
-    """Lock the registries of several pushes, always in the same order (shared.jobs.locks).
+    """Lock the registries of several pushes, always in the same order (`shared.fence`).
 
     Raises:
         NotFoundError: no such registry.
@@ -175,8 +175,8 @@ def _supersede(session: Session, push: ImagePush, job: Job) -> tuple[bool, list[
     older = session.scalars(_LIVE, {"version": push.version_id, "push": push.id}).all()
     for old in older:
         message = "A newer push of the same version to the same registry took its place."
-        ended, freed = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
-        superseded, messages = superseded or ended, [*messages, *freed]
+        freed = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
+        superseded, messages = superseded or freed is not None, [*messages, *(freed or [])]
     return superseded, messages
 
 

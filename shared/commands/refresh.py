@@ -10,7 +10,7 @@ from shared.db.models import Job, JobKind, Refresh, RefreshKind
 from shared.db.models.jobs import LIVE_STATES
 from shared.errors import ConflictError
 from shared.jobs.dispatch import JobMessage
-from shared.refreshes import PLACE_OF_NODES, RefreshOptions
+from shared.refreshes import NODES_LOCK, RefreshOptions
 
 
 def enqueue_refresh(
@@ -25,7 +25,7 @@ def enqueue_refresh(
     job_id = str(uuid.uuid4())
     place = f"refresh:{job_id}"
     if options.what == RefreshKind.NODES and not options.dry_run:
-        place = PLACE_OF_NODES
+        place = NODES_LOCK
         _refuse_a_second(session)
     job = Job(
         id=job_id,
@@ -44,7 +44,7 @@ def enqueue_refresh(
 
 def _refuse_a_second(session: Session) -> None:
     live = session.scalar(
-        select(Job.id).where(Job.kind == JobKind.REFRESH, Job.lock_name == PLACE_OF_NODES, Job.state.in_(LIVE_STATES))
+        select(Job.id).where(Job.kind == JobKind.REFRESH, Job.lock_name == NODES_LOCK, Job.state.in_(LIVE_STATES))
     )
     if live is not None:
         raise ConflictError(

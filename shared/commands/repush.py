@@ -18,8 +18,8 @@ from shared.algorithms import image_build
 from shared.commands.push import Enqueued, PushRequest, enqueue_push
 from shared.db.engine import Database
 from shared.db.models import Algorithm, Build, ImagePush, Job, PushState, Registry, Version
+from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.locks import lock_version
 from shared.registry.credentials import Credentials
 
 _LOCKED_REGISTRY = select(Registry.id).where(Registry.id == bindparam("registry")).with_for_update()
@@ -158,7 +158,7 @@ def retry_pushes(
     for start in range(0, min(len(rows), MAX_AT_ONCE), MAX_IN_TRANSACTION):
         step = rows[start : min(start + MAX_IN_TRANSACTION, MAX_AT_ONCE)]
         with database.writing() as session:
-            # As everywhere: registries before versions, each in one order (shared.jobs.locks).
+            # As everywhere: registries before versions, each in one order (`shared.fence`).
             for registry_id in sorted({row.registry_id for row in step}):
                 session.execute(_LOCKED_REGISTRY, {"registry": registry_id})
             for version_id in sorted({row.version_id for row in step}):

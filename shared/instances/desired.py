@@ -1,15 +1,12 @@
 """Wanting an image to run: the serving of what the resolution says, and the job that starts it."""
 
-import uuid
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
-from shared.db.models import Algorithm, Instance, InstanceState, Job, JobKind, Version
-from shared.jobs.dispatch import JobMessage
-from shared.jobs.locks import lock_version
+from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution
 
 FAILURE_STANDS_MS = 3_000
@@ -69,39 +66,3 @@ _CURRENT = (
     .order_by(Instance.seq.desc())
     .limit(1)
 )
-
-
-def ensure_instance(
-    session: Session, wanted: DesiredState, *, request_id: str | None = None
-) -> tuple[Instance, list[JobMessage]]:
-    """The serving of what is wanted, made with the job that starts it where there is none; and whom to message."""
-    lock_version(session, wanted.version_id)  # so that two calls at once make one
-    present = current_instance(session, wanted)
-    if present is not None:
-        return present, []
-    instance = Instance(
-        id=str(uuid.uuid4()),
-        owner=wanted.owner,
-        algorithm_id=wanted.algorithm_id,
-        version_id=wanted.version_id,
-        job_id=str(uuid.uuid4()),
-        registry_id=wanted.registry_id,
-        image=wanted.image,
-        digest=wanted.digest,
-        network=wanted.network,
-        message="Waits for a worker that starts it.",
-    )
-    job = Job(
-        id=instance.job_id,
-        kind=JobKind.SERVE,
-        owner=wanted.owner,
-        algorithm_id=wanted.algorithm_id,
-        version_id=wanted.version_id,
-        git_hash=wanted.git_hash,
-        instance_id=instance.id,
-        lock_name=f"serve:{instance.id}",
-        request_id=request_id,
-    )
-    session.add_all([instance, job])
-    session.flush()
-    return instance, [JobMessage(job.id, job.kind)]

@@ -1,1 +1,1 @@
-"""The life of a job: dispatched, claimed under a lease, ended behind a fence, settled with the jobs that wait for it."""
+"""Jobs: claimed under a lease, ended or requeued behind a fence; by query which ones are due."""

@@ -1,25 +1,22 @@
-"""Jobs that wait for another: due once it succeeded, ended with it when it did not. A relation of rows, no chain."""
-
-from typing import Any
+"""Jobs that wait for another job (`Job.awaits_id`): due once it has succeeded, failed once it has not."""
 
 from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.db.clock import now_ms
-from shared.db.models import ImagePush, Job, JobKind, JobState, PushState, Version
-from shared.db.models.algorithms import PublishState
-from shared.db.models.jobs import IS_QUEUED
+from shared.db.models import Job, JobState
+from shared.db.models.jobs import IS_QUEUED, LIVE_STATES
 from shared.errors import ErrorClass
+from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.locks import lock_version
-from shared.pushes.progress import record_event
+from shared.jobs.handlers import HANDLERS
 
-WAITED_FOR = {JobKind.COMPILE: "build", JobKind.PUBLISH: "publish", JobKind.PUSH: "push"}
-"""What other jobs wait for; nobody waits for the rest by a relation of rows."""
+_DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("awaited"), Job.state == IS_QUEUED)
+_END_WITH_DEPENDENCY = [kind for kind, handler in HANDLERS.items() if handler.ends_with_dependency]
 
 
 def resolve_dependents(session: Session, ended: Job) -> list[JobMessage]:
-    """Carry an end over to the queued jobs that waited for it; the messages of those that are due now."""
+    """End the queued jobs that waited for an ended job, or return messages for those that are due now."""
     messages: list[JobMessage] = []
     for job in session.scalars(_DEPENDENTS, {"awaited": ended.id}):
         messages += _resolve(session, job, ended)
@@ -27,15 +24,12 @@ def resolve_dependents(session: Session, ended: Job) -> list[JobMessage]:
 
 
 def has_dependents() -> ColumnElement[bool]:
-    """Some queued job waits for the job `awaited`."""
+    """Return the condition that some queued job waits for the job `awaited`."""
     return _DEPENDENTS.exists()
 
 
-_DEPENDENTS = select(Job).where(Job.awaits_id == bindparam("awaited"), Job.state == IS_QUEUED)
-
-
 def resolve_overdue(session: Session) -> list[JobMessage]:
-    """Settle the jobs whose awaited job has ended without them: what a crash between two rows would have left."""
+    """Resolve the jobs that a crash left waiting for a job that has ended."""
     awaited = aliased(Job)
     overdue = session.execute(
         select(Job, awaited)
@@ -43,8 +37,8 @@ def resolve_overdue(session: Session) -> list[JobMessage]:
         .where(
             Job.state == IS_QUEUED,
             Job.awaits_id.is_not(None),
-            awaited.state.not_in((JobState.QUEUED, JobState.RUNNING)),
-            (Job.kind != JobKind.PUSH) | (awaited.state != JobState.SUCCEEDED),
+            awaited.state.not_in(LIVE_STATES),
+            Job.kind.in_(_END_WITH_DEPENDENCY) | (awaited.state != JobState.SUCCEEDED),
         )
         .order_by(Job.seq)
     ).all()
@@ -56,51 +50,24 @@ def resolve_overdue(session: Session) -> list[JobMessage]:
 
 
 def _resolve(session: Session, job: Job, ended: Job) -> list[JobMessage]:
-    if ended.state == JobState.SUCCEEDED and job.kind == JobKind.PUSH:
-        return [JobMessage(job.id, job.kind)]
-    if ended.state == JobState.SUCCEEDED:
-        state, error_class, message = JobState.SUCCEEDED, None, None
-    else:
+    handler = HANDLERS[job.kind]
+    if ended.state != JobState.SUCCEEDED:
         reason = (ended.error_message or "no reason was given").rstrip(".")
         state = JobState.FAILED
         error_class = ended.error_class or ErrorClass.INVALID
-        message = f"The {WAITED_FOR[ended.kind]} that it waited for was not done ({ended.state}): {reason}."
-    settled = session.scalar(
+        message = f"The {HANDLERS[ended.kind].noun} that it waited for did not succeed ({ended.state}): {reason}."
+    elif handler.ends_with_dependency:
+        state, error_class, message = JobState.SUCCEEDED, None, None
+    else:
+        return [JobMessage(job.id, job.kind)]
+    resolved = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.state == JobState.QUEUED)
         .values(state=state, finished_at=now_ms(), credentials=None, error_class=error_class, error_message=message)
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    if settled is None:
+    if resolved is None:
         return []
-    if settled.kind == JobKind.PUBLISH:
-        finish_publish(session, settled)
-    elif settled.kind == JobKind.PUSH:
-        session.execute(
-            update(ImagePush)
-            .where(ImagePush.id == settled.push_id, ImagePush.generation == settled.generation)
-            .values(state=PushState.FAILED, message=message, finished_at=now_ms())
-        )
-        record_event(session, str(settled.push_id), "ended")
-    return resolve_dependents(session, settled)
-
-
-def finish_publish(session: Session, job: Job) -> None:
-    """Make the version callable, or give its reserved number back."""
-    if job.state == JobState.SUCCEEDED:
-        values: dict[str, Any] = {"publish_state": PublishState.PUBLISHED, "published_at": now_ms()}
-    else:
-        values = {
-            "publish_state": PublishState.NO,
-            "semantic_version": None,
-            "build_id": None,
-            "publish_job_id": None,
-            "callability": "private",
-        }
-    session.execute(
-        update(Version)
-        .where(Version.publish_job_id == job.id, Version.publish_state == PublishState.PENDING)
-        .values(values)
-        .execution_options(synchronize_session="fetch")
-    )
+    handler.ended(session, resolved)
+    return resolve_dependents(session, resolved)

@@ -1,7 +1,7 @@
-"""Whose turn it is among due pushes: owners one after the other, whoever asked for how many.
+"""The order of due pushes between owners: a worker takes the push of the owner with the fewest running ones.
 
-A message tells a worker that there is work; which push it takes is decided when it takes one. Otherwise an owner who
-orders a thousand pushes would have everybody else wait behind them in the queue of messages.
+A message only tells a worker that there is work; which push it takes is decided when it takes one. Otherwise an owner
+who enqueues a thousand pushes would have all others wait behind them in the Celery queue.
 """
 
 from collections.abc import Sequence
@@ -14,29 +14,27 @@ from shared.db.models import Job, JobKind, JobState, Owner
 from shared.db.models.jobs import IS_PUSH, IS_QUEUED, LIVE_STATES
 from shared.jobs.due import is_claimable
 
-MAX_TRIES = 5
-"""Pushes that a worker tries to claim one after the other, while others take them before it."""
+MAX_CLAIM_ATTEMPTS = 5
+"""Pushes that a worker tries to claim one after the other, while other workers claim them first."""
+_LIVE = select(Job.id).where(Job.id == bindparam("job"), Job.state.in_(LIVE_STATES))
 
 
 def next_pushes(session: Session, job_id: str, tried: Sequence[str] = ()) -> list[str]:
-    """The ids of due pushes in the order in which a worker should try to claim one; the dispatched one last.
+    """Return the ids of due pushes in the order in which a worker should try to claim one; `job_id` comes last.
 
-    First come the owners of whom the fewest pushes run, among those the one who waited longest for a turn; of each the
-    oldest push. Asked again with what was `tried` in vain, it gives further ones of the first owner. The length of the
-    queue costs nothing: of each owner it is read until the first push that is due.
+    First come the owners with the fewest running pushes, among those the owner that was served longest ago; of each
+    the oldest push. When none of these (`tried`) could be claimed, the result has more pushes of the first owner. The
+    cost does not grow with the queue: of each owner it is read up to the first push that is due.
     """
     if not tried:
-        found = list(session.scalars(_first_of_each_owner()))
-        if found:
-            return found
-    further = _further_ones(session, tried) if 0 < len(tried) < MAX_TRIES else []
-    # A push whose worker was lost is not queued yet, but can be taken over by whoever was dispatched for it. One that has
-    # ended was dispatched for twice: that is seen here, without the lock that a claim takes.
-    is_open = job_id not in {*further, *tried} and session.scalar(_LIVE, {"job": job_id}) is not None
-    return [*further, job_id] if is_open else further
-
-
-_LIVE = select(Job.id).where(Job.id == bindparam("job"), Job.state.in_(LIVE_STATES))
+        first = list(session.scalars(_first_of_each_owner()))
+        if first:
+            return first
+    more = _more_of_first_owner(session, tried) if 0 < len(tried) < MAX_CLAIM_ATTEMPTS else []
+    # A push whose worker was lost is not queued, but can be taken over. One that has ended was dispatched twice; that
+    # is seen here, without the locks of a claim.
+    is_live = job_id not in {*more, *tried} and session.scalar(_LIVE, {"job": job_id}) is not None
+    return [*more, job_id] if is_live else more
 
 
 @cache
@@ -66,16 +64,16 @@ def _first_of_each_owner() -> Select[tuple[str]]:
         select(Job.id)
         .join(owners, owners.c.first == Job.seq)
         .order_by(func.coalesce(owners.c.pushes, 0), func.coalesce(owners.c.served_at, 0), Job.seq)
-        .limit(MAX_TRIES)
+        .limit(MAX_CLAIM_ATTEMPTS)
     )
 
 
-def _further_ones(session: Session, tried: Sequence[str]) -> list[str]:
+def _more_of_first_owner(session: Session, tried: Sequence[str]) -> list[str]:
     owner = select(Job.owner).where(Job.id == tried[0]).scalar_subquery()
-    further = (
+    more = (
         select(Job.id)
         .where(Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, is_claimable(), Job.id.not_in(tried))
         .order_by(Job.seq)
-        .limit(MAX_TRIES - len(tried))
+        .limit(MAX_CLAIM_ATTEMPTS - len(tried))
     )
-    return list(session.scalars(further))
+    return list(session.scalars(more))

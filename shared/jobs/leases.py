@@ -1,67 +1,27 @@
-"""Leases: a worker's right to a job while it lasts, and how it is kept, let go and taken away."""
+"""Leases: renew, check and release a worker's right to a job and to the lock that the job holds."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
-from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.db.models import Job, JobKind, JobState
 from shared.db.models.jobs import IS_QUEUED
-from shared.errors import WorkCancelledError
-from shared.jobs.dispatch import TASKS, JobMessage
-from shared.jobs.due import is_claimable, is_due, lease_expired, registry_was_full
-from shared.refreshes import record_requeued
+from shared.fence import HELD, Claim, FenceLostError, held_by
+from shared.jobs.dispatch import JobMessage
+from shared.jobs.due import is_claimable, is_due, registry_was_full
+from shared.jobs.handlers import HANDLERS, TASKS
 
-WORKER_STOPPED = "Its worker stopped; the next free worker goes on."
-
-
-class FenceLostError(WorkCancelledError):
-    """Somebody newer owns the job, or it was ended: stop at once, write nothing."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's right to a job, until a newer claim, an end or the lease's."""
-
-    job_id: str
-    number: int
-    """The fence: every write repeats it."""
-    owner: str
-    push_id: str | None = None
-    generation: int = 0
-    build_id: str | None = None
-    registry_id: str | None = None
-    own_credentials: bool = False
-    """Whether the push brought credentials of its own."""
-
-
-def close_push_fence(session: Session, push_id: str | None, generation: int, claim: int) -> None:
-    """Raise the claim on a push row with its job's, so that a slow worker's next write changes no row."""
-    session.execute(
-        update(ImagePush)
-        .where(ImagePush.id == push_id, ImagePush.generation == generation)
-        .values(claim=claim)
-        .execution_options(synchronize_session=False)
-    )
-
-
-HELD = and_(Job.id == bindparam("held_job"), Job.claim == bindparam("held_claim"), Job.state == JobState.RUNNING)
-"""The condition that every write under a claim repeats (rule 2); `held_by` has its values."""
-
-
-def held_by(claim: Claim) -> dict[str, Any]:
-    """The values for `HELD`."""
-    return {"held_job": claim.job_id, "held_claim": claim.number}
+WORKER_STOPPED = "Its worker stopped; the next free worker takes it over."
+_STILL_HELD = select(Job.id).where(HELD)
 
 
 def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
     """Prolong the lease.
 
     Raises:
-        FenceLostError: the job is not this claim's any more.
+        FenceLostError: the job no longer belongs to this claim.
     """
     renewed = session.execute(
         update(Job)
@@ -72,46 +32,44 @@ def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
         held_by(claim),
     )
     if renewed.first() is None:
-        raise FenceLostError("the job was ended or taken over")
+        raise FenceLostError
 
 
 def still_held(session: Session, claim: Claim) -> bool:
-    """Whether the job is still this claim's: what the watching thread asks each half second."""
+    """Return whether the job still belongs to this claim."""
     return session.scalar(_STILL_HELD, held_by(claim)) is not None
 
 
-_STILL_HELD = select(Job.id).where(HELD)
-
-
 def release_lock(session: Session, claim: Claim) -> list[JobMessage]:
-    """A worker has let go of a job that somebody else ended: free the place, message who waits for it."""
-    freed = session.scalar(
+    """Release the lock of a job that was ended from outside; return messages for the jobs that waited for it."""
+    released = session.scalar(
         update(Job)
         .where(Job.id == claim.job_id, Job.claim == claim.number, Job.state != JobState.RUNNING)
         .values(lease_owner=None, lease_expires_at=None)
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return [] if freed is None else messages_after_release(session, freed)
+    return [] if released is None else messages_after_release(session, released)
 
 
-def messages_after_release(session: Session, freed: Job) -> list[JobMessage]:
-    """Messages for who waits for what a job just let go: its place, and where the registry was full, room in that."""
-    waiting = list(session.execute(_awaiting_lock(), {"lock": freed.lock_name}))
-    if freed.registry_id is not None and session.scalar(select(registry_was_full()), {"registry": freed.registry_id}):
-        # One for one: whoever finished makes room for the next. The message of that one came when there was none.
-        at_registry = (
+def messages_after_release(session: Session, released: Job) -> list[JobMessage]:
+    """Return messages for the jobs that waited for what a job has released: its lock, and capacity of its registry."""
+    waiting = {row.id: row.kind for row in session.execute(_awaiting_lock(), {"lock": released.lock_name})}
+    registry_id = released.registry_id
+    if registry_id is not None and session.scalar(select(registry_was_full()), {"registry": registry_id}):
+        # One push has ended, so one can begin. Its first message came while the registry was full.
+        next_push = (
             select(Job.id, Job.kind)
-            .where(Job.registry_id == freed.registry_id, Job.state == JobState.QUEUED, is_claimable())
+            .where(Job.registry_id == registry_id, Job.state == JobState.QUEUED, is_claimable())
             .order_by(Job.seq)
             .limit(1)
         )
-        waiting += session.execute(at_registry)
-    return [JobMessage(job_id, kind) for job_id, kind in dict(row._tuple() for row in waiting).items() if kind in TASKS]
+        waiting |= {row.id: row.kind for row in session.execute(next_push)}
+    return [JobMessage(job_id, kind) for job_id, kind in waiting.items() if kind in TASKS]
 
 
 def is_lock_awaited() -> ColumnElement[bool]:
-    """Some job waits for the place `lock`."""
+    """Return the condition that some job waits for the lock `lock`."""
     return _awaiting_lock().exists()
 
 
@@ -121,8 +79,11 @@ def _awaiting_lock() -> Select[tuple[str, JobKind]]:
 
 
 def release_all(session: Session, *, owner_prefix: str) -> list[JobMessage]:
-    """Give back every job of a stopping worker: due at once, no try spent; its children find the fence closed."""
-    rows = session.execute(
+    """Requeue every job of a stopping worker and release its locks.
+
+    The jobs are due now and spend no attempt. Processes of the worker that still run have lost the fence.
+    """
+    released = session.scalars(
         update(Job)
         .where(Job.lease_owner.startswith(owner_prefix, autoescape=True), Job.state == JobState.RUNNING)
         .values(
@@ -133,33 +94,24 @@ def release_all(session: Session, *, owner_prefix: str) -> list[JobMessage]:
             dispatched_at=None,
             next_attempt_at=now_ms(),
         )
-        .returning(Job.id, Job.kind, Job.push_id, Job.generation, Job.claim, Job.build_id)
-        .execution_options(synchronize_session=False)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
-    for job_id, kind, push_id, generation, claim, build_id in rows:
-        close_push_fence(session, push_id, generation, claim)
-        session.execute(
-            update(ImagePush)
-            .where(ImagePush.id == push_id, ImagePush.generation == generation)
-            .values(state=PushState.QUEUED, message=WORKER_STOPPED)
-        )
-        if kind == JobKind.REFRESH:
-            record_requeued(session, job_id, WORKER_STOPPED)
-        elif push_id is None:
-            session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.QUEUED))
+    for job in released:
+        HANDLERS[job.kind].released(session, job, WORKER_STOPPED)
     session.execute(
         update(Job)
         .where(Job.lease_owner.startswith(owner_prefix, autoescape=True))
         .values(lease_owner=None, lease_expires_at=None)
         .execution_options(synchronize_session=False)
     )
-    return [JobMessage(row.id, row.kind) for row in rows]
+    return [JobMessage(job.id, job.kind) for job in released]
 
 
-def close_fences(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
-    """Have a stopping worker let go of its jobs of one kind: their fence is closed, the place stays theirs meanwhile.
+def revoke_claims(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
+    """Stop the jobs of one kind of a stopping worker: their fence is lost, but they keep their locks.
 
-    Nobody else begins with them until `release_all`, by when they have cleared up what they had begun.
+    So no other worker begins with them before `release_all`, when they have cleaned up.
     """
     session.execute(
         update(Job)
@@ -169,8 +121,3 @@ def close_fences(session: Session, *, owner_prefix: str, kind: JobKind) -> None:
         .values(claim=Job.claim + 1)
         .execution_options(synchronize_session=False)
     )
-
-
-def lost_jobs(session: Session) -> list[tuple[str, int]]:
-    """Jobs whose lease ran out, each with the claim that was seen."""
-    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_expired()))]

@@ -1,26 +1,29 @@
-"""Jobs whose worker went away: reported, and given to the next worker; and the places that such a worker held."""
+"""Lost jobs, whose worker no longer renews their lease: requeue them, and release the locks that such workers held."""
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms, rfc3339
-from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, PushState
+from shared.db.models import Job, JobState
 from shared.db.models.jobs import LIVE_STATES
 from shared.errors import ErrorClass
-from shared.instances.states import record_start_progress
+from shared.fence import lock_version_of
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import lease_expired
+from shared.jobs.handlers import HANDLERS
 from shared.jobs.leases import messages_after_release
-from shared.jobs.locks import lock_version_of
 from shared.jobs.transitions import force_end
-from shared.pushes.progress import record_event
-from shared.refreshes import record_requeued
+
+
+def lost_jobs(session: Session) -> list[tuple[str, int]]:
+    """Return the ids of jobs whose lease has expired, each with the claim that was seen."""
+    return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_expired()))]
 
 
 def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) -> list[JobMessage]:
-    """Report a job whose lease ran out and make it due again; fail it when it has cost too many workers.
+    """Requeue a job whose lease has expired; fail it after `max_losses` lost workers. No attempt is spent.
 
-    Repeats the claim that was seen, so two sweeps at once requeue it once. No try is spent.
+    `claim` is the claim that was seen, so that two sweeps at the same time requeue the job once.
     """
     lock_version_of(session, job_id)
     expired_at = session.scalar(select(Job.lease_expires_at).where(Job.id == job_id, Job.claim == claim))
@@ -42,20 +45,17 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     if job is None:
         return []
     if job.losses >= max_losses:
-        message = f"Its worker was lost {job.losses} times; look at the workers' logs, then ask for it again."
-        return force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST)[1]
-    message = (
-        f"The worker that had it was lost (its lease ran out at {rfc3339(expired_at)}); the next free worker takes "
-        "it over."
-    )
-    _show_lost(session, job, message)
+        message = f"Its worker was lost {job.losses} times; look at the workers' logs, then start it again."
+        return force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST) or []
+    message = f"Its worker was lost (the lease expired at {rfc3339(expired_at)}); the next free worker takes it over."
+    HANDLERS[job.kind].lost(session, job, message)
     return [JobMessage(job.id, job.kind)]
 
 
 def release_abandoned_locks(session: Session) -> list[JobMessage]:
-    """Take the places of ended jobs from workers that were lost before they let go of them, and message who waits there.
+    """Release the locks of ended jobs whose worker was lost; return messages for the jobs that wait for them.
 
-    Such a job ended by decree while it ran (cancelled, superseded), so nobody takes it over and nobody else lets go.
+    Such a job was ended from outside while it ran (cancelled, superseded), so no other worker takes it over.
     """
     abandoned = session.scalars(
         update(Job)
@@ -64,21 +64,4 @@ def release_abandoned_locks(session: Session) -> list[JobMessage]:
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
-    return [job_message for job in abandoned for job_message in messages_after_release(session, job)]
-
-
-def _show_lost(session: Session, job: Job, message: str) -> None:
-    if job.instance_id is not None:
-        record_start_progress(session, job.instance_id, message)
-        return
-    if job.kind == JobKind.REFRESH:
-        record_requeued(session, job.id, message)
-        return
-    if job.push_id is None:
-        session.execute(
-            update(Build).where(Build.id == job.build_id).values(status=BuildStatus.QUEUED, message=message)
-        )
-        return
-    same: tuple[ColumnElement[bool], ...] = (ImagePush.id == job.push_id, ImagePush.generation == job.generation)
-    session.execute(update(ImagePush).where(*same).values(state=PushState.STALLED, message=message, claim=job.claim))
-    record_event(session, job.push_id, "stalled-lost")
+    return [message for job in abandoned for message in messages_after_release(session, job)]

@@ -17,7 +17,7 @@ from shared.algorithms import image_build
 from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, ImagePush, Registry, Version
 from shared.errors import ConflictError
-from shared.jobs.locks import lock_version
+from shared.fence import lock_version
 from shared.pushes.drift import loss_of
 from shared.registries.rows import address_of, find_registry
 from shared.registry.address import RegistryAddress

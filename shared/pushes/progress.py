@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import Base, ImagePush, Job, PushEvent, PushState
-from shared.jobs.leases import Claim, FenceLostError
+from shared.fence import Claim, FenceLostError
 from shared.webhooks.events import emit_push
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 
 POLL_INTERVAL_SECONDS = 0.02
 UNACKNOWLEDGED = "unacked"

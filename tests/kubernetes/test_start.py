@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Instance, InstanceState, Registry, Version
-from shared.instances.desired import DesiredState, ensure_instance
+from shared.instances.desired import DesiredState
 from shared.pulls.resolution import pin_pull, resolve_pull
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -15,9 +15,9 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Build
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError, storable
+from shared.fence import Claim
 from shared.git.access import GitCredentials
 from shared.git.sources import open_source
-from shared.jobs.leases import Claim
 from shared.settings import Settings, settings
 from workers.builds.dockerfile import remove_cut_short
 from workers.builds.environment.container import name_prefix, remove_left_overs

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from shared.db.engine import database
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.fence import Claim, lock_claimed
 from shared.jobs.claims import claim_job
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.fair_queue import next_pushes
-from shared.jobs.leases import Claim, release_lock
-from shared.jobs.locks import lock_claimed
+from shared.jobs.leases import release_lock
 from shared.jobs.transitions import fail_or_retry, succeed
 from shared.settings import settings
 from workers.jobs import dispatch

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from shared.cancellation import CancelToken
 from shared.db.engine import Database
-from shared.jobs.leases import Claim, FenceLostError, renew_lease, still_held
+from shared.fence import Claim, FenceLostError
+from shared.jobs.leases import renew_lease, still_held
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,7 @@ class Heartbeat:
         """
         with self._database.reading() as session:
             if not still_held(session, self._claim):
-                raise FenceLostError("the job was ended or taken over")
+                raise FenceLostError
         # Reckoned after the look, which may have taken its time.
         now = time.monotonic()
         if self._settings.lease_seconds - (now - self._renewed_at) < seconds:
@@ -89,7 +90,7 @@ class Heartbeat:
         if not due:
             with self._database.reading() as session:
                 if not still_held(session, self._claim):
-                    raise FenceLostError("the job was ended or taken over")
+                    raise FenceLostError
             if now - self._written_at < WRITE_SECONDS:
                 return
         with self._database.writing() as session:

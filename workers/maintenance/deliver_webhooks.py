@@ -12,7 +12,7 @@ import structlog
 from shared.db.engine import database
 from shared.encryption import DecryptionError, keyring
 from shared.errors import WorkError
-from shared.jobs.worker_processes import acquire_delivery_turn, release_delivery_turn
+from shared.jobs.worker_processes import acquire_delivery_lease, release_delivery_lease
 from shared.net.address_rules import webhook_networks
 from shared.net.errors import retry_after
 from shared.net.http import HttpTransport, Timeouts
@@ -37,7 +37,7 @@ MAX_RESPONSE_BYTES = 4096
 def deliver() -> None:
     """Send what is due, unless another process does."""
     with database().writing() as session:
-        turn = acquire_delivery_turn(session, seconds=TURN_SECONDS)
+        turn = acquire_delivery_lease(session, seconds=TURN_SECONDS)
     if turn is None:
         return
     # A batch takes as long as its slowest target; the last one begins early enough to end within the turn.
@@ -49,7 +49,7 @@ def deliver() -> None:
             forget_old(session, days=settings().webhook_keep_days)
     finally:
         with database().writing() as session:
-            release_delivery_turn(session, turn)
+            release_delivery_lease(session, turn)
 
 
 def _send_batch() -> bool:

@@ -5,13 +5,13 @@ import structlog
 from shared.db.engine import database
 from shared.invocation.async_calls import clear_old_calls, lose_overdue
 from shared.jobs.dependencies import resolve_overdue
-from shared.jobs.dispatch import JobMessage, Queues
+from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import take_due_messages
-from shared.jobs.leases import lost_jobs
-from shared.jobs.lost import release_abandoned_locks, requeue_lost
+from shared.jobs.lost import lost_jobs, release_abandoned_locks, requeue_lost
+from shared.jobs.queues import Queues
+from shared.jobs.stalls import report_no_progress, report_unclaimed
 from shared.jobs.worker_processes import SWEEP, UNCORDON, live_workers, ran_within, record_run
 from shared.pushes.counters import tally_events
-from shared.pushes.stalls import report_no_progress, report_unclaimed
 from shared.refreshes import unreleased
 from shared.settings import settings
 from workers.jobs import dispatch
@@ -58,7 +58,7 @@ def _request_reconcile() -> None:
     with database().reading() as session:
         instance = any(Queues.SERVING in node.queues.split(",") for node in live_workers(session))
     if instance:
-        dispatch.send_tick("longshore.reconcile", Queues.SERVING)
+        dispatch.send_periodic("longshore.reconcile", Queues.SERVING)
 
 
 def _request_uncordon() -> None:
@@ -68,7 +68,7 @@ def _request_uncordon() -> None:
             return
         reached = any(Queues.NODES in node.queues.split(",") for node in live_workers(session))
     if reached:
-        dispatch.send_tick("longshore.uncordon", Queues.NODES)
+        dispatch.send_periodic("longshore.uncordon", Queues.NODES)
         with database().writing() as session:
             record_run(session, UNCORDON)
 

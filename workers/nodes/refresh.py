@@ -20,9 +20,8 @@ from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Instance, InstanceState, Job, JobState, Refresh, RefreshKind, StepState
 from shared.errors import ErrorClass, WorkError
+from shared.fence import Claim, lock_claimed
 from shared.instances.states import begin_draining
-from shared.jobs.leases import Claim
-from shared.jobs.locks import lock_claimed
 from shared.refreshes import (
     RefreshOptions,
     RefreshStep,

@@ -9,8 +9,8 @@ from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Job
 from shared.errors import ErrorClass, WorkError
+from shared.fence import HELD, Claim, held_by
 from shared.file_lock import poll_file_lock
-from shared.jobs.leases import HELD, Claim, held_by
 from shared.settings import settings
 from workers.builds.build import make_image
 from workers.docker.images import has_image, local_reference, name_image

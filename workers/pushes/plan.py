@@ -9,7 +9,7 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from shared.registries.rows import address_of, fingerprint, open_for_job, open_own, repository_of
 from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path

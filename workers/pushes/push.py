@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.engine import database
 from shared.errors import WorkError
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from shared.pushes.blob_locations import WORTH_BYTES, known_blob_locations, record_blob_locations
 from shared.pushes.progress import Progress, write_progress, write_success
 from shared.registry.client import RegistryClient

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.db.engine import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from shared.registries import circuit_breaker
 from shared.settings import settings
 

@@ -8,8 +8,8 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Job, Registry, Version
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
+from shared.fence import Claim
 from shared.instances.states import mark_ready, mark_replaced, mark_unneeded, record_start_progress
-from shared.jobs.leases import Claim
 from shared.registries.rows import open_own
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Registry, Version
 from shared.file_lock import file_lock
-from shared.instances.desired import DesiredState, ensure_instance
+from shared.instances.desired import DesiredState
 from shared.instances.endpoints import endpoint_of
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull

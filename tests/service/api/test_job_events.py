@@ -15,7 +15,7 @@ from api.enqueue import wait_limit
 from shared.builds import append_log
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from tests.rows import HASH, change, end_build, end_push, taken, the
 from tests.service.api.invocation import Api
 

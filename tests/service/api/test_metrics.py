@@ -5,8 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import ImagePush, PauseCause
+from shared.jobs.stalls import report_unclaimed
 from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
-from shared.pushes.stalls import report_unclaimed
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_registry, push, taken, the
 from tests.service.api.invocation import Api

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dev.services.processes import free_port
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from tests.service.cli.running import LONGSHORE, Up, answers, kill, longshore_up, processes_of, until
 
 REGISTRY = {"registry_url": "registry.example.com:5000", "name": "kept"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from tests.together import SECONDS
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat

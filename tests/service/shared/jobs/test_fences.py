@@ -11,9 +11,10 @@ from shared.commands.cancel import cancel_job, end_all_of_registry
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, PushEvent, Registry
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.leases import Claim, FenceLostError, lost_jobs, release_all, release_lock, renew_lease, still_held
-from shared.jobs.lost import requeue_lost
-from shared.jobs.transitions import fail, fail_or_retry, succeed
+from shared.fence import Claim, FenceLostError
+from shared.jobs.leases import release_all, release_lock, renew_lease, still_held
+from shared.jobs.lost import lost_jobs, requeue_lost
+from shared.jobs.transitions import fail_or_retry, succeed
 from shared.pushes.progress import Progress, write_progress, write_success
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -114,8 +115,8 @@ PUSH_WRITES: dict[str, Callable[[Session, Claim], object]] = {
 JOB_WRITES: dict[str, Callable[[Session, Claim], object]] = {
     "renewal": lambda session, claim: renew_lease(session, claim, lease_seconds=60),
     "end": succeed,
-    "failure": lambda session, claim: fail(session, claim, BROKEN),
     "retry": lambda session, claim: fail_or_retry(session, claim, BROKEN, delays=(2, 8), unavailable_delay=15),
+    "failure": lambda session, claim: fail_or_retry(session, claim, BROKEN, delays=(), unavailable_delay=15),
 }
 
 

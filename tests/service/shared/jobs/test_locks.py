@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, JobState, PushState, Registry
-from shared.jobs.leases import Claim
+from shared.fence import Claim
 from shared.pushes.progress import write_success
 from tests.git_service import make_algorithm
 from tests.rows import (

@@ -6,8 +6,8 @@ from shared.db.engine import database
 from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
 from shared.errors import ErrorClass
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.leases import lost_jobs, release_all
-from shared.jobs.lost import requeue_lost
+from shared.jobs.leases import release_all
+from shared.jobs.lost import lost_jobs, requeue_lost
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
 from tests.together import together

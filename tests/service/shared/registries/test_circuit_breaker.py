@@ -7,7 +7,7 @@ from shared.db.engine import database
 from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.due import take_due_messages
-from shared.pushes.stalls import report_unclaimed
+from shared.jobs.stalls import report_unclaimed
 from shared.registries import circuit_breaker
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm

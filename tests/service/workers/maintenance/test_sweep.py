@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobState, PeriodicRun, PushEvent, PushState
-from shared.jobs.dispatch import Queues
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm

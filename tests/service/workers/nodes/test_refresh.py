@@ -12,9 +12,9 @@ from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Job, JobKind, JobState, PeriodicRun, Refresh
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.dispatch import Queues
-from shared.jobs.leases import close_fences, release_all
+from shared.jobs.leases import release_all, revoke_claims
 from shared.jobs.lost import requeue_lost
+from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from tests.rows import change, fresh, lose_lease, taken, the
 from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
@@ -167,7 +167,7 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
     with database().writing() as session:
-        close_fences(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
+        revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
     let_go = running.result(SECONDS)
     assert fleet.marks == {}
     assert let_go.lease_owner is not None  # so nobody can claim it until the pool has ended

@@ -132,7 +132,7 @@ def test_harbor_15355_a_late_failure_of_an_older_push_does_not_hide_it(build: Bu
     new = push(build, target)
     change(old, lease_owner=None, lease_expires_at=None)
     end_push(taken(new))
-    from shared.jobs.leases import FenceLostError
+    from shared.fence import FenceLostError
     from tests.rows import end_badly
 
     with pytest.raises(FenceLostError):

@@ -16,9 +16,10 @@ from sqlalchemy import select
 
 import workers.runner
 from dev.services.registry import PrivateRegistry
+from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Instance, Job, Registry, Version
-from shared.instances.desired import DesiredState, ensure_instance
+from shared.instances.desired import DesiredState
 from shared.instances.endpoints import connect, endpoint_of
 from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials

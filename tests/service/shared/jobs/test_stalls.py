@@ -9,8 +9,8 @@ from shared.db.engine import database
 from shared.db.models import ImagePush, Job, PushEvent, PushState, WorkerProcess
 from shared.errors import ErrorClass
 from shared.jobs.leases import release_all
-from shared.jobs.worker_processes import refresh_worker
-from shared.pushes.stalls import WORKER_SILENCE_MS, report_no_progress, report_unclaimed
+from shared.jobs.stalls import report_no_progress, report_unclaimed
+from shared.jobs.worker_processes import MAX_SILENCE_MS, refresh_worker
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -85,7 +85,7 @@ def test_workers_of_other_queues_claim_no_push() -> None:
 
 def test_a_worker_that_was_not_heard_of_claims_nothing() -> None:
     job = old_push()
-    worker(seen_at=now_ms() - WORKER_SILENCE_MS - 1)
+    worker(seen_at=now_ms() - MAX_SILENCE_MS - 1)
     assert unclaimed() == [job.push_id]
 
 

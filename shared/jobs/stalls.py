@@ -1,7 +1,7 @@
-"""Stalled pushes, as the sweep reports them: unclaimed, or still. (Lost ones are in `shared.jobs.lost`.)
+"""Stalled pushes that the sweep reports: unclaimed, or without progress. (Lost ones are in `shared.jobs.lost`.)
 
-A backlog, a wait for the next try, for a build or for a paused registry is no stall. Every UPDATE repeats what it
-saw, so that two sweeps at once report once.
+A backlog is no stall, nor is a push that waits for its next attempt, its build or a paused registry. Every UPDATE
+repeats the state that was seen, so that two sweeps at the same time report a stall once.
 """
 
 from sqlalchemy import and_, exists, func, select, update
@@ -9,22 +9,20 @@ from sqlalchemy.orm import Session, aliased
 
 from shared.db.clock import now_ms, rfc3339
 from shared.db.models import ImagePush, Job, JobState, PushState, WorkerProcess
-from shared.jobs.dispatch import Queues
 from shared.jobs.due import dependencies_met, lock_is_free, registry_accepts
+from shared.jobs.queues import Queues
+from shared.jobs.worker_processes import MAX_SILENCE_MS
 from shared.pushes.progress import record_event
-
-WORKER_SILENCE_MS = 60_000
-"""A worker that did not refresh its row for this long is taken for dead."""
 
 
 def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
-    """Mark the due pushes that nobody claims because no worker lives on their queue; the ids of their rows."""
+    """Mark the due pushes that wait because no worker lives on their queue; return the ids of their rows."""
     awaited = aliased(Job)
     awaited_ended = select(awaited.finished_at).where(awaited.id == Job.awaits_id).scalar_subquery()
     due_since = func.coalesce(Job.next_attempt_at, awaited_ended, Job.created_at)
     no_worker = ~exists(
         select(WorkerProcess.seq).where(
-            WorkerProcess.queues.contains(f",{Queues.PUSHES},"), WorkerProcess.seen_at > now_ms() - WORKER_SILENCE_MS
+            WorkerProcess.queues.contains(f",{Queues.PUSHES},"), WorkerProcess.seen_at > now_ms() - MAX_SILENCE_MS
         )
     )
     seen = session.execute(
@@ -57,7 +55,7 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
 
 
 def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
-    """Mark the claimed pushes that move no byte though their worker's lease is alive; the ids of their rows."""
+    """Mark the claimed pushes that transfer no byte though the lease is renewed; return the ids of their rows."""
     seen = session.execute(
         select(ImagePush.id, ImagePush.generation, ImagePush.claim, ImagePush.progressed_at)
         .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))

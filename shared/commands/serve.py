@@ -1,0 +1,46 @@
+"""Make sure that an instance of a version runs: return the present one, or enqueue the start of a new one."""
+
+import uuid
+
+from sqlalchemy.orm import Session
+
+from shared.db.models import Instance, Job, JobKind
+from shared.fence import lock_version
+from shared.instances.desired import DesiredState, current_instance
+from shared.jobs.dispatch import JobMessage
+
+
+def ensure_instance(
+    session: Session, desired: DesiredState, *, request_id: str | None = None
+) -> tuple[Instance, list[JobMessage]]:
+    """Return the instance for a desired state, and the messages to send. A new instance comes with its start job."""
+    lock_version(session, desired.version_id)  # so that two calls at the same time make one instance
+    present = current_instance(session, desired)
+    if present is not None:
+        return present, []
+    instance = Instance(
+        id=str(uuid.uuid4()),
+        owner=desired.owner,
+        algorithm_id=desired.algorithm_id,
+        version_id=desired.version_id,
+        job_id=str(uuid.uuid4()),
+        registry_id=desired.registry_id,
+        image=desired.image,
+        digest=desired.digest,
+        network=desired.network,
+        message="Waits for a worker that starts it.",
+    )
+    job = Job(
+        id=instance.job_id,
+        kind=JobKind.SERVE,
+        owner=desired.owner,
+        algorithm_id=desired.algorithm_id,
+        version_id=desired.version_id,
+        git_hash=desired.git_hash,
+        instance_id=instance.id,
+        lock_name=f"serve:{instance.id}",
+        request_id=request_id,
+    )
+    session.add_all([instance, job])
+    session.flush()
+    return instance, [JobMessage(job.id, job.kind)]
