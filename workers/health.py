@@ -1,4 +1,4 @@
-"""A worker's health: its row in the database, and /healthz and /readyz where a port is set."""
+"""The health of a worker: its row in the database, and /healthz and /readyz where a port is set."""
 
 import json
 import threading
@@ -10,9 +10,12 @@ from docker import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.utils import kwargs_from_env
 from kombu.exceptions import OperationalError
+from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
+from typing_extensions import Self, override
 
 from shared.db.engine import Database
+from shared.db.models import Registry
 from shared.errors import WorkError
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import delete_dead_workers, refresh_worker, remove_worker
@@ -22,13 +25,13 @@ from workers.docker.connection import engine_errors
 
 log = structlog.get_logger(__name__)
 
-REFRESH_SECONDS = 10
+REFRESH_INTERVAL_SECONDS = 10
 TIMEOUT_SECONDS = 5
-NEEDS_ENGINE = {Queues.BUILDS, Queues.PUSHES}
+_A_REGISTRY_USES_THE_ENGINE = select(exists().where(Registry.transport == "engine", Registry.deleted_at.is_(None)))
 
 
 class WorkerHealth:
-    """While the block runs, a thread keeps the worker's row fresh, with what keeps it from working.
+    """While the block runs, a thread keeps the worker's row fresh, and the problem in it.
 
     Runs in the worker's parent process, so that a busy pool does not look dead.
     """
@@ -41,7 +44,7 @@ class WorkerHealth:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
-    def __enter__(self) -> "WorkerHealth":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -51,34 +54,33 @@ class WorkerHealth:
         try:
             with opened_between_forks(self._database) as database, database.writing() as session:
                 remove_worker(session, self._name)
-        except SQLAlchemyError as error:
-            log.warning("the worker's row was not removed; it is forgotten later", error=type(error).__name__)
+        except SQLAlchemyError as error:  # other workers delete the row later
+            log.warning("worker_row_not_removed", error=type(error).__name__)
 
     def problem(self) -> str | None:
-        """What keeps this worker from working at this moment, in a sentence; None: nothing."""
+        """Return what keeps this worker from working now, in a sentence, or None."""
         return self._engine_problem() or self._database_problem() or _broker_problem()
 
     def _run(self) -> None:
         while True:
             self._refresh()
-            if self._ended.wait(REFRESH_SECONDS):
+            if self._ended.wait(REFRESH_INTERVAL_SECONDS):
                 return
 
     def _refresh(self) -> None:
         problem = self._engine_problem()
         if problem != self._problem:
-            log.warning("this worker waits", problem=problem) if problem else log.info("this worker goes on")
+            log.warning("worker_not_ready", problem=problem) if problem else log.info("worker_ready_again")
             self._problem = problem
         try:
             with opened_between_forks(self._database) as database, database.writing() as session:
                 delete_dead_workers(session)
                 refresh_worker(session, self._name, self._queues, problem)
         except SQLAlchemyError as error:
-            log.warning("the worker's row was not refreshed", error=type(error).__name__)
+            log.warning("worker_row_not_refreshed", error=type(error).__name__)
 
     def _engine_problem(self) -> str | None:
-        serves_on_engine = Queues.SERVING in self._queues and settings().serving == "docker"
-        if NEEDS_ENGINE.isdisjoint(self._queues) and not serves_on_engine:
+        if not self._needs_engine():
             return None
         try:
             with engine_errors():
@@ -91,12 +93,26 @@ class WorkerHealth:
             return error.message
         return None
 
+    def _needs_engine(self) -> bool:
+        if Queues.BUILDS in self._queues or (Queues.SERVING in self._queues and settings().serving == "docker"):
+            return True
+        if Queues.PUSHES not in self._queues:
+            return False
+        return settings().transport == "engine" or self._has_registry_for_engine()
+
+    def _has_registry_for_engine(self) -> bool:
+        try:
+            with opened_between_forks(self._database) as database, database.reading() as session:
+                return session.scalars(_A_REGISTRY_USES_THE_ENGINE).one()
+        except SQLAlchemyError:
+            return False  # the database is the problem then
+
     def _database_problem(self) -> str | None:
         try:
             with opened_between_forks(self._database) as database:
                 database.ping()
         except SQLAlchemyError:
-            return "the database does not answer"
+            return "The database does not respond."
         return None
 
 
@@ -105,12 +121,12 @@ def _broker_problem() -> str | None:
         with celery.connection_for_write(connect_timeout=TIMEOUT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=TIMEOUT_SECONDS)
     except (OperationalError, OSError):
-        return "Redis does not answer"
+        return "Redis does not respond."
     return None
 
 
 class HealthServer(ThreadingHTTPServer):
-    """/healthz and /readyz of one worker."""
+    """Serves /healthz and /readyz of one worker."""
 
     daemon_threads = True
 
@@ -118,10 +134,12 @@ class HealthServer(ThreadingHTTPServer):
         self.health = health
         super().__init__(address, _HealthRequest)
 
-    def __enter__(self) -> "HealthServer":
+    @override
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, name="health-port", daemon=True).start()
         return self
 
+    @override
     def __exit__(self, *_raised: object) -> None:
         self.shutdown()
         self.server_close()
@@ -133,20 +151,21 @@ class _HealthRequest(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
-            self._answer(200, {"status": "ok"})
+            self._respond(200, "ok")
         elif self.path == "/readyz":
             problem = self.server.health.problem()
-            self._answer(503 if problem else 200, {"status": problem or "ok"})
+            self._respond(503 if problem else 200, problem or "ok")
         else:
-            self._answer(404, {"status": "there is only /healthz and /readyz"})
+            self._respond(404, "there is only /healthz and /readyz")
 
-    def _answer(self, status: int, said: dict[str, str]) -> None:
-        body = json.dumps(said).encode()
-        self.send_response(status)
+    def _respond(self, code: int, status: str) -> None:
+        body = json.dumps({"status": status}).encode()
+        self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    @override
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""

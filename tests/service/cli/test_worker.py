@@ -103,10 +103,10 @@ def test_without_an_engine_it_lives_but_is_not_ready(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "worker.log"
     missing = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock", "LONGSHORE_WORKER_HEALTH_PORT": str(port)}
     with longshore(
-        "worker", "--queues", "pushes,maintenance", log=log, ready=lambda: bool(nodes()), variables=missing
+        "worker", "--queues", "builds,maintenance", log=log, ready=lambda: bool(nodes()), variables=missing
     ) as worker:
         (node,) = nodes()
-        assert node.queues == ",pushes,maintenance,"
+        assert node.queues == ",builds,maintenance,"
         assert node.problem is not None
         assert f"The Docker engine at unix://{tmp_path}/none.sock does not answer" in node.problem
         assert readiness(port) == (503, node.problem)
@@ -120,7 +120,7 @@ def test_without_an_engine_it_lives_but_is_not_ready(tmp_path: Path) -> None:
 def test_a_worker_that_needs_no_engine_does_not_ask_for_one(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "worker.log"
     missing = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock", "LONGSHORE_WORKER_HEALTH_PORT": str(port)}
-    with longshore("worker", "--queues", "maintenance", log=log, ready=lambda: bool(nodes()), variables=missing):
+    with longshore("worker", "--queues", "pushes,maintenance", log=log, ready=lambda: bool(nodes()), variables=missing):
         assert readiness(port) == (200, "ok")
         assert nodes()[0].problem is None
 

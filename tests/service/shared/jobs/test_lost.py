@@ -2,14 +2,29 @@
 
 import pytest
 
+from shared.commands.serve import ensure_instance
 from shared.db.engine import database
-from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushEvent, PushState
+from shared.db.models import Build, BuildStatus, ImagePush, InstanceState, Job, JobState, PushEvent, PushState
 from shared.errors import ErrorClass
+from shared.instances.desired import DesiredState
+from shared.instances.states import record_start_progress
 from shared.jobs.dispatch import JobMessage
-from shared.jobs.leases import release_all
+from shared.jobs.leases import WORKER_STOPPED, release_all
 from shared.jobs.lost import lost_jobs, requeue_lost
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.rows import (
+    DIGEST,
+    build_commit,
+    change,
+    compile_commit,
+    fresh,
+    lose_lease,
+    make_registry,
+    push,
+    take,
+    taken,
+    the,
+)
 from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -88,6 +103,28 @@ def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing() -> None:
     assert after.claim > claim.number
     assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
     assert take(job, "node-b/1") is not None
+
+
+def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -> None:
+    build = build_commit(make_algorithm())
+    with database().writing() as session:
+        desired = DesiredState(
+            owner="acme",
+            algorithm_id=build.algorithm_id,
+            version_id=build.version_id,
+            git_hash=build.commit_sha,
+            registry_id=None,
+            image="acme/hello:1",
+            digest=DIGEST,
+            network="full",
+        )
+        instance, _messages = ensure_instance(session, desired)
+        record_start_progress(session, instance.id, "Pulls the image.")
+    taken(the(Job, id=instance.job_id), "node-a/1")
+    with database().writing() as session:
+        release_all(session, owner_prefix="node-a/")
+    after = fresh(instance)
+    assert (after.state, after.message) == (InstanceState.PENDING, WORKER_STOPPED)
 
 
 def test_a_stopping_worker_hands_back_only_its_own() -> None:
