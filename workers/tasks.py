@@ -6,7 +6,7 @@ from workers.jobs.executor import run_job, run_next_push
 from workers.maintenance.deliver_webhooks import deliver
 from workers.maintenance.drift import look_for_drift_on_tick
 from workers.maintenance.sweep import sweep_on_tick
-from workers.nodes.refresh import RefreshWork, release_left_over
+from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
 from workers.pushes.push import PushWork
 from workers.serving.reconcile import reconcile_on_tick
 from workers.serving.start import ServeWork
@@ -49,7 +49,7 @@ def refresh(job_id: str) -> None:
 @celery.task(name="longshore.uncordon")  # type: ignore[untyped-decorator]
 def release_now() -> None:
     """Uncordon what refreshes left behind that ended without their worker."""
-    release_left_over()
+    uncordon_after_lost_workers()
 
 
 @celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]

@@ -15,7 +15,7 @@ from tests.kubernetes import kubelets, real
 from tests.kubernetes.real_registry import NamedRegistry
 from tests.kubernetes.simulated import SimulatedApi, serve
 from workers.kubernetes.cluster import Cluster
-from workers.serving.backend import Start
+from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes.backend import KubernetesBackend
 
 NAMED = os.environ.get("KUBECONFIG")
@@ -102,7 +102,7 @@ def account_cluster(real_cluster: Cluster, account_config: Path, monkeypatch: py
 
 
 @pytest.fixture
-def new_start() -> Callable[..., Start]:
+def new_spec() -> Callable[..., InstanceSpec]:
     """Starts of one version, each a serving of its own."""
     version_id, registry_id = str(uuid.uuid4()), str(uuid.uuid4())
 
@@ -112,7 +112,7 @@ def new_start() -> Callable[..., Start]:
         network: str = "full",
         host: str = "registry.example",
         username: str = "reader",
-    ) -> Start:
+    ) -> InstanceSpec:
         instance = Instance(
             id=str(uuid.uuid4()),
             owner="ann",
@@ -125,6 +125,6 @@ def new_start() -> Callable[..., Start]:
         )
         registry = Registry(id=registry_id, registry_url=host, name="production", plain_http=False)
         credentials = Credentials(username, password) if password else None
-        return Start(instance, "ann/fit", "c0ffee", registry, credentials)
+        return InstanceSpec(instance, "ann/fit", "c0ffee", registry, credentials)
 
     return make

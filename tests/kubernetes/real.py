@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from shared.db.models import Instance
 from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.labels import SERVING
 from workers.runner import PORT
+from workers.serving.kubernetes.labels import INSTANCE
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NAMESPACE = "longshore"
@@ -100,7 +100,7 @@ def call(cluster: Cluster, name: str, given: Any) -> Reply:
 
 def wait_until_gone(cluster: Cluster, instance: Instance, *names: str) -> None:
     """Until these pods of a serving are not there any more, terminating ones included; without names all of them."""
-    selected: dict[str, Any] = {"label_selector": f"{SERVING}={instance.id}"}
+    selected: dict[str, Any] = {"label_selector": f"{INSTANCE}={instance.id}"}
     found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
     there = {pod.metadata.name for pod in found.items if not names or str(pod.metadata.name) in names}
     events = Watch()

@@ -12,15 +12,15 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
-from workers.serving.backend import Start
+from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes import rollout
 from workers.serving.kubernetes.backend import KubernetesBackend
 
-NewStart = Callable[..., Start]
+NewSpec = Callable[..., InstanceSpec]
 
 
-def started(backend: KubernetesBackend, start: Start) -> str:
+def started(backend: KubernetesBackend, spec: InstanceSpec) -> str:
     return backend.start(start, lambda _text: None, CancelToken()).endpoint
 
 
@@ -30,9 +30,9 @@ def the(api: SimulatedApi, plural: str) -> Document:
 
 
 def test_a_version_runs_hardened_behind_its_service(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    start = new_start()
+    start = new_spec()
     name = f"longshore-{start.instance.version_id}"
     assert started(backend, start) == f"http://{name}.algorithms.svc:8080"
     deployment = the(api, "deployments")
@@ -61,11 +61,11 @@ def test_a_version_runs_hardened_behind_its_service(
 
 
 def test_the_pull_secret_holds_the_registrys_credentials_and_is_replaced_with_them(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, caplog: pytest.LogCaptureFixture
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    started(backend, new_start(password="first-secret"))
-    started(backend, new_start(password="second-secret"))
+    started(backend, new_spec(password="first-secret"))
+    started(backend, new_spec(password="second-secret"))
     secret = the(api, "secrets")
     assert secret["type"] == "kubernetes.io/dockerconfigjson"
     held = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
@@ -76,23 +76,23 @@ def test_the_pull_secret_holds_the_registrys_credentials_and_is_replaced_with_th
 
 
 def test_docker_hub_is_named_as_the_kubelet_looks_for_it(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    started(backend, new_start(host="docker.io"))
+    started(backend, new_spec(host="docker.io"))
     held = json.loads(base64.b64decode(the(api, "secrets")["data"][".dockerconfigjson"]))
     assert list(held["auths"]) == ["https://index.docker.io/v1/"]
 
 
-def test_an_identity_token_is_refused_with_what_to_do(backend: KubernetesBackend, new_start: NewStart) -> None:
+def test_an_identity_token_is_refused_with_what_to_do(backend: KubernetesBackend, new_spec: NewSpec) -> None:
     with pytest.raises(WorkError, match="give the registry a username and a password") as refused:
-        started(backend, new_start(username="<token>"))
+        started(backend, new_spec(username="<token>"))
     assert refused.value.error_class == ErrorClass.AUTH
 
 
 def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    first, second = new_start(), new_start(host="sandbox.example")
+    first, second = new_spec(), new_spec(host="sandbox.example")
     started(backend, first)
     started(backend, second)
     assert the(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.instance.image
@@ -104,20 +104,20 @@ def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
     backend.stop(second.instance)
     assert the(api, "deployments")["spec"]["replicas"] == 0
     assert backend.observe([second.instance]) == {}
-    started(backend, new_start())
+    started(backend, new_spec())
     assert the(api, "deployments")["spec"]["replicas"] == 1
 
 
 def test_an_isolated_algorithm_reaches_nothing(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    started(backend, new_start(network="isolated"))
+    started(backend, new_spec(network="isolated"))
     policy = the(api, "networkpolicies")["spec"]
     labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
     assert policy["policyTypes"] == ["Egress"]
     assert "egress" not in policy
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
-    started(backend, new_start(network="full"))
+    started(backend, new_spec(network="full"))
     labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
     assert not policy["podSelector"]["matchLabels"].items() <= labels.items()
 
@@ -136,23 +136,23 @@ PULLS = [
 def test_what_cannot_be_pulled_is_said_and_scaled_to_zero(
     api: SimulatedApi,
     backend: KubernetesBackend,
-    new_start: NewStart,
+    new_spec: NewSpec,
     monkeypatch: pytest.MonkeyPatch,
     reason: str,
     message: str,
     error_class: str,
 ) -> None:
-    monkeypatch.setattr(rollout, "REFUSED_SECONDS", 0)
+    monkeypatch.setattr(rollout, "PULL_AUTH_GRACE_SECONDS", 0)
     api.kubelet = kubelets.waits(reason, message)
     with pytest.raises(WorkError, match=r"registry\.example/ann/fit@sha256") as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert failed.value.error_class == error_class
     assert the(api, "deployments")["spec"]["replicas"] == 0
 
 
 @pytest.mark.parametrize("waits_with", ["ImagePullBackOff", "ErrImagePull"])
 def test_a_kubelet_that_had_not_read_the_secret_tries_again(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, waits_with: str
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, waits_with: str
 ) -> None:
     said = list[str]()
 
@@ -167,16 +167,16 @@ def test_a_kubelet_that_had_not_read_the_secret_tries_again(
             kubelets.runs(api, deployment)
 
     api.kubelet = kubelets.waits("ErrImagePull", "pulling from host failed: 401 Unauthorized")
-    backend.start(new_start(), say, CancelToken())
+    backend.start(new_spec(), say, CancelToken())
     assert "Waits for the node's next try" in said[0]
     assert "401 Unauthorized" in said[0]
 
 
 @pytest.mark.parametrize(("age", "alive"), [(timedelta(seconds=5), True), (timedelta(minutes=5), False)])
 def test_a_pod_that_was_moved_is_given_time_to_be_pulled(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, age: timedelta, *, alive: bool
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, age: timedelta, *, alive: bool
 ) -> None:
-    start = new_start()
+    start = new_spec()
     started(backend, start)
     deployment = the(api, "deployments")
     for pod in api.all("pods"):
@@ -187,18 +187,18 @@ def test_a_pod_that_was_moved_is_given_time_to_be_pulled(
 
 
 def test_without_a_secret_a_refusal_is_final_at_once(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     api.kubelet = kubelets.waits("ErrImagePull", "401 Unauthorized")
     with pytest.raises(WorkError) as failed:
-        started(backend, new_start(password=None))
+        started(backend, new_spec(password=None))
     assert failed.value.error_class == ErrorClass.AUTH
 
 
 def test_a_start_that_another_image_overtakes_ends(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    newer = new_start(host="sandbox.example")
+    newer = new_spec(host="sandbox.example")
 
     def overtake(_text: str) -> None:
         api.kubelet = kubelets.runs
@@ -206,37 +206,37 @@ def test_a_start_that_another_image_overtakes_ends(
 
     api.kubelet = kubelets.waits("ContainerCreating", "")
     with pytest.raises(WorkError, match="Another image") as failed:
-        backend.start(new_start(), overtake, CancelToken())
+        backend.start(new_spec(), overtake, CancelToken())
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert the(api, "deployments")["spec"]["replicas"] == 1
     assert backend.observe([newer.instance])[newer.instance.id].alive
 
 
 def test_a_signed_address_in_what_the_kubelet_says_is_not_repeated(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     api.kubelet = kubelets.waits("ErrImagePull", 'Get "https://blobs.example/x?X-Signature=abc123": timeout')
     with pytest.raises(WorkError) as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert "https://blobs.example/x" in failed.value.message
     assert "abc123" not in failed.value.message
 
 
 def test_a_process_that_takes_too_much_memory_is_said(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     api.kubelet = kubelets.waits("CrashLoopBackOff", "back-off", {"reason": "OOMKilled", "exitCode": 137})
     with pytest.raises(WorkError, match="LONGSHORE_SERVING_MEMORY_BYTES") as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert failed.value.error_class == ErrorClass.INVALID
 
 
 def test_a_cluster_without_room_is_waited_for(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     api.kubelet = kubelets.has_no_room
     with pytest.raises(WorkError, match="0/3 nodes are available") as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
 
 
@@ -248,11 +248,11 @@ def test_a_cluster_without_room_is_waited_for(
     ],
 )
 def test_pods_that_the_api_refuses_are_said(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, message: str, error_class: ErrorClass
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, message: str, error_class: ErrorClass
 ) -> None:
     api.kubelet = kubelets.refuses_pods(message)
     with pytest.raises(WorkError, match="forbidden") as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert failed.value.error_class == error_class
 
 
@@ -267,27 +267,27 @@ def test_pods_that_the_api_refuses_are_said(
     ],
 )
 def test_what_the_api_refuses_is_said(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, status: int, error_class: ErrorClass
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, status: int, error_class: ErrorClass
 ) -> None:
     api.refuse["deployments"] = Refusal(status, "because it will not")
     with pytest.raises(WorkError, match="because it will not") as failed:
-        started(backend, new_start())
+        started(backend, new_spec())
     assert failed.value.error_class == error_class
 
 
 def test_a_cluster_that_is_away_is_unavailable(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch, new_start: NewStart
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, new_spec: NewSpec
 ) -> None:
     from shared.settings import Settings
 
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
     with pytest.raises(WorkError, match="KUBECONFIG") as failed:
-        started(KubernetesBackend(Settings()), new_start())
+        started(KubernetesBackend(Settings()), new_spec())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
 
 
 def test_a_start_that_is_stopped_leaves_nothing_running(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     stop = CancelToken()
 
@@ -297,14 +297,14 @@ def test_a_start_that_is_stopped_leaves_nothing_running(
 
     api.kubelet = kubelet
     with pytest.raises(WorkCancelledError):
-        backend.start(new_start(), lambda _text: None, stop)
+        backend.start(new_spec(), lambda _text: None, stop)
     assert the(api, "deployments")["spec"]["replicas"] == 0
 
 
 def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    stop, start = CancelToken(), new_start()
+    stop, start = CancelToken(), new_spec()
 
     def take_over(_text: str) -> None:
         api.kubelet = kubelets.runs
@@ -318,32 +318,32 @@ def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
 
 
 def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart, monkeypatch: pytest.MonkeyPatch
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = new_start()
+    start = new_spec()
     started(backend, start)
-    backend.clear([], set().intersection)
+    backend.remove_orphans([], set().intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1  # it may have been wanted after the lists were made
-    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
-    backend.clear([start.instance.id], {start.instance.version_id}.intersection)
+    monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
+    backend.remove_orphans([start.instance.id], {start.instance.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1
     assert len(api.all("secrets")) == 1
-    backend.clear([], {start.instance.version_id}.intersection)
+    backend.remove_orphans([], {start.instance.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 0
     assert api.all("secrets") == []
     assert len(api.all("services")) == 1
-    backend.clear([], set().intersection)
+    backend.remove_orphans([], set().intersection)
     assert [api.all(kind) for kind in ("deployments", "services", "pods")] == [[], [], []]
 
 
 def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     def template() -> Document:
         found: Document = the(api, "deployments")["spec"]["template"]
         return found
 
-    first, second = new_start(), new_start()
+    first, second = new_spec(), new_spec()
     started(backend, first)
     before = template()
     assert backend.restart(first.instance)
@@ -364,9 +364,9 @@ def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
 
 
 def test_a_restart_that_the_cluster_does_not_take_is_told(
-    api: SimulatedApi, backend: KubernetesBackend, new_start: NewStart
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
-    start = new_start()
+    start = new_spec()
     started(backend, start)
     api.refuse["deployments"] = Refusal(403, "deployments is forbidden")
     with pytest.raises(WorkError, match=r"cannot restart longshore-.* is forbidden"):

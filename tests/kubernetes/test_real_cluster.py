@@ -33,15 +33,15 @@ from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
 from tests.kubernetes import real
 from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.labels import label_value, name_of, version_name
+from workers.serving.kubernetes.labels import label_value, name_of, version_name
 from workers.nodes.kubernetes.cordon import cordon_state_of
-from workers.nodes.kubernetes.fleet import KubernetesFleet
-from workers.serving.backend import Start
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
+from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 
-NewStart = Callable[..., Start]
+NewSpec = Callable[..., InstanceSpec]
 
 
 def test_the_api_takes_the_manifest_of_who_may_call(real_cluster: Cluster) -> None:
@@ -64,8 +64,8 @@ def test_the_account_may_do_nothing_else(account_cluster: Cluster) -> None:
         assert refused.value.status == HTTPStatus.FORBIDDEN
 
 
-def test_the_api_takes_every_object_as_it_is(account_cluster: Cluster, new_start: NewStart) -> None:
-    start = new_start(network="isolated")
+def test_the_api_takes_every_object_as_it_is(account_cluster: Cluster, new_spec: NewSpec) -> None:
+    start = new_spec(network="isolated")
     strict: dict[str, Any] = {
         "field_manager": "longshore",
         "field_validation": "Strict",
@@ -83,10 +83,10 @@ def test_the_api_takes_every_object_as_it_is(account_cluster: Cluster, new_start
 
 
 def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
-    account_cluster: Cluster, new_start: NewStart, monkeypatch: pytest.MonkeyPatch
+    account_cluster: Cluster, new_spec: NewSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = Settings(kubernetes_node_selector=f"longshore.io/no-node={label_value(account_cluster.namespace)}")
-    start, backend = new_start(network="isolated"), KubernetesBackend(nowhere, account_cluster)
+    start, backend = new_spec(network="isolated"), KubernetesBackend(nowhere, account_cluster)
     with pytest.raises(WorkError, match="no room") as failed:
         backend.start(start, lambda _text: None, CancelToken())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
@@ -95,8 +95,8 @@ def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
     assert deployment.spec.replicas == 0
     assert backend.observe([start.instance]) == {}
     backend.stop(start.instance)
-    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
-    backend.clear([], set().intersection)
+    monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
+    backend.remove_orphans([], set().intersection)
     left = [
         account_cluster.apps.list_namespaced_deployment(account_cluster.namespace).items,
         account_cluster.core.list_namespaced_service(account_cluster.namespace).items,
@@ -105,12 +105,12 @@ def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
     assert left == [[], [], []]
 
 
-def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, account_cluster: Cluster, new_start: NewStart) -> None:
+def test_an_image_that_is_nowhere_is_said(real_cluster: Cluster, account_cluster: Cluster, new_spec: NewSpec) -> None:
     if not real_cluster.core.list_node().items:
         pytest.skip("the cluster that KUBECONFIG names has no node, so no kubelet")
     backend = KubernetesBackend(Settings(kubernetes_node_selector=""), account_cluster)
     with pytest.raises(WorkError, match="could not pull") as failed:
-        backend.start(new_start(host="registry.invalid"), lambda _text: None, CancelToken())
+        backend.start(new_spec(host="registry.invalid"), lambda _text: None, CancelToken())
     assert failed.value.error_class == ErrorClass.TRANSIENT
 
 
@@ -124,13 +124,13 @@ def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluste
     if not os.environ.get(EMPTIES_A_NODE):
         pytest.skip(f"{EMPTIES_A_NODE} is not set, so no node of this cluster may be emptied")
     node, image = _node_with_its_pause_image(real_cluster)
-    fleet, name = KubernetesFleet(Settings(), real_cluster), str(node.metadata.name)
-    refused_for = fleet.plan(name).refused_for
+    pool, name = KubernetesNodePool(Settings(), real_cluster), str(node.metadata.name)
+    refused_for = pool.plan(name).refused_for
     if refused_for:
         pytest.skip(f"node {name} has pods that nothing would bring back: {', '.join(refused_for)}")
     pod = _run_with_a_budget(real_cluster, node, image)
     budget = f"{real_cluster.namespace}/closed"
-    plan = fleet.plan(name)
+    plan = pool.plan(name)
     assert f"{real_cluster.namespace}/{pod}" in plan.evicted
     assert budget in plan.waits_for
     said: list[str] = []
@@ -146,14 +146,14 @@ def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluste
             )
         said.append(text)
 
-    fleet.refresh(name, "a-job", None, say, CancelToken())
+    pool.refresh(name, "a-job", None, say, CancelToken())
     assert any("disruption budget closed" in text for text in said)
     left = real_cluster.core.list_namespaced_pod(real_cluster.namespace, label_selector="app=to-be-evicted").items
     assert pod not in [one.metadata.name for one in left]
     now = real_cluster.core.read_node(name)
     assert not now.spec.unschedulable
     assert cordon_state_of(now) is None
-    assert fleet.release("a-job") == []
+    assert pool.uncordon("a-job") == []
 
 
 def _node_with_its_pause_image(cluster: Cluster) -> tuple[V1Node, str]:

@@ -28,9 +28,9 @@ from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.jobs.executor import run_job
 from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.labels import pull_secret_name, version_name
+from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.pushes.push import PushWork
-from workers.serving.factory import backend
+from workers.serving.factory import serving_backend
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.objects import ISOLATED_POLICY
 from workers.serving.kubernetes.rollout import pods_of
@@ -123,11 +123,11 @@ def on_cluster(
         "serving_cpus": 0.25,
     }
     with longshore_environment(tmp_path, transport="engine", **settings):
-        backend.cache_clear()
+        serving_backend.cache_clear()
         build = build_commit(make_algorithm())
         yield OnCluster(build, images, real_cluster, named_registry)
         stop_all()
-    backend.cache_clear()
+    serving_backend.cache_clear()
 
 
 def test_an_algorithm_is_pulled_with_a_secret_and_answers_hardened(on_cluster: OnCluster) -> None:
@@ -192,7 +192,7 @@ def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster:
         (pod,) = pods_of(cluster, instance.id)
         cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
         wait_until_gone(cluster, instance, pod.metadata.name)
-        assert backend().observe([instance])[instance.id].alive
+        assert serving_backend().observe([instance])[instance.id].alive
         assert set(caller.end()) == {"a"}
     with Caller(lambda: on_cluster.call(WHICH)) as again:
         again.wait_for("a")
@@ -238,11 +238,11 @@ def test_what_was_stopped_starts_again_with_the_next_call_and_what_is_gone_is_cl
     second = on_cluster.ready()
     assert second.id != first.id
     assert on_cluster.call(WHICH).result == "a"
-    assert list(backend().observe([first, second])) == [second.id]
+    assert list(serving_backend().observe([first, second])) == [second.id]
 
     change(on_cluster.algorithm, deleted_at=now_ms())
     stop_all()
-    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
+    monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
     reconcile()
     left = [
         cluster.apps.list_namespaced_deployment(cluster.namespace).items,

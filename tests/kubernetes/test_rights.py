@@ -12,8 +12,8 @@ from shared.settings import Settings
 from tests.kubernetes.nodes.worker_nodes import put_node, put_pod, reboot
 from tests.kubernetes.simulated import SimulatedApi
 from workers.kubernetes.cluster import Cluster
-from workers.nodes.kubernetes.fleet import KubernetesFleet
-from workers.serving.backend import Start
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
+from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
 
@@ -51,15 +51,15 @@ def asked(api: SimulatedApi) -> set[Right]:
 def test_every_call_of_the_api_is_allowed_and_nothing_else(
     api: SimulatedApi,
     backend: KubernetesBackend,
-    new_start: Callable[..., Start],
+    new_spec: Callable[..., InstanceSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = new_start(network="isolated")
+    start = new_spec(network="isolated")
     backend.start(start, lambda _text: None, CancelToken())
     backend.observe([start.instance])
     backend.stop(start.instance)
-    monkeypatch.setattr(backend_module, "GRACE_SECONDS", -1)
-    backend.clear([], set().intersection)
+    monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
+    backend.remove_orphans([], set().intersection)
     # The API asks for `create` as well where an apply makes the object.
     made = {(group, resource, "create") for group, resource, verb in asked(api) if verb == "patch"}
     assert asked(api) | made == given("Role")
@@ -69,11 +69,11 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
 def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, cluster: Cluster) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
-    fleet = KubernetesFleet(Settings(), cluster)
-    fleet.nodes()
-    fleet.plan("n1")
-    fleet.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, CancelToken())
-    fleet.release("job")
+    pool = KubernetesNodePool(Settings(), cluster)
+    pool.nodes()
+    pool.plan("n1")
+    pool.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, CancelToken())
+    pool.uncordon("job")
     assert asked(api) == given("ClusterRole")
 
 

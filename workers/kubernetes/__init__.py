@@ -1,1 +1,1 @@
-"""Everything that the queues `serving` and `nodes` both need of a Kubernetes cluster."""
+"""Access to a Kubernetes cluster, shared by the queues `serving` and `nodes`."""

@@ -1,4 +1,4 @@
-"""The API of a cluster: how it is reached, how objects are applied to it, and what its refusals mean for work."""
+"""Connect to a cluster's API, apply and change objects, and turn the API's errors into work errors."""
 
 import json
 import os
@@ -20,18 +20,31 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from urllib3.exceptions import HTTPError
 
 from shared.errors import ErrorClass, WorkError
+from workers.kubernetes.metadata import KubernetesObject, metadata_of
 
 FIELD_MANAGER = "longshore"
-APPLY = "application/apply-patch+yaml"
-MERGE = "application/merge-patch+json"
-REQUEST_SECONDS = 30
-"""A request that the API has not answered by then counts as not answered."""
+APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+REQUEST_TIMEOUT_SECONDS = 30
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, TOO_MANY_REQUESTS, SERVER_ERROR = 401, 403, 404, 409, 429, 500
+CLASS_AND_ADVICE = {
+    UNAUTHORIZED: (
+        ErrorClass.UNAVAILABLE,
+        "Check Longshore's own credentials for it: KUBECONFIG, or the service account.",
+    ),
+    FORBIDDEN: (ErrorClass.UNAVAILABLE, "Apply {rights}, which has the rights that Longshore needs for it."),
+    NOT_FOUND: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes/namespace.yaml, which makes the namespace."),
+    CONFLICT: (ErrorClass.TRANSIENT, ""),
+    TOO_MANY_REQUESTS: (ErrorClass.THROTTLED, ""),
+}
+"""By HTTP status: the class of the work error, and what an operator should do."""
 
-Found = TypeVar("Found")
+Resource = TypeVar("Resource")
+Changed = TypeVar("Changed", bound=KubernetesObject)
 
 
 class Cluster:
-    """One cluster, and the namespace in it that algorithms run in. Threads may share it."""
+    """A client of one cluster, and the namespace that algorithms run in. Threads may share it."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self.namespace = namespace
@@ -43,50 +56,54 @@ class Cluster:
 
     @classmethod
     def connect(cls, namespace: str) -> "Cluster":
-        """The cluster that KUBECONFIG names; without it, the one that this process runs in.
+        """Use the cluster that KUBECONFIG names; without it, the one that this process runs in.
 
         Raises:
-            WorkError: there is neither (unavailable).
+            WorkError: neither is configured (unavailable).
         """
         configuration = Configuration()
-        with answering("be reached"):
-            named = os.environ.get("KUBECONFIG")
-            if named is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        with cluster_errors("be reached"):
+            kubeconfig = os.environ.get("KUBECONFIG")
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
                 load_incluster_config(client_configuration=configuration)
             else:
-                load_kube_config(config_file=named, client_configuration=configuration, persist_config=False)
+                load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
         return cls(ApiClient(configuration), namespace)
 
-    def apply(self, patch: Callable[..., Found], document: Any) -> Found:
-        """Have an object of the namespace be as the document says, whether it is there or not (server-side apply).
+    def apply(self, patch: Callable[..., Resource], document: Any) -> Resource:
+        """Create or update an object of the namespace (server-side apply); return it as the API has it.
 
-        `patch` is the method of the client for its kind. Fields that somebody else has set since are taken back.
+        `patch` is the client's method for the object's kind. Fields of the document that somebody else changed are
+        set back.
 
         Raises:
-            WorkError: the cluster does not answer, or refuses the object.
+            WorkError: the cluster does not respond, or refuses the object.
         """
-        with answering(f"have {document.kind} {document.metadata.name}"):
+        with cluster_errors(f"apply {document.kind} {document.metadata.name}"):
             return patch(
                 document.metadata.name,
                 self.namespace,
                 document,
                 field_manager=FIELD_MANAGER,
                 force=True,
-                _content_type=APPLY,
-                _request_timeout=REQUEST_SECONDS,
+                _content_type=APPLY_PATCH,
+                _request_timeout=REQUEST_TIMEOUT_SECONDS,
             )
 
 
 @contextmanager
-def answering(what: str, *, rights: str = "deploy/kubernetes/rights.yaml") -> Iterator[None]:
-    """Whatever the API refuses in the block, or does not answer, becomes a `WorkError`.
+def cluster_errors(action: str, *, rights: str = "deploy/kubernetes/rights.yaml") -> Iterator[None]:
+    """Turn errors of the API and of the connection to it into work errors.
 
-    `what` ends the sentence "The Kubernetes cluster cannot …"; `rights` is the manifest that allows it.
+    `action` completes the sentence "The Kubernetes cluster cannot …"; `rights` is the manifest that allows the action.
+
+    Raises:
+        WorkError: for each of those errors.
     """
     try:
         yield
     except ApiException as error:
-        raise _refused(what, error, rights) from None
+        raise _work_error(action, error, rights) from None
     except ConfigException as error:
         message = (
             f"No Kubernetes cluster is configured ({error}): set KUBECONFIG, or run the worker in the cluster with "
@@ -94,43 +111,66 @@ def answering(what: str, *, rights: str = "deploy/kubernetes/rights.yaml") -> It
         )
         raise WorkError(ErrorClass.UNAVAILABLE, message) from None
     except (HTTPError, OSError) as error:
-        message = f"The Kubernetes cluster cannot {what}: its API does not answer ({type(error).__name__})."
+        message = f"The Kubernetes cluster cannot {action}: its API does not respond ({type(error).__name__})."
         raise WorkError(ErrorClass.UNAVAILABLE, message) from None
 
 
-def if_there(ask: Callable[..., Found], *names: str, **options: Any) -> Found | None:
-    """What the client's method answers; None where the object is not there."""
+def if_exists(call: Callable[..., Resource], *names: str) -> Resource | None:
+    """Call a method of the client; return None if the object does not exist."""
     try:
-        return ask(*names, _request_timeout=REQUEST_SECONDS, **options)
+        return call(*names, _request_timeout=REQUEST_TIMEOUT_SECONDS)
     except ApiException as error:
-        if error.status == 404:
+        if error.status == NOT_FOUND:
             return None
         raise
 
 
-_MEANINGS = {
-    401: (ErrorClass.UNAVAILABLE, "Look at Longshore's own credentials for it: KUBECONFIG, or the service account."),
-    403: (ErrorClass.UNAVAILABLE, "Apply {rights}, which has the rights that Longshore needs for it."),
-    404: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes/namespace.yaml, which makes the namespace."),
-    409: (ErrorClass.TRANSIENT, ""),
-    429: (ErrorClass.THROTTLED, ""),
-}
+def change_object(
+    read: Callable[..., Changed],
+    patch: Callable[..., Changed],
+    *names: str,
+    change: Callable[[Changed], dict[str, Any] | None],
+) -> Changed | None:
+    """Change an object without overwriting what others change at the same time.
+
+    `change` returns the merge patch for the object as it is now, or None to leave it as it is. It is called again if
+    the object changed before the patch arrived. Return the object as it is then; None if it does not exist.
+    """
+    while True:
+        current = if_exists(read, *names)
+        body = None if current is None else change(current)
+        if current is None or body is None:
+            return current
+        # The API refuses the patch with 409 if the object has another version by then.
+        metadata = {**body.get("metadata", {}), "resourceVersion": metadata_of(current).resource_version}
+        try:
+            return patch(
+                *names,
+                {**body, "metadata": metadata},
+                _content_type=MERGE_PATCH,
+                _request_timeout=REQUEST_TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return None
+            if error.status != CONFLICT:
+                raise
 
 
-def _refused(what: str, error: ApiException, rights: str) -> WorkError:
-    said, status = said_by(error), error.status or 0
-    refusal = f"The Kubernetes cluster cannot {what}: {said}."
-    if "exceeded quota" in said:  # a 403 that no right would change
-        return WorkError(ErrorClass.UNAVAILABLE, refusal)
-    otherwise = ErrorClass.INVALID if 400 <= status < 500 else ErrorClass.UNAVAILABLE
-    error_class, advice = _MEANINGS.get(status, (otherwise, ""))
-    return WorkError(error_class, f"{refusal} {advice.format(rights=rights)}".strip())
-
-
-def said_by(error: ApiException) -> str:
-    """The message of the API's `Status`, else what HTTP says."""
+def status_message(error: ApiException) -> str:
+    """Return the message of the API's `Status` object, or else the HTTP status."""
     try:
         message = json.loads(error.body or "")["message"]
     except (ValueError, KeyError, TypeError):
         message = None
     return str(message or f"{error.status} {error.reason}").rstrip(".")
+
+
+def _work_error(action: str, error: ApiException, rights: str) -> WorkError:
+    reason, status = status_message(error), error.status or 0
+    message = f"The Kubernetes cluster cannot {action}: {reason}."
+    if "exceeded quota" in reason:  # status 403 too, but more rights would not help
+        return WorkError(ErrorClass.UNAVAILABLE, message)
+    default = ErrorClass.INVALID if 400 <= status < 500 else ErrorClass.UNAVAILABLE
+    error_class, advice = CLASS_AND_ADVICE.get(status, (default, ""))
+    return WorkError(error_class, f"{message} {advice.format(rights=rights)}".strip())

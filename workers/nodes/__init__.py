@@ -1,1 +1,1 @@
-"""The queue `nodes`: refreshes of worker nodes and of running instances."""
+"""Refresh worker nodes and running instances: the queue `nodes`."""

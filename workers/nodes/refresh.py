@@ -1,9 +1,4 @@
-"""The work of a refresh: node after node, or what runs, from wherever the worker before this one had got to.
-
-The light way: what runs is started anew, so that the registry is asked again; no node is touched.
-
-Uncordoning what a refresh left behind that was cancelled, or lost for good, while its worker was dead.
-"""
+"""Run a refresh job: of nodes one after the other, or of running instances. A later worker resumes where it stopped."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,12 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.cancellation import CancelToken
 from shared.db.engine import database
-from shared.db.models import Instance, InstanceState, Job, JobState, Refresh, RefreshKind, StepState
+from shared.db.models import Job, JobState, Refresh, RefreshKind, StepState
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim, lock_claimed
-from shared.instances.states import begin_draining
 from shared.refreshes import (
     RefreshOptions,
     RefreshStep,
@@ -38,148 +31,120 @@ from workers.app import REFRESH_SECONDS
 from workers.jobs.db_retry import retry_db_write
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
-from workers.nodes.fleet import Fleet, fleet
+from workers.nodes.node_pool import NodePool, node_pool
 from workers.nodes.restart_hooks import COMMAND_TIMEOUT_SECONDS, restart_hook
-from workers.nodes.rolling import plan_nodes, refresh_nodes, steps_for
-from workers.serving.factory import backend
+from workers.nodes.rolling_refresh import plan_nodes, refresh_nodes, steps_for_nodes
 
 log = structlog.get_logger(__name__)
 
+RestartInstance = Callable[[str], tuple[StepState, str]]
+"""Restarts the instance with this id; returns the state and the message of its step."""
+
 
 class RefreshWork:
-    """One refresh under a claim."""
+    """Does one refresh under a claim."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, restart_instance: RestartInstance) -> None:
         self._claim = claim
-        self._entries: Sequence[RefreshStep] = ()
+        self._restart_instance = restart_instance
+        self._steps: Sequence[RefreshStep] = ()
         self._written: list[dict[str, Any]] = []
 
     def write(self, session: Session) -> None:
-        """Write down how far each is."""
-        entries = self._entries
-        seen = [asdict(entry) for entry in entries]
-        if seen == self._written:
+        steps = self._steps
+        snapshot = [asdict(step) for step in steps]
+        if snapshot == self._written:
             return
         lock_claimed(session, self._claim)
-        write_steps(session, self._claim.job_id, entries)
-        # As it was seen, not as it is by now: what changed meanwhile is written the next time.
-        self._written = seen
+        write_steps(session, self._claim.job_id, steps)
+        # The snapshot, not the steps as they are by now: what changed meanwhile is written the next time.
+        self._written = snapshot
 
     def do(self, keeper: Heartbeat) -> Finish:
-        """Refresh what is not done yet."""
+        """Do the steps that have not ended yet."""
         with database().reading() as session:
             refresh = session.scalars(select(Refresh).where(Refresh.job_id == self._claim.job_id)).one()
         options = RefreshOptions.read(refresh.options)
-        self._entries = read_steps(refresh.progress)
+        self._steps = read_steps(refresh.progress)
         try:
             if options.what == RefreshKind.RUNNERS:
-                self._restart_runners(options, keeper)
+                self._refresh_instances(options, keeper)
             else:
                 self._refresh_nodes(options, keeper)
         except SoftTimeLimitExceeded:
-            message = f"It was not done within {REFRESH_SECONDS // 3600} hours; what is left is taken up again."
+            message = f"It did not end within {REFRESH_SECONDS // 3600} hours; another attempt does what is left."
             raise WorkError(ErrorClass.TRANSIENT, message) from None
+        return lambda session: mark_released(session, self._claim.job_id)
 
-        def finish(session: Session) -> None:
-            mark_released(session, self._claim.job_id)
-
-        return finish
-
-    def _restart_runners(self, options: RefreshOptions, keeper: Heartbeat) -> None:
-        if not self._entries:
+    def _refresh_instances(self, options: RefreshOptions, keeper: Heartbeat) -> None:
+        """Restart the instances, so that their images are pulled again; no node is changed."""
+        if not self._steps:
             with database().reading() as session:
-                self._entries = steps_of(matching_runners(session, options))
-        restart_runners(self._entries, keeper.record_progress, keeper.stop)
+                self._steps = steps_of(matching_runners(session, options))
+        for step in self._steps:
+            if not step.ended:
+                keeper.stop.check()
+                step.state, step.step = StepState.RUNNING, "It is being restarted."
+                keeper.record_progress()
+                step.state, step.step = self._restart_instance(str(step.instance_id))
 
     def _refresh_nodes(self, options: RefreshOptions, keeper: Heartbeat) -> None:
-        nodes, job_id = fleet(), self._claim.job_id
-        if not self._entries:
+        pool, job_id = node_pool(), self._claim.job_id
+        if not self._steps:
             with database().reading() as session:
                 done_before = done_by_the_last(session, job_id)
-            self._entries = steps_for(nodes, options, done_before)
+            self._steps = steps_for_nodes(pool, options, done_before)
         if options.dry_run:
-            plan_nodes(nodes, self._entries, keeper.record_progress, keeper.stop)
+            plan_nodes(pool, self._steps, keeper.record_progress, keeper.stop)
             return
         restart = restart_hook(options.restart, job_id, settings(), keeper.stop)
+        # A disruption budget, or a machine that boots slowly, may keep a node's step unchanged for that long.
+        max_pause = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_TIMEOUT_SECONDS)
+
+        def record_progress() -> None:
+            keeper.record_progress(rests=max_pause)
+
         try:
-            refresh_nodes(nodes, self._entries, job_id, restart, self._keep, _resting(keeper), keeper.stop)
+            refresh_nodes(pool, self._steps, job_id, restart, self._save, record_progress, keeper.stop)
         except BaseException:
-            self._release(nodes)
+            self._uncordon(pool)
             raise
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         def write() -> None:
             with database().writing() as session:
                 self.write(session)
 
         retry_db_write(write)
 
-    def _release(self, nodes: Fleet) -> None:
-        """Leave no node cordoned, unless another worker has taken the job over and is at one.
+    def _uncordon(self, pool: NodePool) -> None:
+        """Leave no node cordoned, unless another worker has taken the job over and may be changing one.
 
-        Where it fails, whoever goes on with the job sees to it, or the sweep once the job has ended.
+        If it fails, the worker that resumes the job does it, or the sweep once the job has ended.
         """
         with suppress(WorkError, SQLAlchemyError):
             with database().reading() as session:
                 job = session.scalars(select(Job).where(Job.id == self._claim.job_id)).one()
             if job.state != JobState.RUNNING or job.lease_owner == self._claim.owner:
-                released = nodes.release(job.id)
-                log.info("released", nodes=released)
+                log.info("nodes_uncordoned", nodes=pool.uncordon(job.id))
 
 
-def _resting(keeper: Heartbeat) -> Callable[[], None]:
-    """A node may stand still for as long as its settings say: a budget that refuses, a machine that starts slowly."""
-    longest = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_TIMEOUT_SECONDS)
-    return lambda: keeper.record_progress(rests=longest)
+def uncordon_after_lost_workers() -> None:
+    """Uncordon the nodes of refreshes that were cancelled or lost while their worker was dead.
 
-
-WHY = "It was to be pulled afresh."
-
-
-def restart_runners(entries: Sequence[RefreshStep], moved: Callable[[], None], stop: CancelToken) -> None:
-    """Have each that has not ended pulled and started anew.
-
-    Raises:
-        Stopped: the stop was asked for.
-        WorkError: what runs them does not answer.
+    If the cluster does not respond, the sweep has it done again.
     """
-    for entry in entries:
-        if entry.ended:
-            continue
-        stop.check()
-        entry.state, entry.step = StepState.RUNNING, "Is started anew."
-        moved()
-        entry.state, entry.step = _restart(str(entry.instance_id))
-
-
-def _restart(instance_id: str) -> tuple[StepState, str]:
     with database().reading() as session:
-        instance = session.scalars(select(Instance).where(Instance.id == instance_id)).one()
-    if instance.state != InstanceState.READY:
-        return StepState.SKIPPED, "It took no more calls by then."
-    if backend().restart(instance):
-        return StepState.DONE, "Its pods are replaced by ones that pull afresh, while it takes calls."
-    with database().writing() as session:
-        begin_draining(session, instance_id, WHY)
-    return StepState.DONE, "It takes no new calls; the next one starts it anew, which asks the registry again."
-
-
-log = structlog.get_logger(__name__)
-
-
-def release_left_over() -> None:
-    """Release the nodes of every ended refresh, as far as the cluster answers; the sweep has it done again."""
-    with database().reading() as session:
-        left = unreleased(session)
-    for job_id in left:
+        job_ids = unreleased(session)
+    for job_id in job_ids:
         try:
-            released = fleet().release(job_id)
+            nodes = node_pool().uncordon(job_id)
         except WorkError as error:
             if error.error_class != ErrorClass.INVALID:
-                log.warning("nodes cannot be released", job_id=job_id, error=error.message)
+                log.warning("uncordon_failed", job_id=job_id, error=error.message)
                 return
-            released = []  # there is no cluster, so nothing that could be cordoned
-        if released:
-            log.warning("nodes were left cordoned and are released", job_id=job_id, nodes=released)
+            nodes = []  # without a cluster there are no nodes that could be cordoned
+        if nodes:
+            log.warning("nodes_uncordoned", job_id=job_id, nodes=nodes)
         with database().writing() as session:
             mark_released(session, job_id)

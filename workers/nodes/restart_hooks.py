@@ -17,7 +17,7 @@ from shared.settings.serving import ServingSettings
 from shared.subprocesses import Subprocess, SubprocessTimeoutError, running
 from shared.webhooks.deliveries import InvalidTargetError, check_target
 from shared.webhooks.signing import InvalidSecretError, signature
-from workers.nodes.fleet import Restart
+from workers.nodes.node_pool import Restart
 
 COMMAND_TIMEOUT_SECONDS = 600
 """For the command to request the restart; it need not wait for the node."""

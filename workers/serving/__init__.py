@@ -1,1 +1,1 @@
-"""Running images for their callers, on the Docker engine of this machine or on a Kubernetes cluster."""
+"""Run images for callers: the queue `serving`, on the Docker engine of this machine or on a Kubernetes cluster."""

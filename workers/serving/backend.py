@@ -1,7 +1,4 @@
-"""What can run images: told what to start and to stop, asked what runs. It keeps no state of its own.
-
-What runs images in this installation, as its settings choose it.
-"""
+"""The interface of a serving backend: start, observe, restart and stop instances. A backend keeps no state itself."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,88 +6,97 @@ from typing import Protocol
 
 from shared.cancellation import CancelToken
 from shared.db.models import Instance, Registry
+from shared.errors import ErrorClass, WorkError
 from shared.registry.credentials import Credentials
 
 
 @dataclass(frozen=True)
-class Start:
-    """One image to be run, and what may be known of it."""
+class InstanceSpec:
+    """All that a backend needs to start an instance."""
 
     instance: Instance
     algorithm: str
     """OWNER/NAME, for labels."""
     git_hash: str
     registry: Registry | None
-    """Where the image is pulled from; nothing: it is in the platform's own store."""
+    """The registry that the image is pulled from; None: the image is in the platform's own store."""
     credentials: Credentials | None
-    """The registry's own, with which it is read."""
+    """The registry's own credentials."""
 
 
 @dataclass(frozen=True)
-class Started:
-    """What runs now."""
+class StartedInstance:
+    """Where a started instance takes calls, as `Instance` records it."""
 
     endpoint: str
-    """Where calls go, as `Serving.endpoint` says."""
     runtime_ref: str
 
 
 @dataclass(frozen=True)
-class Observed:
-    """How something that was started is."""
+class ObservedInstance:
+    """The state of an instance that was started."""
 
     alive: bool
-    why: str = ""
-    """What ended it, in a sentence."""
+    reason: str = ""
+    """Why it ended, in a sentence."""
 
 
-class Backend(Protocol):
-    """Runs images. Every method can be called again with the same effect, by whichever worker."""
+class ServingBackend(Protocol):
+    """Runs images. Every method is idempotent, and any worker may call it again."""
 
     @property
     def one_per_version(self) -> bool:
-        """Whether a start ends what ran of its version; else that goes on beside it until it has drained."""
+        """Whether a start ends the version's other instance; otherwise both run until the older one has drained."""
 
-    def start(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> Started:
-        """Have the registry asked for the image, run it, and wait until it takes calls.
+    def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
+        """Pull the image from its registry, run it, and wait until it takes calls.
 
-        An algorithm that fails to load takes calls too: each is answered with how it failed.
+        An algorithm that fails to load takes calls too: the response to each is the error. `report` gets the progress
+        in sentences.
 
         Raises:
-            Stopped: the stop was asked for; nothing of it runs then.
-            WorkError: it cannot be pulled or run; the message says why and what to do.
+            WorkCancelledError: the start was cancelled; nothing of it runs then.
+            WorkError: the image cannot be pulled or run; the message says why and what to do.
         """
 
-    def observe(self, instances: Sequence[Instance]) -> Mapping[str, Observed]:
-        """How these are, by their ids. One that is not in the answer runs nowhere.
+    def observe(self, instances: Sequence[Instance]) -> Mapping[str, ObservedInstance]:
+        """Return the state of these instances by id. An instance that is missing from the result does not run.
 
         Raises:
-            WorkError: what runs them does not answer (unavailable).
+            WorkError: the engine or the cluster does not respond (unavailable).
         """
 
     def restart(self, instance: Instance) -> bool:
-        """Have what runs replaced by what the registry gives now, while it goes on taking calls.
+        """Replace a running instance by one that pulls the image again, while it keeps taking calls.
 
-        Whether that can be: otherwise it is to drain, and the next call starts it anew.
+        Return False if the backend cannot do that; the instance must be drained instead.
 
         Raises:
-            WorkError: what runs it does not answer (unavailable).
+            WorkError: the engine or the cluster does not respond (unavailable).
         """
 
     def stop(self, instance: Instance) -> None:
-        """End it: calls that are under way get the seconds that the runner gives them, new ones are refused.
-
-        Harmless where nothing of it runs.
+        """End an instance: calls in progress get the runner's grace period, new ones are refused. No-op if it is gone.
 
         Raises:
-            WorkError: what runs it does not answer (unavailable).
+            WorkError: the engine or the cluster does not respond (unavailable).
         """
 
-    def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
-        """Remove what this installation once started and nobody knows of any more.
+    def remove_orphans(self, known: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
+        """Remove what this installation started and has no row for any more.
 
-        `running`: the ids of the servings that may run. `existing` tells which of these versions are still there.
+        `known` are the ids of the instances that may run; `existing` returns those of the given versions that still
+        exist.
 
         Raises:
-            WorkError: what runs them does not answer (unavailable).
+            WorkError: the engine or the cluster does not respond (unavailable).
         """
+
+
+def load_timeout(seconds: float) -> WorkError:
+    """Return the error for an algorithm that took longer to load than the settings allow."""
+    message = (
+        f"The algorithm did not load within {seconds:g} s (LONGSHORE_SERVING_START_SECONDS): let it do less when it is "
+        "imported."
+    )
+    return WorkError(ErrorClass.INVALID, message)

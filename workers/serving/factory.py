@@ -1,17 +1,23 @@
-"""The serving backend of this installation, as its settings choose it."""
+"""Choose the serving backend by the settings of this installation."""
 
 from functools import cache
 
 from shared.settings import settings
-from workers.serving.backend import Backend
+from workers.serving.backend import ServingBackend
 from workers.serving.docker.backend import DockerBackend
 
 
 @cache
-def backend() -> Backend:
-    """The Docker engine of this machine, or the cluster."""
+def serving_backend() -> ServingBackend:
+    """Return the backend for LONGSHORE_SERVING: the Docker engine of this machine, or the cluster.
+
+    Raises:
+        WorkError: no cluster is configured (unavailable).
+    """
     if settings().serving == "docker":
         return DockerBackend()
-    from workers.serving.kubernetes.backend import KubernetesBackend  # noqa: PLC0415 - its client takes a second to load
+    # The client of Kubernetes takes a second to load.
+    from workers.kubernetes.cluster import Cluster  # noqa: PLC0415
+    from workers.serving.kubernetes.backend import KubernetesBackend  # noqa: PLC0415
 
-    return KubernetesBackend(settings())
+    return KubernetesBackend(settings(), Cluster.connect(settings().kubernetes_namespace))

@@ -1,11 +1,9 @@
-"""Tending what runs: the dead are told of, the idle and the outdated end, what nobody knows is removed.
+"""Reconcile instances: record those that ended, drain the idle and the outdated ones, and remove orphans.
 
-It can run twice at once, or not at all for a while: every step repeats the state that it was seen in.
-
-Whether a serving still is what its version's callers are to be served by.
+It may run twice at the same time, or not at all for a while: each update repeats the state that it was decided on.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -22,47 +20,46 @@ from shared.instances.states import begin_draining, mark_stopped, running_instan
 from shared.jobs.worker_processes import RECONCILE, ran_within, record_run
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
-from workers.serving.backend import Observed
-from workers.serving.factory import backend
-from workers.serving.health import ask_health
+from workers.serving.backend import ObservedInstance
+from workers.serving.factory import serving_backend
+from workers.serving.health import read_health
 
 log = structlog.get_logger(__name__)
 
-STOPPED_AT_ONCE = 8
+MAX_PARALLEL_STOPS = 8
 MAX_CALL_MS = 3_060_000
-"""A call may take 3000 seconds; what still runs after that is none."""
+"""A call may take 3000 seconds; an instance that drains for longer has none in progress."""
 
 
 def reconcile_on_tick() -> None:
-    """Tend, unless somebody just did: of ticks that piled up one is enough."""
+    """Reconcile, unless it was done a moment ago: one run is enough for all ticks in the queue."""
     with database().reading() as session:
-        tended = ran_within(session, RECONCILE, settings().sweep_seconds / 2)
-    if not tended:
-        reconcile()
-        with database().writing() as session:
-            record_run(session, RECONCILE)
+        if ran_within(session, RECONCILE, settings().sweep_seconds / 2):
+            return
+    reconcile()
+    with database().writing() as session:
+        record_run(session, RECONCILE)
 
 
 def reconcile() -> None:
-    """Bring the rows to what is, and what is to the rows."""
     with database().reading() as session:
         running = running_instances(session)
-        outdated = _outdated(session, running)
+        ready = [instance for instance in running if instance.state == InstanceState.READY]
+        outdated = {instance.id: why_outdated(session, instance) for instance in ready}
         now = session.scalars(select(now_ms())).one()
     started = [instance for instance in running if instance.state != InstanceState.PENDING]
     try:
-        observed = backend().observe(started)
+        observed = serving_backend().observe(started)
         for instance in started:
             _reconcile_instance(instance, observed, outdated.get(instance.id), now)
         with database().reading() as session:
             known = {instance.id for instance in running_instances(session)}
-        backend().clear(known, _existing)
+        serving_backend().remove_orphans(known, _existing_versions)
     except WorkError as error:
-        log.warning("what runs cannot be tended", error=error.message)
+        log.warning("reconcile_failed", error=error.message)
 
 
-def _existing(versions: Collection[str]) -> Collection[str]:
-    """Those of these versions that are still there."""
+def _existing_versions(versions: Collection[str]) -> Collection[str]:
     with database().reading() as session:
         return set(
             session.scalars(
@@ -74,69 +71,60 @@ def _existing(versions: Collection[str]) -> Collection[str]:
 
 
 def stop_all() -> None:
-    """End everything that runs, at the end of the last worker on this machine."""
+    """End every instance, when the last worker on this machine ends."""
     with database().reading() as session:
-        running = [instance for instance in running_instances(session) if instance.state != InstanceState.PENDING]
-    with ThreadPoolExecutor(STOPPED_AT_ONCE, thread_name_prefix="stop") as pool:
-        for ended in [pool.submit(_stop, instance, "Longshore was stopped.") for instance in running]:
-            ended.result()
+        started = [instance for instance in running_instances(session) if instance.state != InstanceState.PENDING]
+    with ThreadPoolExecutor(MAX_PARALLEL_STOPS, thread_name_prefix="stop") as pool:
+        for stopped in [pool.submit(_stop, instance, "Longshore was stopped.") for instance in started]:
+            stopped.result()
 
 
-def _outdated(session: Session, running: Sequence[Instance]) -> Mapping[str, str]:
-    """Why servings that take calls are not what a call would want now, by their ids."""
-    outdated = {}
-    for instance in running:
-        if instance.state == InstanceState.READY:
-            why = why_outdated(session, instance)
-            if why is not None:
-                outdated[instance.id] = why
-    return outdated
-
-
-def _reconcile_instance(instance: Instance, observed: Mapping[str, Observed], outdated: str | None, now: int) -> None:
-    seen = observed.get(instance.id, Observed(alive=False, why="It is gone."))
-    if not seen.alive:
-        log.warning("what ran has ended", instance_id=instance.id, why=seen.why)
-        _stop(instance, seen.why)
+def _reconcile_instance(
+    instance: Instance, observed: Mapping[str, ObservedInstance], outdated: str | None, now: int
+) -> None:
+    state = observed.get(instance.id, ObservedInstance(alive=False, reason="It is gone."))
+    if not state.alive:
+        log.warning("instance_ended", instance_id=instance.id, reason=state.reason)
+        _stop(instance, state.reason)
         return
-    health = ask_health(instance.endpoint or "")
+    health = read_health(instance.endpoint or "")
     if instance.state == InstanceState.DRAINING:
         if (health is not None and not health.calls) or now - (instance.draining_at or 0) > MAX_CALL_MS:
             _stop(instance, instance.message)
     elif outdated is not None:
         _drain(instance, outdated)
     elif health is not None and (health.idle_seconds or 0) > settings().serving_idle_seconds:
-        # It ends at the next look: a call that has read this row a moment ago still finds it.
-        _drain(instance, f"Nobody called it for {settings().serving_idle_seconds:g} seconds.")
+        # The next run ends it: a call that read this row a moment ago still finds the instance.
+        _drain(instance, f"It had no call for {settings().serving_idle_seconds:g} seconds.")
 
 
-def _drain(instance: Instance, why: str) -> None:
+def _drain(instance: Instance, reason: str) -> None:
     with database().writing() as session:
-        draining = begin_draining(session, instance.id, why)
+        draining = begin_draining(session, instance.id, reason)
     if draining:
-        log.info("draining", instance_id=instance.id, why=why)
+        log.info("instance_draining", instance_id=instance.id, reason=reason)
 
 
-def _stop(instance: Instance, why: str) -> None:
-    # The row first: no call is to go where nobody answers. What was not stopped then is cleared away later.
+def _stop(instance: Instance, reason: str) -> None:
+    # The row first, so that no call goes to an instance that ends. If the stop fails, `remove_orphans` does it later.
     with database().writing() as session:
-        stopped = mark_stopped(session, instance.id, why)
+        stopped = mark_stopped(session, instance.id, reason)
     if stopped:
-        backend().stop(instance)
-        log.info("stopped serving", instance_id=instance.id, why=why)
+        serving_backend().stop(instance)
+        log.info("instance_stopped", instance_id=instance.id, reason=reason)
 
 
 def why_outdated(session: Session, instance: Instance) -> str | None:
-    """Why a call would want another one now, in a sentence; None: it would want this one."""
-    found = with_version(session, instance.version_id)
-    if found is None:
+    """Return the reason why calls need another instance than this one, in a sentence; None if it is up to date."""
+    row = with_version(session, instance.version_id)
+    if row is None:
         return "The algorithm was deleted."
-    algorithm, version = found
-    wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
-    if wanted is None:
+    algorithm, version = row
+    desired = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
+    if desired is None:
         return "The image cannot be pulled from anywhere any more."
-    if wanted.image != instance.image:
+    if desired.image != instance.image:
         return "Calls go to another image now."
-    if wanted.network != instance.network:
+    if desired.network != instance.network:
         return "The algorithm's network access was changed."
     return None

@@ -1,81 +1,101 @@
-"""The work of a start: a version's image is run, and calls are told where it takes them."""
+"""Start the instance of a job, and restart a running one."""
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.db.engine import database
-from shared.db.models import Algorithm, Instance, InstanceState, Job, Registry, Version
+from shared.db.models import Algorithm, Instance, InstanceState, Job, Registry, StepState, Version
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
-from shared.instances.states import mark_ready, mark_replaced, mark_unneeded, record_start_progress
+from shared.instances.states import begin_draining, mark_ready, mark_replaced, mark_unneeded, record_start_progress
 from shared.registries.rows import open_own
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
-from workers.serving.backend import Start
-from workers.serving.factory import backend
+from workers.serving.backend import InstanceSpec
+from workers.serving.factory import serving_backend
 from workers.serving.reconcile import why_outdated
 
 log = structlog.get_logger(__name__)
 
 
 class ServeWork:
-    """One start under a claim."""
+    """Starts one instance under a claim."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
-        self._serving_id: str | None = None
-        self._said = self._written = ""
+        self._instance_id: str | None = None
+        self._message = self._written_message = ""
 
     def write(self, session: Session) -> None:
-        """Write down how far the start is."""
-        said = self._said
-        if self._serving_id is not None and said != self._written:
-            record_start_progress(session, self._serving_id, said)
-            self._written = said
+        message = self._message  # once: the other thread may change it meanwhile
+        if self._instance_id is not None and message != self._written_message:
+            record_start_progress(session, self._instance_id, message)
+            self._written_message = message
 
     def do(self, keeper: Heartbeat) -> Finish:
-        """Run the image, unless nobody wants it any more."""
+        """Start the instance, unless calls do not need it any more."""
         with database().reading() as session:
-            start = _read_start(session, self._claim)
-        if isinstance(start, str):
-            return _end_unwanted(self._claim, start)
-        instance_id = self._serving_id = start.instance.id
+            spec = _read_spec(session, self._claim)
+        if isinstance(spec, str):
+            return _finish_unneeded(self._claim, reason=spec)
+        instance_id = self._instance_id = spec.instance.id
 
-        def say(text: str) -> None:
-            self._said = text
+        def report(message: str) -> None:
+            self._message = message
             keeper.record_progress()
 
-        if backend().one_per_version:
-            # From here on nobody may be sent to what it replaces: not even who pins that image in this moment.
+        backend = serving_backend()
+        if backend.one_per_version:
+            # Before the start, because from then on no call may go to the instance that this one replaces, not even
+            # the call of somebody who pins its image at this moment.
             with database().writing() as session:
-                mark_replaced(session, start.instance)
-        started = backend().start(start, say, keeper.stop)
-        log.info("serving", instance_id=instance_id, image=start.instance.image, runtime_ref=started.runtime_ref)
+                mark_replaced(session, spec.instance)
+        started = backend.start(spec, report, keeper.stop)
+        log.info(
+            "instance_started", instance_id=instance_id, image=spec.instance.image, runtime_ref=started.runtime_ref
+        )
 
         def finish(session: Session) -> None:
-            # Where it was ended meanwhile, what was started is known to nobody, and is cleared away as such.
+            # If the instance was ended meanwhile, this changes no row, and `remove_orphans` ends what was started.
             mark_ready(session, instance_id, endpoint=started.endpoint, runtime_ref=started.runtime_ref)
 
         return finish
 
 
-def _end_unwanted(claim: Claim, why: str) -> Finish:
+def restart_instance(instance_id: str) -> tuple[StepState, str]:
+    """Have a running instance replaced by one that pulls the image again; return the result as a step of a refresh.
+
+    Raises:
+        WorkError: the engine or the cluster does not respond (unavailable).
+    """
+    with database().reading() as session:
+        instance = session.scalars(select(Instance).where(Instance.id == instance_id)).one()
+    if instance.state != InstanceState.READY:
+        return StepState.SKIPPED, "It had ended already."
+    if serving_backend().restart(instance):
+        return StepState.DONE, "Its pods are replaced by ones that pull the image again, while it takes calls."
+    with database().writing() as session:
+        begin_draining(session, instance_id, "It was drained by a refresh.")
+    return StepState.DONE, "It takes no new calls. The next call starts an instance that pulls the image again."
+
+
+def _finish_unneeded(claim: Claim, *, reason: str) -> Finish:
     def finish(session: Session) -> None:
         instance_id = session.scalars(select(Job.instance_id).where(Job.id == claim.job_id)).one()
-        mark_unneeded(session, str(instance_id), why)
+        mark_unneeded(session, str(instance_id), reason)
 
     return finish
 
 
-def _read_start(session: Session, claim: Claim) -> Start | str:
-    """What is to be started, or why nobody wants it any more.
+def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
+    """Return what to start, or the reason why it is not needed any more.
 
     Raises:
-        WorkError: the registry was deleted (invalid), or its credentials cannot be opened (auth).
+        WorkError: the registry was deleted (invalid), or its credentials cannot be decrypted (auth).
     """
-    found = session.execute(
+    row = session.execute(
         select(Instance, Algorithm, Version, Registry)
         .join(Job, Job.instance_id == Instance.id)
         .join(Algorithm, Algorithm.id == Instance.algorithm_id)
@@ -83,19 +103,17 @@ def _read_start(session: Session, claim: Claim) -> Start | str:
         .outerjoin(Registry, Registry.id == Instance.registry_id)
         .where(Job.id == claim.job_id)
     ).one()
-    instance, algorithm, version, registry = found._tuple()
+    instance, algorithm, version, registry = row._tuple()
     if instance.state != InstanceState.PENDING:
         return instance.message
     if registry is not None and registry.deleted_at is not None:
-        raise WorkError(ErrorClass.INVALID, "the registry was deleted; call again")
+        raise WorkError(ErrorClass.INVALID, "The registry was deleted: call again.")
     outdated = why_outdated(session, instance)
     if outdated is not None:
         return outdated
     try:
         credentials = None if registry is None else open_own(keyring(), registry)
     except DecryptionError as error:
-        raise WorkError(
-            ErrorClass.AUTH,
-            f"the registry's own password cannot be opened ({error}): give it anew",
-        ) from error
-    return Start(instance, algorithm.path, version.git_hash, registry, credentials)
+        message = f"The registry's own password cannot be decrypted ({error}): set the password again."
+        raise WorkError(ErrorClass.AUTH, message) from error
+    return InstanceSpec(instance, algorithm.path, version.git_hash, registry, credentials)

@@ -5,7 +5,7 @@ import pytest
 from shared.settings import Settings
 from workers.kubernetes.cluster import Cluster
 from workers.nodes.kubernetes import drain, nodes
-from workers.nodes.kubernetes.fleet import KubernetesFleet
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +16,11 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fleet(cluster: Cluster) -> KubernetesFleet:
-    return KubernetesFleet(Settings(), cluster)
+def pool(cluster: Cluster) -> KubernetesNodePool:
+    return KubernetesNodePool(Settings(), cluster)
 
 
 @pytest.fixture
-def hasty_fleet(cluster: Cluster) -> KubernetesFleet:
+def hasty_pool(cluster: Cluster) -> KubernetesNodePool:
     """Waits for nothing longer than a second."""
-    return KubernetesFleet(Settings(node_ready_seconds=1, node_drain_timeout_seconds=1), cluster)
+    return KubernetesNodePool(Settings(node_ready_seconds=1, node_drain_timeout_seconds=1), cluster)

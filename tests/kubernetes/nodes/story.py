@@ -6,8 +6,8 @@ from collections.abc import Callable
 from shared.cancellation import CancelToken
 from tests.kubernetes.nodes.worker_nodes import REFRESH, node_of
 from tests.kubernetes.simulated import Document, SimulatedApi
-from workers.nodes.fleet import Restart
-from workers.nodes.kubernetes.fleet import KubernetesFleet
+from workers.nodes.node_pool import RestartHook
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
 JOB = "job-1"
 Say = Callable[[str], None]
@@ -29,9 +29,9 @@ class Story:
 
 
 def refresh(
-    fleet: KubernetesFleet, say: Say | None = None, restart: Restart | None = None, stop: CancelToken | None = None
+    pool: KubernetesNodePool, say: Say | None = None, restart: RestartHook | None = None, stop: CancelToken | None = None
 ) -> None:
-    fleet.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
+    pool.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
 
 
 def names(api: SimulatedApi) -> list[str]:

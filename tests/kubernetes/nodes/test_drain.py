@@ -13,59 +13,59 @@ from tests.kubernetes.nodes.worker_nodes import (
     put_pod,
 )
 from tests.kubernetes.simulated import Asked, Document, Refusal, SimulatedApi
-from workers.nodes.fleet import Plan
-from workers.nodes.kubernetes.fleet import KubernetesFleet
+from workers.nodes.node_pool import DrainPlan
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
 
-def test_what_stays_on_a_node(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_what_stays_on_a_node(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "log-collector", owner="DaemonSet")
     put_pod(api, "n1", "kube-proxy-n1", owner="Node", annotations={"kubernetes.io/config.mirror": "hash"})
     put_pod(api, "n1", "done", owner=None, phase="Succeeded")
     put_pod(api, "n1", "failed", owner="Job", phase="Failed")
     put_pod(api, "n1", "with-emptydir")["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
-    assert fleet.plan("n1") == Plan(evicted=("work/with-emptydir",), stay=("work/kube-proxy-n1", "work/log-collector"))
-    refresh(fleet)
+    assert pool.plan("n1") == DrainPlan(evicted=("work/with-emptydir",), stay=("work/kube-proxy-n1", "work/log-collector"))
+    refresh(pool)
     assert names(api) == ["done", "failed", "kube-proxy-n1", "log-collector"]
     assert is_as_before(api, "n1")
 
 
 def test_a_pod_that_nothing_brings_back_is_named_and_no_pod_is_evicted(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "a-web")
     put_pod(api, "n1", "bare", owner=None)
-    assert fleet.plan("n1") == Plan(evicted=("work/a-web",), stay=(), refused_for=("work/bare",))
+    assert pool.plan("n1") == DrainPlan(evicted=("work/a-web",), stay=(), refused_for=("work/bare",))
     with pytest.raises(WorkError, match="nothing would bring back: work/bare") as refused:
-        refresh(fleet)
+        refresh(pool)
     assert refused.value.error_class == ErrorClass.INVALID
     assert names(api) == ["a-web", "bare"]
     assert is_as_before(api, "n1")
 
 
-def test_a_pod_is_waited_for_until_it_is_gone(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_pod_is_waited_for_until_it_is_gone(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
     story = Story(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1"))
-    refresh(fleet, story)
+    refresh(pool, story)
     assert story.said[1:] == ["Waits for pods to end: work/web-1.", "Node n1 is empty.", "Node n1 is ready."]
 
 
-def test_a_pod_that_does_not_end_is_named(api: SimulatedApi, hasty_fleet: KubernetesFleet) -> None:
+def test_a_pod_that_does_not_end_is_named(api: SimulatedApi, hasty_pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
     with pytest.raises(WorkError, match=r"not empty within 1 s .*Waits for pods to end: work/web-1") as failed:
-        refresh(hasty_fleet)
+        refresh(hasty_pool)
     assert failed.value.error_class == ErrorClass.INVALID
     assert is_as_before(api, "n1")
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
 def test_a_pod_that_is_gone_or_another_by_now_is_no_failure(
-    api: SimulatedApi, fleet: KubernetesFleet, change: str
+    api: SimulatedApi, pool: KubernetesNodePool, change: str
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "db-0", owner="StatefulSet")
@@ -78,24 +78,24 @@ def test_a_pod_that_is_gone_or_another_by_now_is_no_failure(
                 put_pod(api, "n2", "db-0", owner="StatefulSet")
 
     api.on_answer = meanwhile
-    refresh(fleet)
+    refresh(pool)
     assert names(api) == (["db-0"] if change == "replaced" else [])
     assert is_as_before(api, "n1")
 
 
-def test_a_budget_is_waited_for_until_it_allows_the_eviction(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_budget_is_waited_for_until_it_allows_the_eviction(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     put_pod(api, "n1", "other-1", app="other")
     put_budget(api, "web", allowed=0, matchLabels={"app": "app"})
-    assert fleet.plan("n1").waits_for == ("work/web",)
+    assert pool.plan("n1").waits_for == ("work/web",)
 
     def opens() -> None:
         assert names(api) == ["web-1"]
         put_budget(api, "web", allowed=1, matchLabels={"app": "app"})
 
     story = Story(Waits_for_evictions=opens)
-    refresh(fleet, story)
+    refresh(pool, story)
     assert story.said[1].startswith(
         "Waits for evictions to be allowed: work/web-1 (The disruption budget web needs 1 healthy pods and has 1 "
         "currently)."
@@ -105,13 +105,13 @@ def test_a_budget_is_waited_for_until_it_allows_the_eviction(api: SimulatedApi, 
 
 
 def test_a_budget_that_never_allows_it_is_named_and_the_node_takes_pods_again(
-    api: SimulatedApi, hasty_fleet: KubernetesFleet
+    api: SimulatedApi, hasty_pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     put_budget(api, "web", allowed=0, matchLabels={"app": "app"})
     with pytest.raises(WorkError, match=r"work/web-1 \(The disruption budget web needs") as failed:
-        refresh(hasty_fleet)
+        refresh(hasty_pool)
     assert failed.value.error_class == ErrorClass.INVALID
     assert "LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS" in failed.value.message
     assert names(api) == ["web-1"]
@@ -119,19 +119,19 @@ def test_a_budget_that_never_allows_it_is_named_and_the_node_takes_pods_again(
 
 
 def test_the_time_that_the_api_names_is_waited_for(
-    api: SimulatedApi, fleet: KubernetesFleet, monkeypatch: pytest.MonkeyPatch
+    api: SimulatedApi, pool: KubernetesNodePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     stop, pauses = CancelToken(), list[float]()
     monkeypatch.setattr(stop, "pause", pauses.append)
     api.refuse["pods"] = Refusal(429, "The disruption budget web is still being processed", retry_after=10)
-    refresh(fleet, Story(Waits_for_evictions=api.refuse.clear), stop=stop)
+    refresh(pool, Story(Waits_for_evictions=api.refuse.clear), stop=stop)
     assert pauses == [10, 0.01]
 
 
 def test_no_longer_than_the_limit_whatever_the_api_names(
-    api: SimulatedApi, hasty_fleet: KubernetesFleet, monkeypatch: pytest.MonkeyPatch
+    api: SimulatedApi, hasty_pool: KubernetesNodePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
@@ -139,25 +139,25 @@ def test_no_longer_than_the_limit_whatever_the_api_names(
     monkeypatch.setattr(stop, "pause", pauses.append)
     api.refuse["pods"] = Refusal(429, "slow down", retry_after=3600)
     with pytest.raises(WorkError, match="slow down"):
-        refresh(hasty_fleet, stop=stop)
+        refresh(hasty_pool, stop=stop)
     assert max(pauses) <= 1
 
 
-def test_a_pod_of_two_budgets_is_said_to_be_so(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_pod_of_two_budgets_is_said_to_be_so(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
     api.refuse["pods"] = Refusal(500, message)
     with pytest.raises(WorkError, match="work/web-1 cannot be evicted: This pod has more than one") as failed:
-        refresh(fleet)
+        refresh(pool)
     assert failed.value.error_class == ErrorClass.INVALID
 
 
-def test_a_pod_of_a_namespace_that_ends_is_waited_for(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_pod_of_a_namespace_that_ends_is_waited_for(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.refuse["pods"] = Refusal(403, "is being terminated", cause=("NamespaceTerminating", "work is being terminated"))
-    refresh(fleet, Story(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1")))
+    refresh(pool, Story(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1")))
     assert is_as_before(api, "n1")
 
 
@@ -175,7 +175,7 @@ SELECTORS = [
 
 @pytest.mark.parametrize(("selector", "is_meant"), SELECTORS)
 def test_the_budgets_that_a_plan_names(
-    api: SimulatedApi, fleet: KubernetesFleet, selector: Document, is_meant: bool
+    api: SimulatedApi, pool: KubernetesNodePool, selector: Document, is_meant: bool
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
@@ -184,4 +184,4 @@ def test_the_budgets_that_a_plan_names(
     put_budget(api, "open", allowed=1)
     put_budget(api, "pending", allowed=0, matchLabels={"app": "pending"})
     put_budget(api, "elsewhere", allowed=0, namespace="elsewhere")
-    assert fleet.plan("n1").waits_for == (("work/web",) if is_meant else ())
+    assert pool.plan("n1").waits_for == (("work/web",) if is_meant else ())

@@ -25,7 +25,7 @@ from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
 from workers.kubernetes.cluster import Cluster
 from workers.nodes.kubernetes import pods
 from workers.nodes.kubernetes.cordon import Cordon
-from workers.nodes.kubernetes.fleet import KubernetesFleet
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
 
 def stop_after(api: SimulatedApi, requests: int) -> CancelToken:
@@ -40,7 +40,7 @@ def stop_after(api: SimulatedApi, requests: int) -> CancelToken:
 
 
 def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     stopped = 0
     for requests in itertools.count(1):
@@ -49,7 +49,7 @@ def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
         put_budget(api, "web", allowed=0, matchLabels={"app": "app"})
         story = Story(Waits_for_evictions=lambda: put_budget(api, "web", allowed=1, matchLabels={"app": "app"}))
         try:
-            refresh(fleet, story, lambda name: reboot(api, name), stop_after(api, requests))
+            refresh(pool, story, lambda name: reboot(api, name), stop_after(api, requests))
         except WorkCancelledError:
             stopped += 1
         assert is_as_before(api, "n1")
@@ -58,31 +58,31 @@ def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
     assert stopped > 10
 
 
-def test_whatever_ends_it_leaves_the_node_as_it_was(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_whatever_ends_it_leaves_the_node_as_it_was(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     with pytest.raises(ZeroDivisionError):
-        refresh(fleet, Story(Node_n1_is_empty=lambda: 1 // 0))
+        refresh(pool, Story(Node_n1_is_empty=lambda: 1 // 0))
     assert is_as_before(api, "n1")
 
 
-def states_of_a_refresh(api: SimulatedApi, fleet: KubernetesFleet) -> list[dict[tuple[str, str, str], Document]]:
+def states_of_a_refresh(api: SimulatedApi, pool: KubernetesNodePool) -> list[dict[tuple[str, str, str], Document]]:
     """What the cluster looked like after each request, which a worker may have been killed after."""
     states = []
     api.on_answer = lambda api: states.append(copy.deepcopy(api.objects))
-    refresh(fleet, restart=lambda name: reboot(api, name))
+    refresh(pool, restart=lambda name: reboot(api, name))
     api.on_answer = lambda _api: None
     return states
 
 
 @pytest.mark.parametrize("cordoned", [False, True])
 def test_another_worker_goes_on_after_each_request(
-    api: SimulatedApi, cluster: Cluster, fleet: KubernetesFleet, cordoned: bool
+    api: SimulatedApi, cluster: Cluster, pool: KubernetesNodePool, cordoned: bool
 ) -> None:
     put_node(api, "n1", cordoned=cordoned)
     put_pod(api, "n1", "web-1")
     put_pod(api, "n1", "web-2")
     restarts: list[str] = []
-    for state in states_of_a_refresh(api, fleet):
+    for state in states_of_a_refresh(api, pool):
         api.objects = copy.deepcopy(state)
         before = node_of(api, "n1")
         marked = REFRESH in before["metadata"]["annotations"]
@@ -93,7 +93,7 @@ def test_another_worker_goes_on_after_each_request(
             reboot(api, name)
 
         restarts.clear()
-        another = KubernetesFleet(Settings(node_ready_seconds=1), cluster)
+        another = KubernetesNodePool(Settings(node_ready_seconds=1), cluster)
         if was_asked and in_boot == "boot-1":
             # Killed as the hook was to be called: nobody can know whether it was. It is not called twice at once.
             with pytest.raises(WorkError, match="has not restarted within 1 s"):
@@ -108,28 +108,28 @@ def test_another_worker_goes_on_after_each_request(
 
 
 def test_a_node_that_goes_meanwhile_keeps_no_other_from_being_released(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     for name in ("n1", "n2"):
         put_node(api, name, cordoned=True, mark='{"mark":"job-1","by":"x","boot_id":"boot-1"}')
     api.on_answer = lambda api: api.remove("nodes", "n1")
-    fleet.release(JOB)
+    pool.uncordon(JOB)
     assert is_as_before(api, "n2")
 
 
 @pytest.mark.parametrize("cordoned", [False, True])
 def test_whatever_became_of_a_worker_its_nodes_are_released(
-    api: SimulatedApi, cluster: Cluster, fleet: KubernetesFleet, cordoned: bool
+    api: SimulatedApi, cluster: Cluster, pool: KubernetesNodePool, cordoned: bool
 ) -> None:
     put_node(api, "n1", cordoned=cordoned)
     put_pod(api, "n1", "web-1")
     put_node(api, "n2", cordoned=True, mark='{"mark":"job-2","by":"x","boot_id":"boot-1"}')
     released = []
-    for state in states_of_a_refresh(api, fleet):
+    for state in states_of_a_refresh(api, pool):
         api.objects = copy.deepcopy(state)
         marked = REFRESH in node_of(api, "n1")["metadata"]["annotations"]
         node_of(api, "n1")["metadata"]["labels"] = {}
-        assert KubernetesFleet(Settings(), cluster).release(JOB) == (["n1"] if marked else [])
+        assert KubernetesNodePool(Settings(), cluster).uncordon(JOB) == (["n1"] if marked else [])
         released.append(marked)
         assert is_cordoned(api, "n1") == cordoned
         assert node_of(api, "n1")["metadata"]["annotations"] == {}
@@ -137,30 +137,30 @@ def test_whatever_became_of_a_worker_its_nodes_are_released(
     assert set(released) == {True, False}
 
 
-def test_a_node_that_was_uncordoned_meanwhile_takes_pods_at_the_end(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_node_that_was_uncordoned_meanwhile_takes_pods_at_the_end(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     before = '{"mark":"job-1","by":"x","boot_id":"boot-1","cordoned_elsewhere":true}'
     put_node(api, "n1", mark=before)
-    refresh(fleet)
+    refresh(pool)
     assert is_as_before(api, "n1")
 
 
 def test_who_was_taken_over_leaves_the_node_to_who_goes_on(
-    api: SimulatedApi, cluster: Cluster, fleet: KubernetesFleet
+    api: SimulatedApi, cluster: Cluster, pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
     with pytest.raises(WorkError, match="taken over") as failed:
-        refresh(fleet, Story(Waits_for_pods_to_end=Cordon(cluster, "n1", JOB).take))
+        refresh(pool, Story(Waits_for_pods_to_end=Cordon(cluster, "n1", JOB).acquire))
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert is_cordoned(api, "n1")
     api.remove("pods", "web-1")
-    refresh(fleet)
+    refresh(pool)
     assert is_as_before(api, "n1")
 
 
 def test_what_was_cordoned_while_the_cluster_went_away_is_released_later(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1")
 
@@ -168,11 +168,11 @@ def test_what_was_cordoned_while_the_cluster_went_away_is_released_later(
         api.refuse["nodes"] = Refusal(500, "etcd is away")
 
     with pytest.raises(WorkError, match="etcd is away") as failed:
-        refresh(fleet, Story(Node_n1_is_ready=goes_away))
+        refresh(pool, Story(Node_n1_is_ready=goes_away))
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
     assert is_cordoned(api, "n1")
     api.refuse.clear()
-    assert fleet.release(JOB) == ["n1"]
+    assert pool.uncordon(JOB) == ["n1"]
     assert is_as_before(api, "n1")
 
 
@@ -187,7 +187,7 @@ def own_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
-    api: SimulatedApi, fleet: KubernetesFleet, own_pod: str, monkeypatch: pytest.MonkeyPatch
+    api: SimulatedApi, pool: KubernetesNodePool, own_pod: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_node(api, "n1")
     put_node(api, "n2")
@@ -205,24 +205,24 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
     api.on_eviction = evict
     story = Story()
     with pytest.raises(WorkCancelledError):
-        refresh(fleet, story, stop=stop)
+        refresh(pool, story, stop=stop)
     assert evicted == ["web-1", own_pod]
     assert "Waits for pods to end: work/web-1." in story.said
     assert "Evicts the pod of the worker that does this: another worker goes on." in story.said
     assert is_as_before(api, "n1")
     monkeypatch.setenv("HOSTNAME", "b-worker")
-    refresh(fleet)
+    refresh(pool)
     assert is_as_before(api, "n1")
 
 
 def test_a_worker_with_no_other_place_does_not_evict_itself(
-    api: SimulatedApi, fleet: KubernetesFleet, own_pod: str
+    api: SimulatedApi, pool: KubernetesNodePool, own_pod: str
 ) -> None:
     put_node(api, "n1")
     put_node(api, "n2", cordoned=True)
     put_pod(api, "n1", own_pod)
     with pytest.raises(WorkError, match="have Longshore's workers run elsewhere") as refused:
-        refresh(fleet)
+        refresh(pool)
     assert refused.value.error_class == ErrorClass.INVALID
     assert names(api) == [own_pod]
     assert is_as_before(api, "n1")

@@ -1,4 +1,4 @@
-"""`longshore nodes`: what it orders, what it shows until the end, and how it leaves a job going. The fleet is fake."""
+"""`longshore nodes`: what it orders, what it shows until the end, and how it leaves a job going. The nodes is fake."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from shared.errors import ErrorClass, WorkError
 from tests.git_service import make_algorithm
 from tests.rows import HASH, fresh, make_registry, the
 from tests.service.api.serving import pushed_version, ready, wanted_serving
-from tests.service.workers.nodes.fleet import FakeFleet
+from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
 from tests.unit.cli.conftest import Longshore
 from workers.jobs.executor import run_job
@@ -27,10 +27,10 @@ def migrated(longshore: Longshore) -> Longshore:
 
 
 @pytest.fixture
-def fleet(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
+def nodes(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNodePool]:
     """Nodes, and a worker that refreshes them once it is ordered."""
-    fake, ended = FakeFleet(), threading.Event()
-    monkeypatch.setattr(refresh, "fleet", lambda: fake)
+    fake, ended = FakeNodePool(), threading.Event()
+    monkeypatch.setattr(refresh, "node_pool", lambda: fake)
 
     def look() -> None:
         while not ended.wait(0.05):
@@ -46,30 +46,30 @@ def fleet(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
     worker.join(SECONDS)
 
 
-def test_each_node_is_shown_until_the_end(migrated: Longshore, fleet: FakeFleet) -> None:
+def test_each_node_is_shown_until_the_end(migrated: Longshore, nodes: FakeNodePool) -> None:
     done = migrated("nodes", "refresh", "--node", "node-2", "--node", "node-1", "--restart", "none")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[-1] == "node-2: done It is ready, and pulls afresh."
     assert "node-1: done It is ready, and pulls afresh." in lines
     assert done.stderr.endswith("Done.\n")
-    assert fleet.done == ["node-1", "node-2"]
+    assert nodes.done == ["node-1", "node-2"]
     entry = the(AuditEvent, action="nodes.refresh")
     assert (entry.actor, entry.detail) == ("cli", {"what": "nodes", "nodes": ["node-2", "node-1"], "restart": "none"})
 
 
-def test_a_dry_run_shows_the_plan_of_each_node(migrated: Longshore, fleet: FakeFleet) -> None:
+def test_a_dry_run_shows_the_plan_of_each_node(migrated: Longshore, nodes: FakeNodePool) -> None:
     shown = migrated("nodes", "refresh", "--dry-run", "--node", "node-1").stdout
     assert "node-1: skipped Nothing was done: 1 pods would be evicted." in shown
     assert "  would go: default/pod-of-node-1\n  would stay: kube-system/proxy\n  held up by: default/budget" in shown
-    assert fleet.done == []
+    assert nodes.done == []
 
 
-def test_what_was_not_done_ends_with_status_1(migrated: Longshore, fleet: FakeFleet) -> None:
-    def during(_fleet: FakeFleet, _name: str, _stop: object) -> None:
+def test_what_was_not_done_ends_with_status_1(migrated: Longshore, nodes: FakeNodePool) -> None:
+    def during(_fleet: FakeNodePool, _name: str, _stop: object) -> None:
         raise WorkError(ErrorClass.INVALID, "A budget allows no eviction.")
 
-    fleet.during = during
+    nodes.during = during
     failed = migrated("nodes", "refresh")
     assert (failed.exit_code, "longshore: node-1: A budget allows no eviction. (failed)" in failed.stderr) == (1, True)
     assert "node-1: failed node-1: A budget allows no eviction." in failed.stdout

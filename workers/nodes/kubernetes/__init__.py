@@ -1,1 +1,1 @@
-"""Worker nodes of a Kubernetes cluster."""
+"""Drain, cordon and restart the nodes of a Kubernetes cluster."""

@@ -1,4 +1,4 @@
-"""The hold of a refresh on a node: its cordon, and the mark on the node that says whose it is and how far it is."""
+"""Cordon a node for a refresh, with the refresh's state in an annotation of the node."""
 
 import time
 import uuid
@@ -6,134 +6,142 @@ from collections.abc import Callable
 from typing import Any
 
 from kubernetes.client import V1Node
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ErrorClass, WorkError
 from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.labels import annotation_of
-from workers.nodes.kubernetes.nodes import boot_of, change_node, is_cordoned, read_node
+from workers.kubernetes.metadata import annotation_of
+from workers.nodes.kubernetes.nodes import boot_id_of, change_node, is_cordoned, read_node
 
 REFRESH = "longshore.io/refresh"
-"""Annotation of a node that is being refreshed: a `Mark` as JSON. All that a refresh must know stands there."""
+"""Annotation of a node that is being refreshed: a `CordonState` as JSON, which is all that a worker needs to resume."""
 
 
 class CordonState(BaseModel):
-    """Whose refresh it is, and how far."""
+    """The state of a refresh on its node. The names in the JSON document are a wire format."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    mark: str
+    job_id: str = Field(alias="mark")
     """The job that refreshes the node."""
-    by: str
-    """The attempt of that job that goes on with it."""
+    attempt_id: str = Field(alias="by")
+    """The attempt of the job that does it now."""
     boot_id: str
-    """The boot that the node was in when it was cordoned."""
-    cordoned_elsewhere: bool = False
-    """Somebody else had cordoned the node before: it stays so."""
+    """The node's boot id when it was cordoned."""
+    cordoned_before: bool = Field(False, alias="cordoned_elsewhere")
+    """Whether somebody else had cordoned the node: then it stays cordoned."""
     restarted_at: int | None = None
-    """When its restart was asked for, in seconds since 1970."""
+    """When the restart was requested, in seconds since 1970."""
 
 
 class Cordon:
-    """One attempt's hold on one node. Another attempt of the same job takes it over, and this one is told so."""
+    """One attempt's cordon of one node. Another attempt of the same job may take it over."""
 
-    def __init__(self, cluster: Cluster, node_name: str, job: str) -> None:
+    def __init__(self, cluster: Cluster, node_name: str, job_id: str) -> None:
         self._cluster = cluster
         self._name = node_name
-        self._job = job
-        self._by = str(uuid.uuid4())
+        self._job_id = job_id
+        self._attempt_id = str(uuid.uuid4())
 
-    def take(self) -> CordonState:
-        """Cordon the node in one step with the mark on it, or go on with the mark that an attempt before left there.
+    def acquire(self) -> CordonState:
+        """Cordon the node and write the state in one step, or take over the state of an attempt before this one.
 
         Raises:
-            WorkError: another job refreshes it (transient), its mark cannot be read (invalid), it is gone (not_found),
-                or the cluster does not answer.
+            WorkError: another job refreshes the node (transient), its annotation cannot be parsed (invalid), it does
+                not exist (not_found), or the cluster does not respond.
         """
 
         def cordon(node: V1Node) -> dict[str, Any]:
-            return {"spec": {"unschedulable": True}, **_annotated(self._next(node))}
+            return {"spec": {"unschedulable": True}, **_annotate(self._next_state(node))}
 
-        return self._mine(change_node(self._cluster, self._name, cordon))
+        return self._own_state(change_node(self._cluster, self._name, cordon))
 
-    def look(self) -> V1Node:
-        """The node, as it is now.
+    def read_node(self) -> V1Node:
+        """Return the node as it is now.
 
         Raises:
-            WorkError: it is held no more (transient), it is gone (not_found), or the cluster does not answer.
+            WorkError: the cordon was taken over (transient), the node does not exist (not_found), or the cluster does
+                not respond.
         """
         node = read_node(self._cluster, self._name)
-        self._mine(node)
+        self._own_state(node)
         return node
 
-    def note_restart(self) -> CordonState:
-        """Write on the node that its restart is asked for.
+    def record_restart(self) -> CordonState:
+        """Write to the node that its restart is requested.
 
         Raises:
-            WorkError: it is held no more (transient), it is gone (not_found), or the cluster does not answer.
+            WorkError: as `read_node`.
         """
 
-        def note(node: V1Node) -> dict[str, Any]:
-            return _annotated(self._mine(node).model_copy(update={"restarted_at": int(time.time())}))
+        def record(node: V1Node) -> dict[str, Any]:
+            return _annotate(self._own_state(node).model_copy(update={"restarted_at": int(time.time())}))
 
-        return self._mine(change_node(self._cluster, self._name, note))
+        return self._own_state(change_node(self._cluster, self._name, record))
 
-    def uncordon(self) -> None:
-        """Have the node be as schedulable as it was, unless it is held no more.
+    def release(self) -> None:
+        """Make the node as schedulable as before; no-op if the cordon was taken over.
 
         Raises:
-            WorkError: the cluster does not answer.
+            WorkError: the cluster does not respond.
         """
-        uncordon(self._cluster, self._name, lambda mark: mark.by == self._by)
+        uncordon_node(self._cluster, self._name, lambda state: state.attempt_id == self._attempt_id)
 
-    def _next(self, node: V1Node) -> CordonState:
-        before = cordon_state_of(node)
-        if before is None:
+    def _next_state(self, node: V1Node) -> CordonState:
+        state = cordon_state_of(node)
+        if state is None:
             if annotation_of(node, REFRESH):
                 message = (
-                    f"Node {self._name} has an annotation {REFRESH} that Longshore did not write: see to the node, and "
-                    f"take it off (kubectl annotate node {self._name} {REFRESH}-)."
+                    f"Node {self._name} has an annotation {REFRESH} that Longshore did not write: check the node, and "
+                    f"remove the annotation (kubectl annotate node {self._name} {REFRESH}-)."
                 )
                 raise WorkError(ErrorClass.INVALID, message)
-            return CordonState(mark=self._job, by=self._by, boot_id=boot_of(node), cordoned_elsewhere=is_cordoned(node))
-        if before.mark != self._job:
+            return CordonState(
+                job_id=self._job_id,
+                attempt_id=self._attempt_id,
+                boot_id=boot_id_of(node),
+                cordoned_before=is_cordoned(node),
+            )
+        if state.job_id != self._job_id:
             message = (
-                f"Node {self._name} is refreshed by the job {before.mark}. If there is no such job any more: kubectl "
-                f"annotate node {self._name} {REFRESH}- and kubectl uncordon {self._name}."
+                f"Node {self._name} is refreshed by the job {state.job_id}. If that job does not exist any more: "
+                f"kubectl annotate node {self._name} {REFRESH}- and kubectl uncordon {self._name}."
             )
             raise WorkError(ErrorClass.TRANSIENT, message)
-        # Whoever uncordoned it meanwhile wants it schedulable at the end.
-        still_elsewhere = before.cordoned_elsewhere and is_cordoned(node)
-        return before.model_copy(update={"by": self._by, "cordoned_elsewhere": still_elsewhere})
+        # If somebody uncordoned the node meanwhile, it is to be schedulable at the end.
+        cordoned_before = state.cordoned_before and is_cordoned(node)
+        return state.model_copy(update={"attempt_id": self._attempt_id, "cordoned_before": cordoned_before})
 
-    def _mine(self, node: V1Node) -> CordonState:
-        mark = cordon_state_of(node)
-        if mark is None or mark.by != self._by:
-            message = f"The cordon of node {self._name} was taken over or taken off by somebody else"
+    def _own_state(self, node: V1Node) -> CordonState:
+        state = cordon_state_of(node)
+        if state is None or state.attempt_id != self._attempt_id:
+            message = f"The cordon of node {self._name} was taken over or removed by somebody else."
             raise WorkError(ErrorClass.TRANSIENT, message)
-        return mark
+        return state
 
 
 def cordon_state_of(node: V1Node) -> CordonState | None:
-    """The mark on a node; None: there is none that can be read."""
+    """Return the state in a node's annotation; None if there is none, or it cannot be parsed."""
     try:
         return CordonState.model_validate_json(annotation_of(node, REFRESH))
     except ValidationError:
         return None
 
 
-def uncordon(cluster: Cluster, name: str, is_meant: Callable[[CordonState], bool]) -> None:
-    """Have a node with such a mark be as schedulable as it was before, in one step with taking the mark off.
+def uncordon_node(cluster: Cluster, name: str, is_meant: Callable[[CordonState], bool]) -> None:
+    """Make a node as schedulable as before and remove the annotation, in one step; no-op if the node does not exist.
+
+    Nothing changes unless `is_meant` accepts the node's state.
 
     Raises:
-        WorkError: the cluster does not answer.
+        WorkError: the cluster does not respond.
     """
 
     def uncordon(node: V1Node) -> dict[str, Any] | None:
-        mark = cordon_state_of(node)
-        if mark is None or not is_meant(mark):
+        state = cordon_state_of(node)
+        if state is None or not is_meant(state):
             return None
-        spec = {} if mark.cordoned_elsewhere else {"spec": {"unschedulable": None}}
+        spec = {} if state.cordoned_before else {"spec": {"unschedulable": None}}
         return {"metadata": {"annotations": {REFRESH: None}}, **spec}
 
     try:
@@ -143,5 +151,6 @@ def uncordon(cluster: Cluster, name: str, is_meant: Callable[[CordonState], bool
             raise
 
 
-def _annotated(mark: CordonState) -> dict[str, Any]:
-    return {"metadata": {"annotations": {REFRESH: mark.model_dump_json(exclude_defaults=True)}}}
+def _annotate(state: CordonState) -> dict[str, Any]:
+    value = state.model_dump_json(by_alias=True, exclude_defaults=True)
+    return {"metadata": {"annotations": {REFRESH: value}}}

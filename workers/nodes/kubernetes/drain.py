@@ -1,7 +1,4 @@
-"""Emptying a node: its pods are evicted as disruption budgets allow, until they are gone.
-
-Disruption budgets: which of them allow no eviction of these pods at the moment.
-"""
+"""Drain a node: evict its pods as disruption budgets allow, and wait until they are gone."""
 
 import json
 import time
@@ -22,146 +19,156 @@ from kubernetes.client.exceptions import ApiException
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import REQUEST_SECONDS, Cluster, said_by
-from workers.kubernetes.labels import meta_of, name_of
-from workers.nodes.kubernetes.nodes import POLL_INTERVAL_SECONDS, asking, is_cordoned, is_ready
-from workers.nodes.kubernetes.pods import is_ending, is_own, listed, path_of, paths_of, phase_of, pods_of
+from workers.kubernetes.cluster import (
+    CONFLICT,
+    FORBIDDEN,
+    NOT_FOUND,
+    REQUEST_TIMEOUT_SECONDS,
+    SERVER_ERROR,
+    TOO_MANY_REQUESTS,
+    Cluster,
+    status_message,
+)
+from workers.kubernetes.metadata import is_terminating, metadata_of, name_of
+from workers.nodes.kubernetes.nodes import POLL_INTERVAL_SECONDS, is_cordoned, is_ready, node_errors
+from workers.nodes.kubernetes.pods import is_own, join_first, path_of, paths_of, phase_of, pods_on
 
-REFUSED_SECONDS = 5.0
-"""When a refused eviction is asked for again, where the API names no time."""
-GONE, ANOTHER, REFUSED, FORBIDDEN, FAILED = 404, 409, 429, 403, 500
+RETRY_INTERVAL_SECONDS = 5.0
+"""How long until a refused eviction is retried, if the API gives no `Retry-After`."""
 
 
 @dataclass(frozen=True)
-class EvictionOutcome:
-    """An eviction that is not allowed at the moment."""
+class RefusedEviction:
+    """An eviction that the API does not allow at the moment."""
 
     pod: str
-    why: str
-    """The API's own words; they name the budget."""
+    reason: str
+    """The API's message, which names the budget."""
     retry_after: float
+    """In seconds."""
 
 
 def drain_node(
     cluster: Cluster,
     node_name: str,
     check: Callable[[], object],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     stop: CancelToken,
     *,
-    within_seconds: float,
+    timeout_seconds: float,
 ) -> None:
-    """Evict the pods of a node, and wait until they are gone. `check` raises when this is to be left off.
+    """Evict the pods of a node, and wait until they are gone. `check` is called at each poll and raises to end it.
 
     Raises:
-        Stopped: the stop was asked for.
-        WorkError: a pod, or the worker itself, could not come back, so nothing more was evicted (invalid); it took
-            longer than `within_seconds` (invalid, for an operator has to look); the cluster does not answer; or what
+        WorkCancelledError: the drain was cancelled.
+        WorkError: a pod, or the worker itself, would not be replaced, so nothing more is evicted (invalid); it took
+            longer than the timeout (invalid, because an operator has to act); the cluster does not respond; or what
             `check` raises.
     """
-    ends = time.monotonic() + within_seconds
+    deadline = time.monotonic() + timeout_seconds
     while True:
         check()
-        with asking(f"empty node {node_name}"):
-            pods = pods_of(cluster, node_name)
-            _refuse_unmanaged(node_name, pods.unmanaged)
-            _refuse_the_workers_only_place(cluster, node_name, pods.go)
-            if not pods.go:
+        with node_errors(f"drain node {node_name}"):
+            pods = pods_on(cluster, node_name)
+            _check_evictable(cluster, node_name, pods.evictable, pods.unmanaged)
+            if not pods.evictable:
                 return
-            turn = _whose_turn(pods.go, say)
-            refused = _evict_all(cluster, turn, stop)
-        news = _in_words(turn, refused)
-        left = ends - time.monotonic()
+            # The pod of this process is evicted last.
+            next_pods = [pod for pod in pods.evictable if not is_own(pod)]
+            if not next_pods:
+                report("Evicts the pod of this worker: another worker resumes.")
+                next_pods = list(pods.evictable)
+            refused = _evict_all(cluster, next_pods, stop)
+        message = _describe(next_pods, refused)
+        left = deadline - time.monotonic()
         if left <= 0:
             message = (
-                f"Node {node_name} was not empty within {within_seconds:g} s (LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS): {news} "
-                "Have budgets allow an eviction (more replicas, for example), and look at pods that do not end."
+                f"Node {node_name} was not empty within {timeout_seconds:g} s (LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS): "
+                f"{message} Make the budgets allow an eviction (by more replicas, for example), and check the pods that "
+                "do not end."
             )
             raise WorkError(ErrorClass.INVALID, message)
-        say(news)
+        report(message)
         stop.pause(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
 
 
-def _refuse_unmanaged(node_name: str, unmanaged: Sequence[V1Pod]) -> None:
+def _check_evictable(
+    cluster: Cluster, node_name: str, evictable: Sequence[V1Pod], unmanaged: Sequence[V1Pod]
+) -> None:
     if unmanaged:
         message = (
-            f"Node {node_name} has pods that nothing would bring back: {listed(paths_of(unmanaged))}. Delete them, or "
-            "have a Deployment, StatefulSet or Job run them; no more is evicted until then."
+            f"Node {node_name} has pods that no controller would replace: {join_first(paths_of(unmanaged))}. Delete "
+            "them, or run them with a Deployment, StatefulSet or Job; nothing more is evicted until then."
         )
         raise WorkError(ErrorClass.INVALID, message)
-
-
-def _refuse_the_workers_only_place(cluster: Cluster, node_name: str, pods: Sequence[V1Pod]) -> None:
-    """A worker that can come back to this node alone would evict itself again and again."""
-    if not any(map(is_own, pods)):
+    if not any(map(is_own, evictable)):
         return
-    nodes = cluster.core.list_node(_request_timeout=REQUEST_SECONDS).items
+    # A worker that can only be scheduled on this node again would evict itself again and again.
+    nodes = cluster.core.list_node(_request_timeout=REQUEST_TIMEOUT_SECONDS).items
     if not any(is_ready(node) and not is_cordoned(node) for node in nodes if name_of(node) != node_name):
         message = (
-            f"The worker that does this runs on node {node_name} itself, and no other node takes pods: have "
-            "Longshore's workers run elsewhere."
+            f"This worker runs on node {node_name} itself, and no other node takes pods: run Longshore's workers "
+            "elsewhere."
         )
         raise WorkError(ErrorClass.INVALID, message)
 
 
-def _whose_turn(pods: Sequence[V1Pod], say: Callable[[str], None]) -> Sequence[V1Pod]:
-    """All but the pod that this process runs in, and that one when all others are gone."""
-    others = [pod for pod in pods if not is_own(pod)]
-    if not others:
-        say("Evicts the pod of the worker that does this: another worker goes on.")
-    return others or pods
-
-
-def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: CancelToken) -> list[EvictionOutcome]:
-    """Ask for the eviction of each that does not end yet; gives those that are not allowed."""
+def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: CancelToken) -> list[RefusedEviction]:
+    """Evict the pods that are not terminating yet; return the evictions that are not allowed."""
     refused = []
     for pod in pods:
         stop.check()
-        if not is_ending(pod):
+        if not is_terminating(pod):
             refused.append(_evict(cluster, pod))
-    return [one for one in refused if one is not None]
+    return [refusal for refusal in refused if refusal is not None]
 
 
-def _evict(cluster: Cluster, pod: V1Pod) -> EvictionOutcome | None:
-    """Ask for one eviction; None: the pod ends, or is gone."""
-    meta = meta_of(pod)
+def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
+    metadata = metadata_of(pod)
     eviction = V1Eviction(
         api_version="policy/v1",
         kind="Eviction",
-        metadata=V1ObjectMeta(name=meta.name, namespace=meta.namespace),
-        # Of a StatefulSet, the pod of this name may be another by now, on another node.
-        delete_options=V1DeleteOptions(preconditions=V1Preconditions(uid=meta.uid)),
+        metadata=V1ObjectMeta(name=metadata.name, namespace=metadata.namespace),
+        # The pod of a StatefulSet keeps its name, so the name may belong to a pod of another node by now.
+        delete_options=V1DeleteOptions(preconditions=V1Preconditions(uid=metadata.uid)),
     )
     try:
         cluster.core.create_namespaced_pod_eviction(
-            str(meta.name), str(meta.namespace), eviction, _request_timeout=REQUEST_SECONDS
+            str(metadata.name), str(metadata.namespace), eviction, _request_timeout=REQUEST_TIMEOUT_SECONDS
         )
     except ApiException as error:
         causes = _causes(error)
-        if error.status in (GONE, ANOTHER) or (error.status == FORBIDDEN and "NamespaceTerminating" in causes):
+        is_gone = error.status in (NOT_FOUND, CONFLICT)  # 409: a pod of this name with another uid exists
+        if is_gone or (error.status == FORBIDDEN and "NamespaceTerminating" in causes):
             return None
-        if error.status == FAILED and "more than one" in said_by(error):
-            message = f"Pod {path_of(pod)} cannot be evicted: {said_by(error)}. Have one budget select it."
+        if error.status == SERVER_ERROR and "more than one" in status_message(error):
+            message = f"Pod {path_of(pod)} cannot be evicted: {status_message(error)}. Let only one budget select it."
             raise WorkError(ErrorClass.INVALID, message) from None
-        if error.status != REFUSED:
+        if error.status != TOO_MANY_REQUESTS:
             raise
-        return EvictionOutcome(path_of(pod), causes.get("DisruptionBudget") or said_by(error), _retry_after(error))
+        retry_after = str((error.headers or {}).get("Retry-After", ""))
+        return RefusedEviction(
+            pod=path_of(pod),
+            reason=causes.get("DisruptionBudget") or status_message(error),
+            retry_after=float(retry_after) if retry_after.isdigit() else RETRY_INTERVAL_SECONDS,
+        )
     return None
 
 
-def _in_words(pods: Sequence[V1Pod], refused: Sequence[EvictionOutcome]) -> str:
-    refused_pods = {one.pod for one in refused}
-    ending = [path for path in paths_of(pods) if path not in refused_pods]
+def _describe(pods: Sequence[V1Pod], refused: Sequence[RefusedEviction]) -> str:
+    refused_pods = {refusal.pod for refusal in refused}
+    terminating = [path for path in paths_of(pods) if path not in refused_pods]
     texts = []
     if refused:
-        texts.append(f"Waits for evictions to be allowed: {listed([f'{one.pod} ({one.why})' for one in refused])}.")
-    if ending:
-        texts.append(f"Waits for pods to end: {listed(ending)}.")
+        reasons = [f"{refusal.pod} ({refusal.reason})" for refusal in refused]
+        texts.append(f"Waits for evictions to be allowed: {join_first(reasons)}.")
+    if terminating:
+        texts.append(f"Waits for pods to end: {join_first(terminating)}.")
     return " ".join(texts)
 
 
 def _causes(error: ApiException) -> dict[str, str]:
-    """What the API's `Status` gives as causes: messages by reasons."""
+    """Return the causes in the API's `Status` object: messages by reason."""
     try:
         causes = json.loads(error.body or "")["details"]["causes"]
         return {str(cause["reason"]): str(cause.get("message", "")) for cause in causes}
@@ -169,46 +176,42 @@ def _causes(error: ApiException) -> dict[str, str]:
         return {}
 
 
-def _retry_after(error: ApiException) -> float:
-    """In seconds."""
-    named = str((error.headers or {}).get("Retry-After", ""))
-    return float(named) if named.isdigit() else REFUSED_SECONDS
-
-
-def refusing_budgets(cluster: Cluster, pods: Iterable[V1Pod]) -> list[str]:
-    """NAMESPACE/NAME of the budgets that would refuse to have one of these pods evicted now.
+def exhausted_budgets(cluster: Cluster, pods: Iterable[V1Pod]) -> list[str]:
+    """Return NAMESPACE/NAME of the budgets that would refuse the eviction of one of these pods now.
 
     Raises:
         ApiException: the API refuses.
     """
-    # The API asks no budget about a pod that has not started, or ends already.
-    asked_about = [pod for pod in pods if phase_of(pod) != "Pending" and not is_ending(pod)]
-    refusing = []
-    for namespace in sorted({str(meta_of(pod).namespace) for pod in asked_about}):
-        labels = [meta_of(pod).labels or {} for pod in asked_about if meta_of(pod).namespace == namespace]
-        budgets = cluster.policy.list_namespaced_pod_disruption_budget(namespace, _request_timeout=REQUEST_SECONDS)
-        refusing += [
+    # The API checks no budget for a pod that has not started, or is terminating.
+    checked = [pod for pod in pods if phase_of(pod) != "Pending" and not is_terminating(pod)]
+    exhausted = []
+    for namespace in sorted({str(metadata_of(pod).namespace) for pod in checked}):
+        labels = [metadata_of(pod).labels or {} for pod in checked if metadata_of(pod).namespace == namespace]
+        budgets = cluster.policy.list_namespaced_pod_disruption_budget(
+            namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS
+        )
+        exhausted += [
             f"{namespace}/{name_of(budget)}"
             for budget in budgets.items
-            if _is_used_up(budget) and any(_selects(budget, one) for one in labels)
+            if _allows_none(budget) and any(_selects(budget, one) for one in labels)
         ]
-    return refusing
+    return exhausted
 
 
-def _is_used_up(budget: V1PodDisruptionBudget) -> bool:
+def _allows_none(budget: V1PodDisruptionBudget) -> bool:
     return budget.status is not None and budget.status.disruptions_allowed == 0
 
 
 def _selects(budget: V1PodDisruptionBudget, labels: Mapping[str, str]) -> bool:
-    """Whether a budget is about pods with these labels: an empty selector is about all, a missing one about none."""
+    """Return whether a budget selects pods with these labels. An empty selector selects all pods, a missing one none."""
     selector: V1LabelSelector | None = budget.spec.selector if budget.spec else None
     if selector is None:
         return False
-    equal = (labels.get(name) == value for name, value in (selector.match_labels or {}).items())
-    return all(equal) and all(_holds(one, labels) for one in selector.match_expressions or [])
+    equal = (labels.get(key) == value for key, value in (selector.match_labels or {}).items())
+    return all(equal) and all(_matches(one, labels) for one in selector.match_expressions or [])
 
 
-def _holds(requirement: V1LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
+def _matches(requirement: V1LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
     value, values = labels.get(requirement.key), requirement.values or []
     match requirement.operator:
         case "In":

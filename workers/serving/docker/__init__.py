@@ -1,1 +1,1 @@
-"""Running images on the Docker engine of this machine: one container each, reached over a unix socket of its own."""
+"""Run instances on the Docker engine of this machine: one container each, reached by its own unix socket."""

@@ -1,4 +1,4 @@
-"""The directory that a container makes its socket in, and may not write to once it has."""
+"""Make, seal and remove the directory in which a container makes its socket."""
 
 import os
 import shutil
@@ -10,61 +10,62 @@ from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import SOCKET
 from shared.settings import settings
 
-OPEN = 0o777
-SEALED = 0o555
+OPEN_MODE = 0o777
+SEALED_MODE = 0o555
 
 
 def socket_directory(instance_id: str) -> Path:
-    """Where it is, on this machine and on the engine's, which are one."""
+    """Return the directory's path, which is the same for this process and for the engine."""
     return settings().resolved_serving_dir / instance_id
 
 
 def make_directory(instance_id: str) -> Path:
-    """An empty directory that every user may write to, below one that only ours may enter."""
-    above = settings().resolved_serving_dir
-    above.mkdir(mode=0o700, parents=True, exist_ok=True)
-    above.chmod(0o700)  # also where somebody else made it: every user may connect to the sockets below
+    """Make an empty directory that every user may write to, in one that only this process's user may enter."""
+    parent = settings().resolved_serving_dir
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parent.chmod(0o700)  # also if it existed: every user may connect to the sockets in it
     remove_directory(instance_id)
-    made = socket_directory(instance_id)
-    made.mkdir()
-    made.chmod(OPEN)
-    return made
+    directory = socket_directory(instance_id)
+    directory.mkdir()
+    directory.chmod(OPEN_MODE)
+    return directory
 
 
 def has_socket(instance_id: str) -> bool:
-    """Whether the container has made its socket.
+    """Return whether the container has made its socket.
 
     Raises:
-        WorkError: it made something else (invalid). Until the directory is sealed that could fill this machine's disk.
+        WorkError: it made something else (invalid), which could fill this machine's disk until the directory is sealed.
     """
-    made = os.listdir(socket_directory(instance_id))
-    if not made:
+    directory = socket_directory(instance_id)
+    entries = os.listdir(directory)
+    if not entries:
         return False
-    if made != [SOCKET] or not stat.S_ISSOCK((socket_directory(instance_id) / SOCKET).lstat().st_mode):
-        raise WorkError(
-            ErrorClass.INVALID,
-            "the image puts something else into the directory of its socket than that: it must have Longshore's runner "
-            "as its entry point",
+    if entries != [SOCKET] or not stat.S_ISSOCK((directory / SOCKET).lstat().st_mode):
+        message = (
+            "The image writes something other than a socket into the directory of its socket: it must have Longshore's "
+            "runner as its entry point."
         )
+        raise WorkError(ErrorClass.INVALID, message)
     return True
 
 
 def seal_directory(instance_id: str) -> None:
-    """Let nobody write there any more: it is ours, so the container's user cannot take that back.
+    """Make the directory read-only. The container's user does not own it, so it cannot undo that.
 
-    The runner waits for this before it starts the algorithm, which so can neither put anything in the socket's place
-    nor fill this machine's disk.
+    The runner waits for this before it starts the algorithm. So the algorithm can neither replace the socket nor fill
+    this machine's disk.
 
     Raises:
-        WorkError: something else than the socket came into it before (invalid).
+        WorkError: the directory has something other than the socket in it (invalid).
     """
-    socket_directory(instance_id).chmod(SEALED)
+    socket_directory(instance_id).chmod(SEALED_MODE)
     has_socket(instance_id)
 
 
 def remove_directory(instance_id: str) -> None:
-    """Remove it with what is in it; harmless where there is none."""
-    gone = socket_directory(instance_id)
+    """Remove the directory and its content; no-op if it does not exist."""
+    directory = socket_directory(instance_id)
     with suppress(FileNotFoundError):
-        gone.chmod(0o700)
-    shutil.rmtree(gone, ignore_errors=True)
+        directory.chmod(0o700)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Running images on a Kubernetes cluster: a Deployment and a Service for each version."""
+"""Run instances on a Kubernetes cluster: a Deployment and a Service for each version."""

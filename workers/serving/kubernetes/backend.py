@@ -1,46 +1,38 @@
-"""The backend that runs images on a Kubernetes cluster. All that it knows stands on the cluster's own objects."""
+"""The serving backend for a Kubernetes cluster. The cluster's own objects hold its whole state."""
 
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from kubernetes.client import V1Deployment
-from kubernetes.client.exceptions import ApiException
 
 from shared.cancellation import CancelToken
 from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.cluster import MERGE, REQUEST_SECONDS, Cluster, answering, if_there
-from workers.kubernetes.labels import (
-    COMPONENT,
-    OURS,
+from workers.runner import PORT
+from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster, change_object, cluster_errors, if_exists
+from workers.kubernetes.metadata import KubernetesObject, annotation_of, is_terminating, label_of, name_of
+from workers.serving.backend import InstanceSpec, ObservedInstance, StartedInstance
+from workers.serving.kubernetes.labels import (
+    INSTANCE,
+    PULL_SECRET_SELECTOR,
     REGISTRY,
     RESTARTED,
-    RUNNERS,
-    SERVING,
+    RUNNER_SELECTOR,
     STARTED,
     VERSION,
-    Marked,
-    annotation_of,
-    label_of,
-    meta_of,
-    name_of,
     version_name,
 )
-from workers.runner import PORT
-from workers.serving.backend import Observed, Start, Started
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret
-from workers.serving.kubernetes.rollout import await_rollout, may_pass, pod_problem
+from workers.serving.kubernetes.rollout import await_rollout, may_recover, pod_problem
 
-GRACE_SECONDS = 600
-"""What was wanted so lately is not cleared away: whoever clears may have asked before it was."""
-CONFLICT = 409
+ORPHAN_GRACE_SECONDS = 600
+"""What was started later than this is kept without a row: the rows may have been read before its own was written."""
 
 
 class KubernetesBackend:
@@ -48,148 +40,130 @@ class KubernetesBackend:
 
     one_per_version = True
 
-    def __init__(self, settings: ServingSettings, cluster: Cluster | None = None) -> None:
+    def __init__(self, settings: ServingSettings, cluster: Cluster) -> None:
         self._settings = settings
-        self._given = cluster
+        self._cluster = cluster
 
-    @cached_property
-    def _cluster(self) -> Cluster:
-        return self._given or Cluster.connect(self._settings.kubernetes_namespace)
-
-    def start(self, start: Start, say: Callable[[str], None], stop: CancelToken) -> Started:
-        """Apply the version's objects, and wait until the pods of exactly this image take calls."""
-        if start.registry is None:
+    def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
+        if spec.registry is None:
             message = "A cluster pulls from registries only: push the version to a registry, then call again."
             raise WorkError(ErrorClass.INVALID, message)
-        cluster, started = self._cluster, f"{time.time():.0f}/{uuid.uuid4()}"
-        if start.credentials is not None:
-            secret = pull_secret(start.registry, start.credentials, started)
+        cluster, start_id = self._cluster, f"{time.time():.0f}/{uuid.uuid4()}"
+        if spec.credentials is not None:
+            secret = pull_secret(spec.registry, spec.credentials, start_id)
             cluster.apply(cluster.core.patch_namespaced_secret, secret)
-        if start.instance.network == "isolated":
+        if spec.instance.network == "isolated":
             cluster.apply(cluster.networking.patch_namespaced_network_policy, isolated_policy())
-        cluster.apply(cluster.core.patch_namespaced_service, service_of(start))
-        deployment = deployment_of(start, self._settings, started)
+        cluster.apply(cluster.core.patch_namespaced_service, service_of(spec))
+        deployment = deployment_of(spec, self._settings, start_id)
         applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment)
         try:
             await_rollout(
-                cluster, applied, say, stop,
-                with_secret=start.credentials is not None, load_seconds=self._settings.serving_start_seconds,
+                cluster, applied, report, stop,
+                with_secret=spec.credentials is not None, load_seconds=self._settings.serving_start_seconds,
             )  # fmt: skip
         except (WorkCancelledError, WorkError):
-            # Whoever took the start over has applied it anew, and under another mark. Where the cluster is away now,
-            # what ended the start is still what is said, and `clear` ends the pods.
+            # A worker that took the start over has applied it again, with another start id. If the cluster does not
+            # respond, the first error is still the one to raise, and `remove_orphans` ends the pods.
             with suppress(WorkError):
-                self._scale_to_zero(start.instance.version_id, _has(STARTED, started))
+                self._scale_to_zero(spec.instance.version_id, _has_start(start_id))
             raise
         name = name_of(applied)
-        return Started(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runtime_ref=name)
+        return StartedInstance(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runtime_ref=name)
 
-    def observe(self, instances: Sequence[Instance]) -> Mapping[str, Observed]:
-        """How the pods are, in two questions however many servings there are."""
-        cluster = self._cluster
-        with answering("say what runs"):
-            deployments = self._all_of(cluster.apps.list_namespaced_deployment)
-            pods = self._all_of(cluster.core.list_namespaced_pod)
-        wanted = {label_of(one, SERVING) for one in deployments if _replicas(one)}
-        asked = {instance.id for instance in instances}
-        # A Deployment replaces what its nodes lost, so its serving lives while it has no pod for a moment.
-        seen = {instance_id: Observed(alive=True) for instance_id in wanted & asked}
+    def observe(self, instances: Sequence[Instance]) -> Mapping[str, ObservedInstance]:
+        """Return the state of the pods, with two requests for any number of instances."""
+        with cluster_errors("list instances"):
+            deployments = self._list(self._cluster.apps.list_namespaced_deployment)
+            pods = self._list(self._cluster.core.list_namespaced_pod)
+        desired = {label_of(deployment, INSTANCE) for deployment in deployments if _replicas(deployment)}
+        requested = {instance.id for instance in instances}
+        # A Deployment replaces the pods of a lost node, so its instance is alive without a pod for a moment.
+        observed = {instance_id: ObservedInstance(alive=True) for instance_id in desired & requested}
         for pod in pods:
-            instance_id = label_of(pod, SERVING)
-            if instance_id not in asked or meta_of(pod).deletion_timestamp is not None:
+            instance_id = label_of(pod, INSTANCE)
+            if instance_id not in requested or is_terminating(pod):
                 continue
-            problem = pod_problem(pod) if instance_id in wanted else None
-            if problem is not None and may_pass(pod, problem):
-                continue
-            seen[instance_id] = Observed(alive=problem is None, why=problem.message if problem else "")
-        return seen
+            problem = pod_problem(pod) if instance_id in desired else None
+            if problem is None:
+                observed[instance_id] = ObservedInstance(alive=True)
+            elif not may_recover(pod, problem):
+                observed[instance_id] = ObservedInstance(alive=False, reason=problem.message)
+        return observed
 
     def restart(self, instance: Instance) -> bool:
-        """Replace the pods one by one: their kubelets ask the registry (`imagePullPolicy: Always`)."""
-        again = {RESTARTED: datetime.now(UTC).isoformat(timespec="milliseconds")}
+        """Replace the pods by a rolling update: their kubelets ask the registry again (`imagePullPolicy: Always`)."""
+        annotations = {RESTARTED: datetime.now(UTC).isoformat(timespec="milliseconds")}
         self._change(
             instance.version_id,
-            lambda now: label_of(now, SERVING) == instance.id,
-            {"template": {"metadata": {"annotations": again}}},
-            what="restart",
+            lambda current: label_of(current, INSTANCE) == instance.id,
+            {"template": {"metadata": {"annotations": annotations}}},
+            action="restart",
         )
         return True
 
     def stop(self, instance: Instance) -> None:
         """Scale the version's Deployment to zero, unless it runs another image by now."""
-        self._scale_to_zero(instance.version_id, lambda now: label_of(now, SERVING) == instance.id)
+        self._scale_to_zero(instance.version_id, lambda current: label_of(current, INSTANCE) == instance.id)
 
-    def clear(self, running: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
-        """Scale to zero what nobody knows, delete what was of versions that are gone, and Secrets that nothing uses."""
+    def remove_orphans(self, known: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
+        """Scale unknown instances to zero; delete the objects of deleted versions, and Secrets without a user."""
         cluster = self._cluster
-        with answering("be cleared"):
-            deployments = self._all_of(cluster.apps.list_namespaced_deployment)
-            services = self._all_of(cluster.core.list_namespaced_service)
-        there = {label_of(one, VERSION) for one in deployments} | {label_of(one, VERSION) for one in services}
-        versions = existing(there)
+        with cluster_errors("list instances"):
+            deployments = self._list(cluster.apps.list_namespaced_deployment)
+            services = self._list(cluster.core.list_namespaced_service)
+        versions = existing({label_of(resource, VERSION) for resource in (*deployments, *services)})
         kept = [one for one in deployments if label_of(one, VERSION) in versions or _is_young(one)]
-        with answering("be cleared"):
+        kept_versions = {*versions, *(label_of(deployment, VERSION) for deployment in kept)}
+        used = [one for one in kept if label_of(one, INSTANCE) in known or _is_young(one)]
+        used_registries = {label_of(deployment, REGISTRY) for deployment in used}
+        with cluster_errors("remove orphans"):
             for deployment in deployments:
                 if deployment not in kept:
-                    if_there(cluster.apps.delete_namespaced_deployment, name_of(deployment), cluster.namespace)
-            with_services = {*versions, *(label_of(one, VERSION) for one in kept)}
+                    if_exists(cluster.apps.delete_namespaced_deployment, name_of(deployment), cluster.namespace)
             for service in services:
-                if label_of(service, VERSION) not in with_services:
-                    if_there(cluster.core.delete_namespaced_service, name_of(service), cluster.namespace)
-        used = [one for one in kept if label_of(one, SERVING) in running or _is_young(one)]
-        self._clear_secrets({label_of(one, REGISTRY) for one in used})
+                if label_of(service, VERSION) not in kept_versions:
+                    if_exists(cluster.core.delete_namespaced_service, name_of(service), cluster.namespace)
+            for secret in self._list(cluster.core.list_namespaced_secret, PULL_SECRET_SELECTOR):
+                if label_of(secret, REGISTRY) not in used_registries and not _is_young(secret):
+                    if_exists(cluster.core.delete_namespaced_secret, name_of(secret), cluster.namespace)
         for deployment in kept:
             if deployment not in used:
-                self._scale_to_zero(label_of(deployment, VERSION), _has(STARTED, annotation_of(deployment, STARTED)))
+                self._scale_to_zero(label_of(deployment, VERSION), _has_start(annotation_of(deployment, STARTED)))
 
-    def _all_of(self, listing: Callable[..., Any], selector: str = RUNNERS) -> list[Any]:
-        """What the namespace has of one kind: of our runners, or by another selector."""
-        found = listing(self._cluster.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS)
-        return list(found.items)
-
-    def _clear_secrets(self, registries: Collection[str]) -> None:
-        cluster = self._cluster
-        with answering("be cleared"):
-            for secret in self._all_of(cluster.core.list_namespaced_secret, f"{OURS},{COMPONENT}=pull"):
-                if label_of(secret, REGISTRY) not in registries and not _is_young(secret):
-                    if_there(cluster.core.delete_namespaced_secret, name_of(secret), cluster.namespace)
+    def _list(self, method: Callable[..., Any], selector: str = RUNNER_SELECTOR) -> list[Any]:
+        """Return the objects of one kind in the namespace that a label selector matches."""
+        response = method(self._cluster.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+        return list(response.items)
 
     def _scale_to_zero(self, version_id: str, is_meant: Callable[[V1Deployment], bool]) -> None:
-        """End the pods of a version."""
-        self._change(version_id, is_meant, {"replicas": 0}, what="stop")
+        self._change(version_id, is_meant, {"replicas": 0}, action="stop")
 
     def _change(
-        self, version_id: str, is_meant: Callable[[V1Deployment], bool], spec: dict[str, Any], *, what: str
+        self, version_id: str, is_meant: Callable[[V1Deployment], bool], spec: dict[str, Any], *, action: str
     ) -> None:
-        """Change a version's Deployment if it has pods and still is the one that is meant when the API hears of it."""
-        cluster, name = self._cluster, version_name(version_id)
-        with answering(f"{what} {name}"):
-            while True:
-                now = if_there(cluster.apps.read_namespaced_deployment, name, cluster.namespace)
-                if now is None or not _replicas(now) or not is_meant(now):
-                    return
-                change = {"metadata": {"resourceVersion": meta_of(now).resource_version}, "spec": spec}
-                try:
-                    if_there(
-                        cluster.apps.patch_namespaced_deployment, name, cluster.namespace, body=change,
-                        _content_type=MERGE,
-                    )  # fmt: skip
-                except ApiException as error:
-                    if error.status != CONFLICT:
-                        raise
-                else:
-                    return
+        """Change the spec of a version's Deployment, if it has pods and `is_meant` accepts it as it is then."""
+        apps, name = self._cluster.apps, version_name(version_id)
+
+        def change(current: V1Deployment) -> dict[str, Any] | None:
+            return {"spec": spec} if _replicas(current) and is_meant(current) else None
+
+        with cluster_errors(f"{action} {name}"):
+            change_object(
+                apps.read_namespaced_deployment, apps.patch_namespaced_deployment, name, self._cluster.namespace,
+                change=change,
+            )  # fmt: skip
 
 
-def _has(annotation: str, value: str) -> Callable[[V1Deployment], bool]:
-    return lambda now: annotation_of(now, annotation) == value
+def _has_start(start_id: str) -> Callable[[V1Deployment], bool]:
+    return lambda current: annotation_of(current, STARTED) == start_id
 
 
 def _replicas(deployment: V1Deployment) -> int:
     return (deployment.spec.replicas if deployment.spec else None) or 0
 
 
-def _is_young(marked: Marked) -> bool:
-    """Whether it was wanted lately; clocks of workers may differ by a part of that."""
-    seconds = annotation_of(marked, STARTED).partition("/")[0]
-    return seconds.isdigit() and time.time() - int(seconds) < GRACE_SECONDS
+def _is_young(resource: KubernetesObject) -> bool:
+    """Return whether it was started within the grace period, which is long enough for differences between clocks."""
+    seconds = annotation_of(resource, STARTED).partition("/")[0]
+    return seconds.isdigit() and time.time() - int(seconds) < ORPHAN_GRACE_SECONDS

@@ -1,4 +1,4 @@
-"""The objects of a version: what runs its image, how it is confined, and where calls reach it."""
+"""Build the Kubernetes objects of a version: its Deployment, its Service, and the network policy."""
 
 from kubernetes.client import (
     V1Capabilities,
@@ -31,8 +31,10 @@ from kubernetes.client import (
 )
 
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.labels import (
-    HASH,
+from workers.runner import PORT, RUNS_AS
+from workers.serving.backend import InstanceSpec
+from workers.serving.kubernetes.labels import (
+    GIT_HASH,
     NETWORK,
     PATH,
     STARTED,
@@ -42,25 +44,23 @@ from workers.kubernetes.labels import (
     version_labels,
     version_name,
 )
-from workers.runner import PORT, RUNS_AS
-from workers.serving.backend import Start
 
 CONTAINER = "algorithm"
-GRACE_SECONDS = 30
-"""The runner gives calls that are under way 10 s after it is asked to end; this is more, so that none is cut short."""
+TERMINATION_GRACE_SECONDS = 30
+"""More than the 10 s that the runner gives the calls in progress when it is asked to end, so that none is cut off."""
 ISOLATED_POLICY = "longshore-isolated"
 
 
-def deployment_of(start: Start, settings: ServingSettings, started: str) -> V1Deployment:
-    """The Deployment of a version, with the image of this start; another start of the version is a rolling update."""
-    instance = start.instance
-    labels = instance_labels(start)
-    about = {PATH: start.algorithm, HASH: start.git_hash}
+def deployment_of(spec: InstanceSpec, settings: ServingSettings, start_id: str) -> V1Deployment:
+    """Return the Deployment that runs the image; applying one for another image of the version is a rolling update."""
+    instance = spec.instance
+    labels = instance_labels(spec)
+    about = {PATH: spec.algorithm, GIT_HASH: spec.git_hash}
     return V1Deployment(
         api_version="apps/v1",
         kind="Deployment",
         metadata=V1ObjectMeta(
-            name=version_name(instance.version_id), labels=labels, annotations={**about, STARTED: started}
+            name=version_name(instance.version_id), labels=labels, annotations={**about, STARTED: start_id}
         ),
         spec=V1DeploymentSpec(
             replicas=1,
@@ -70,15 +70,15 @@ def deployment_of(start: Start, settings: ServingSettings, started: str) -> V1De
                 type="RollingUpdate", rolling_update=V1RollingUpdateDeployment(max_surge=1, max_unavailable=0)
             ),
             template=V1PodTemplateSpec(
-                metadata=V1ObjectMeta(labels=labels, annotations=about), spec=_pod(start, settings)
+                metadata=V1ObjectMeta(labels=labels, annotations=about), spec=_pod(spec, settings)
             ),
         ),
     )
 
 
-def service_of(start: Start) -> V1Service:
-    """Where calls reach whatever image of the version runs."""
-    instance = start.instance
+def service_of(spec: InstanceSpec) -> V1Service:
+    """Return the Service for calls of the version, whichever image of it runs."""
+    instance = spec.instance
     return V1Service(
         api_version="v1",
         kind="Service",
@@ -92,7 +92,7 @@ def service_of(start: Start) -> V1Service:
 
 
 def isolated_policy() -> V1NetworkPolicy:
-    """One policy for every isolated algorithm: none of them reaches anything. The cluster's network must enforce it."""
+    """Return the one policy that forbids isolated algorithms all connections; the cluster's network must enforce it."""
     isolated = {**common_labels("runner"), NETWORK: "isolated"}
     return V1NetworkPolicy(
         api_version="networking.k8s.io/v1",
@@ -102,26 +102,26 @@ def isolated_policy() -> V1NetworkPolicy:
     )
 
 
-def _pod(start: Start, settings: ServingSettings) -> V1PodSpec:
-    registry_id = start.instance.registry_id
+def _pod(spec: InstanceSpec, settings: ServingSettings) -> V1PodSpec:
+    registry_id = spec.instance.registry_id
     secrets = None
-    if start.credentials is not None and registry_id is not None:
+    if spec.credentials is not None and registry_id is not None:
         secrets = [V1LocalObjectReference(name=pull_secret_name(registry_id))]
     return V1PodSpec(
         node_selector=settings.kubernetes_node_labels or None,
         image_pull_secrets=secrets,
         automount_service_account_token=False,
         enable_service_links=False,
-        termination_grace_period_seconds=GRACE_SECONDS,
+        termination_grace_period_seconds=TERMINATION_GRACE_SECONDS,
         security_context=V1PodSecurityContext(
             run_as_non_root=True,
             run_as_user=RUNS_AS,
             run_as_group=RUNS_AS,
             seccomp_profile=V1SeccompProfile(type="RuntimeDefault"),
         ),
-        containers=[_container(start, settings)],
-        # In memory, as on Docker: it counts against the memory limit, and a full one is an error of the writer's
-        # at once. On disk, the limit is looked at now and then, and the whole pod is evicted for it.
+        containers=[_container(spec, settings)],
+        # In memory, as on Docker: it counts against the memory limit, and when it is full, the write fails. For a
+        # directory on disk the limit is only checked now and then, and the whole pod is evicted.
         volumes=[
             V1Volume(
                 name="tmp",
@@ -131,11 +131,11 @@ def _pod(start: Start, settings: ServingSettings) -> V1PodSpec:
     )
 
 
-def _container(start: Start, settings: ServingSettings) -> V1Container:
+def _container(spec: InstanceSpec, settings: ServingSettings) -> V1Container:
     resources = {"cpu": f"{round(settings.serving_cpus * 1000)}m", "memory": str(settings.serving_memory_bytes)}
     return V1Container(
         name=CONTAINER,
-        image=start.instance.image,
+        image=spec.instance.image,
         image_pull_policy="Always",
         env=[V1EnvVar(name="LONGSHORE_MAX_REQUEST_BYTES", value=str(settings.call_max_bytes))],
         ports=[V1ContainerPort(name="http", container_port=PORT, protocol="TCP")],

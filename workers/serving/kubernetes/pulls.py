@@ -1,4 +1,4 @@
-"""Pulling: the Secret with a registry's credentials, and what the kubelet says when an image cannot be had."""
+"""Create the Secret that a kubelet pulls with, and classify the errors that it reports for a pull."""
 
 import base64
 import json
@@ -11,14 +11,15 @@ from shared.errors import ErrorClass, WorkError
 from shared.registries.rows import address_of
 from shared.registry.address import DOCKER_HUB
 from shared.registry.credentials import Credentials
-from workers.kubernetes.labels import REGISTRY, STARTED, common_labels, pull_secret_name
+from workers.serving.kubernetes.labels import REGISTRY, STARTED, common_labels, pull_secret_name
 
-HUB_KEY = "https://index.docker.io/v1/"
-"""Under this name the kubelet looks for Docker Hub's credentials."""
-PULL_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-MAX_REASON = 500
-_QUERY = re.compile(r"\?[^\s\"']+")
-_CLASSES = (
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+"""The key under which a kubelet looks for Docker Hub's credentials."""
+PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+"""Reasons for which a container waits for its image."""
+MAX_MESSAGE_LENGTH = 500
+_QUERY_STRING = re.compile(r"\?[^\s\"']+")
+_CLASS_PATTERNS = (
     (ErrorClass.THROTTLED, re.compile(r"toomanyrequests|too many requests|\b429\b", re.IGNORECASE)),
     (
         ErrorClass.AUTH,
@@ -26,13 +27,17 @@ _CLASSES = (
     ),
     (ErrorClass.NOT_FOUND, re.compile(r"not found|notfound|manifest unknown|name unknown|\b404\b", re.IGNORECASE)),
 )
+_ADVICE = {
+    ErrorClass.AUTH: " Check the registry's own credentials: they need the right to pull.",
+    ErrorClass.NOT_FOUND: " Push the version there again.",
+}
 
 
-def pull_secret(registry: Registry, credentials: Credentials, started: str) -> V1Secret:
-    """The registry's own credentials, as the kubelet takes them (`kubernetes.io/dockerconfigjson`).
+def pull_secret(registry: Registry, credentials: Credentials, start_id: str) -> V1Secret:
+    """Return a Secret with the registry's own credentials (type `kubernetes.io/dockerconfigjson`).
 
     Raises:
-        WorkError: they are an identity token, which the kubelet cannot use (auth).
+        WorkError: the credentials are an identity token, which a kubelet cannot use (auth).
     """
     if credentials.is_identity_token:
         message = (
@@ -41,7 +46,7 @@ def pull_secret(registry: Registry, credentials: Credentials, started: str) -> V
         )
         raise WorkError(ErrorClass.AUTH, message)
     address = address_of(registry)
-    key = HUB_KEY if address.host == DOCKER_HUB else address.authority
+    key = DOCKER_HUB_KEY if address.host == DOCKER_HUB else address.authority
     pair = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
     document = json.dumps({"auths": {key: {"auth": pair}}}).encode()
     return V1Secret(
@@ -51,23 +56,20 @@ def pull_secret(registry: Registry, credentials: Credentials, started: str) -> V
         metadata=V1ObjectMeta(
             name=pull_secret_name(registry.id),
             labels={**common_labels("pull"), REGISTRY: registry.id},
-            annotations={STARTED: started},
+            annotations={STARTED: start_id},
         ),
         data={".dockerconfigjson": base64.b64encode(document).decode()},
     )
 
 
-def pull_problem(image: str, reason: str, message: str) -> WorkError:
-    """What a container's waiting for its image means."""
+def pull_error(image: str, reason: str, message: str) -> WorkError:
+    """Return the error for a container that waits for its image, by the reason and message of its state."""
     if reason == "InvalidImageName":
         return WorkError(ErrorClass.INVALID, f"The cluster cannot read the image's name {image!r}; push it again.")
-    # The kubelet repeats addresses that it was sent on to, and those may be signed.
-    said = _QUERY.sub("", message).strip()[:MAX_REASON].rstrip(".")
-    error_class = next((found for found, pattern in _CLASSES if pattern.search(said)), ErrorClass.TRANSIENT)
-    advice = {
-        ErrorClass.AUTH: " Look at the registry's own credentials: they need the right to pull.",
-        ErrorClass.NOT_FOUND: " Push the version there again.",
-    }.get(error_class, "")
+    # The message may have addresses that the registry redirected to, and those may be signed.
+    text = _QUERY_STRING.sub("", message).strip()[:MAX_MESSAGE_LENGTH].rstrip(".")
+    error_class = next((found for found, pattern in _CLASS_PATTERNS if pattern.search(text)), ErrorClass.TRANSIENT)
     return WorkError(
-        error_class, f"The cluster could not pull {image} ({reason}): {said or 'no reason given'}.{advice}"
+        error_class,
+        f"The cluster could not pull {image} ({reason}): {text or 'no reason given'}.{_ADVICE.get(error_class, '')}",
     )

@@ -1,4 +1,4 @@
-"""A rollout: waiting until exactly what was applied takes calls, or until it is seen that it never will."""
+"""Wait until the pods of an applied Deployment take calls, or until an error shows that they will not."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,119 +8,114 @@ from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import REQUEST_SECONDS, Cluster, answering
-from workers.kubernetes.labels import SERVING, label_of, meta_of, name_of
-from workers.serving.kubernetes.pulls import PULL_PROBLEMS, pull_problem
+from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster, cluster_errors
+from workers.kubernetes.metadata import is_terminating, label_of, metadata_of, name_of
+from workers.serving.backend import load_timeout
+from workers.serving.kubernetes.labels import INSTANCE
+from workers.serving.kubernetes.pulls import PULL_REASONS, pull_error
 
 POLL_INTERVAL_SECONDS = 0.5
-CANNOT_RUN = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
+RUN_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
+"""Reasons for which a container waits because its image cannot run."""
+PULL_AUTH_GRACE_SECONDS = 30.0
+"""How long a refused pull with a Secret may be retried. A kubelet that has not read the Secret yet, or still has the
+one before, pulls all the same and is refused; 10 to 20 seconds later it reads the Secret and retries."""
 
 
-REFUSED_SECONDS = 30.0
-"""For so long a refusal of a pull that has a Secret is not believed. A kubelet that has not read the Secret by then, or
-still has the former one, pulls all the same, and is refused; it reads it and tries again, 10 to 20 seconds later."""
-
-
-class Refusals:
-    """What the registry refuses of one start."""
+class PullAuthGrace:
+    """Gives the pulls of one start the time in which a kubelet may not have read their Secret yet."""
 
     def __init__(self, *, with_secret: bool) -> None:
         self._with_secret = with_secret
-        self._since: float | None = None
+        self._refused_at: float | None = None
         self._refusal: WorkError | None = None
 
-    def verdict(self, problem: WorkError) -> WorkError | None:
-        """What ends the start; None: it may pass by itself."""
-        if self._with_secret and problem.error_class == ErrorClass.AUTH:
-            self._since = self._since or time.monotonic()
-            self._refusal = problem
-        if self._since is None:
-            return problem
-        # While a kubelet waits for its next try, some say no more than that it does.
-        return None if time.monotonic() - self._since < REFUSED_SECONDS else self._refusal
+    def check(self, error: WorkError) -> None:
+        """Raise the error that ends the start, unless the kubelet may recover from it."""
+        if self._with_secret and error.error_class == ErrorClass.AUTH:
+            self._refused_at = self._refused_at or time.monotonic()
+            self._refusal = error
+        if self._refusal is None or self._refused_at is None:
+            raise error
+        # Between two attempts some kubelets report only the back-off, so the refusal is what is raised.
+        if time.monotonic() - self._refused_at >= PULL_AUTH_GRACE_SECONDS:
+            raise self._refusal
 
 
 def await_rollout(
     cluster: Cluster,
     applied: V1Deployment,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     stop: CancelToken,
     *,
     with_secret: bool,
     load_seconds: float,
 ) -> None:
-    """Wait until only the pods of this Deployment's generation take calls. `with_secret`: they pull with one.
+    """Wait until only the pods of this generation of the Deployment take calls. `with_secret`: they pull with one.
 
     Raises:
-        Stopped: the stop was asked for.
-        WorkError: it cannot be pulled, placed or run; it took longer than `load_seconds` from when its container ran
-            until it took calls; or another image of the version was applied meanwhile (transient).
+        WorkCancelledError: the start was cancelled.
+        WorkError: the image cannot be pulled, placed or run; it took longer than `load_seconds` from when its
+            container ran until it took calls; or another image of the version was applied meanwhile (transient).
     """
-    name, instance_id = name_of(applied), label_of(applied, SERVING)
-    refusals = Refusals(with_secret=with_secret)
+    name, instance_id = name_of(applied), label_of(applied, INSTANCE)
+    grace = PullAuthGrace(with_secret=with_secret)
     loads_since: float | None = None
-    said = ""
+    reported = ""
     while True:
         stop.check()
-        with answering(f"say how {name} is"):
-            now = cluster.apps.read_namespaced_deployment(name, cluster.namespace, _request_timeout=REQUEST_SECONDS)
-            if label_of(now, SERVING) != instance_id:
+        with cluster_errors(f"read Deployment {name}"):
+            current = cluster.apps.read_namespaced_deployment(
+                name, cluster.namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS
+            )
+            if label_of(current, INSTANCE) != instance_id:
                 raise WorkError(ErrorClass.TRANSIENT, "Another image of the version was started meanwhile.")
             pods = pods_of(cluster, instance_id)
-            if _is_out(now, applied) and _only_these_take_calls(cluster, name, pods):
+            if _is_rolled_out(current, applied) and _only_these_take_calls(cluster, name, pods):
                 return
-        problem = next(filter(None, map(pod_problem, pods)), None) or _refused_pods(now, applied)
-        verdict = None if problem is None else refusals.verdict(problem)
-        if verdict is not None:
-            raise verdict
-        loads = any(_runs(pod) for pod in pods)
+        problem = next(filter(None, map(pod_problem, pods)), None) or _replica_failure(current, applied)
+        if problem is not None:
+            grace.check(problem)
+        loads = any(status.state and status.state.running for pod in pods for status in _container_statuses(pod))
         loads_since = (loads_since or time.monotonic()) if loads else None
         if loads_since is not None and time.monotonic() - loads_since > load_seconds:
-            message = (
-                f"The algorithm did not load within {load_seconds:g} s (LONGSHORE_SERVING_START_SECONDS): let it do "
-                "less when it is imported."
-            )
-            raise WorkError(ErrorClass.INVALID, message)
-        news = _news(pods, problem, loads=loads)
-        if news != said:
-            say(news)
-            said = news
+            raise load_timeout(load_seconds)
+        message = _progress(pods, problem, loads=loads)
+        if message != reported:
+            report(message)
+            reported = message
         stop.pause(POLL_INTERVAL_SECONDS)
 
 
-def _news(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> str:
+def _progress(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> str:
     if problem is not None:
-        return f"Waits for the node's next try. {problem.message}"
+        return f"Waits until the node retries. {problem.message}"
     if loads:
         return "The algorithm loads."
     return "The cluster pulls the image." if pods else "Waits for its pod."
 
 
 def pods_of(cluster: Cluster, instance_id: str) -> list[V1Pod]:
-    """The pods of one serving that are not being removed."""
-    found = cluster.core.list_namespaced_pod(
-        cluster.namespace, label_selector=f"{SERVING}={instance_id}", _request_timeout=REQUEST_SECONDS
+    """Return the pods of one instance that are not terminating."""
+    pods = cluster.core.list_namespaced_pod(
+        cluster.namespace, label_selector=f"{INSTANCE}={instance_id}", _request_timeout=REQUEST_TIMEOUT_SECONDS
     )
-    return [pod for pod in found.items if meta_of(pod).deletion_timestamp is None]
+    return [pod for pod in pods.items if not is_terminating(pod)]
 
 
 def pod_problem(pod: V1Pod) -> WorkError | None:
-    """Why a pod will not take calls by itself; None: nothing is known against it."""
+    """Return the error that keeps a pod from taking calls; None if none is known."""
     for condition in (pod.status.conditions if pod.status else None) or []:
         if condition.type == "PodScheduled" and condition.status == "False" and condition.reason == "Unschedulable":
-            message = f"The cluster has no room for the algorithm: {condition.message or 'no reason given'}"
+            message = f"The cluster has no capacity for the algorithm: {condition.message or 'no reason given'}"
             return WorkError(ErrorClass.UNAVAILABLE, message)
-    for status in _statuses(pod):
-        problem = _container_problem(status)
-        if problem is not None:
-            return problem
-    return None
+    return next(filter(None, map(_container_problem, _container_statuses(pod))), None)
 
 
-def may_pass(pod: V1Pod, problem: WorkError) -> bool:
-    """Whether the node may overcome a pod's problem by itself, as one may that has just got a pod of a lost node."""
-    begun = pod.status.start_time if pod.status else None
-    is_young = begun is not None and datetime.now(UTC) - begun < timedelta(seconds=REFUSED_SECONDS)
+def may_recover(pod: V1Pod, problem: WorkError) -> bool:
+    """Return whether a pod may overcome a problem by itself, such as a new pod that replaces one of a lost node."""
+    started_at = pod.status.start_time if pod.status else None
+    is_young = started_at is not None and datetime.now(UTC) - started_at < timedelta(seconds=PULL_AUTH_GRACE_SECONDS)
     return is_young and problem.error_class in (ErrorClass.AUTH, ErrorClass.TRANSIENT)
 
 
@@ -129,57 +124,62 @@ def _container_problem(status: V1ContainerStatus) -> WorkError | None:
     if waiting is None:
         return None
     reason, message = waiting.reason or "", waiting.message or ""
-    if reason in PULL_PROBLEMS:
-        return pull_problem(status.image, reason, message)
-    if reason in CANNOT_RUN:
+    if reason in PULL_REASONS:
+        return pull_error(status.image, reason, message)
+    if reason in RUN_REASONS:
         return WorkError(ErrorClass.INVALID, f"The cluster cannot run the algorithm's image ({reason}): {message}")
     if reason == "CrashLoopBackOff":
-        return WorkError(ErrorClass.INVALID, f"The algorithm's process ends again and again: {_last_end(status)}")
+        return WorkError(ErrorClass.INVALID, f"The algorithm's process ends again and again: {_exit_reason(status)}")
     return None
 
 
-def _last_end(status: V1ContainerStatus) -> str:
-    ended = status.last_state.terminated if status.last_state else None
-    if ended is None:
+def _exit_reason(status: V1ContainerStatus) -> str:
+    terminated = status.last_state.terminated if status.last_state else None
+    if terminated is None:
         return "the cluster does not say why."
-    if ended.reason == "OOMKilled":
+    if terminated.reason == "OOMKilled":
         return "it took more memory than LONGSHORE_SERVING_MEMORY_BYTES allows."
-    return f"it ended with exit code {ended.exit_code} ({ended.reason or 'no reason given'}); see the pod's log."
+    reason = terminated.reason or "no reason given"
+    return f"it ended with exit code {terminated.exit_code} ({reason}); see the pod's log."
 
 
-def _refused_pods(now: V1Deployment, applied: V1Deployment) -> WorkError | None:
-    """What keeps the Deployment from making pods: a quota, a limit range, an admission policy."""
-    if now.status is None or (now.status.observed_generation or 0) < (meta_of(applied).generation or 0):
+def _replica_failure(current: V1Deployment, applied: V1Deployment) -> WorkError | None:
+    """Return the error that keeps the Deployment from creating pods: a quota, a limit range, an admission policy."""
+    if current.status is None or not _is_observed(current, applied):
         return None
-    for condition in now.status.conditions or []:
+    for condition in current.status.conditions or []:
         if condition.type == "ReplicaFailure" and condition.status == "True":
-            # A quota may have room again; what an admission policy refuses it refuses each time.
-            passes = "exceeded quota" in (condition.message or "")
-            error_class = ErrorClass.UNAVAILABLE if passes else ErrorClass.INVALID
+            # A quota may have capacity later; an admission policy refuses the same pod each time.
+            is_quota = "exceeded quota" in (condition.message or "")
+            error_class = ErrorClass.UNAVAILABLE if is_quota else ErrorClass.INVALID
             return WorkError(error_class, f"The cluster refuses the algorithm's pod: {condition.message}")
     return None
 
 
-def _is_out(now: V1Deployment, applied: V1Deployment) -> bool:
-    status, wanted = now.status, now.spec.replicas or 0
-    if status is None or wanted == 0 or (status.observed_generation or 0) < (meta_of(applied).generation or 0):
+def _is_observed(current: V1Deployment, applied: V1Deployment) -> bool:
+    """Return whether the status is about the applied generation, or a later one."""
+    observed = (current.status.observed_generation if current.status else None) or 0
+    return observed >= (metadata_of(applied).generation or 0)
+
+
+def _is_rolled_out(current: V1Deployment, applied: V1Deployment) -> bool:
+    status, replicas = current.status, current.spec.replicas
+    if not replicas or not _is_observed(current, applied):
         return False
-    return status.updated_replicas == status.replicas == status.available_replicas == wanted
+    return bool(status) and status.updated_replicas == status.replicas == status.available_replicas == replicas
 
 
 def _only_these_take_calls(cluster: Cluster, service: str, pods: Sequence[V1Pod]) -> bool:
-    """Whether the Service leads to these pods and to no other."""
+    """Return whether the Service leads to these pods and to no other."""
     slices = cluster.discovery.list_namespaced_endpoint_slice(
-        cluster.namespace, label_selector=f"kubernetes.io/service-name={service}", _request_timeout=REQUEST_SECONDS
+        cluster.namespace,
+        label_selector=f"kubernetes.io/service-name={service}",
+        _request_timeout=REQUEST_TIMEOUT_SECONDS,
     )
     endpoints = [endpoint for part in slices.items for endpoint in part.endpoints or []]
-    taking = {end.target_ref.name for end in endpoints if end.target_ref and end.conditions and end.conditions.ready}
-    return bool(taking) and taking <= {name_of(pod) for pod in pods}
+    ready = {end.target_ref.name for end in endpoints if end.target_ref and end.conditions and end.conditions.ready}
+    return bool(ready) and ready <= {name_of(pod) for pod in pods}
 
 
-def _runs(pod: V1Pod) -> bool:
-    return any(status.state is not None and status.state.running is not None for status in _statuses(pod))
-
-
-def _statuses(pod: V1Pod) -> list[V1ContainerStatus]:
+def _container_statuses(pod: V1Pod) -> list[V1ContainerStatus]:
     return (pod.status.container_statuses if pod.status else None) or []

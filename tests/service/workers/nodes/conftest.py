@@ -1,4 +1,4 @@
-"""Refreshes that are ordered and worked on, with a fake fleet in the place of the cluster's nodes."""
+"""Refreshes that are ordered and worked on, with a fake nodes in the place of the cluster's nodes."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from shared.db.engine import database
 from shared.db.models import Job, Refresh
 from shared.refreshes import RefreshOptions, RefreshStep, read_steps
 from tests.rows import the
-from tests.service.workers.nodes.fleet import FakeFleet
+from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from workers.nodes import refresh
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> FakeFleet:
-    """The fake fleet, as what `chosen` gives."""
-    fake = FakeFleet()
-    monkeypatch.setattr(refresh, "fleet", lambda: fake)
+def nodes(monkeypatch: pytest.MonkeyPatch) -> FakeNodePool:
+    """The fake nodes, as what `chosen` gives."""
+    fake = FakeNodePool()
+    monkeypatch.setattr(refresh, "node_pool", lambda: fake)
     return fake
 
 

@@ -1,4 +1,4 @@
-"""Node after node: done once each, stopped and taken over without leaving one cordoned. The fleet is a fake one."""
+"""Node after node: done once each, stopped and taken over without leaving one cordoned. The nodes is a fake one."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from tests.rows import change, fresh, lose_lease, taken, the
 from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
-from tests.service.workers.nodes.fleet import FakeFleet
+from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
 from workers.jobs.executor import run_job
 from workers.jobs.worker_id import WORKER_ID
 from workers.maintenance.sweep import sweep
-from workers.nodes.refresh import RefreshWork, release_left_over
+from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
 
 pytestmark = pytest.mark.usefixtures("installation", "broker")
 
@@ -44,8 +44,8 @@ def cancel(job: Job) -> None:
         cancel_job(session, session.get_one(Job, job.seq))
 
 
-def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeFleet, str, CancelToken], None]:
-    def during(_fleet: FakeFleet, name: str, _stop: CancelToken) -> None:
+def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeNodePool, str, CancelToken], None]:
+    def during(_fleet: FakeNodePool, name: str, _stop: CancelToken) -> None:
         if name == node:
             raise WorkError(error_class, "A budget allows no eviction.")
 
@@ -55,23 +55,23 @@ def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeFleet, str, Ca
 class Held:
     """Holds a node until the stop is asked for."""
 
-    def __init__(self, fleet: FakeFleet, node: str) -> None:
+    def __init__(self, nodes: FakeNodePool, node: str) -> None:
         self.begun = threading.Event()
         self._node = node
-        fleet.during = self
+        nodes.during = self
 
-    def __call__(self, _fleet: FakeFleet, name: str, stop: CancelToken) -> None:
+    def __call__(self, _fleet: FakeNodePool, name: str, stop: CancelToken) -> None:
         if name == self._node:
             self.begun.set()
             stop.pause(SECONDS)
 
 
-def test_every_node_is_refreshed_once_one_after_the_other(fleet: FakeFleet) -> None:
+def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -> None:
     seen = []
-    fleet.during = lambda now, _name, _stop: seen.append(set(now.marks))
+    nodes.during = lambda now, _name, _stop: seen.append(set(now.marks))
     job = ordered()
     assert run(job).state == JobState.SUCCEEDED
-    assert fleet.done == ["node-1", "node-2", "node-3"]
+    assert nodes.done == ["node-1", "node-2", "node-3"]
     assert seen == [{"node-1"}, {"node-2"}, {"node-3"}]
     assert states_of(job) == {"node-1": "done", "node-2": "done", "node-3": "done"}
     for step in steps_of(job):
@@ -80,62 +80,62 @@ def test_every_node_is_refreshed_once_one_after_the_other(fleet: FakeFleet) -> N
     assert the(Refresh, job_id=job.id).uncordoned_at is not None
 
 
-def test_only_the_named_nodes_are_refreshed(fleet: FakeFleet) -> None:
+def test_only_the_named_nodes_are_refreshed(nodes: FakeNodePool) -> None:
     run(ordered(nodes=("node-3", "node-1")))
-    assert fleet.done == ["node-1", "node-3"]
+    assert nodes.done == ["node-1", "node-3"]
 
 
-def test_a_name_that_no_node_has_fails_before_anything_is_done(fleet: FakeFleet) -> None:
+def test_a_name_that_no_node_has_fails_before_anything_is_done(nodes: FakeNodePool) -> None:
     failed = run(ordered(nodes=("node-1", "node-9")))
-    assert (failed.state, failed.error_class, fleet.done) == (JobState.FAILED, ErrorClass.NOT_FOUND, [])
+    assert (failed.state, failed.error_class, nodes.done) == (JobState.FAILED, ErrorClass.NOT_FOUND, [])
     assert "node-9" in (failed.error_message or "")
     assert "node-1" not in (failed.error_message or "")
 
 
-def test_without_nodes_it_says_how_nodes_become_some(fleet: FakeFleet) -> None:
-    fleet.names = []
+def test_without_nodes_it_says_how_nodes_become_some(nodes: FakeNodePool) -> None:
+    nodes.names = []
     assert "LONGSHORE_KUBERNETES_NODE_SELECTOR" in (run(ordered()).error_message or "")
 
 
-def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(fleet: FakeFleet) -> None:
-    fleet.during = refusing("node-2", ErrorClass.INVALID)
+def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(nodes: FakeNodePool) -> None:
+    nodes.during = refusing("node-2", ErrorClass.INVALID)
     job = ordered()
     failed = run(job)
     assert (failed.state, failed.error_message) == (JobState.FAILED, "node-2: A budget allows no eviction.")
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
-    assert fleet.marks == {}
-    fleet.during, fleet.done = (lambda *_: None), []
+    assert nodes.marks == {}
+    nodes.during, nodes.done = (lambda *_: None), []
     assert run(ordered()).state == JobState.SUCCEEDED
-    assert fleet.done == ["node-2", "node-3", "node-1"]
-    fleet.done = []
+    assert nodes.done == ["node-2", "node-3", "node-1"]
+    nodes.done = []
     run(ordered())
-    assert fleet.done == ["node-1", "node-2", "node-3"]
+    assert nodes.done == ["node-1", "node-2", "node-3"]
 
 
-def test_a_cluster_that_is_away_for_a_while_costs_no_node(fleet: FakeFleet) -> None:
-    fleet.during = refusing("node-2", ErrorClass.UNAVAILABLE)
+def test_a_cluster_that_is_away_for_a_while_costs_no_node(nodes: FakeNodePool) -> None:
+    nodes.during = refusing("node-2", ErrorClass.UNAVAILABLE)
     job = ordered()
     waiting = run(job)
     assert (waiting.state, waiting.tries) == (JobState.QUEUED, 0)
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
     assert "A budget allows no eviction. Looked at again in 15 s." in steps_of(job)[1].step
-    fleet.during = lambda *_: None
+    nodes.during = lambda *_: None
     change(job, next_attempt_at=None)
     assert run(job).state == JobState.SUCCEEDED
-    assert fleet.done == ["node-1", "node-2", "node-3"]
+    assert nodes.done == ["node-1", "node-2", "node-3"]
 
 
-def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(fleet: FakeFleet) -> None:
-    fleet.during = lambda now, _name, _stop: "node-2" in now.names and now.names.remove("node-2")
+def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(nodes: FakeNodePool) -> None:
+    nodes.during = lambda now, _name, _stop: "node-2" in now.names and now.names.remove("node-2")
     job = ordered()
     assert run(job).state == JobState.SUCCEEDED
     assert states_of(job) == {"node-1": "done", "node-2": "skipped", "node-3": "done"}
 
 
-def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet: FakeFleet) -> None:
+def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(nodes: FakeNodePool) -> None:
     job = ordered(dry_run=True)
     assert run(job).state == JobState.SUCCEEDED
-    assert (fleet.done, fleet.marks) == ([], {})
+    assert (nodes.done, nodes.marks) == ([], {})
     first = steps_of(job)[0]
     assert first.state == "skipped"
     assert first.plan == {
@@ -147,80 +147,80 @@ def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(fleet: FakeFlee
 
 
 def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
-    fleet: FakeFleet, pool: ThreadPoolExecutor
+    nodes: FakeNodePool, pool: ThreadPoolExecutor
 ) -> None:
-    held, job = Held(fleet, "node-2"), ordered()
+    held, job = Held(nodes, "node-2"), ordered()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
-    assert fleet.marks == {"node-2": job.id}
+    assert nodes.marks == {"node-2": job.id}
     cancel(job)
     ended = running.result(SECONDS)
-    assert (ended.state, ended.lease_owner, fleet.marks) == (JobState.CANCELLED, None, {})
+    assert (ended.state, ended.lease_owner, nodes.marks) == (JobState.CANCELLED, None, {})
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
     assert steps_of(job)[1].step == "It was cancelled."
 
 
 def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
-    fleet: FakeFleet, pool: ThreadPoolExecutor
+    nodes: FakeNodePool, pool: ThreadPoolExecutor
 ) -> None:
-    held, job = Held(fleet, "node-2"), ordered()
+    held, job = Held(nodes, "node-2"), ordered()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
     with database().writing() as session:
         revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
     let_go = running.result(SECONDS)
-    assert fleet.marks == {}
+    assert nodes.marks == {}
     assert let_go.lease_owner is not None  # so nobody can claim it until the pool has ended
     with database().writing() as session:
         release_all(session, owner_prefix=f"{WORKER_ID}/")
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
-    fleet.during = lambda *_: None
+    nodes.during = lambda *_: None
     assert run(job).state == JobState.SUCCEEDED
-    assert fleet.done == ["node-1", "node-2", "node-3"]
+    assert nodes.done == ["node-1", "node-2", "node-3"]
 
 
-def test_the_next_worker_goes_on_where_a_dead_one_was(fleet: FakeFleet) -> None:
+def test_the_next_worker_goes_on_where_a_dead_one_was(nodes: FakeNodePool) -> None:
     job = ordered()
-    killed(fleet, job)
-    assert fleet.marks == {"node-2": job.id}
+    killed(nodes, job)
+    assert nodes.marks == {"node-2": job.id}
     lose_lease(job)
     sweep()
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
-    fleet.during, fleet.leaves_cordoned = (lambda *_: None), False
+    nodes.during, nodes.leaves_cordoned = (lambda *_: None), False
     assert run(job).state == JobState.SUCCEEDED
-    assert fleet.done == ["node-1", "node-2", "node-3"]
-    assert fleet.marks == {}
+    assert nodes.done == ["node-1", "node-2", "node-3"]
+    assert nodes.marks == {}
 
 
-def killed(fleet: FakeFleet, job: Job) -> None:
+def killed(nodes: FakeNodePool, job: Job) -> None:
     """Leave behind what a worker does that is killed while it is at the second node."""
 
     class Killed(BaseException):
         pass
 
-    def during(now: FakeFleet, name: str, _stop: CancelToken) -> None:
+    def during(now: FakeNodePool, name: str, _stop: CancelToken) -> None:
         if name == "node-2":
             now.leaves_cordoned = True
-            now.release = lambda _mark: []  # type: ignore[method-assign]
+            now.uncordon = lambda _mark: []  # type: ignore[method-assign]
             raise Killed
 
-    fleet.during = during
+    nodes.during = during
     with pytest.raises(Killed):
         run_job(job.id, RefreshWork)
-    del fleet.release
+    del nodes.uncordon
 
 
-def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(fleet: FakeFleet) -> None:
+def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(nodes: FakeNodePool) -> None:
     job = ordered()
 
-    def during(now: FakeFleet, name: str, stop: CancelToken) -> None:
+    def during(now: FakeNodePool, name: str, stop: CancelToken) -> None:
         lose_lease(job)
         taken(job, "another/1")
         stop.pause(SECONDS)
 
-    fleet.during = during
+    nodes.during = during
     released: list[str] = []
-    fleet.release = released.append
+    nodes.uncordon = released.append
     run(job)
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
     assert released == []
@@ -228,19 +228,19 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
 
 @pytest.mark.parametrize("end", ["cancelled", "lost"])
 def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
-    fleet: FakeFleet, broker: redis.Redis, end: str
+    nodes: FakeNodePool, broker: redis.Redis, end: str
 ) -> None:
     job = ordered()
-    killed(fleet, job)
+    killed(nodes, job)
     if end == "cancelled":
         cancel(job)
     lose_lease(job)
-    release_left_over()
-    assert fleet.marks == {"node-2": job.id}  # its worker may still be at it
+    uncordon_after_lost_workers()
+    assert nodes.marks == {"node-2": job.id}  # its worker may still be at it
     if end == "lost":
         sweep()
-        release_left_over()
-        assert fleet.marks == {"node-2": job.id}  # the next worker goes on with it
+        uncordon_after_lost_workers()
+        assert nodes.marks == {"node-2": job.id}  # the next worker goes on with it
         change(job, state=JobState.RUNNING)  # and is lost as well
         with database().writing() as session:
             requeue_lost(session, job.id, claim=fresh(job).claim, max_losses=2)
@@ -252,8 +252,8 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
     sweep()
     sweep()
     assert broker.llen(Queues.NODES) == 1
-    release_left_over()
-    assert fleet.marks == {}
+    uncordon_after_lost_workers()
+    assert nodes.marks == {}
     assert the(Refresh, job_id=job.id).uncordoned_at is not None
     change(the(PeriodicRun, name="uncordon"), at=0)
     sweep()
@@ -264,5 +264,5 @@ def test_on_one_docker_machine_there_are_no_nodes() -> None:
     failed = run(ordered())
     assert (failed.state, failed.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "what=runners" in (failed.error_message or "")
-    release_left_over()
+    uncordon_after_lost_workers()
     assert the(Refresh, job_id=failed.id).uncordoned_at is not None

@@ -18,7 +18,7 @@ from tests.processes import has_ended
 from tests.service.webhook_receiver import webhook_receiver
 from tests.together import SECONDS
 from workers.nodes import restart_hooks
-from workers.nodes.fleet import Restart
+from workers.nodes.node_pool import RestartHook
 from workers.nodes.restart_hooks import restart_hook
 
 JOB = "0a5c1f3e-7d0c-4a43-9a52-3a9f7f9d2b11"
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("sqlite_installation")
 
 def hook(
     monkeypatch: pytest.MonkeyPatch, kind: RestartKind | None = None, stop: CancelToken | None = None, **variables: str
-) -> Restart | None:
+) -> RestartHook | None:
     for name, value in variables.items():
         monkeypatch.setenv(f"LONGSHORE_NODE_RESTART_{name.upper()}", value)
     return restart_hook(kind, JOB, Settings(), stop or CancelToken())

@@ -31,7 +31,7 @@ from tests.unit.workers.runner.running import PROTOCOL
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
 from workers.runner import RUNS_AS
-from workers.serving.factory import backend
+from workers.serving.factory import serving_backend
 from workers.serving.reconcile import reconcile, stop_all
 from workers.serving.start import ServeWork
 
@@ -90,12 +90,12 @@ def build(
     monkeypatch.setenv("LONGSHORE_SERVING_PIDS", "48")
     monkeypatch.setenv("LONGSHORE_SERVING_TMP_BYTES", str(16 * 1024 * 1024))
     settings.cache_clear()
-    backend.cache_clear()
+    serving_backend.cache_clear()
     made = build_commit(make_algorithm())
     change(made, image_id=image_id)
     yield fresh(made)
     stop_all()
-    backend().clear(set(), set().intersection)
+    serving_backend().remove_orphans(set(), set().intersection)
 
 
 @dataclass

@@ -23,9 +23,9 @@ from tests.service.workers.serving.conftest import Served, newest
 from tests.unit.workers.runner.running import PROTOCOL
 from workers.docker.connection import engine
 from workers.maintenance.sweep import sweep
-from workers.serving.docker.container import name_of
-from workers.serving.docker.directory import SEALED, socket_directory
-from workers.serving.health import ask_health
+from workers.serving.docker.container import container_name
+from workers.serving.docker.directory import SEALED_MODE, socket_directory
+from workers.serving.health import read_health
 
 LOAD = "load"
 SOURCE = f"""{PROTOCOL}
@@ -107,7 +107,7 @@ def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
 
     def loads() -> bool:
         made = container_of(newest(build))
-        sealed = socket_directory(newest(build).id).stat().st_mode & 0o777 == SEALED
+        sealed = socket_directory(newest(build).id).stat().st_mode & 0o777 == SEALED_MODE
         return made is not None and made != beside and sealed
 
     swept_until(lambda: _quietly(loads), "an algorithm loads")
@@ -117,14 +117,14 @@ def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
 
 def in_call(instance: Instance) -> bool:
     """Whether its runner has a call."""
-    health = ask_health(endpoint_of(instance.id))
+    health = read_health(endpoint_of(instance.id))
     return health is not None and bool(health.calls)
 
 
 def container_of(instance: Instance) -> str | None:
     """The id of its container, if there is one."""
     try:
-        return str(engine().inspect_container(name_of(instance.id))["Id"])
+        return str(engine().inspect_container(container_name(instance.id))["Id"])
     except NotFound:
         return None
 

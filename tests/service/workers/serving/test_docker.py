@@ -17,7 +17,7 @@ from tests.rows import change, fresh, lose_lease, take
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
-from workers.serving.docker.container import name_of, our_containers
+from workers.serving.docker.container import container_name, list_containers
 from workers.serving.docker.directory import socket_directory
 from workers.serving.reconcile import stop_all
 from workers.serving.start import ServeWork
@@ -32,7 +32,7 @@ def test_what_was_pushed_is_pulled_by_digest_and_takes_calls(served: Served, reg
     assert job_of(instance).state == JobState.SUCCEEDED
     answer = call(instance, "hello")
     assert answer["result"] == "hello"
-    described = engine().inspect_container(name_of(instance.id))
+    described = engine().inspect_container(container_name(instance.id))
     assert described["Config"]["Image"] == instance.image
     assert instance.digest in instance.image
     assert served.wanted().id == instance.id  # a second call wants no other
@@ -58,7 +58,7 @@ def test_it_cannot_do_what_it_need_not(served: Served, registry: PrivateRegistry
 def test_with_network_it_has_the_one_of_the_settings(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
     instance = served.started()
-    assert engine().inspect_container(name_of(instance.id))["HostConfig"]["NetworkMode"] == "host"
+    assert engine().inspect_container(container_name(instance.id))["HostConfig"]["NetworkMode"] == "host"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_registry_that_refuses_is_a_sentence_for_the_caller(served: Served, re
     assert instance.state == InstanceState.FAILED
     assert job_of(instance).error_class == ErrorClass.AUTH
     assert "password" in instance.message
-    assert our_containers() == {}
+    assert list_containers() == {}
 
 
 def test_an_algorithm_that_does_not_load_answers_with_how_it_failed(
@@ -124,7 +124,7 @@ def test_an_algorithm_that_does_not_load_answers_with_how_it_failed(
     instance = served.started()
     assert instance.state == InstanceState.FAILED
     assert "LONGSHORE_SERVING_START_SECONDS" in instance.message
-    assert our_containers() == {}
+    assert list_containers() == {}
     assert not socket_directory(instance.id).exists()
 
 
@@ -141,7 +141,7 @@ def test_another_image_takes_over_and_the_old_one_drains(
     old = tended(old)
     assert old.state == InstanceState.DRAINING
     assert tended(old).state == InstanceState.STOPPED
-    assert set(our_containers()) == {new.id}
+    assert set(list_containers()) == {new.id}
     assert tended(new).state == InstanceState.READY
 
 
@@ -155,7 +155,7 @@ def test_the_idle_end_and_the_next_call_starts_afresh(
     settings.cache_clear()
     assert tended(instance).state == InstanceState.DRAINING
     instance = tended(instance)
-    assert (instance.state, our_containers()) == (InstanceState.STOPPED, {})
+    assert (instance.state, list_containers()) == (InstanceState.STOPPED, {})
     assert not socket_directory(instance.id).exists()
     assert served.started().state == InstanceState.READY
 
@@ -163,8 +163,8 @@ def test_the_idle_end_and_the_next_call_starts_afresh(
 def test_a_container_that_was_killed_is_told_of_and_replaced(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
     instance = served.started()
-    engine().kill(name_of(instance.id))
-    engine().wait(name_of(instance.id))
+    engine().kill(container_name(instance.id))
+    engine().wait(container_name(instance.id))
     instance = tended(instance)
     assert instance.state == InstanceState.STOPPED
     assert "was killed" in instance.message
@@ -187,16 +187,16 @@ def test_what_no_row_knows_is_removed_and_nothing_of_others(
     served.pushed_to(registry)
     instance = served.started()
     change(instance, state=InstanceState.STOPPED, ended_at=now_ms())
-    monkeypatch.setattr("workers.serving.docker.backend.FORGOTTEN_AFTER", timedelta(seconds=-60))
+    monkeypatch.setattr("workers.serving.docker.backend.ORPHAN_GRACE_SECONDS", -60)
     home = settings().data_dir
     monkeypatch.setenv("LONGSHORE_SERVING_DIR", str(home / "elsewhere"))
     settings.cache_clear()
     tended(instance)
     monkeypatch.delenv("LONGSHORE_SERVING_DIR")
     settings.cache_clear()
-    assert set(our_containers()) == {instance.id}
+    assert set(list_containers()) == {instance.id}
     tended(instance)
-    assert our_containers() == {}
+    assert list_containers() == {}
 
 
 def test_as_many_run_as_may_and_the_idlest_makes_room(
@@ -221,7 +221,7 @@ def test_nothing_is_left_when_longshore_ends(served: Served, registry: PrivateRe
     served.pushed_to(registry)
     instance = served.started()
     stop_all()
-    assert (fresh(instance).state, our_containers()) == (InstanceState.STOPPED, {})
+    assert (fresh(instance).state, list_containers()) == (InstanceState.STOPPED, {})
 
 
 def test_the_registrys_own_credentials_are_used_and_kept_out_of_the_container(
@@ -229,5 +229,5 @@ def test_the_registrys_own_credentials_are_used_and_kept_out_of_the_container(
 ) -> None:
     served.pushed_to(registry)
     instance = served.started()
-    described = json.dumps(engine().inspect_container(name_of(instance.id)))
+    described = json.dumps(engine().inspect_container(container_name(instance.id)))
     assert Credentials("pusher", registry.users["pusher"]).password not in described

@@ -21,7 +21,7 @@ from tests.service.workers.serving.conftest import Served, evaluated, job_of
 from tests.unit.workers.builds.sources import archive_of
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
-from workers.serving.docker.container import name_of, our_containers
+from workers.serving.docker.container import container_name, list_containers
 from workers.serving.docker.directory import socket_directory
 from workers.serving.reconcile import reconcile
 from workers.serving.start import ServeWork
@@ -76,7 +76,7 @@ def test_a_volume_of_the_image_is_memory_with_a_limit(
     of("VOLUME /data")
     served.pushed_to(registry)
     instance = served.started()
-    mounts = engine().inspect_container(name_of(instance.id))["Mounts"]
+    mounts = engine().inspect_container(container_name(instance.id))["Mounts"]
     assert {mount["Type"] for mount in mounts} == {"bind", "tmpfs"}
     filled = evaluated(instance, "open('/data/full', 'wb').write(b'0' * (64 << 20))")
     assert "error" in filled, "neither more than the limit nor a process without memory"
@@ -90,10 +90,10 @@ def test_labels_of_an_image_remove_nothing(
     image_id = of(f'LABEL longshore.serving-directory="{home}" longshore.serving="../precious"')
     precious = home.parent / "precious"
     precious.mkdir()
-    monkeypatch.setattr("workers.serving.docker.backend.FORGOTTEN_AFTER", timedelta(seconds=-60))
+    monkeypatch.setattr("workers.serving.docker.backend.ORPHAN_GRACE_SECONDS", -60)
     other = engine().create_container(image_id)["Id"]
     try:
-        assert our_containers() == {}
+        assert list_containers() == {}
         reconcile()
         assert precious.is_dir()
         assert engine().inspect_container(other)["Id"] == other
@@ -109,7 +109,7 @@ def test_what_fills_the_sockets_directory_is_ended(
     instance = served.started()
     assert instance.state == InstanceState.FAILED
     assert "entry point" in instance.message
-    assert our_containers() == {}
+    assert list_containers() == {}
     assert not socket_directory(instance.id).exists()
 
 
@@ -132,5 +132,5 @@ def test_what_nobody_wants_any_more_is_not_started(served: Served, registry: Pri
     job = job_of(instance)
     run_job(job.id, ServeWork)
     assert fresh(job).state == JobState.SUCCEEDED
-    assert (fresh(instance).state, our_containers()) == (InstanceState.STOPPED, {})
+    assert (fresh(instance).state, list_containers()) == (InstanceState.STOPPED, {})
     assert "deleted" in fresh(instance).message

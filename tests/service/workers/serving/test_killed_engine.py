@@ -34,7 +34,7 @@ from tests.service.workers.serving.held import (
     swept_until,
     worker,
 )
-from workers.serving.docker.container import our_containers
+from workers.serving.docker.container import list_containers
 
 pytestmark = [
     pytest.mark.engine,
@@ -127,7 +127,7 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
         assert following.result(30)["result"] == "next"
         ended = fresh(instance)
         assert (ended.state, "has ended" in ended.message) == (InstanceState.STOPPED, True)
-        assert [one for one, (runs, _made) in our_containers().items() if runs] == [again.id]
+        assert [one for one, (runs, _made) in list_containers().items() if runs] == [again.id]
 
 
 def test_a_start_that_it_was_killed_in_is_begun_anew(

@@ -20,7 +20,7 @@ from tests.service.workers.serving.held import (
     open_gate,
     worker,
 )
-from workers.serving.docker.container import our_containers
+from workers.serving.docker.container import list_containers
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("broker")]
 
@@ -46,7 +46,7 @@ def test_in_the_middle_of_a_start_another_takes_over(served: Served, registry: P
             kill(first.pid)
             first.wait(30)
         assert "send it again" in caller.refused("go")
-        assert set(our_containers()) == {instance.id}
+        assert set(list_containers()) == {instance.id}
         with worker(tmp_path, "second"):
             again, _ = loading(served.build, beside=abandoned)
             assert again.id == instance.id
@@ -56,7 +56,7 @@ def test_in_the_middle_of_a_start_another_takes_over(served: Served, registry: P
             assert caller.call("go")["result"] == "go"
             assert fresh(instance).state == InstanceState.READY
             assert job_of(instance).losses == 1
-            assert set(our_containers()) == {instance.id}
+            assert set(list_containers()) == {instance.id}
 
 
 def test_in_the_middle_of_a_call_the_call_goes_on(served: Served, registry: PrivateRegistry, tmp_path: Path) -> None:

@@ -15,19 +15,19 @@ from tests.kubernetes.nodes.worker_nodes import (
     reboot,
 )
 from tests.kubernetes.simulated import Document, SimulatedApi
-from workers.nodes.fleet import Node, Restart
-from workers.nodes.kubernetes.fleet import KubernetesFleet
+from workers.nodes.node_pool import Node, RestartHook
+from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
 
-def test_the_nodes_of_algorithms_by_name(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_the_nodes_of_algorithms_by_name(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n2", cordoned=True)
     put_node(api, "n1")
     put_node(api, "database", labels={})
     lose(api, "n1", "the disk is full")
-    assert fleet.nodes() == [Node("n1", ready=False, cordoned=False), Node("n2", ready=True, cordoned=True)]
+    assert pool.nodes() == [Node("n1", ready=False, cordoned=False), Node("n2", ready=True, cordoned=True)]
 
 
-def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     put_pod(api, "n2", "elsewhere")
@@ -39,7 +39,7 @@ def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: Simulate
         reboot(api, name)
 
     story = Story()
-    refresh(fleet, story, restart)
+    refresh(pool, story, restart)
     assert is_as_before(api, "n1")
     assert [(mark["mark"], mark["boot_id"], mark["restarted_at"] > 0) for mark in seen] == [(JOB, "boot-1", True)]
     assert story.said == [
@@ -51,9 +51,9 @@ def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: Simulate
     ]
 
 
-def test_the_cordon_and_whose_it_is_are_one_step(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_the_cordon_and_whose_it_is_are_one_step(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
-    refresh(fleet)
+    refresh(pool)
     first, last = api.bodies
     assert (first["spec"], list(first["metadata"]["annotations"])) == ({"unschedulable": True}, [REFRESH])
     assert (last["spec"], last["metadata"]["annotations"]) == ({"unschedulable": None}, {REFRESH: None})
@@ -61,7 +61,7 @@ def test_the_cordon_and_whose_it_is_are_one_step(api: SimulatedApi, fleet: Kuber
 
 
 def test_a_node_that_the_kubelet_writes_to_meanwhile_is_cordoned_all_the_same(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1")
 
@@ -70,19 +70,19 @@ def test_a_node_that_the_kubelet_writes_to_meanwhile_is_cordoned_all_the_same(
         api.put("nodes", node_of(api, "n1"))
 
     api.on_answer = kubelet_writes
-    refresh(fleet)
+    refresh(pool)
     assert len(api.bodies) == 3  # the first of which was refused
     assert is_as_before(api, "n1")
 
 
 def test_a_node_that_somebody_else_cordoned_is_refreshed_and_stays_cordoned(
-    api: SimulatedApi, fleet: KubernetesFleet
+    api: SimulatedApi, pool: KubernetesNodePool
 ) -> None:
     put_node(api, "n1", cordoned=True)
     put_pod(api, "n1", "web-1")
     seen: list[Document] = []
     story = Story(Node_n1_was_cordoned_by_somebody_else=lambda: seen.append(mark_on(api)))
-    refresh(fleet, story)
+    refresh(pool, story)
     assert seen[0]["cordoned_elsewhere"] is True
     assert names(api) == []
     assert node_of(api, "n1")["spec"] == {"unschedulable": True}
@@ -97,28 +97,28 @@ def test_a_node_that_somebody_else_cordoned_is_refreshed_and_stays_cordoned(
     ],
 )
 def test_a_node_with_another_mark_is_left_alone(
-    api: SimulatedApi, fleet: KubernetesFleet, mark: str, error_class: ErrorClass, match: str
+    api: SimulatedApi, pool: KubernetesNodePool, mark: str, error_class: ErrorClass, match: str
 ) -> None:
     put_node(api, "n1", cordoned=True, mark=mark)
     put_pod(api, "n1", "web-1")
     with pytest.raises(WorkError, match=match) as refused:
-        refresh(fleet)
+        refresh(pool)
     assert refused.value.error_class == error_class
     assert (is_cordoned(api, "n1"), names(api), api.bodies) == (True, ["web-1"], [])
-    assert fleet.release(JOB) == []
+    assert pool.uncordon(JOB) == []
 
 
-def test_a_node_that_is_gone_is_said(api: SimulatedApi, fleet: KubernetesFleet) -> None:
-    for ask in (lambda: refresh(fleet), lambda: fleet.plan("n1")):
+def test_a_node_that_is_gone_is_said(api: SimulatedApi, pool: KubernetesNodePool) -> None:
+    for ask in (lambda: refresh(pool), lambda: pool.plan("n1")):
         with pytest.raises(WorkError, match="no node n1 any more") as failed:
             ask()
         assert failed.value.error_class == ErrorClass.NOT_FOUND
     put_node(api, "n1")
     with pytest.raises(WorkError, match="no node n1 any more"):
-        refresh(fleet, Story(Node_n1_is_cordoned=lambda: api.remove("nodes", "n1")))
+        refresh(pool, Story(Node_n1_is_cordoned=lambda: api.remove("nodes", "n1")))
 
 
-def test_a_hook_that_fails_ends_it_and_the_node_takes_pods_again(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_hook_that_fails_ends_it_and_the_node_takes_pods_again(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     asked: list[str] = []
 
@@ -129,26 +129,26 @@ def test_a_hook_that_fails_ends_it_and_the_node_takes_pods_again(api: SimulatedA
         reboot(api, name)
 
     with pytest.raises(WorkError, match="exit code 3"):
-        refresh(fleet, restart=restart)
+        refresh(pool, restart=restart)
     assert is_as_before(api, "n1")
-    refresh(fleet, restart=restart)
+    refresh(pool, restart=restart)
     assert asked == ["n1", "n1"]
 
 
 @pytest.mark.parametrize("restart", [None, lambda _name: None])
 def test_a_node_that_does_not_become_ready_is_said_with_its_own_words(
-    api: SimulatedApi, hasty_fleet: KubernetesFleet, restart: Restart | None
+    api: SimulatedApi, hasty_pool: KubernetesNodePool, restart: RestartHook | None
 ) -> None:
     put_node(api, "n1")
     lose(api, "n1", "container runtime is down")
     with pytest.raises(WorkError, match=r"Ready is False \(container runtime is down\)") as failed:
-        refresh(hasty_fleet, restart=restart)
+        refresh(hasty_pool, restart=restart)
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert ("has not restarted" in failed.value.message) == (restart is not None)
     assert is_as_before(api, "n1")
 
 
-def test_a_restarted_node_is_waited_for_until_its_kubelet_is_ready(api: SimulatedApi, fleet: KubernetesFleet) -> None:
+def test_a_restarted_node_is_waited_for_until_its_kubelet_is_ready(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
 
     def comes_back() -> None:
@@ -156,7 +156,7 @@ def test_a_restarted_node_is_waited_for_until_its_kubelet_is_ready(api: Simulate
         lose(api, "n1", "no network yet")
 
     story = Story(Waits_until_node_n1_has_restarted=comes_back, Waits_until_node_n1_is_ready=lambda: reboot(api, "n1"))
-    refresh(fleet, story, lambda _name: None)
+    refresh(pool, story, lambda _name: None)
     assert story.said[-3:] == [
         "Waits until node n1 has restarted.",
         "Waits until node n1 is ready.",
@@ -176,14 +176,14 @@ def test_a_restarted_node_is_waited_for_until_its_kubelet_is_ready(api: Simulate
     ],
 )
 def test_a_right_that_is_missing_is_said_with_the_manifest_that_gives_it(
-    api: SimulatedApi, fleet: KubernetesFleet, verb: str, resource: str
+    api: SimulatedApi, pool: KubernetesNodePool, verb: str, resource: str
 ) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.forbidden.add((verb, resource))
     with pytest.raises(WorkError, match=rf"cannot {verb} .*Apply deploy/kubernetes/nodes\.yaml") as refused:
-        fleet.nodes()
-        fleet.plan("n1")
-        refresh(fleet)
+        pool.nodes()
+        pool.plan("n1")
+        refresh(pool)
     assert refused.value.error_class == ErrorClass.UNAVAILABLE
     assert is_as_before(api, "n1")

@@ -1,17 +1,17 @@
-"""A fake fleet: it stands in for the nodes of a cluster, and proves nothing of one. Its nodes are names in memory."""
+"""A fake pool: it stands in for the nodes of a cluster, and proves nothing of one. Its nodes are names in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.nodes.fleet import Node, Plan, Restart
+from workers.nodes.node_pool import Node, DrainPlan, RestartHook
 
-During = Callable[["FakeFleet", str, CancelToken], None]
+During = Callable[["FakeNodePool", str, CancelToken], None]
 
 
 @dataclass
-class FakeFleet:
+class FakeNodePool:
     """Keeps what `Fleet` promises: cordoned with a mark, uncordoned however `refresh` ends."""
 
     names: list[str] = field(default_factory=lambda: ["node-1", "node-2", "node-3"])
@@ -27,11 +27,11 @@ class FakeFleet:
     def nodes(self) -> list[Node]:
         return [Node(name, ready=True, cordoned=name in self.marks) for name in self.names]
 
-    def plan(self, name: str) -> Plan:
-        return Plan((f"default/pod-of-{name}",), ("kube-system/proxy",), ("default/budget",))
+    def plan(self, name: str) -> DrainPlan:
+        return DrainPlan((f"default/pod-of-{name}",), ("kube-system/proxy",), ("default/budget",))
 
     def refresh(
-        self, name: str, mark: str, restart: Restart | None, say: Callable[[str], None], stop: CancelToken
+        self, name: str, mark: str, restart: RestartHook | None, say: Callable[[str], None], stop: CancelToken
     ) -> None:
         if name not in self.names:
             raise WorkError(ErrorClass.NOT_FOUND, f"There is no node {name} any more.")
@@ -47,7 +47,7 @@ class FakeFleet:
                 del self.marks[name]
         self.done.append(name)
 
-    def release(self, mark: str) -> list[str]:
+    def uncordon(self, mark: str) -> list[str]:
         released = [name for name, known in self.marks.items() if known == mark]
         for name in released:
             del self.marks[name]
