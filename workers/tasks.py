@@ -1,5 +1,7 @@
 """The Celery tasks: each takes a message, or the beat's tick, to the work."""
 
+from functools import partial
+
 from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_SECONDS, celery
 from workers.builds.build import BuildWork
 from workers.jobs.executor import run_job, run_next_push
@@ -9,7 +11,7 @@ from workers.maintenance.sweep import sweep_on_tick
 from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
 from workers.pushes.push import PushWork
 from workers.serving.reconcile import reconcile_on_tick
-from workers.serving.start import ServeWork
+from workers.serving.start import ServeWork, restart_instance
 
 
 @celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
@@ -32,7 +34,6 @@ def serve(job_id: str) -> None:
 
 @celery.task(name="longshore.reconcile")  # type: ignore[untyped-decorator]
 def reconcile_now() -> None:
-    """Tend what runs."""
     reconcile_on_tick()
 
 
@@ -42,13 +43,12 @@ def reconcile_now() -> None:
     time_limit=REFRESH_SECONDS + HARD_LIMIT_MARGIN_SECONDS,
 )
 def refresh(job_id: str) -> None:
-    """Have nodes, or what runs, pull afresh."""
-    run_job(job_id, RefreshWork)
+    """Refresh nodes or running instances."""
+    run_job(job_id, partial(RefreshWork, restart_instance=restart_instance))
 
 
 @celery.task(name="longshore.uncordon")  # type: ignore[untyped-decorator]
-def release_now() -> None:
-    """Uncordon what refreshes left behind that ended without their worker."""
+def uncordon_now() -> None:
     uncordon_after_lost_workers()
 
 

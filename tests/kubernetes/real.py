@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from kubernetes.client import (
@@ -130,7 +130,7 @@ class Caller(threading.Thread):
         self.replies = list[Reply]()
         self.failed: Exception | None = None
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

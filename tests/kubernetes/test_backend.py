@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
+from workers.kubernetes.cluster import Cluster
 from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes import rollout
@@ -21,7 +23,7 @@ NewSpec = Callable[..., InstanceSpec]
 
 
 def started(backend: KubernetesBackend, spec: InstanceSpec) -> str:
-    return backend.start(start, lambda _text: None, CancelToken()).endpoint
+    return backend.start(spec, lambda _text: None, CancelToken()).endpoint
 
 
 def the(api: SimulatedApi, plural: str) -> Document:
@@ -168,7 +170,7 @@ def test_a_kubelet_that_had_not_read_the_secret_tries_again(
 
     api.kubelet = kubelets.waits("ErrImagePull", "pulling from host failed: 401 Unauthorized")
     backend.start(new_spec(), say, CancelToken())
-    assert "Waits for the node's next try" in said[0]
+    assert "Waits until the node retries" in said[0]
     assert "401 Unauthorized" in said[0]
 
 
@@ -231,9 +233,7 @@ def test_a_process_that_takes_too_much_memory_is_said(
     assert failed.value.error_class == ErrorClass.INVALID
 
 
-def test_a_cluster_without_room_is_waited_for(
-    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
-) -> None:
+def test_a_cluster_without_room_is_waited_for(api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec) -> None:
     api.kubelet = kubelets.has_no_room
     with pytest.raises(WorkError, match="0/3 nodes are available") as failed:
         started(backend, new_spec())
@@ -275,14 +275,11 @@ def test_what_the_api_refuses_is_said(
     assert failed.value.error_class == error_class
 
 
-def test_a_cluster_that_is_away_is_unavailable(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch, new_spec: NewSpec
-) -> None:
-    from shared.settings import Settings
+def test_a_cluster_that_is_not_configured_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
     with pytest.raises(WorkError, match="KUBECONFIG") as failed:
-        started(KubernetesBackend(Settings()), new_spec())
+        Cluster.connect("algorithms")
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
 
 

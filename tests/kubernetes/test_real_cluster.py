@@ -33,12 +33,13 @@ from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
 from tests.kubernetes import real
 from workers.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import label_value, name_of, version_name
+from workers.kubernetes.metadata import name_of
 from workers.nodes.kubernetes.cordon import cordon_state_of
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.backend import KubernetesBackend
+from workers.serving.kubernetes.labels import label_value, version_name
 from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
 
 NewSpec = Callable[..., InstanceSpec]
@@ -87,7 +88,7 @@ def test_a_pod_that_no_node_takes_is_said_and_cleared_away(
 ) -> None:
     nowhere = Settings(kubernetes_node_selector=f"longshore.io/no-node={label_value(account_cluster.namespace)}")
     start, backend = new_spec(network="isolated"), KubernetesBackend(nowhere, account_cluster)
-    with pytest.raises(WorkError, match="no room") as failed:
+    with pytest.raises(WorkError, match="no capacity") as failed:
         backend.start(start, lambda _text: None, CancelToken())
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
     name = version_name(start.instance.version_id)

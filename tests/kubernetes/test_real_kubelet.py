@@ -28,10 +28,10 @@ from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.jobs.executor import run_job
 from workers.kubernetes.cluster import Cluster
-from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.pushes.push import PushWork
 from workers.serving.factory import serving_backend
 from workers.serving.kubernetes import backend as backend_module
+from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.serving.kubernetes.objects import ISOLATED_POLICY
 from workers.serving.kubernetes.rollout import pods_of
 from workers.serving.reconcile import reconcile, stop_all

@@ -25,7 +25,7 @@ from workers.serving.start import ServeWork
 def build(backend: KubernetesBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
     """A succeeded build, in an installation that runs images on the simulated API."""
     with longshore_environment(tmp_path / "data", serving="kubernetes"):
-        monkeypatch.setattr(start, "backend", lambda: backend)
+        monkeypatch.setattr(start, "serving_backend", lambda: backend)
         yield build_commit(make_algorithm())
 
 
@@ -79,9 +79,7 @@ def test_an_image_that_was_replaced_is_started_anew_when_calls_go_to_it_again(ap
     assert fresh(second).state == InstanceState.STOPPED
 
 
-def test_nobody_is_sent_to_an_image_while_another_replaces_it(
-    api: SimulatedApi, build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_sent_to_an_image_while_another_replaces_it(api: SimulatedApi, build: Build) -> None:
     pushed(build, DIGEST)
     first, seen = started(build), list[InstanceState]()
 

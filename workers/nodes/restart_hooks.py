@@ -17,7 +17,7 @@ from shared.settings.serving import ServingSettings
 from shared.subprocesses import Subprocess, SubprocessTimeoutError, running
 from shared.webhooks.deliveries import InvalidTargetError, check_target
 from shared.webhooks.signing import InvalidSecretError, signature
-from workers.nodes.node_pool import Restart
+from workers.nodes.node_pool import RestartHook
 
 COMMAND_TIMEOUT_SECONDS = 600
 """For the command to request the restart; it need not wait for the node."""
@@ -27,7 +27,9 @@ MAX_SHOWN_LINES = 5
 SETTINGS_PREFIX = "LONGSHORE_"
 
 
-def restart_hook(kind: RestartKind | None, job_id: str, settings: ServingSettings, stop: CancelToken) -> Restart | None:
+def restart_hook(
+    kind: RestartKind | None, job_id: str, settings: ServingSettings, stop: CancelToken
+) -> RestartHook | None:
     """Return the function that restarts a node; None: nodes are not restarted.
 
     Without a `kind`, the settings decide: the command, else the URL, else none.

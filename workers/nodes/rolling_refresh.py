@@ -25,7 +25,9 @@ def steps_for_nodes(pool: NodePool, options: RefreshOptions, done_before: Collec
     if not existing:
         message = "No node has the labels of worker nodes (LONGSHORE_KUBERNETES_NODE_SELECTOR): label them."
         raise WorkError(ErrorClass.NOT_FOUND, message)
-    return [RefreshStep(name) for name in sorted(options.nodes or existing, key=lambda name: (name in done_before, name))]
+    return [
+        RefreshStep(name) for name in sorted(options.nodes or existing, key=lambda name: (name in done_before, name))
+    ]
 
 
 def refresh_nodes(

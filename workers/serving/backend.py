@@ -44,9 +44,8 @@ class ObservedInstance:
 class ServingBackend(Protocol):
     """Runs images. Every method is idempotent, and any worker may call it again."""
 
-    @property
-    def one_per_version(self) -> bool:
-        """Whether a start ends the version's other instance; otherwise both run until the older one has drained."""
+    one_per_version: bool
+    """Whether a start ends the version's other instance; otherwise both run until the older one has drained."""
 
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         """Pull the image from its registry, run it, and wait until it takes calls.

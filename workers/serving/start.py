@@ -95,7 +95,7 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
     Raises:
         WorkError: the registry was deleted (invalid), or its credentials cannot be decrypted (auth).
     """
-    row = session.execute(
+    instance, algorithm, version, registry = session.execute(
         select(Instance, Algorithm, Version, Registry)
         .join(Job, Job.instance_id == Instance.id)
         .join(Algorithm, Algorithm.id == Instance.algorithm_id)
@@ -103,7 +103,6 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
         .outerjoin(Registry, Registry.id == Instance.registry_id)
         .where(Job.id == claim.job_id)
     ).one()
-    instance, algorithm, version, registry = row._tuple()
     if instance.state != InstanceState.PENDING:
         return instance.message
     if registry is not None and registry.deleted_at is not None:

@@ -11,7 +11,7 @@ from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "POLL_INTERVAL_SECONDS", 0.01)
-    monkeypatch.setattr(drain, "REFUSED_SECONDS", 0.01)
+    monkeypatch.setattr(drain, "RETRY_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(nodes, "POLL_INTERVAL_SECONDS", 0.01)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from shared.cancellation import CancelToken
 from tests.kubernetes.nodes.worker_nodes import REFRESH, node_of
 from tests.kubernetes.simulated import Document, SimulatedApi
-from workers.nodes.node_pool import RestartHook
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
+from workers.nodes.node_pool import RestartHook
 
 JOB = "job-1"
 Say = Callable[[str], None]
@@ -29,7 +29,10 @@ class Story:
 
 
 def refresh(
-    pool: KubernetesNodePool, say: Say | None = None, restart: RestartHook | None = None, stop: CancelToken | None = None
+    pool: KubernetesNodePool,
+    say: Say | None = None,
+    restart: RestartHook | None = None,
+    stop: CancelToken | None = None,
 ) -> None:
     pool.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
 

@@ -13,8 +13,8 @@ from tests.kubernetes.nodes.worker_nodes import (
     put_pod,
 )
 from tests.kubernetes.simulated import Asked, Document, Refusal, SimulatedApi
-from workers.nodes.node_pool import DrainPlan
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
+from workers.nodes.node_pool import DrainPlan
 
 
 def test_what_stays_on_a_node(api: SimulatedApi, pool: KubernetesNodePool) -> None:
@@ -24,7 +24,9 @@ def test_what_stays_on_a_node(api: SimulatedApi, pool: KubernetesNodePool) -> No
     put_pod(api, "n1", "done", owner=None, phase="Succeeded")
     put_pod(api, "n1", "failed", owner="Job", phase="Failed")
     put_pod(api, "n1", "with-emptydir")["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
-    assert pool.plan("n1") == DrainPlan(evicted=("work/with-emptydir",), stay=("work/kube-proxy-n1", "work/log-collector"))
+    assert pool.plan("n1") == DrainPlan(
+        evicted=("work/with-emptydir",), stay=("work/kube-proxy-n1", "work/log-collector")
+    )
     refresh(pool)
     assert names(api) == ["done", "failed", "kube-proxy-n1", "log-collector"]
     assert is_as_before(api, "n1")
@@ -37,7 +39,7 @@ def test_a_pod_that_nothing_brings_back_is_named_and_no_pod_is_evicted(
     put_pod(api, "n1", "a-web")
     put_pod(api, "n1", "bare", owner=None)
     assert pool.plan("n1") == DrainPlan(evicted=("work/a-web",), stay=(), refused_for=("work/bare",))
-    with pytest.raises(WorkError, match="nothing would bring back: work/bare") as refused:
+    with pytest.raises(WorkError, match="no controller would replace: work/bare") as refused:
         refresh(pool)
     assert refused.value.error_class == ErrorClass.INVALID
     assert names(api) == ["a-web", "bare"]

@@ -15,8 +15,8 @@ from tests.kubernetes.nodes.worker_nodes import (
     reboot,
 )
 from tests.kubernetes.simulated import Document, SimulatedApi
-from workers.nodes.node_pool import Node, RestartHook
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
+from workers.nodes.node_pool import Node, RestartHook
 
 
 def test_the_nodes_of_algorithms_by_name(api: SimulatedApi, pool: KubernetesNodePool) -> None:
@@ -46,7 +46,7 @@ def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: Simulate
         "Node n1 is cordoned.",
         "Waits for pods to end: work/web-1.",
         "Node n1 is empty.",
-        "Has node n1 restarted.",
+        "Requests the restart of node n1.",
         "Node n1 is ready.",
     ]
 

@@ -137,7 +137,9 @@ def test_whatever_became_of_a_worker_its_nodes_are_released(
     assert set(released) == {True, False}
 
 
-def test_a_node_that_was_uncordoned_meanwhile_takes_pods_at_the_end(api: SimulatedApi, pool: KubernetesNodePool) -> None:
+def test_a_node_that_was_uncordoned_meanwhile_takes_pods_at_the_end(
+    api: SimulatedApi, pool: KubernetesNodePool
+) -> None:
     before = '{"mark":"job-1","by":"x","boot_id":"boot-1","cordoned_elsewhere":true}'
     put_node(api, "n1", mark=before)
     refresh(pool)
@@ -208,7 +210,7 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
         refresh(pool, story, stop=stop)
     assert evicted == ["web-1", own_pod]
     assert "Waits for pods to end: work/web-1." in story.said
-    assert "Evicts the pod of the worker that does this: another worker goes on." in story.said
+    assert "Evicts the pod of this worker: another worker resumes." in story.said
     assert is_as_before(api, "n1")
     monkeypatch.setenv("HOSTNAME", "b-worker")
     refresh(pool)
@@ -221,7 +223,7 @@ def test_a_worker_with_no_other_place_does_not_evict_itself(
     put_node(api, "n1")
     put_node(api, "n2", cordoned=True)
     put_pod(api, "n1", own_pod)
-    with pytest.raises(WorkError, match="have Longshore's workers run elsewhere") as refused:
+    with pytest.raises(WorkError, match="run Longshore's workers elsewhere") as refused:
         refresh(pool)
     assert refused.value.error_class == ErrorClass.INVALID
     assert names(api) == [own_pod]

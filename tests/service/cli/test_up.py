@@ -51,7 +51,7 @@ def test_what_runs_is_refreshed_and_nodes_are_not_where_there_are_none(up: Up) -
     done = longshore("nodes", "refresh", "--what", "runners", *at)
     assert (done.returncode, "There was nothing to do." in done.stderr) == (0, True), done.stderr
     failed = longshore("nodes", "refresh", *at)
-    assert (failed.returncode, "order it with what=runners" in failed.stderr) == (1, True), failed.stderr
+    assert (failed.returncode, "refresh with what=runners" in failed.stderr) == (1, True), failed.stderr
     _status, jobs = up.call("GET", "/v1/jobs?kind=refresh")
     assert [job["state"] for job in jobs["results"]] == ["failed", "succeeded"]
 

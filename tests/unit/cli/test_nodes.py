@@ -1,4 +1,4 @@
-"""`longshore nodes`: what it orders, what it shows until the end, and how it leaves a job going. The nodes is fake."""
+"""`longshore nodes`: what it orders, what it shows until the end, and how it leaves a job going. The nodes are fake."""
 
 import threading
 from collections.abc import Iterator
@@ -15,9 +15,8 @@ from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
 from tests.unit.cli.conftest import Longshore
-from workers.jobs.executor import run_job
+from workers import tasks
 from workers.nodes import refresh
-from workers.nodes.refresh import RefreshWork
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def nodes(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
             with database().reading() as session:
                 job = session.scalar(select(Job).where(Job.state == JobState.QUEUED))
             if job is not None:
-                run_job(job.id, RefreshWork)
+                tasks.refresh(job.id)
 
     worker = threading.Thread(target=look)
     worker.start()
@@ -50,8 +49,8 @@ def test_each_node_is_shown_until_the_end(migrated: Longshore, nodes: FakeNodePo
     done = migrated("nodes", "refresh", "--node", "node-2", "--node", "node-1", "--restart", "none")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[-1] == "node-2: done It is ready, and pulls afresh."
-    assert "node-1: done It is ready, and pulls afresh." in lines
+    assert lines[-1] == "node-2: done It is ready, and pulls images again."
+    assert "node-1: done It is ready, and pulls images again." in lines
     assert done.stderr.endswith("Done.\n")
     assert nodes.done == ["node-1", "node-2"]
     entry = the(AuditEvent, action="nodes.refresh")
@@ -66,7 +65,7 @@ def test_a_dry_run_shows_the_plan_of_each_node(migrated: Longshore, nodes: FakeN
 
 
 def test_what_was_not_done_ends_with_status_1(migrated: Longshore, nodes: FakeNodePool) -> None:
-    def during(_fleet: FakeNodePool, _name: str, _stop: object) -> None:
+    def during(_nodes: FakeNodePool, _name: str, _stop: object) -> None:
         raise WorkError(ErrorClass.INVALID, "A budget allows no eviction.")
 
     nodes.during = during

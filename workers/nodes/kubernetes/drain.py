@@ -84,17 +84,15 @@ def drain_node(
         if left <= 0:
             message = (
                 f"Node {node_name} was not empty within {timeout_seconds:g} s (LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS): "
-                f"{message} Make the budgets allow an eviction (by more replicas, for example), and check the pods that "
-                "do not end."
+                f"{message} Make the budgets allow an eviction (for example by more replicas), and check "
+                "the pods that do not end."
             )
             raise WorkError(ErrorClass.INVALID, message)
         report(message)
         stop.pause(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
 
 
-def _check_evictable(
-    cluster: Cluster, node_name: str, evictable: Sequence[V1Pod], unmanaged: Sequence[V1Pod]
-) -> None:
+def _check_evictable(cluster: Cluster, node_name: str, evictable: Sequence[V1Pod], unmanaged: Sequence[V1Pod]) -> None:
     if unmanaged:
         message = (
             f"Node {node_name} has pods that no controller would replace: {join_first(paths_of(unmanaged))}. Delete "
@@ -203,7 +201,7 @@ def _allows_none(budget: V1PodDisruptionBudget) -> bool:
 
 
 def _selects(budget: V1PodDisruptionBudget, labels: Mapping[str, str]) -> bool:
-    """Return whether a budget selects pods with these labels. An empty selector selects all pods, a missing one none."""
+    """Return whether a budget selects pods with these labels. An empty selector selects all, a missing one none."""
     selector: V1LabelSelector | None = budget.spec.selector if budget.spec else None
     if selector is None:
         return False

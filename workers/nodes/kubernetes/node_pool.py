@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from contextlib import suppress
 
+from typing_extensions import override
+
 from shared.cancellation import CancelToken
 from shared.errors import WorkError
 from shared.settings.serving import ServingSettings
@@ -12,16 +14,17 @@ from workers.nodes.kubernetes.cordon import Cordon, cordon_state_of, uncordon_no
 from workers.nodes.kubernetes.drain import drain_node, exhausted_budgets
 from workers.nodes.kubernetes.nodes import await_ready, is_cordoned, is_ready, node_errors, read_node
 from workers.nodes.kubernetes.pods import paths_of, pods_on
-from workers.nodes.node_pool import DrainPlan, Node, RestartHook
+from workers.nodes.node_pool import DrainPlan, Node, NodePool, RestartHook
 
 
-class KubernetesNodePool:
+class KubernetesNodePool(NodePool):
     """Refreshes nodes as `kubectl drain` and `kubectl uncordon` do, and keeps the state on the nodes."""
 
     def __init__(self, settings: ServingSettings, cluster: Cluster) -> None:
         self._settings = settings
         self._cluster = cluster
 
+    @override
     def nodes(self) -> list[Node]:
         selector = ",".join(f"{key}={value}" for key, value in self._settings.kubernetes_node_labels.items())
         with node_errors("list its nodes"):
@@ -29,6 +32,7 @@ class KubernetesNodePool:
         nodes = [Node(name_of(node), ready=is_ready(node), cordoned=is_cordoned(node)) for node in listed.items]
         return sorted(nodes, key=lambda node: node.name)
 
+    @override
     def plan(self, name: str) -> DrainPlan:
         read_node(self._cluster, name)
         with node_errors(f"list the pods of node {name}"):
@@ -40,6 +44,7 @@ class KubernetesNodePool:
                 refused_for=paths_of(pods.unmanaged),
             )
 
+    @override
     def refresh(
         self, name: str, job_id: str, restart: RestartHook | None, report: Callable[[str], None], stop: CancelToken
     ) -> None:
@@ -54,6 +59,7 @@ class KubernetesNodePool:
             raise
         cordon.release()
 
+    @override
     def uncordon(self, job_id: str) -> list[str]:
         """Uncordon the nodes of the job among all nodes: their labels may have changed meanwhile."""
         with node_errors("list its nodes"):

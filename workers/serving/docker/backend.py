@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from typing_extensions import override
+
 from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Instance, InstanceState
@@ -11,13 +13,13 @@ from shared.instances.endpoints import endpoint_of
 from shared.instances.states import begin_draining, running_instances
 from shared.registries.rows import client_of
 from shared.settings import settings
-from workers.images.image import read_image
 from workers.builds.environment.container import remove_container
-from workers.images.engine_transfer import load_image
 from workers.docker.push import pull_image
+from workers.images.engine_transfer import load_image
 from workers.images.factory import image_store
+from workers.images.image import read_image
 from workers.images.image_store import held_image
-from workers.serving.backend import InstanceSpec, ObservedInstance, StartedInstance, load_timeout
+from workers.serving.backend import InstanceSpec, ObservedInstance, ServingBackend, StartedInstance, load_timeout
 from workers.serving.docker.container import (
     container_name,
     container_state,
@@ -35,11 +37,12 @@ ORPHAN_GRACE_SECONDS = 60
 """A younger container is kept without a row: the rows may have been read before its own was written."""
 
 
-class DockerBackend:
+class DockerBackend(ServingBackend):
     """Runs each instance in a container."""
 
     one_per_version = False
 
+    @override
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         instance_id = spec.instance.id
         free_capacity()
@@ -57,6 +60,7 @@ class DockerBackend:
             raise
         return StartedInstance(endpoint_of(instance_id), container_name(instance_id))
 
+    @override
     def observe(self, instances: Sequence[Instance]) -> Mapping[str, ObservedInstance]:
         containers = list_containers()
         observed = {}
@@ -69,14 +73,17 @@ class DockerBackend:
                 observed[instance_id] = ObservedInstance(alive=False, reason=reason)
         return observed
 
+    @override
     def restart(self, instance: Instance) -> bool:
         """Return False: a container cannot be replaced behind its socket."""
         return False
 
+    @override
     def stop(self, instance: Instance) -> None:
         stop_container(instance.id)
         _remove(instance.id)
 
+    @override
     def remove_orphans(self, known: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         for instance_id, container in list_containers().items():
             if instance_id not in known and container.created_at < time.time() - ORPHAN_GRACE_SECONDS:
@@ -160,8 +167,8 @@ def free_capacity() -> None:
         with database().writing() as session:
             begin_draining(session, idlest, "It was idle, and another algorithm needs its capacity.")
     message = (
-        f"{len(running)} algorithms run on this machine, the maximum (LONGSHORE_SERVING_MAX_INSTANCES): this one starts "
-        "once another has ended."
+        f"{len(running)} algorithms run on this machine, the maximum (LONGSHORE_SERVING_MAX_INSTANCES): this one "
+        "starts once another has ended."
     )
     raise WorkError(ErrorClass.UNAVAILABLE, message)
 

@@ -9,9 +9,9 @@ from docker.types import LogConfig, Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.settings import settings
-from workers.runner import RUNS_AS
 from workers.docker.connection import engine, engine_errors
 from workers.docker.images import described_image
+from workers.runner import RUNS_AS
 from workers.serving.backend import InstanceSpec
 
 NAME_PREFIX = "longshore-serve-"

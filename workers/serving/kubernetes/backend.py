@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.client import V1Deployment
+from typing_extensions import override
 
 from shared.cancellation import CancelToken
 from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings.serving import ServingSettings
-from workers.runner import PORT
 from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster, change_object, cluster_errors, if_exists
 from workers.kubernetes.metadata import KubernetesObject, annotation_of, is_terminating, label_of, name_of
-from workers.serving.backend import InstanceSpec, ObservedInstance, StartedInstance
+from workers.runner import PORT
+from workers.serving.backend import InstanceSpec, ObservedInstance, ServingBackend, StartedInstance
 from workers.serving.kubernetes.labels import (
     INSTANCE,
     PULL_SECRET_SELECTOR,
@@ -35,7 +36,7 @@ ORPHAN_GRACE_SECONDS = 600
 """What was started later than this is kept without a row: the rows may have been read before its own was written."""
 
 
-class KubernetesBackend:
+class KubernetesBackend(ServingBackend):
     """Runs each version as a Deployment behind a Service; another image of the version is a rolling update."""
 
     one_per_version = True
@@ -44,6 +45,7 @@ class KubernetesBackend:
         self._settings = settings
         self._cluster = cluster
 
+    @override
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         if spec.registry is None:
             message = "A cluster pulls from registries only: push the version to a registry, then call again."
@@ -71,6 +73,7 @@ class KubernetesBackend:
         name = name_of(applied)
         return StartedInstance(endpoint=f"http://{name}.{cluster.namespace}.svc:{PORT}", runtime_ref=name)
 
+    @override
     def observe(self, instances: Sequence[Instance]) -> Mapping[str, ObservedInstance]:
         """Return the state of the pods, with two requests for any number of instances."""
         with cluster_errors("list instances"):
@@ -91,6 +94,7 @@ class KubernetesBackend:
                 observed[instance_id] = ObservedInstance(alive=False, reason=problem.message)
         return observed
 
+    @override
     def restart(self, instance: Instance) -> bool:
         """Replace the pods by a rolling update: their kubelets ask the registry again (`imagePullPolicy: Always`)."""
         annotations = {RESTARTED: datetime.now(UTC).isoformat(timespec="milliseconds")}
@@ -102,10 +106,12 @@ class KubernetesBackend:
         )
         return True
 
+    @override
     def stop(self, instance: Instance) -> None:
         """Scale the version's Deployment to zero, unless it runs another image by now."""
         self._scale_to_zero(instance.version_id, lambda current: label_of(current, INSTANCE) == instance.id)
 
+    @override
     def remove_orphans(self, known: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
         """Scale unknown instances to zero; delete the objects of deleted versions, and Secrets without a user."""
         cluster = self._cluster
@@ -160,7 +166,7 @@ def _has_start(start_id: str) -> Callable[[V1Deployment], bool]:
 
 
 def _replicas(deployment: V1Deployment) -> int:
-    return (deployment.spec.replicas if deployment.spec else None) or 0
+    return deployment.spec.replicas or 0
 
 
 def _is_young(resource: KubernetesObject) -> bool:

@@ -164,9 +164,9 @@ def _is_observed(current: V1Deployment, applied: V1Deployment) -> bool:
 
 def _is_rolled_out(current: V1Deployment, applied: V1Deployment) -> bool:
     status, replicas = current.status, current.spec.replicas
-    if not replicas or not _is_observed(current, applied):
+    if status is None or not replicas or not _is_observed(current, applied):
         return False
-    return bool(status) and status.updated_replicas == status.replicas == status.available_replicas == replicas
+    return status.updated_replicas == status.replicas == status.available_replicas == replicas
 
 
 def _only_these_take_calls(cluster: Cluster, service: str, pods: Sequence[V1Pod]) -> bool:

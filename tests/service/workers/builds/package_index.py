@@ -104,5 +104,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     @override
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.nodes.node_pool import Node, DrainPlan, RestartHook
+from workers.nodes.node_pool import DrainPlan, Node, RestartHook
 
 During = Callable[["FakeNodePool", str, CancelToken], None]
 

@@ -20,10 +20,10 @@ from tests.rows import change, fresh, lose_lease, taken, the
 from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
-from workers.jobs.executor import run_job
+from workers import tasks
 from workers.jobs.worker_id import WORKER_ID
 from workers.maintenance.sweep import sweep
-from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
+from workers.nodes.refresh import uncordon_after_lost_workers
 
 pytestmark = pytest.mark.usefixtures("installation", "broker")
 
@@ -35,7 +35,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def run(job: Job) -> Job:
-    run_job(job.id, RefreshWork)
+    tasks.refresh(job.id)
     return fresh(job)
 
 
@@ -45,7 +45,7 @@ def cancel(job: Job) -> None:
 
 
 def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeNodePool, str, CancelToken], None]:
-    def during(_fleet: FakeNodePool, name: str, _stop: CancelToken) -> None:
+    def during(_nodes: FakeNodePool, name: str, _stop: CancelToken) -> None:
         if name == node:
             raise WorkError(error_class, "A budget allows no eviction.")
 
@@ -60,7 +60,7 @@ class Held:
         self._node = node
         nodes.during = self
 
-    def __call__(self, _fleet: FakeNodePool, name: str, stop: CancelToken) -> None:
+    def __call__(self, _nodes: FakeNodePool, name: str, stop: CancelToken) -> None:
         if name == self._node:
             self.begun.set()
             stop.pause(SECONDS)
@@ -206,14 +206,14 @@ def killed(nodes: FakeNodePool, job: Job) -> None:
 
     nodes.during = during
     with pytest.raises(Killed):
-        run_job(job.id, RefreshWork)
+        tasks.refresh(job.id)
     del nodes.uncordon
 
 
 def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(nodes: FakeNodePool) -> None:
     job = ordered()
 
-    def during(now: FakeNodePool, name: str, stop: CancelToken) -> None:
+    def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
         lose_lease(job)
         taken(job, "another/1")
         stop.pause(SECONDS)

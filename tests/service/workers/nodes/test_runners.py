@@ -15,8 +15,7 @@ from tests.rows import fresh, make_registry
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
 from tests.service.workers.serving.conftest import Served, build, image_id, served, tended
-from workers.jobs.executor import run_job
-from workers.nodes.refresh import RefreshWork
+from workers import tasks
 
 __all__ = ["build", "image_id", "served"]
 
@@ -28,14 +27,14 @@ def test_what_runs_is_pulled_afresh_by_the_next_call(served: Served, registry: P
         recorded = served.pushed_to(cast("PrivateRegistry", SimpleNamespace(url=f"http://{proxy.host}")))
         first = served.started()
         elsewhere = ordered(what=RefreshKind.RUNNERS, registry_id=make_registry().id)
-        run_job(elsewhere.id, RefreshWork)
+        tasks.refresh(elsewhere.id)
         assert (fresh(elsewhere).state, steps_of(elsewhere)) == (JobState.SUCCEEDED, [])
         assert fresh(first).state == InstanceState.READY
         job = ordered(what=RefreshKind.RUNNERS, registry_id=recorded.id, version_id=served.version.id)
-        run_job(job.id, RefreshWork)
+        tasks.refresh(job.id)
         assert fresh(job).state == JobState.SUCCEEDED
         assert states_of(job) == {f"{served.algorithm.path}@{served.version.git_hash}": "done"}
-        assert (fresh(first).state, fresh(first).message) == (InstanceState.DRAINING, "It was to be pulled afresh.")
+        assert (fresh(first).state, fresh(first).message) == (InstanceState.DRAINING, "It was drained by a refresh.")
         proxy.asked.clear()
         again = served.started()
         assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
@@ -49,7 +48,7 @@ def test_what_has_ended_by_then_is_passed_over(served: Served, registry: Private
     with database().writing() as session:  # by a worker that was lost then
         write_steps(session, job.id, steps_for(matching_runners(session, RefreshOptions(RefreshKind.RUNNERS))))
         mark_stopped(session, instance.id, "It ended.")
-    run_job(job.id, RefreshWork)
+    tasks.refresh(job.id)
     assert fresh(job).state == JobState.SUCCEEDED
     assert [step.state for step in steps_of(job)] == ["skipped"]
     assert fresh(instance).message == "It ended."

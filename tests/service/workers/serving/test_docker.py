@@ -2,7 +2,6 @@
 
 import json
 import os
-from datetime import timedelta
 
 import pytest
 

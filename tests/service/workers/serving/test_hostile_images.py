@@ -4,7 +4,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
 from io import BytesIO
 
 import pytest
