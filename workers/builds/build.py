@@ -1,10 +1,9 @@
-"""The work of a build: fetch the commit's source, make its image, keep the log in the row while it runs."""
+"""Run a build job: fetch the commit's source, build its image, and write the log to the row meanwhile."""
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
@@ -19,10 +18,10 @@ from shared.fence import Claim
 from shared.git.access import GitCredentials
 from shared.git.sources import open_source
 from shared.settings import Settings, settings
-from workers.builds.dockerfile import remove_cut_short
-from workers.builds.environment.container import name_prefix, remove_left_overs
+from workers.builds.context import BuildLimits
+from workers.builds.dockerfile import remove_interrupted
+from workers.builds.environment.container import name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
-from workers.builds.limits import BuildLimits
 from workers.builds.source import fetch_source
 from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
@@ -31,63 +30,61 @@ from workers.jobs.heartbeat import Heartbeat
 
 
 class LogBuffer:
-    """Lines that the build said since they were last written down."""
+    """Holds the lines of the log that are not in the row yet. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Keep a line; from the work's thread."""
         with self._lock:
             self._lines.append(storable(line) + "\n")
 
     def unwritten(self) -> list[str]:
-        """The lines that were not written down yet."""
         with self._lock:
             return list(self._lines)
 
-    def written(self, number: int) -> None:
-        """So many of them are in the row now, and the transaction is committed."""
+    def remove_written(self, count: int) -> None:
+        """Remove the first `count` lines; after the transaction that wrote them was committed."""
         with self._lock:
-            del self._lines[:number]
+            del self._lines[:count]
 
 
 class BuildWork:
-    """One build under a claim."""
+    """The work of one build job under a claim."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._log = LogBuffer()
 
     def write(self, session: Session) -> None:
-        """Append to the log in the row what was said since. A line is forgotten when it is committed, not before."""
+        """Append new lines to the log in the row. A line leaves the buffer when it is committed, not before."""
         lines = self._log.unwritten()
         if lines:
             append_log(session, self._claim, "".join(lines))
-            event.listen(session, "after_commit", lambda _session: self._log.written(len(lines)), once=True)
+            event.listen(session, "after_commit", lambda _: self._log.remove_written(len(lines)), once=True)
 
-    def do(self, keeper: Heartbeat) -> Finish:
-        """Build the image."""
+    def do(self, heartbeat: Heartbeat) -> Finish:
+        """Build the image; return what writes its result to the row."""
         with database().reading() as session:
             build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
             algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
-        self._clear_away(algorithm, build)
+        self._remove_leftovers(algorithm, build)
 
         def log(line: str) -> None:
-            keeper.record_progress()
+            heartbeat.record_progress()
             self._log.add(line)
 
         if self._claim.number > 1:
-            log(f"--- Begun anew (attempt {self._claim.number}) ---")
-        with image_store().use(keeper.stop) as use:
+            log(f"--- Restarted (attempt {self._claim.number}) ---")
+        with image_store().use(heartbeat.stop) as use:
             built = make_image(
                 algorithm,
                 build.commit_sha,
                 use,
                 refresh=build.refreshes_environment,
                 log=log,
-                stop=keeper.stop,
+                stop=heartbeat.stop,
             )
         return lambda session: write_built(
             session,
@@ -98,21 +95,18 @@ class BuildWork:
             environment_key=built.environment_key,
         )
 
-    def _clear_away(self, algorithm: Algorithm, build: Build) -> None:
-        """Remove what killed workers left: of this very build, which is this claim's alone now, and of old ones."""
+    def _remove_leftovers(self, algorithm: Algorithm, build: Build) -> None:
+        """Remove what killed workers left on the engine, of this build (no other claim works on it) and of old ones."""
         if self._claim.number > 1:
-            remove_left_overs(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
-            remove_cut_short(f"{algorithm.owner}/{algorithm.name}", build.commit_sha, keep=_known_images(build))
+            remove_leftover_containers(timedelta(0), name_prefix(algorithm.owner, build.commit_sha))
+            # A push that waits may use any image that a build of the commit has made.
+            images = select(Build.image_id).where(Build.version_id == build.version_id, Build.image_id.is_not(None))
+            with database().reading() as session:
+                keep = {image_id for image_id in session.scalars(images) if image_id}
+            remove_interrupted(f"{algorithm.owner}/{algorithm.name}", build.commit_sha, keep)
         # A build whose environment is in the store needs no engine.
         with suppress(WorkError):
-            remove_left_overs(timedelta(seconds=2 * settings().build_seconds))
-
-
-def _known_images(build: Build) -> set[str]:
-    """The images of the commit that builds of it have made: a push that waits may name any."""
-    with database().reading() as session:
-        made = select(Build.image_id).where(Build.version_id == build.version_id)
-        return {image_id for image_id in session.scalars(made) if image_id is not None}
+            remove_leftover_containers(timedelta(seconds=2 * settings().build_seconds))
 
 
 def make_image(
@@ -125,53 +119,47 @@ def make_image(
     refresh: bool = False,
     made_with: str | None = None,
 ) -> BuiltImage:
-    """Fetch a commit's source and build its image, which is held in the store by `use`.
+    """Fetch a commit's source and build its image, which `use` holds in the store.
 
-    With `refresh` its requirements are resolved anew, though an environment for them may be there. `made_with` is the
-    key of the environment that it had when it was built before.
+    With `refresh` its requirements are resolved again, even if the store has an environment for them. `made_with` is
+    the key of the environment that an earlier image of the commit had.
 
     Raises:
-        Stopped: the stop was asked for.
+        WorkCancelledError: the build was cancelled.
         WorkError: the source or the engine failed.
     """
     chosen = settings()
-    with ExitStack() as kept:
+    with ExitStack() as stack:
         try:
-            fetched = fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop)
-            source = kept.enter_context(fetched)
+            tar = stack.enter_context(
+                fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop)
+            )
         except WorkError as error:
-            log(error.message)  # the log's last line says why; from here on `build_image` sees to that
+            log(error.message)  # the log's last line is the cause; from here on `build_image` adds it
             raise
-        return build_image(
-            _request(algorithm, commit, source.tar, chosen, refresh=refresh, made_with=made_with), use, log, stop
+        request = BuildRequest(
+            owner=algorithm.owner,
+            name=algorithm.name,
+            commit=commit,
+            source=tar,
+            base_image=_base_image(algorithm, chosen),
+            kit_requirement=chosen.kit_requirement,
+            index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
+            ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
+            network=chosen.build_network,
+            limits=BuildLimits(
+                memory_bytes=chosen.build_memory_bytes,
+                cpus=chosen.build_cpus,
+                pids=chosen.build_pids,
+                seconds=chosen.build_seconds,
+                log_bytes=chosen.build_log_bytes,
+            ),
+            refresh=refresh,
+            made_with=made_with,
+            allow_dockerfile=chosen.build_own_dockerfile,
+            lock_directory=chosen.data_dir.absolute() / "locks",
         )
-
-
-def _request(
-    algorithm: Algorithm, commit: str, source: Path, chosen: Settings, *, refresh: bool, made_with: str | None
-) -> BuildRequest:
-    return BuildRequest(
-        owner=algorithm.owner,
-        name=algorithm.name,
-        commit=commit,
-        source=source,
-        base_image=_base_image(algorithm, chosen),
-        kit_requirement=chosen.kit_requirement,
-        index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
-        ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
-        network=chosen.build_network,
-        limits=BuildLimits(
-            memory_bytes=chosen.build_memory_bytes,
-            cpus=chosen.build_cpus,
-            pids=chosen.build_pids,
-            seconds=chosen.build_seconds,
-            log_bytes=chosen.build_log_bytes,
-        ),
-        refresh=refresh,
-        made_with=made_with,
-        allow_dockerfile=chosen.build_own_dockerfile,
-        lock_directory=chosen.data_dir.absolute() / "locks",
-    )
+        return build_image(request, use, log, stop)
 
 
 def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:

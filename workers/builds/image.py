@@ -1,10 +1,12 @@
-"""Algorithm images: built out of the source of one commit, and kept in the image store.
+"""Build algorithm images from the source of one commit, and keep them in the image store.
 
-Nothing that a caller writes becomes an instruction of the build, unless a repository's own Dockerfile is allowed.
+An image is an environment, then the runner, then the source. Longshore assembles it without running a container: the
+runner's layer is the same for all algorithms and the source's is small, so a change of source alone is little to push.
+No text of a caller becomes an instruction of the build, unless a repository's own Dockerfile is allowed.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,21 +14,24 @@ from typing import BinaryIO
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.assembly.algorithm_image import algorithm_image
-from workers.builds.assembly.source_tree import SourceTree, open_source
+from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.dockerfile import ALGORITHM, DOCKERFILE, REVISION, build_by_dockerfile
-from workers.builds.environment.environment import Environment, ensure_environment
-from workers.builds.environment.installation import PYTHON
+from workers.builds.environment.container import PYTHON
+from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import EnvironmentSpec
-from workers.builds.limits import BuildLimits, BuildWatch
-from workers.builds.log import BuildLog, secrets_of_url
+from workers.builds.log import BuildLog, url_secrets
+from workers.builds.source_tree import SourceTree, open_source_tree
 from workers.docker.images import local_reference, remove_reference
+from workers.images.archive import Entry, archived, directory_entry, file_entry, parent_entries
 from workers.images.engine_transfer import save_image
-from workers.images.image import Image, image_name
+from workers.images.image import Image, Step, derived_image, image_name
 from workers.images.image_store import StoreUse
+from workers.images.layers import add_layer, exact
 from workers.jobs.deadline import Deadline
+from workers.runner import ARGUMENTS, DIRECTORY, PORT, RUNS_AS, SOURCE_DIRECTORY
 
+_RUNNER_FILES = Path(__file__).resolve().parents[1] / "runner"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -34,12 +39,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What is to be built, from what, and within which limits.
+    """The source, settings and limits of one build.
 
     `source` is a plain tar of the commit's tree (`git archive`), a path or a seekable file object. `index_url` may
-    hold credentials. `ca_bundle` is PEM. `lock_directory` is where builds on this machine wait for one another.
-    `refresh` resolves the requirements again; `made_with` is the key of the environment that the image had when it was
-    built before; `allow_dockerfile` has the source's own Dockerfile built, if it has one.
+    have credentials. `ca_bundle` is PEM. `lock_directory` has the locks that builds on this machine share. `refresh`
+    resolves the requirements again. `made_with` is the key of the environment that an earlier image of the commit had.
+    `allow_dockerfile` lets the engine build the source's own Dockerfile, if it has one.
     """
 
     owner: str
@@ -52,18 +57,24 @@ class BuildRequest:
     ca_bundle: bytes | None
     network: str
     limits: BuildLimits
-    lock_directory: Path | None = None
+    lock_directory: Path
     refresh: bool = False
     made_with: str | None = None
     allow_dockerfile: bool = False
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the image."""
+        path = f"{self.owner}/{self.name}"
+        return {"org.opencontainers.image.title": path, REVISION: self.commit, ALGORITHM: path}
+
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image in the store. `image_id` is that which engines know it by: the digest of its configuration.
+    """An image in the store. `image_id` is its id on engines: the digest of its configuration.
 
-    `size_bytes` is what a push to an empty registry sends. `environment_key` is None where there is no environment
-    that another build could use: it was made with the source, or by the source's own Dockerfile.
+    `size_bytes` is the size of a push to an empty registry. `environment_key` is None if no other build can use the
+    environment: it was made with the source, or by the source's own Dockerfile.
     """
 
     manifest_digest: str
@@ -74,58 +85,91 @@ class BuiltImage:
 
 
 def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None], stop: CancelToken) -> BuiltImage:
-    """Build the image of a commit, its environment first where no equal one is in the store.
+    """Build the image of a commit, and first its environment if the store has no equal one.
 
-    Where the store has the environment no engine is needed. The image is named twice, by its manifest's digest
-    (`image_name`) and as OWNER/NAME:COMMIT, mended as in a registry.
+    No engine is needed if the store has the environment. The image gets two names in the store: by its manifest's
+    digest (`image_name`) and OWNER/NAME:COMMIT, normalized as in a registry.
 
-    `log` is given the build's output line by line, masked and cut at the limit; its last line says why a build failed.
+    `log` gets the build's output line by line, masked and limited; the last line of a failed build is the cause.
 
     Raises:
-        Stopped: the stop was asked for; no container of the build is left.
+        WorkCancelledError: the build was cancelled; none of its containers is left.
         WorkError: the source cannot be built, or took too long (invalid); the package index or the engine failed
             (transient); the engine, its disk, the base image, the network or the store is missing (unavailable).
     """
-    build_log = BuildLog(log, request.limits.log_bytes, secrets_of_url(request.index_url or ""))
-    watch = BuildWatch(build_log, stop, Deadline(request.limits.seconds))
+    build_log = BuildLog(log, request.limits.log_bytes, url_secrets(request.index_url or ""))
+    context = BuildContext(build_log, stop, Deadline(request.limits.seconds), request.lock_directory)
     try:
         _check_names(request)
-        with open_source(request.source) as tree:
+        with open_source_tree(request.source) as tree:
             if request.allow_dockerfile and tree.is_file(DOCKERFILE):
-                return _built_by_dockerfile(use, request, tree, watch)
-            _check_source(tree, request.name)
-            environment = ensure_environment(use, _spec(request, tree), tree, watch, request.lock_directory)
-            return _assembled(use, environment, request, tree, watch)
+                image = _build_with_dockerfile(use, request, tree, context)
+                return _name_image(use, image, request, environment_key=None, environment_reused=False)
+            _check_script(tree, request.name)
+            environment = ensure_environment(use, _environment_spec(request, tree), tree, context)
+            with build_log.step("Building the algorithm's image"):
+                context.check()
+                image = assemble_image(use, environment.image, request.name, request.labels, tree)
+            return _name_image(
+                use, image, request, environment_key=environment.key, environment_reused=environment.reused
+            )
     except WorkError as error:
-        build_log.last_word(error.message)
+        build_log.add_failure(error.message)
         raise
 
 
+def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[str, str], tree: SourceTree) -> Image:
+    """Add the image of an algorithm to the store. Equal parts give an equal digest, on every machine, at any time.
+
+    Raises:
+        WorkError: as the store raises.
+    """
+    runner = add_layer(use, archived(_runner_entries()), exact)
+    source = add_layer(use, archived(_source_entries(tree)), exact)
+    variables = environment.variables | {
+        "LONGSHORE_ALGORITHM_NAME": name,
+        "LONGSHORE_PORT": str(PORT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    run_config = {
+        "Cmd": None,
+        "Entrypoint": [PYTHON, *ARGUMENTS],
+        "Env": [f"{key}={value}" for key, value in variables.items()],
+        "ExposedPorts": {**environment.run_config.get("ExposedPorts", {}), f"{PORT}/tcp": {}},
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {**(environment.run_config.get("Labels") or {}), **labels},
+        "User": f"{RUNS_AS}:{RUNS_AS}",
+        "WorkingDir": SOURCE_DIRECTORY,
+    }
+    steps = [Step(runner, f"COPY runner {DIRECTORY}"), Step(source, f"COPY algorithm {SOURCE_DIRECTORY}")]
+    return derived_image(use, environment, steps, run_config)
+
+
 def _check_names(request: BuildRequest) -> None:
-    for what, pattern, value in (
+    for field, pattern, value in (
         ("owner", _OWNER, request.owner),
         ("name", _NAME, request.name),
         ("commit", _COMMIT, request.commit),
     ):
         if not pattern.fullmatch(value):
-            raise WorkError(ErrorClass.INVALID, f"no image can be built with the {what} {value[:200]!r}")
+            raise WorkError(ErrorClass.INVALID, f"no image can be built with the {field} {value[:200]!r}")
 
 
-def _check_source(tree: SourceTree, name: str) -> None:
-    wanted = f"src/{name}.py"
-    if tree.is_file(wanted):
+def _check_script(tree: SourceTree, name: str) -> None:
+    script = f"src/{name}.py"
+    if tree.is_file(script):
         return
     if not tree.is_directory("src"):
-        found = ", ".join(tree.names_in("")[:20]) or "nothing"
-        why = f"there is no directory src (at the top there is: {found})"
-    elif tree.exists(wanted):
-        why = "what has that name is no regular file"
+        names = ", ".join(tree.names_in("")[:20]) or "nothing"
+        cause = f"there is no directory src (at the top there is: {names})"
+    elif tree.exists(script):
+        cause = "it is not a regular file"
     else:
-        why = f"in src there is: {', '.join(tree.names_in('src')[:20])}"
-    raise WorkError(ErrorClass.INVALID, f"the source has no {wanted}: {why}")
+        cause = f"in src there is: {', '.join(tree.names_in('src')[:20])}"
+    raise WorkError(ErrorClass.INVALID, f"the source has no {script}: {cause}")
 
 
-def _spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
+def _environment_spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
     return EnvironmentSpec(
         base_image=request.base_image,
         requirements=read_requirements(tree),
@@ -141,27 +185,18 @@ def _spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
     )
 
 
-def _assembled(
-    use: StoreUse, environment: Environment, request: BuildRequest, tree: SourceTree, watch: BuildWatch
-) -> BuiltImage:
-    with watch.log.step("Building the algorithm's image"):
-        watch.check()
-        image = algorithm_image(use, environment.image, request.name, _labels(request), tree, PYTHON)
-    return _named(use, image, request, environment.key, environment_reused=environment.reused)
-
-
-def _built_by_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTree, watch: BuildWatch) -> BuiltImage:
-    with watch.log.step(f"Building the source's own {DOCKERFILE}"):
+def _build_with_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTree, context: BuildContext) -> Image:
+    with context.log.step(f"Building the source's own {DOCKERFILE}"):
         reference = local_reference(request.owner, request.name, request.commit)
-        image_id = build_by_dockerfile(tree, reference, _labels(request), request.network, request.limits, watch)
-    with watch.log.step("Bringing the image into the image store"):
-        image = save_image(use, image_id, watch.stop, watch.deadline)
-        remove_reference(reference)  # the store has a limit and a collector, the engine has neither
-    return _named(use, image, request, None, environment_reused=False)
+        image_id = build_by_dockerfile(tree, reference, request.labels, request.network, request.limits, context)
+    with context.log.step("Saving the image in the image store"):
+        image = save_image(use, image_id, context.stop, context.deadline)
+        remove_reference(reference)  # the store has a size limit and a garbage collector, the engine has neither
+    return image
 
 
-def _named(
-    use: StoreUse, image: Image, request: BuildRequest, environment_key: str | None, *, environment_reused: bool
+def _name_image(
+    use: StoreUse, image: Image, request: BuildRequest, *, environment_key: str | None, environment_reused: bool
 ) -> BuiltImage:
     manifest = image.manifest.descriptor
     use.name(image_name(manifest.digest), manifest)
@@ -171,9 +206,15 @@ def _named(
     )
 
 
-def _labels(request: BuildRequest) -> dict[str, str]:
-    return {
-        "org.opencontainers.image.title": f"{request.owner}/{request.name}",
-        REVISION: request.commit,
-        ALGORITHM: f"{request.owner}/{request.name}",
-    }
+def _runner_entries() -> Iterator[Entry]:
+    top = DIRECTORY.strip("/")
+    yield from parent_entries(top)
+    yield directory_entry(top)
+    for file in sorted(_RUNNER_FILES.rglob("*.py")):
+        yield file_entry(f"{top}/{file.relative_to(_RUNNER_FILES).as_posix()}", file.read_bytes())
+
+
+def _source_entries(tree: SourceTree) -> Iterator[Entry]:
+    top = SOURCE_DIRECTORY.strip("/")
+    yield from parent_entries(top)
+    yield from tree.entries(top)

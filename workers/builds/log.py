@@ -1,7 +1,4 @@
-"""The log of a build: passed on line by line, without secrets, and no longer than it may be.
-
-Output in chunks of bytes, made into lines of text.
-"""
+"""The log of a build: written line by line, with secrets masked, up to a limit."""
 
 import codecs
 import time
@@ -10,24 +7,23 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 MAX_LINE = 4000
+MAX_PARTIAL_LINE = 64 * 1024
+"""Characters after which a line that has not ended is returned in pieces."""
 MASK = "****"
 
 
 class BuildLog:
-    """Passes lines on to `write`, masks the secrets in them, and says so once when it cuts the log off.
-
-    `limit` is in bytes of UTF-8, line ends included.
-    """
+    """Passes lines on to `write`, with secrets masked, up to `limit` bytes of UTF-8 including line ends."""
 
     def __init__(self, write: Callable[[str], None], limit: int, secrets: Iterable[str] = ()) -> None:
         self._write = write
         self._left = limit
         self._limit = limit
-        # The longest first, so that a secret within another leaves no rest of it.
+        # The longest first, so that nothing remains of a secret that has another in it.
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
 
     def __call__(self, line: str) -> None:
-        """Add one line. Lines beyond the limit are dropped."""
+        """Add one line. Lines beyond the limit are dropped, and the log says so once."""
         line = self.masked(line)[:MAX_LINE]
         size = len(line.encode(errors="replace")) + 1
         if self._left <= 0:
@@ -39,35 +35,34 @@ class BuildLog:
         self._left -= size
         self._write(line)
 
-    def last_word(self, line: str) -> None:
-        """Add the line that says why the build failed, which a cut log must have too."""
+    def add_failure(self, line: str) -> None:
+        """Add the cause of a failed build, even to a log that has reached its limit."""
         self._write(self.masked(line)[:MAX_LINE])
 
     def masked(self, text: str) -> str:
-        """`text` with every secret replaced."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
 
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """Say what begins, and how long it took if that was a second or more."""
-        self(what)
-        began = time.monotonic()
+    def step(self, title: str) -> Iterator[None]:
+        """Add the title of a step, and at its end its duration if that is a second or more."""
+        self(title)
+        started_at = time.monotonic()
         yield
-        took = time.monotonic() - began
-        if took >= 1:
-            self(f"… done in {took:.1f} s")
+        seconds = time.monotonic() - started_at
+        if seconds >= 1:
+            self(f"… done in {seconds:.1f} s")
 
 
 def without_credentials(url: str) -> str:
-    """The URL without user name and password."""
+    """Return the URL without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def secrets_of_url(url: str) -> list[str]:
-    """What must not be shown of the URL: its user information, and its password (or lone user name) as typed."""
+def url_secrets(url: str) -> list[str]:
+    """Return the URL's user information, and its password (or sole user name) both encoded and decoded."""
     user_information = urlsplit(url).netloc.rpartition("@")[0]
     if not user_information:
         return []
@@ -76,24 +71,21 @@ def secrets_of_url(url: str) -> list[str]:
     return [user_information, secret, unquote(secret)]
 
 
-MAX_UNBROKEN_BYTES = 64 * 1024
-
-
 def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines in a stream of UTF-8 (a wrong byte becomes U+FFFD); a carriage return ends a line as well.
+    """Yield the lines of a stream of UTF-8; a carriage return ends a line as well, an invalid byte becomes U+FFFD.
 
-    An endless line is given out in pieces, so that output without line ends takes no memory.
+    An endless line is yielded in pieces, so that output without line ends takes no memory.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""
     for chunk in chunks:
         text = (rest + decoder.decode(chunk)).replace("\r\n", "\n")
         # A carriage return at the very end may be the first half of a line end.
-        held = "\r" if text.endswith("\r") else ""
-        *lines, rest = text.removesuffix(held).replace("\r", "\n").split("\n")
-        rest += held
+        pending = "\r" if text.endswith("\r") else ""
+        *lines, rest = text.removesuffix(pending).replace("\r", "\n").split("\n")
+        rest += pending
         yield from lines
-        if len(rest) > MAX_UNBROKEN_BYTES:
+        if len(rest) > MAX_PARTIAL_LINE:
             yield rest
             rest = ""
     rest += decoder.decode(b"", final=True)

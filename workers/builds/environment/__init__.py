@@ -1,1 +1,1 @@
-"""Environments: what an algorithm's requirements install, resolved and installed once."""
+"""Environments: the packages that an algorithm requires, resolved and installed once for equal requirements."""

@@ -1,4 +1,4 @@
-"""The container in which an environment is installed: it waits, steps are run in it, and it is always removed."""
+"""Run the steps of an installation in a build container, which waits for them and is always removed."""
 
 import tempfile
 import threading
@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import BufferedIOBase
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import requests
 from docker import APIClient
@@ -17,43 +16,44 @@ from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.limits import BuildLimits, BuildWatch
+from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.log import lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
+from workers.docker.containers import remove_container
 from workers.images.archive import Entry, archived, directory_entry
 
+if TYPE_CHECKING:
+    from io import BufferedIOBase
+
 NAME_PREFIX = "longshore-build-"
-"""Build containers are known by name: images of callers' own Dockerfiles may have any label."""
+"""Build containers are recognised by name: images of callers' own Dockerfiles may have any label."""
 BUILDER = 65531
-"""User and group that installs. Nobody else has this number; it owns nothing but the environment."""
+"""User and group of the installation. No other user has this number; it owns only the environment."""
 ENVIRONMENT = "/opt/longshore/env"
+PYTHON = f"{ENVIRONMENT}/bin/python"
 WORK = "/opt/longshore/work"
-"""Where sources, certificates and temporary files of the build are: a volume beside the environment, no part of it."""
+"""A volume for sources, certificates and temporary files of the build, outside of the environment."""
+NO_PROGRAM = "executable file not found"
+"""The engine's message when an image does not have the program that is to be run."""
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
-"""What the first process does: nothing, but collecting the processes that the others leave behind."""
+"""The first process: waits, and reaps the processes that others leave behind."""
 _FRAME_HEADER_BYTES = 8
 _CHUNK_BYTES = 1024 * 1024
-NO_PROGRAM = "executable file not found"
-"""How the engine says that an image lacks what it is to run."""
 
 
 @dataclass(frozen=True)
 class BuildContainer:
-    """A running build container. Every call can be stopped, and ends at the deadline."""
+    """A running build container. Every method can be cancelled, and ends at the deadline."""
 
     container_id: str
-    watch: BuildWatch
+    context: BuildContext
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Unpack these members of a tar at the root of the container.
-
-        Raises:
-            Stopped, WorkError: as `interruptible` says.
-        """
+        """Unpack these members of a tar at the root of the container. Raises as `interruptible`."""
         with tempfile.SpooledTemporaryFile(max_size=1024 * 1024) as archive:
             archive.writelines(archived(entries))
             archive.seek(0)
-            with interruptible(self.watch.stop, self.watch.deadline) as client:
+            with interruptible(self.context.stop, self.context.deadline) as client:
                 client.put_archive(self.container_id, "/", cast("BinaryIO", archive))
 
     def run(
@@ -63,54 +63,52 @@ class BuildContainer:
         directory: str,
         log: Callable[[str], None],
     ) -> int:
-        """Run a command, hand each line that it prints to `log`, and give its exit code.
+        """Run a command, pass each line that it prints to `log`, and return its exit code.
 
-        The environment variables are the command's alone: they are in no configuration of the container.
+        The environment variables are not in the container's configuration.
 
         Raises:
-            Stopped, WorkError: as `interruptible` says; also when the engine lost the command (unavailable).
+            WorkCancelledError, WorkError: as `interruptible`; also if the engine lost the command (unavailable).
         """
-        with interruptible(self.watch.stop, self.watch.deadline) as client:
+        with interruptible(self.context.stop, self.context.deadline) as client:
             command_id = client.exec_create(
                 self.container_id, command, environment=dict(environment), workdir=directory
             )["Id"]
             client.exec_start(command_id, stream=True)
-            for line in lines_of(_output(client.last_response)):
+            for line in lines_of(_read_output(client.last_response)):
                 log(line)
         with engine_errors():
             state = engine().exec_inspect(command_id)
         if state["ExitCode"] is None:
-            raise WorkError(ErrorClass.UNAVAILABLE, "the Docker engine lost a build that it ran; the job waits")
+            raise WorkError(ErrorClass.UNAVAILABLE, "the Docker engine lost a running build; the job waits")
         return int(state["ExitCode"])
 
     @contextmanager
-    def files_below(self, path: str) -> Iterator[Iterator[bytes]]:
-        """A tar of a directory of the container, as the engine writes it: in the order of names, below the last part
-        of the path.
+    def archive_of(self, path: str) -> Iterator[Iterator[bytes]]:
+        """Yield a tar of a directory as the engine writes it: sorted by name, below the last part of the path.
 
-        Raises:
-            Stopped, WorkError: as `interruptible` says.
+        Raises as `interruptible`.
         """
-        with interruptible(self.watch.stop, self.watch.deadline) as client:
+        with interruptible(self.context.stop, self.context.deadline) as client:
             chunks, _ = client.get_archive(self.container_id, path, chunk_size=_CHUNK_BYTES)
             yield chunks
 
 
 @contextmanager
 def build_container(
-    image_id: str, owner: str, network: str, limits: BuildLimits, watch: BuildWatch, *, commit: str = ""
+    image_id: str, owner: str, network: str, limits: BuildLimits, context: BuildContext, *, commit: str = ""
 ) -> Iterator[BuildContainer]:
-    """A container of the image that has no privileges, stays within the limits, and is removed at the end.
+    """Run a container of the image without privileges and within the limits, and remove it at the end.
 
-    When the block succeeded, its removal goes on for a while in a thread of its own.
+    After a block that succeeded, the removal continues in a thread.
 
     Raises:
-        Stopped, WorkError: as `interruptible` says; also when there is no such network (unavailable).
+        WorkCancelledError, WorkError: as `interruptible`; also if the network does not exist (unavailable).
     """
     name = f"{name_prefix(owner, commit)}{uuid.uuid4().hex}"
     remover = engine()
     try:
-        with interruptible(watch.stop, watch.deadline) as client:
+        with interruptible(context.stop, context.deadline) as client:
             created = client.create_container(
                 image_id,
                 name=name,
@@ -130,80 +128,55 @@ def build_container(
                 ),
                 use_config_proxy=False,
             )
-            container = BuildContainer(created["Id"], watch)
+            container = BuildContainer(created["Id"], context)
             container.put(_directories())
             _start(client, container.container_id, network)
         yield container
     except BaseException:
         _remove_quietly(name, remover)
         raise
-    # Deleting ten thousand files takes seconds, for which nobody who waits for the image needs to wait.
+    # Deleting ten thousand files takes seconds; the job need not wait for it.
     threading.Thread(target=_remove_quietly, args=(name, remover)).start()
 
 
-def _remove_quietly(name: str, client: APIClient) -> None:
-    """An engine that just went away is reported elsewhere; `remove_left_overs` sees to the container then."""
-    with suppress(WorkError):
-        remove_container(name, client)
-
-
 def name_prefix(owner: str, commit: str = "") -> str:
-    """What the names of the owner's build containers begin with; of those for one commit, if it is named."""
+    """Return the prefix of the names of the owner's build containers, or of those for one commit."""
     return f"{NAME_PREFIX}{normalize_name(owner)}-" + (f"{commit[:12]}-" if commit else "")
 
 
-def remove_left_overs(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:
-    """Remove the build containers that a killed worker left behind, and give their number.
+def remove_leftover_containers(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:
+    """Remove the build containers that a killed worker left behind, and return their number.
 
-    `older_than` must be longer than a build may take, so that none that runs is removed; or zero, with the `prefix` of
-    a commit that nobody else can be building now.
+    `older_than` must be longer than the time limit of builds, so that no running build is affected; or zero, with the
+    `prefix` of a commit that no other job is building.
 
     Raises:
         ValueError: `prefix` could match containers that are no builds.
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     if not prefix.startswith(NAME_PREFIX):
         raise ValueError(f"{prefix!r} does not begin with {NAME_PREFIX!r}")
     before = datetime.now(UTC) - older_than
+    with engine_errors():
+        containers = engine().containers(all=True, filters={"name": prefix})
     removed = 0
-    for container_id, created in _containers_named(prefix):
-        if created < before:
-            remove_container(container_id)
+    for container in containers:
+        # The engine's filter matches the text anywhere in a name.
+        is_build = any(name.lstrip("/").startswith(prefix) for name in container["Names"])
+        if is_build and datetime.fromtimestamp(container["Created"], UTC) < before:
+            remove_container(container["Id"])
             removed += 1
     return removed
 
 
-def _containers_named(prefix: str) -> list[tuple[str, datetime]]:
-    """Ids and times of making. The engine looks for a name anywhere in the names, so they are looked at again here."""
-    with engine_errors():
-        found = engine().containers(all=True, filters={"name": prefix})
-    return [
-        (container["Id"], datetime.fromtimestamp(container["Created"], UTC))
-        for container in found
-        if any(name.lstrip("/").startswith(prefix) for name in container["Names"])
-    ]
-
-
-def remove_container(container: str, client: APIClient | None = None) -> None:
-    """Remove a container with its volumes, also one that runs; one that is gone is no news.
-
-    With a `client` it is that one's engine, whatever is named as the engine by then.
-
-    Raises:
-        WorkError: the engine does not answer (unavailable).
-    """
-    with engine_errors():
-        try:
-            (client or engine()).remove_container(container, v=True, force=True)
-        except NotFound:
-            return
-        except APIError as error:
-            if "already in progress" not in str(error.explanation):
-                raise
+def _remove_quietly(name: str, client: APIClient) -> None:
+    """Remove a container. If the engine is gone, that is reported elsewhere, and a later job removes the container."""
+    with suppress(WorkError):
+        remove_container(name, client)
 
 
 def _start(client: APIClient, container_id: str, network: str) -> None:
-    """What is wrong with a container that does not start, is for an operator to mend: the job waits until then."""
+    """Start a container. An operator has to fix the cause if it does not start, so the job waits."""
     try:
         client.start(container_id)
     except NotFound as error:
@@ -228,12 +201,12 @@ def _directories() -> Iterator[Entry]:
         yield directory_entry(f"{WORK.strip('/')}/{directory}", BUILDER)
 
 
-def _output(response: requests.Response) -> Iterator[bytes]:
-    """What a command prints, out of the engine's frames (Engine API, "Attach to a container": stream format).
+def _read_output(response: requests.Response) -> Iterator[bytes]:
+    """Yield a command's output from the engine's frames (Engine API, "Attach to a container": stream format).
 
     docker-py's own reader takes the bytes from below the HTTP client's buffer, and so loses those that came with the
     headers; this one reads through it.
     """
-    reader: BufferedIOBase = cast("Any", response.raw)._fp.fp
+    reader: BufferedIOBase = cast("Any", response.raw)._fp.fp  # noqa: SLF001 - urllib3 has no public name for it
     while len(header := reader.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
         yield reader.read(int.from_bytes(header[4:], "big"))

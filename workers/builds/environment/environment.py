@@ -1,27 +1,24 @@
-"""What an environment is made from, and when two are one.
+"""Make environments: a base image with an algorithm's requirements installed, made once for equal requirements.
 
-Environments: a base image with an algorithm's requirements installed, made once for equal requirements.
-
-They are installed in a container, out of which one directory is taken as a layer: what the steps are given (the package
-index with its password, the certificates) is thereby in no layer, configuration or history of an image.
+The installation runs in a container, of which one directory becomes a layer. What its steps are given (the package
+index with its password, the certificates) is therefore in no layer, configuration or history of an image.
 """
 
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.source_tree import SourceTree
-from workers.builds.base_image import BaseImage, base_image
-from workers.builds.environment.container import BUILDER, ENVIRONMENT, BuildContainer, build_container
-from workers.builds.environment.installation import PYTHON, Installation
+from workers.builds.base_image import BaseImage, ensure_base_image
+from workers.builds.context import BuildContext
+from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, BuildContainer, build_container
+from workers.builds.environment.installation import Installation
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
-from workers.builds.limits import BuildWatch
+from workers.builds.source_tree import SourceTree
 from workers.images.archive import Entry, archived, parent_entries
 from workers.images.image import Image, Step, derived_image, named_image
 from workers.images.image_store import StoreUse
-from workers.images.layers import Layer, add_layer, fast, installed_entries
+from workers.images.layers import add_layer, fast, installed_entries
 
 KEY = "io.longshore.environment"
 """The annotation with the environment's key."""
@@ -31,86 +28,85 @@ LOCK = "io.longshore.requirements"
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment in the store; one made with the source has no key, since nobody else may use it."""
+    """An environment in the store. One that was made with the source has no key, because no other build may use it."""
 
     image: Image
     key: str | None
     reused: bool
 
 
-def ensure_environment(
-    use: StoreUse,
-    spec: EnvironmentSpec,
-    tree: SourceTree,
-    watch: BuildWatch,
-    lock_directory: Path | None = None,
-) -> Environment:
-    """Find the environment in the store, which needs no engine, or make it.
+def ensure_environment(use: StoreUse, spec: EnvironmentSpec, tree: SourceTree, context: BuildContext) -> Environment:
+    """Return the environment from the store, which needs no engine, or make it.
 
-    With a `lock_directory`, builds of one key on this machine wait for each other instead of doing the work twice.
+    Builds of one key on this machine wait for each other instead of making it twice.
 
     Raises:
-        Stopped: the stop was asked for.
+        WorkCancelledError: the build was cancelled.
         WorkError: a requirement cannot be installed, or the time is used up (invalid); the index could not be
-            reached (transient); the engine, the base image or the network is missing, or the store does not work
-            (unavailable).
+            reached (transient); the engine, the base image, the network or the store is missing (unavailable).
     """
     if spec.made_with is not None:
-        known = named_image(use, f"environment/{spec.made_with}")
-        if known is not None:
-            watch.log(f"The image had environment {spec.made_with[:12]}, which is used again")
-            return Environment(known, spec.made_with, reused=True)
-    base = base_image(use, spec.base_image, watch, lock_directory)
-    asked = requirements_key(spec, base)
-    if asked is None:
-        watch.log("The requirements name the source or a repository: this environment is made for this build alone")
-        return _made(use, spec, base, tree, watch)
-    resolved = f"requirements/{asked}"
-    with watch.locked(lock_directory, asked):
-        found = None if spec.refresh else named_image(use, resolved)
-        if found is not None:
-            key = found.manifest.annotations[KEY]
-            watch.log(f"The requirements are installed already: environment {key[:12]} is used again")
-            return Environment(found, key, reused=True)
-        made = _made(use, spec, base, tree, watch)
-        # Another machine may have resolved the same meanwhile: then all go on with what that one found.
-        others = None if spec.refresh else named_image(use, resolved)
-        if others is not None:
-            return Environment(others, others.manifest.annotations[KEY], reused=True)
-        use.name(resolved, made.image.manifest.descriptor)
+        earlier = named_image(use, f"environment/{spec.made_with}")
+        if earlier is not None:
+            context.log(f"Reusing environment {spec.made_with[:12]}, which the image had before")
+            return Environment(earlier, spec.made_with, reused=True)
+    base = ensure_base_image(use, spec.base_image, context)
+    requested = requirements_key(spec, base)
+    if requested is None:
+        context.log("The requirements refer to the source or a repository: this environment is for this build only")
+        return _make_environment(use, spec, base, tree, context)
+    name = f"requirements/{requested}"
+    with context.locked(requested):
+        resolved = None if spec.refresh else named_image(use, name)
+        if resolved is not None:
+            key = resolved.manifest.annotations[KEY]
+            context.log(f"The requirements are installed already: reusing environment {key[:12]}")
+            return Environment(resolved, key, reused=True)
+        made = _make_environment(use, spec, base, tree, context)
+        # Another machine may have resolved the same meanwhile: then all use its environment.
+        resolved = None if spec.refresh else named_image(use, name)
+        if resolved is not None:
+            return Environment(resolved, resolved.manifest.annotations[KEY], reused=True)
+        use.name(name, made.image.manifest.descriptor)
         return made
 
 
-def _made(use: StoreUse, spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, watch: BuildWatch) -> Environment:
-    """Install, and keep it unless the store has the same already under another name."""
-    image_id = base.on_engine(use, watch)
-    with build_container(image_id, spec.owner, spec.network, spec.limits, watch, commit=spec.commit) as container:
+def _make_environment(
+    use: StoreUse, spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, context: BuildContext
+) -> Environment:
+    """Install, and save the result unless the store has an equal environment under another name."""
+    image_id = base.load_into_engine(use, context)
+    with build_container(image_id, spec.owner, spec.network, spec.limits, context, commit=spec.commit) as container:
         installation = Installation(spec, base.path, tree, container)
         lock = installation.install()
         if not spec.requirements.shareable:
             installation.compile()
-            return Environment(_kept(use, base, container, installation, {LOCK: lock}, watch), None, reused=False)
+            return Environment(_save(use, base, container, installation, {LOCK: lock}), None, reused=False)
         key = environment_key(spec, base, lock)
-        found = named_image(use, f"environment/{key}")
-        if found is not None:
-            watch.log(f"The same was installed before: environment {key[:12]} is used again")
-            return Environment(found, key, reused=True)
+        equal = named_image(use, f"environment/{key}")
+        if equal is not None:
+            context.log(f"The same was installed before: reusing environment {key[:12]}")
+            return Environment(equal, key, reused=True)
         installation.compile()
-        image = _kept(use, base, container, installation, {LOCK: lock, KEY: key}, watch)
+        image = _save(use, base, container, installation, {LOCK: lock, KEY: key})
         use.name(f"environment/{key}", image.manifest.descriptor)
         return Environment(image, key, reused=False)
 
 
-def _kept(
+def _save(
     use: StoreUse,
     base: BaseImage,
     container: BuildContainer,
     installation: Installation,
     annotations: dict[str, str],
-    watch: BuildWatch,
 ) -> Image:
-    with watch.log.step("Keeping the environment"):
-        layer = _layer(use, container, installation.directories)
+    with container.context.log.step("Saving the environment in the image store"):
+        try:
+            layer = add_layer(use, archived(_installed_files(container, installation.directories)), fast)
+        except tarfile.TarError as error:
+            raise WorkError(
+                ErrorClass.TRANSIENT, f"the Docker engine sent an incomplete archive of a build's files: {error}"
+            ) from error
         run_config = {
             "Env": [
                 *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
@@ -125,15 +121,8 @@ def _kept(
         return derived_image(use, base.image, [Step(layer, f"COPY {ENVIRONMENT}")], run_config, annotations)
 
 
-def _layer(use: StoreUse, container: BuildContainer, directories: tuple[str, ...]) -> Layer:
-    try:
-        return add_layer(use, archived(_files(container, directories)), fast)
-    except tarfile.TarError as error:
-        raise WorkError(ErrorClass.TRANSIENT, f"the Docker engine broke off a build's files: {error}") from error
-
-
-def _files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:
+def _installed_files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:
     yield from parent_entries(*(directory.strip("/") for directory in directories))
     for directory in directories:
-        with container.files_below(directory) as chunks:
+        with container.archive_of(directory) as chunks:
             yield from installed_entries(chunks, directory.strip("/").rpartition("/")[0])

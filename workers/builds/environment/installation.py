@@ -1,87 +1,89 @@
-"""The steps that fill a build container with an environment.
+"""Install an environment in a build container, step by step.
 
-What takes the time, measured with numpy, scipy, pandas and scikit-learn on two cores: of a plain `python3 -m venv` and
-`pip install`, more than half is byte-compiling on one core. So pip is not installed but unpacked beside the
-environment, and what it installs is compiled afterwards on all cores, without the packages' own tests.
+More than half of the time of a plain `python3 -m venv` and `pip install` is byte-compiling on one core (measured with
+numpy, scipy, pandas and scikit-learn on two cores). So pip is not installed but unpacked beside the environment, and
+the packages are compiled afterwards on all cores, without their own tests.
 """
 
 from collections.abc import Callable, Iterator
 from importlib import resources
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.source_tree import SourceTree
-from workers.builds.environment.container import BUILDER, ENVIRONMENT, WORK, BuildContainer
+from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, WORK, BuildContainer
 from workers.builds.environment.pip_errors import PipOutput
 from workers.builds.environment.requirements import FILE, NO_REQUIREMENTS, Requirements
 from workers.builds.environment.spec import EnvironmentSpec
+from workers.builds.source_tree import SourceTree
 from workers.images.archive import MOMENT, Entry, file_entry
 from workers.runner import SOURCE_DIRECTORY
 
-PYTHON = f"{ENVIRONMENT}/bin/python"
 _CA_BUNDLE = f"{WORK}/ca-bundle.pem"
 _PIP = f"{WORK}/pip"
 _INSTALLED = f"{WORK}/scratch/installed.txt"
 _REPORTS = (f"{WORK}/scratch/requirements.json", f"{WORK}/scratch/kit.json")
 _STEPS = resources.files("workers.builds.environment") / "steps"
+_PIP_INSTALL = [
+    PYTHON, f"{_PIP}/pip", "install", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-color",
+    "--progress-bar", "off", "--no-compile",
+]  # fmt: skip
 _COMPILE = [
     PYTHON, "-I", "-m", "compileall", "-q", "-f", "-j", "0",
-    # By hash, because the files' times are made equal; unchecked, because nothing changes the files any more.
+    # By hash, because all files get one time; unchecked, because nothing changes the files later.
     "--invalidation-mode", "unchecked-hash",
-    # A package's own tests are half of some; whoever does import one waits for its compilation.
+    # Tests are half of some packages; they are compiled only if they are imported.
     "-x", r"[/\\]tests[/\\]",
     f"{ENVIRONMENT}/lib",
 ]  # fmt: skip
-_OLDEST_WITH_REPORTS = (22, 2)
+_MIN_PIP_WITH_REPORTS = (22, 2)
 
 
 class Installation:
-    """An environment that is being made in a container."""
+    """The installation of one environment in a container."""
 
     def __init__(self, spec: EnvironmentSpec, search_path: str, tree: SourceTree, container: BuildContainer) -> None:
         self._spec = spec
         self._tree = tree
-        self._log = container.watch.log
+        self._log = container.context.log
         self._container = container
-        self._alone = not spec.requirements.shareable
-        # An editable install of the source must stay valid, so a source that takes part stands where it will run.
-        self._directory = SOURCE_DIRECTORY if self._alone else f"{WORK}/source"
+        self._uses_source = not spec.requirements.shareable
+        # An editable install of the source must stay valid, so the source is where it will run.
+        self._directory = SOURCE_DIRECTORY if self._uses_source else f"{WORK}/source"
         self._variables = _variables(spec, search_path)
         self._pip_version = (0, 0)
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """What is to be kept; of a source that took part also what installing it wrote into it."""
-        return (ENVIRONMENT, SOURCE_DIRECTORY) if self._alone else (ENVIRONMENT,)
+        """The directories to save; the source too if it was installed, with what that wrote into it."""
+        return (ENVIRONMENT, SOURCE_DIRECTORY) if self._uses_source else (ENVIRONMENT,)
 
     def install(self) -> str:
-        """Install the requirements and the kit, and give the lock: what is installed now, a sorted line for each.
+        """Install the requirements and the kit, and return the lock: a sorted line for each installed distribution.
 
-        The lock is taken from what was installed rather than resolved before: resolving first would fetch every
-        package's metadata twice.
+        The lock is read from the installation: resolving first would fetch every package's metadata twice.
 
         Raises:
-            Stopped: the stop was asked for.
+            WorkCancelledError: the build was cancelled.
             WorkError: a requirement cannot be installed (invalid); the index could not be reached (transient); the
                 base image cannot make a virtual environment (unavailable).
         """
         self._container.put(self._inputs())
-        with self._log.step("Making a virtual environment"):
-            self._make_virtual_environment()
+        with self._log.step("Creating a virtual environment"):
+            self._create_virtual_environment()
         if self._spec.requirements.files:
             with self._log.step(f"Installing {FILE}"):
                 self._pip_install(["-r", FILE], self._spec.requirements, _REPORTS[0])
         if self._spec.kit_requirement and not self._has_kit():
-            with self._log.step(f"The requirements bring no development kit: adding {self._spec.kit_requirement}"):
+            with self._log.step(f"The requirements have no development kit: adding {self._spec.kit_requirement}"):
                 self._install_kit()
-        return "".join(f"{line}\n" for line in sorted(self._printed("lock.py", *_REPORTS)))
+        return "".join(f"{line}\n" for line in sorted(self._step_output("print_lock.py", *_REPORTS)))
 
     def compile(self) -> None:
-        """Byte-compile what was installed. A file that cannot be is left for whoever imports it, as pip does."""
-        with self._log.step("Compiling what was installed"):
-            self._run(_COMPILE, f"{WORK}/home", shown=False)
+        """Byte-compile the installed files; one that cannot be compiled fails when it is imported, as with pip."""
+        with self._log.step("Compiling the installed packages"):
+            self._run(_COMPILE, f"{WORK}/home", logged=False)
 
     def _inputs(self) -> Iterator[Entry]:
-        if self._alone:
+        if self._uses_source:
             yield from self._tree.entries(SOURCE_DIRECTORY.strip("/"), BUILDER)
         else:
             for path, content in sorted(self._spec.requirements.files.items()):
@@ -89,15 +91,15 @@ class Installation:
         if self._spec.ca_bundle:
             yield file_entry(_CA_BUNDLE.strip("/"), self._spec.ca_bundle)
 
-    def _make_virtual_environment(self) -> None:
+    def _create_virtual_environment(self) -> None:
         printed: list[str] = []
-        made = self._step(["python3", "-I", "-B"], "make_environment.py", (ENVIRONMENT, _PIP), printed.append)
-        if made != 0:
+        arguments = (ENVIRONMENT, _PIP)
+        if self._run_step(["python3", "-I", "-B"], "create_environment.py", arguments, printed.append) != 0:
             for line in printed:
                 self._log(line)
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                f"the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot make a virtual environment: "
+                f"the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot create a virtual environment: "
                 "it needs python3 with venv; the job waits",
             )
         major, minor = printed[-1].split(".")[:2]
@@ -105,62 +107,56 @@ class Installation:
 
     def _pip_install(self, arguments: list[str], requirements: Requirements, report: str) -> None:
         output = PipOutput(requirements, self._spec.limits.memory_bytes)
-        reported = ["--report", report] if self._pip_version >= _OLDEST_WITH_REPORTS else []
+        reported = ["--report", report] if self._pip_version >= _MIN_PIP_WITH_REPORTS else []
         exit_code = self._run([*_PIP_INSTALL, *reported, *arguments], self._directory, output)
         if exit_code != 0:
             error = output.failure(exit_code)
             raise WorkError(error.error_class, self._log.masked(error.message))
 
     def _has_kit(self) -> bool:
-        return self._run([PYTHON, "-I", "-B", "-c", "import Algorithmia"], f"{WORK}/home", shown=False) == 0
+        return self._run([PYTHON, "-I", "-B", "-c", "import Algorithmia"], f"{WORK}/home", logged=False) == 0
 
     def _install_kit(self) -> None:
-        """Install the kit beside what is there, of which nothing may move."""
-        self._printed("keep.py", _INSTALLED)
+        """Install the kit without changing the version of anything that is installed."""
+        self._step_output("write_constraints.py", _INSTALLED)
         try:
             self._pip_install(["-c", _INSTALLED, self._spec.kit_requirement], NO_REQUIREMENTS, _REPORTS[1])
         except WorkError as error:
             raise WorkError(
                 error.error_class,
-                f"the development kit {self._spec.kit_requirement} cannot be installed beside the requirements: "
+                f"the development kit {self._spec.kit_requirement} cannot be installed together with the requirements: "
                 f"{error.message.removeprefix(FILE + ': ')}",
             ) from None
         if not self._has_kit():
             self._log("The development kit is installed, but `import Algorithmia` fails")
 
-    def _printed(self, script: str, *arguments: str) -> list[str]:
-        """What a step of ours prints, run by the environment's Python.
+    def _step_output(self, script: str, *arguments: str) -> list[str]:
+        """Run one of our steps with the environment's Python, and return the lines that it prints.
 
         Raises:
-            WorkError: it failed (unavailable: nothing of it is a caller's).
+            WorkError: it failed (unavailable: no input of a caller is part of it).
         """
         printed: list[str] = []
-        if self._step([PYTHON, "-I", "-B"], script, arguments, printed.append) != 0:
+        if self._run_step([PYTHON, "-I", "-B"], script, arguments, printed.append) != 0:
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                f"the Python of the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot tell what is "
-                f"installed: {printed[-1] if printed else 'no word of why'}; the job waits",
+                f"the Python of the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot list what is "
+                f"installed: {printed[-1] if printed else 'no message'}; the job waits",
             )
         return printed
 
-    def _step(self, python: list[str], script: str, arguments: tuple[str, ...], take: Callable[[str], None]) -> int:
+    def _run_step(self, python: list[str], script: str, arguments: tuple[str, ...], log: Callable[[str], None]) -> int:
         code = (_STEPS / script).read_text("utf-8")
-        return self._container.run([*python, "-c", code, *arguments], self._variables, f"{WORK}/home", take)
+        return self._container.run([*python, "-c", code, *arguments], self._variables, f"{WORK}/home", log)
 
-    def _run(self, command: list[str], directory: str, output: PipOutput | None = None, *, shown: bool = True) -> int:
-        def take(line: str) -> None:
+    def _run(self, command: list[str], directory: str, output: PipOutput | None = None, *, logged: bool = True) -> int:
+        def read(line: str) -> None:
             if output is not None:
                 output.read(line)
-            if shown:
+            if logged:
                 self._log(line)
 
-        return self._container.run(command, self._variables, directory, take)
-
-
-_PIP_INSTALL = [
-    PYTHON, f"{_PIP}/pip", "install", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-color",
-    "--progress-bar", "off", "--no-compile",
-]  # fmt: skip
+        return self._container.run(command, self._variables, directory, read)
 
 
 def _variables(spec: EnvironmentSpec, search_path: str) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""Why pip failed, in one sentence that names the line of the requirements file that is to be mended."""
+"""Explain a failure of pip in one sentence that names the line of the requirements file to fix."""
 
 import re
 from collections import deque
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.environment.requirements import FILE, Requirements, place
+from workers.builds.environment.requirements import FILE, Requirements, describe_line
 
 _FROM_LINE = re.compile(r"-r (\S+) \(line (\d+)\)")
 _ERROR = re.compile(r"^\s*ERROR: (.*)$", re.IGNORECASE)
@@ -15,7 +15,7 @@ _DISTRIBUTION = re.compile(
 )
 _FAILED_STEP = re.compile("^\\s*\N{MULTIPLICATION SIGN} (.*)$")
 _END_OF_OUTPUT = "[end of output]"
-_UNDER_WAY = re.compile(r"^\s*(?:Collecting|Processing|Obtaining) ")
+_PACKAGE = re.compile(r"^\s*(?:Collecting|Processing|Obtaining) ")
 _COLLECTING = re.compile(r"^\s*Collecting ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _PROCESSING = re.compile(r"^\s*Processing (?:\./)?(\S+)")
 _NETWORK = re.compile(
@@ -24,17 +24,17 @@ _NETWORK = re.compile(
 )
 _CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed")
 _KILLED = 137
-"""Exit code of a process that the kernel killed, as a shell gives it (128 + SIGKILL)."""
+"""Exit code of a process that the kernel killed, as a shell returns it (128 + SIGKILL)."""
 
 
 class PipOutput:
-    """Listens to the output of one `pip install`, so as to explain its failure."""
+    """Reads the output of one `pip install`, to explain its failure."""
 
     def __init__(self, requirements: Requirements, memory_bytes: int) -> None:
         self._requirements = requirements
         self._memory_bytes = memory_bytes
         self._errors: list[str] = []
-        self._under_way = ""
+        self._package_line = ""
         self._step = ""
         self._step_output = ""
         self._tail: deque[str] = deque(maxlen=20)
@@ -42,7 +42,6 @@ class PipOutput:
         self._certificate = False
 
     def read(self, line: str) -> None:
-        """Take the next line."""
         if line.strip() == _END_OF_OUTPUT:
             self._step_output = self._tail[-1] if self._tail else ""
         elif line.strip():
@@ -51,47 +50,43 @@ class PipOutput:
             self._errors.append(match.group(1))
         elif match := _FAILED_STEP.match(line):
             self._step = self._step or match.group(1)
-        elif _UNDER_WAY.match(line):
-            self._under_way = line
+        elif _PACKAGE.match(line):
+            self._package_line = line
         self._network = self._network or bool(_NETWORK.search(line))
         self._certificate = self._certificate or bool(_CERTIFICATE.search(line))
 
     def failure(self, exit_code: int) -> WorkError:
-        """The error of a pip that ended with `exit_code`.
-
-        Returns:
-            WorkError: transient where the index could not be reached, else invalid.
-        """
-        at = self._place() or FILE
+        """Return the error for pip's exit code: transient if the index could not be reached, else invalid."""
+        where = self._line_description() or FILE
         if exit_code == _KILLED:
             limit = self._memory_bytes // (1024 * 1024)
             return WorkError(
                 ErrorClass.INVALID,
-                f"{at}: the installation was killed, most likely because it needs more than the limit of {limit} MiB",
+                f"{where}: the installation was killed, probably because it needs more than the limit of {limit} MiB",
             )
         if self._certificate:
             return WorkError(
                 ErrorClass.INVALID,
-                f"{at}: the certificate of the package index is not trusted in builds "
+                f"{where}: the certificate of the package index is not trusted in builds "
                 "(an operator can set LONGSHORE_BUILD_CA_BUNDLE)",
             )
         if self._network:
-            return WorkError(ErrorClass.TRANSIENT, f"{at}: the package index could not be reached: {self._reason()}")
-        return WorkError(ErrorClass.INVALID, f"{at}: {self._reason()}")
+            return WorkError(ErrorClass.TRANSIENT, f"{where}: the package index could not be reached: {self._reason()}")
+        return WorkError(ErrorClass.INVALID, f"{where}: {self._reason()}")
 
-    def _place(self) -> str | None:
-        for text in [*self._errors, *self._tail, self._under_way]:
+    def _line_description(self) -> str | None:
+        for text in [*self._errors, *self._tail, self._package_line]:
             if match := _FROM_LINE.search(text):
-                return place(match.group(1), int(match.group(2)))
+                return describe_line(match.group(1), int(match.group(2)))
         for text in self._errors:
             if match := _DISTRIBUTION.search(text):
-                found = self._requirements.place_of(match.group(1))
-                if found:
-                    return found
-        if match := _COLLECTING.match(self._under_way):
-            return self._requirements.place_of(match.group(1))
-        if match := _PROCESSING.match(self._under_way):
-            return self._requirements.place_of_text(match.group(1))
+                line = self._requirements.line_of_distribution(match.group(1))
+                if line:
+                    return line
+        if match := _COLLECTING.match(self._package_line):
+            return self._requirements.line_of_distribution(match.group(1))
+        if match := _PROCESSING.match(self._package_line):
+            return self._requirements.line_with(match.group(1))
         return None
 
     def _reason(self) -> str:
@@ -102,4 +97,4 @@ class PipOutput:
             return f"{self._step} ({self._step_output})" if self._step_output else self._step
         if self._errors:
             return self._errors[0]
-        return f"pip failed: {self._tail[-1]}" if self._tail else "pip failed without a word"
+        return f"pip failed: {self._tail[-1]}" if self._tail else "pip failed without a message"

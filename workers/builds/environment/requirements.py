@@ -1,4 +1,4 @@
-"""What a `requirements.txt` asks for, read as pip reads it (pip documentation, "Requirements File Format")."""
+"""Read a `requirements.txt` as pip does (pip documentation, "Requirements File Format")."""
 
 import posixpath
 import re
@@ -11,7 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from shared.errors import ErrorClass, WorkError
-from workers.builds.assembly.source_tree import SourceTree
+from workers.builds.source_tree import SourceTree
 
 FILE = "requirements.txt"
 MAX_BYTES = 1024 * 1024
@@ -40,21 +40,21 @@ _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
 
 
 class RequirementKind(StrEnum):
-    """Where a requirement comes from."""
+    """The source of a requirement."""
 
     HOSTED = "hosted"
     """A package index, or an archive at a URL."""
     LOCAL = "local"
-    """The source itself (`.`, `./pkg`, `file:`)."""
+    """The algorithm's source itself (`.`, `./pkg`, `file:`)."""
     VCS = "vcs"
     """A repository (`git+https://…`)."""
     OPTION = "option"
-    """No requirement, but an option that changes how the others are found."""
+    """Not a requirement, but an option that changes how the others are found."""
 
 
 @dataclass(frozen=True)
 class RequirementLine:
-    """One logical line: what it says, where it stands (file, and the number of its first line, from 1)."""
+    """One logical line, with its file and the number of its first physical line, from 1."""
 
     kind: RequirementKind
     text: str
@@ -67,53 +67,49 @@ class RequirementLine:
 
 @dataclass(frozen=True)
 class Requirements:
-    """The lines of `requirements.txt` and of the files that it includes, and those files' contents by path."""
+    """The lines of `requirements.txt` and of the files that it includes, and the contents of the files by path."""
 
     lines: tuple[RequirementLine, ...]
     files: Mapping[str, bytes]
 
     @property
     def shareable(self) -> bool:
-        """Whether they say all that is installed: nothing comes from the source or from a repository."""
+        """Whether equal requirements install the same: nothing comes from the source or from a repository."""
         return not any(line.kind in {RequirementKind.LOCAL, RequirementKind.VCS} for line in self.lines)
 
     @property
     def pinned_by_hash(self) -> bool:
-        """Whether every requirement names the hash of what it allows, so that no owner's differ from another's."""
+        """Whether every requirement has the hash of what it allows, so that every owner gets the same."""
         return all(
             line.hashed for line in self.lines if line.kind is not RequirementKind.OPTION and not line.constraint
         )
 
     def fingerprint(self) -> list[str]:
-        """What makes two of them equal; comments and blank lines do not matter."""
+        """Return the text by which two are equal, without comments and blank lines."""
         return [("constraint " if line.constraint else "") + line.text for line in self.lines]
 
-    def place_of(self, name: str) -> str | None:
-        """Where the distribution is named, as "requirements.txt line 3", or None."""
-        wanted = canonicalize_name(name)
-        for line in self.lines:
-            if line.name == wanted:
-                return place(line.file, line.number)
-        return None
+    def line_of_distribution(self, name: str) -> str | None:
+        """Return the first line that names the distribution, as "requirements.txt line 3"."""
+        canonical = canonicalize_name(name)
+        return next((describe_line(line.file, line.number) for line in self.lines if line.name == canonical), None)
 
-    def place_of_text(self, text: str) -> str | None:
-        """The first line that has `text` in it (a path, a URL), or None."""
-        return next((place(line.file, line.number) for line in self.lines if text in line.text), None)
+    def line_with(self, text: str) -> str | None:
+        """Return the first line that has `text` in it (a path, a URL), as "requirements.txt line 3"."""
+        return next((describe_line(line.file, line.number) for line in self.lines if text in line.text), None)
 
 
 NO_REQUIREMENTS = Requirements((), {})
 
 
-def place(file: str, number: int) -> str:
-    """How a line is named to a caller."""
+def describe_line(file: str, number: int) -> str:
     return f"{file} line {number}"
 
 
 def read_requirements(tree: SourceTree) -> Requirements:
-    """Read `requirements.txt` of a source, with all that it includes; a source without one requires nothing.
+    """Read `requirements.txt` of a source, with the files that it includes; without one there are no requirements.
 
     Raises:
-        WorkError: the file is no regular file, too large or no UTF-8, or a line of it cannot be read (invalid).
+        WorkError: it is not a regular file, too large or not UTF-8, or has an invalid line (invalid).
     """
     if not tree.exists(FILE):
         return NO_REQUIREMENTS
@@ -128,48 +124,48 @@ class _Reader:
         self.lines: list[RequirementLine] = []
         self.files: dict[str, bytes] = {}
 
-    def read_file(self, path: str, named_at: str, *, constraint: bool) -> None:
+    def read_file(self, path: str, where: str, *, constraint: bool) -> None:
         if not self._tree.is_file(path):
-            raise _invalid(named_at, f"{path} is no regular file of the source")
+            raise _invalid(where, f"{path} is not a regular file of the source")
         if self._tree.size(path) > MAX_BYTES:
-            raise _invalid(named_at, f"{path} is larger than {MAX_BYTES} bytes")
+            raise _invalid(where, f"{path} is larger than {MAX_BYTES} bytes")
         if path in self.files:
-            return  # Included twice, or includes itself: its lines are here already.
+            return  # included twice, or by itself: its lines were read already
         if len(self.files) == MAX_FILES:
-            raise _invalid(named_at, f"more than {MAX_FILES} files are included")
+            raise _invalid(where, f"more than {MAX_FILES} files are included")
         content = self._tree.read(path)
         self.files[path] = content
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise _invalid(named_at, f"{path} is not UTF-8 text (byte {error.start})") from None
+            raise _invalid(where, f"{path} is not UTF-8 text (byte {error.start})") from None
         for number, line in _logical_lines(text):
             self._read_line(line, path, number, constraint=constraint)
 
     def _read_line(self, text: str, path: str, number: int, *, constraint: bool) -> None:
-        at = place(path, number)
+        where = describe_line(path, number)
         if _VARIABLE.search(text):
-            raise _invalid(at, "a build has no environment variables to put in")
+            raise _invalid(where, "a build has no environment variables to insert")
         if text.startswith("-"):
-            for option, value in _options(text, at):
+            for option, value in _options(text, where):
                 if option in {"--requirement", "--constraint"} and value:
-                    self._include(option, value, path, at, constraint=constraint)
+                    self._include(option, value, path, where, constraint=constraint)
                 else:
                     self.lines.append(_option_line(option, value, path, number))
         else:
             self.lines.append(_requirement_line(text, path, number, constraint=constraint))
 
-    def _include(self, option: str, value: str, path: str, at: str, *, constraint: bool) -> None:
+    def _include(self, option: str, value: str, path: str, where: str, *, constraint: bool) -> None:
         if "://" in value or value.startswith("file:"):
-            raise _invalid(at, f"{option} can only name a file of the source")
+            raise _invalid(where, f"{option} can only name a file of the source")
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), value))
         if target.startswith(("/", "../")) or target in {"..", "."}:
-            raise _invalid(at, f"{option} names a file outside of the source")
-        self.read_file(target, at, constraint=constraint or option == "--constraint")
+            raise _invalid(where, f"{option} names a file outside of the source")
+        self.read_file(target, where, constraint=constraint or option == "--constraint")
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments, joined where a backslash ends one; each with the number of its first."""
+    """Yield lines without comments, joined after a backslash; each with the number of its first physical line."""
     parts: list[str] = []
     first = 0
     for number, physical in enumerate([*text.splitlines(), ""], start=1):
@@ -179,19 +175,19 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         if physical.endswith("\\") and not is_comment:
             parts.append(physical[:-1])
             continue
-        # A comment line ends a continued line, and is no part of it.
+        # A comment line ends a continued line, and is not part of it.
         parts.append("" if is_comment else physical)
-        whole = _COMMENT.sub("", "".join(parts)).strip()
+        line = _COMMENT.sub("", "".join(parts)).strip()
         parts = []
-        if whole:
-            yield first, whole
+        if line:
+            yield first, line
 
 
-def _options(text: str, at: str) -> Iterator[tuple[str, str | None]]:
+def _options(text: str, where: str) -> Iterator[tuple[str, str | None]]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise _invalid(at, f"{text!r} cannot be read: {error}") from None
+        raise _invalid(where, f"{text!r} cannot be read: {error}") from None
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
@@ -204,7 +200,7 @@ def _options(text: str, at: str) -> Iterator[tuple[str, str | None]]:
         elif word[:2] in _VALUED and not word.startswith("--") and len(word) > 2:
             yield _VALUED[word[:2]], word[2:].removeprefix("=")
         else:
-            raise _invalid(at, f"{word!r} is no option that a requirements file can have here")
+            raise _invalid(where, f"{word!r} is not an option that a requirements file may have")
 
 
 def _option_line(option: str, value: str | None, path: str, number: int) -> RequirementLine:
@@ -218,28 +214,28 @@ def _option_line(option: str, value: str | None, path: str, number: int) -> Requ
 
 
 def _requirement_line(text: str, path: str, number: int, *, constraint: bool) -> RequirementLine:
-    at = place(path, number)
-    wanted, options = _without_options(text)
+    where = describe_line(path, number)
+    specifier, options = _split_options(text)
     hashed = "--hash" in options
-    if _ARCHIVE.search(wanted) and "://" not in wanted:
-        # Such a name would be a valid requirement too; pip takes it for a file.
+    if _ARCHIVE.search(specifier) and "://" not in specifier:
+        # Such a name is a valid requirement too, but pip reads it as a file.
         return RequirementLine(RequirementKind.LOCAL, text, path, number, None, hashed, constraint)
     try:
-        requirement = Requirement(wanted)
+        requirement = Requirement(specifier)
     except InvalidRequirement as error:
-        kind = _kind_of_location(wanted)
+        kind = _kind_of_location(specifier)
         if kind is None:
-            why = str(error).splitlines()[0]
-            raise _invalid(at, f"{text[:200]!r} cannot be read: {why}") from None
-        return RequirementLine(kind, text, path, number, _name_in_url(wanted), hashed, constraint)
+            cause = str(error).splitlines()[0]
+            raise _invalid(where, f"{text[:200]!r} cannot be read: {cause}") from None
+        return RequirementLine(kind, text, path, number, _name_in_url(specifier), hashed, constraint)
     kind = RequirementKind.HOSTED
     if requirement.url:
         kind = _kind_of_location(requirement.url) or RequirementKind.LOCAL
     return RequirementLine(kind, text, path, number, canonicalize_name(requirement.name), hashed, constraint)
 
 
-def _without_options(text: str) -> tuple[str, str]:
-    """The requirement itself, and the options behind it."""
+def _split_options(text: str) -> tuple[str, str]:
+    """Return the requirement itself, and the options after it."""
     words = text.split(" ")
     cut = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     return " ".join(words[:cut]).strip(), " ".join(words[cut:])
@@ -260,5 +256,5 @@ def _name_in_url(location: str) -> str | None:
     return canonicalize_name(egg.group(1)) if egg else None
 
 
-def _invalid(at: str, why: str) -> WorkError:
-    return WorkError(ErrorClass.INVALID, f"{at}: {why}")
+def _invalid(where: str, cause: str) -> WorkError:
+    return WorkError(ErrorClass.INVALID, f"{where}: {cause}")

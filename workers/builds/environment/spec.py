@@ -1,21 +1,21 @@
-"""What an environment is made from, and when two are one."""
+"""Specify an environment, and compute the keys by which equal environments are found."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 
 from workers.builds.base_image import BaseImage
+from workers.builds.context import BuildLimits
 from workers.builds.environment.requirements import Requirements
-from workers.builds.limits import BuildLimits
 from workers.builds.log import without_credentials
 
 BUILDER_VERSION = 2
-"""Raised whenever environments are made in another way, so that no old one is taken for a new one."""
+"""To be raised when environments are made in another way, so that old ones are not reused."""
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What an environment is made from. `index_url` may hold credentials; they are in no key, log or image."""
+    """The inputs of an environment. `index_url` may have credentials; they are in no key, log or image."""
 
     base_image: str
     requirements: Requirements
@@ -26,31 +26,31 @@ class EnvironmentSpec:
     network: str
     limits: BuildLimits
     commit: str = ""
-    """The commit that it is made for first; it takes no part in the keys."""
+    """The commit of the build that makes it; not part of the keys."""
     refresh: bool = False
-    """Resolve the requirements again, even where that was done before."""
+    """Resolve the requirements again, even if the store has an environment for them."""
     made_with: str | None = None
-    """The key of the environment that the same image had before, to be made again as it was."""
+    """The key of the environment that an earlier image of the commit had, to be reused."""
 
 
 def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:
-    """The hexadecimal SHA-256 of all that decides what is resolved; None where the source itself takes part.
+    """Return the hexadecimal SHA-256 of all inputs of resolving; None if the source itself is one of them.
 
-    Unless every requirement is pinned by hash the owner takes part: what one owner's build found on the index then
-    is no other owner's business.
+    Unless every requirement is pinned by hash, the owner is one of them: an owner's environment must not depend on
+    what the index returned to another owner's build.
     """
     if not spec.requirements.shareable:
         return None
-    return _digest({**_common(spec, base), "asked": _asked(spec)})
+    return _digest({**_common(spec, base), "asked": _requested(spec)})
 
 
 def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
-    """The hexadecimal SHA-256 of what is installed, and on what: however differently it was asked for.
+    """Return the hexadecimal SHA-256 of what is installed and of its base, whichever requirements led to it.
 
-    A lock with a line that has no hash does not say what was installed: then what was asked for takes part as well.
+    A line without a hash does not identify what was installed: the requirements are then part of the key too.
     """
-    is_whole = all(" --hash=" in line for line in lock.splitlines())
-    return _digest({**_common(spec, base), "lock": lock, "asked": None if is_whole else _asked(spec)})
+    has_all_hashes = all(" --hash=" in line for line in lock.splitlines())
+    return _digest({**_common(spec, base), "lock": lock, "asked": None if has_all_hashes else _requested(spec)})
 
 
 def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:
@@ -62,7 +62,7 @@ def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:
     }
 
 
-def _asked(spec: EnvironmentSpec) -> dict[str, object]:
+def _requested(spec: EnvironmentSpec) -> dict[str, object]:
     return {
         "requirements": spec.requirements.fingerprint(),
         "kit": spec.kit_requirement,
@@ -70,5 +70,5 @@ def _asked(spec: EnvironmentSpec) -> dict[str, object]:
     }
 
 
-def _digest(parts: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _digest(inputs: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -9,9 +9,9 @@ import pytest
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex
 from tests.unit.workers.builds.sources import archive_of
+from workers.builds.context import BuildLimits
 from workers.builds.environment.container import name_prefix
 from workers.builds.image import BuildRequest
-from workers.builds.limits import BuildLimits
 from workers.docker.connection import engine
 
 MEBIBYTE = 1024 * 1024

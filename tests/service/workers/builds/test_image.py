@@ -1,4 +1,4 @@
-"""Images built with a real engine out of real requirements, and run by it."""
+"""Images are built with real requirements by a real engine, and run by it."""
 
 import contextlib
 import dataclasses
@@ -25,10 +25,10 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex, wheel_of
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.dockerfile import ALGORITHM, REVISION, remove_cut_short
-from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_left_overs
+from workers.builds.context import BuildContext, BuildLimits
+from workers.builds.dockerfile import ALGORITHM, REVISION, remove_interrupted
+from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
-from workers.builds.limits import BuildLimits, BuildWatch
 from workers.builds.log import BuildLog
 from workers.docker.connection import engine, ping
 from workers.docker.images import described_image, local_reference, name_image
@@ -54,7 +54,7 @@ Built = Callable[..., tuple[BuiltImage, list[str]]]
 
 @pytest.fixture
 def built(store: DirectoryStore) -> Built:
-    """Builds, and gives the image and the lines of the log."""
+    """Build an image; return it and the lines of the log."""
 
     def build(request: BuildRequest, use: DirectoryStore = store) -> tuple[BuiltImage, list[str]]:
         lines: list[str] = []
@@ -65,7 +65,7 @@ def built(store: DirectoryStore) -> Built:
 
 @pytest.fixture
 def failure(store: DirectoryStore) -> Callable[[BuildRequest], tuple[WorkError, list[str]]]:
-    """Builds what cannot be built, and gives the error and the lines of the log."""
+    """Build an image that cannot be built; return the error and the lines of the log."""
 
     def build(request: BuildRequest) -> tuple[WorkError, list[str]]:
         lines: list[str] = []
@@ -84,7 +84,7 @@ def stored(store: DirectoryStore, built: BuiltImage) -> Image:
 
 @pytest.fixture
 def running(store: DirectoryStore) -> Callable[[BuiltImage], contextlib.AbstractContextManager[str]]:
-    """Loads an image into the engine and runs it; it is taken off again."""
+    """Load an image into the engine and run it; remove both at the end."""
 
     @contextlib.contextmanager
     def run(image: BuiltImage) -> Iterator[str]:
@@ -149,7 +149,7 @@ def test_source_for_the_platform_is_built_runs_and_is_installed_once(
     assert second.environment_reused
     assert second.environment_key == first.environment_key
     assert second.image_id != first.image_id
-    assert f"The requirements are installed already: environment {first.environment_key[:12]} is used again" in lines
+    assert f"The requirements are installed already: reusing environment {first.environment_key[:12]}" in lines
 
 
 def test_the_configuration_of_an_image(
@@ -191,7 +191,7 @@ def test_the_index_password_is_nowhere(
     )
     image, lines = built(request)
     assert any("Successfully installed small-1.0" in line for line in lines), "the password was needed, and used"
-    assert "The requirements bring no development kit: adding algorithmia>=2,<3" in lines
+    assert "The requirements have no development kit: adding algorithmia>=2,<3" in lines
     assert any("successfully installed algorithmia-2.0.5" in line.lower() for line in lines)
     found = stored(store, image)
     environment = named_image(store, f"environment/{image.environment_key}")
@@ -228,7 +228,7 @@ def test_requirements_that_resolve_to_the_same_share_an_environment(
     second, lines = built(request_for({"requirements.txt": b"small>=1\n"}))
     assert second.environment_key == first.environment_key
     assert second.environment_reused
-    assert f"The same was installed before: environment {first.environment_key[:12]} is used again" in lines
+    assert f"The same was installed before: reusing environment {first.environment_key[:12]}" in lines
 
 
 def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(
@@ -282,7 +282,7 @@ def test_an_engine_that_has_the_layers_below_is_sent_the_small_ones_alone(
 
 
 class ReadingStore(DirectoryStore):
-    """Notes which blobs are read."""
+    """Records which blobs are read."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -365,7 +365,6 @@ def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(
     base_image: str,
     store: DirectoryStore,
     built: Built,
-    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
 ) -> None:
     recipe = f'FROM {base_image}\nRUN echo built > /made\nCOPY . /here\nENTRYPOINT ["python3", "-c", "input()"]\n'
     request = request_for({"Dockerfile": recipe.encode()}, allow_dockerfile=True)
@@ -415,7 +414,7 @@ def test_a_requirement_that_does_not_exist_names_its_line(
         ({"src/Small.py": b"", "name": "Other"}, "The source has no src/Other.py: in src there is: Small.py"),
     ],
 )
-def test_a_source_that_cannot_be_built_says_what_to_mend(
+def test_a_source_that_cannot_be_built_says_what_to_fix(
     request_for: Callable[..., BuildRequest],
     failure: Callable[[BuildRequest], tuple[WorkError, list[str]]],
     files: dict[str, Any],
@@ -449,20 +448,20 @@ def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(
     files = {"requirements.txt": b"./vendor/own-1-py3-none-any.whl\n", "vendor/own-1-py3-none-any.whl": wheel}
     image, lines = built(request_for(files))
     assert image.environment_key is None
-    assert any("made for this build alone" in line for line in lines)
+    assert any("for this build only" in line for line in lines)
     with running(image) as container:
         assert printed_in(container, "import own; print(own.VALUE)") == "7\n"
 
 
-def asking(stop: CancelToken, index: PackageIndex) -> threading.Thread:
-    """Asks for the stop as soon as the build waits for the package that the index holds back."""
+def cancel_when_held(stop: CancelToken, index: PackageIndex) -> threading.Thread:
+    """Cancel the build as soon as it waits for the package that the index holds back."""
 
-    def ask() -> None:
+    def cancel() -> None:
         if index.asked_for_held.wait(60):
             stop.cancel("cancelled")
 
     index.asked_for_held.clear()
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=cancel)
     thread.start()
     return thread
 
@@ -474,27 +473,28 @@ def test_a_stop_ends_a_build_in_the_middle_of_an_installation(
     store: DirectoryStore,
 ) -> None:
     stop = CancelToken()
-    thread = asking(stop, package_index)
+    thread = cancel_when_held(stop, package_index)
     with pytest.raises(WorkCancelledError, match="cancelled"):
-        build_image(request_for({"requirements.txt": b"held\n"}), store, lambda line: None, stop)
+        build_image(request_for({"requirements.txt": b"held\n"}), store, lambda _: None, stop)
     thread.join()
     assert build_containers() == []
 
 
 @pytest.mark.parametrize(
-    "said", ["Compiling what was installed", "Keeping the environment", "Building the algorithm's image"]
+    "step",
+    ["Compiling the installed packages", "Saving the environment in the image store", "Building the algorithm's image"],
 )
 def test_a_stop_ends_a_build_at_any_step(
     build_containers: Callable[[], list[str]],
     request_for: Callable[..., BuildRequest],
     owner: str,
     store: DirectoryStore,
-    said: str,
+    step: str,
 ) -> None:
     stop = CancelToken()
-    request = request_for({"requirements.txt": b"small==1.0\n"} if said != "Building the algorithm's image" else {})
+    request = request_for({"requirements.txt": b"small==1.0\n"} if step != "Building the algorithm's image" else {})
     with pytest.raises(WorkCancelledError, match="cancelled"):
-        build_image(request, store, lambda line: stop.cancel("cancelled") if line == said else None, stop)
+        build_image(request, store, lambda line: stop.cancel("cancelled") if line == step else None, stop)
     assert build_containers() == []
     assert store.named(f"{owner}/small:{request.commit}") is None
 
@@ -564,10 +564,10 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(
 
 
 def test_steps_have_no_privileges_and_their_output_is_whole(
-    build_containers: Callable[[], list[str]], base_image: str, owner: str
+    build_containers: Callable[[], list[str]], base_image: str, owner: str, tmp_path: Path
 ) -> None:
-    watch = BuildWatch(BuildLog(print, 0), CancelToken(), Deadline(60))
-    with build_container(base_image, owner, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), watch) as container:
+    context = BuildContext(BuildLog(print, 0), CancelToken(), Deadline(60), tmp_path)
+    with build_container(base_image, owner, "none", BuildLimits(1 << 28, 1.0, 64, 60, 1), context) as container:
         status: list[str] = []
         assert container.run(["cat", "/proc/self/status"], {}, "/", status.append) == 0
         printed: list[str] = []
@@ -575,16 +575,16 @@ def test_steps_have_no_privileges_and_their_output_is_whole(
         assert container.run(["python3", "-c", count], {}, "/", printed.append) == 3
         assert printed == [str(number) for number in range(50000)]
         ours = name_prefix(owner)
-        assert remove_left_overs(timedelta(hours=1), ours) == 0
+        assert remove_leftover_containers(timedelta(hours=1), ours) == 0
         assert len(build_containers()) == 1
-        assert remove_left_overs(timedelta(seconds=-60), ours) == 1
+        assert remove_leftover_containers(timedelta(seconds=-60), ours) == 1
     fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
     assert fields["Uid"].split() == [str(BUILDER)] * 4
     assert (fields["CapEff"], fields["CapBnd"], fields["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
     assert build_containers() == []
 
 
-def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(
+def test_what_an_interrupted_build_left_is_removed_and_nothing_else(
     request_for: Callable[..., BuildRequest], base_image: str, store: DirectoryStore, built: Built
 ) -> None:
     request = request_for({"Dockerfile": f"FROM {base_image}\n".encode()}, allow_dockerfile=True)
@@ -600,7 +600,7 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(
     nameless = client.commit(left)["Id"]
     kept = client.commit(other, conf={"Labels": {REVISION: request.commit}})["Id"]
     try:
-        remove_cut_short(f"{request.owner}/{request.name}", request.commit, keep=[kept])
+        remove_interrupted(f"{request.owner}/{request.name}", request.commit, keep=[kept])
         found = {container["Id"] for container in client.containers(all=True)}
         assert {left, other, fork, started} & found == {other, fork, started}
         assert described_image(nameless) is None
@@ -615,4 +615,4 @@ def test_what_a_build_left_that_was_cut_short_is_removed_and_nothing_else(
 
 def test_only_build_containers_are_ever_looked_at() -> None:
     with pytest.raises(ValueError, match="does not begin with"):
-        remove_left_overs(timedelta(days=1), "")
+        remove_leftover_containers(timedelta(days=1), "")

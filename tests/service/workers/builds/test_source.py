@@ -1,4 +1,4 @@
-"""Fetching a commit, from the hosted repositories and from servers elsewhere."""
+"""A commit is fetched from hosted repositories and from other servers."""
 
 import os
 import tarfile
@@ -24,7 +24,7 @@ LIMIT = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitService]:
-    # The service takes larger pushes than the workers take sources.
+    # The limit of the service for pushes is above the limit of the workers for sources.
     with git_service(tmp_path_factory.mktemp("service"), source_max_bytes=8 * LIMIT, source_allow_http=True) as running:
         yield running
 
@@ -38,12 +38,12 @@ def tree(tmp_path: Path) -> WorkTree:
 
 @contextmanager
 def worker(service: GitService, **variables: bool) -> Iterator[None]:
-    """The settings of a worker beside the service."""
+    """Set the settings of a worker that uses the service."""
     database_url = f"sqlite:///{service.directory / 'data' / 'longshore.db'}"
     keys = os.environ["LONGSHORE_SECRET_KEYS"]
-    wanted = {"source_max_bytes": LIMIT, "source_allow_http": True, "secret_keys": keys} | variables
+    settings = {"source_max_bytes": LIMIT, "source_allow_http": True, "secret_keys": keys} | variables
     with longshore_environment(
-        service.directory, tables=False, git_url=service.url, database_url=database_url, **wanted
+        service.directory, tables=False, git_url=service.url, database_url=database_url, **settings
     ):
         yield
 
@@ -63,19 +63,19 @@ def members(
     algorithm: Algorithm,
     commit: str,
     credentials: GitCredentials | None = None,
-    log: Callable[[Any], None] = lambda line: None,
+    log: Callable[[Any], None] = lambda _: None,
 ) -> dict[str, bytes | Any | str]:
-    """Every member of the tar with its content or link, and no directory left afterwards."""
+    """Return every member of the tar with its content or link; check that the directory is removed afterwards."""
     with (
         fetch_source(algorithm, commit, credentials, log=log, stop=CancelToken()) as source,
-        tarfile.open(source.tar) as archive,
+        tarfile.open(source) as archive,
     ):
         found = {
             member.name: archive.extractfile(member).read() if member.isreg() else member.linkname
             for member in archive
             if not member.isdir()
         }
-    assert not source.tar.parent.exists()
+    assert not source.parent.exists()
     return found
 
 
@@ -83,7 +83,7 @@ def failure(algorithm: Algorithm, commit: str, credentials: GitCredentials | Non
     before = set(Path(gettempdir()).glob("longshore-source-*"))
     with (
         pytest.raises(WorkError) as failed,
-        fetch_source(algorithm, commit, credentials, log=lambda line: None, stop=CancelToken()),
+        fetch_source(algorithm, commit, credentials, log=lambda _: None, stop=CancelToken()),
     ):
         pytest.fail("there is no such source")
     assert set(Path(gettempdir()).glob("longshore-source-*")) <= before
@@ -249,7 +249,7 @@ def test_a_server_that_gives_no_commit_by_its_hash(service: GitService, tree: Wo
         (200, ErrorClass.INVALID),
     ],
 )
-def test_how_a_server_fails_decides_the_class(
+def test_the_error_class_follows_the_servers_status(
     service: GitService, tmp_path: Path, status: int, error_class: ErrorClass
 ) -> None:
     with worker(service), plain_git_server(tmp_path, status=status) as url:
@@ -258,7 +258,7 @@ def test_how_a_server_fails_decides_the_class(
     assert "geheim" not in failed.message
 
 
-def test_a_server_that_is_away_is_passing(service: GitService) -> None:
+def test_an_unreachable_server_is_a_transient_error(service: GitService) -> None:
     with worker(service):
         assert failure(elsewhere("http://127.0.0.1:1/r"), "0" * 40).error_class == ErrorClass.TRANSIENT
 
@@ -269,6 +269,6 @@ def test_a_stop_ends_the_fetch(service: GitService) -> None:
     with (
         worker(service),
         pytest.raises(WorkCancelledError),
-        fetch_source(elsewhere("http://127.0.0.1:1/r"), "0" * 40, log=lambda line: None, stop=stop),
+        fetch_source(elsewhere("http://127.0.0.1:1/r"), "0" * 40, log=lambda _: None, stop=stop),
     ):
         pytest.fail("it was stopped before")

@@ -1,4 +1,4 @@
-"""Makes the tars that stand for a commit's source."""
+"""Make tars as git does of a commit's source."""
 
 import io
 import tarfile

@@ -1,8 +1,8 @@
-"""The log of a build keeps its limit and no secret."""
+"""The log of a build has a limit, and no secrets."""
 
 import pytest
 
-from workers.builds.log import BuildLog, lines_of, secrets_of_url, without_credentials
+from workers.builds.log import BuildLog, lines_of, url_secrets, without_credentials
 
 
 def test_a_log_that_grows_too_long_is_cut_and_says_so_once() -> None:
@@ -10,7 +10,7 @@ def test_a_log_that_grows_too_long_is_cut_and_says_so_once() -> None:
     log = BuildLog(lines.append, limit=20)
     for number in range(10):
         log(f"line {number}")
-    log.last_word("why it failed")
+    log.add_failure("why it failed")
     assert lines == [
         "line 0",
         "line 1",
@@ -19,11 +19,11 @@ def test_a_log_that_grows_too_long_is_cut_and_says_so_once() -> None:
     ]
 
 
-def test_secrets_are_masked_as_typed_and_as_meant() -> None:
+def test_secrets_are_masked_encoded_and_decoded() -> None:
     lines: list[str] = []
-    log = BuildLog(lines.append, 1000, secrets_of_url("https://user:p%40ss@index.example.com/simple"))
+    log = BuildLog(lines.append, 1000, url_secrets("https://user:p%40ss@index.example.com/simple"))
     log("Looking in https://user:p%40ss@index.example.com/simple with p@ss or p%40ss")
-    log.last_word("p@ss")
+    log.add_failure("p@ss")
     assert lines == ["Looking in https://****@index.example.com/simple with **** or ****", "****"]
 
 
@@ -36,7 +36,7 @@ def test_secrets_are_masked_as_typed_and_as_meant() -> None:
     ],
 )
 def test_the_credentials_of_a_url(url: str, bare: str, secrets: list[str]) -> None:
-    assert (without_credentials(url), secrets_of_url(url)) == (bare, secrets)
+    assert (without_credentials(url), url_secrets(url)) == (bare, secrets)
 
 
 def test_chunks_become_lines() -> None:

@@ -1,4 +1,4 @@
-"""What makes two environments one, and what must not."""
+"""Environments are shared if equal inputs make them, and never otherwise."""
 
 import dataclasses
 import io
@@ -12,12 +12,12 @@ from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
 from shared.file_lock import file_lock
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.assembly.source_tree import open_source
 from workers.builds.base_image import BaseImage
+from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.environment.requirements import Requirements, read_requirements
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
-from workers.builds.limits import BuildLimits, BuildWatch
 from workers.builds.log import BuildLog
+from workers.builds.source_tree import open_source_tree
 from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
 from workers.jobs.deadline import Deadline
@@ -34,7 +34,7 @@ HASHED = "a==1 --hash=sha256:" + "0" * 64
 
 
 def requirements_of(text: str) -> Requirements:
-    with open_source(io.BytesIO(archive_of({"requirements.txt": text.encode()}))) as tree:
+    with open_source_tree(io.BytesIO(archive_of({"requirements.txt": text.encode()}))) as tree:
         return read_requirements(tree)
 
 
@@ -122,11 +122,11 @@ def test_a_stop_ends_the_wait_for_another_build(tmp_path: Path) -> None:
         waiting.set()
         stop.cancel("cancelled")
 
-    watch = BuildWatch(BuildLog(log, 1000), stop, Deadline(60))
+    context = BuildContext(BuildLog(log, 1000), stop, Deadline(60), tmp_path)
     with (
         file_lock(tmp_path / "k.lock"),
         pytest.raises(WorkCancelledError, match="cancelled"),
-        watch.locked(tmp_path, "k"),
+        context.locked("k"),
     ):
         pytest.fail("the lock was taken although another holds it")
     assert waiting.is_set()

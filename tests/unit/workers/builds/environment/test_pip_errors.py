@@ -1,4 +1,4 @@
-"""Why pip failed, in the words of pip 23 and 24."""
+"""Failures of pip are explained from the output of pip 23 and 24."""
 
 import pytest
 
@@ -86,7 +86,7 @@ MISSING = [
             ErrorClass.INVALID,
             "requirements.txt line 4: the certificate of the package index is not trusted",
         ),
-        ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a word"),
+        ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a message"),
     ],
 )
 def test_the_line_and_the_reason(lines: list[str], exit_code: int, error_class: ErrorClass, sentence: str) -> None:

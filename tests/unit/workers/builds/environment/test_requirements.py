@@ -1,4 +1,4 @@
-"""What a requirements file asks for, and which line of it cannot be read."""
+"""A requirements file is read line by line; an invalid line is named."""
 
 import io
 
@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from shared.errors import ErrorClass, WorkError
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.assembly.source_tree import open_source
 from workers.builds.environment.requirements import NO_REQUIREMENTS, RequirementKind, Requirements, read_requirements
+from workers.builds.source_tree import open_source_tree
 
 
 def requirements_of(text: str | bytes, **files: str) -> Requirements:
     content = text.encode() if isinstance(text, str) else text
     others = {name.replace("__", "/") + ".txt": other.encode() for name, other in files.items()}
-    with open_source(io.BytesIO(archive_of({"requirements.txt": content, **others}))) as tree:
+    with open_source_tree(io.BytesIO(archive_of({"requirements.txt": content, **others}))) as tree:
         return read_requirements(tree)
 
 
 def test_a_source_without_the_file_requires_nothing() -> None:
-    with open_source(io.BytesIO(archive_of({"src/A.py": b""}))) as tree:
+    with open_source_tree(io.BytesIO(archive_of({"src/A.py": b""}))) as tree:
         found = read_requirements(tree)
     assert (found.lines, found.files, found.shareable, found.pinned_by_hash) == ((), {}, True, True)
 
@@ -60,10 +60,10 @@ def test_the_kind_of_a_line(line: str, kind: RequirementKind, name: str | None) 
     [
         ("numpy\n\n# fine\nx ==\n", "requirements.txt line 4: 'x ==' cannot be read: "),
         ("a\nthis is no requirement\n", "requirements.txt line 2: 'this is no requirement' cannot be read: "),
-        ("a\nb \\\n  ==1\n--frobnicate yes\n", "requirements.txt line 4: '--frobnicate' is no option"),
-        ("-r\n", "requirements.txt line 1: '-r' is no option"),
+        ("a\nb \\\n  ==1\n--frobnicate yes\n", "requirements.txt line 4: '--frobnicate' is not an option"),
+        ("-r\n", "requirements.txt line 1: '-r' is not an option"),
         ('a\n--index-url "x\n', "requirements.txt line 2: '--index-url \"x' cannot be read: "),
-        ("-r missing.txt\n", "requirements.txt line 1: missing.txt is no regular file of the source"),
+        ("-r missing.txt\n", "requirements.txt line 1: missing.txt is not a regular file of the source"),
         ("a\n-r ../up.txt\n", "requirements.txt line 2: --requirement names a file outside of the source"),
         ("-c /etc/passwd\n", "requirements.txt line 1: --constraint names a file outside of the source"),
         ("-r https://example.com/r.txt\n", "requirements.txt line 1: --requirement can only name a file of the source"),
@@ -81,8 +81,8 @@ def test_a_line_that_cannot_be_read_is_named(text: str | bytes, sentence: str) -
 
 def test_a_link_in_place_of_the_file_is_refused() -> None:
     with (
-        open_source(io.BytesIO(archive_of({}, links={"requirements.txt": "/etc/passwd"}))) as tree,
-        pytest.raises(WorkError, match="no regular file"),
+        open_source_tree(io.BytesIO(archive_of({}, links={"requirements.txt": "/etc/passwd"}))) as tree,
+        pytest.raises(WorkError, match="not a regular file"),
     ):
         read_requirements(tree)
 
@@ -97,8 +97,8 @@ def test_included_files_take_part_with_their_own_lines() -> None:
         ("baz==1", True),
         ("six", False),
     ]
-    assert found.place_of("Foo") == "deps/more.txt line 3"
-    assert found.place_of("unheard-of") is None
+    assert found.line_of_distribution("Foo") == "deps/more.txt line 3"
+    assert found.line_of_distribution("unheard-of") is None
     assert set(found.files) == {"requirements.txt", "deps/more.txt", "last.txt", "pins.txt"}
 
 

@@ -1,8 +1,8 @@
-"""Print what was installed, a requirement for each line, with the hashes that pip's reports at `argv[1:]` tell.
+"""Print the installed distributions, one requirement a line, with the hashes in pip's reports at `argv[1:]`.
 
-pip writes reports from 22.2 on (pip documentation, "Installation Report"). Where there is one, what the virtual
-environment had from the beginning is left out: that is the base image's. Without any, all that is there is told, and no
-hash.
+pip writes reports from 22.2 on (pip documentation, "Installation Report"). If there is one, distributions that the
+virtual environment had from the beginning are left out: they belong to the base image. Without any, all distributions
+are printed, without hashes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a project's name (PEP 503)."""
+    """Return the normalized name of a project (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -24,10 +24,10 @@ hashes: dict[str, str] = {}
 for report in reports:
     for item in json.loads(report.read_text("utf-8"))["install"]:
         archive = item["download_info"].get("archive_info") or {}
-        # pip before 23.1 tells one hash, in the older words of PEP 610.
+        # pip before 23.1 has one hash, in the older form of PEP 610.
         sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").partition("sha256=")[2]
         hashes[canonical(item["metadata"]["name"])] = f" --hash=sha256:{sha256}" if sha256 else ""
-for found in distributions():
-    name = canonical(found.metadata["Name"])
+for distribution in distributions():
+    name = canonical(distribution.metadata["Name"])
     if name in hashes or not reports:
-        print(f"{name}=={found.version}{hashes.get(name, '')}")
+        print(f"{name}=={distribution.version}{hashes.get(name, '')}")

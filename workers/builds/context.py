@@ -1,7 +1,4 @@
-"""What a build may use, and until when.
-
-What a build reports to, and what can end it before it is done.
-"""
+"""The limits of a build, and the log, cancellation and deadline that all of its steps share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +13,7 @@ from workers.jobs.deadline import Deadline
 
 @dataclass(frozen=True)
 class BuildLimits:
-    """What one build may use: memory in bytes, CPUs in cores, processes, wall time in seconds, log in bytes."""
+    """Limits of one build: memory in bytes, CPUs in cores, processes, wall time in seconds, log in bytes."""
 
     memory_bytes: int
     cpus: float
@@ -26,35 +23,29 @@ class BuildLimits:
 
 
 @dataclass(frozen=True)
-class BuildWatch:
-    """The log of one build, the stop that somebody may ask for, and the moment when its time is up."""
+class BuildContext:
+    """The log of one build, its cancel token, its deadline, and the locks that builds on this machine share."""
 
     log: BuildLog
     stop: CancelToken
     deadline: Deadline
+    lock_directory: Path
 
     def check(self) -> None:
         """Raise if the build must end.
 
         Raises:
-            Stopped: the stop was asked for.
-            WorkError: the time is used up (invalid).
+            WorkCancelledError: the build was cancelled.
+            WorkError: its time is used up (invalid).
         """
         self.stop.check()
         self.deadline.check()
 
     @contextmanager
-    def locked(self, directory: Path | None, key: str) -> Iterator[None]:
-        """Hold the lock of `key` among the builds on this machine; without a directory there is no lock.
-
-        Raises:
-            WorkCancelledError, WorkError: as `check`, while another build holds the lock.
-        """
-        if directory is None:
-            yield
-            return
+    def locked(self, key: str) -> Iterator[None]:
+        """Hold the lock of `key` among the builds on this machine. Raises as `check` while another build holds it."""
         with poll_file_lock(
-            [directory / f"{key}.lock"],
+            [self.lock_directory / f"{key}.lock"],
             self.check,
             on_wait=lambda: self.log("Another build is making the same: waiting for it"),
         ):

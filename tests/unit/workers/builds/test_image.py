@@ -1,4 +1,4 @@
-"""Algorithm images: the same parts give the same digest, wherever and whenever they are put together."""
+"""Algorithm images: equal parts give an equal digest, on every machine and at any time."""
 
 import gzip
 import io
@@ -13,8 +13,8 @@ import pytest
 
 from tests.directory_store import DirectoryStore
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.builds.assembly.algorithm_image import algorithm_image
-from workers.builds.assembly.source_tree import open_source
+from workers.builds.image import assemble_image
+from workers.builds.source_tree import open_source_tree
 from workers.images.archive import archived, file_entry
 from workers.images.image import Image, Step, add_image, derived_image, named_image
 from workers.images.layers import add_layer, fast
@@ -35,7 +35,6 @@ BASE = {
     "rootfs": {"type": "layers", "diff_ids": []},
     "history": [],
 }
-PYTHON = "/opt/longshore/env/bin/python"
 LABELS = {"org.opencontainers.image.revision": "1" * 40}
 
 
@@ -46,8 +45,8 @@ def environment(store: DirectoryStore) -> Image:
 
 
 def image(store: DirectoryStore, source: bytes, name: str = "Small") -> Image:
-    with open_source(io.BytesIO(source)) as tree:
-        return algorithm_image(store, environment(store), name, LABELS, tree, PYTHON)
+    with open_source_tree(io.BytesIO(source)) as tree:
+        return assemble_image(store, environment(store), name, LABELS, tree)
 
 
 def members(store: DirectoryStore, of: Image, layer: int) -> dict[str, tarfile.TarInfo]:
@@ -72,7 +71,7 @@ def test_an_image_says_how_it_is_started(tmp_path: Path) -> None:
         ],
         "Labels": {"base": "yes", **LABELS},
         "ExposedPorts": {"1/tcp": {}, "8080/tcp": {}},
-        "Entrypoint": [PYTHON, "-I", "-S", "/opt/longshore/runner"],
+        "Entrypoint": ["/opt/longshore/env/bin/python", "-I", "-S", "/opt/longshore/runner"],
         "Healthcheck": {"Test": ["NONE"]},
         "User": "65532:65532",
         "WorkingDir": "/opt/algorithm",
@@ -94,7 +93,7 @@ def test_the_surroundings_do_not_change_the_digest(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; os.umask(0o077);"
         "from tests.directory_store import DirectoryStore;"
-        "from tests.unit.workers.builds.assembly.test_algorithm_image import SOURCE, image;"
+        "from tests.unit.workers.builds.test_image import SOURCE, image;"
         "print(image(DirectoryStore(Path(sys.argv[1])), SOURCE).manifest.descriptor.digest)"
     )
     surroundings = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONHASHSEED": "1"}

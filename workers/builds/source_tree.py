@@ -1,4 +1,4 @@
-"""The source of an algorithm, as the tar that git made of a commit: looked through before any of it is used."""
+"""Read the source of an algorithm from the tar that git made of a commit, and check all of it before any use."""
 
 import tarfile
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from workers.images.archive import (
 
 
 class SourceTree:
-    """The files, directories and symbolic links of a source. Links are never followed here, only handed on as links."""
+    """The files, directories and symbolic links of a source. Links are never followed."""
 
     def __init__(self, archive: tarfile.TarFile) -> None:
-        """Look through the whole archive.
+        """Check the whole archive.
 
         Raises:
-            WorkError: it has a member that could reach beyond its own directory, or is none of the three (invalid).
+            WorkError: it has a member outside its directory, or of another type (invalid).
         """
         self._archive = archive
         self._members: dict[str, tarfile.TarInfo] = {}
@@ -34,44 +34,39 @@ class SourceTree:
             if not path:
                 continue
             if path in self._members:
-                raise _refused(member, "stands in it twice")
+                raise _member_error(member, "is in it twice")
             self._members[path] = member
         for path, member in self._members.items():
             self._check_parents(path, member)
 
     def is_file(self, path: str) -> bool:
-        """Whether there is a regular file of that path."""
+        """Return whether the path is a regular file."""
         return path in self._members and self._members[path].isreg()
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory of that path, or anything below it."""
+        """Return whether the path is a directory; a tar need not have an entry for one."""
         if path in self._members:
             return self._members[path].isdir()
         return any(other.startswith(f"{path}/") for other in self._members)
 
     def exists(self, path: str) -> bool:
-        """Whether there is anything of that path."""
         return path in self._members or self.is_directory(path)
 
     def names_in(self, directory: str) -> list[str]:
-        """Names of what stands directly in the directory (`""` is the top), sorted."""
+        """Return the sorted names directly in a directory (`""` is the top)."""
         start = f"{directory}/" if directory else ""
         return sorted({path[len(start) :].split("/")[0] for path in self._members if path.startswith(start)})
 
     def size(self, path: str) -> int:
-        """Size of a regular file, in bytes."""
+        """Return the size of a regular file, in bytes."""
         return self._members[path].size
 
     def read(self, path: str) -> bytes:
-        """The content of a regular file."""
         content = self._archive.extractfile(self._members[path])
         return content.read() if content else b""
 
     def entries(self, under: str, owner: int = 0) -> Iterator[Entry]:
-        """Everything, below the directory `under` (`""` for none).
-
-        In one order, with one time, one numeric owner and plain modes.
-        """
+        """Yield all members sorted, below the directory `under` (`""` for none), with one time and owner."""
         paths = {"", *self._members, *(parent for below in self._members for parent in _parents(below))}
         for path in sorted(paths if under else paths - {""}):
             yield self._entry(path, f"{under}/{path}".strip("/"), owner)
@@ -90,15 +85,15 @@ class SourceTree:
     def _check_parents(self, path: str, member: tarfile.TarInfo) -> None:
         for parent in _parents(path):
             if parent in self._members and not self._members[parent].isdir():
-                raise _refused(member, f"stands below {parent!r}, which is no directory")
+                raise _member_error(member, f"is below {parent!r}, which is not a directory")
 
 
 @contextmanager
-def open_source(source: Path | BinaryIO) -> Iterator[SourceTree]:
+def open_source_tree(source: Path | BinaryIO) -> Iterator[SourceTree]:
     """Open the tar of a source (plain, not compressed; a file object must be seekable).
 
     Raises:
-        WorkError: it is no tar, or has members that are refused (invalid).
+        WorkError: it is not a tar, or has a member that is not allowed (invalid).
     """
     try:
         archive = (
@@ -109,7 +104,7 @@ def open_source(source: Path | BinaryIO) -> Iterator[SourceTree]:
         with archive:
             yield SourceTree(archive)
     except tarfile.TarError as error:
-        raise WorkError(ErrorClass.INVALID, f"the source is no readable tar archive: {error}") from error
+        raise WorkError(ErrorClass.INVALID, f"the source is not a readable tar archive: {error}") from error
 
 
 def _checked_path(member: tarfile.TarInfo) -> str:
@@ -117,19 +112,19 @@ def _checked_path(member: tarfile.TarInfo) -> str:
     if path in {"", "."}:
         return ""
     if path.startswith("/") or any(part in {"", ".", ".."} for part in path.split("/")):
-        raise _refused(member, "reaches beyond the source's own directory")
+        raise _member_error(member, "is outside the source's directory")
     if is_whiteout(path):
-        raise _refused(member, "has a name that deletes files in an image (.wh.): rename it")
+        raise _member_error(member, "has a name that deletes files in an image (.wh.): rename it")
     if not ((member.isreg() and not member.issparse()) or member.isdir() or member.issym()):
-        raise _refused(member, "is neither a regular file nor a directory nor a symbolic link")
+        raise _member_error(member, "is neither a regular file nor a directory nor a symbolic link")
     return path
 
 
 def _parents(path: str) -> Iterator[str]:
-    """The directories above a path, the nearest first."""
+    """Yield the directories above a path, the nearest first."""
     while path := path.rpartition("/")[0]:
         yield path
 
 
-def _refused(member: tarfile.TarInfo, why: str) -> WorkError:
-    return WorkError(ErrorClass.INVALID, f"the source cannot be built: {member.name[:200]!r} {why}")
+def _member_error(member: tarfile.TarInfo, cause: str) -> WorkError:
+    return WorkError(ErrorClass.INVALID, f"the source cannot be built: {member.name[:200]!r} {cause}")

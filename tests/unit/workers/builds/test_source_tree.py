@@ -1,4 +1,4 @@
-"""A source can hold anything that a caller managed to put into a tar; what is let through is harmless."""
+"""A source can have anything that a caller can put into a tar; only harmless members are accepted."""
 
 import contextlib
 import io
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from shared.errors import ErrorClass, WorkError
 from tests.unit.workers.builds.sources import archive_of, entry
-from workers.builds.assembly.source_tree import open_source
+from workers.builds.source_tree import open_source_tree
 from workers.images.archive import MOMENT, archived
 
 
 def rewritten(archive: bytes) -> list[tarfile.TarInfo]:
-    with open_source(io.BytesIO(archive)) as tree:
+    with open_source_tree(io.BytesIO(archive)) as tree:
         written = b"".join(archived(tree.entries("algorithm")))
     with tarfile.open(fileobj=io.BytesIO(written)) as tar:
         return tar.getmembers()
@@ -49,7 +49,7 @@ def test_a_member_that_could_do_harm_is_refused(bad: TarInfo) -> None:
 
 
 def test_nothing_may_stand_below_a_link() -> None:
-    with pytest.raises(WorkError, match="which is no directory"):
+    with pytest.raises(WorkError, match="which is not a directory"):
         rewritten(archive_of({"out/passwd": b"x"}, links={"out": "/etc"}))
 
 
@@ -60,7 +60,7 @@ def test_nothing_may_stand_there_twice() -> None:
 
 @pytest.mark.parametrize("garbage", [b"no tar at all" * 100, b"\x1f\x8b" + b"0" * 600])
 def test_what_is_no_tar_is_refused(garbage: bytes) -> None:
-    with pytest.raises(WorkError, match="no readable tar"):
+    with pytest.raises(WorkError, match="not a readable tar"):
         rewritten(garbage)
 
 
@@ -86,7 +86,7 @@ def test_links_stay_links_and_modes_are_plain() -> None:
 def test_equal_sources_give_equal_bytes() -> None:
     def context(names: list[str], moment: int) -> bytes:
         source = archive_of({}, entries=[entry(name, mtime=moment, uid=moment) for name in names])
-        with open_source(io.BytesIO(source)) as tree:
+        with open_source_tree(io.BytesIO(source)) as tree:
             return b"".join(archived(tree.entries("algorithm")))
 
     assert context(["b", "a", "a.d/é"], 5) == context(["a.d/é", "a", "b"], 7000)

@@ -1,0 +1,40 @@
+"""Create the virtual environment `argv[1]`, unpack pip into the directory `argv[2]`, and print pip's version.
+
+pip is unpacked from the wheel that Python has for `ensurepip`, outside of the environment: no algorithm needs it, and
+installing it takes longer than installing the requirements of many algorithms. setuptools, which Python up to 3.11
+installs in every virtual environment, is part of the environment: old packages import it without requiring it.
+"""
+
+from __future__ import annotations
+
+import ensurepip
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+_WHEEL_DIRECTORY = sysconfig.get_config_var("WHEEL_PKG_DIR")  # set by some distributions (--with-wheel-pkg-dir)
+_DIRECTORIES = [Path(path) for path in (_WHEEL_DIRECTORY, Path(ensurepip.__file__).with_name("_bundled")) if path]
+
+
+def bundled_wheels(project: str) -> list[Path]:
+    return [wheel for directory in _DIRECTORIES for wheel in sorted(directory.glob(f"{project}-*.whl"))]
+
+
+def unpack(wheel: Path, target: Path) -> None:
+    """Install a wheel of pure Python: unpacking it is enough (PEP 427)."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+
+
+environment, pip_directory = map(Path, sys.argv[1:])
+venv.create(environment, symlinks=True)
+site = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+for wheel in bundled_wheels("setuptools")[:1]:
+    unpack(wheel, site)
+pip_wheels = bundled_wheels("pip")
+if not pip_wheels:
+    sys.exit("this Python has no wheel of pip for ensurepip")
+unpack(pip_wheels[0], pip_directory)
+print(pip_wheels[0].name.split("-")[1])
