@@ -1,15 +1,12 @@
-"""Ordering the push of a row once more, by whoever repeats it: a retry, or the repair of what is missing.
+"""Push an image to the same registry once more: a retry of a failed push, or the repair of an image that is missing.
 
-A push that is ordered again keeps its place in the order of asking: which good push is the latest, and so where
-executions pull from, is what callers decided, and no repair changes it.
-
-Ordering again every push that was not done: one order each, so that what one registry refuses stops no other.
-
-Pushing again what a registry does not have any more.
+A repeated push keeps the request number of the push that it repeats: callers decide which good push is the latest,
+and so where executions pull from, and no repair changes that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
@@ -23,80 +20,6 @@ from shared.jobs.dispatch import JobMessage
 from shared.registry.credentials import Credentials
 
 _LOCKED_REGISTRY = select(Registry.id).where(Registry.id == bindparam("registry")).with_for_update()
-
-
-@dataclass(frozen=True)
-class Repeatable:
-    """A push that can be ordered again."""
-
-    algorithm: Algorithm
-    version: Version
-    build: Build
-    registry: Registry
-
-    def order(
-        self,
-        session: Session,
-        credentials: Credentials | None,
-        *,
-        request_seq: int | None,
-        parent: Job | None = None,
-        request_id: str | None = None,
-    ) -> Enqueued:
-        """Order it, in the place that it had in the order of asking."""
-        order = PushRequest(self.registry.id, credentials)
-        return enqueue_push(
-            session, self.algorithm, self.version, self.build, order, parent=parent, request_seq=request_seq,
-            request_id=request_id,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Unrepeatable:
-    """A push that cannot be ordered again, and why."""
-
-    algorithm: Algorithm
-    version: Version
-    reason: str
-
-
-def lock_row(session: Session, push_id: str) -> tuple[ImagePush, Registry | None]:
-    """A push row as it is once its registry is locked, as every order locks it; None: that was deleted."""
-    push = session.scalars(select(ImagePush).where(ImagePush.id == push_id)).one()
-    registry = session.scalar(
-        select(Registry).where(Registry.id == push.registry_id, Registry.deleted_at.is_(None)).with_for_update()
-    )
-    session.refresh(push)
-    return push, registry
-
-
-def repeatable(
-    session: Session, push: ImagePush, registry: Registry | None, credentials: Credentials | None
-) -> Repeatable | Unrepeatable:
-    """Whether the push of a row can be ordered again, with these credentials or the registry's own."""
-    version, algorithm = session.execute(
-        select(Version, Algorithm)
-        .join(Algorithm, Algorithm.id == Version.algorithm_id)
-        .where(Version.id == push.version_id)
-    ).one()
-    build = image_build(session, version)
-    if algorithm.deleted_at is not None:
-        return Unrepeatable(algorithm, version, "The algorithm was deleted.")
-    if registry is None:
-        return Unrepeatable(algorithm, version, "The registry was deleted.")
-    if build is None:
-        return Unrepeatable(algorithm, version, "The version has no succeeded build; compile it first.")
-    if credentials is None and registry.credentials is None and _brought_its_own(session, push):
-        reason = "It was pushed with credentials of its own, which are not kept, and the registry has none: give some."
-        return Unrepeatable(algorithm, version, reason)
-    return Repeatable(algorithm, version, build, registry)
-
-
-def _brought_its_own(session: Session, push: ImagePush) -> bool:
-    # What its credentials were bound to stays when they are deleted.
-    return session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id)) is not None
-
-
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
 MAX_AT_ONCE = 1000
 """Pushes that one call looks at; a caller with more sends another one."""
@@ -106,18 +29,18 @@ MAX_IN_TRANSACTION = 100
 
 @dataclass(frozen=True)
 class Retry:
-    """Which pushes are ordered again, and with what."""
+    """A selection of pushes to repeat."""
 
     status: PushState = PushState.FAILED
     registry_id: str | None = None
     algorithm_id: str | None = None
     credentials: Credentials | None = None
-    """For all of them, which then are to one registry; none: the registry's own."""
+    """For all of them, which then go to one registry; None: the registry's own."""
 
 
 @dataclass
 class Skipped:
-    """A push that was not ordered again, and why."""
+    """A push that was not repeated, and why."""
 
     algorithm: str
     git_hash: str
@@ -127,14 +50,14 @@ class Skipped:
 
 @dataclass
 class Retried:
-    """What a retry did."""
+    """The result of a retry."""
 
     jobs: list[str] = field(default_factory=list)
     """The ids of the new jobs; the first is the parent of the others."""
     skipped: list[Skipped] = field(default_factory=list)
     messages: list[JobMessage] = field(default_factory=list)
     last: int | None = None
-    """Where the next call goes on, where there are more than one takes."""
+    """The `after` of the next call; None: there are no more pushes."""
 
 
 def retry_pushes(
@@ -186,24 +109,28 @@ def _matching(retry: Retry) -> Select[tuple[int, str, str, str]]:
 
 
 def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, request_id: str | None) -> list[Job]:
-    push, registry = lock_row(session, push_id)
+    push, registry = _lock_push(session, push_id)
     if push.state != retry.status:
         return []
-    found = repeatable(session, push, registry, retry.credentials)
-    if isinstance(found, Unrepeatable):
-        skipped = Skipped(found.algorithm.path, found.version.git_hash, push.registry_id, found.reason)
-        retried.skipped.append(skipped)
+    result = _repush(
+        session,
+        push,
+        registry,
+        request_seq=session.scalar(select(func.coalesce(Job.request_seq, Job.seq)).where(Job.id == push.job_id)),
+        credentials=retry.credentials,
+        parent=session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None,
+        request_id=request_id,
+    )
+    if isinstance(result, Skipped):
+        retried.skipped.append(result)
         return []
-    parent = session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None
-    asked = session.scalar(select(func.coalesce(Job.request_seq, Job.seq)).where(Job.id == push.job_id))
-    ordered = found.order(session, retry.credentials, request_seq=asked, parent=parent, request_id=request_id)
-    retried.jobs.append(ordered.job.id)
-    retried.messages += ordered.messages
-    return [ordered.job]
+    retried.jobs.append(result.job.id)
+    retried.messages += result.messages
+    return [result.job]
 
 
 def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:
-    """Retry whatever there is, a call's worth at a time."""
+    """Retry all pushes of the selection, and yield the result of each call."""
     after: int | None = 0
     while after is not None:
         retried = retry_pushes(database, retry, after=after)
@@ -212,14 +139,61 @@ def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:
 
 
 def repair_push(session: Session, push_id: str, digest: str) -> Enqueued | str:
-    """Order the push of a row whose last good image, `digest`, is missing; else why it is not ordered.
+    """Enqueue the push of a row whose last good image, `digest`, is missing; else return why it is not enqueued.
 
-    One whose latest push failed, or is under way, is left to whoever asked for that.
+    A row whose latest push failed or is in progress is left to the caller who requested that push.
     """
-    push, registry = lock_row(session, push_id)
+    push, registry = _lock_push(session, push_id)
     if push.state != PushState.SUCCEEDED or push.last_success_digest != digest or push.missing_at is None:
-        return "Its latest push is another one's business: it failed, is under way, or brought the image back."
-    found = repeatable(session, push, registry, None)
-    if isinstance(found, Unrepeatable):
-        return found.reason
-    return found.order(session, None, request_seq=push.last_success_seq)
+        return "Its latest push failed, is in progress, or has brought the image back."
+    result = _repush(session, push, registry, request_seq=push.last_success_seq)
+    return result.reason if isinstance(result, Skipped) else result
+
+
+def _lock_push(session: Session, push_id: str) -> tuple[ImagePush, Registry | None]:
+    """Lock the registry of a push and return the push row as it is then; None: the registry was deleted."""
+    push = session.scalars(select(ImagePush).where(ImagePush.id == push_id)).one()
+    registry = session.scalar(
+        select(Registry).where(Registry.id == push.registry_id, Registry.deleted_at.is_(None)).with_for_update()
+    )
+    session.refresh(push)
+    return push, registry
+
+
+def _repush(
+    session: Session,
+    push: ImagePush,
+    registry: Registry | None,
+    *,
+    request_seq: int | None,
+    credentials: Credentials | None = None,
+    parent: Job | None = None,
+    request_id: str | None = None,
+) -> Enqueued | Skipped:
+    """Enqueue the push of a row once more, with these credentials or the registry's own."""
+    version, algorithm = session.execute(
+        select(Version, Algorithm)
+        .join(Algorithm, Algorithm.id == Version.algorithm_id)
+        .where(Version.id == push.version_id)
+    ).one()
+    build = image_build(session, version)
+    skipped = partial(Skipped, algorithm.path, version.git_hash, push.registry_id)
+    if algorithm.deleted_at is not None:
+        return skipped("The algorithm was deleted.")
+    if registry is None:
+        return skipped("The registry was deleted.")
+    if build is None:
+        return skipped("The version has no succeeded build; compile it first.")
+    if credentials is None and registry.credentials is None and _had_own_credentials(session, push):
+        return skipped(
+            "It was pushed with credentials of its own, which are not kept, and the registry has none: give some."
+        )
+    return enqueue_push(
+        session, algorithm, version, build, PushRequest(registry.id, credentials),
+        parent=parent, request_seq=request_seq, request_id=request_id,
+    )  # fmt: skip
+
+
+def _had_own_credentials(session: Session, push: ImagePush) -> bool:
+    # The fingerprint that the credentials were bound to stays when they are deleted.
+    return session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id)) is not None
