@@ -1,4 +1,4 @@
-"""Ordering a publish: the semantic version is reserved in the request's own transaction and given back if it fails."""
+"""Publish a version: reserve its semantic version in the request's transaction; a failed publish frees it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import newest_build
-from shared.commands.push import Enqueued, PushRequest, enqueue_push, lock_registries
+from shared.commands.push import Enqueued, PushRequest, enqueue_pushes, lock_registries
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
 from shared.db.models.algorithms import PublishState
@@ -22,7 +22,7 @@ class AlreadyPublishedError(InvalidInputError):
 
 
 class VersionType(StrEnum):
-    """Which part of the semantic version a publish raises."""
+    """The part of the semantic version that a publish raises."""
 
     MAJOR = "major"
     MINOR = "minor"
@@ -33,7 +33,7 @@ class VersionType(StrEnum):
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """What a publish says of the version."""
+    """The options of a publish."""
 
     version_type: VersionType = VersionType.REVISION
     callability: str = "private"
@@ -41,26 +41,26 @@ class PublishOptions:
     sample_input: str | None = None
     sample_output: str | None = None
     version: Version | None = None
-    """The version to publish; none: that of the newest build."""
+    """None: the version of the newest build."""
 
 
 def enqueue_publish(
     session: Session,
     algorithm: Algorithm,
-    order: PublishOptions,
+    options: PublishOptions,
     *,
     pushes: Sequence[PushRequest] = (),
     request_id: str | None = None,
 ) -> Enqueued:
-    """Publish the newest build by creation, or wait for it; a repeated publish that is pending gives that one back.
+    """Publish the newest build, or wait for it. A publish of a version that is pending returns the earlier job.
 
     Raises:
         InvalidInputError: nothing was compiled, the build failed, or the commit is published.
         NotFoundError: a push names an unknown registry.
     """
-    # Two publishes of one algorithm queue up here: each sees the numbers that the other took.
+    # Two publishes of one algorithm wait for each other here, so that each sees the number that the other reserved.
     session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
-    build = newest_build(session, algorithm, order.version)
+    build = newest_build(session, algorithm, options.version)
     if build is None:
         raise InvalidInputError(f"Nothing of {algorithm.path} was compiled; compile it first.")
     lock_registries(session, pushes)
@@ -72,19 +72,14 @@ def enqueue_publish(
         earlier = session.scalars(select(Job).where(Job.id == version.publish_job_id)).one()
         return Enqueued(earlier, [], build, repeated=True)
     _refuse_unpublishable(version, build)
-    job = _reserve(session, algorithm, version, build, order, request_id)
-    ordered = Enqueued(job, [], build)
-    awaits = None if job.state == JobState.SUCCEEDED else job
-    for push in pushes:
-        ordered.messages += enqueue_push(
-            session, algorithm, version, build, push, awaits=awaits, parent=job, request_id=request_id
-        ).messages
-    return ordered
+    job = _reserve(session, algorithm, version, build, options, request_id)
+    messages = enqueue_pushes(session, algorithm, version, build, pushes, parent=job, request_id=request_id)
+    return Enqueued(job, messages, build)
 
 
-def next_version(taken: Sequence[str], version_type: VersionType) -> str:
-    """The semantic version after the highest one taken; the first is 0.1.0, 0.0.1 or 1.0.0 by its type."""
-    major, minor, revision = max((_numbers(text) for text in taken), default=(0, 0, 0))
+def next_version(reserved: Sequence[str], version_type: VersionType) -> str:
+    """Return the semantic version after the highest reserved one; the first is 1.0.0, 0.1.0 or 0.0.1 by its type."""
+    major, minor, revision = max((_numbers(text) for text in reserved), default=(0, 0, 0))
     if version_type == VersionType.MAJOR:
         return f"{major + 1}.0.0"
     if version_type == VersionType.MINOR:
@@ -104,8 +99,8 @@ def _refuse_unpublishable(version: Version, build: Build) -> None:
         )
     if build.status in (BuildStatus.FAILED, BuildStatus.CANCELLED):
         raise InvalidInputError(
-            f"The newest build ({build.id}) was not done ({build.status}): {build.message or 'see its log'} "
-            "Mend the source and compile again."
+            f"The newest build ({build.id}) did not succeed ({build.status}): {build.message or 'see its log'} "
+            "Fix the source and compile again."
         )
 
 
@@ -114,10 +109,10 @@ def _reserve(
     algorithm: Algorithm,
     version: Version,
     build: Build,
-    order: PublishOptions,
+    options: PublishOptions,
     request_id: str | None,
 ) -> Job:
-    taken = session.scalars(
+    reserved = session.scalars(
         select(Version.semantic_version).where(
             Version.algorithm_id == algorithm.id, Version.semantic_version.is_not(None)
         )
@@ -137,12 +132,12 @@ def _reserve(
     )
     session.add(job)
     session.flush()
-    version.semantic_version = next_version([text for text in taken if text], order.version_type)
+    version.semantic_version = next_version([text for text in reserved if text], options.version_type)
     version.publish_state, version.publish_job_id, version.build_id = PublishState.PENDING, job.id, build.id
-    version.callability = order.callability
-    version.release_notes = order.release_notes
-    version.sample_input = order.sample_input if order.sample_input is not None else algorithm.sample_input
-    version.sample_output = order.sample_output
+    version.callability = options.callability
+    version.release_notes = options.release_notes
+    version.sample_input = options.sample_input if options.sample_input is not None else algorithm.sample_input
+    version.sample_output = options.sample_output
     session.flush()
     if built:
         job.finished_at = session.scalar(select(now_ms()))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared.algorithms import image_build
 from shared.commands.push import Enqueued, PushRequest, enqueue_push
 from shared.db.engine import Database
-from shared.db.models import Algorithm, Build, ImagePush, Job, PushState, Registry, Version
+from shared.db.models import Algorithm, ImagePush, Job, PushState, Registry, Version
 from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
 from shared.registry.credentials import Credentials
