@@ -3,7 +3,7 @@
 import itertools
 from typing import Any, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 
 from shared.builds import write_built
 from shared.commands.compile import enqueue_compile
@@ -31,10 +31,14 @@ Row = TypeVar("Row", bound=Base)
 _numbers = itertools.count(1)
 
 
+def _is_row(row: Any) -> ColumnElement[bool]:
+    return type(row).seq == row.seq  # type: ignore[no-any-return]  # every table has the column, the base has not
+
+
 def fresh(row: Row) -> Row:
     """What the database says of a row now."""
     with database().reading() as session:
-        return session.scalars(select(type(row)).where(type(row).seq == row.seq)).one()
+        return session.scalars(select(type(row)).where(_is_row(row))).one()
 
 
 def the(model: type[Row], **values: object) -> Row:
@@ -47,13 +51,13 @@ def columns_of(row: Base) -> dict[str, Any]:
     """Everything that the database says of a row, its log included."""
     table = type(row).__table__
     with database().reading() as session:
-        return dict(session.execute(select(table).where(table.c.seq == row.seq)).mappings().one())
+        return dict(session.execute(select(table).where(_is_row(row))).mappings().one())
 
 
 def change(row: Base, **values: object) -> None:
     """Write into a row, past every rule: to let time pass, or to make what only a crash leaves behind."""
     with database().writing() as session:
-        session.execute(update(type(row)).where(type(row).seq == row.seq).values(values))
+        session.execute(update(type(row)).where(_is_row(row)).values(values))
 
 
 def make_registry(url: str | None = None, credentials: Credentials | None = None, **options: object) -> Registry:

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,8 @@ def real_cluster(named_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     # Not callers.yaml: it lets nobody in but `longshore calls`, and the tests call from outside.
     real.make(cluster.core.api_client, cluster.namespace, "namespace.yaml", "rights.yaml")
     yield cluster
-    cluster.core.delete_namespace(cluster.namespace, _preload_content=False).release_conn()
+    deleted: Any = cluster.core.delete_namespace(cluster.namespace, _preload_content=False)
+    deleted.release_conn()
 
 
 @pytest.fixture

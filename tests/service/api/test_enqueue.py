@@ -12,7 +12,7 @@ from api.enqueue import wait_limit
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
-from tests.rows import HASH, OTHER_HASH, build_commit, change, end_build, end_push, taken, the
+from tests.rows import HASH, OTHER_HASH, Row, build_commit, change, end_build, end_push, taken, the
 from tests.service.api.invocation import Api
 from tests.together import SECONDS, together
 
@@ -33,7 +33,7 @@ def count(model: type) -> int:
         return session.scalars(select(func.count()).select_from(model)).one()
 
 
-def until_there_is(model: type, **values: object) -> Job:
+def until_there_is(model: type[Row], **values: object) -> Row:
     pause = threading.Event()
     for _ in range(SECONDS * 50):
         with database().reading() as session:

@@ -59,9 +59,9 @@ def all_events(api: Api, job: Job, after: str = "") -> list[dict[str, Any]]:
 
 
 @contextmanager
-def listening(api: Api, job: Job, after: str = "") -> Iterator["queue.Queue[dict[str, Any] | None]"]:
+def listening(api: Api, job: Job, after: str = "") -> Iterator["queue.Queue[Any]"]:
     """The events as they come, then None."""
-    heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    heard: queue.Queue[Any] = queue.Queue()
     answer = ask(api, job, after)
     assert answer.status_code == 200
 

@@ -55,7 +55,7 @@ def test_an_unknown_key_is_known_as_soon_as_it_is_there(key: tuple[str, str]) ->
 
 
 def test_no_more_keys_are_kept_than_have_room(key: tuple[str, str]) -> None:
-    keys = KnownKeys(seconds=60, most=1)
+    keys = KnownKeys(seconds=60, max_keys=1)
     with database().writing() as session:
         _made, other = create_key(session, "rival", label="", kind=KeyKind.ALGORITHM)
     for secret, owner in ((key[1], "acme"), (other, "rival"), (key[1], "acme")):

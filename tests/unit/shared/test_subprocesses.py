@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ time.sleep({seconds})
 """
 
 
-def python(source: str, timeout: float = 60, **options: bool) -> Subprocess:
+def python(source: str, timeout: float = 60, **options: Any) -> Subprocess:
     return Subprocess([sys.executable, "-c", source], environment={}, timeout=timeout, **options)
 
 

@@ -25,7 +25,7 @@ def pushed(service: GitService, tree: WorkTree) -> tuple[Algorithm, str]:
     return algorithm, url
 
 
-def refusal(algorithm_id: str, commit: str | None) -> InvalidInputError:
+def refusal(algorithm_id: str, commit: Any) -> InvalidInputError:
     with pytest.raises(InvalidInputError) as refused:
         hosted.resolve(algorithm_id, commit)
     return refused.value
@@ -64,7 +64,7 @@ def test_a_commit_that_does_not_exist(pushed: tuple[Algorithm, str], commit: str
 @pytest.mark.parametrize(
     "commit", ["", "main", "HEAD", "abc", "--all", "@{u}", "0" * 65, "^" + "0" * 40, "0000000\n", 7, []]
 )
-def test_what_is_no_hash_is_refused(pushed: tuple[Algorithm, str], commit: str | int | list[Any]) -> None:
+def test_what_is_no_hash_is_refused(pushed: tuple[Algorithm, str], commit: Any) -> None:
     assert refusal(pushed[0].id, commit).message
 
 

@@ -29,4 +29,4 @@ def test_the_age_of_the_last_sweep() -> None:
         session.execute(update(PeriodicRun).values(at=now_ms() - 90_000))
     assert age() in (90, 91, 92)
     sweep_marked()
-    assert age() < 90
+    assert age() in (0, 1, 2)

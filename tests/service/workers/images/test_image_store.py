@@ -139,11 +139,16 @@ def test_a_stop_ends_what_waits_for_a_home_registry() -> None:
     stop = CancelToken()
     with silent_server() as (host, asked):
         store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
-        asker = threading.Thread(target=lambda: asked.wait(SECONDS) and stop.cancel("cancelled"))
-        asker.start()
+
+        def cancel() -> None:
+            if asked.wait(SECONDS):
+                stop.cancel("cancelled")
+
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
         with pytest.raises(WorkCancelledError, match="cancelled"), store.use(stop) as use:
             use.hold(NOWHERE)
-        asker.join()
+        canceller.join()
 
 
 def test_other_tools_read_the_layout(tmp_path: Path) -> None:

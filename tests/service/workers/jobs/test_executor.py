@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from shared.builds import append_log, write_built
 from shared.commands.cancel import cancel_job
@@ -88,13 +89,15 @@ def test_messages_that_come_at_once_do_the_work_once(job: Job) -> None:
 
 
 def test_no_connection_is_held_while_the_work_is_done(job: Job) -> None:
-    held = []
+    held: list[int] = []
+    pool = database().engine.pool
+    assert isinstance(pool, QueuePool)
 
     def look(_keeper: Heartbeat) -> None:
         pause = threading.Event()
         # The lease's thread has one for a moment each second: what is looked for is one that stays.
         for _ in range(200):
-            held.append(database().engine.pool.checkedout())
+            held.append(pool.checkedout())
             if held[-1] == 0:
                 return
             pause.wait(0.01)

@@ -25,7 +25,7 @@ from tests.rows import HASH, build_commit, change, fresh, make_registry, publish
 from tests.service.large_build import large_build
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.builds.sources import archive_of
-from workers.images import image_store
+from workers.images import factory
 from workers.images.engine_transfer import save_image
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
@@ -268,7 +268,7 @@ def test_a_push_that_is_over_leaves_the_builds_row_alone(
 
 def lose_store() -> None:
     shutil.rmtree(settings().store_dir)
-    image_store._layout.cache_clear()
+    factory._layout.cache_clear()
 
 
 @DIRECT

@@ -18,9 +18,9 @@ from dev.services.engine import engine_sockets, private_engine
 from dev.services.place import parts_directory
 from dev.services.registry import PrivateRegistry
 from shared.db.models import InstanceState
+from tests.processes import has_ended
 from tests.rows import fresh
 from tests.service.cli.running import until
-from tests.service.dev.helpers import is_running
 from tests.service.workers.serving.conftest import Served, image_of, tended
 from tests.service.workers.serving.held import (
     LOAD,
@@ -63,7 +63,7 @@ class Engine:
         notes = [self._sockets / "pid", self._sockets / "exec" / "containerd" / "containerd.pid"]
         pids = [int(note.read_text()) for note in notes]
         os.kill(pids[0], signal.SIGKILL)
-        until(lambda: not any(map(is_running, pids)), "the engine is gone")
+        until(lambda: all(map(has_ended, pids)), "the engine is gone")
         for note in notes:
             note.unlink()  # whoever is dead and not collected yet would be taken for alive
 

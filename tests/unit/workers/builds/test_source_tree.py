@@ -102,7 +102,7 @@ types = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarf
 
 
 @given(st.lists(st.builds(lambda name, kind: entry(name, type=kind, linkname="t"), names, types), max_size=6))
-def test_whatever_is_let_through_stays_below_its_directory(members) -> None:
+def test_whatever_is_let_through_stays_below_its_directory(members: list[tarfile.TarInfo]) -> None:
     found: list[tarfile.TarInfo] = []
     with contextlib.suppress(WorkError):
         found = rewritten(archive_of({}, entries=members))

@@ -259,7 +259,7 @@ def test_one_collects_at_a_time(store: LayoutStore) -> None:
     )
 )
 def test_whatever_happens_nothing_that_is_held_or_awaited_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, steps
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, bool]]
 ) -> None:
     store = LayoutStore(tmp_path_factory.mktemp("layout") / "images")
     images: list[Manifest] = []

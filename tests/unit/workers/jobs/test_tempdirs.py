@@ -38,6 +38,8 @@ def test_what_a_kill_left_behind_goes_with_the_next_work_and_what_is_in_use_stay
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as user:
+        assert user.stdin is not None
+        assert user.stdout is not None
         directory = temporary / user.stdout.readline().strip()
         with temporary_directory():
             assert (directory / "file").exists()

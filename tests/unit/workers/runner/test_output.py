@@ -1,5 +1,3 @@
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,13 +6,13 @@ from workers.runner.output import READY_MARKER, HeadBuffer, MarkerFilter, TailBu
 PIECES = st.lists(st.sampled_from([b"PIPE_", b"INIT", b"PIPE_INIT_COMPLET", b"E", b"x", b"\n", READY_MARKER]))
 
 
-def fed(pieces: Any) -> tuple[MarkerFilter, bytes]:
+def fed(pieces: list[bytes]) -> tuple[MarkerFilter, bytes]:
     marker = MarkerFilter()
     return marker, b"".join([marker.feed(piece) for piece in pieces]) + marker.flush()
 
 
 @given(PIECES)
-def test_the_first_marker_and_its_line_end_are_taken_out_however_the_stream_is_cut(pieces) -> None:
+def test_the_first_marker_and_its_line_end_are_taken_out_however_the_stream_is_cut(pieces: list[bytes]) -> None:
     stream = b"".join(pieces)
     before, found, after = stream.partition(READY_MARKER)
     marker, passed = fed(pieces)
