@@ -11,7 +11,7 @@ from api.schemas.pushes import PushResponse, show_push
 from api.schemas.versions import BuildResponse, VersionResponse, show_build, show_version
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Refresh, Registry, Version
 from shared.db.models.algorithms import PublishState
-from shared.registries.circuit_breaker import why_it_waits
+from shared.registries.circuit_breaker import waiting_reason
 
 
 def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
@@ -100,7 +100,7 @@ def _waits(session: Session, queued: Sequence[ImagePush]) -> dict[str, str]:
         .join(Job, Job.id == ImagePush.job_id)
         .where(ImagePush.id.in_([push.id for push in queued]))
     )
-    why = {push_id: why_it_waits(registry, own_credentials=own) for push_id, registry, own in found}
+    why = {push_id: waiting_reason(registry, own_credentials=own) for push_id, registry, own in found}
     return {push_id: text for push_id, text in why.items() if text is not None}
 
 

@@ -12,7 +12,7 @@ from shared.audit import record
 from shared.db.models import Job, JobState, Registry
 from shared.errors import sentence
 from shared.registries import circuit_breaker
-from shared.registries.circuit_breaker import NO_REASON, why_it_waits
+from shared.registries.circuit_breaker import DEFAULT_PAUSE_REASON, waiting_reason
 
 
 @click.group("registries")
@@ -45,7 +45,7 @@ def list_registries() -> None:
                 registry.id,
                 registry.name,
                 registry.registry_url,
-                why_it_waits(registry, own_credentials=False) or _state(registry),
+                waiting_reason(registry, own_credentials=False) or _state(registry),
                 counts.get((registry.id, JobState.QUEUED), 0),
                 counts.get((registry.id, JobState.RUNNING), 0),
                 registry.max_pushes,
@@ -58,14 +58,14 @@ def list_registries() -> None:
 
 @command.command("pause")
 @click.argument("registry", metavar="REGISTRY")
-@click.option("--reason", default=NO_REASON, help="What the statuses of waiting pushes say.")
+@click.option("--reason", default=DEFAULT_PAUSE_REASON, help="What the statuses of waiting pushes say.")
 @data_dir_option
 def pause(registry: str, reason: str) -> None:
     """Begin no more pushes to REGISTRY (its id, name or URL); those that run go on."""
     start("registries")
     with open_database().writing() as session:
         found = named_registry(session, registry, locked=True)
-        changed = circuit_breaker.pause(session, found, sentence(reason.strip() or NO_REASON))
+        changed = circuit_breaker.pause(session, found, sentence(reason.strip() or DEFAULT_PAUSE_REASON))
         record(session, operator(), "registry.pause", found.id, reason=reason)
     click.echo(f"{found.registry_url} {'is paused' if changed else 'was paused already'}.", err=True)
 

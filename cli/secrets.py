@@ -49,12 +49,14 @@ def rotate_keys() -> None:
         bar = progress.add_task("sealing again", total=count_outdated(database, keys))
         rotated = rotate(database, keys, lambda: progress.advance(bar))
     with database.writing() as session:
-        record(session, operator(), "secrets.rotate", keys.sealing_id, resealed=rotated.resealed)
-    click.echo(f"{rotated.resealed} sealed again with key {keys.sealing_id}.")
-    for column, row_id, reason in rotated.unopened:
+        record(session, operator(), "secrets.rotate", keys.primary_key_id, resealed=rotated.reencrypted)
+    click.echo(f"{rotated.reencrypted} sealed again with key {keys.primary_key_id}.")
+    for column, row_id, reason in rotated.undecryptable:
         click.echo(f"not opened: {column} of {row_id}: {reason}", err=True)
-    if rotated.unopened:
-        raise CommandError(f"{len(rotated.unopened)} could not be opened and were left as they are; keep the old keys.")
+    if rotated.undecryptable:
+        raise CommandError(
+            f"{len(rotated.undecryptable)} could not be opened and were left as they are; keep the old keys."
+        )
     if left := count_outdated(database, keys):
         raise CommandError(
             f"{left} were sealed with another key meanwhile: a process still runs with the old order of keys. "

@@ -1,4 +1,4 @@
-"""A stop that reaches work in the middle of a read: the heartbeat thread asks, a socket or process is shut."""
+"""Cancellation that reaches work in the middle of a read: another thread cancels, and a socket or process is shut."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,61 +8,58 @@ from shared.errors import WorkCancelledError
 
 
 class CancelToken:
-    """Asked for once, from any thread; seen by `check` between steps and by `interrupting` in the middle of one."""
+    """Cancelled once, from any thread. Work sees it by `check` between steps and by `on_cancel` within one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked = threading.Event()
+        self._cancelled = threading.Event()
         self._reason = ""
-        self._interrupts: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody is_cancelled for the stop."""
-        return self._asked.is_set()
+        return self._cancelled.is_set()
 
     @property
     def reason(self) -> str:
-        """Why, in a word or a sentence; empty until is_cancelled."""
+        """A word or a sentence; empty until cancelled."""
         return self._reason
 
     def cancel(self, reason: str) -> None:
-        """Ask for the stop and interrupt what runs now. The first reason stays."""
+        """Cancel the work and call the callbacks of `on_cancel`. A second call does nothing."""
         with self._lock:
-            if self._asked.is_set():
+            if self.is_cancelled:
                 return
             self._reason = reason
-            self._asked.set()
-            interrupts = list(self._interrupts)
-        for interrupt in interrupts:
-            interrupt()
+            self._cancelled.set()
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
 
     def check(self) -> None:
-        """Raise `Stopped` if the stop was is_cancelled for."""
-        if self._asked.is_set():
+        """Raise `WorkCancelledError` if cancelled."""
+        if self.is_cancelled:
             raise WorkCancelledError(self._reason)
 
-    def pause(self, seconds: float) -> None:
-        """Wait so long, or until the stop is is_cancelled for.
+    def sleep(self, seconds: float) -> None:
+        """Sleep until the time is over or the work is cancelled.
 
         Raises:
-            Stopped: it was.
+            WorkCancelledError: the work is cancelled.
         """
-        self._asked.wait(seconds)
+        self._cancelled.wait(seconds)
         self.check()
 
     @contextmanager
-    def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, a stop calls `interrupt` (from another thread: shut a socket, kill a process).
-
-        Whatever the interrupted block then raises becomes `Stopped`.
+    def on_cancel(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` if cancelled while the block runs. It runs in another thread: shut a socket, kill a process.
 
         Raises:
-            Stopped: the stop was is_cancelled for, before or during the block.
+            WorkCancelledError: cancelled before or during the block, whatever the block itself raised.
         """
         with self._lock:
             self.check()
-            self._interrupts.append(interrupt)
+            self._callbacks.append(callback)
         try:
             yield
         except Exception as error:
@@ -71,5 +68,5 @@ class CancelToken:
             raise
         finally:
             with self._lock:
-                self._interrupts.remove(interrupt)
+                self._callbacks.remove(callback)
         self.check()

@@ -1,7 +1,7 @@
-"""Secrets at rest: AES-256-GCM, with the key's id in the ciphertext and the row's identity as associated data.
+"""Encryption of secrets at rest with AES-256-GCM (NIST SP 800-38D).
 
-A ciphertext that is moved to another row does not open there. Several keys may open, the first one seals
-(NIST SP 800-38D; a fresh random 96-bit nonce each time).
+A ciphertext begins with the id of its key. The identity of its row is the associated data, so it cannot be decrypted
+after a copy to another row. Every key decrypts, the first one encrypts, with a fresh random 96-bit nonce each time.
 """
 
 import base64
@@ -18,18 +18,19 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from shared.errors import LongshoreError
 from shared.settings import Settings, SettingsError, settings
 
 NONCE_BYTES = 12
 KEY_FILE = "secret-keys"
 
 
-class DecryptionError(Exception):
-    """A sealed value does not open: its key is gone, or it belongs to another row."""
+class DecryptionError(LongshoreError):
+    """Raised when a ciphertext cannot be decrypted: its key is gone, or it belongs to another row."""
 
 
 class Keyring:
-    """The keys of this installation, by id; the first one seals."""
+    """The keys of this installation, by id. The first one encrypts."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         if not keys:
@@ -38,39 +39,39 @@ class Keyring:
                 "(`longshore secrets new-key` prints one)"
             )
         self._keys = dict(keys)
-        self.sealing_id = next(iter(self._keys))
+        self.primary_key_id = next(iter(self._keys))
 
-    def seal(self, secret: Mapping[str, str], *, identity: str) -> str:
-        """Seal a small document of secrets for the one row that `identity` names."""
+    def encrypt(self, secret: Mapping[str, str], *, identity: str) -> str:
+        """Return a small document of secrets, encrypted for the row that `identity` names."""
         nonce = os.urandom(NONCE_BYTES)
         plain = json.dumps(secret).encode()
-        sealed = AESGCM(self._keys[self.sealing_id]).encrypt(nonce, plain, identity.encode())
-        return f"{self.sealing_id}.{base64.b64encode(nonce + sealed).decode()}"
+        ciphertext = AESGCM(self._keys[self.primary_key_id]).encrypt(nonce, plain, identity.encode())
+        return f"{self.primary_key_id}.{base64.b64encode(nonce + ciphertext).decode()}"
 
-    def open(self, sealed: str, *, identity: str) -> dict[str, str]:
-        """Open what `seal` made for the same identity.
+    def decrypt(self, sealed: str, *, identity: str) -> dict[str, str]:
+        """Return the document that `encrypt` was given for the same identity.
 
         Raises:
-            DecryptionError: the key is unknown, or the value was sealed for another row.
+            DecryptionError: the key is unknown, or the value was encrypted for another row.
         """
         key_id, _, encoded = sealed.partition(".")
         key = self._keys.get(key_id)
         if key is None:
-            raise DecryptionError(f"sealed with key {key_id!r}, which is not among LONGSHORE_SECRET_KEYS")
+            raise DecryptionError(f"encrypted with key {key_id!r}, which is not among LONGSHORE_SECRET_KEYS")
         try:
             raw = base64.b64decode(encoded, validate=True)
             plain = AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], identity.encode())
         except (InvalidTag, binascii.Error, ValueError):
-            raise DecryptionError("the sealed value was changed, or was sealed for another row") from None
-        opened: dict[str, str] = json.loads(plain)
-        return opened
+            raise DecryptionError("the stored value was changed, or was encrypted for another row") from None
+        document: dict[str, str] = json.loads(plain)
+        return document
 
     def digest(self, message: bytes, *, purpose: str) -> str:
-        """A keyed digest (HMAC-SHA256 under a key derived for the purpose), with the key's id in front."""
-        return f"{self.sealing_id}.{self._mac(self.sealing_id, message, purpose).finalize().hex()}"
+        """Return KEY_ID.HMAC, the HMAC-SHA256 under a key derived for the purpose."""
+        return f"{self.primary_key_id}.{self._mac(self.primary_key_id, message, purpose).finalize().hex()}"
 
     def verify_digest(self, digest: str, message: bytes, *, purpose: str) -> bool:
-        """Whether `digest` was made of this message and purpose, by a key that is still known."""
+        """Return whether `digest` was made of this message and purpose by a key that is still known."""
         key_id, _, given = digest.partition(".")
         if key_id not in self._keys:
             return False
@@ -84,12 +85,12 @@ class Keyring:
 
 
 def new_key() -> str:
-    """A fresh key as LONGSHORE_SECRET_KEYS takes it: ID:BASE64."""
+    """Return a fresh key in the form of LONGSHORE_SECRET_KEYS: ID:BASE64."""
     return f"k{secrets.token_hex(3)}:{base64.b64encode(os.urandom(32)).decode()}"
 
 
 def ensure_key_file(data_dir: Path) -> Path:
-    """Make the key file of a data directory, readable by its owner only, unless it is there."""
+    """Create the key file of a data directory, readable by its owner only, unless it exists."""
     path = data_dir / KEY_FILE
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -99,10 +100,10 @@ def ensure_key_file(data_dir: Path) -> Path:
 
 
 def load_keyring(configured: Settings) -> Keyring:
-    """The keys from the settings, else from the data directory's key file.
+    """Return the keys of the settings, else of the data directory's key file.
 
     Raises:
-        SettingsError: there is neither, or the file cannot be used.
+        SettingsError: there are none, or the file is invalid.
     """
     keys = {key_id: value.get_secret_value() for key_id, value in configured.secret_keys.items()}
     path = configured.data_dir / KEY_FILE
@@ -114,5 +115,5 @@ def load_keyring(configured: Settings) -> Keyring:
 
 @cache
 def keyring() -> Keyring:
-    """The keys of this process, read once."""
+    """Return the keys of this process, which are read once."""
     return load_keyring(settings())

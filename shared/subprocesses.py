@@ -139,7 +139,7 @@ def running(process: Subprocess, stop: CancelToken | None = None) -> Iterator[Su
     with ExitStack() as stack:
         stack.callback(process.end)
         if stop is not None:
-            stack.enter_context(stop.interrupting(process.kill))
+            stack.enter_context(stop.on_cancel(process.kill))
         try:
             yield process
         except Exception:

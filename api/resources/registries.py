@@ -20,15 +20,17 @@ from shared.commands.cancel import end_all_of_registry
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Registry
-from shared.encryption import DecryptionError, keyring
+from shared.encryption import keyring
 from shared.errors import ConflictError, InvalidInputError, sentence
 from shared.jobs.due import messages_for_registry
 from shared.net.address_rules import ForbiddenAddressError, registry_networks
 from shared.net.connections import InvalidProxyError, Proxy
-from shared.pushes.blob_locations import forget_blob_locations
 from shared.registries import circuit_breaker
+from shared.registries.blob_locations import forget_blob_locations
 from shared.registries.check import check_registry as check
-from shared.registries.rows import address_of, change_registry, client_of, find_registry, open_own, record_registry
+from shared.registries.client import address_of, client_of
+from shared.registries.credentials import CredentialsError, credential_provider
+from shared.registries.rows import change_registry, find_registry, record_registry
 from shared.registry.address import InvalidAddressError, RegistryAddress
 
 blueprint = v1_blueprint("registries")
@@ -77,7 +79,7 @@ def update_registry(registry_id: str, body: RegistryRequest) -> Response:
     given = given_credentials(body, _address(body))
     named = {"registry_username", "registry_password", "registry_auth"} & body.model_fields_set
     with database().writing() as session:
-        registry = find_registry(session, registry_id, locked=True)
+        registry = find_registry(session, registry_id, for_update=True)
         # An option that is left out stays as it is.
         state = body.model_dump(include=STATE & body.model_fields_set)
         if "plain_http" not in state and not _may_be_plain(body):
@@ -102,7 +104,7 @@ def delete_registry(registry_id: str) -> Response:
     """Delete a registry; its waiting and running pushes end as failed."""
     caller().require_admin()
     with database().writing() as session:
-        registry = find_registry(session, registry_id, locked=True)
+        registry = find_registry(session, registry_id, for_update=True)
         registry.deleted_at = session.scalar(select(now_ms()))
         registry.credentials = None
         freed = end_all_of_registry(session, registry.id)
@@ -120,8 +122,8 @@ def pause_registry(registry_id: str, body: PauseRequest) -> Response:
     """Begin no more pushes to a registry until it is resumed; those that run go on. Twice is as good as once."""
     caller().require_admin()
     with database().writing() as session:
-        registry = find_registry(session, registry_id, locked=True)
-        circuit_breaker.pause(session, registry, sentence(body.reason or circuit_breaker.NO_REASON))
+        registry = find_registry(session, registry_id, for_update=True)
+        circuit_breaker.pause(session, registry, sentence(body.reason or circuit_breaker.DEFAULT_PAUSE_REASON))
         audit(session, "registry.pause", registry.id, reason=body.reason)
         shown = show_registry(registry)
     return json_response(shown)
@@ -133,7 +135,7 @@ def resume_registry(registry_id: str) -> Response:
     """Push to a registry again, whoever paused it or however it asked to slow down. Twice is as good as once."""
     caller().require_admin()
     with database().writing() as session:
-        registry = find_registry(session, registry_id, locked=True)
+        registry = find_registry(session, registry_id, for_update=True)
         circuit_breaker.resume(session, registry)
         audit(session, "registry.resume", registry.id)
         waiting = messages_for_registry(session, registry.id)
@@ -153,9 +155,9 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
         audit(session, "registry.check", registry.id)
         given = given_credentials(body, address_of(registry))
         try:
-            credentials = given or open_own(keyring(), registry)
-        except DecryptionError as error:
-            raise ConflictError(f"The registry's own credentials cannot be used: {error}. Give them again.") from None
+            credentials = given or credential_provider(registry).for_reading()
+        except CredentialsError as error:
+            raise ConflictError(error.message) from None
     address = address_of(registry)
     with client_of(registry, credentials) as client:
         checked = check(client, f"{address.path}/{CHECKED_REPOSITORY}".lstrip("/"))
@@ -182,10 +184,10 @@ def _address(body: RegistryRequest) -> RegistryAddress:
     """Where a body says that the registry is; resolved and checked, so outside of any transaction."""
     try:
         address = RegistryAddress.parse(body.registry_url, plain_http=body.plain_http)
-        registry_networks().check_recorded(address.host, address.port or 443)
+        registry_networks().check_new_host(address.host, address.port or 443)
         if body.proxy_url is not None:
             proxy = Proxy.parse(body.proxy_url)
-            registry_networks().check_recorded(proxy.host, proxy.port)
+            registry_networks().check_new_host(proxy.host, proxy.port)
     except InvalidProxyError as error:
         raise InvalidInputError(str(error)) from None
     except (InvalidAddressError, ForbiddenAddressError) as error:

@@ -19,7 +19,8 @@ from shared.commands.repush import Retried, Retry, retry_pushes
 from shared.db.engine import database
 from shared.db.models import Job, PushState
 from shared.errors import InvalidInputError
-from shared.registries.rows import address_of, find_registry
+from shared.registries.client import address_of
+from shared.registries.rows import find_registry
 
 blueprint = v1_blueprint("pushes_again")
 

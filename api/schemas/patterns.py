@@ -19,7 +19,7 @@ ROUTED_NAMES = ("version", "versions", "builds", "compile")
 """Words of this interface's addresses, which no algorithm can be called by."""
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-# No 0, 169, 224 to 239 and 255 in front: what is there is never spoken to (shared.net.address_rules).
+# No 0, 169, 224 to 239 and 255 in front: Longshore never connects to those (shared.net.address_rules).
 _FIRST_BYTE = "(?:2(?:5[0-4]|4[0-9]|2[0-3]|[01][0-9])|1(?:[0-57-9][0-9]|6[0-8])|[1-9][0-9]?)"
 _IPV4 = rf"{_FIRST_BYTE}(?:\.{_BYTE}){{3}}"
 _H16 = "[0-9A-Fa-f]{1,4}"

@@ -58,7 +58,7 @@ def _push(
     stop = CancelToken()
     with (
         LayoutStore(directory).use() as use,
-        RegistryClient(RegistryAddress.parse(registry.url), Credentials(name, password), stop=stop) as client,
+        RegistryClient(RegistryAddress.parse(registry.url), Credentials(name, password), cancel_token=stop) as client,
     ):
         transport = DirectTransport(client, "bench/large", Manifest.parse(manifest), use, stop=stop)
         transport.push(("1",), before_tag=lambda _tag: None, on_progress=lambda _seen, _said: None)

@@ -15,7 +15,9 @@ from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.transitions import force_end
 from shared.pushes.progress import record_event
-from shared.registries.rows import find_registry, fingerprint, place_of, repository_of, seal_for_job
+from shared.registries.client import image_lock_name, repository_of
+from shared.registries.credentials import encrypt_job_credentials, fingerprint
+from shared.registries.rows import find_registry
 from shared.registry.credentials import Credentials
 
 _OF_ROW = (ImagePush.version_id == bindparam("version"), ImagePush.registry_id == bindparam("registry"))
@@ -75,7 +77,7 @@ def lock_registries(session: Session, requests: Sequence[PushRequest]) -> None:
         NotFoundError: no such registry.
     """
     for registry_id in sorted(request.registry_id for request in requests):
-        find_registry(session, registry_id, kept=True)
+        find_registry(session, registry_id, for_share=True)
 
 
 def enqueue_push(
@@ -99,7 +101,7 @@ def enqueue_push(
         NotFoundError: no such registry.
     """
     # Locked, so that a registry that is deleted or changed now is either refused here or sees this job.
-    registry = find_registry(session, request.registry_id, kept=True)
+    registry = find_registry(session, request.registry_id, for_share=True)
     lock_version(session, version.id)
     image = f"{repository_of(registry, algorithm)}:{version.git_hash}"
     job = Job(
@@ -113,7 +115,7 @@ def enqueue_push(
         registry_id=registry.id,
         parent_id=parent.id if parent else None,
         awaits_id=awaits.id if awaits else None,
-        lock_name=place_of(registry, algorithm, version.git_hash),
+        lock_name=image_lock_name(registry, algorithm, version.git_hash),
         semantic_version=_second_tag(version, parent),
         request_seq=request_seq,
         request_id=request_id,
@@ -122,7 +124,7 @@ def enqueue_push(
     job.push_id, job.generation = push.id, push.generation
     if request.credentials is not None:
         job.registry_fingerprint = fingerprint(registry)
-        job.credentials = seal_for_job(keyring(), job.id, job.registry_fingerprint, request.credentials)
+        job.credentials = encrypt_job_credentials(keyring(), job, request.credentials)
     session.add(job)
     session.flush()
     if awaits is None:

@@ -9,7 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
-from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError, is_address
+from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError, is_ip_address
 from shared.settings import settings
 
 
@@ -43,7 +43,7 @@ def access_to(
     """
     config, environment = [], {}
     addresses = [] if networks is None or _is_proxied(url) else _resolved(url, networks)
-    if addresses and url.scheme != "ssh" and not is_address(url.host):
+    if addresses and url.scheme != "ssh" and not is_ip_address(url.host):
         # curl's CURLOPT_RESOLVE, as git-config(1) hands it on.
         config.append(("http.curloptResolve", f"{url.host}:{_port(url)}:{','.join(addresses)}"))
     if url.scheme == "ssh":

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from shared.net.address_rules import passes_for_an_address
+from shared.net.address_rules import is_legacy_ipv4
 
 MAX_URL = 512
 """Characters of an address; what the database keeps."""
@@ -120,7 +120,7 @@ def _checked_user(user: str) -> str:
 def _checked_host(host: str) -> str:
     if not _HOST.fullmatch(host) or ".." in host:
         raise InvalidRepositoryUrlError("The host in a repository's URL is a host name or an address.")
-    if passes_for_an_address(host):
+    if is_legacy_ipv4(host):
         raise InvalidRepositoryUrlError("The host in a repository's URL looks like an IPv4 address but is none.")
     return host.lower()
 

@@ -40,12 +40,12 @@ def refuse_forbidden_repository(url: RepositoryUrl) -> None:
     Raises:
         ForbiddenAddressError: with a sentence.
     """
-    source_networks().check_recorded(url.host, url.port or 443)
+    source_networks().check_new_host(url.host, url.port or 443)
 
 
 def seal_source(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
     """Seal a repository's credentials for the algorithm's row."""
-    return keyring.seal({"username": username, "password": password}, identity=_identity(algorithm.id))
+    return keyring.encrypt({"username": username, "password": password}, identity=_identity(algorithm.id))
 
 
 def open_source(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | None:
@@ -56,7 +56,7 @@ def open_source(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | Non
     """
     if algorithm.source_credentials is None:
         return None
-    opened = keyring.open(algorithm.source_credentials, identity=_identity(algorithm.id))
+    opened = keyring.decrypt(algorithm.source_credentials, identity=_identity(algorithm.id))
     return opened["username"], opened["password"]
 
 

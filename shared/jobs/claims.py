@@ -14,7 +14,7 @@ from shared.db.models import ImagePush, Job, JobState, Registry
 from shared.fence import Claim, FenceLostError
 from shared.jobs.due import is_claimable
 from shared.jobs.handlers import HANDLERS
-from shared.registries.circuit_breaker import take_probe
+from shared.registries.circuit_breaker import reserve_probe
 
 _LOCK_REGISTRY = (
     select(Registry.paused_at)
@@ -50,7 +50,7 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
     HANDLERS[job.kind].claimed(session, job)
     own_credentials = job.credentials is not None
     if registry_is_paused:
-        take_probe(session, job.registry_id, own_credentials=own_credentials, hold_seconds=lease_seconds)
+        reserve_probe(session, job.registry_id, own_credentials=own_credentials, hold_seconds=lease_seconds)
     return Claim(
         job.id,
         job.claim,

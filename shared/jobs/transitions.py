@@ -17,7 +17,7 @@ from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import registry_was_full
 from shared.jobs.handlers import HANDLERS
 from shared.jobs.leases import is_lock_awaited, messages_after_release
-from shared.registries.circuit_breaker import trouble_of
+from shared.registries.circuit_breaker import pause_cause
 
 PERMANENT_ERRORS = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
@@ -93,7 +93,7 @@ def fail_or_retry(
         return _requeue(session, claim, error, delay=unavailable_delay, tries=tries, outlook=outlook)
     # A registry that slows everybody down, or is paused for everybody, costs this push no attempt.
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
-    concerns_everybody = error.first_answer and trouble_of(error, own_credentials=claim.own_credentials)
+    concerns_everybody = error.first_answer and pause_cause(error, own_credentials=claim.own_credentials)
     if throttled or (concerns_everybody and _is_paused(session, claim)):
         return _requeue(session, claim, error, delay=0, tries=tries, outlook="It waits for the registry.")
     if error.error_class in PERMANENT_ERRORS or tries >= len(delays):

@@ -1,4 +1,4 @@
-"""Connections to the addresses that a host stands for, each of them checked; or through an HTTP proxy."""
+"""HTTP connections to checked addresses of a host, directly or through an HTTP proxy."""
 
 import base64
 import re
@@ -8,38 +8,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError
 
-ANYWHERE = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
-"""Where a proxy may be that an operator chose. What is never spoken to never is."""
+ANY_NETWORK = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
+"""For a proxy that an operator chose. Addresses that are always forbidden stay forbidden."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 class InvalidProxyError(ValueError):
-    """A `proxy_url` that cannot be used; the text is a sentence that repeats no password."""
+    """Raised for an invalid `proxy_url`. The text is a sentence without the password."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy (RFC 9110 section 3.7): asked by its own form of request, or by CONNECT for TLS."""
+    """An HTTP proxy (RFC 9110 section 3.7). HTTPS goes through a CONNECT tunnel."""
 
     host: str
     port: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """`Proxy-Authorization`, where it wants a password."""
-    networks: AllowedNetworks = ANYWHERE
-    """Where it may be."""
+    """`Proxy-Authorization`, if the URL has a password."""
+    networks: AllowedNetworks = ANY_NETWORK
+    """The networks that the proxy may be in."""
 
     @classmethod
-    def parse(cls, url: str, networks: AllowedNetworks = ANYWHERE) -> "Proxy":
-        """Read `http://[USER:PASSWORD@]HOST:PORT`. By default it may be anywhere, as one may that an operator chose.
+    def parse(cls, url: str, networks: AllowedNetworks = ANY_NETWORK) -> "Proxy":
+        """Read `http://[USER:PASSWORD@]HOST:PORT`.
 
         Raises:
-            InvalidProxyError: it is written otherwise.
+            InvalidProxyError: it has another form.
         """
         try:
             parts = urlsplit(url)
@@ -47,16 +48,16 @@ class Proxy:
         except ValueError:
             host, port = "", None
         if not _HOST.fullmatch(host) or port is None or parts.scheme != "http" or parts.path.strip("/") or parts.query:
-            raise InvalidProxyError("proxy_url is written http://HOST:PORT: a proxy is spoken to in plain HTTP.")
+            raise InvalidProxyError("proxy_url must be http://HOST:PORT: connections to a proxy use plain HTTP.")
         if parts.username is None:
             return cls(host, port, networks=networks)
-        given = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = {"Proxy-Authorization": f"Basic {base64.b64encode(given.encode()).decode()}"}
+        user_info = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = {"Proxy-Authorization": f"Basic {base64.b64encode(user_info.encode()).decode()}"}
         return cls(host, port, headers, networks)
 
 
 def is_excepted(host: str, exceptions: Sequence[str]) -> bool:
-    """Whether a host is one of those, or below one of those that begin with a dot, that are reached without a proxy."""
+    """Return whether a host is in `exceptions` (reached without the proxy), or below an entry with a leading dot."""
     host = host.strip("[]").rstrip(".").lower()
     return any(
         host == entry.lower() or (entry.startswith(".") and host.endswith(entry.lower())) for entry in exceptions
@@ -64,60 +65,61 @@ def is_excepted(host: str, exceptions: Sequence[str]) -> bool:
 
 
 def new_connection(
-    origin: str, context: ssl.SSLContext, networks: AllowedNetworks, *, proxy: Proxy | None, seconds: float
+    origin: str, context: ssl.SSLContext, networks: AllowedNetworks, *, proxy: Proxy | None, timeout: float
 ) -> HTTPConnection:
-    """A connection to an origin (`scheme://host:port`), not open yet; `seconds` for each address and each step of TLS.
+    """Return a connection to an origin (`scheme://host:port`) that is not open yet.
 
-    A proxy resolves the host itself, so only what stands in the origin is checked then.
+    `timeout` is in seconds, for each address and for each step of the TLS handshake. A proxy resolves the host itself,
+    so the host is then checked without resolving it.
+
+    Raises:
+        WorkError: the host is not allowed (invalid). `connect` raises it too.
     """
     parts = urlsplit(origin)
     host, port = parts.hostname or "", parts.port
-    secure = parts.scheme == "https"
+    is_https = parts.scheme == "https"
     to_host, to_port = (host, port) if proxy is None else (proxy.host, proxy.port)
     connection = (
-        _CheckedTlsConnection(to_host, to_port, timeout=seconds, ssl_context=context)
-        if secure
-        else _CheckedConnection(to_host, to_port, timeout=seconds)
+        _CheckedTlsConnection(to_host, to_port, timeout=timeout, ssl_context=context)
+        if is_https
+        else _CheckedConnection(to_host, to_port, timeout=timeout)
     )
     connection.networks = networks if proxy is None else proxy.networks
     if proxy is not None:
-        _check_words(host, networks)
-        if secure:
+        try:
+            networks.check_unresolved(host)
+        except ForbiddenAddressError as error:
+            raise WorkError(ErrorClass.INVALID, str(error)) from None
+        if is_https:
             connection.set_tunnel(host, port, headers=dict(proxy.headers))
     return connection
 
 
-def _check_words(host: str, networks: AllowedNetworks) -> None:
-    try:
-        networks.check_words(host)
-    except ForbiddenAddressError as refusal:
-        raise WorkError(ErrorClass.INVALID, str(refusal)) from None
-
-
 class _CheckedConnection(HTTPConnection):
-    """A connection to one of the addresses that its host stands for, each of them checked; resolved this one time."""
+    """A connection that resolves its host once, checks all addresses, and connects to the first one that works."""
 
     networks: AllowedNetworks
 
+    @override
     def _new_conn(self) -> socket.socket:
         name = self._dns_host
         try:
             addresses = self.networks.resolve(name, self.port or 0)
-        except ForbiddenAddressError as refusal:
-            raise WorkError(ErrorClass.INVALID, str(refusal)) from None
+        except ForbiddenAddressError as error:
+            raise WorkError(ErrorClass.INVALID, str(error)) from None
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        failure: NewConnectionError | ConnectTimeoutError | None = None
+        last_error: NewConnectionError | ConnectTimeoutError | None = None
         for address in addresses:
-            # What urllib3 looks up: an address, so there is nothing to look up. Host and certificate stay the name's.
+            # urllib3 resolves `_dns_host`. The Host header and the certificate check still use the name.
             self._dns_host = address
             try:
                 return super()._new_conn()
             except (NewConnectionError, ConnectTimeoutError) as error:
-                failure = error
+                last_error = error
             finally:
                 self._dns_host = name
-        raise failure or NewConnectionError(self, "the name stands for no address")
+        raise last_error or NewConnectionError(self, "the name has no address")
 
 
 class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):

@@ -1,4 +1,4 @@
-"""Failed connections, handshakes and reads as errors with a class, and how long a peer asked us to wait."""
+"""Failed connections, handshakes and reads as classified errors; `Retry-After`; excerpts of foreign texts."""
 
 import http.client
 import re
@@ -13,16 +13,15 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shared.errors import ErrorClass, WorkError
 
-MAX_RETRY_AFTER = 3600.0
-"""Seconds; a registry that names a longer wait is asked again after this one."""
-_EXCERPT_LENGTH = 200
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""A longer `Retry-After` is shortened to this."""
+_MAX_EXCERPT_LENGTH = 200
 _NO_CERTIFICATE_CHAIN = {18, 19, 20, 21}
 _EXPIRED = {9, 10}
 _WRONG_HOST = {62, 64}
-"""What OpenSSL calls the ways in which a certificate is not accepted (X509_V_ERR_…)."""
+"""OpenSSL's codes for certificates that are not accepted (X509_V_ERR_…)."""
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
-"""http.client tells a proxy's refusal of CONNECT in these words only."""
-_BROKEN_OFF = http.client.RemoteDisconnected | http.client.IncompleteRead
+"""The text in which http.client reports that a proxy refused CONNECT; there is no attribute for the status."""
 
 
 def class_of_status(status: int) -> ErrorClass:
@@ -37,56 +36,61 @@ def class_of_status(status: int) -> ErrorClass:
 
 
 def error_from_exception(host: str, error: BaseException) -> WorkError:
-    """The error that a failed connection, handshake or read means (urllib3, http.client, ssl and socket errors)."""
+    """Return the classified error of a failed connection, handshake or read (urllib3, http.client, ssl, socket)."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return WorkError(ErrorClass.INVALID, _certificate_sentence(host, error))
+        return WorkError(ErrorClass.INVALID, _certificate_message(host, error))
     if isinstance(error, ssl.SSLError):
-        return _tls_failure(host, error)
-    if isinstance(error, http.client.HTTPException) and not isinstance(error, _BROKEN_OFF):
-        return WorkError(ErrorClass.INVALID, f"{host} is no container registry: it does not answer in HTTP.")
-    refused = _TUNNEL_REFUSED.search(str(error))
-    for_good = refused is not None and class_of_status(int(refused[1])) != ErrorClass.TRANSIENT
-    return WorkError(ErrorClass.INVALID if for_good else ErrorClass.TRANSIENT, _what_broke(host, error))
+        return _tls_error(host, error)
+    refusal = _TUNNEL_REFUSED.search(str(error))
+    if refusal is not None:
+        is_transient = class_of_status(int(refusal[1])) == ErrorClass.TRANSIENT
+        error_class = ErrorClass.TRANSIENT if is_transient else ErrorClass.INVALID
+        return WorkError(error_class, f"The proxy for {host} refused the connection: {excerpt(str(error))}.")
+    if isinstance(error, http.client.HTTPException) and not isinstance(
+        error, http.client.RemoteDisconnected | http.client.IncompleteRead
+    ):
+        return WorkError(ErrorClass.INVALID, f"{host} is not a container registry: it does not answer in HTTP.")
+    return WorkError(ErrorClass.TRANSIENT, _connection_message(host, error))
 
 
-def speaks_no_tls(error: BaseException | None) -> bool:
-    """Whether a handshake failed as it does where the other side speaks something else than TLS."""
+def is_non_tls_peer(error: BaseException | None) -> bool:
+    """Return whether a handshake failed in the way it fails with a peer that does not use TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return False
     return isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError)
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` names, as a number or a date (RFC 9110 section 10.2.3); at most an hour."""
+    """Return the seconds of a `Retry-After`, a number or a date (RFC 9110 section 10.2.3); at most an hour."""
     if value is None:
         return None
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
-        return min(float(value), MAX_RETRY_AFTER)
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
         until = parsedate_to_datetime(value)
     except ValueError:
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return min(max((until - (now or datetime.now(UTC))).total_seconds(), 0.0), MAX_RETRY_AFTER)
+    return min(max((until - (now or datetime.now(UTC))).total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def excerpt(text: str, secrets: Collection[str] = ()) -> str:
-    """A registry's own words, fit for a message: one line, bounded, without secrets and without URLs' queries."""
+    """Return a text of a registry for use in a message: one line, shortened, without secrets and queries of URLs."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = re.sub(r"(https?://)[^\s/\"'@]*@", r"\1***@", text)
     text = re.sub(r"(https?://[^\s\"'?]*)\?[^\s\"']*", r"\1", text)
     visible = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     line = " ".join(visible.split())
-    return line if len(line) <= _EXCERPT_LENGTH else line[: _EXCERPT_LENGTH - 1] + "…"
+    return line if len(line) <= _MAX_EXCERPT_LENGTH else line[: _MAX_EXCERPT_LENGTH - 1] + "…"
 
 
-def _certificate_sentence(host: str, error: ssl.SSLCertVerificationError) -> str:
+def _certificate_message(host: str, error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _NO_CERTIFICATE_CHAIN:
         return (
-            f"The certificate of {host} is signed by nobody that is trusted here: "
-            "give its authority as ca_certificate, or set verify_tls to false."
+            f"The certificate of {host} is signed by an authority that is not trusted here: "
+            "give that authority as ca_certificate, or set verify_tls to false."
         )
     if error.verify_code in _EXPIRED:
         return f"The certificate of {host} has expired or is not valid yet: renew it, or set verify_tls to false."
@@ -98,32 +102,29 @@ def _certificate_sentence(host: str, error: ssl.SSLCertVerificationError) -> str
     return f"The certificate of {host} is not accepted ({reason}): give ca_certificate, or set verify_tls to false."
 
 
-def _tls_failure(host: str, error: ssl.SSLError) -> WorkError:
+def _tls_error(host: str, error: ssl.SSLError) -> WorkError:
     reason = getattr(error, "reason", None) or ""
     if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}:
         return WorkError(
             ErrorClass.INVALID,
-            f"{host} does not speak TLS: if it is a registry that speaks plain HTTP, write http:// in front of it.",
+            f"{host} does not use TLS: if it is a registry that uses plain HTTP, write http:// in front of it.",
         )
     if "ALERT" in reason or "PROTOCOL" in reason:
-        words = excerpt(reason.replace("_", " ").lower())
-        return WorkError(ErrorClass.INVALID, f"{host} and this client agree on no TLS connection ({words}).")
-    return WorkError(ErrorClass.TRANSIENT, f"{host} broke the TLS connection off.")
+        description = excerpt(reason.replace("_", " ").lower())
+        return WorkError(
+            ErrorClass.INVALID, f"{host} and this client cannot agree on a TLS connection ({description})."
+        )
+    return WorkError(ErrorClass.TRANSIENT, f"{host} closed the TLS connection unexpectedly.")
 
 
-def _what_broke(host: str, error: BaseException) -> str:
-    if _TUNNEL_REFUSED.search(str(error)):
-        return f"The proxy on the way to {host} refused: {excerpt(str(error))}."
+def _connection_message(host: str, error: BaseException) -> str:
     if isinstance(error, NameResolutionError):
         return f"The name {host} cannot be resolved: check the registry's host, or the name server."
-    # In urllib3 whatever kept a connection from being made is a kind of timeout too: this order.
+    # The order matters: in urllib3 a failed connection attempt is a kind of timeout too.
     if isinstance(error, NewConnectionError | ConnectionRefusedError):
-        return f"{host} cannot be reached: {_system_text(error)}."
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else "no connection"
+        return f"{host} cannot be reached: {reason.lower()}."
     if isinstance(error, HTTPTimeoutError | TimeoutError):
         return f"{host} did not answer in time."
-    return f"{host} broke the connection off."
-
-
-def _system_text(error: BaseException) -> str:
-    cause = error if isinstance(error, OSError) else error.__cause__
-    return (cause.strerror if isinstance(cause, OSError) and cause.strerror else "no connection").lower()
+    return f"{host} closed the connection unexpectedly."

@@ -1,6 +1,6 @@
-"""One HTTP exchange at a time over kept connections: bounded in time and size, and cut short from another thread.
+"""A blocking HTTP client: one request at a time over kept connections, bounded in time and size.
 
-What a registry, or a server it sent us to, answered.
+Another thread can interrupt a request by `abort` or by the cancel token.
 """
 
 import http.client
@@ -22,45 +22,45 @@ from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks, registry_networks
 from shared.net.connections import Proxy, new_connection
 from shared.net.errors import error_from_exception
-from shared.net.origins import host_of, origin_of
+from shared.net.origins import host_of, origin_of, path_of
 
-MAX_BODY = 4 * 1024 * 1024
-"""Bytes: what the distribution spec lets registries limit manifests to (pushing manifests)."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""The size up to which registries must accept manifests (distribution spec: pushing manifests)."""
 
-_READ_AT_ONCE = 64 * 1024
-_HUNG_UP = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
-"""How sending fails when the other side has closed the connection; over TLS that is an error of its own."""
+_READ_BYTES = 64 * 1024
+_CLOSED_BY_PEER = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+"""Errors of sending to a peer that has closed the connection, over TCP and over TLS."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long an exchange may take, in seconds."""
+    """The timeouts of one request, in seconds."""
 
     connect: float = 5.0
     """For each address of the host, and for each step of the TLS handshake."""
     read: float = 30.0
     """Between two arrivals of bytes."""
-    whole: float | None = 60.0
-    """From the request to the answer's last byte, however steadily it drips; None: no limit but that of silence."""
+    total: float | None = 60.0
+    """From the request to the last byte of the response; None: unlimited."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP response, read to its end or to the limit that was set for it."""
+    """One HTTP response, read to its end or to the size limit."""
 
     method: str
     url: str
-    """What was asked."""
+    """The URL of the request."""
     status: int
     headers: Mapping[str, str]
-    """Without regard to case; a repeated header's values are joined by a comma (RFC 9110 section 5.3)."""
+    """Case-insensitive; the values of a repeated header are joined by a comma (RFC 9110 section 5.3)."""
     body: bytes
     complete: bool = True
-    """Whether `body` is all there was."""
+    """Whether `body` is the whole body."""
 
     @property
     def location(self) -> str:
-        """Where the answer points, as an absolute URL; empty where it points nowhere or to what is no URL."""
+        """The `Location` header as an absolute URL; empty if there is none or it is invalid."""
         location = self.headers.get("Location")
         try:
             return urljoin(self.url, location) if location else ""
@@ -69,11 +69,11 @@ class Response:
 
     @property
     def is_html(self) -> bool:
-        """Whether the body is a page for people: no registry answers so, what stands before one does."""
+        """Whether the body is an HTML page: a gateway or a website sends those, a registry does not."""
         return "html" in self.headers.get("Content-Type", "").lower() or self.body.lstrip()[:1] == b"<"
 
     def json_object(self) -> dict[str, object]:
-        """The body as a JSON object; empty where it is none."""
+        """Return the body as a JSON object; empty if it is something else."""
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -83,223 +83,216 @@ class Response:
 
 @dataclass(frozen=True)
 class RequestBody:
-    """A body that is sent piece by piece, so that it is never in memory whole."""
+    """A body that is sent in pieces, so that it is never completely in memory."""
 
     length: int
     """Bytes."""
     pieces: Callable[[], Iterator[bytes]]
-    """Its content from the beginning; asked for again where it must be sent again."""
+    """Returns the content from its beginning."""
 
 
 class HttpTransport:
-    """Connections to a registry and to where it sends us. Used by one thread; `abort` may come from any other."""
+    """Kept connections to a registry and the hosts it redirects to. For one thread; only `abort` is thread-safe."""
 
     def __init__(
         self,
         context: ssl.SSLContext,
-        limits: Timeouts,
-        stop: CancelToken | None = None,
+        timeouts: Timeouts,
+        cancel_token: CancelToken | None = None,
         networks: AllowedNetworks | None = None,
         proxy: Proxy | None = None,
     ) -> None:
         self._context = context
-        self._limits = limits
-        self._stop = stop
+        self._timeouts = timeouts
+        self.cancel_token = cancel_token
+        """Interrupts requests; a client that is reused for other work gets the token of that work."""
         self._networks = networks or registry_networks()
         self._proxy = proxy
         self._connections: dict[str, HTTPConnection] = {}
-        self._cut: _Cut | None = None
+        self._interrupt: _Interrupt | None = None
         self._aborted = threading.Event()
 
     def clone(self) -> "HttpTransport":
-        """Another wire with the same trust and limits, for another thread."""
-        return HttpTransport(self._context, self._limits, self._stop, self._networks, self._proxy)
+        """Return a transport with the same options and no connections, for another thread."""
+        return HttpTransport(self._context, self._timeouts, self.cancel_token, self._networks, self._proxy)
 
-    def serve(self, stop: CancelToken) -> None:
-        """Go on for other work, which another stop ends."""
-        self._stop = stop
-
-    def exchange(
+    def request(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
         body: bytes | RequestBody | None = None,
-        most: int = MAX_BODY,
-        limits: Timeouts | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        timeouts: Timeouts | None = None,
     ) -> Response:
-        """Send one request and read its answer, up to `most` bytes of it. No redirect is followed.
+        """Send one request and read at most `max_bytes` of the response body. Redirects are not followed.
 
         Raises:
-            WorkError: there was no answer; its cause is the error of the connection.
-            Stopped: the stop was asked for, before or during the exchange.
+            WorkError: there was no response; its cause is the error of the connection.
+            WorkCancelledError: cancelled before or during the request.
         """
-        with self._spoken(method, url, headers, body, limits or self._limits) as (connection, response, cut):
-            read = bytearray()
-            while len(read) <= most and (piece := response.read(_READ_AT_ONCE, decode_content=False)):
-                read += piece
-            if cut.made:
+        with self._sent(method, url, headers, body, timeouts or self._timeouts) as (connection, response, interrupt):
+            content = bytearray()
+            while len(content) <= max_bytes and (piece := response.read(_READ_BYTES, decode_content=False)):
+                content += piece
+            if interrupt.is_set:
                 raise ConnectionAbortedError
-            complete = len(read) <= most
+            complete = len(content) <= max_bytes
             if not complete:
                 connection.close()
-            return Response(method, url, response.status, response.headers, bytes(read[:most]), complete)
+            return Response(method, url, response.status, response.headers, bytes(content[:max_bytes]), complete)
 
     @contextmanager
-    def reading(
-        self, url: str, headers: Mapping[str, str], limits: Timeouts
+    def stream(
+        self, url: str, headers: Mapping[str, str], timeouts: Timeouts
     ) -> Iterator[tuple[Response, Callable[[int], bytes]]]:
-        """GET something large: its head, without a body, and a reader of at most so many bytes at a time.
+        """GET a large body: yield a response without a body, and a function that reads at most so many bytes.
 
-        What is not read to its end costs the connection.
+        The connection is closed afterwards.
 
         Raises:
-            WorkError, Stopped: as `exchange`; also when the reading breaks off in the block.
+            WorkError, WorkCancelledError: as `request`; also when reading fails in the block.
         """
-        with self._spoken("GET", url, headers, None, limits) as (connection, response, _cut):
+        with self._sent("GET", url, headers, None, timeouts) as (connection, response, _interrupt):
 
-            def read(most: int) -> bytes:
-                return response.read(most, decode_content=False)
+            def read(max_bytes: int) -> bytes:
+                return response.read(max_bytes, decode_content=False)
 
             try:
                 yield Response("GET", url, response.status, response.headers, b"", complete=False), read
             finally:
                 connection.close()
 
-    @contextmanager
-    def _spoken(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | RequestBody | None, limits: Timeouts
-    ) -> Iterator[tuple[HTTPConnection, BaseHTTPResponse, "_Cut"]]:
-        """A request that was sent and the beginning of its answer; what breaks in the block is told as an error."""
-        host = host_of(url)
-        with self._cuttable(limits.whole) as cut:
-            connection = self._connection(url)
-            try:
-                yield connection, self._asked(connection, cut, method, url, headers, body, limits), cut
-            except (HTTPError, http.client.HTTPException, OSError) as error:
-                connection.close()
-                if cut.made:
-                    raise WorkError(ErrorClass.TRANSIENT, f"{host} did not answer to the end in time.") from error
-                raise error_from_exception(host, error) from error
-            except BaseException:
-                connection.close()
-                raise
-
     def abort(self) -> None:
-        """End the exchange that runs now and refuse any further one."""
+        """Interrupt the present request and refuse any further one."""
         self._aborted.set()
-        cut = self._cut
-        if cut is not None:
-            cut.make()
+        if (interrupt := self._interrupt) is not None:
+            interrupt.set()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         for connection in list(self._connections.values()):
             connection.close()
         self._connections.clear()
 
     @contextmanager
-    def _cuttable(self, seconds: float | None) -> Iterator["_Cut"]:
-        """While the block runs, the time limit, `abort` and the stop signal cut its connection."""
-        cut = self._cut = _Cut()
-        if self._aborted.is_set():
-            cut.make()
-        clock = threading.Timer(seconds or 0, cut.make)
-        clock.daemon = True
-        if seconds is not None:
-            clock.start()
-        try:
-            with self._stop.interrupting(cut.make) if self._stop else nullcontext():
-                yield cut
-        finally:
-            clock.cancel()
-            self._cut = None
+    def _sent(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | RequestBody | None, timeouts: Timeouts
+    ) -> Iterator[tuple[HTTPConnection, BaseHTTPResponse, "_Interrupt"]]:
+        """Send a request and yield its unread response. Errors of the connection in the block become `WorkError`."""
+        host = host_of(url)
+        with self._interruptible(timeouts.total) as interrupt:
+            connection = self._connection_to(url)
+            try:
+                yield connection, self._send(connection, interrupt, method, url, headers, body, timeouts), interrupt
+            except (HTTPError, http.client.HTTPException, OSError) as error:
+                connection.close()
+                if interrupt.is_set:
+                    raise WorkError(ErrorClass.TRANSIENT, f"{host} did not complete its response in time.") from error
+                raise error_from_exception(host, error) from error
+            except BaseException:
+                connection.close()
+                raise
 
-    def _connection(self, url: str) -> HTTPConnection:
-        """A kept connection to the URL's origin that is still open, else a new one that is not open yet."""
+    @contextmanager
+    def _interruptible(self, timeout: float | None) -> Iterator["_Interrupt"]:
+        """Interrupt the block after the timeout (seconds), by `abort`, and by the cancel token."""
+        interrupt = self._interrupt = _Interrupt()
+        if self._aborted.is_set():
+            interrupt.set()
+        timer = threading.Timer(timeout or 0, interrupt.set)
+        timer.daemon = True
+        if timeout is not None:
+            timer.start()
+        try:
+            with self.cancel_token.on_cancel(interrupt.set) if self.cancel_token else nullcontext():
+                yield interrupt
+        finally:
+            timer.cancel()
+            self._interrupt = None
+
+    def _connection_to(self, url: str) -> HTTPConnection:
+        """Return a kept connection to the URL's origin if it is still open, else a new one that is not open yet."""
         origin = origin_of(url)
         if origin is None:
-            raise ValueError("a wire speaks to absolute http and https addresses only")
+            raise ValueError("only absolute http and https URLs can be requested")
         kept = self._connections.get(origin)
         if kept is not None:
             if kept.is_connected:
                 return kept
             kept.close()
         connection = new_connection(
-            origin, self._context, self._networks, proxy=self._proxy, seconds=self._limits.connect
+            origin, self._context, self._networks, proxy=self._proxy, timeout=self._timeouts.connect
         )
         self._connections[origin] = connection
         return connection
 
-    def _asked(
+    def _send(
         self,
         connection: HTTPConnection,
-        cut: "_Cut",
+        interrupt: "_Interrupt",
         method: str,
         url: str,
         headers: Mapping[str, str],
         body: bytes | RequestBody | None,
-        limits: Timeouts,
+        timeouts: Timeouts,
     ) -> BaseHTTPResponse:
-        """Ask; once more over a new connection, where a kept one was closed while it rested."""
-        rested = connection.sock is not None
+        target = path_of(url)
+        if self._proxy is not None and urlsplit(url).scheme == "http":
+            target, headers = url, {**headers, **self._proxy.headers}
+        was_kept = connection.sock is not None
         try:
-            return self._asked_over(connection, cut, method, url, headers, body, limits)
-        except (http.client.RemoteDisconnected, *_HUNG_UP):
-            if cut.made or not rested or isinstance(body, RequestBody):
+            return _exchange(connection, interrupt, method, target, headers, body, timeouts)
+        except (http.client.RemoteDisconnected, *_CLOSED_BY_PEER):
+            # The peer may have closed a kept connection while it was idle: use a new one.
+            if interrupt.is_set or not was_kept or isinstance(body, RequestBody):
                 raise
             connection.close()
-            return self._asked_over(connection, cut, method, url, headers, body, limits)
-
-    def _asked_over(
-        self,
-        connection: HTTPConnection,
-        cut: "_Cut",
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | RequestBody | None,
-        limits: Timeouts,
-    ) -> BaseHTTPResponse:
-        cut.watch(connection.sock)
-        if connection.sock is None:
-            connection.connect()
-            cut.watch(connection.sock)
-        connection.timeout = limits.read
-        connection.sock.settimeout(limits.read)
-        target = url
-        if self._proxy is None or urlsplit(url).scheme == "https":
-            parts = urlsplit(url)
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        else:
-            headers = {**headers, **self._proxy.headers}
-        content: bytes | Iterator[bytes] | None = body if not isinstance(body, RequestBody) else body.pieces()
-        if isinstance(body, RequestBody):
-            headers = {**headers, "Content-Length": str(body.length)}
-        # Who refuses a body without reading it closes the connection: the refusal is there to be read all the same.
-        with suppress(*_HUNG_UP) if isinstance(body, RequestBody) else nullcontext():
-            connection.request(method, target, content, headers, preload_content=False, decode_content=False)
-        if cut.made:
-            raise ConnectionAbortedError
-        return connection.getresponse()
+            return _exchange(connection, interrupt, method, target, headers, body, timeouts)
 
 
-class _Cut:
-    """What another thread uses to end an exchange: shutting the socket wakes whoever reads from it."""
+def _exchange(
+    connection: HTTPConnection,
+    interrupt: "_Interrupt",
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes | RequestBody | None,
+    timeouts: Timeouts,
+) -> BaseHTTPResponse:
+    interrupt.watch(connection.sock)
+    if connection.sock is None:
+        connection.connect()
+        interrupt.watch(connection.sock)
+    connection.timeout = timeouts.read
+    connection.sock.settimeout(timeouts.read)
+    if isinstance(body, RequestBody):
+        headers = {**headers, "Content-Length": str(body.length)}
+        # A peer that refuses a body without reading it closes the connection, but its response can still be read.
+        with suppress(*_CLOSED_BY_PEER):
+            connection.request(method, target, body.pieces(), headers, preload_content=False, decode_content=False)
+    else:
+        connection.request(method, target, body, headers, preload_content=False, decode_content=False)
+    if interrupt.is_set:
+        raise ConnectionAbortedError
+    return connection.getresponse()
+
+
+class _Interrupt:
+    """Ends a request from another thread: shutting the socket down wakes the thread that reads from it."""
 
     def __init__(self) -> None:
-        self.made = False
+        self.is_set = False
         self._sock: socket.socket | None = None
 
     def watch(self, sock: socket.socket | None) -> None:
         self._sock = sock
-        if self.made:
+        if self.is_set:
             raise ConnectionAbortedError
 
-    def make(self) -> None:
-        self.made = True
+    def set(self) -> None:
+        self.is_set = True
         if self._sock is not None:
             with suppress(OSError):
-                # Not SSLSocket's own shutdown: it takes the encryption off first, and what the other thread
-                # is about to send would leave in clear.
+                # SSLSocket.shutdown would remove the encryption first, and the other thread could then send plain text.
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)

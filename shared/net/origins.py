@@ -1,4 +1,4 @@
-"""Whose an address is: where a registry may send us, and with what it may not."""
+"""Origins of URLs, and the rule where a registry may redirect to."""
 
 import ipaddress
 import re
@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from shared.net.address_rules import is_loopback_host
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
-_UNUSABLE = re.compile(r"[^\x21-\x7e]|\\")
+_INVALID_CHARACTER = re.compile(r"[^\x21-\x7e]|\\")
 
 
 def origin_of(url: str) -> str | None:
-    """`scheme://host:port` of an absolute http(s) URL without user and password; `None` for anything else."""
-    if _UNUSABLE.search(url):
+    """Return `scheme://host:port` of an absolute http(s) URL without user and password; None for anything else."""
+    if _INVALID_CHARACTER.search(url):
         return None
     try:
         parts = urlsplit(url)
@@ -25,33 +25,38 @@ def origin_of(url: str) -> str | None:
     return f"{parts.scheme}://{host}:{port if port is not None else DEFAULT_PORTS[parts.scheme]}"
 
 
+def path_of(url: str) -> str:
+    """Return the path and query of a URL, as they stand in a request."""
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
 def host_of(url: str) -> str:
-    """A URL's host, with its port unless it is the usual one: for a message, without all that could be secret."""
+    """Return the host of a URL for a message, with its port unless that is the default one. It holds no secret."""
     origin = origin_of(url)
     if origin is None:
-        return "an address that is none"
+        return "an invalid URL"
     scheme, _, authority = origin.partition("://")
     return authority.removesuffix(f":{DEFAULT_PORTS[scheme]}")
 
 
-def may_lead_to(registry_origin: str, url: str) -> bool:
-    """Whether a registry may send us to `url`, for a token or by a redirect.
+def is_redirect_allowed(registry_origin: str, url: str) -> bool:
+    """Return whether a registry may send a client to `url`, for a token or by a redirect.
 
-    Only over HTTPS, unless the registry itself is spoken to in plain HTTP and `url` stays on its host or on this
-    machine; and never from elsewhere to this machine or to a link-local address, where clouds keep their own secrets.
+    `url` must be https, unless the registry itself uses plain HTTP and `url` is on its host or on this machine.
+    A registry elsewhere may not send a client to this machine or to a link-local address (metadata services).
     """
     if origin_of(url) is None:
         return False
-    here, there = urlsplit(registry_origin), urlsplit(url)
-    from_host, to_host = here.hostname or "", there.hostname or ""
-    stays = from_host == to_host or (is_loopback_host(from_host) and is_loopback_host(to_host))
-    if stays:
-        return there.scheme == "https" or here.scheme == "http"
-    return there.scheme == "https" and not _is_nobody_elses(to_host)
+    source, target = urlsplit(registry_origin), urlsplit(url)
+    source_host, target_host = source.hostname or "", target.hostname or ""
+    if source_host == target_host or (is_loopback_host(source_host) and is_loopback_host(target_host)):
+        return target.scheme == "https" or source.scheme == "http"
+    return target.scheme == "https" and not _is_local(target_host)
 
 
-def _is_nobody_elses(host: str) -> bool:
-    """Whether a host is this machine, or an address that means something on this machine's own link only."""
+def _is_local(host: str) -> bool:
+    """Return whether a host is this machine, or an address that is only valid on its own link."""
     if is_loopback_host(host) or host.endswith(".localhost"):
         return True
     try:

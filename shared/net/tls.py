@@ -1,18 +1,18 @@
-"""Whom to believe to be the registry: TLS as a registry's options say."""
+"""TLS contexts with the options of a registry."""
 
 import ssl
 from functools import lru_cache
 
 
 class InvalidCertificateError(ValueError):
-    """A `ca_certificate` that is no PEM certificate; the text is a sentence."""
+    """Raised for a `ca_certificate` that is not a PEM certificate. The text is a sentence."""
 
 
 @lru_cache(maxsize=256)
 def tls_context(*, verify_tls: bool = True, ca_certificate: str | None = None) -> ssl.SSLContext:
-    """A context that trusts the system's authorities (or those that `SSL_CERT_FILE` names) and `ca_certificate`, a PEM.
+    """Return a context that trusts the system's authorities (or those of `SSL_CERT_FILE`) and `ca_certificate`, a PEM.
 
-    Made once and shared: the system's authorities are read from the disk, which takes as long as some pushes do.
+    Contexts are shared, because reading the system's authorities from disk takes as long as some pushes.
 
     Raises:
         InvalidCertificateError: `ca_certificate` holds no certificate.
@@ -23,7 +23,7 @@ def tls_context(*, verify_tls: bool = True, ca_certificate: str | None = None) -
             context.load_verify_locations(cadata=ca_certificate)
         except (ssl.SSLError, ValueError, TypeError):
             raise InvalidCertificateError(
-                "ca_certificate is no PEM certificate: it begins with -----BEGIN CERTIFICATE----- and is not cut short."
+                "ca_certificate is not a complete PEM certificate: it must begin with -----BEGIN CERTIFICATE-----."
             ) from None
     if not verify_tls:
         context.check_hostname = False

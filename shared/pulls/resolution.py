@@ -1,16 +1,14 @@
-"""Which registry an execution pulls a version's image from: the one that the latest good push went to.
+"""The registry from which executions pull the image of a version: by default that of the latest good push.
 
-Once a version was ever asked to go to a registry, it is pulled from registries only: nothing runs that the enterprise
-has not scanned. "Latest" goes by the order in which callers asked, never by a clock.
-
-Pinning a version to one registry, for when the latest good push is not what executions should pull.
+After the first push request of a version, its image is pulled from registries only, so that nothing runs that the
+enterprise has not scanned. "Latest" is the order of the callers' requests, not a time. A caller can pin a version to
+one registry instead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
@@ -19,57 +17,11 @@ from shared.db.models import Algorithm, ImagePush, Registry, Version
 from shared.errors import ConflictError
 from shared.fence import lock_version
 from shared.pushes.drift import loss_of
-from shared.registries.rows import address_of, find_registry
+from shared.registries.client import address_of
+from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import normalize_name
 from shared.settings import settings
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One place that the image could be pulled from, and what became of it."""
-
-    registry_id: str | None
-    """Nothing: the platform's own store."""
-    registry_url: str | None
-    digest: str | None
-    chosen: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Where an image is pulled from; without an `image` from nowhere, and the reason says what to do."""
-
-    reason: str
-    image: str | None = None
-    """Its reference by digest, as an engine takes it."""
-    digest: str | None = None
-    registry_id: str | None = None
-    """Nothing beside an image: it comes from the platform's own store."""
-    considered: Sequence[Candidate] = field(default=())
-
-
-def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
-    """Where executions of a version pull its image from at this moment, and why."""
-    pushes = session.execute(_PUSHES, {"version": version.id}).all()
-    if not pushes:
-        return _from_store(session, algorithm, version)
-    wanted = pushes if version.pinned_registry_id is None else _pinned_first(pushes, version.pinned_registry_id)
-    found: Resolution | None = None
-    considered: list[Candidate] = []
-    for place, (push, registry) in enumerate(wanted):
-        obstacle = _obstacle(algorithm, push, registry) or _excluded(version, push, place)
-        chosen = obstacle is None and found is None
-        reason = obstacle or ("" if chosen else "An earlier one of this list is used.")
-        if chosen:
-            reason = " ".join(filter(None, [_why(version, push, registry, place), loss_of(push)]))
-            found = _from_registry(push, registry, reason)
-        considered.append(Candidate(push.registry_id, push.registry_url, push.last_success_digest, chosen, reason))
-    if found is None:
-        return Resolution(_none_of(version, considered), considered=considered)
-    return Resolution(found.reason, found.image, found.digest, found.registry_id, considered)
-
 
 _PUSHES = (
     select(ImagePush, Registry)
@@ -79,106 +31,146 @@ _PUSHES = (
 )
 
 
-def _pinned_first(pushes: Sequence[Row[Any]], registry_id: str) -> list[Row[Any]]:
-    return sorted(pushes, key=lambda row: row[0].registry_id != registry_id)
+@dataclass(frozen=True)
+class Candidate:
+    """A registry, or the platform's own store, that was considered."""
+
+    registry_id: str | None
+    """None: the platform's own store."""
+    registry_url: str | None
+    digest: str | None
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The source of an image. Without an `image` there is none, and the reason says what to do."""
+
+    reason: str
+    image: str | None = None
+    """The reference by digest, in the form of an engine."""
+    digest: str | None = None
+    registry_id: str | None = None
+    """None with an image: it comes from the platform's own store."""
+    considered: Sequence[Candidate] = ()
+
+
+def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
+    """Return where executions of a version pull its image from now, and why."""
+    pushes = list(session.execute(_PUSHES, {"version": version.id}))
+    if not pushes:
+        return _resolve_from_store(session, algorithm, version)
+    if version.pinned_registry_id is not None:
+        pushes.sort(key=lambda row: row[0].registry_id != version.pinned_registry_id)
+    chosen: Resolution | None = None
+    considered: list[Candidate] = []
+    for position, (push, registry) in enumerate(pushes):
+        obstacle = _obstacle(algorithm, push, registry) or _exclusion(version, push, position)
+        is_chosen = obstacle is None and chosen is None
+        reason = obstacle or ("" if is_chosen else "An earlier one of this list is used.")
+        if is_chosen:
+            reason = " ".join(filter(None, [_reason(version, push, registry, position), loss_of(push)]))
+            digest = str(push.last_success_digest)
+            chosen = Resolution(reason, f"{_pushed_repository(push)}@{digest}", digest, registry.id)
+        considered.append(Candidate(push.registry_id, push.registry_url, push.last_success_digest, is_chosen, reason))
+    return replace(chosen or Resolution(_no_source_reason(version, considered)), considered=considered)
 
 
 def _obstacle(algorithm: Algorithm, push: ImagePush, registry: Registry | None) -> str | None:
-    """Why the image cannot come from there; None: it can."""
+    """Return why the image cannot be pulled from there; None if it can."""
     if registry is None or registry.deleted_at is not None:
         return "The registry was deleted."
     if push.last_success_image is None:
         return f"No push there has succeeded ({push.state}): {push.message}"
-    if not is_still_at(algorithm, push, registry):
+    if not is_address_unchanged(algorithm, push, registry):
         return "The registry's address was changed after the push; push there again."
     return None
 
 
-def _excluded(version: Version, push: ImagePush, place: int) -> str | None:
-    if version.pinned_registry_id is not None and push.registry_id != version.pinned_registry_id:
-        return "The version is pinned to another registry."
-    if version.pinned_registry_id is None and place > 0 and settings().pull_fallback == "none":
-        return "It is not the latest good push, and LONGSHORE_PULL_FALLBACK=none lets nothing else be used."
+def _exclusion(version: Version, push: ImagePush, position: int) -> str | None:
+    """Return why a usable push is not allowed to be used; None if it is."""
+    if version.pinned_registry_id is not None:
+        is_pinned = push.registry_id == version.pinned_registry_id
+        return None if is_pinned else "The version is pinned to another registry."
+    if position > 0 and settings().pull_fallback == "none":
+        return "It is not the latest good push, and LONGSHORE_PULL_FALLBACK=none does not allow another one."
     return None
 
 
-def is_still_at(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
-    """Whether the registry's address is still the one that the last good push went to, in whatever spelling."""
-    now = address_of(registry)
-    below = f"/{normalize_name(algorithm.owner)}/{normalize_name(algorithm.name)}"
-    # An image's reference has no scheme: it is read in the one that the registry has now.
-    pushed = replace(RegistryAddress.parse(_repository(push).removesuffix(below)), scheme=now.scheme)
-    return pushed.place == now.place
+def is_address_unchanged(algorithm: Algorithm, push: ImagePush, registry: Registry) -> bool:
+    """Return whether the last good push went to the present address of the registry, however that is written."""
+    present = address_of(registry)
+    names = f"/{normalize_name(algorithm.owner)}/{normalize_name(algorithm.name)}"
+    # An image reference has no scheme: the present one is assumed.
+    pushed = replace(RegistryAddress.parse(_pushed_repository(push).removesuffix(names)), scheme=present.scheme)
+    return pushed.canonical == present.canonical
 
 
-def _repository(push: ImagePush) -> str:
+def _pushed_repository(push: ImagePush) -> str:
     return str(push.last_success_image).rpartition(":")[0]
 
 
-def _from_registry(push: ImagePush, registry: Registry, reason: str) -> Resolution:
-    digest = str(push.last_success_digest)
-    return Resolution(reason, f"{_repository(push)}@{digest}", digest, registry.id)
-
-
-def _why(version: Version, push: ImagePush, registry: Registry, place: int) -> str:
+def _reason(version: Version, push: ImagePush, registry: Registry, position: int) -> str:
     if version.pinned_registry_id is not None:
         return f"The version is pinned to {registry.registry_url}."
-    if place == 0:
+    if position == 0:
         return f"The latest good push went to {registry.registry_url} ({rfc3339(push.last_success_at)})."
     return (
-        f"Falls back to {registry.registry_url}: later good pushes cannot be used, and of those that can this is "
-        f"the latest ({rfc3339(push.last_success_at)})."
+        f"Falls back to {registry.registry_url}: later good pushes cannot be used, and this is the latest one that "
+        f"can ({rfc3339(push.last_success_at)})."
     )
 
 
-def _none_of(version: Version, considered: Sequence[Candidate]) -> str:
+def _no_source_reason(version: Version, considered: Sequence[Candidate]) -> str:
     if version.pinned_registry_id is not None:
         pinned = next((one for one in considered if one.registry_id == version.pinned_registry_id), None)
         why = pinned.reason if pinned is not None else "It was never pushed there."
         return (
-            f"The version is pinned to a registry that it cannot be pulled from: {why} Push it there again, pin "
+            f"The version is pinned to a registry from which it cannot be pulled: {why} Push it there again, pin "
             "another registry, or remove the pin."
         )
     if settings().pull_fallback == "none" and any(one.digest is not None for one in considered[1:]):
         return (
-            f"The latest good push cannot be used: {considered[0].reason} LONGSHORE_PULL_FALLBACK=none lets no earlier "
-            "one take its place. Push the version to a registry, then call again."
+            f"The latest good push cannot be used: {considered[0].reason} LONGSHORE_PULL_FALLBACK=none does not allow "
+            "an earlier one. Push the version to a registry, then call again."
         )
     return (
-        "The version was asked to go to a registry, so it is pulled from registries only, and none has it from a good "
+        "A push of the version was requested, so it is pulled from registries only, and no registry has it from a good "
         f"push: {considered[0].reason} Push it to a registry, then call again."
     )
 
 
-def _from_store(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
-    """The platform's own store, for what was never asked to go to a registry, where that is allowed."""
+def _resolve_from_store(session: Session, algorithm: Algorithm, version: Version) -> Resolution:
+    """Return the source of a version without push requests: the platform's own store, if that is allowed."""
     if version.pinned_registry_id is not None:
-        return Resolution(_none_of(version, ()))
+        return Resolution(_no_source_reason(version, ()))
     build = image_build(session, version)
     digest = None if build is None else build.manifest_digest
+    image: str | None = None
     if settings().pull_fallback != "store":
         reason = (
-            "The version was never pushed to a registry, and only what is in a registry runs "
+            "The version was never pushed to a registry, and only images in a registry may run "
             "(LONGSHORE_PULL_FALLBACK is not `store`). Push it to a registry, then call again."
         )
-        return Resolution(reason, considered=(Candidate(None, None, digest, False, reason),))
-    if digest is None:
+    elif digest is None:
         reason = "The version has no image in the platform's store; compile it."
-        return Resolution(reason, considered=(Candidate(None, None, None, False, reason),))
-    reason = "The version was never asked to go to a registry: the image comes from the platform's own store."
-    considered = (Candidate(None, None, digest, True, reason),)
-    return Resolution(reason, f"{algorithm.image_path}@{digest}", digest, None, considered)
+    else:
+        reason = "No push of the version was ever requested: the image comes from the platform's own store."
+        image = f"{algorithm.image_path}@{digest}"
+    considered = (Candidate(None, None, digest, image is not None, reason),)
+    return Resolution(reason, image, digest if image else None, None, considered)
 
 
 def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_id: str) -> Resolution:
-    """Have a version pulled from this registry only, whatever is pushed later; what executions pull from now on.
+    """Pin a version to a registry, whatever is pushed later. Return what executions pull from now on.
 
     Raises:
-        NotFoundError: no such registry.
-        ConflictError: the registry has no good push of the version.
+        NotFoundError: there is no such registry.
+        ConflictError: it has no good push of the version.
     """
-    registry = find_registry(session, registry_id, kept=True)  # so that none is pinned that is deleted at this moment
-    version = _locked(session, version)
+    registry = find_registry(session, registry_id, for_share=True)  # it cannot be deleted meanwhile
+    version = _lock(session, version)
     version.pinned_registry_id = registry.id
     session.flush()
     resolution = resolve_pull(session, algorithm, version)
@@ -192,10 +184,10 @@ def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_
 
 
 def unpin_pull(session: Session, version: Version) -> None:
-    """Have a version pulled by the rule again; one that is not pinned stays so."""
-    _locked(session, version).pinned_registry_id = None
+    """Remove the pin of a version, if it has one."""
+    _lock(session, version).pinned_registry_id = None
 
 
-def _locked(session: Session, version: Version) -> Version:
+def _lock(session: Session, version: Version) -> Version:
     lock_version(session, version.id)
     return session.scalars(select(Version).where(Version.id == version.id)).one()

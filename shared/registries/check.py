@@ -1,4 +1,4 @@
-"""One look at a registry for its operator: is it there, does it take the credentials, what do they allow."""
+"""The check of a registry for its operator: is it reachable, does it accept the credentials, what do they allow."""
 
 import threading
 from collections.abc import Callable
@@ -10,41 +10,41 @@ from shared.registry.client import RegistryClient
 
 @dataclass(frozen=True)
 class RegistryCheck:
-    """What was found (contract: `POST /v1/registries/ID/check`)."""
+    """The result of a check (contract: `POST /v1/registries/ID/check`)."""
 
     reachable: bool
-    """A container registry answered."""
+    """Whether a container registry answered."""
     authenticated: bool
-    """The registry asked for credentials and took those that it was given."""
+    """Whether the registry asked for credentials and accepted those it was given."""
     can_push: bool
     can_pull: bool
     message: str
-    """What was found, in sentences; what to do where it is not well."""
+    """The result in sentences, with what to do if something is wrong."""
 
 
 def check_registry(client: RegistryClient, repository_path: str, *, seconds: float = 8.0) -> RegistryCheck:
-    """Look at a registry with the client's credentials, in at most `seconds`; `repository_path` is what to push to.
+    """Check a registry with the client's credentials, in at most `seconds`; `repository_path` is the push target.
 
-    Whatever the registry does ends up in the answer. A client that ran out of time is of no further use.
+    Errors of the registry are part of the result. After a timeout the client cannot be used any more.
 
     Raises:
-        Stopped: the client's stop was asked for.
+        WorkCancelledError: the client's token was cancelled.
     """
-    look = _Look(client, repository_path)
-    # A thread, since nothing else bounds the resolving of a name.
-    thread = threading.Thread(target=look.run, name="registry-check", daemon=True)
+    check = _Check(client, repository_path)
+    # In a thread, because name resolution has no timeout of its own.
+    thread = threading.Thread(target=check.run, name="registry-check", daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         client.abort()
-        return look.found(f"{client.host} did not answer everything within {seconds:g} seconds.")
-    if look.error is not None:
-        raise look.error
-    return look.found(look.message)
+        return check.result(f"{client.host} did not complete the check within {seconds:g} seconds.")
+    if check.error is not None:
+        raise check.error
+    return check.result(check.message)
 
 
-class _Look:
-    """What is known so far, so that a look that is cut short still tells it."""
+class _Check:
+    """Keeps what is known so far, so that a check that is cut short still has a result."""
 
     def __init__(self, client: RegistryClient, repository_path: str) -> None:
         self._client = client
@@ -58,49 +58,51 @@ class _Look:
 
     def run(self) -> None:
         try:
-            self.message = self._told()
+            self.message = self._check()
         except WorkError as error:
             self.message = error.message
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.error = error
 
-    def found(self, message: str) -> RegistryCheck:
+    def result(self, message: str) -> RegistryCheck:
         return RegistryCheck(self._reachable, self._authenticated, self._can_push, self._can_pull, message)
 
-    def _told(self) -> str:
+    def _check(self) -> str:
         try:
             self._client.ping()
         except WorkError as error:
-            # A refusal to let us in, or a request to slow down, is a registry's answer too.
+            # A refusal of the credentials, or a request to slow down, is a registry's response too.
             self._reachable = error.error_class in {ErrorClass.AUTH, ErrorClass.THROTTLED}
             raise
         self._reachable = True
-        self._authenticated = self._were_credentials_taken()
-        push_refusal = _met(lambda: self._client.push_refusal(self._repository_path))
-        self._can_push = push_refusal is None
-        pull_refusal = _met(lambda: self._client.pull_refusal(self._repository_path))
-        self._can_pull = pull_refusal is None
-        # Some registries let everybody in and ask only who pushes.
-        self._authenticated = self._were_credentials_taken() and (self._can_push or self._authenticated)
-        refusals = [refusal.message for refusal in (push_refusal, pull_refusal) if refusal]
-        return " ".join([self._greeting(), *dict.fromkeys(refusals)])
+        self._authenticated = self._accepted_credentials()
+        push_error = _error_of(lambda: self._client.push_refusal(self._repository_path))
+        self._can_push = push_error is None
+        pull_error = _error_of(lambda: self._client.pull_refusal(self._repository_path))
+        self._can_pull = pull_error is None
+        # Some registries ask for credentials at pushes only.
+        self._authenticated = self._accepted_credentials() and (self._can_push or self._authenticated)
+        errors = [error.message for error in (push_error, pull_error) if error]
+        return " ".join([self._summary(), *dict.fromkeys(errors)])
 
-    def _were_credentials_taken(self) -> bool:
-        return self._client.credentials is not None and self._client.asked_for_credentials
+    def _accepted_credentials(self) -> bool:
+        return self._client.credentials is not None and self._client.was_challenged
 
-    def _greeting(self) -> str:
+    def _summary(self) -> str:
         host = self._client.host
-        allowed = [word for word, may in (("pushing", self._can_push), ("pulling", self._can_pull)) if may]
+        allowed = [action for action, can in (("pushing", self._can_push), ("pulling", self._can_pull)) if can]
         allows = f"allows {' and '.join(allowed)}" if allowed else "allows neither pushing nor pulling"
         if self._authenticated:
-            return f"{host} takes the credentials and {allows} with them."
-        if self._client.credentials is not None and not self._client.asked_for_credentials:
+            return f"{host} accepts the credentials and {allows} with them."
+        if self._client.credentials is None:
+            return f"{host} {allows} without credentials."
+        if not self._client.was_challenged:
             return f"{host} never asked for the credentials and {allows} without any."
-        return f"{host} {allows}" + (" without credentials." if self._client.credentials is None else ".")
+        return f"{host} {allows}."
 
 
-def _met(probe: Callable[[], WorkError | None]) -> WorkError | None:
-    """What stands against it: a refusal, or that the registry failed when asked."""
+def _error_of(probe: Callable[[], WorkError | None]) -> WorkError | None:
+    """Return the refusal that a probe returns, or the error that it raises."""
     try:
         return probe()
     except WorkError as error:

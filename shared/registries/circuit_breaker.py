@@ -1,7 +1,7 @@
-"""How a registry takes pushes at the moment: open, slowed down because it asked for that, or paused.
+"""A circuit breaker for each registry: closed (pushes go there), throttled, or paused (open).
 
-What is written here concerns everybody who pushes there. A failure under credentials that were given for one push says
-nothing of the registry's own; that a registry does not answer at all concerns everybody, whoever found out.
+It counts failures that concern every push to the registry. A refusal of credentials that were given for one push does
+not count. An unreachable registry counts, whatever the credentials.
 """
 
 import random
@@ -18,14 +18,13 @@ from shared.db.models import PauseCause, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.webhooks.events import EventType, emit_registry
 
-NO_REASON = "No reason was given."
-"""What a pause says to which its operator gave none."""
-JITTER = 0.1
+DEFAULT_PAUSE_REASON = "No reason was given."
+PROBE_JITTER = 0.1
 FIRST_THROTTLE_SECONDS = 5
 MAX_THROTTLE_SECONDS = 900
 MAX_THROTTLES = 10
 
-OPEN: dict[str, Any] = {
+_CLOSED: dict[str, Any] = {
     "paused_at": None,
     "paused_by": None,
     "pause_reason": None,
@@ -35,13 +34,20 @@ OPEN: dict[str, Any] = {
     "throttled_until": None,
     "throttles": 0,
 }
-"""What the row of a registry says that takes pushes as fast as it may."""
+"""The columns of a registry whose circuit breaker is closed."""
+_STATE = select(*(getattr(Registry, name) for name in _CLOSED)).where(Registry.id == bindparam("registry"))
+_REGISTRY_FOR_UPDATE = (
+    select(Registry)
+    .where(Registry.id == bindparam("registry"), Registry.deleted_at.is_(None))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
 
 
-def trouble_of(error: WorkError, *, own_credentials: bool) -> PauseCause | None:
-    """What it says of the registry as a whole that it answered our first question with this error.
+def pause_cause(error: WorkError, *, own_credentials: bool) -> PauseCause | None:
+    """Return the cause for which this error to the first request of a push counts against the registry; None if not.
 
-    `own_credentials`: the push brought some, so their refusal is its caller's business.
+    `own_credentials`: the push has credentials of its own, so a refusal concerns its caller only.
     """
     if error.error_class == ErrorClass.TRANSIENT:
         return PauseCause.UNREACHABLE
@@ -50,7 +56,7 @@ def trouble_of(error: WorkError, *, own_credentials: bool) -> PauseCause | None:
     return None
 
 
-def note_failure(
+def record_failure(
     session: Session,
     registry_id: str,
     cause: PauseCause,
@@ -59,19 +65,18 @@ def note_failure(
     pause_after: int,
     probe_delays: Sequence[float],
 ) -> bool:
-    """Count a failure that concerns everybody; pause the registry when it was one too many.
+    """Count a failure, and pause the registry after `pause_after` of them. Return whether this paused it.
 
-    Where it is paused already, it was a probe that failed, and the next one comes later than the last did. Whether
-    this paused it.
+    If it is paused already, a probe has failed, and the next one is after the next of `probe_delays` (seconds).
     """
-    registry = _locked(session, registry_id)
+    registry = _lock(session, registry_id)
     if registry is None or registry.paused_by == PauseCause.OPERATOR:
         return False
-    newly = registry.paused_at is None
-    if newly and registry.failures + 1 < pause_after:
+    was_running = registry.paused_at is None
+    if was_running and registry.failures + 1 < pause_after:
         _write(session, registry, failures=registry.failures + 1)
         return False
-    probes = 0 if newly else registry.probes + 1
+    probes = 0 if was_running else registry.probes + 1
     delay = probe_delays[min(probes, len(probe_delays) - 1)]
     _write(
         session,
@@ -81,60 +86,53 @@ def note_failure(
         paused_by=cause,
         pause_reason=reason,
         probes=probes,
-        probe_at=now_ms() + int(delay * (1 + random.random() * JITTER) * 1000),  # noqa: S311 - no secret
+        probe_at=now_ms() + int(delay * (1 + random.random() * PROBE_JITTER) * 1000),  # noqa: S311 - no secret
     )
-    if newly:
+    if was_running:
         emit_registry(session, registry, EventType.REGISTRY_PAUSED, reason)
-    return newly
+    return was_running
 
 
-def note_throttle(session: Session, registry_id: str, retry_after: float | None) -> None:
-    """It asked to slow down (429): for as long as it says, else longer each time, nothing goes there.
+def record_throttle(session: Session, registry_id: str, retry_after: float | None) -> None:
+    """Throttle a registry that answered 429: nothing goes there for `retry_after` seconds, else longer each time.
 
-    After that one push at a time, until one succeeds.
+    After that one push at a time goes there, until one succeeds.
     """
-    registry = _locked(session, registry_id)
+    registry = _lock(session, registry_id)
     if registry is None:
         return
-    grown = min(MAX_THROTTLE_SECONDS, FIRST_THROTTLE_SECONDS * 2**registry.throttles)
-    until = now_ms() + int(1000 * (grown if retry_after is None else retry_after))
-    # Another push may have been told of a longer wait.
-    longer = case((Registry.throttled_until > until, Registry.throttled_until), else_=until)
-    _write(session, registry, throttles=min(registry.throttles + 1, MAX_THROTTLES), throttled_until=longer)
+    delay = min(MAX_THROTTLE_SECONDS, FIRST_THROTTLE_SECONDS * 2**registry.throttles)
+    until = now_ms() + int(1000 * (delay if retry_after is None else retry_after))
+    # Another push may have recorded a later time.
+    later = case((Registry.throttled_until > until, Registry.throttled_until), else_=until)
+    _write(session, registry, throttles=min(registry.throttles + 1, MAX_THROTTLES), throttled_until=later)
 
 
-def note_success(session: Session, registry_id: str, *, own_credentials: bool) -> bool:
-    """A push went well: the registry is open again, unless an operator paused it. Whether a pause ended by this.
+def record_success(session: Session, registry_id: str, *, own_credentials: bool) -> bool:
+    """Close the circuit breaker after a successful push, unless an operator paused it. Return whether a pause ended.
 
-    A push with credentials of its own says nothing of the recorded ones.
+    A push with credentials of its own proves nothing about the registry's own credentials.
     """
-    registry = _locked(session, registry_id)
-    if registry is None or is_open(registry) or registry.paused_by == PauseCause.OPERATOR:
+    registry = _lock(session, registry_id)
+    if registry is None or is_closed(registry) or registry.paused_by == PauseCause.OPERATOR:
         return False
     if registry.paused_by == PauseCause.AUTH and own_credentials:
         return False
-    was_paused = registry.paused_at is not None
-    _write(session, registry, **OPEN)
-    if was_paused:
-        emit_registry(session, registry, EventType.REGISTRY_RESUMED, "A push went well.")
-    return was_paused
+    return _close(session, registry, "A push succeeded.")
 
 
-def is_open(registry: Registry | Row[Any]) -> bool:
-    """Whether nothing is held against it."""
-    return all(getattr(registry, name) == value for name, value in OPEN.items())
+def is_closed(registry: Registry | Row[Any]) -> bool:
+    """Return whether pushes go to the registry without any restriction."""
+    return all(getattr(registry, name) == value for name, value in _CLOSED.items())
 
 
-def is_known_open(database: Database, registry_id: str) -> bool:
-    """Whether nothing is held against a registry, asked outside of any transaction: most of the time so it is."""
-    return all(is_open(row) for row in database.ask(_HELD_AGAINST, registry=registry_id))
-
-
-_HELD_AGAINST = select(*(getattr(Registry, name) for name in OPEN)).where(Registry.id == bindparam("registry"))
+def is_known_closed(database: Database, registry_id: str) -> bool:
+    """Return whether the circuit breaker is closed, without a transaction: it usually is."""
+    return all(is_closed(row) for row in database.ask(_STATE, registry=registry_id))
 
 
 def pause(session: Session, registry: Registry, reason: str) -> bool:
-    """Pause a registry until somebody resumes it; pushes that run go on. Whether it was not paused so already."""
+    """Pause a registry until an operator resumes it; running pushes continue. Return whether this changed anything."""
     if registry.paused_by == PauseCause.OPERATOR:
         return False
     _write(
@@ -150,59 +148,60 @@ def pause(session: Session, registry: Registry, reason: str) -> bool:
 
 
 def resume(session: Session, registry: Registry) -> bool:
-    """Open a registry again, whoever paused it or however it asked to slow down. Whether it was not open."""
-    if is_open(registry):
+    """Close the circuit breaker, whatever opened it. Return whether this changed anything."""
+    if is_closed(registry):
         return False
-    was_paused = registry.paused_at is not None
-    _write(session, registry, **OPEN)
-    if was_paused:
-        emit_registry(session, registry, EventType.REGISTRY_RESUMED, "It was resumed, or changed.")
+    _close(session, registry, "It was resumed, or changed.")
     return True
 
 
-def take_probe(session: Session, registry_id: str, *, own_credentials: bool, hold_seconds: float) -> None:
-    """A push is claimed: where its registry is paused it is the probe, and for this long no other one is."""
-    probed = Registry.paused_by == PauseCause.UNREACHABLE
+def reserve_probe(session: Session, registry_id: str, *, own_credentials: bool, hold_seconds: float) -> None:
+    """Make a claimed push the probe of its registry, if that is paused: there is no other probe for `hold_seconds`."""
+    is_probed = Registry.paused_by == PauseCause.UNREACHABLE
     if not own_credentials:
-        probed = or_(probed, Registry.paused_by == PauseCause.AUTH)
+        is_probed = or_(is_probed, Registry.paused_by == PauseCause.AUTH)
     session.execute(
         update(Registry)
-        .where(Registry.id == registry_id, probed)
+        .where(Registry.id == registry_id, is_probed)
         .values(probe_at=now_ms() + int(hold_seconds * 1000), updated_at=Registry.updated_at)
         .execution_options(synchronize_session=False)
     )
 
 
-def why_it_waits(registry: Registry, *, own_credentials: bool) -> str | None:
-    """Why a queued push to this registry is not begun, in a sentence; None: not because of the registry."""
+def waiting_reason(registry: Registry, *, own_credentials: bool) -> str | None:
+    """Return a sentence that says why a queued push to this registry does not start; None: not due to the registry."""
     if registry.paused_by == PauseCause.OPERATOR:
         return (
             f"The registry is paused by an operator since {rfc3339(registry.paused_at)}: {registry.pause_reason} "
-            "It goes on when the registry is resumed."
+            "The push starts when the registry is resumed."
         )
     if registry.paused_at is not None and not (registry.paused_by == PauseCause.AUTH and own_credentials):
         return (
             f"The registry is paused since {rfc3339(registry.paused_at)}, after {registry.failures} failures in a row: "
             f"{registry.pause_reason} One push tries it again at {rfc3339(registry.probe_at)}; the others wait."
         )
-    # The clock of this process: only words depend on it.
+    # The clock of this process is good enough for a message.
     if registry.throttled_until is not None and registry.throttled_until > time.time() * 1000:
-        return f"The registry asked to slow down; pushes to it go on at {rfc3339(registry.throttled_until)}."
+        return f"The registry asked to slow down; pushes to it start again at {rfc3339(registry.throttled_until)}."
     return None
 
 
-def _locked(session: Session, registry_id: str) -> Registry | None:
-    found: Registry | None = session.scalar(
-        select(Registry)
-        .where(Registry.id == registry_id, Registry.deleted_at.is_(None))
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return found
+def _close(session: Session, registry: Registry, reason: str) -> bool:
+    """Close the circuit breaker. Return whether the registry was paused."""
+    was_paused = registry.paused_at is not None
+    _write(session, registry, **_CLOSED)
+    if was_paused:
+        emit_registry(session, registry, EventType.REGISTRY_RESUMED, reason)
+    return was_paused
+
+
+def _lock(session: Session, registry_id: str) -> Registry | None:
+    registry: Registry | None = session.scalar(_REGISTRY_FOR_UPDATE, {"registry": registry_id})
+    return registry
 
 
 def _write(session: Session, registry: Registry, **values: Any) -> None:
-    # `updated_at` tells when an administrator changed what is recorded, which is not now.
+    # `updated_at` is when an administrator changed the registry, so it is kept.
     session.execute(
         update(Registry)
         .where(Registry.id == registry.id)

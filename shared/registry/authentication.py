@@ -1,79 +1,76 @@
-"""What a 401 asks for: the `WWW-Authenticate` header (RFC 9110 section 11.6.1, RFC 6750 section 3).
+"""Authentication at a registry: Basic, or Bearer tokens from the token server that its 401 names.
 
-How a registry comes to believe who asks: Basic, or Bearer tokens from the server that its 401 names.
-
-Follows the distribution project's token and OAuth2 specifications (docs: spec/auth/token, spec/auth/oauth).
+Follows RFC 9110 section 11.6.1, RFC 6750 section 3, and the distribution project's token and OAuth2 specifications
+(docs: spec/auth/token, spec/auth/oauth).
 """
 
 import re
 import threading
 import time
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.http import HttpTransport, Response
-from shared.net.origins import host_of, may_lead_to, origin_of
+from shared.net.origins import host_of, is_redirect_allowed, origin_of
 from shared.registry.credentials import Credentials
 from shared.registry.errors import error_from_response
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's name for a word
-_PART = re.compile(
-    rf"[\s,]*(?:(?P<key>{_TOKEN})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^\s,\"]*))|(?P<scheme>{_TOKEN}))"
+_TOKEN_RULE = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the `token` of RFC 9110's grammar
+_CHALLENGE_PART = re.compile(
+    rf"[\s,]*(?:(?P<key>{_TOKEN_RULE})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^\s,\"]*))"
+    rf"|(?P<scheme>{_TOKEN_RULE}))"
 )
-_MAX_HEADER = 8192
+_MAX_HEADER_LENGTH = 8192
+_VALID_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+_CLIENT_ID = "longshore"
+_DEFAULT_LIFETIME_SECONDS = 60.0
+"""How long a token is valid if its server does not say (token spec: `expires_in`)."""
+_MAX_LIFETIME_SECONDS = 3600.0
+_MAX_RENEWAL_MARGIN_SECONDS = 10.0
+"""A token is renewed this long before it expires, or after four fifths of a short lifetime."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way in which a server lets itself be convinced."""
+    """One challenge of a `WWW-Authenticate` header."""
 
     scheme: str
-    """Lower-cased: `basic`, `bearer`."""
+    """Lower case: `basic`, `bearer`."""
     parameters: dict[str, str] = field(default_factory=dict)
-    """By lower-cased name: `realm`, `service`, `scope`."""
+    """By name in lower case: `realm`, `service`, `scope`."""
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """Every challenge in a header's value, in its order; what cannot be read ends the list."""
+    """Return the challenges of a `WWW-Authenticate` header, in order, up to the first syntax error."""
     challenges: list[Challenge] = []
-    position, header = 0, header[:_MAX_HEADER]
-    while found := _PART.match(header, position):
-        position = found.end()
-        if found["scheme"]:
-            challenges.append(Challenge(found["scheme"].lower()))
+    position, header = 0, header[:_MAX_HEADER_LENGTH]
+    while part := _CHALLENGE_PART.match(header, position):
+        position = part.end()
+        if part["scheme"]:
+            challenges.append(Challenge(part["scheme"].lower()))
         elif challenges:
-            quoted = found["quoted"]
-            value = found["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            challenges[-1].parameters.setdefault(found["key"].lower(), value)
+            quoted = part["quoted"]
+            value = part["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            challenges[-1].parameters.setdefault(part["key"].lower(), value)
     return challenges
-
-
-_CLIENT_ID = "longshore"
-_MIN_LIFETIME_SECONDS = 60.0
-"""Seconds that a token lives where its server does not say (token spec: `expires_in`)."""
-_MAX_LIFETIME_SECONDS = 3600.0
-_HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,16384}")
 
 
 @dataclass(frozen=True)
 class _Token:
     value: str = field(repr=False)
     renew_at: float
-    """By the monotonic clock: a little before its end, so that none ends on its way."""
+    """By the monotonic clock."""
 
 
 class Authenticator:
-    """Remembers how one registry wants to be convinced, and the tokens it was convinced with, by their scope.
+    """Keeps the challenge of one registry, and its tokens by scope. Thread-safe: one thread gets a token for all."""
 
-    Several threads may ask at once; one of them gets the token, and the others wait for it.
-    """
-
-    def __init__(self, wire: HttpTransport, host: str, credentials: Credentials | None) -> None:
-        """`wire` is for the token server, and nobody else's."""
+    def __init__(self, token_http: HttpTransport, host: str, credentials: Credentials | None) -> None:
+        """`token_http` is used for the token server only."""
         self._lock = threading.RLock()
-        self._http = wire
+        self._http = token_http
         self._host = host
         self._credentials = credentials
         self._challenge: Challenge | None = None
@@ -83,12 +80,12 @@ class Authenticator:
 
     @property
     def was_challenged(self) -> bool:
-        """Whether the registry ever asked who we are."""
+        """Whether the registry has asked for credentials."""
         return self._challenge is not None
 
     @property
     def secrets(self) -> set[str]:
-        """What no message may repeat."""
+        """Passwords and tokens that must not appear in messages."""
         with self._lock:
             secrets = {token.value for token in self._tokens.values()}
         if self._credentials:
@@ -96,7 +93,7 @@ class Authenticator:
         return secrets
 
     def authorization(self, scope: str) -> str | None:
-        """The header for a request in `scope` as far as the registry has said what it wants; `None` before that.
+        """Return the `Authorization` header for a request in `scope`; None before the first challenge.
 
         Raises:
             WorkError: the token server refused the credentials or did not answer.
@@ -108,114 +105,100 @@ class Authenticator:
                 return self._basic()
             token = self._tokens.get(scope)
             if token is None or token.renew_at <= time.monotonic():
-                token = self._tokens[scope] = self._new_token(self._challenge, scope)
+                token = self._tokens[scope] = self._request_token(self._challenge, scope)
             return f"Bearer {token.value}"
 
-    def handle_challenge(self, refusal: Response, scope: str, refused: str | None) -> str | None:
-        """The header that the registry's own 401 asks for, with a token anew; `None` where nothing can be given.
+    def handle_challenge(self, response: Response, scope: str, refused: str | None) -> str | None:
+        """Return a new `Authorization` header after a 401 of the registry itself; None if there is no other.
 
-        `refused` is the header that it refused: where another thread has got a newer token meanwhile, that is given.
+        `refused` is the header that the registry refused. If another thread has got a newer token meanwhile, that is
+        returned. The refused header is never sent again, because accounts are locked after some wrong passwords.
 
         Raises:
-            WorkError: as `authorization`; or the token server may not be gone to.
+            WorkError: as `authorization`; or the URL of the token server is not allowed.
         """
-        challenge = _best(parse_challenges(refusal.headers.get("WWW-Authenticate", "")))
+        header = response.headers.get("WWW-Authenticate", "")
+        challenges = {each.scheme: each for each in reversed(parse_challenges(header))}
+        # Bearer is preferred, because its tokens have fewer rights than the password.
+        challenge = challenges.get("bearer") or challenges.get("basic")
         if challenge is None:
             return None
         with self._lock:
             self._challenge = challenge
-            self._registry_origin = origin_of(refusal.url) or ""
+            self._registry_origin = origin_of(response.url) or ""
             token = self._tokens.get(scope)
             if token is not None and f"Bearer {token.value}" == refused:
                 del self._tokens[scope]
-            asked = challenge.parameters.get("scope", "").split()
-            self._scopes[scope] = list(dict.fromkeys([*scope.split(), *asked]))
-            return self.authorization(scope)
+            requested = challenge.parameters.get("scope", "").split()
+            self._scopes[scope] = list(dict.fromkeys([*scope.split(), *requested]))
+            authorization = self.authorization(scope)
+        return None if authorization == refused else authorization
+
+    def set_cancel_token(self, cancel_token: CancelToken) -> None:
+        self._http.cancel_token = cancel_token
 
     def close(self) -> None:
-        """Close the connection to the token server."""
         self._http.close()
 
-    def serve(self, stop: CancelToken) -> None:
-        """Go on for other work, which another stop ends."""
-        self._http.serve(stop)
-
     def abort(self) -> None:
-        """End what is asked of the token server now."""
         self._http.abort()
 
     def _basic(self) -> str | None:
         if self._credentials is not None and self._credentials.is_identity_token:
             raise WorkError(
                 ErrorClass.AUTH,
-                f"{self._host} wants a username and a password; an identity token does not convince it.",
+                f"{self._host} requires a username and a password; it does not accept an identity token.",
             )
         return self._credentials.basic if self._credentials else None
 
-    def _new_token(self, challenge: Challenge, scope: str) -> _Token:
+    def _request_token(self, challenge: Challenge, scope: str) -> _Token:
         realm = challenge.parameters.get("realm", "")
-        if not may_lead_to(self._registry_origin, realm):
+        if not is_redirect_allowed(self._registry_origin, realm):
             raise WorkError(
                 ErrorClass.INVALID,
-                f"{self._host} sends us to {host_of(realm)} for a token, an address that no credentials are sent to: "
-                "a token server is spoken to over https, or on the registry's own host.",
+                f"{self._host} names {host_of(realm)} as its token server, where credentials are not sent: a token "
+                "server must use https or be on the registry's own host.",
             )
-        query = [("scope", each) for each in self._scopes.get(scope, scope.split())]
+        parameters = [("scope", each) for each in self._scopes.get(scope, scope.split())]
         service = challenge.parameters.get("service")
         if service:
-            query.insert(0, ("service", service))
-        answer = self._asked(realm, [("client_id", _CLIENT_ID), *query])
-        document = answer.json_object()
+            parameters.insert(0, ("service", service))
+        response = self._ask_token_server(realm, [("client_id", _CLIENT_ID), *parameters])
+        document = response.json_object()
         value = document.get("token") or document.get("access_token")
-        if not isinstance(value, str) or not _HEADER_SAFE.fullmatch(value):
+        if not isinstance(value, str) or not _VALID_TOKEN.fullmatch(value):
             raise WorkError(
-                ErrorClass.INVALID, f"{host_of(realm)}, {self._host}'s token server, answered without a token."
+                ErrorClass.INVALID, f"{host_of(realm)}, the token server of {self._host}, answered without a token."
             )
-        life = document.get("expires_in")
-        seconds = float(life) if isinstance(life, int) and life > 0 else _MIN_LIFETIME_SECONDS
-        seconds = min(seconds, _MAX_LIFETIME_SECONDS)
-        return _Token(value, time.monotonic() + seconds - min(10.0, seconds / 5))
+        expires_in = document.get("expires_in")
+        lifetime = float(expires_in) if isinstance(expires_in, int) and expires_in > 0 else _DEFAULT_LIFETIME_SECONDS
+        lifetime = min(lifetime, _MAX_LIFETIME_SECONDS)
+        return _Token(value, time.monotonic() + lifetime - min(_MAX_RENEWAL_MARGIN_SECONDS, lifetime / 5))
 
-    def _asked(self, realm: str, query: list[tuple[str, str]]) -> Response:
+    def _ask_token_server(self, realm: str, parameters: list[tuple[str, str]]) -> Response:
         credentials = self._credentials
         if credentials is not None and credentials.is_identity_token:
-            # OAuth2 knows one scope with spaces in it, where the older way repeats it (RFC 6749 section 3.3).
-            scopes = " ".join(value for name, value in query if name == "scope")
-            kept = [(name, value) for name, value in query if name != "scope"]
-            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *kept, ("scope", scopes)]
+            # OAuth2 has one `scope` with spaces in it; the older protocol repeats it (RFC 6749 section 3.3).
+            scopes = " ".join(value for name, value in parameters if name == "scope")
+            other = [(name, value) for name, value in parameters if name != "scope"]
+            form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *other, ("scope", scopes)]
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._http.exchange("POST", realm, headers, urlencode(form).encode())
+            response = self._http.request("POST", realm, headers, urlencode(form).encode())
         else:
             headers = {"Authorization": credentials.basic} if credentials else {}
-            answer = self._http.exchange("GET", _with_query(realm, query), headers)
-        if answer.status == 200:
-            return answer
-        raise self._refused(answer)
-
-    def _refused(self, answer: Response) -> WorkError:
-        failure = error_from_response(
-            host_of(answer.url),
-            answer,
+            parts = urlsplit(realm)
+            query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *parameters])
+            response = self._http.request("GET", parts._replace(query=query, fragment="").geturl(), headers)
+        if response.status == 200:
+            return response
+        error = error_from_response(
+            host_of(response.url),
+            response,
             f"giving a token for {self._host}",
-            with_credentials=self._credentials is not None,
+            with_credentials=credentials is not None,
             secrets=self.secrets,
         )
-        if answer.method == "POST" and answer.status == 400:
-            # RFC 6749 section 5.2: a refresh token that is refused is a 400, invalid_grant.
-            return WorkError(ErrorClass.AUTH, f"{failure.message} The identity token may have ended: give a new one.")
-        return failure
-
-
-def _best(challenges: list[Challenge]) -> Challenge | None:
-    """Bearer where it is offered: its tokens are narrower than the password."""
-    for scheme in ("bearer", "basic"):
-        for challenge in challenges:
-            if challenge.scheme == scheme:
-                return challenge
-    return None
-
-
-def _with_query(url: str, query: list[tuple[str, str]]) -> str:
-    parts = urlsplit(url)
-    kept = parse_qsl(parts.query, keep_blank_values=True)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode([*kept, *query]), ""))
+        if response.method == "POST" and response.status == 400:
+            # RFC 6749 section 5.2: a refused refresh token is a 400, invalid_grant.
+            raise WorkError(ErrorClass.AUTH, f"{error.message} The identity token may have expired: give a new one.")
+        raise error

@@ -1,7 +1,6 @@
-"""A client of one registry: what Longshore asks it before and after a push (OCI distribution spec)."""
+"""A client of one registry: manifests, and checks before and after a push (OCI distribution spec)."""
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
 
 from shared.errors import ErrorClass, WorkError
@@ -16,175 +15,185 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
     "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 )
-"""Every kind of manifest that an image's tag can name."""
+"""The media types of every manifest that an image's tag can name."""
 
 _VERSION_HEADER = "Docker-Distribution-API-Version"
 
 
 class RegistryClient(RegistrySession):
-    """Asks one registry about repositories and manifests in it; made, closed and bounded as a `RegistrySession`."""
+    """Reads and writes manifests, and checks what the credentials allow."""
 
-    pushes = False
-    """Whether it reads with the right to push too: there are token servers that grant nothing for a repository which
-    does not exist yet, unless it may be made."""
+    reads_with_push_scope = False
+    """Whether reads request the right to push too: some token servers grant nothing for a repository that does not
+    exist yet, unless the client may create it."""
 
     def ping(self) -> None:
-        """Make sure that a registry is there and takes the credentials (distribution spec: determining support).
+        """Check that the host is a registry and accepts the credentials (distribution spec: determining support).
 
         Raises:
-            WorkError: `invalid` where something else than a registry answers, `auth` where the credentials are refused.
+            WorkError: the host is not a registry (invalid), or the credentials are refused (auth).
         """
-        answer = self.send("GET", "/v2/", scope="")
-        if answer.status in {401, 403} and self.asked_for_credentials:
-            raise self.failure(answer, "logging in")
-        if answer.status == 429 or answer.status >= 500:
-            raise self.failure(answer, "asking whether it is a registry")
-        if not _is_a_registrys(answer):
-            raise WorkError(ErrorClass.INVALID, self._no_registry(answer))
-        if answer.status != 200:
-            raise self.failure(answer, "logging in")
+        response = self.send("GET", "/v2/", scope="")
+        if response.status in {401, 403} and self.was_challenged:
+            raise self.response_error(response, "logging in")
+        if response.status == 429 or response.status >= 500:
+            raise self.response_error(response, "checking that it is a registry")
+        if not _is_registry_response(response):
+            raise WorkError(ErrorClass.INVALID, self._not_a_registry(response))
+        if response.status != 200:
+            raise self.response_error(response, "logging in")
 
     def manifest_digest(self, repository_path: str, reference: str) -> str | None:
-        """The digest of the manifest under a tag or digest; `None` where the registry has none."""
-        path = _manifest_path(repository_path, reference)
-        answer = self._read("HEAD", path, repository_path)
-        if answer.status == 404:
+        """Return the digest of the manifest with a tag or digest; None if there is none."""
+        response = self._read("HEAD", repository_path, reference)
+        if response.status == 404:
             return None
-        digest = answer.headers.get("Docker-Content-Digest", "")
-        if answer.status == 200 and is_digest(digest):
+        digest = response.headers.get("Docker-Content-Digest", "")
+        if response.status == 200 and is_digest(digest):
             return digest
-        if answer.status not in {200, 405, 501}:
-            raise self.failure(answer, f"looking for {repository_path}:{reference}")
-        body = self.manifest(repository_path, reference)
-        return None if body is None else _digest_of(body, "sha256")
+        if response.status not in {200, 405, 501}:
+            raise self.response_error(response, f"looking for {repository_path}:{reference}")
+        content = self.manifest(repository_path, reference)
+        return None if content is None else _digest_of(content, "sha256")
 
-    def confirm(self, repository_path: str, tag: str, digest: str) -> None:
-        """Make sure that `tag` names the manifest `digest`, and that the registry really has that manifest.
-
-        Raises:
-            WorkError: `transient` where the registry does not show (yet) what was pushed; `invalid` where what it
-                has under the digest is something else.
-        """
-        if not is_digest(digest):
-            raise ValueError("a digest is sha256: and 64 hexadecimal digits")
-        name = f"{repository_path}:{tag}"
-        shown = self.manifest_digest(repository_path, tag)
-        if shown is None:
-            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} does not show {name} after the push.")
-        if shown != digest:
-            raise WorkError(
-                ErrorClass.TRANSIENT,
-                f"{self.host} shows {shown} as {name}, but {digest} was pushed: somebody else pushed there.",
-            )
-        self.confirm_manifest(repository_path, digest)
-
-    def blob_exists(self, repository_path: str, digest: str) -> bool:
-        """Whether the repository has a blob, by its own word."""
-        return blob_size(self, repository_path, digest, self._reading_scope(repository_path)) is not None
-
-    def confirm_manifest(self, repository_path: str, digest: str) -> None:
-        """Make sure that the registry really has the manifest `digest`.
-
-        Raises:
-            WorkError: `transient` where it does not; `invalid` where what it has is something else.
-        """
-        body = self.manifest(repository_path, digest)
-        if body is None:
-            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} does not have the manifest {digest} that it shows.")
-        if _digest_of(body, digest.partition(":")[0]) != digest:
-            raise WorkError(
-                ErrorClass.INVALID,
-                f"{self.host} answers with something else than {digest} when asked for it.",
-            )
-
-    def push_refusal(self, repository_path: str) -> WorkError | None:
-        """Why the credentials may not push there, or that the registry takes no pushes at all; `None` if they may.
-
-        An upload is opened and given up again.
-        """
-        return _refusal(lambda: self._open_and_give_up_upload(repository_path))
-
-    def pull_refusal(self, repository_path: str) -> WorkError | None:
-        """Why the credentials may not pull from there; `None` if they may.
-
-        A repository that does not exist yet may be pulled.
-        """
-        return _refusal(lambda: self._list_one_tag(repository_path))
-
-    def _open_and_give_up_upload(self, repository_path: str) -> None:
-        scope = _scope(repository_path, "pull,push")
-        opened = self.send("POST", f"/v2/{_checked(repository_path)}/blobs/uploads/", scope=scope, body=b"")
-        if opened.status == 405:
-            raise WorkError(ErrorClass.AUTH, f"{self.host} takes no pushes: it is read-only or a mirror.")
-        if opened.status != 202:
-            raise self.failure(opened, f"opening an upload to {repository_path}")
-        upload = self.own_path(opened)
-        if upload is not None:
-            # Best effort: registries remove forgotten uploads themselves.
-            with suppress(WorkError):
-                self.send("DELETE", upload, scope=scope)
-
-    def _list_one_tag(self, repository_path: str) -> None:
-        # Tags and not a manifest: Docker Hub counts manifests that are read against a limit.
-        path = f"/v2/{_checked(repository_path)}/tags/list?n=1"
-        answer = self.send("GET", path, scope=_scope(repository_path, "pull"))
-        if answer.status not in {200, 404}:
-            raise self.failure(answer, f"reading {repository_path}")
-
-    def _read(self, method: str, path: str, repository_path: str) -> Response:
-        scope = self._reading_scope(repository_path)
-        return self.send(method, path, scope=scope, headers={"Accept": MANIFEST_TYPES}, follow=True)
-
-    def _reading_scope(self, repository_path: str) -> str:
-        return _scope(repository_path, "pull,push" if self.pushes else "pull")
+    def manifest(self, repository_path: str, reference: str) -> bytes | None:
+        """Return the content of the manifest with a tag or digest; None if there is none."""
+        response = self._read("GET", repository_path, reference)
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise self.response_error(response, f"reading the manifest {repository_path}:{reference}")
+        if not response.complete:
+            raise WorkError(ErrorClass.INVALID, f"{self.host} answered with a manifest of more than 4 MiB.")
+        return response.body
 
     def put_manifest(
         self, repository_path: str, reference: str, content: bytes, media_type: str, *, seconds: float = 60.0
     ) -> Response:
-        """Put a manifest under a tag or its digest; whatever the registry answers is handed back.
+        """Put a manifest under a tag or its digest, and return the response whatever its status is.
 
-        It ends within so many seconds, however slowly the registry and its token server answer.
+        It ends within `seconds`, token requests included.
         """
-        with self.ending_within(seconds):
+        with self.deadline(seconds):
             return self.send(
                 "PUT",
                 _manifest_path(repository_path, reference),
                 scope=_scope(repository_path, "pull,push"),
                 headers={"Content-Type": media_type},
                 body=content,
-                limits=Timeouts(read=seconds, whole=None),
+                timeouts=Timeouts(read=seconds, total=None),
             )
 
-    def manifest(self, repository_path: str, reference: str) -> bytes | None:
-        """The bytes of the manifest under a tag or digest; None where the registry has none."""
-        answer = self._read("GET", _manifest_path(repository_path, reference), repository_path)
-        if answer.status == 404:
-            return None
-        if answer.status != 200:
-            raise self.failure(answer, f"reading the manifest {repository_path}:{reference}")
-        if not answer.complete:
-            raise WorkError(ErrorClass.INVALID, f"{self.host} answered with a manifest of more than 4 MiB.")
-        return answer.body
+    def confirm(self, repository_path: str, tag: str, digest: str) -> None:
+        """Check that `tag` names the manifest `digest`, and that the registry really has that manifest.
 
-    def _no_registry(self, answer: Response) -> str:
-        sentence = f"{self.host} is no container registry: it answered {answer.status} when asked for /v2/"
-        if answer.status in REDIRECTS:
-            return f"{sentence}, a redirect to {origin_of(answer.location) or 'somewhere else'}."
-        return f"{sentence}{' with a page for people' if answer.is_html else ''}."
+        Raises:
+            WorkError: the registry does not show (yet) what was pushed (transient), or the content under the digest
+                is something else (invalid).
+        """
+        if not is_digest(digest):
+            raise ValueError("a digest is sha256: and 64 hexadecimal digits")
+        name = f"{repository_path}:{tag}"
+        current = self.manifest_digest(repository_path, tag)
+        if current is None:
+            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} does not show {name} after the push.")
+        if current != digest:
+            raise WorkError(
+                ErrorClass.TRANSIENT,
+                f"{self.host} shows {current} as {name}, but {digest} was pushed: another client pushed there.",
+            )
+        self.confirm_manifest(repository_path, digest)
 
+    def confirm_manifest(self, repository_path: str, digest: str) -> None:
+        """Check that the registry really has the manifest `digest`.
 
-def _is_a_registrys(answer: Response) -> bool:
-    """Whether a registry can have answered so to `/v2/`: it says so, asks who we are, or says nothing, in JSON."""
-    if answer.status in REDIRECTS or answer.status == 404:
-        return False
-    if answer.headers.get(_VERSION_HEADER, "").lower().startswith("registry/2"):
-        return True
-    if answer.status == 401:
-        return any(
-            each.scheme in {"basic", "bearer"} for each in parse_challenges(answer.headers.get("WWW-Authenticate", ""))
+        Raises:
+            WorkError: it does not have it (transient), or the content under the digest is something else (invalid).
+        """
+        content = self.manifest(repository_path, digest)
+        if content is None:
+            raise WorkError(ErrorClass.TRANSIENT, f"{self.host} does not have the manifest {digest} that it shows.")
+        if _digest_of(content, digest.partition(":")[0]) != digest:
+            raise WorkError(ErrorClass.INVALID, f"{self.host} answered a request for {digest} with other content.")
+
+    def blob_exists(self, repository_path: str, digest: str) -> bool:
+        """Return whether the registry says that the repository has a blob."""
+        return blob_size(self, repository_path, digest, self._read_scope(repository_path)) is not None
+
+    def push_refusal(self, repository_path: str) -> WorkError | None:
+        """Return the error if the credentials do not allow a push or the registry accepts none; None if they do.
+
+        Opens an upload and cancels it.
+
+        Raises:
+            WorkError: any other error than a refusal.
+        """
+        scope = _scope(repository_path, "pull,push")
+        try:
+            response = self.send("POST", f"/v2/{_checked(repository_path)}/blobs/uploads/", scope=scope, body=b"")
+            if response.status == 405:
+                return WorkError(ErrorClass.AUTH, f"{self.host} accepts no pushes: it is read-only or a mirror.")
+            if response.status != 202:
+                raise self.response_error(response, f"opening an upload to {repository_path}")
+            upload = self.own_path(response)
+            if upload is not None:
+                # Best effort: registries delete abandoned uploads themselves.
+                with suppress(WorkError):
+                    self.send("DELETE", upload, scope=scope)
+        except WorkError as error:
+            if error.error_class is not ErrorClass.AUTH:
+                raise
+            return error
+        return None
+
+    def pull_refusal(self, repository_path: str) -> WorkError | None:
+        """Return the error if the credentials do not allow a pull; None if they do, or if there is no repository yet.
+
+        Raises:
+            WorkError: any other error than a refusal.
+        """
+        # Tags and not a manifest: Docker Hub limits how many manifests a client reads.
+        path = f"/v2/{_checked(repository_path)}/tags/list?n=1"
+        try:
+            response = self.send("GET", path, scope=_scope(repository_path, "pull"))
+            if response.status not in {200, 404}:
+                raise self.response_error(response, f"reading {repository_path}")
+        except WorkError as error:
+            if error.error_class is not ErrorClass.AUTH:
+                raise
+            return error
+        return None
+
+    def _read(self, method: str, repository_path: str, reference: str) -> Response:
+        return self.send(
+            method,
+            _manifest_path(repository_path, reference),
+            scope=self._read_scope(repository_path),
+            headers={"Accept": MANIFEST_TYPES},
+            follow=True,
         )
-    # Newer versions of the spec make the header optional; such a registry answers an empty document.
-    return answer.status == 200 and not answer.is_html and answer.body.strip() in {b"", b"{}", b"true"}
+
+    def _read_scope(self, repository_path: str) -> str:
+        return _scope(repository_path, "pull,push" if self.reads_with_push_scope else "pull")
+
+    def _not_a_registry(self, response: Response) -> str:
+        message = f"{self.host} is not a container registry: it answered {response.status} to a request for /v2/"
+        if response.status in REDIRECTS:
+            return f"{message}, a redirect to {origin_of(response.location) or 'an invalid URL'}."
+        return f"{message}{' with an HTML page' if response.is_html else ''}."
+
+
+def _is_registry_response(response: Response) -> bool:
+    """Return whether a response to `/v2/` can be a registry's: by its header, its challenge, or an empty document."""
+    if response.status in REDIRECTS or response.status == 404:
+        return False
+    if response.headers.get(_VERSION_HEADER, "").lower().startswith("registry/2"):
+        return True
+    if response.status == 401:
+        challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+        return any(challenge.scheme in {"basic", "bearer"} for challenge in challenges)
+    # The header is optional in newer versions of the spec; such registries answer with an empty document.
+    return response.status == 200 and not response.is_html and response.body.strip() in {b"", b"{}", b"true"}
 
 
 def _manifest_path(repository_path: str, reference: str) -> str:
@@ -203,16 +212,5 @@ def _scope(repository_path: str, actions: str) -> str:
     return f"repository:{repository_path}:{actions}"
 
 
-def _digest_of(body: bytes, algorithm: str) -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
-
-
-def _refusal(attempt: Callable[[], None]) -> WorkError | None:
-    """The refusal that an attempt met; any other failure says nothing of what is allowed, and is raised."""
-    try:
-        attempt()
-    except WorkError as error:
-        if error.error_class is not ErrorClass.AUTH:
-            raise
-        return error
-    return None
+def _digest_of(content: bytes, algorithm: str) -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"

@@ -1,4 +1,4 @@
-"""What a registry is told to believe who asks, and the two ways in which the generated client writes it."""
+"""Credentials for a registry, and the two forms in which a caller may send them."""
 
 import base64
 import binascii
@@ -11,11 +11,11 @@ MAX_REGISTRY_AUTH = 4096
 """Characters of a `registry_auth`."""
 
 IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - a name, not a secret
-"""The username under which Docker keeps an identity (refresh) token in the place of a password."""
+"""The username under which Docker stores an identity (refresh) token as the password."""
 
 
 class InvalidCredentialsError(ValueError):
-    """Credentials that cannot be used; the text is a sentence that never repeats them."""
+    """Raised for invalid credentials. The text is a sentence that never repeats them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Credentials:
 
     @property
     def is_identity_token(self) -> bool:
-        """Whether the password is a refresh token, to be changed for access tokens."""
+        """Whether the password is a refresh token, which must be exchanged for access tokens."""
         return self.username == IDENTITY_TOKEN_USER
 
     @property
@@ -51,8 +51,8 @@ class Credentials:
 def from_registry_auth(text: str, address: RegistryAddress | None = None) -> Credentials:
     """Read a `registry_auth`: a docker `auths` document, or base64 of such a document or of `user:password`.
 
-    A document that names several registries needs `address` to choose by; with `address`, credentials that the
-    document keeps for other registries only are refused rather than sent to this one.
+    A document with several registries needs `address` to choose one. With `address`, credentials that the document
+    has for other registries only are refused instead of sent to this one.
 
     Raises:
         InvalidCredentialsError: with a sentence for the caller.
@@ -61,43 +61,38 @@ def from_registry_auth(text: str, address: RegistryAddress | None = None) -> Cre
         raise InvalidCredentialsError(f"registry_auth is longer than {MAX_REGISTRY_AUTH} characters.")
     text = text.strip()
     if not text.startswith("{"):
-        text = _from_base64(text, "registry_auth is neither a docker 'auths' document nor base64 of user:password.")
-    if text.startswith("{"):
-        return _from_document(text, address)
-    return _from_pair(text, "registry_auth")
-
-
-def _from_document(text: str, address: RegistryAddress | None) -> Credentials:
+        text = _decode(text, "registry_auth is neither a docker 'auths' document nor base64 of user:password.")
+    if not text.startswith("{"):
+        return _from_pair(text, "registry_auth")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidCredentialsError("registry_auth begins like a JSON document but is none.") from None
+        raise InvalidCredentialsError("registry_auth begins like a JSON document but is not one.") from None
     auths = document.get("auths")
     if not isinstance(auths, dict) or not auths:
         raise InvalidCredentialsError("registry_auth has no 'auths' object with a registry in it.")
-    entry = _entry_for(address, auths)
+    entry = _select_entry(address, auths)
     if not isinstance(entry, dict):
-        raise InvalidCredentialsError("registry_auth's entry for the registry is no object.")
+        raise InvalidCredentialsError("registry_auth's entry for the registry is not an object.")
     return _from_entry(entry)
 
 
-def _entry_for(address: RegistryAddress | None, auths: dict[str, object]) -> object:
+def _select_entry(address: RegistryAddress | None, auths: dict[str, object]) -> object:
     if address is None:
         if len(auths) > 1:
-            raise InvalidCredentialsError("registry_auth names several registries: leave only the one that is meant.")
+            raise InvalidCredentialsError("registry_auth has several registries: leave only the one to use.")
         return next(iter(auths.values()))
-    wanted = _host_place(address)
     for key, entry in auths.items():
         try:
-            if _host_place(RegistryAddress.parse(key)) == wanted:
+            if _canonical_host(RegistryAddress.parse(key)) == _canonical_host(address):
                 return entry
         except InvalidAddressError:
             continue
     raise InvalidCredentialsError(f"registry_auth has no entry for {address.authority}.")
 
 
-def _host_place(address: RegistryAddress) -> str:
-    return address.place.partition("/")[0]
+def _canonical_host(address: RegistryAddress) -> str:
+    return address.canonical.partition("/")[0]
 
 
 def _from_entry(entry: dict[str, object]) -> Credentials:
@@ -106,21 +101,21 @@ def _from_entry(entry: dict[str, object]) -> Credentials:
     if isinstance(identity_token, str) and identity_token:
         return Credentials(IDENTITY_TOKEN_USER, identity_token)
     if isinstance(auth, str) and auth:
-        return _from_pair(_from_base64(auth, "registry_auth's 'auth' is no base64 of user:password."), "'auth'")
+        return _from_pair(_decode(auth, "registry_auth's 'auth' is not base64 of user:password."), "'auth'")
     if isinstance(username, str) and isinstance(password, str):
         return Credentials(username, password)
     raise InvalidCredentialsError("registry_auth's entry has neither 'auth' nor 'username' and 'password'.")
 
 
-def _from_base64(text: str, sentence: str) -> str:
+def _decode(text: str, message: str) -> str:
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode()
     except (binascii.Error, ValueError):
-        raise InvalidCredentialsError(sentence) from None
+        raise InvalidCredentialsError(message) from None
 
 
-def _from_pair(text: str, where: str) -> Credentials:
+def _from_pair(text: str, source: str) -> Credentials:
     username, colon, password = text.partition(":")
     if not colon:
-        raise InvalidCredentialsError(f"{where} decodes to no user:password (there is no colon in it).")
+        raise InvalidCredentialsError(f"{source} is not user:password after decoding (there is no colon in it).")
     return Credentials(username, password)

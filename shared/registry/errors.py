@@ -1,4 +1,4 @@
-"""What a registry does wrong, as the class of error that decides what happens next (design: a job's life)."""
+"""Error responses of registries as classified errors (design: a job's life)."""
 
 from collections.abc import Collection
 
@@ -14,55 +14,50 @@ _CLASS_OF_CODE = {
     "BLOB_UNKNOWN": ErrorClass.NOT_FOUND,
     "BLOB_UPLOAD_UNKNOWN": ErrorClass.TRANSIENT,
     "BLOB_UPLOAD_INVALID": ErrorClass.TRANSIENT,
-    # A layer that garbage collection took while the registry still claimed to have it: the next try uploads it.
+    # Garbage collection deleted a layer that the registry still claimed to have: the next attempt uploads it.
     "MANIFEST_BLOB_UNKNOWN": ErrorClass.TRANSIENT,
     "TOOMANYREQUESTS": ErrorClass.THROTTLED,
 }
-"""Codes of the distribution spec (error codes) whose class is not that of their status."""
+"""Codes of the distribution spec (error codes) whose class differs from that of their status."""
 _ADVICE = {
-    ErrorClass.NOT_FOUND: "Check the registry's path, and create the repository first where the registry wants that.",
-    ErrorClass.INVALID: "The same request will be refused again: see what the registry says.",
+    ErrorClass.NOT_FOUND: "Check the registry's path, and create the repository first if the registry requires that.",
+    ErrorClass.INVALID: "The same request will be refused again: see the message of the registry.",
     ErrorClass.THROTTLED: "It asked to slow down.",
-    ErrorClass.TRANSIENT: "This may pass.",
+    ErrorClass.TRANSIENT: "This may be temporary.",
 }
 
 
 def error_from_response(
-    host: str, answer: Response, doing: str, *, with_credentials: bool = True, secrets: Collection[str] = ()
+    host: str, response: Response, action: str, *, with_credentials: bool = True, secrets: Collection[str] = ()
 ) -> WorkError:
-    """The error that an answer means which is not the one hoped for.
+    """Return the classified error of an unexpected response.
 
-    `doing` ends the sentence "… while": "pushing to team/name". `secrets` are never repeated from the answer.
+    `action` completes the sentence "… while": "pushing to team/name". `secrets` are removed from the message.
     """
-    error_class = _class_of(answer)
-    detail = excerpt(_said(answer), secrets)
-    what = f"{answer.status}: {detail}" if detail else f"{answer.status}"
-    message = f"{host} answered {what} while {doing}. {_advice(error_class, answer.status, with_credentials)}"
-    return WorkError(error_class, message, retry_after=retry_after(answer.headers.get("Retry-After")))
+    error_class = class_of_status(response.status)
+    if error_class in (ErrorClass.NOT_FOUND, ErrorClass.INVALID):
+        error_class = _CLASS_OF_CODE.get(str(_first_error(response).get("code", "")), error_class)
+    detail = excerpt(_detail(response), secrets)
+    answer = f"{response.status}: {detail}" if detail else f"{response.status}"
+    message = f"{host} answered {answer} while {action}. {_advice(error_class, response.status, with_credentials)}"
+    return WorkError(error_class, message, retry_after=retry_after(response.headers.get("Retry-After")))
 
 
-def _class_of(answer: Response) -> ErrorClass:
-    by_status = class_of_status(answer.status)
-    if by_status not in (ErrorClass.NOT_FOUND, ErrorClass.INVALID):
-        return by_status
-    return _CLASS_OF_CODE.get(str(_first_error(answer).get("code", "")), by_status)
-
-
-def _first_error(answer: Response) -> dict[str, object]:
-    errors = answer.json_object().get("errors")
+def _first_error(response: Response) -> dict[str, object]:
+    errors = response.json_object().get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     return first if isinstance(first, dict) else {}
 
 
-def _said(answer: Response) -> str:
-    """What the body says: the distribution spec's errors, a token server's, or a line of plain text."""
-    if answer.is_html:
-        return "a page instead of a registry's answer"
-    first, document = _first_error(answer), answer.json_object()
+def _detail(response: Response) -> str:
+    """Return the message in the body: the distribution spec's errors, a token server's, or plain text."""
+    if response.is_html:
+        return "an HTML page instead of a registry's response"
+    first, document = _first_error(response), response.json_object()
     parts = [first.get("code"), first.get("message")]
     parts += [document.get(key) for key in ("error", "error_description", "details", "message")]
-    said = ", ".join(part for part in parts if isinstance(part, str) and part)
-    return said if said or document else answer.body[:2000].decode("utf-8", "replace")
+    detail = ", ".join(part for part in parts if isinstance(part, str) and part)
+    return detail if detail or document else response.body[:2000].decode("utf-8", "replace")
 
 
 def _advice(error_class: ErrorClass, status: int, with_credentials: bool) -> str:
@@ -72,4 +67,4 @@ def _advice(error_class: ErrorClass, status: int, with_credentials: bool) -> str
         return "Give it a username and a password."
     if status == 401:
         return "Check the username and the password, and that the account may do this."
-    return "Give an account that may do this."
+    return "Use an account that may do this."

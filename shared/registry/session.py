@@ -1,4 +1,4 @@
-"""A conversation with one registry: in which scheme, with what to convince it, and how far it is followed."""
+"""A session with one registry: its scheme, its authentication, and the redirects that are followed."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.connections import Proxy
-from shared.net.errors import speaks_no_tls
+from shared.net.errors import is_non_tls_peer
 from shared.net.http import HttpTransport, RequestBody, Response, Timeouts
-from shared.net.origins import host_of, may_lead_to, origin_of
+from shared.net.origins import host_of, is_redirect_allowed, origin_of, path_of
 from shared.net.tls import InvalidCertificateError, tls_context
 from shared.registry.address import RegistryAddress
 from shared.registry.authentication import Authenticator
@@ -22,16 +22,17 @@ from shared.registry.errors import error_from_response
 
 REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
+_HEADERS = {"User-Agent": "longshore"}
 
 
 class RegistrySession:
-    """Asks one registry; a context manager, for one thread: others get one of their own by `clone`.
+    """Sends requests to one registry. A context manager, for one thread; `clone` makes one for another thread.
 
     Only `abort` may be called from another thread.
 
-    Every method raises `WorkError` for whatever a registry, a token server or the way to them can do, and `Stopped`
-    when `stop` is asked for meanwhile. The credentials go to the registry's own origin and to the token server that
-    its own 401 names, never further.
+    Every method raises `WorkError` for errors of the registry, of its token server and of the network, and
+    `WorkCancelledError` when cancelled. The credentials go to the registry's own origin and to the token server that
+    its own 401 names, nowhere else.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class RegistrySession:
         verify_tls: bool = True,
         ca_certificate: str | None = None,
         proxy: Proxy | None = None,
-        limits: Timeouts | None = None,
-        stop: CancelToken | None = None,
+        timeouts: Timeouts | None = None,
+        cancel_token: CancelToken | None = None,
     ) -> None:
         try:
             context = tls_context(verify_tls=verify_tls, ca_certificate=ca_certificate)
@@ -51,10 +52,10 @@ class RegistrySession:
             raise WorkError(ErrorClass.INVALID, str(error)) from error
         self.address = address
         self.credentials = credentials
-        self._http = HttpTransport(context, limits or Timeouts(), stop, proxy=proxy)
-        # The same trust for the token server: who could pretend to be the registry could ask for the password itself.
+        self._http = HttpTransport(context, timeouts or Timeouts(), cancel_token, proxy=proxy)
+        # The token server is trusted no more than the registry: the same TLS options apply to both.
         self._authenticator = Authenticator(self._http.clone(), address.authority, credentials)
-        self._is_first = True
+        self._is_clone = False
         self._origin = address.origin if address.scheme_given or not address.is_loopback else None
 
     def __enter__(self) -> Self:
@@ -64,30 +65,27 @@ class RegistrySession:
         self.close()
 
     def clone(self) -> Self:
-        """Another session with the same registry for another thread, which is believed for the same reasons.
-
-        It must be closed before this one is.
-        """
+        """Return a session for another thread that shares the tokens of this one. It must be closed before this one."""
         other = copy(self)
-        other._is_first = False
+        other._is_clone = True
         other._http = self._http.clone()
         return other
 
-    def serve(self, stop: CancelToken) -> None:
-        """Go on for other work, which another stop ends: with the same connections, tokens and knowledge."""
-        self._http.serve(stop)
-        self._authenticator.serve(stop)
+    def set_cancel_token(self, cancel_token: CancelToken) -> None:
+        """Use the session for other work, with its connections and tokens."""
+        self._http.cancel_token = cancel_token
+        self._authenticator.set_cancel_token(cancel_token)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
-        if self._is_first:
+        if not self._is_clone:
             self._authenticator.close()
 
     def abort(self) -> None:
-        """End what runs now, from another thread; every later call fails."""
+        """Interrupt the present request, from another thread. Every later request fails."""
         self._http.abort()
-        if self._is_first:
+        if not self._is_clone:
             self._authenticator.abort()
 
     @property
@@ -96,8 +94,8 @@ class RegistrySession:
         return self.address.authority
 
     @property
-    def asked_for_credentials(self) -> bool:
-        """Whether the registry ever asked who we are."""
+    def was_challenged(self) -> bool:
+        """Whether the registry has asked for credentials."""
         return self._authenticator.was_challenged
 
     def send(
@@ -109,24 +107,33 @@ class RegistrySession:
         headers: Mapping[str, str] | None = None,
         body: bytes | RequestBody | None = None,
         follow: bool = False,
-        limits: Timeouts | None = None,
+        timeouts: Timeouts | None = None,
     ) -> Response:
-        """Ask the registry itself, convincing it where it answers 401; whatever it answers then is handed back.
+        """Send a request to the registry, again with credentials if it answers 401, and return its response.
 
         `path` begins with a slash; `scope` is that of the token spec, empty for none. With `follow` (for GET and HEAD)
-        redirects are followed, to another origin without the credentials. `limits` are other ones than the session's.
+        redirects are followed, to another origin without the credentials. `timeouts` replace those of the session.
         """
-        url = self._settled_origin() + path
-        asked = {"User-Agent": "longshore", **(headers or {})}
+        url = self._resolved_origin() + path
+        all_headers = {**_HEADERS, **(headers or {})}
         authorization = self._authenticator.authorization(scope)
-        answer = self._http.exchange(method, url, _with(asked, authorization), body, limits=limits)
-        if answer.status == 401:
-            better = self._authenticator.handle_challenge(answer, scope, authorization)
-            # What was refused once is not sent again: accounts are locked after some wrong passwords.
-            if better is not None and better != authorization:
-                authorization = better
-                answer = self._http.exchange(method, url, _with(asked, authorization), body, limits=limits)
-        return self._followed(answer, asked, authorization) if follow else answer
+        response = self._http.request(method, url, _with(all_headers, authorization), body, timeouts=timeouts)
+        if response.status == 401:
+            renewed = self._authenticator.handle_challenge(response, scope, authorization)
+            if renewed is not None:
+                authorization = renewed
+                response = self._http.request(method, url, _with(all_headers, authorization), body, timeouts=timeouts)
+        if not follow or method not in {"GET", "HEAD"}:
+            return response
+        for _ in range(_MAX_REDIRECTS):
+            target = response.location
+            if response.status not in REDIRECTS or not target:
+                return response
+            self._check_redirect(response.url, target)
+            if origin_of(target) != self._origin:
+                authorization = None
+            response = self._http.request(method, target, _with(all_headers, authorization))
+        raise self._too_many_redirects()
 
     def send_to(
         self,
@@ -136,120 +143,106 @@ class RegistrySession:
         scope: str,
         headers: Mapping[str, str] | None = None,
         body: bytes | RequestBody | None = None,
-        limits: Timeouts | None = None,
+        timeouts: Timeouts | None = None,
     ) -> Response:
-        """As `send`, to an address that the registry named itself; on another origin without the credentials.
+        """Send a request to a URL that the registry returned; to another origin without the credentials.
 
         Raises:
-            WorkError: it is none that a registry may send us to (invalid).
+            WorkError: the registry may not redirect there (invalid).
         """
-        if origin_of(_over_tls(url, self._settled_origin())) == self._settled_origin():
-            parts = urlsplit(url)
-            path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-            return self.send(method, path, scope=scope, headers=headers, body=body, limits=limits)
-        self._refuse_unfollowed(self._settled_origin(), url)
-        return self._http.exchange(method, url, {"User-Agent": "longshore", **(headers or {})}, body, limits=limits)
+        origin = self._resolved_origin()
+        if origin_of(_behind_tls(url, origin)) == origin:
+            return self.send(method, path_of(url), scope=scope, headers=headers, body=body, timeouts=timeouts)
+        self._check_redirect(origin, url)
+        return self._http.request(method, url, {**_HEADERS, **(headers or {})}, body, timeouts=timeouts)
 
     @contextmanager
-    def ending_within(self, seconds: float) -> Iterator[None]:
-        """What the block asks ends within so many seconds, tokens included; the session ends with it, if it is cut."""
-        clock = threading.Timer(seconds, self.abort)
-        clock.daemon = True
-        clock.start()
+    def deadline(self, seconds: float) -> Iterator[None]:
+        """Limit the whole block, token requests included. The session is aborted if it takes longer."""
+        timer = threading.Timer(seconds, self.abort)
+        timer.daemon = True
+        timer.start()
         try:
             yield
         finally:
-            clock.cancel()
+            timer.cancel()
 
-    def is_own(self, url: str) -> bool:
-        """Whether an address is the registry's own, and not that of a storage behind it."""
+    def is_own_url(self, url: str) -> bool:
+        """Return whether a URL is at the registry itself, and not at a storage behind it."""
         return origin_of(url) == self._origin
 
     @contextmanager
-    def reading(
-        self, path: str, *, scope: str, headers: Mapping[str, str], limits: Timeouts
+    def stream(
+        self, path: str, *, scope: str, headers: Mapping[str, str], timeouts: Timeouts
     ) -> Iterator[tuple[Response, Callable[[int], bytes]]]:
-        """GET something large, following redirects as `send` does: the answer's head, and a reader of its body."""
-        url = self._settled_origin() + path
-        asked = {"User-Agent": "longshore", **headers}
+        """GET a large body and follow redirects as `send` does: yield a response without a body, and its reader."""
+        url = self._resolved_origin() + path
+        all_headers = {**_HEADERS, **headers}
         authorization = self._authenticator.authorization(scope)
         for _ in range(_MAX_REDIRECTS):
-            with ExitStack() as kept:
-                answer, read = kept.enter_context(self._http.reading(url, _with(asked, authorization), limits))
-                target = answer.location
-                if answer.status in REDIRECTS and target:
-                    self._refuse_unfollowed(url, target)
-                    authorization = authorization if origin_of(target) == self._origin else None
+            with ExitStack() as stack:
+                response, read = stack.enter_context(
+                    self._http.stream(url, _with(all_headers, authorization), timeouts)
+                )
+                target = response.location
+                if response.status in REDIRECTS and target:
+                    self._check_redirect(url, target)
+                    authorization = authorization if self.is_own_url(target) else None
                     url = target
                     continue
-                if answer.status == 401 and origin_of(url) == self._origin:
-                    better = self._authenticator.handle_challenge(answer, scope, authorization)
-                    if better is not None and better != authorization:
-                        authorization = better
+                if response.status == 401 and self.is_own_url(url):
+                    renewed = self._authenticator.handle_challenge(response, scope, authorization)
+                    if renewed is not None:
+                        authorization = renewed
                         continue
-                yield answer, read
+                yield response, read
                 return
-        raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
+        raise self._too_many_redirects()
 
-    def failure(self, answer: Response, doing: str) -> WorkError:
-        """The error that `answer` means, naming the registry and what was being done."""
+    def response_error(self, response: Response, action: str) -> WorkError:
+        """Return the error of an unexpected response, with the registry and the action ("pushing to …") in its text."""
         return error_from_response(
             self.host,
-            answer,
-            doing,
+            response,
+            action,
             with_credentials=self.credentials is not None,
             secrets=self._authenticator.secrets,
         )
 
-    def own_path(self, answer: Response) -> str | None:
-        """Path and query of an answer's `Location` where it is on the registry itself, for `send`; else `None`."""
-        target = answer.location
-        if origin_of(target) is None or origin_of(target) != self._origin:
-            return None
-        parts = urlsplit(target)
-        return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    def own_path(self, response: Response) -> str | None:
+        """Return path and query of a response's `Location` for `send`; None if it is not at the registry itself."""
+        target = response.location
+        return path_of(target) if target and self.is_own_url(target) else None
 
-    def _settled_origin(self) -> str:
-        """The registry's origin; a loopback registry without a scheme is asked first, without credentials.
+    def _resolved_origin(self) -> str:
+        """Return the registry's origin; for a loopback registry without a scheme find it by a request first.
 
-        The Docker engine does the same: HTTPS, and plain HTTP where a loopback host speaks no TLS.
+        As the Docker engine does: HTTPS, and plain HTTP if a loopback host does not use TLS. No credentials are sent.
         """
         if self._origin is None:
-            self._origin = self._tried_origin()
+            origin = self.address.origin
+            try:
+                self._http.request("HEAD", f"{origin}/v2/", {})
+            except WorkError as error:
+                if not is_non_tls_peer(error.__cause__):
+                    raise
+                origin = self.address.over_plain_http().origin
+                self._http.request("HEAD", f"{origin}/v2/", {})
+            self._origin = origin
         return self._origin
 
-    def _tried_origin(self) -> str:
-        secure, plain = self.address.origin, self.address.over_plain_http().origin
-        try:
-            self._http.exchange("HEAD", f"{secure}/v2/", {})
-        except WorkError as error:
-            if not speaks_no_tls(error.__cause__):
-                raise
-            self._http.exchange("HEAD", f"{plain}/v2/", {})
-            return plain
-        return secure
-
-    def _refuse_unfollowed(self, here: str, target: str) -> None:
-        if not may_lead_to(here, target):
+    def _check_redirect(self, source: str, target: str) -> None:
+        if not is_redirect_allowed(source, target):
             raise WorkError(
-                ErrorClass.INVALID,
-                f"{self.host} redirects to {host_of(target)}, an address that is not followed.",
+                ErrorClass.INVALID, f"{self.host} redirects to {host_of(target)}, which is not an allowed address."
             )
 
-    def _followed(self, answer: Response, headers: dict[str, str], authorization: str | None) -> Response:
-        for _ in range(_MAX_REDIRECTS):
-            target = answer.location
-            if answer.status not in REDIRECTS or not target or answer.method not in {"GET", "HEAD"}:
-                return answer
-            self._refuse_unfollowed(answer.url, target)
-            if origin_of(target) != self._origin:
-                authorization = None
-            answer = self._http.exchange(answer.method, target, _with(headers, authorization))
-        raise WorkError(ErrorClass.INVALID, f"{self.host} redirects in a circle.")
+    def _too_many_redirects(self) -> WorkError:
+        return WorkError(ErrorClass.INVALID, f"{self.host} redirects too often.")
 
 
-def _over_tls(url: str, origin: str) -> str:
-    """The address as a registry means it that does not know of the TLS in front of it."""
+def _behind_tls(url: str, origin: str) -> str:
+    """Return an http URL as https, if it is that of a registry that does not know of the TLS proxy in front of it."""
     parts, own = urlsplit(url), urlsplit(origin)
     if parts.scheme == "http" and own.scheme == "https" and parts.hostname == own.hostname and parts.port is None:
         return parts._replace(scheme="https", netloc=own.netloc).geturl()

@@ -1,37 +1,39 @@
-"""The upload of one blob (distribution-spec 1.1: pushing blobs): looked for, mounted, else sent; again if it broke off."""
+"""The upload of one blob, with retries: reused if the repository has it, mounted from another one, or uploaded.
+
+Source: distribution-spec 1.1, pushing blobs.
+"""
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from urllib.parse import urlencode
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Response
 from shared.registry.blobs import blob_size
 from shared.registry.session import RegistrySession
 from shared.registry.upload_session import Blob, UnreadableBlobError, UploadSession
 
-TRIES = 5
-"""In a row that brought the upload no further."""
-TRIES_OF_THE_WHOLE = 2
-"""In a row, before it is tried in chunks."""
-FIRST_REST_SECONDS = 1.0
-MAX_REST_SECONDS = 60.0
-"""A registry that asks for a longer one is left alone by the whole push."""
+MAX_ATTEMPTS = 5
+"""Consecutive attempts without progress."""
+MAX_WHOLE_ATTEMPTS = 2
+"""Consecutive attempts without progress to send the blob as a whole, before it is sent in chunks."""
+FIRST_DELAY_SECONDS = 1.0
+MAX_DELAY_SECONDS = 60.0
+"""If the registry asks for a longer delay, the whole push is retried later."""
 
 
 class BlobOutcome(StrEnum):
     """How a blob came to be in a repository."""
 
-    WAS_THERE = "was there"
+    EXISTED = "existed"
     MOUNTED = "mounted"
     UPLOADED = "uploaded"
 
 
 class BlobUpload:
-    """The way of one blob into one repository; for one thread."""
+    """Brings one blob into one repository; for one thread."""
 
     def __init__(
         self,
@@ -39,91 +41,86 @@ class BlobUpload:
         repository_path: str,
         blob: Blob,
         *,
-        mount_from: Sequence[str] = (),
-        moved: Callable[[int], None],
-        stop: CancelToken,
-        given_up: threading.Event | None = None,
+        mount_from: str | None = None,
+        on_progress: Callable[[int], None],
+        cancel_token: CancelToken,
+        abandoned: threading.Event,
     ) -> None:
-        """`moved` is told how many bytes the registry was sent so far; it may become less, when it starts anew.
+        """`on_progress` gets the bytes sent so far, which become fewer when an upload starts again.
 
-        Once `given_up` is set, nothing is tried again.
+        `mount_from` is another repository of the registry that may have the blob. Once `abandoned` is set, nothing is
+        retried.
         """
         self._session = session
         self._path = repository_path
         self._blob = blob
-        self._mount_from = [repository for repository in mount_from if repository != repository_path]
-        self._stop = stop
-        self._given_up = given_up or threading.Event()
+        self._mount_from = mount_from if mount_from != repository_path else None
+        self._cancel_token = cancel_token
+        self._abandoned = abandoned
         self._scope = f"repository:{repository_path}:pull,push"
-        self._sending = UploadSession(session, repository_path, blob, self._scope, moved)
-        self._tries = 0
+        self._upload = UploadSession(session, repository_path, blob, self._scope, on_progress)
+        self._attempts = 0
 
-    def run(self, *, look: bool = True) -> BlobOutcome:
-        """Bring the blob there. `look`: it may be there already, and the registry is believed to know.
+    def run(self, *, check_exists: bool = True) -> BlobOutcome:
+        """Bring the blob into the repository. With `check_exists` the registry's claim to have it is believed.
 
         Raises:
-            Stopped: the stop was asked for.
-            WorkError: it did not work, also when tried again; classified.
+            WorkCancelledError: cancelled.
+            WorkError: it failed, also when retried; classified.
         """
         while True:
             try:
-                return self._placed(look=look)
+                return self._attempt(check_exists=check_exists)
             except UnreadableBlobError:
                 raise
             except WorkError as error:
-                self._tries = 1 if self._sending.gained else self._tries + 1
-                if self._tries == TRIES_OF_THE_WHOLE:
-                    self._sending.try_chunks()
-                if error.error_class != ErrorClass.TRANSIENT or self._tries >= TRIES:
+                self._attempts = 1 if self._upload.has_progressed else self._attempts + 1
+                if self._attempts == MAX_WHOLE_ATTEMPTS:
+                    self._upload.use_chunks()
+                if error.error_class != ErrorClass.TRANSIENT or self._attempts >= MAX_ATTEMPTS:
                     raise
-                self._rest(error)
+                self._wait_after(error)
 
-    def _placed(self, *, look: bool) -> BlobOutcome:
-        # What we were about to finish ourselves may be believed to be there, whoever else lies about it.
-        was_committed = self._sending.was_committed
-        if (look or was_committed) and self._is_there():
-            return BlobOutcome.UPLOADED if was_committed else BlobOutcome.WAS_THERE
-        if look and not self._sending.has_begun and self._is_mounted():
+    def _attempt(self, *, check_exists: bool) -> BlobOutcome:
+        # An upload of our own that may have been completed is believed, also without `check_exists`.
+        may_be_committed = self._upload.may_be_committed
+        if (check_exists or may_be_committed) and blob_size(
+            self._session, self._path, self._blob.digest, self._scope
+        ) is not None:
+            return BlobOutcome.UPLOADED if may_be_committed else BlobOutcome.EXISTED
+        if check_exists and not self._upload.is_open and self._mount():
             return BlobOutcome.MOUNTED
-        self._sending.run()
+        self._upload.run()
         return BlobOutcome.UPLOADED
 
-    def _is_there(self) -> bool:
-        return blob_size(self._session, self._path, self._blob.digest, self._scope) is not None
-
-    def _rest(self, error: WorkError) -> None:
-        """Wait before the next try, as long as the registry asks for; or give up, where nobody waits for this any more.
+    def _wait_after(self, error: WorkError) -> None:
+        """Wait before the next attempt, at least as long as the registry asks for.
 
         Raises:
-            WorkError: the error, where there will be no other try.
+            WorkError: the error, if there will be no other attempt.
         """
-        spread = FIRST_REST_SECONDS * random.uniform(0.5, 1.0) * 2 ** (self._tries - 1)  # noqa: S311 - no secret
-        seconds = max(spread, error.retry_after or 0)
-        if seconds > MAX_REST_SECONDS:
+        delay = FIRST_DELAY_SECONDS * random.uniform(0.5, 1.0) * 2 ** (self._attempts - 1)  # noqa: S311 - no secret
+        delay = max(delay, error.retry_after or 0)
+        if delay > MAX_DELAY_SECONDS:
             raise error
-        with self._stop.interrupting(self._given_up.set):
-            if self._given_up.wait(seconds):
+        with self._cancel_token.on_cancel(self._abandoned.set):
+            if self._abandoned.wait(delay):
                 raise error
 
-    def _is_mounted(self) -> bool:
-        """Whether another repository of the registry lent its blob; a mount that failed may have begun an upload."""
-        mount_from, self._mount_from = self._mount_from, []  # asked for once: it is no more than a hint
-        for repository in mount_from:
-            try:
-                answer = self._asked_to_mount(repository)
-            except WorkError as error:
-                if error.error_class == ErrorClass.THROTTLED:
-                    raise
-                continue  # no token for that one, or it broke off: the blob is sent
-            if answer.status == 201:
-                return True
-            if answer.status == 202 and answer.location:
-                self._sending.begin(answer)
-                return False
-            if answer.status == 429:
-                raise self._session.failure(answer, f"mounting a layer into {self._path}")
-        return False
-
-    def _asked_to_mount(self, repository: str) -> Response:
-        path = f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': repository})}"
-        return self._session.send("POST", path, scope=f"{self._scope} repository:{repository}:pull", body=b"")
+    def _mount(self) -> bool:
+        """Return whether the blob was mounted from the other repository. A failed mount may have opened an upload."""
+        source, self._mount_from = self._mount_from, None  # tried once, because it is only a hint
+        if source is None:
+            return False
+        path = f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': source})}"
+        try:
+            response = self._session.send("POST", path, scope=f"{self._scope} repository:{source}:pull", body=b"")
+        except WorkError as error:
+            if error.error_class == ErrorClass.THROTTLED:
+                raise
+            return False  # no token for the other repository, or a broken connection: the blob is uploaded
+        if response.status == 429:
+            raise self._session.response_error(response, f"mounting a layer into {self._path}")
+        if response.status == 202 and response.location:
+            self._upload.open(response)
+        return response.status == 201

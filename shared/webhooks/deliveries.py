@@ -155,6 +155,6 @@ def check_target(url: str) -> None:
     if parts.scheme == "http" and not (settings().webhook_allow_http or is_loopback_host(host)):
         raise InvalidTargetError("A webhook's url begins with https:// (LONGSHORE_WEBHOOK_ALLOW_HTTP).")
     try:
-        webhook_networks().check_recorded(host, parts.port or 443)
+        webhook_networks().check_new_host(host, parts.port or 443)
     except ForbiddenAddressError as refusal:
         raise InvalidTargetError(str(refusal)) from None

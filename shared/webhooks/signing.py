@@ -50,7 +50,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 def seal_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
     """Seal a webhook's secret for its row."""
-    return keyring.seal({"secret": secret}, identity=_identity(webhook_id))
+    return keyring.encrypt({"secret": secret}, identity=_identity(webhook_id))
 
 
 def open_secret(keyring: Keyring, webhook: Webhook) -> str:
@@ -59,7 +59,7 @@ def open_secret(keyring: Keyring, webhook: Webhook) -> str:
     Raises:
         DecryptionError: the key that sealed it is gone.
     """
-    return keyring.open(webhook.secret, identity=_identity(webhook.id))["secret"]
+    return keyring.decrypt(webhook.secret, identity=_identity(webhook.id))["secret"]
 
 
 def _identity(webhook_id: str) -> str:

@@ -114,7 +114,7 @@ def interruptible(stop: CancelToken, deadline: Deadline | None = None) -> Iterat
     alarm = Timer(0 if deadline is None else deadline.left, client.shut)
     alarm.daemon = True
     try:
-        with stop.interrupting(client.shut):
+        with stop.on_cancel(client.shut):
             if deadline is not None:
                 alarm.start()
             try:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.errors import MAX_RETRY_AFTER, class_of_status, excerpt
+from shared.net.errors import MAX_RETRY_AFTER_SECONDS, class_of_status, excerpt
 
 _ENGINE_AWAY = "The engine cannot be used now; the job waits for it."
 _CHECK_CREDENTIALS = "Check the username and the password, and that the account may do this."
@@ -126,4 +126,4 @@ def _named_wait(words: str) -> float | None:
     if not named:
         return None
     per_second = {"ms": 1_000, "µs": 1_000_000}.get(named[2] or "s", 1)
-    return min(float(named[1]) / per_second, MAX_RETRY_AFTER)
+    return min(float(named[1]) / per_second, MAX_RETRY_AFTER_SECONDS)

@@ -20,10 +20,10 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.http import Response
 from shared.registry.address import RegistryAddress
-from shared.registry.blobs import TRANSFER, blob_path, blob_size, reading_blob
+from shared.registry.blobs import TRANSFER_TIMEOUTS, blob_path, blob_size, stream_blob
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.registry.upload_session import COMMIT, min_chunk
+from shared.registry.upload_session import COMMIT_TIMEOUTS, min_chunk_bytes
 from workers.images.image_store import BlobReader, StoreUse, held_image, read_whole
 from workers.images.oci import Descriptor, InvalidManifestError, Manifest
 
@@ -44,7 +44,9 @@ class HomeRegistry:
     @contextmanager
     def use(self, stop: CancelToken | None = None) -> Iterator[StoreUse]:
         """Begin to use it; `stop` ends what waits for it."""
-        with RegistryClient(self._address, self._credentials, ca_certificate=self._ca_certificate, stop=stop) as client:
+        with RegistryClient(
+            self._address, self._credentials, ca_certificate=self._ca_certificate, cancel_token=stop
+        ) as client:
             use = _HomeUse(client, self._path)
             try:
                 yield use
@@ -97,7 +99,7 @@ class _HomeUse:
         with ExitStack() as kept:
             # What the block itself raises is its own business, so only the two ways into the registry are named.
             with at_home():
-                read = kept.enter_context(reading_blob(self._session(), self._path, digest, self._scope, offset))
+                read = kept.enter_context(stream_blob(self._session(), self._path, digest, self._scope, offset))
 
             def read_at_home(most: int) -> bytes:
                 with at_home():
@@ -128,7 +130,7 @@ class _HomeUse:
         with at_home():
             answer = self._session().put_manifest(self._path, _tag(name), content, manifest.media_type)
             if answer.status != 201:
-                raise self._client.failure(answer, "naming an image")
+                raise self._client.response_error(answer, "naming an image")
 
     def named(self, name: str) -> Descriptor | None:
         """The manifest that a name stands for, with everything that it names; None where there is none."""
@@ -189,14 +191,16 @@ def upload_chunks(
     with at_home():
         answer = client.send("POST", f"/v2/{path}/blobs/uploads/", scope=scope, body=b"")
         location = _expected(client, answer, {202}).location
-    for block in _blocks(chunks, max(BLOCK_BYTES, min_chunk(answer))):
+    for block in _blocks(chunks, max(BLOCK_BYTES, min_chunk_bytes(answer))):
         hashed.update(block)
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{size}-{size + len(block) - 1}",
         }
         with at_home():
-            answer = client.send_to("PATCH", location, scope=scope, headers=headers, body=block, limits=TRANSFER)
+            answer = client.send_to(
+                "PATCH", location, scope=scope, headers=headers, body=block, timeouts=TRANSFER_TIMEOUTS
+            )
             location = _expected(client, answer, {201, 202, 204}).location or location
         size += len(block)
     made = f"sha256:{hashed.hexdigest()}"
@@ -205,13 +209,13 @@ def upload_chunks(
     joint = "&" if "?" in location else "?"
     with at_home():
         address = f"{location}{joint}{urlencode({'digest': made})}"
-        _expected(client, client.send_to("PUT", address, scope=scope, body=b"", limits=COMMIT), {201, 204})
+        _expected(client, client.send_to("PUT", address, scope=scope, body=b"", timeouts=COMMIT_TIMEOUTS), {201, 204})
     return made, size
 
 
 def _expected(client: RegistryClient, answer: Response, statuses: set[int]) -> Response:
     if answer.status not in statuses:
-        raise client.failure(answer, "taking a layer into the image store")
+        raise client.response_error(answer, "taking a layer into the image store")
     return answer
 
 

@@ -87,7 +87,7 @@ def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
         log.exception("unexpected error")
         message = f"Something went wrong in the worker ({type(error).__name__}); its log says more."
         return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
-    registry_feedback.note_success(claim)
+    registry_feedback.record_success(claim)
     log.info("done")
     return following
 

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
-LIMITS = Timeouts(connect=3, read=TIMEOUT_SECONDS, whole=TIMEOUT_SECONDS)
+TIMEOUTS = Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS)
 HOLD_SECONDS = 60
 """Longer than a batch takes; a delivery whose sender died is sent again after this."""
 TURN_SECONDS = 60
@@ -81,13 +81,13 @@ def _send(due: Due) -> Outcome:
         "webhook-timestamp": str(now),
         "webhook-signature": signature(secret, due.delivery.id, now, body),
     }
-    wire = HttpTransport(tls_context(), LIMITS, networks=webhook_networks())
+    transport = HttpTransport(tls_context(), TIMEOUTS, networks=webhook_networks())
     try:
-        answer = wire.exchange("POST", due.webhook.url, headers, body, most=MAX_RESPONSE_BYTES)
+        answer = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
     except WorkError as error:
         return Outcome(None, error.message)
     finally:
-        wire.close()
+        transport.close()
     if 200 <= answer.status < 300:
         return Outcome(answer.status, None)
     host = urlsplit(due.webhook.url).hostname

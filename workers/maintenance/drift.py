@@ -6,14 +6,14 @@ import structlog
 
 from shared.commands.repush import repair_push
 from shared.db.engine import database
-from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.worker_processes import DRIFT, ran_within, record_run
-from shared.pulls.resolution import is_still_at
+from shared.pulls.resolution import is_address_unchanged
 from shared.pushes.drift import Look, look_again_soon, mark_missing, mark_seen, take_due
-from shared.registries.circuit_breaker import note_throttle
-from shared.registries.rows import address_of, client_of, open_own
+from shared.registries.circuit_breaker import record_throttle
+from shared.registries.client import address_of, client_of
+from shared.registries.credentials import CredentialsError, credential_provider
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
 from shared.settings import settings
@@ -51,24 +51,24 @@ def _look_at_one(looks: list[Look]) -> None:
     """Ask one registry, until it refuses or fails."""
     registry = looks[0].registry
     try:
-        with client_of(registry, open_own(keyring(), registry)) as client:
+        with client_of(registry, credential_provider(registry).for_reading()) as client:
             client.ping()  # a 404 of something that is no registry, or does not know us, says nothing
             while looks:
                 _look(client, looks[0])
                 looks.pop(0)
-    except DecryptionError as error:
-        log.warning("not looked for drift: the password cannot be opened", registry_id=registry.id, error=str(error))
+    except CredentialsError as error:
+        log.warning("drift_not_checked", registry_id=registry.id, error_class=error.error_class, error=error.message)
     except WorkError as error:
         log.info("not looked for drift", registry_id=registry.id, error_class=error.error_class, error=error.message)
         with database().writing() as session:
             if error.error_class == ErrorClass.THROTTLED:
-                note_throttle(session, registry.id, error.retry_after)
+                record_throttle(session, registry.id, error.retry_after)
             if error.error_class in MAY_ANSWER_SOON:
                 look_again_soon(session, looks, after_seconds=settings().drift_seconds)
 
 
 def _look(client: RegistryClient, look: Look) -> None:
-    if is_still_at(look.algorithm, look.push, look.registry):
+    if is_address_unchanged(look.algorithm, look.push, look.registry):
         _note(look, there=_is_there(client, look))
 
 

@@ -21,7 +21,7 @@ from workers.nodes.node_pool import RestartHook
 
 COMMAND_TIMEOUT_SECONDS = 600
 """For the command to request the restart; it need not wait for the node."""
-REQUEST_TIMEOUTS = Timeouts(connect=5, read=30, whole=30)
+REQUEST_TIMEOUTS = Timeouts(connect=5, read=30, total=30)
 MAX_RESPONSE_BYTES = 4096
 MAX_SHOWN_LINES = 5
 SETTINGS_PREFIX = "LONGSHORE_"
@@ -95,7 +95,7 @@ def _post(url: str, secret: str | None, node: str, job_id: str, stop: CancelToke
         check_target(url)
         if secret is not None:
             headers["webhook-signature"] = signature(secret, message_id, now, body)
-        response = transport.exchange("POST", url, headers, body, most=MAX_RESPONSE_BYTES)
+        response = transport.request("POST", url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
     except (InvalidTargetError, InvalidSecretError) as error:
         variable = "SECRET" if isinstance(error, InvalidSecretError) else "URL"
         raise WorkError(ErrorClass.INVALID, f"LONGSHORE_NODE_RESTART_{variable}: {error}") from None

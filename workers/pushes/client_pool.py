@@ -13,7 +13,8 @@ from functools import cache
 
 from shared.cancellation import CancelToken
 from shared.db.models import Registry
-from shared.registries.rows import client_of, fingerprint
+from shared.registries.client import client_of
+from shared.registries.credentials import fingerprint
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 
@@ -65,10 +66,10 @@ class ClientPool:
         key = (registry.id, fingerprint(registry), credentials)
         kept = self._rested(key)
         if kept is None:
-            kept = PooledClient(client_of(registry, credentials, stop=stop))
-            kept.client.pushes = True
+            kept = PooledClient(client_of(registry, credentials, cancel_token=stop))
+            kept.client.reads_with_push_scope = True
         else:
-            kept.client.serve(stop)
+            kept.client.set_cancel_token(stop)
         try:
             yield kept
         except BaseException:

@@ -7,10 +7,10 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, ImagePush, Job, Registry
-from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
-from shared.registries.rows import address_of, fingerprint, open_for_job, open_own, repository_of
+from shared.registries.client import address_of, repository_of
+from shared.registries.credentials import credential_provider
 from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path
 from shared.settings import settings
@@ -59,7 +59,7 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         algorithm=algorithm,
         build=build,
         registry=registry,
-        credentials=_credentials(job, registry),
+        credentials=credential_provider(registry).for_push(job),
         repository=repository,
         path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,
@@ -78,18 +78,3 @@ _PUSH = (
     .join(Registry, Registry.id == Job.registry_id)
     .where(Job.id == bindparam("job"))
 )
-
-
-def _credentials(job: Job, registry: Registry) -> Credentials | None:
-    """The credentials given for this push, else the registry's own; decrypted here, at use (rule 5)."""
-    try:
-        if job.credentials is None or job.registry_fingerprint is None:
-            return open_own(keyring(), registry)
-        if job.registry_fingerprint != fingerprint(registry):
-            raise WorkError(
-                ErrorClass.INVALID,
-                "The registry was changed after the credentials were given, so they were not sent to it; push again.",
-            )
-        return open_for_job(keyring(), job.id, job.registry_fingerprint, job.credentials)
-    except DecryptionError as error:
-        raise WorkError(ErrorClass.INVALID, f"The credentials cannot be used: {error}. Give them again.") from None

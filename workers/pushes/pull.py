@@ -9,10 +9,10 @@ from sqlalchemy import case, select
 from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Registry
-from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
-from shared.registries.rows import address_of, client_of, open_own
-from shared.registry.blobs import reading_blob
+from shared.registries.client import address_of, client_of
+from shared.registries.credentials import credential_provider
+from shared.registry.blobs import stream_blob
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
 from shared.registry.upload_session import PIECE_BYTES
@@ -48,9 +48,9 @@ def pulled_image(
         say(f"The image store does not have the image; pulls it from {registry.registry_url}.")
         path = repository_path(address_of(registry), algorithm.owner, algorithm.name)
         try:
-            with client_of(registry, open_own(keyring(), registry), stop=stop) as client:
+            with client_of(registry, credential_provider(registry).for_reading(), cancel_token=stop) as client:
                 manifest = _pulled(use, client, path, pushed, say)
-        except (DecryptionError, InvalidManifestError):
+        except InvalidManifestError:
             continue
         except WorkError as error:
             if error.error_class == ErrorClass.UNAVAILABLE:
@@ -97,7 +97,7 @@ def _pulled(
 
 
 def _pieces(client: RegistryClient, path: str, digest: str) -> Iterator[bytes]:
-    with reading_blob(client, path, digest, f"repository:{path}:pull") as read:
+    with stream_blob(client, path, digest, f"repository:{path}:pull") as read:
         while piece := read(PIECE_BYTES):
             yield piece
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from shared.db.engine import database
 from shared.errors import WorkError
 from shared.fence import Claim
-from shared.pushes.blob_locations import WORTH_BYTES, known_blob_locations, record_blob_locations
 from shared.pushes.progress import Progress, write_progress, write_success
+from shared.registries.blob_locations import MIN_MOUNT_BYTES, known_blob_locations, record_blob_locations
 from shared.registry.client import RegistryClient
 from shared.registry.upload import BlobOutcome
 from shared.settings import settings
@@ -180,7 +180,7 @@ def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[
 
 
 def _large_layers(manifest: Manifest) -> list[str]:
-    return list({layer.digest: None for layer in manifest.layers if layer.size >= WORTH_BYTES})
+    return list({layer.digest: None for layer in manifest.layers if layer.size >= MIN_MOUNT_BYTES})
 
 
 def _tag_seconds() -> float:

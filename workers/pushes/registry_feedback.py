@@ -15,15 +15,15 @@ from shared.settings import settings
 log = structlog.get_logger(__name__)
 
 
-def note_success(claim: Claim) -> None:
+def record_success(claim: Claim) -> None:
     """The push went well."""
     if claim.registry_id is None:
         return
     try:
-        if circuit_breaker.is_known_open(database(), claim.registry_id):
+        if circuit_breaker.is_known_closed(database(), claim.registry_id):
             return
         with database().writing() as session:
-            resumed = circuit_breaker.note_success(session, claim.registry_id, own_credentials=claim.own_credentials)
+            resumed = circuit_breaker.record_success(session, claim.registry_id, own_credentials=claim.own_credentials)
     except DBAPIError as error:
         log.warning("not noted that the registry works", error=type(error).__name__)
         return
@@ -38,7 +38,7 @@ def note_error(claim: Claim, error: WorkError) -> None:
     try:
         if error.error_class == ErrorClass.THROTTLED and error.at_registry:
             with database().writing() as session:
-                circuit_breaker.note_throttle(session, claim.registry_id, error.retry_after)
+                circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
         elif error.first_answer:
             _note_failure(claim, claim.registry_id, error)
     except DBAPIError as failed:
@@ -46,11 +46,11 @@ def note_error(claim: Claim, error: WorkError) -> None:
 
 
 def _note_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
-    cause = circuit_breaker.trouble_of(error, own_credentials=claim.own_credentials)
+    cause = circuit_breaker.pause_cause(error, own_credentials=claim.own_credentials)
     if cause is None:
         return
     with database().writing() as session:
-        paused = circuit_breaker.note_failure(
+        paused = circuit_breaker.record_failure(
             session,
             registry_id,
             cause,

@@ -6,11 +6,10 @@ from sqlalchemy.orm import Session
 
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Job, Registry, StepState, Version
-from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
 from shared.instances.states import begin_draining, mark_ready, mark_replaced, mark_unneeded, record_start_progress
-from shared.registries.rows import open_own
+from shared.registries.credentials import credential_provider
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 from workers.serving.backend import InstanceSpec
@@ -110,9 +109,5 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
     outdated = why_outdated(session, instance)
     if outdated is not None:
         return outdated
-    try:
-        credentials = None if registry is None else open_own(keyring(), registry)
-    except DecryptionError as error:
-        message = f"The registry's own password cannot be decrypted ({error}): set the password again."
-        raise WorkError(ErrorClass.AUTH, message) from error
+    credentials = None if registry is None else credential_provider(registry).for_reading()
     return InstanceSpec(instance, algorithm.path, version.git_hash, registry, credentials)

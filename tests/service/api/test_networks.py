@@ -14,12 +14,12 @@ FORBIDDEN = ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "metada
 @pytest.mark.parametrize("host", FORBIDDEN)
 def test_a_registry_or_source_at_a_metadata_service_is_refused(admin: Api, acme: Api, host: str) -> None:
     message = admin.expect_refusal(400, 2015, "POST", "/v1/registries", {"registry_url": f"{host}:5000"})
-    assert "never spoken to" in message
+    assert "never connects to" in message
     source = {"repository_https_url": f"https://{host}/team/hello.git"}
     body = {"name": "Hello", "details": {"label": "Hello"}, "settings": {}, "source": source}
-    assert "never spoken to" in acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
+    assert "never connects to" in acme.expect_refusal(400, 2015, "POST", "/v1/algorithms/acme", body)
     path = acme.make_algorithm("acme")
-    assert "never spoken to" in acme.expect_refusal(400, 2015, "PUT", path, {"source": source})
+    assert "never connects to" in acme.expect_refusal(400, 2015, "PUT", path, {"source": source})
     registry_id = admin.make_registry()
     admin.expect_refusal(400, 2015, "PUT", f"/v1/registries/{registry_id}", {"registry_url": f"{host}:5000"})
 

@@ -5,7 +5,7 @@ import pytest
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, ImagePush, Job, JobState
 from shared.encryption import keyring
-from shared.registries.rows import open_for_job
+from shared.registries.credentials import decrypt_job_credentials
 from shared.registry.credentials import Credentials
 from tests.rows import (
     DIGEST,
@@ -48,7 +48,7 @@ def test_a_push_again_is_taken_wrapped_and_bare(acme: Api, hello: str, registry:
     assert "Content-Type" not in answer.headers
     job = newest_push()
     assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
-    opened = open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "")
+    opened = decrypt_job_credentials(keyring(), job)
     assert opened == Credentials("pusher", "open sesame")
 
 

@@ -9,8 +9,8 @@ import pytest
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobState, PauseCause, PushState, Registry
 from shared.encryption import keyring
-from shared.registries.circuit_breaker import note_failure
-from shared.registries.rows import open_own
+from shared.registries.circuit_breaker import record_failure
+from shared.registries.credentials import decrypt_registry_credentials
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, fresh, push, take, the
@@ -21,7 +21,7 @@ PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
 
 
 def credentials_of(registry_id: str) -> Credentials | None:
-    return open_own(keyring(), the(Registry, id=registry_id))
+    return decrypt_registry_credentials(keyring(), the(Registry, id=registry_id))
 
 
 def test_a_registry_is_recorded_and_read(admin: Api, acme: Api) -> None:
@@ -209,7 +209,7 @@ def test_a_registry_that_was_mended_is_tried_again_at_once(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
     registry = the(Registry, id=registry_id)
     with database().writing() as session:
-        note_failure(session, registry_id, PauseCause.AUTH, "Refused.", pause_after=1, probe_delays=(30,))
+        record_failure(session, registry_id, PauseCause.AUTH, "Refused.", pause_after=1, probe_delays=(30,))
     assert admin.get(f"/v1/registries/{registry_id}")["paused"]["by"] == "auth"
     changed = admin.put(f"/v1/registries/{registry_id}", {"registry_url": registry.registry_url, **PAIR})
     assert changed["paused"] is None

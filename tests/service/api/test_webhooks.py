@@ -125,7 +125,7 @@ def test_secrets_are_sealed_again_when_keys_rotate(admin: Api) -> None:
     from shared.db.engine import database
 
     old = keyring()
-    both = Keyring({"fresh": b"f" * 32, old.sealing_id: old._keys[old.sealing_id]})
-    assert rotate(database(), both).unopened == []
+    both = Keyring({"fresh": b"f" * 32, old.primary_key_id: old._keys[old.primary_key_id]})
+    assert rotate(database(), both).undecryptable == []
     only_new = Keyring({"fresh": b"f" * 32})
     assert open_secret(only_new, the(Webhook, id=made["id"])) == made["secret"]

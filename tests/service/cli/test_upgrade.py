@@ -30,7 +30,7 @@ from shared.encryption import Keyring, load_keyring
 from shared.git.sources import open_source
 from shared.jobs.claims import claim_job
 from shared.refreshes import read_steps
-from shared.registries.rows import open_for_job, open_own
+from shared.registries.credentials import decrypt_job_credentials, decrypt_registry_credentials
 from shared.settings import load_settings
 from shared.webhooks.signing import open_secret
 from tests.environment import longshore_environment
@@ -230,7 +230,7 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
         registry_url="registry.example.com",
         verify_tls=True,
         plain_http=False,
-        credentials=keyring.seal(SECRET, identity="registries/r-1/credentials"),
+        credentials=keyring.encrypt(SECRET, identity="registries/r-1/credentials"),
         failures=0,
         throttles=0,
         probes=0,
@@ -243,18 +243,18 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
         kind="push",
         registry_id="r-1",
         registry_fingerprint=FINGERPRINT,
-        credentials=keyring.seal(SECRET, identity=f"jobs/j-1/credentials/{FINGERPRINT}"),
+        credentials=keyring.encrypt(SECRET, identity=f"jobs/j-1/credentials/{FINGERPRINT}"),
     )
     migrate(before)
     with before.reading() as session:
-        own = open_own(keyring, session.query(Registry).one())
+        own = decrypt_registry_credentials(keyring, session.query(Registry).one())
         job = session.query(Job).one()
-        given = open_for_job(keyring, job.id, FINGERPRINT, job.credentials or "")
+        given = decrypt_job_credentials(keyring, job)
     assert own is not None
     assert (own.password, given.password) == ("secret", "secret")
-    source = keyring.seal(SECRET, identity="algorithms/a-1/source")
+    source = keyring.encrypt(SECRET, identity="algorithms/a-1/source")
     assert open_source(keyring, Algorithm(id="a-1", source_credentials=source)) == ("pusher", "secret")
-    secret = keyring.seal({"secret": "whsec_1"}, identity="webhooks/w-1/secret")
+    secret = keyring.encrypt({"secret": "whsec_1"}, identity="webhooks/w-1/secret")
     assert open_secret(keyring, Webhook(id="w-1", secret=secret)) == "whsec_1"
 
 

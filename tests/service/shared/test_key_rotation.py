@@ -1,4 +1,4 @@
-"""Rotation of the sealing key, while others write."""
+"""Key rotation, while others write."""
 
 import base64
 import os
@@ -9,8 +9,12 @@ from shared.db.engine import database
 from shared.db.models import Registry
 from shared.encryption import Keyring, keyring
 from shared.git.sources import open_source, seal_source
-from shared.key_rotation import BATCH, count_outdated, rotate
-from shared.registries.rows import fingerprint, open_for_job, open_own, seal_own
+from shared.key_rotation import BATCH_SIZE, count_outdated, rotate
+from shared.registries.credentials import (
+    decrypt_job_credentials,
+    decrypt_registry_credentials,
+    encrypt_registry_credentials,
+)
 from shared.registry.credentials import Credentials
 from shared.settings import settings
 from tests.git_service import make_algorithm
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 
 def both_keys() -> Keyring:
-    """The installation's key opens, a fresh one seals."""
+    """The installation's key decrypts, a fresh one encrypts."""
     old = {key_id: base64.b64decode(key.get_secret_value()) for key_id, key in settings().secret_keys.items()}
     return Keyring({"fresh": FRESH_KEY, **old})
 
@@ -34,12 +38,12 @@ FRESH_ALONE = Keyring({"fresh": FRESH_KEY})
 
 
 def password_in(registry: Registry) -> str:
-    credentials = open_own(FRESH_ALONE, fresh(registry))
+    credentials = decrypt_registry_credentials(FRESH_ALONE, fresh(registry))
     assert credentials is not None
     return credentials.password
 
 
-def test_every_sealed_column_is_sealed_again() -> None:
+def test_every_sealed_column_is_encrypted_again() -> None:
     algorithm = make_algorithm()
     change(algorithm, source_credentials=seal_source(keyring(), algorithm, "git-user", "git-password"))
     registry = make_registry(credentials=OWN)
@@ -49,11 +53,11 @@ def test_every_sealed_column_is_sealed_again() -> None:
     assert count_outdated(database(), both_keys()) == 3
     rotated = rotate(database(), both_keys(), lambda: seen.append(None))
 
-    assert (rotated.resealed, rotated.unopened, len(seen)) == (3, [], 3)
+    assert (rotated.reencrypted, rotated.undecryptable, len(seen)) == (3, [], 3)
     assert count_outdated(database(), both_keys()) == 0
-    assert open_own(FRESH_ALONE, fresh(registry)) == OWN
+    assert decrypt_registry_credentials(FRESH_ALONE, fresh(registry)) == OWN
     assert open_source(FRESH_ALONE, fresh(algorithm)) == ("git-user", "git-password")
-    assert open_for_job(FRESH_ALONE, job.id, fingerprint(registry), fresh(job).credentials or "") == GIVEN
+    assert decrypt_job_credentials(FRESH_ALONE, fresh(job)) == GIVEN
 
 
 def test_nothing_but_the_ciphertext_changes() -> None:
@@ -66,39 +70,41 @@ def test_nothing_but_the_ciphertext_changes() -> None:
     assert after == before
 
 
-def test_more_rows_than_a_transaction_takes() -> None:
-    registries = [make_registry(credentials=OWN) for _ in range(BATCH + 2)]
-    make_registry()  # has no credentials, and is none of the rows
-    assert rotate(database(), both_keys()).resealed == len(registries)
-    assert rotate(database(), both_keys()).resealed == 0
+def test_more_rows_than_one_batch() -> None:
+    registries = [make_registry(credentials=OWN) for _ in range(BATCH_SIZE + 2)]
+    make_registry()  # has no credentials, so it is not counted
+    assert rotate(database(), both_keys()).reencrypted == len(registries)
+    assert rotate(database(), both_keys()).reencrypted == 0
     assert {password_in(registry) for registry in registries} == {OWN.password}
 
 
-def test_what_cannot_be_opened_is_reported_and_left_as_it_is() -> None:
+def test_a_value_that_cannot_be_decrypted_is_reported_and_left_as_it_is() -> None:
     lost, moved, good = (make_registry(credentials=OWN) for _ in range(3))
-    unknown = seal_own(Keyring({"gone": os.urandom(32)}), lost, OWN)
+    unknown = encrypt_registry_credentials(Keyring({"gone": os.urandom(32)}), lost, OWN)
     change(lost, credentials=unknown)
     change(moved, credentials=fresh(good).credentials)
 
     rotated = rotate(database(), both_keys())
 
-    assert rotated.resealed == 1
-    assert {(column, row) for column, row, _reason in rotated.unopened} == {
+    assert rotated.reencrypted == 1
+    assert {(column, row) for column, row, _reason in rotated.undecryptable} == {
         ("registries.credentials", lost.id),
         ("registries.credentials", moved.id),
     }
-    assert "'gone', which is not among LONGSHORE_SECRET_KEYS" in rotated.unopened[0][2]
+    assert "'gone', which is not among LONGSHORE_SECRET_KEYS" in rotated.undecryptable[0][2]
     assert fresh(lost).credentials == unknown
     assert password_in(good) == OWN.password
 
 
-def test_a_password_that_is_changed_meanwhile_is_not_brought_back() -> None:
+def test_a_password_that_is_changed_meanwhile_is_not_overwritten() -> None:
     registries = [make_registry(credentials=OWN) for _ in range(20)]
     ring = both_keys()
 
     def replace() -> None:
         for registry in reversed(registries):
-            change(registry, credentials=seal_own(ring, registry, Credentials("own", "new-password")))
+            change(
+                registry, credentials=encrypt_registry_credentials(ring, registry, Credentials("own", "new-password"))
+            )
 
     together(lambda: rotate(database(), ring), replace)
     assert {password_in(registry) for registry in registries} == {"new-password"}

@@ -46,5 +46,5 @@ class StandIn:
 def until_stopped(keeper: Heartbeat) -> None:
     """Work that ends when it is stopped, as a read from a socket does that is shut."""
     shut = threading.Event()
-    with keeper.stop.interrupting(shut.set):
+    with keeper.stop.on_cancel(shut.set):
         assert shut.wait(SECONDS), "nobody stopped the work"

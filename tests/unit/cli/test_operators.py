@@ -5,7 +5,7 @@ import pytest
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
-from shared.registries.circuit_breaker import note_failure
+from shared.registries.circuit_breaker import record_failure
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, end_badly, end_push, make_registry, push, taken, the
@@ -45,7 +45,7 @@ def test_the_list_says_why_a_registry_is_paused_and_what_waits(
 ) -> None:
     push(build, registry)
     with database().writing() as session:
-        note_failure(session, registry.id, PauseCause.UNREACHABLE, "It is away.", pause_after=1, probe_delays=(30,))
+        record_failure(session, registry.id, PauseCause.UNREACHABLE, "It is away.", pause_after=1, probe_delays=(30,))
     listed = " ".join(migrated("registries", "list").output.split())
     assert "It is away." in listed
     assert "after 1 failures in a row" in listed

@@ -17,50 +17,50 @@ def keys(*names: str) -> dict[str, bytes]:
 
 def test_what_is_sealed_opens_for_the_same_row() -> None:
     ring = Keyring(keys("k1"))
-    assert ring.open(ring.seal(SECRET, identity="jobs/1/credentials"), identity="jobs/1/credentials") == SECRET
+    assert ring.decrypt(ring.encrypt(SECRET, identity="jobs/1/credentials"), identity="jobs/1/credentials") == SECRET
 
 
 def test_it_opens_for_no_other_row() -> None:
     ring = Keyring(keys("k1"))
     with pytest.raises(DecryptionError, match="another row"):
-        ring.open(ring.seal(SECRET, identity="jobs/1/credentials"), identity="jobs/2/credentials")
+        ring.decrypt(ring.encrypt(SECRET, identity="jobs/1/credentials"), identity="jobs/2/credentials")
 
 
 def test_it_shows_nothing() -> None:
-    sealed = Keyring(keys("k1")).seal(SECRET, identity="i")
+    sealed = Keyring(keys("k1")).encrypt(SECRET, identity="i")
     assert "sesame" not in sealed
     assert b"sesame" not in base64.b64decode(sealed.partition(".")[2])
 
 
 def test_equal_secrets_are_sealed_differently() -> None:
     ring = Keyring(keys("k1"))
-    assert ring.seal(SECRET, identity="i") != ring.seal(SECRET, identity="i")
+    assert ring.encrypt(SECRET, identity="i") != ring.encrypt(SECRET, identity="i")
 
 
 def test_after_a_rotation_the_new_key_seals_and_the_old_one_opens() -> None:
     old, both = Keyring(keys("k1")), Keyring(keys("k2", "k1"))
-    sealed = old.seal(SECRET, identity="i")
-    assert both.open(sealed, identity="i") == SECRET
-    again = both.seal(SECRET, identity="i")
-    assert Keyring(keys("k2")).open(again, identity="i") == SECRET
+    sealed = old.encrypt(SECRET, identity="i")
+    assert both.decrypt(sealed, identity="i") == SECRET
+    again = both.encrypt(SECRET, identity="i")
+    assert Keyring(keys("k2")).decrypt(again, identity="i") == SECRET
 
 
 def test_without_its_key_nothing_opens() -> None:
-    sealed = Keyring(keys("k1")).seal(SECRET, identity="i")
+    sealed = Keyring(keys("k1")).encrypt(SECRET, identity="i")
     with pytest.raises(DecryptionError, match="'k1'"):
-        Keyring(keys("k2")).open(sealed, identity="i")
+        Keyring(keys("k2")).decrypt(sealed, identity="i")
 
 
 def test_another_key_of_the_same_name_does_not_open() -> None:
-    sealed = Keyring(keys("k1")).seal(SECRET, identity="i")
+    sealed = Keyring(keys("k1")).encrypt(SECRET, identity="i")
     with pytest.raises(DecryptionError):
-        Keyring({"k1": os.urandom(32)}).open(sealed, identity="i")
+        Keyring({"k1": os.urandom(32)}).decrypt(sealed, identity="i")
 
 
 @pytest.mark.parametrize("changed", ["k1.", "k1.AAAA", "k1.no base64", "", "nothing", "k1." + "A" * 100])
 def test_what_was_never_sealed_does_not_open(changed: str) -> None:
     with pytest.raises(DecryptionError):
-        Keyring(keys("k1")).open(changed, identity="i")
+        Keyring(keys("k1")).decrypt(changed, identity="i")
 
 
 def test_a_ring_has_a_key() -> None:

@@ -89,7 +89,7 @@ def drain_node(
             )
             raise WorkError(ErrorClass.INVALID, message)
         report(message)
-        stop.pause(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
+        stop.sleep(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
 
 
 def _check_evictable(cluster: Cluster, node_name: str, evictable: Sequence[V1Pod], unmanaged: Sequence[V1Pod]) -> None:

@@ -67,7 +67,7 @@ def await_ready(
             message = f"Node {name} {problem} {within}: {_describe_condition(node)} Check the node and its kubelet."
             raise WorkError(ErrorClass.TRANSIENT, message)
         report(f"Waits until node {name} {'has restarted' if is_restarting else 'is ready'}.")
-        stop.pause(POLL_INTERVAL_SECONDS)
+        stop.sleep(POLL_INTERVAL_SECONDS)
 
 
 def is_ready(node: V1Node) -> bool:

@@ -106,18 +106,17 @@ class BlobUploads:
             session.abort()
 
     def _upload(self, session: RegistryClient, descriptor: Descriptor, *, look: bool) -> None:
-        source = self._mount_from.get(descriptor.digest)
         upload = BlobUpload(
             session,
             self._path,
             self._blob(descriptor),
-            mount_from=() if source is None else (source,),
-            moved=lambda sent: self._tally.advance(descriptor, sent),
-            stop=self._stop,
-            given_up=self._given_up,
+            mount_from=self._mount_from.get(descriptor.digest),
+            on_progress=lambda sent: self._tally.advance(descriptor, sent),
+            cancel_token=self._stop,
+            abandoned=self._given_up,
         )
         with self._slot(self._check_not_given_up):
-            placed = upload.run(look=look)
+            placed = upload.run(check_exists=look)
         self.placed[descriptor.digest] = placed
         self._tally.ended(descriptor, placed)
         log.info(

@@ -142,7 +142,7 @@ class DirectTransport:
                     return other
                 if again.status == 429 or again.status >= 500:
                     answer = again  # it knows these words, and could not just now
-        raise self._client.failure(answer, f"taking the manifest of {self._path}")
+        raise self._client.response_error(answer, f"taking the manifest of {self._path}")
 
     def _uploads(self, on_progress: Callable[[PushProgress, str], None]) -> BlobUploads:
         return BlobUploads(
@@ -171,7 +171,7 @@ class DirectTransport:
             self._path, tag, manifest.content, manifest.media_type, seconds=self._limits.tag_seconds
         )
         if not _is_taken(answer):
-            raise self._client.failure(answer, f"setting the tag {self._path}:{tag}")
+            raise self._client.response_error(answer, f"setting the tag {self._path}:{tag}")
 
     def _pushed(self, manifest: Manifest, placed: Mapping[str, BlobOutcome] | None = None) -> PushedImage:
         if manifest.media_type == self._manifest.media_type:

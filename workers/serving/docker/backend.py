@@ -11,7 +11,7 @@ from shared.db.models import Instance, InstanceState
 from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import endpoint_of
 from shared.instances.states import begin_draining, running_instances
-from shared.registries.rows import client_of
+from shared.registries.client import client_of
 from shared.settings import settings
 from workers.docker.containers import remove_container
 from workers.docker.push import pull_image
@@ -112,7 +112,7 @@ def _provide_image(spec: InstanceSpec, report: Callable[[str], None], stop: Canc
                 raise WorkError(ErrorClass.NOT_FOUND, message)
             return load_image(use, read_image(use, manifest.descriptor), stop)
     report(f"Pulls the image from {registry.registry_url}.")
-    with client_of(registry, spec.credentials, stop=stop) as client:
+    with client_of(registry, spec.credentials, cancel_token=stop) as client:
         if client.manifest_digest(path, digest) is None:
             message = f"{registry.registry_url} does not have {image} any more: push it there again."
             raise WorkError(ErrorClass.NOT_FOUND, message)
@@ -138,7 +138,7 @@ def _wait(instance_id: str, is_done: Callable[[], bool], stop: CancelToken) -> N
                 raise WorkError(ErrorClass.INVALID, f"The algorithm did not start. {reason}")
         if now - began > settings().serving_start_seconds:
             raise load_timeout(settings().serving_start_seconds)
-        stop.pause(POLL_INTERVAL_SECONDS)
+        stop.sleep(POLL_INTERVAL_SECONDS)
 
 
 def _remove(instance_id: str) -> None:

@@ -84,7 +84,7 @@ def await_rollout(
         if message != reported:
             report(message)
             reported = message
-        stop.pause(POLL_INTERVAL_SECONDS)
+        stop.sleep(POLL_INTERVAL_SECONDS)
 
 
 def _progress(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) -> str:

@@ -39,19 +39,19 @@ def build() -> Build:
 
 def fail(registry: Registry, cause: PauseCause = PauseCause.UNREACHABLE, *, after: int = 3) -> bool:
     with database().writing() as session:
-        return circuit_breaker.note_failure(
+        return circuit_breaker.record_failure(
             session, registry.id, cause, "It is away.", pause_after=after, probe_delays=DELAYS
         )
 
 
 def succeed(registry: Registry, *, own_credentials: bool = False) -> bool:
     with database().writing() as session:
-        return circuit_breaker.note_success(session, registry.id, own_credentials=own_credentials)
+        return circuit_breaker.record_success(session, registry.id, own_credentials=own_credentials)
 
 
 def throttle(registry: Registry, retry_after: float | None = None) -> None:
     with database().writing() as session:
-        circuit_breaker.note_throttle(session, registry.id, retry_after)
+        circuit_breaker.record_throttle(session, registry.id, retry_after)
 
 
 def paused(cause: PauseCause = PauseCause.UNREACHABLE, **columns: object) -> Registry:
@@ -79,7 +79,7 @@ def let_probe(registry: Registry) -> None:
 def test_one_callers_typing_error_concerns_nobody_else(
     error_class: ErrorClass, own: bool, cause: PauseCause | None
 ) -> None:
-    assert circuit_breaker.trouble_of(WorkError(error_class, "It broke."), own_credentials=own) == cause
+    assert circuit_breaker.pause_cause(WorkError(error_class, "It broke."), own_credentials=own) == cause
 
 
 def test_it_is_paused_after_so_many_failures_in_a_row_and_not_before() -> None:

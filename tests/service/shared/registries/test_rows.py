@@ -9,7 +9,13 @@ from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobState, PushState, Registry
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, InvalidInputError
-from shared.registries.rows import change_registry, open_for_job, open_own, place_of, seal_own
+from shared.registries.client import image_lock_name
+from shared.registries.credentials import (
+    decrypt_job_credentials,
+    decrypt_registry_credentials,
+    encrypt_registry_credentials,
+)
+from shared.registries.rows import change_registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
 from tests.rows import HASH, build_commit, change, end_badly, fresh, make_registry, push, taken, the
@@ -30,7 +36,7 @@ def move(registry: Registry, credentials: Credentials | None = None, *, remove: 
 
 
 def own(registry: Registry) -> Credentials | None:
-    return open_own(keyring(), fresh(registry))
+    return decrypt_registry_credentials(keyring(), fresh(registry))
 
 
 def test_credentials_are_kept_sealed() -> None:
@@ -49,9 +55,10 @@ def test_credentials_copied_to_another_registry_do_not_open() -> None:
 def test_credentials_copied_to_another_job_do_not_open() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job, other = push(build, registry, GIVEN), push(build, make_registry())
-    assert open_for_job(keyring(), job.id, job.registry_fingerprint or "", job.credentials or "") == GIVEN
+    assert decrypt_job_credentials(keyring(), job) == GIVEN
+    copied = Job(id=other.id, registry_fingerprint=job.registry_fingerprint, credentials=job.credentials)
     with pytest.raises(DecryptionError):
-        open_for_job(keyring(), other.id, job.registry_fingerprint or "", job.credentials or "")
+        decrypt_job_credentials(keyring(), copied)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,7 @@ def test_a_waiting_push_with_the_registrys_credentials_goes_to_the_new_address()
     row = the(ImagePush, id=job.push_id)
     assert row.registry_url == NOWHERE
     assert row.image.startswith(f"{NOWHERE}/")
-    assert fresh(job).lock_name == place_of(fresh(registry), algorithm, HASH)
+    assert fresh(job).lock_name == image_lock_name(fresh(registry), algorithm, HASH)
     run_job(job.id, PushWork)
     assert NOWHERE in (fresh(job).error_message or "")
     assert fresh(job).error_class == ErrorClass.TRANSIENT
@@ -146,7 +153,7 @@ def test_a_push_that_is_claimed_when_its_registry_is_gone_fails() -> None:
 def test_credentials_whose_key_is_gone_fail_the_push_with_a_sentence() -> None:
     registry = make_registry(NOWHERE)
     job = push(build_commit(make_algorithm()), registry)
-    change(registry, credentials="gone." + seal_own(keyring(), registry, OWN).partition(".")[2])
+    change(registry, credentials="gone." + encrypt_registry_credentials(keyring(), registry, OWN).partition(".")[2])
     run_job(job.id, PushWork)
     assert fresh(job).error_class == ErrorClass.INVALID
     assert "'gone'" in (fresh(job).error_message or "")

@@ -63,7 +63,7 @@ class Held:
     def __call__(self, _nodes: FakeNodePool, name: str, stop: CancelToken) -> None:
         if name == self._node:
             self.begun.set()
-            stop.pause(SECONDS)
+            stop.sleep(SECONDS)
 
 
 def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -> None:
@@ -216,7 +216,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
         lose_lease(job)
         taken(job, "another/1")
-        stop.pause(SECONDS)
+        stop.sleep(SECONDS)
 
     nodes.during = during
     released: list[str] = []

@@ -151,7 +151,10 @@ def test_another_answer_than_2xx_is_an_error_that_tells_no_token(
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"url": "https://169.254.169.254/latest"}, "LONGSHORE_NODE_RESTART_URL: 169.254.169.254 is link-local"),
+        (
+            {"url": "https://169.254.169.254/latest"},
+            "LONGSHORE_NODE_RESTART_URL: 169.254.169.254 is a link-local address",
+        ),
         ({"url": "http://restarts.example.com/"}, "LONGSHORE_NODE_RESTART_URL: .*begins with https"),
         ({"url": "http://127.0.0.1:1/", "secret": "sesame"}, "LONGSHORE_NODE_RESTART_SECRET: .*whsec_"),
     ],

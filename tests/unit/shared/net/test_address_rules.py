@@ -39,7 +39,7 @@ EVERYTHING = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0")
     ],
 )
 def test_what_is_never_spoken_to(address: str) -> None:
-    with pytest.raises(ForbiddenAddressError, match="never spoken to"):
+    with pytest.raises(ForbiddenAddressError, match="never connects to"):
         EVERYTHING.check(address, address)
 
 
@@ -80,7 +80,7 @@ def test_a_name_is_judged_by_every_address_that_it_stands_for() -> None:
     with pytest.raises(ForbiddenAddressError, match=r"localhost \("):
         without_loopback.resolve("localhost", 80)
     with pytest.raises(ForbiddenAddressError):
-        without_loopback.check_recorded("localhost", 80)
+        without_loopback.check_new_host("localhost", 80)
 
 
 @pytest.mark.parametrize("spelled", ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518"])
@@ -90,7 +90,7 @@ def test_other_spellings_of_an_address_are_read_as_the_resolver_reads_them(spell
 
 
 def test_a_name_that_stands_for_nothing_yet_is_recorded() -> None:
-    EVERYTHING.check_recorded("no-such-host.invalid", 443)
+    EVERYTHING.check_new_host("no-such-host.invalid", 443)
     with pytest.raises(socket.gaierror):
         EVERYTHING.resolve("no-such-host.invalid", 443)
 

@@ -1,4 +1,4 @@
-"""The wire goes to addresses that were checked, and resolves a name once: what it stands for later does not matter."""
+"""Connections go to checked addresses, and a name is resolved once: later answers of the name server do not matter."""
 
 import socket
 from typing import Any
@@ -16,10 +16,10 @@ NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0"
 
 def test_a_forbidden_address_is_not_connected_to() -> None:
     with fake_registry(Reply(200)) as server:
-        wire = HttpTransport(tls_context(), Timeouts(), networks=NO_LOOPBACK)
+        transport = HttpTransport(tls_context(), Timeouts(), networks=NO_LOOPBACK)
         for host in ("127.0.0.1", "localhost"):
-            with pytest.raises(WorkError, match="in no network that may be named here") as caught:
-                wire.exchange("GET", f"http://{host}:{server.server_port}/", {})
+            with pytest.raises(WorkError, match="in no network that is allowed here") as caught:
+                transport.request("GET", f"http://{host}:{server.server_port}/", {})
             assert caught.value.error_class is ErrorClass.INVALID
         assert server.requests == []
 
@@ -37,16 +37,16 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: py
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with fake_registry(Reply(200, b"fine")) as server:
-        wire = HttpTransport(tls_context(), Timeouts())
-        answer = wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
-        wire.close()
-        assert (answer.body, len(asked)) == (b"fine", 1)
+        transport = HttpTransport(tls_context(), Timeouts())
+        response = transport.request("GET", f"http://rebinding.example.com:{server.server_port}/", {})
+        transport.close()
+        assert (response.body, len(asked)) == (b"fine", 1)
         assert server.requests[0].headers["host"] == f"rebinding.example.com:{server.server_port}"
-        with pytest.raises(WorkError, match="never spoken to"):
-            wire.exchange("GET", f"http://rebinding.example.com:{server.server_port}/", {})
+        with pytest.raises(WorkError, match="never connects to"):
+            transport.request("GET", f"http://rebinding.example.com:{server.server_port}/", {})
 
 
 def test_a_name_that_cannot_be_resolved_passes() -> None:
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
-        HttpTransport(tls_context(), Timeouts()).exchange("GET", "http://no-such-host.invalid/", {})
+        HttpTransport(tls_context(), Timeouts()).request("GET", "http://no-such-host.invalid/", {})
     assert caught.value.error_class is ErrorClass.TRANSIENT

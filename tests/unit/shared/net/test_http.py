@@ -36,7 +36,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 def server(
     scheme: str, directory: Path, serve: Callable[[socket.socket, int], None]
 ) -> Iterator[tuple[HttpTransport, str]]:
-    """A server that handles each connection by `serve`, told how many came before; a wire for it, and its URL."""
+    """A server that handles each connection by `serve`, told how many came before; a transport for it, and its URL."""
     certificate = write_server_certificate(directory / "tls")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
@@ -53,9 +53,9 @@ def server(
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        wire = HttpTransport(tls_context(ca_certificate=certificate.authority_pem), Timeouts())
-        yield wire, f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/"
-        wire.close()
+        transport = HttpTransport(tls_context(ca_certificate=certificate.authority_pem), Timeouts())
+        yield transport, f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/"
+        transport.close()
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -73,13 +73,13 @@ def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme: str, tmp
     def refuse(connection: socket.socket, _number: int) -> None:
         head(connection)
         connection.sendall(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-        # Go's servers do the same, so that the answer arrives before the reset that follows.
+        # Go's servers do the same, so that the response arrives before the reset that follows.
         socket.socket.shutdown(connection, socket.SHUT_WR)
         time.sleep(LINGERS_SECONDS)
 
     body = RequestBody(BODY_BYTES, lambda: (PIECE for _ in range(BODY_BYTES // len(PIECE))))
-    with server(scheme, tmp_path, refuse) as (wire, url):
-        assert wire.exchange("PATCH", url, {}, body).status == status
+    with server(scheme, tmp_path, refuse) as (transport, url):
+        assert transport.request("PATCH", url, {}, body).status == status
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme: str, tmp_path: Path) -> None:
@@ -91,6 +91,6 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme: str, t
         if number == 0:
             head(connection)
 
-    with server(scheme, tmp_path, serve) as (wire, url):
+    with server(scheme, tmp_path, serve) as (transport, url):
         for _ in range(2):
-            assert wire.exchange("GET", url, {}).status == 200
+            assert transport.request("GET", url, {}).status == 200

@@ -10,7 +10,7 @@ from shared.db.models import Registry
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks
 from shared.net.connections import Proxy, is_excepted, new_connection
-from shared.registries.rows import client_of
+from shared.registries.client import client_of
 from shared.settings import settings
 from tests.environment import longshore_environment
 
@@ -56,14 +56,14 @@ def test_a_registrys_own_proxy_comes_before_the_operators(url: str, own: str | N
 def test_what_may_not_be_spoken_to_may_not_through_a_proxy_either(host: str) -> None:
     proxy = Proxy.parse("http://proxy.example.com:3128")
     with pytest.raises(WorkError) as refused:
-        new_connection(f"https://{host}:443", ssl.create_default_context(), NO_PRIVATE, proxy=proxy, seconds=1.0)
+        new_connection(f"https://{host}:443", ssl.create_default_context(), NO_PRIVATE, proxy=proxy, timeout=1.0)
     assert refused.value.error_class == ErrorClass.INVALID
 
 
 def test_a_proxy_that_was_recorded_may_be_only_where_registries_may_be() -> None:
     recorded = Proxy.parse("http://10.0.0.5:3128", NO_PRIVATE)
     connection = new_connection(
-        "http://registry.example.com:80", ssl.create_default_context(), NO_PRIVATE, proxy=recorded, seconds=1.0
+        "http://registry.example.com:80", ssl.create_default_context(), NO_PRIVATE, proxy=recorded, timeout=1.0
     )
     with pytest.raises(WorkError) as refused:
         connection.connect()

@@ -62,7 +62,7 @@ def test_what_is_found(respond: Respond, credentials: Credentials | None, found:
 
 
 def test_the_message_says_what_is_and_what_to_do() -> None:
-    assert look(closed_registry).message.endswith("takes the credentials and allows pushing and pulling with them.")
+    assert look(closed_registry).message.endswith("accepts the credentials and allows pushing and pulling with them.")
     assert "Check the username and the password" in look(closed_registry, Credentials("a", "wrong")).message
     assert "never asked for the credentials" in look(open_registry).message
     assert "500" in look(failing_after_login).message
@@ -87,5 +87,8 @@ def test_a_check_that_takes_too_long_tells_what_it_knows() -> None:
 def test_a_stop_is_no_finding() -> None:
     stop = CancelToken()
     stop.cancel("shutdown")
-    with RegistryClient(RegistryAddress.parse("localhost:1"), stop=stop) as client, pytest.raises(WorkCancelledError):
+    with (
+        RegistryClient(RegistryAddress.parse("localhost:1"), cancel_token=stop) as client,
+        pytest.raises(WorkCancelledError),
+    ):
         check_registry(client, "a/b")

@@ -23,9 +23,9 @@ def registry_urls(draw: st.DrawFn) -> str:
 
 
 @given(registry_urls())
-def test_a_place_is_the_same_place_when_it_is_read_again(url: str) -> None:
-    place = RegistryAddress.parse(url).place
-    assert RegistryAddress.parse(place).place == place
+def test_a_canonical_address_is_the_same_when_it_is_parsed_again(url: str) -> None:
+    canonical = RegistryAddress.parse(url).canonical
+    assert RegistryAddress.parse(canonical).canonical == canonical
 
 
 @given(registry_urls())
@@ -38,11 +38,11 @@ def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url: s
 def test_any_text_is_an_address_or_refused_with_a_sentence(text: str) -> None:
     try:
         address = RegistryAddress.parse(text)
-    except InvalidAddressError as refusal:
-        said = str(refusal)
+    except InvalidAddressError as error:
+        message = str(error)
     else:
-        said = f"registry_url is {RegistryAddress.parse(str(address))}"
-    assert said.startswith("registry_url")
+        message = f"registry_url is {RegistryAddress.parse(str(address))}"
+    assert message.startswith("registry_url")
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_what_a_caller_wrote_is_understood(
         ("registry.example.com:65536", "1 to 65535"),
         ("registry.example.com:", "1 to 65535"),
         ("registry.example.com:http", "1 to 65535"),
-        ("my_registry.example.com", "no host name"),
-        ("-a.example.com", "no host name"),
-        ("a..example.com", "no host name"),
-        ("registry.example.com.", "no host name"),
-        ("a" * 64 + ".example.com", "no host name"),
+        ("my_registry.example.com", "not a host name"),
+        ("-a.example.com", "not a host name"),
+        ("a..example.com", "not a host name"),
+        ("registry.example.com.", "not a host name"),
+        ("a" * 64 + ".example.com", "not a host name"),
         ("127.1", "IPv4"),
         ("0x7f.0.0.0x1", "IPv4"),
         ("300.1.1.1", "IPv4"),
@@ -115,10 +115,10 @@ def test_what_a_caller_wrote_is_understood(
     ],
 )
 def test_what_cannot_be_a_registry_is_refused_with_the_reason(url: str, because: str) -> None:
-    with pytest.raises(InvalidAddressError, match=r"^registry_url") as refusal:
+    with pytest.raises(InvalidAddressError, match=r"^registry_url") as caught:
         RegistryAddress.parse(url)
-    assert because in str(refusal.value)
-    assert "hunter2" not in str(refusal.value)
+    assert because in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://registry.example.com", "localhost:5000", "127.0.0.1:5000", "[::1]:5000"])
@@ -143,8 +143,8 @@ def test_plain_http_is_refused_elsewhere(url: str) -> None:
         ("docker.io", "registry-1.docker.io"),
     ],
 )
-def test_one_place_in_two_spellings(one: str, other: str) -> None:
-    assert RegistryAddress.parse(one).place == RegistryAddress.parse(other).place
+def test_one_registry_in_two_spellings(one: str, other: str) -> None:
+    assert RegistryAddress.parse(one).canonical == RegistryAddress.parse(other).canonical
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_one_place_in_two_spellings(one: str, other: str) -> None:
         ("registry.example.com/a", "registry.example.com/b"),
     ],
 )
-def test_two_places(one: str, other: str) -> None:
-    assert RegistryAddress.parse(one).place != RegistryAddress.parse(other).place
+def test_two_registries(one: str, other: str) -> None:
+    assert RegistryAddress.parse(one).canonical != RegistryAddress.parse(other).canonical
 
 
 def test_requests_to_docker_hub_go_to_its_api() -> None:

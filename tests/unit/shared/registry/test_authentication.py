@@ -172,7 +172,7 @@ def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm: str)
     with (
         fake_registry(guarded(realm)) as server,
         client_of(server) as client,
-        pytest.raises(WorkError, match="no credentials are sent") as failure,
+        pytest.raises(WorkError, match="credentials are not sent") as failure,
     ):
         client.ping()
     assert failure.value.error_class is ErrorClass.INVALID

@@ -8,7 +8,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NameResolutionError
 
 from shared.errors import ErrorClass
-from shared.net.errors import MAX_RETRY_AFTER, error_from_exception, excerpt, retry_after
+from shared.net.errors import MAX_RETRY_AFTER_SECONDS, error_from_exception, excerpt, retry_after
 from shared.net.http import Response
 from shared.registry.errors import error_from_response
 
@@ -79,13 +79,13 @@ def test_without_credentials_the_advice_is_to_give_some() -> None:
         (None, None),
         ("120", 120.0),
         (" 0 ", 0.0),
-        ("999999", MAX_RETRY_AFTER),
+        ("999999", MAX_RETRY_AFTER_SECONDS),
         ("99999999999999999999", None),
         ("-5", None),
         ("soon", None),
         ("Tue, 01 Jan 2030 12:02:00 GMT", 120.0),
         ("Tue, 01 Jan 2030 11:00:00 GMT", 0.0),
-        ("Tue, 01 Jan 2031 12:00:00 GMT", MAX_RETRY_AFTER),
+        ("Tue, 01 Jan 2031 12:00:00 GMT", MAX_RETRY_AFTER_SECONDS),
         ("Tue, 01 Jan 2030 12:02:00 -0000", 120.0),
     ],
 )
@@ -114,9 +114,9 @@ def unresolved() -> NameResolutionError:
         (certificate_error(10), ErrorClass.INVALID, "expired"),
         (certificate_error(62), ErrorClass.INVALID, "another host"),
         (certificate_error(99), ErrorClass.INVALID, "because"),
-        (ssl.SSLEOFError(8, "EOF"), ErrorClass.TRANSIENT, "broke"),
+        (ssl.SSLEOFError(8, "EOF"), ErrorClass.TRANSIENT, "closed"),
         (TimeoutError(), ErrorClass.TRANSIENT, "in time"),
-        (ConnectionResetError(104, "reset"), ErrorClass.TRANSIENT, "broke"),
+        (ConnectionResetError(104, "reset"), ErrorClass.TRANSIENT, "closed"),
         (ConnectionRefusedError(111, "Connection refused"), ErrorClass.TRANSIENT, "connection refused"),
         (unresolved(), ErrorClass.TRANSIENT, "cannot be resolved"),
     ],

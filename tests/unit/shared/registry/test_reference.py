@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import (
     InvalidReferenceError,
+    canonical_repository,
     image_repository,
     is_digest,
     is_repository_path,
     is_tag,
     normalize_name,
     repository_path,
-    repository_place,
 )
 from tests.unit.shared.registry.test_address import SEGMENT, registry_urls
 
@@ -66,7 +66,7 @@ def test_how_names_are_mended(name: str, expected: str) -> None:
 
 def test_one_lock_for_two_spellings_of_a_registry() -> None:
     spellings = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
-    assert {repository_place(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
+    assert {canonical_repository(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
         "registry.example.com/a/team/hello"
     }
 

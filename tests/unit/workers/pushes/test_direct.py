@@ -44,7 +44,7 @@ def _settings(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again follow at once."""
-    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 0.001)
+    monkeypatch.setattr(upload, "FIRST_DELAY_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ class Push:
     def run(self, *tags: str, credentials: Credentials | None = None, proxy: str | None = None) -> PushedImage:
         address = RegistryAddress.parse(f"http://{self._where}")
         with RegistryClient(
-            address, credentials, stop=self.stop, proxy=Proxy.parse(proxy) if proxy else None
+            address, credentials, cancel_token=self.stop, proxy=Proxy.parse(proxy) if proxy else None
         ) as client:
             transport = DirectTransport(client, PATH, self._image, self._use, stop=self.stop, **self._options)
             return transport.push(
@@ -201,7 +201,7 @@ def test_a_refused_layer_ends_the_push_at_once(
     registry: FakeRegistry, image: Manifest, use: StoreUse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without waiting for the rests of those that are tried again."""
-    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    monkeypatch.setattr(upload, "FIRST_DELAY_SECONDS", 40.0)
     registry.refusals["PATCH"] = [(503, {}), (503, {}), (403, {})]
     with pytest.raises(WorkError) as refused:
         Push(registry, image, use).run()
@@ -217,7 +217,7 @@ def test_what_ends_the_waiting_for_uploads_ends_the_uploads(
         raise TimeoutError
 
     monkeypatch.setattr(blobs, "wait", out_of_time)
-    monkeypatch.setattr(upload, "FIRST_REST_SECONDS", 40.0)
+    monkeypatch.setattr(upload, "FIRST_DELAY_SECONDS", 40.0)
     registry.refusals["PATCH"] = [(503, {})] * 3
     with pytest.raises(TimeoutError):
         Push(registry, image, use).run()
@@ -286,7 +286,7 @@ def test_the_way_of_each_blob_is_told(registry: FakeRegistry, image: Manifest, u
     with capture_logs() as said:
         Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
     told = {line["digest"]: (line["how"], line["kind"], line["bytes"]) for line in said if line["event"] == "blob"}
-    ways = ("mounted", "was there", "uploaded")
+    ways = ("mounted", "existed", "uploaded")
     assert told == {
         blob.digest: (how, blob.media_type, blob.size)
         for blob, how in zip((*image.layers, image.config), ways, strict=True)

@@ -4,7 +4,7 @@ import pytest
 
 from shared.db.engine import database
 from shared.encryption import keyring
-from shared.pushes.blob_locations import known_blob_locations, record_blob_locations
+from shared.registries.blob_locations import known_blob_locations, record_blob_locations
 from shared.registries.rows import change_registry, find_registry
 from tests.rows import make_registry
 from tests.together import together
@@ -40,11 +40,11 @@ def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was() -> N
     registry = make_registry("registry.example.com/old")
     note([ONE], "old/acme/first", registry.id)
     with database().writing() as session:
-        found = find_registry(session, registry.id, locked=True)
+        found = find_registry(session, registry.id, for_update=True)
         change_registry(session, keyring(), found, {"name": "renamed"}, None, remove_credentials=False)
     assert known(ONE, registry_id=registry.id) == {ONE: "old/acme/first"}
     with database().writing() as session:
-        found = find_registry(session, registry.id, locked=True)
+        found = find_registry(session, registry.id, for_update=True)
         change_registry(
             session, keyring(), found, {"registry_url": "elsewhere.example.com"}, None, remove_credentials=False
         )

@@ -1,4 +1,4 @@
-"""Which large layers a registry has in which repository, as pushes found it: hints for mounting, never a truth."""
+"""The repositories in which a registry has large layers, as pushes saw them. They are hints for mounts only."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,12 +8,12 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import RegistryBlob
 
-WORTH_BYTES = 256 * 1024
-"""A smaller layer is uploaded sooner than a mount is tried for it."""
+MIN_MOUNT_BYTES = 256 * 1024
+"""Uploading a smaller layer is faster than trying to mount it."""
 
 
 def known_blob_locations(session: Session, registry_id: str, digests: Iterable[str]) -> Mapping[str, str]:
-    """The repositories in which a registry was seen to have these layers, by digest."""
+    """Return the repositories in which the registry was seen to have these layers, by digest."""
     rows = session.execute(
         select(RegistryBlob.digest, RegistryBlob.repository).where(
             RegistryBlob.registry_id == registry_id, RegistryBlob.digest.in_(list(digests))
@@ -23,14 +23,13 @@ def known_blob_locations(session: Session, registry_id: str, digests: Iterable[s
 
 
 def forget_blob_locations(session: Session, registry_id: str) -> None:
-    """The registry is elsewhere now, or gone: what was where before is nobody's business there."""
+    """Delete the locations of a registry that was moved or deleted."""
     session.execute(delete(RegistryBlob).where(RegistryBlob.registry_id == registry_id))
 
 
 def record_blob_locations(session: Session, registry_id: str, digests: Iterable[str], repository: str) -> None:
-    """Remember that a repository of the registry has these layers."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    # In one order, so that two pushes which note the same layers never wait for each other in a circle.
+    # Sorted, so that two pushes that record the same layers do not deadlock.
     for digest in sorted(digests):
         statement = insert(RegistryBlob).values(registry_id=registry_id, digest=digest, repository=repository)
         session.execute(
