@@ -1,4 +1,4 @@
-"""What a worker writes into the row of its build: fenced by the job's claim (rule 2)."""
+"""Writes of a worker to the row of its build, fenced by the job's claim (rule 2)."""
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
@@ -10,10 +10,10 @@ from shared.webhooks.events import EventType, emit_build
 
 
 def append_log(session: Session, claim: Claim, text: str) -> None:
-    """Add to the build's log.
+    """Append to the build's log.
 
     Raises:
-        FenceLostError: the job is not this claim's any more.
+        FenceLostError: the job no longer belongs to this claim.
     """
     written = session.execute(
         update(Build)
@@ -36,7 +36,7 @@ def write_built(
     image_bytes: int,
     environment_key: str | None,
 ) -> None:
-    """Show that the image stands. The job's own end, in the same transaction, is the fence."""
+    """Write that the build has succeeded. The job's end, in the same transaction, is the fence."""
     session.execute(
         update(Build)
         .where(Build.id == claim.build_id)

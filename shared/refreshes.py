@@ -1,13 +1,7 @@
-"""What a refresh was ordered with, as its row keeps it.
+"""Refreshes: their options, their steps (one for each node or runner), and whether they left nodes cordoned.
 
-How far a refresh is, entry by entry.
-
-Whoever writes it holds the job's row in the same transaction: its worker by the claim, everybody else by having just
-changed it. So nothing here needs a fence of its own.
-
-Which runners a refresh is about: the servings that take calls, of one version, one registry or all.
-
-Which ended refreshes may have left a node cordoned; and what the last one did not get done.
+Nothing here needs a fence of its own. The writer holds the job's row in the same transaction: its worker by the
+claim, other writers because they have just changed the row.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,43 +17,42 @@ from shared.db.models import Algorithm, Instance, InstanceState, Job, JobState, 
 from shared.db.models.jobs import LIVE_STATES
 
 NODES_LOCK = "nodes"
-"""The place (`Job.lock_name`) of every refresh that changes nodes: two at once would empty two nodes at once."""
+"""The lock (`Job.lock_name`) of every refresh that changes nodes, so that no two nodes are drained at the same time."""
 
 
 class RestartKind(StrEnum):
-    """How a node is restarted once it is empty."""
+    """How a node is restarted after it is drained."""
 
     COMMAND = "command"
     """By a command on the worker (LONGSHORE_NODE_RESTART_COMMAND)."""
     WEBHOOK = "webhook"
-    """By whoever answers at LONGSHORE_NODE_RESTART_URL."""
+    """By a request to LONGSHORE_NODE_RESTART_URL."""
     NONE = "none"
-    """Not at all: emptying it is enough."""
+    """Not at all: the drain is enough."""
 
 
 @dataclass(frozen=True)
 class RefreshOptions:
-    """Which nodes or runners are refreshed, and how."""
+    """The options of a refresh, as `Refresh.options` holds them."""
 
     what: RefreshKind = RefreshKind.NODES
     nodes: tuple[str, ...] = ()
-    """Names; none: every node with the labels of worker nodes."""
+    """Names; empty: every node with the labels of worker nodes."""
     restart: RestartKind | None = None
-    """None: by whichever of them the settings of the worker name."""
+    """None: the way that the settings of the worker name."""
     version_id: str | None = None
-    """Only what runs of this version."""
+    """Only the runners of this version."""
     registry_id: str | None = None
-    """Only what was pulled from this registry."""
+    """Only the runners whose image was pulled from this registry."""
     dry_run: bool = False
-    """Find out what would happen, and change nothing."""
+    """Only report what would happen."""
 
     def as_document(self) -> dict[str, Any]:
-        """As `Refresh.options` holds it."""
         return asdict(self)
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> "RefreshOptions":
-        """What `as_document` wrote."""
+        """Return the options that `as_document` wrote."""
         restart = document["restart"]
         return cls(
             **{
@@ -76,62 +69,60 @@ ENDED = (StepState.DONE, StepState.FAILED, StepState.SKIPPED)
 
 @dataclass
 class RefreshStep:
-    """One node or runner. The times are set as they are written, by the database's clock."""
+    """One node or runner. `write_steps` sets the times, by the database's clock."""
 
     name: str
-    """A node's name; OWNER/NAME@HASH of a runner."""
+    """The name of a node, or OWNER/NAME@HASH of a runner."""
     state: StepState = StepState.WAITING
     step: str = ""
-    """What is done at the moment, or what came of it, in a sentence."""
+    """The current action, or the result, in a sentence."""
     instance_id: str | None = None
-    """The runner."""
+    """None: the step is about a node."""
     plan: dict[str, list[str]] | None = None
-    """What a dry run found out of a node: `evicted`, `stay`, `waits_for`, `refused_for`."""
+    """The result of a dry run for a node: `evicted`, `stay`, `waits_for`, `refused_for`."""
     started_at: int | None = None
     finished_at: int | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is done to it."""
         return self.state in ENDED
 
 
 def read_steps(progress: Sequence[dict[str, Any]]) -> list[RefreshStep]:
-    """What a row's `progress` says."""
-    return [RefreshStep(**{**entry, "state": StepState(entry["state"])}) for entry in progress]
+    """Return the steps in `Refresh.progress`."""
+    return [RefreshStep(**{**step, "state": StepState(step["state"])}) for step in progress]
 
 
-def write_steps(session: Session, job_id: str, entries: Sequence[RefreshStep]) -> None:
-    """Write how far it is."""
+def write_steps(session: Session, job_id: str, steps: Sequence[RefreshStep]) -> None:
     now = session.scalars(select(now_ms())).one()
-    for entry in entries:
-        if entry.state != StepState.WAITING and entry.started_at is None:
-            entry.started_at = now
-        if entry.ended and entry.finished_at is None:
-            entry.finished_at = now
+    for step in steps:
+        if step.state != StepState.WAITING and step.started_at is None:
+            step.started_at = now
+        if step.ended and step.finished_at is None:
+            step.finished_at = now
     session.execute(
         update(Refresh)
         .where(Refresh.job_id == job_id)
-        .values(progress=[asdict(entry) for entry in entries])
+        .values(progress=[asdict(step) for step in steps])
         .execution_options(synchronize_session=False)
     )
 
 
 def record_requeued(session: Session, job_id: str, message: str) -> None:
-    """What was being done waits for the worker that goes on."""
+    """Write that running steps wait for the next worker."""
 
-    def wait(entry: RefreshStep) -> None:
-        entry.state, entry.step = StepState.WAITING, message
+    def wait(step: RefreshStep) -> None:
+        step.state, step.step = StepState.WAITING, message
 
     _change_running(session, job_id, wait)
 
 
 def record_ended(session: Session, job_id: str, message: str) -> None:
-    """What was being done when the job ended otherwise than well was not done."""
+    """Write that running steps failed with their job."""
     now = session.scalars(select(now_ms())).one()
 
-    def fail(entry: RefreshStep) -> None:
-        entry.state, entry.step, entry.finished_at = StepState.FAILED, message, now
+    def fail(step: RefreshStep) -> None:
+        step.state, step.step, step.finished_at = StepState.FAILED, message, now
 
     _change_running(session, job_id, fail)
 
@@ -140,18 +131,18 @@ def _change_running(session: Session, job_id: str, change: Callable[[RefreshStep
     refresh = session.scalar(select(Refresh).where(Refresh.job_id == job_id))
     if refresh is None:
         return
-    entries = read_steps(refresh.progress)
-    for entry in entries:
-        if entry.state == StepState.RUNNING:
-            change(entry)
-    refresh.progress = [asdict(entry) for entry in entries]
+    steps = read_steps(refresh.progress)
+    for step in steps:
+        if step.state == StepState.RUNNING:
+            change(step)
+    refresh.progress = [asdict(step) for step in steps]
 
 
 Runner = tuple[Instance, Algorithm, Version]
 
 
 def matching_runners(session: Session, options: RefreshOptions) -> list[Runner]:
-    """What takes calls at the moment and is meant, oldest first."""
+    """Return the ready instances that a refresh of runners is about, oldest first."""
     query = (
         select(Instance, Algorithm, Version)
         .join(Algorithm, Algorithm.id == Instance.algorithm_id)
@@ -167,19 +158,18 @@ def matching_runners(session: Session, options: RefreshOptions) -> list[Runner]:
 
 
 def steps_of(runners: list[Runner]) -> list[RefreshStep]:
-    """One entry for each."""
     return [
         RefreshStep(f"{algorithm.path}@{version.git_hash}", instance_id=instance.id)
         for instance, algorithm, version in runners
     ]
 
 
-def unreleased(session: Session) -> list[str]:
-    """The ids of ended jobs of which nobody has seen yet that they left no node cordoned, oldest first.
+def refreshes_to_uncordon(session: Session) -> list[str]:
+    """Return the ids of ended jobs that may have left a node cordoned, oldest first.
 
-    Not while a worker still is at one: that lets go by itself, or is taken for lost.
+    A job that a worker still holds is left out: that worker uncordons its nodes, or is lost later.
     """
-    left = (
+    job_ids = (
         select(Refresh.job_id)
         .join(Job, Job.id == Refresh.job_id)
         .where(
@@ -190,11 +180,11 @@ def unreleased(session: Session) -> list[str]:
         )
         .order_by(Refresh.seq)
     )
-    return list(session.scalars(left))
+    return list(session.scalars(job_ids))
 
 
-def mark_released(session: Session, job_id: str) -> None:
-    """No node is cordoned by this job any more."""
+def mark_uncordoned(session: Session, job_id: str) -> None:
+    """Write that this job keeps no node cordoned."""
     session.execute(
         update(Refresh)
         .where(Refresh.job_id == job_id)
@@ -203,16 +193,16 @@ def mark_released(session: Session, job_id: str) -> None:
     )
 
 
-def done_by_the_last(session: Session, job_id: str) -> set[str]:
-    """The nodes that were done by the refresh before this job's, where that one did not get all of them done."""
-    before = select(Refresh.seq).where(Refresh.job_id == job_id).scalar_subquery()
+def nodes_done_before(session: Session, job_id: str) -> set[str]:
+    """Return the nodes that the previous refresh of nodes finished, where it did not succeed as a whole."""
+    own_seq = select(Refresh.seq).where(Refresh.job_id == job_id).scalar_subquery()
     last = session.execute(
         select(Refresh, Job.state)
         .join(Job, Job.id == Refresh.job_id)
-        .where(Job.lock_name == NODES_LOCK, Refresh.seq < before)
+        .where(Job.lock_name == NODES_LOCK, Refresh.seq < own_seq)
         .order_by(Refresh.seq.desc())
         .limit(1)
     ).first()
     if last is None or last.state == JobState.SUCCEEDED:
         return set()
-    return {entry.name for entry in read_steps(last[0].progress) if entry.state == StepState.DONE}
+    return {step.name for step in read_steps(last[0].progress) if step.state == StepState.DONE}

@@ -1,4 +1,4 @@
-"""Wanting an image to run: the serving of what the resolution says, and the job that starts it."""
+"""The desired state of a version: which image is to run for its callers, and the instance that runs it."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,26 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.pulls.resolution import Resolution
 
-FAILURE_STANDS_MS = 3_000
-"""For so long a start that failed answers for others that would fail the same way."""
+FAILURE_VALID_MS = 3_000
+"""Milliseconds for which a failed start is the result of later calls too, which would fail in the same way."""
 SERVING_STATES = (InstanceState.PENDING, InstanceState.READY)
+_CURRENT = (
+    select(Instance)
+    .where(
+        Instance.version_id == bindparam("version"),
+        Instance.image == bindparam("image"),
+        Instance.network == bindparam("network"),
+        Instance.state.in_(SERVING_STATES)
+        | ((Instance.state == InstanceState.FAILED) & (Instance.ended_at > now_ms() - FAILURE_VALID_MS)),
+    )
+    .order_by(Instance.seq.desc())
+    .limit(1)
+)
 
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What a version's callers are to be served by at this moment."""
+    """The image that is to run for the callers of a version."""
 
     owner: str
     algorithm_id: str
@@ -29,7 +41,7 @@ class DesiredState:
 
     @classmethod
     def of(cls, algorithm: Algorithm, version: Version, resolution: Resolution) -> "DesiredState | None":
-        """What a resolution asks for; None where it found no image."""
+        """Return the desired state by a resolution, or None where that found no image."""
         if resolution.image is None or resolution.digest is None:
             return None
         return cls(
@@ -45,24 +57,10 @@ class DesiredState:
 
 
 def network_of(algorithm: Algorithm) -> str:
-    """What network an algorithm asks for: `full`, unless its settings say `isolated`."""
+    """Return the network of an algorithm: `full`, unless its settings say `isolated`."""
     return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
 
 
-def current_instance(session: Session, wanted: DesiredState) -> Instance | None:
-    """The serving of what is wanted, be it ready or about to be; or one that could not be started just now."""
-    return session.scalar(_CURRENT, {"version": wanted.version_id, "image": wanted.image, "network": wanted.network})
-
-
-_CURRENT = (
-    select(Instance)
-    .where(
-        Instance.version_id == bindparam("version"),
-        Instance.image == bindparam("image"),
-        Instance.network == bindparam("network"),
-        Instance.state.in_(SERVING_STATES)
-        | ((Instance.state == InstanceState.FAILED) & (Instance.ended_at > now_ms() - FAILURE_STANDS_MS)),
-    )
-    .order_by(Instance.seq.desc())
-    .limit(1)
-)
+def current_instance(session: Session, desired: DesiredState) -> Instance | None:
+    """Return the instance for a desired state: ready, pending, or failed a moment ago."""
+    return session.scalar(_CURRENT, {"version": desired.version_id, "image": desired.image, "network": desired.network})

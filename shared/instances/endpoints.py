@@ -1,9 +1,7 @@
-"""Connecting to what serves: a unix socket in the serving directory, or a port of the cluster (`Serving.endpoint`).
+"""Connect to an instance (`Instance.endpoint`): a unix socket below the serving directory, or a port of the cluster.
 
-The sockets of what runs on this machine's engine: `ID/socket` below the serving directory.
-
-What runs can be hostile, and its socket lies in a directory that it could once write to. So the entry itself is opened,
-never what it points to, and what was looked at is what is connected to.
+The socket of an instance on this machine's engine is `ID/socket`. An instance can be hostile, and could once write to
+the directory of its socket. So links are not followed, and the file that was checked is the one that is connected to.
 """
 
 import errno
@@ -17,24 +15,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 SOCKET = "socket"
 SCHEME = "unix:"
-CONNECT_SECONDS = 5.0
-"""After so long without an answer a port counts as away."""
-BUSY_PAUSE_SECONDS = 0.01
+CONNECT_TIMEOUT_SECONDS = 5.0
+BUSY_POLL_INTERVAL_SECONDS = 0.01
 
 
 def endpoint_of(instance_id: str) -> str:
-    """How a serving's row names its socket."""
+    """Return `Instance.endpoint` for the socket of an instance."""
     return f"{SCHEME}{instance_id}"
 
 
 @contextmanager
 def socket_entry(serving_directory: Path, instance_id: str) -> Iterator[str]:
-    """A path that leads to the socket of what serves and to nothing else, for the length of the block (proc(5)).
+    """Yield a path that leads to the socket of an instance and to nothing else (proc(5)).
 
     Raises:
-        OSError: there is none (ENOENT), or what is there is no socket (ENOTSOCK): a link, say, that leads elsewhere.
+        OSError: there is no file (ENOENT), or it is no socket (ENOTSOCK), for example a link that leads elsewhere.
     """
     path = serving_directory / instance_id / SOCKET
     entry = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -47,18 +46,18 @@ def socket_entry(serving_directory: Path, instance_id: str) -> Iterator[str]:
 
 
 class DeadlineSocket(socket.socket):
-    """A socket with one deadline for everything that is sent and received: a trickle of bytes does not prolong it."""
+    """A socket with one deadline for all that is sent and received, however slowly the bytes come."""
 
     deadline: float = 0.0
     """On the monotonic clock, in seconds."""
 
+    @override
     def sendall(self, *arguments: Any) -> None:
-        """Send all before the deadline; TimeoutError otherwise."""
         self.settimeout(self._left())
         super().sendall(*arguments)
 
+    @override
     def recv_into(self, *arguments: Any) -> int:
-        """Receive before the deadline; TimeoutError otherwise. A response is read through this."""
         self.settimeout(self._left())
         return super().recv_into(*arguments)
 
@@ -70,10 +69,10 @@ class DeadlineSocket(socket.socket):
 
 
 def connect(endpoint: str, serving_directory: Path, *, seconds: float) -> DeadlineSocket:
-    """A connection on which there are so many seconds for everything, this included.
+    """Connect; `seconds` are the limit for all that is done on the connection, from now on.
 
     Raises:
-        OSError: nobody takes calls there, or not in time (TimeoutError).
+        OSError: the instance takes no calls, or not in time (TimeoutError).
     """
     deadline = time.monotonic() + seconds
     if endpoint.startswith(SCHEME):
@@ -83,18 +82,18 @@ def connect(endpoint: str, serving_directory: Path, *, seconds: float) -> Deadli
 
 
 def _connected(path: str, deadline: float) -> DeadlineSocket:
-    """Connect; again while the line of those who wait to be accepted is full, of which EAGAIN tells (unix(7))."""
+    """Connect, and retry while the backlog of the socket is full, which EAGAIN says (unix(7))."""
     while True:
         connection = DeadlineSocket(socket.AF_UNIX)
         try:
             connection.deadline = deadline
-            connection.settimeout(CONNECT_SECONDS)
+            connection.settimeout(CONNECT_TIMEOUT_SECONDS)
             connection.connect(path)
         except BlockingIOError:
             connection.close()
-            if time.monotonic() + BUSY_PAUSE_SECONDS >= deadline:
-                raise TimeoutError("no place came free") from None
-            time.sleep(BUSY_PAUSE_SECONDS)
+            if time.monotonic() + BUSY_POLL_INTERVAL_SECONDS >= deadline:
+                raise TimeoutError("the backlog of the socket stayed full") from None
+            time.sleep(BUSY_POLL_INTERVAL_SECONDS)
         except BaseException:
             connection.close()
             raise
@@ -104,9 +103,9 @@ def _connected(path: str, deadline: float) -> DeadlineSocket:
 
 def _connect_port(endpoint: str, deadline: float) -> DeadlineSocket:
     address = urlsplit(endpoint)
-    left = min(CONNECT_SECONDS, deadline - time.monotonic())
+    left = min(CONNECT_TIMEOUT_SECONDS, deadline - time.monotonic())
     if left <= 0:
-        raise TimeoutError("the time was over")
+        raise TimeoutError("the deadline has passed")
     plain = socket.create_connection((address.hostname or "", address.port or 80), timeout=left)
     connection = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
     connection.deadline = deadline

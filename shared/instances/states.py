@@ -1,6 +1,7 @@
-"""From wanted to stopped: every step repeats the state that it was seen in, so two who see the same take it once.
+"""The states of an instance, from pending to stopped. Every UPDATE repeats the states that it may start from.
 
-What a start writes needs no other fence: it stands in the transaction that ends its job, behind the job's claim.
+So of two processes that see the same state one makes the step. The steps of a start need no other fence: they are in
+the transaction that ends the job, behind its claim.
 """
 
 from sqlalchemy import select, update
@@ -9,40 +10,40 @@ from sqlalchemy.orm import Session
 from shared.db.clock import now_ms
 from shared.db.models import Instance, InstanceState
 
-RUNNING = (InstanceState.PENDING, InstanceState.READY, InstanceState.DRAINING)
+_RUNNING_STATES = (InstanceState.PENDING, InstanceState.READY, InstanceState.DRAINING)
 
 
 def running_instances(session: Session) -> list[Instance]:
-    """Everything that runs or is about to, oldest first."""
-    return list(session.scalars(select(Instance).where(Instance.state.in_(RUNNING)).order_by(Instance.seq)))
+    """Return all instances that run or are pending, oldest first."""
+    return list(session.scalars(select(Instance).where(Instance.state.in_(_RUNNING_STATES)).order_by(Instance.seq)))
 
 
 def record_start_progress(session: Session, instance_id: str, message: str) -> None:
-    """Say how far its start is, or why it waits."""
+    """Write how far the start is, or why it waits."""
     _step(session, instance_id, (InstanceState.PENDING,), message=message)
 
 
 def mark_ready(session: Session, instance_id: str, *, endpoint: str, runtime_ref: str) -> bool:
-    """It takes calls from now on; whether it was still wanted."""
+    """Return whether the instance was still pending."""
     ready = {"state": InstanceState.READY, "endpoint": endpoint, "runtime_ref": runtime_ref, "ready_at": now_ms()}
     return _step(session, instance_id, (InstanceState.PENDING,), message="Takes calls.", **ready)
 
 
 def mark_failed(session: Session, instance_id: str, message: str) -> bool:
-    """It could not be started."""
+    """Write that the start failed; return whether the instance was still pending."""
     failed = {"state": InstanceState.FAILED, "ended_at": now_ms()}
     return _step(session, instance_id, (InstanceState.PENDING,), message=message, **failed)
 
 
 def mark_unneeded(session: Session, instance_id: str, message: str) -> bool:
-    """It is not started any more; who waits for it looks again for what serves the version."""
+    """Stop an instance before its start. A call that waits for it looks for the current instance again."""
     return _step(
         session, instance_id, (InstanceState.PENDING,), message=message, state=InstanceState.STOPPED, ended_at=now_ms()
     )
 
 
 def mark_replaced(session: Session, by: Instance) -> None:
-    """What took calls of the version takes none any more: it ends as this one is started."""
+    """Stop the other instances of the version when the instance `by` starts."""
     session.execute(
         update(Instance)
         .where(
@@ -56,13 +57,13 @@ def mark_replaced(session: Session, by: Instance) -> None:
 
 
 def begin_draining(session: Session, instance_id: str, message: str) -> bool:
-    """It takes no new calls from now on; whether it took some until now."""
+    """Write that the instance takes no new calls; return whether it was ready."""
     draining = {"state": InstanceState.DRAINING, "draining_at": now_ms()}
     return _step(session, instance_id, (InstanceState.READY,), message=message, **draining)
 
 
 def mark_stopped(session: Session, instance_id: str, message: str) -> bool:
-    """It has ended; whether it ran until now."""
+    """Return whether the instance ran until now."""
     stopped = {"state": InstanceState.STOPPED, "ended_at": now_ms()}
     return _step(session, instance_id, (InstanceState.READY, InstanceState.DRAINING), message=message, **stopped)
 

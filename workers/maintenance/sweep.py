@@ -12,7 +12,7 @@ from shared.jobs.queues import Queues
 from shared.jobs.stalls import report_no_progress, report_unclaimed
 from shared.jobs.worker_processes import SWEEP, UNCORDON, live_workers, ran_within, record_run
 from shared.pushes.counters import tally_events
-from shared.refreshes import unreleased
+from shared.refreshes import refreshes_to_uncordon
 from shared.settings import settings
 from workers.jobs import dispatch
 
@@ -64,7 +64,7 @@ def _request_reconcile() -> None:
 def _request_uncordon() -> None:
     """What refreshes left cordoned that ended while their worker was dead; by a worker that reaches the cluster."""
     with database().reading() as session:
-        if not unreleased(session) or ran_within(session, UNCORDON, UNCORDON_INTERVAL_SECONDS):
+        if not refreshes_to_uncordon(session) or ran_within(session, UNCORDON, UNCORDON_INTERVAL_SECONDS):
             return
         reached = any(Queues.NODES in node.queues.split(",") for node in live_workers(session))
     if reached:

@@ -18,12 +18,12 @@ from shared.fence import Claim, lock_claimed
 from shared.refreshes import (
     RefreshOptions,
     RefreshStep,
-    done_by_the_last,
-    mark_released,
+    mark_uncordoned,
     matching_runners,
+    nodes_done_before,
     read_steps,
+    refreshes_to_uncordon,
     steps_of,
-    unreleased,
     write_steps,
 )
 from shared.settings import settings
@@ -74,7 +74,7 @@ class RefreshWork:
         except SoftTimeLimitExceeded:
             message = f"It did not end within {REFRESH_SECONDS // 3600} hours; another attempt does what is left."
             raise WorkError(ErrorClass.TRANSIENT, message) from None
-        return lambda session: mark_released(session, self._claim.job_id)
+        return lambda session: mark_uncordoned(session, self._claim.job_id)
 
     def _refresh_instances(self, options: RefreshOptions, keeper: Heartbeat) -> None:
         """Restart the instances, so that their images are pulled again; no node is changed."""
@@ -92,7 +92,7 @@ class RefreshWork:
         pool, job_id = node_pool(), self._claim.job_id
         if not self._steps:
             with database().reading() as session:
-                done_before = done_by_the_last(session, job_id)
+                done_before = nodes_done_before(session, job_id)
             self._steps = steps_for_nodes(pool, options, done_before)
         if options.dry_run:
             plan_nodes(pool, self._steps, keeper.record_progress, keeper.stop)
@@ -135,7 +135,7 @@ def uncordon_after_lost_workers() -> None:
     If the cluster does not respond, the sweep has it done again.
     """
     with database().reading() as session:
-        job_ids = unreleased(session)
+        job_ids = refreshes_to_uncordon(session)
     for job_id in job_ids:
         try:
             nodes = node_pool().uncordon(job_id)
@@ -147,4 +147,4 @@ def uncordon_after_lost_workers() -> None:
         if nodes:
             log.warning("nodes_uncordoned", job_id=job_id, nodes=nodes)
         with database().writing() as session:
-            mark_released(session, job_id)
+            mark_uncordoned(session, job_id)

@@ -173,7 +173,7 @@ def test_a_line_that_is_full_is_waited_in_and_is_no_end(acme: Api, instance: Ins
         with socket.socket(socket.AF_UNIX) as before:  # the one for which there is room
             before.connect(listening.getsockname())
             said = acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=0.3", 1)
-            assert "no place came free" in said
+            assert "the backlog of the socket stayed full" in said
             assert fresh(instance).state == InstanceState.READY  # others are being served by it
             begun = callers.submit(acme.post, CALL, 1)
         with treated(listening, says(GOOD)):
