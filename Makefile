@@ -10,7 +10,9 @@ PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
 endif
 # More for pytest, for example: make test PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
-TESTS_AT_ONCE ?= 2
+# Two for each processor, because many tests wait for processes; at most 16, because Redis has so many databases.
+TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((processors < 8 ? 2 * processors : 16)))
+LONG_TESTS := tests/chaos tests/conformance
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without a seed a random one, which is printed.
 JOBS ?= 300
 FAULTS ?= 60
@@ -21,7 +23,7 @@ DATABASE ?= sqlite
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test chaos broken-rules conformance bench checks lint format types lock migration clean
+.PHONY: help setup demo demo-stop test test-long chaos broken-rules conformance bench checks lint format types lock migration clean
 
 help:  ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,11 +51,17 @@ demo:  ## The main job on real parts, from nothing to a pulled image (KEEP=1: le
 demo-stop:  ## Stop what `KEEP=1 make demo` left running
 	@$(VENV)/bin/python -m dev.demo stop
 
-test:  ## Every check and every test, with the real services that they need
+test:  ## Every check and every test but the long ones, with the real services that they need
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
-	@$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
+		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
+
+test-long:  ## A short run of `make chaos` and of `make conformance`
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
+	@$(MAKE) --no-print-directory setup
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(LONG_TESTS) $(PYTEST_ARGS)
 
 chaos: setup  ## Inject faults into a whole Longshore for real, and check what must hold (about 15 minutes)
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test

@@ -1,4 +1,4 @@
-"""Fixtures for the real parts. Each is started when a test first asks for it; a run of unit tests starts none."""
+"""Fixtures for real services. Each is started at its first use; a run of unit tests starts none."""
 
 import uuid
 from collections.abc import Iterator
@@ -8,83 +8,84 @@ import pytest
 
 from dev.services.postgres import PrivatePostgres
 from dev.services.registry import PrivateRegistry
-from tests import real_parts
+from tests import real_services
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.settings.register_profile("longshore", deadline=None)  # a busy machine is no failure
+    hypothesis.settings.register_profile("longshore", deadline=None)  # slow on a busy machine is not a failure
     hypothesis.settings.load_profile("longshore")
-    real_parts.begin(config)
+    real_services.begin(config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    real_parts.end(config)
+    real_services.end(config)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file's tests stay in one test process; the acceptance tests share one running system."""
+    """Keep each file's tests in one test process; the acceptance tests share one running system."""
     for item in items:
         group = "acceptance" if "acceptance" in item.path.parts else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
-def parts(pytestconfig: pytest.Config) -> real_parts.RealParts:
-    """The run's parts, shared by all its test processes."""
-    return pytestconfig.stash[real_parts.PARTS]
+def services(pytestconfig: pytest.Config) -> real_services.RealServices:
+    """The run's services, shared by all its test processes."""
+    return pytestconfig.stash[real_services.SERVICES]
 
 
 @pytest.fixture(scope="session")
-def docker_host(parts: real_parts.RealParts) -> str:
-    """Address of a Docker engine: the one that `DOCKER_HOST` names or that runs here, else a private one."""
-    return str(parts.part("engine")["docker_host"])
+def docker_host(services: real_services.RealServices) -> str:
+    """The address of a Docker engine: of `DOCKER_HOST`, or one that runs here, else of a private one."""
+    return str(services.get("engine")["docker_host"])
 
 
 @pytest.fixture(scope="session")
-def base_image(parts: real_parts.RealParts) -> str:
-    """Name of an image on that engine, with python3, venv and pip."""
-    return str(parts.part("base_image")["name"])
+def base_image(services: real_services.RealServices) -> str:
+    """The name of an image on that engine, with python3, venv and pip."""
+    return str(services.get("base_image")["name"])
 
 
 @pytest.fixture(scope="session")
-def registry(parts: real_parts.RealParts) -> PrivateRegistry:
+def registry(services: real_services.RealServices) -> PrivateRegistry:
     """A registry with the user `pusher`, whose password is `secret`."""
-    return PrivateRegistry(**parts.part("registry"))
+    return PrivateRegistry(**services.get("registry"))
 
 
 @pytest.fixture(scope="session")
-def second_registry(parts: real_parts.RealParts) -> PrivateRegistry:
+def second_registry(services: real_services.RealServices) -> PrivateRegistry:
     """Another one like `registry`."""
-    return PrivateRegistry(**parts.part("second_registry"))
+    return PrivateRegistry(**services.get("second_registry"))
 
 
 @pytest.fixture(scope="session")
-def token_registry(parts: real_parts.RealParts) -> PrivateRegistry:
+def token_registry(services: real_services.RealServices) -> PrivateRegistry:
     """A registry with tokens: `writer` may pull, push and delete, `reader` may pull."""
-    return PrivateRegistry(**parts.part("token_registry"))
+    return PrivateRegistry(**services.get("token_registry"))
 
 
 @pytest.fixture(scope="session")
-def tls_registry(parts: real_parts.RealParts) -> PrivateRegistry:
-    """A registry with `pusher` over HTTPS, certified by an authority that nobody trusts but who reads its PEM."""
-    return PrivateRegistry(**parts.part("tls_registry"))
+def tls_registry(services: real_services.RealServices) -> PrivateRegistry:
+    """A registry with `pusher` over HTTPS; its certificate is of an authority that only its PEM file makes trusted."""
+    return PrivateRegistry(**services.get("tls_registry"))
 
 
 @pytest.fixture(scope="session")
-def redis_url(parts: real_parts.RealParts, pytestconfig: pytest.Config) -> str:
+def redis_url(services: real_services.RealServices, pytestconfig: pytest.Config) -> str:
     """A Redis database that no other test process uses."""
-    return f"redis://127.0.0.1:{parts.part('redis')['port']}/{real_parts.process_number(pytestconfig)}"
+    return f"redis://127.0.0.1:{services.get('redis')['port']}/{real_services.process_number(pytestconfig)}"
 
 
 @pytest.fixture(scope="session")
-def postgres(parts: real_parts.RealParts) -> PrivatePostgres:
-    """A PostgreSQL server, for databases of one's own."""
-    return PrivatePostgres(**parts.part("postgres"))
+def postgres(services: real_services.RealServices) -> PrivatePostgres:
+    """A PostgreSQL server, on which tests create databases."""
+    return PrivatePostgres(**services.get("postgres"))
 
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres: PrivatePostgres) -> str:
-    """A PostgreSQL database that began empty and that no other test process uses."""
+    """A PostgreSQL database that was empty at first and that no other test process uses."""
     return postgres.create_database(f"process_{uuid.uuid4().hex[:12]}")
 
 
