@@ -18,7 +18,7 @@ from shared.audit import record
 from shared.commands.repush import RETRIABLE, Retry, retry_all
 from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, ImagePush, PushState, Registry, Version
-from shared.pushes.drift import loss_of
+from shared.pushes.drift import missing_message
 from shared.registry.credentials import Credentials, InvalidCredentialsError
 
 
@@ -152,7 +152,7 @@ def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limi
                 push.state,
                 push.attempt,
                 rfc3339(push.updated_at),
-                " ".join(filter(None, [push.message, loss_of(push)])),
+                " ".join(filter(None, [push.message, missing_message(push)])),
             )
             for push, version, algorithm in found
         ],

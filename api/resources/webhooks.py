@@ -26,7 +26,7 @@ from shared.db.engine import database
 from shared.db.models import DeliveryState, Webhook, WebhookDelivery
 from shared.encryption import keyring
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
-from shared.webhooks.deliveries import InvalidTargetError, check_target, give_up_pending, send_again
+from shared.webhooks.deliveries import InvalidTargetError, check_target, fail_pending, redeliver
 from shared.webhooks.events import EventType, emit
 from shared.webhooks.signing import new_secret, seal_secret
 
@@ -95,7 +95,7 @@ def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
         if body.enabled is not None:
             webhook.enabled, webhook.disabled_reason = body.enabled, None
         if not webhook.enabled:
-            give_up_pending(session, webhook.id, "The webhook was disabled.")
+            fail_pending(session, webhook.id, "The webhook was disabled.")
         session.flush()
         session.refresh(webhook)
         audit(session, "webhook.update", webhook.id, given=sorted(body.model_fields_set))
@@ -112,7 +112,7 @@ def delete_webhook(webhook_id: str) -> Response:
         webhook = _find(session, webhook_id, locked=True)
         webhook.deleted_at = session.scalar(select(now_ms()))
         webhook.enabled = False
-        give_up_pending(session, webhook.id, "The webhook was deleted.")
+        fail_pending(session, webhook.id, "The webhook was deleted.")
         audit(session, "webhook.delete", webhook.id, url=webhook.url)
     return no_content()
 
@@ -160,7 +160,7 @@ def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
         _refuse_disabled(webhook)
         if delivery.state == DeliveryState.PENDING:
             raise ConflictError("It is to be sent anyway.")
-        send_again(session, delivery)
+        redeliver(session, delivery)
         shown = show_delivery(delivery)
     return json_response(shown)
 

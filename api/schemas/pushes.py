@@ -11,7 +11,7 @@ from api.schemas.base import ABSENT, Moment, RequestModel, ResponseModel, Storab
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, PushState
-from shared.pushes.drift import loss_of
+from shared.pushes.drift import missing_message
 
 RegistryId = Annotated[
     Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
@@ -150,7 +150,7 @@ def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushRespo
     return PushResponse(
         registry_id=push.registry_id,
         status=push.state,
-        status_message=" ".join(filter(None, [push.message, waits, loss_of(push)])),
+        status_message=" ".join(filter(None, [push.message, waits, missing_message(push)])),
         updated_at=rfc3339(push.updated_at) or "",
         registry_url=push.registry_url,
         image=push.image,

@@ -16,7 +16,7 @@ from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, ImagePush, Registry, Version
 from shared.errors import ConflictError
 from shared.fence import lock_version
-from shared.pushes.drift import loss_of
+from shared.pushes.drift import missing_message
 from shared.registries.client import address_of
 from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
@@ -70,7 +70,7 @@ def resolve_pull(session: Session, algorithm: Algorithm, version: Version) -> Re
         is_chosen = obstacle is None and chosen is None
         reason = obstacle or ("" if is_chosen else "An earlier one of this list is used.")
         if is_chosen:
-            reason = " ".join(filter(None, [_reason(version, push, registry, position), loss_of(push)]))
+            reason = " ".join(filter(None, [_reason(version, push, registry, position), missing_message(push)]))
             digest = str(push.last_success_digest)
             chosen = Resolution(reason, f"{_pushed_repository(push)}@{digest}", digest, registry.id)
         considered.append(Candidate(push.registry_id, push.registry_url, push.last_success_digest, is_chosen, reason))

@@ -1,1 +1,1 @@
-"""The status rows of pushes: written behind the fence, reported when they stall."""
+"""Push rows: their progress, history, counters, drift, stalls, and the known blob locations."""

@@ -1,7 +1,7 @@
-"""How many events the history of pushes holds, without counting millions of rows at every look.
+"""Exact counts of push events and pushes, without counting millions of rows for each request.
 
-The history only grows, so it is counted once up to a number (`push_tallies`), and from there on at each look: what is
-told is exact at any moment, and nobody who writes events has to touch a counter that others write too.
+The history only grows. Its beginning is counted once and kept in `push_tallies`; each request counts only the events
+after that. So writers of events never update a shared counter row.
 """
 
 from collections import Counter
@@ -13,79 +13,78 @@ from shared.db.clock import now_ms
 from shared.db.models import ImagePush, PushEvent, PushState, PushTally
 from shared.db.upsert import insert_if_absent
 
-LIVE = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
-WORTH_TALLYING = 10_000
-"""So many events are counted at each look without anybody noticing."""
-SETTLED_MS = 600_000
-"""An event this old is seen by everybody, and so is every one with a lower number: transactions are short (rule 6)."""
-UP_TO_WHERE = ""
+LIVE_STATES = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
+MIN_EVENTS_TO_TALLY = 10_000
+"""So many events are counted for each request without a noticeable delay."""
+VISIBLE_AFTER_MS = 600_000
+"""All transactions can see an event of this age, and all events before it: transactions are short (rule 6)."""
+POSITION_KIND = ""
+"""Kind of the tally whose number is the `seq` of the last tallied event."""
 
 Counts = Counter[tuple[str, str]]
 
+_TALLIES = select(PushTally.kind, PushTally.state, PushTally.number)
+_LATER_EVENTS = (
+    select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
+    .where(PushEvent.seq > bindparam("position"))
+    .group_by(PushEvent.kind, PushEvent.state)
+)
+_LIVE_PUSHES = (
+    select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE_STATES)).group_by(ImagePush.state)
+)
+
 
 def count_events(session: Session) -> Counts:
-    """How many events there are of each kind and state."""
-    # How far is tallied is read together with the tallies, so that one in between is not seen twice; and it is told to
-    # the database as a number, which then knows how few events are left to count.
-    tallied = {(kind, state): number for kind, state, number in session.execute(_TALLIES)}
-    counts = Counts({key: number for key, number in tallied.items() if key[0] != UP_TO_WHERE})
-    for kind, state, number in session.execute(_LATER, {"up_to": tallied.get((UP_TO_WHERE, ""), 0)}):
+    """Return the number of events by kind and state."""
+    # The position is read in one statement with the tallies, so that a tally in between cannot count events twice. It
+    # is passed to the next statement as a number, from which the database knows that few events are left to count.
+    tallies = {(kind, state): number for kind, state, number in session.execute(_TALLIES)}
+    position = tallies.pop((POSITION_KIND, ""), 0)
+    counts = Counts(tallies)
+    for kind, state, number in session.execute(_LATER_EVENTS, {"position": position}):
         counts[kind, state] += number
     return counts
 
 
-_TALLIES = select(PushTally.kind, PushTally.state, PushTally.number)
-_LATER = (
-    select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
-    .where(PushEvent.seq > bindparam("up_to"))
-    .group_by(PushEvent.kind, PushEvent.state)
-)
-
-
 def count_pushes(session: Session, events: Counts) -> dict[str, int]:
-    """How many pushes are in each state: live ones by their rows, ended ones by what their history says.
+    """Return the number of pushes by state: live ones from their rows, ended ones from the history.
 
-    An ended push has said so (`ended`), and leaves that state only when it is ordered again (`overwritten`).
+    A push that ends has an `ended` event. It leaves that state only by a new request, which is an `overwritten` event.
     """
     counts = {str(state): number for state, number in session.execute(_LIVE_PUSHES)}
     for state in PushState:
-        if state not in LIVE:
+        if state not in LIVE_STATES:
             counts[state] = events["ended", state] - events["overwritten", state]
     return {state: number for state, number in counts.items() if number > 0}
 
 
-_LIVE_PUSHES = (
-    select(ImagePush.state, func.count(ImagePush.seq)).where(ImagePush.state.in_(LIVE)).group_by(ImagePush.state)
-)
-
-
 def tally_events(session: Session) -> None:
-    """Count what the history has grown by, once that is worth it. Two at once wait for each other and count once."""
-    insert_if_absent(session, PushTally, ("kind", "state"), kind=UP_TO_WHERE, state="", number=0)
-    counted = session.scalars(select(PushTally.number).where(PushTally.kind == UP_TO_WHERE).with_for_update()).one()
+    """Tally the newer events if there are enough of them. Concurrent calls wait for each other and count once."""
+    insert_if_absent(session, PushTally, ("kind", "state"), kind=POSITION_KIND, state="", number=0)
+    position = session.scalars(select(PushTally.number).where(PushTally.kind == POSITION_KIND).with_for_update()).one()
     newest = session.scalar(select(func.max(PushEvent.seq))) or 0
-    if newest - counted < WORTH_TALLYING:
+    if newest - position < MIN_EVENTS_TO_TALLY:
         return
-    settled = session.scalar(
+    last_visible = session.scalar(
         select(PushEvent.seq)
-        .where(PushEvent.seq > counted, PushEvent.created_at < now_ms() - SETTLED_MS)
+        .where(PushEvent.seq > position, PushEvent.created_at < now_ms() - VISIBLE_AFTER_MS)
         .order_by(PushEvent.seq.desc())
         .limit(1)
     )
-    if settled is None:
+    if last_visible is None:
         return
-    grown = session.execute(
+    counts = session.execute(
         select(PushEvent.kind, PushEvent.state, func.count(PushEvent.seq))
-        .where(PushEvent.seq > counted, PushEvent.seq <= settled)
+        .where(PushEvent.seq > position, PushEvent.seq <= last_visible)
         .group_by(PushEvent.kind, PushEvent.state)
     ).all()
-    for kind, state, number in grown:
+    for kind, state, number in counts:
         if not insert_if_absent(session, PushTally, ("kind", "state"), kind=kind, state=state, number=number):
-            _raise(session, kind, state, PushTally.number + literal(number))
-    _raise(session, UP_TO_WHERE, "", literal(settled))
+            _set_tally(session, kind, state, PushTally.number + literal(number))
+    _set_tally(session, POSITION_KIND, "", literal(last_visible))
 
 
-def _raise(session: Session, kind: str, state: str, number: object) -> None:
+def _set_tally(session: Session, kind: str, state: str, number: object) -> None:
     session.execute(
         update(PushTally)
         .where(PushTally.kind == kind, PushTally.state == state)

@@ -1,14 +1,14 @@
-"""Drift: what a registry confirmed once may be gone from it later. Which rows are due for a look, and what one found.
+"""Drift: a registry can lose an image that it confirmed. Which push rows are due for a check, and what a check found.
 
-A good push counts as a look. Every UPDATE repeats the digest that was asked for, so that what a newer push brought
-meanwhile is not judged by an answer about the older.
+A successful push counts as a check. Every UPDATE repeats the digest that was checked, so that a response about an
+older digest does not change the row of a newer push.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, or_, select, update
+from sqlalchemy import Row, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms, rfc3339
@@ -16,14 +16,14 @@ from shared.db.models import Algorithm, ImagePush, Registry, Version
 from shared.pushes.progress import record_event
 
 MISSING, FOUND = "missing", "found"
-"""The kinds of `PushEvent` that tell of it."""
+"""Kinds of `PushEvent`."""
 RETRY_INTERVAL_SECONDS = 600
-"""What a registry could not answer is asked again after this."""
+"""Seconds until the next check where the registry did not respond."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One digest that executions rely on, and where it should be."""
+class DriftCheck:
+    """A check whether a registry still has the image of the last successful push."""
 
     push: ImagePush
     algorithm: Algorithm
@@ -31,12 +31,11 @@ class Look:
 
     @property
     def digest(self) -> str:
-        """What the registry confirmed."""
         return str(self.push.last_success_digest)
 
 
-def loss_of(push: ImagePush | Row[Any]) -> str | None:
-    """What is to be said of a last good image that is gone from its registry; None: it is not, as far as is known."""
+def missing_message(push: ImagePush | Row[Any]) -> str | None:
+    """Return the status message for an image that its registry has lost; None if it is there, as far as known."""
     if push.missing_at is None:
         return None
     return (
@@ -45,18 +44,12 @@ def loss_of(push: ImagePush | Row[Any]) -> str | None:
     )
 
 
-def take_due(session: Session, *, after_seconds: float, limit: int) -> list[Look]:
-    """Take the rows that nobody looked at for so long, those that waited longest first; nobody else gets them then.
+def take_due_checks(session: Session, *, after_seconds: float, limit: int) -> list[DriftCheck]:
+    """Take the checks that are due, the longest overdue first; no other process gets them.
 
-    A registry that is paused, or that asked to slow down, is left alone.
+    Registries that are paused or throttled are left out.
     """
-    due = _due().where(ImagePush.looked_at < now_ms() - int(after_seconds * 1000))
-    seen = session.execute(due.order_by(ImagePush.looked_at).limit(limit)).all()
-    return [Look(*row) for row in seen if _took(session, row[0])]
-
-
-def _due() -> Select[tuple[ImagePush, Algorithm, Registry]]:
-    return (
+    due = session.execute(
         select(ImagePush, Algorithm, Registry)
         .join(Registry, Registry.id == ImagePush.registry_id)
         .join(Version, Version.id == ImagePush.version_id)
@@ -66,11 +59,15 @@ def _due() -> Select[tuple[ImagePush, Algorithm, Registry]]:
             Registry.paused_at.is_(None),
             or_(Registry.throttled_until.is_(None), Registry.throttled_until < now_ms()),
             Algorithm.deleted_at.is_(None),
+            ImagePush.looked_at < now_ms() - int(after_seconds * 1000),
         )
-    )
+        .order_by(ImagePush.looked_at)
+        .limit(limit)
+    ).all()
+    return [DriftCheck(*row) for row in due if _take(session, row[0])]
 
 
-def _took(session: Session, push: ImagePush) -> bool:
+def _take(session: Session, push: ImagePush) -> bool:
     taken = session.execute(
         update(ImagePush)
         .where(ImagePush.id == push.id, ImagePush.looked_at == push.looked_at)
@@ -81,46 +78,49 @@ def _took(session: Session, push: ImagePush) -> bool:
     return taken.first() is not None
 
 
-def look_again_soon(session: Session, looks: Sequence[Look], *, after_seconds: float) -> None:
-    """The registry could not say: these are due again after `RETRY_INTERVAL_SECONDS`, if not before."""
-    early = int(max(0.0, after_seconds - RETRY_INTERVAL_SECONDS) * 1000)
+def retry_checks_soon(session: Session, checks: Sequence[DriftCheck], *, after_seconds: float) -> None:
+    """Make checks due again after `RETRY_INTERVAL_SECONDS`, or after `after_seconds` if that is less."""
+    early_ms = int(max(0.0, after_seconds - RETRY_INTERVAL_SECONDS) * 1000)
     session.execute(
         update(ImagePush)
-        .where(ImagePush.id.in_([look.push.id for look in looks]))
-        .values(looked_at=now_ms() - early, updated_at=ImagePush.updated_at)
+        .where(ImagePush.id.in_([check.push.id for check in checks]))
+        .values(looked_at=now_ms() - early_ms, updated_at=ImagePush.updated_at)
         .execution_options(synchronize_session=False)
     )
 
 
-def mark_seen(session: Session, look: Look) -> bool:
-    """The registry has it; whether it was missing until now."""
-    back = _step(session, look, was_missing=True, missing_at=None, seen_at=now_ms())
-    if back:
-        record_event(session, look.push.id, FOUND, f"{look.registry.registry_url} has {look.digest} again.")
+def mark_seen(session: Session, check: DriftCheck) -> bool:
+    """Write that the registry has the image; return whether it was missing before."""
+    was_missing = _update_row(session, check, was_missing=True, missing_at=None, seen_at=now_ms())
+    if was_missing:
+        record_event(session, check.push.id, FOUND, f"{check.registry.registry_url} has {check.digest} again.")
     else:
-        _step(session, look, was_missing=False, seen_at=now_ms(), updated_at=ImagePush.updated_at)
-    return back
+        _update_row(session, check, was_missing=False, seen_at=now_ms(), updated_at=ImagePush.updated_at)
+    return was_missing
 
 
-def mark_missing(session: Session, look: Look) -> bool:
-    """The registry does not have it any more; whether that is news."""
-    news = _step(session, look, was_missing=False, missing_at=now_ms())
-    if news:
+def mark_missing(session: Session, check: DriftCheck) -> bool:
+    """Write that the registry has lost the image; return whether it was there before."""
+    was_there = _update_row(session, check, was_missing=False, missing_at=now_ms())
+    if was_there:
         message = (
-            f"{look.registry.registry_url} does not have {look.digest} any more; it was last seen there "
-            f"{rfc3339(look.push.seen_at)}. Push the version there again."
+            f"{check.registry.registry_url} does not have {check.digest} any more; it was last seen there "
+            f"{rfc3339(check.push.seen_at)}. Push the version there again."
         )
-        record_event(session, look.push.id, MISSING, message)
-    return news
+        record_event(session, check.push.id, MISSING, message)
+    return was_there
 
 
-def _step(session: Session, look: Look, *, was_missing: bool, **values: object) -> bool:
-    seen = ImagePush.missing_at.is_not(None) if was_missing else ImagePush.missing_at.is_(None)
-    stepped = session.execute(
+def _update_row(session: Session, check: DriftCheck, *, was_missing: bool, **values: object) -> bool:
+    updated = session.execute(
         update(ImagePush)
-        .where(ImagePush.id == look.push.id, ImagePush.last_success_digest == look.digest, seen)
+        .where(
+            ImagePush.id == check.push.id,
+            ImagePush.last_success_digest == check.digest,
+            ImagePush.missing_at.is_not(None) if was_missing else ImagePush.missing_at.is_(None),
+        )
         .values(values)
         .returning(ImagePush.id)
         .execution_options(synchronize_session=False)
     )
-    return stepped.first() is not None
+    return updated.first() is not None

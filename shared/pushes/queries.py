@@ -1,4 +1,4 @@
-"""The pushes of one version, as dashboards and scripts ask for them all day long: one statement, made once."""
+"""The pushes of one version, which dashboards and scripts request often: statements that are built once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,10 +21,10 @@ _BY_ID: Select[Any] = _PUSHES.where(Algorithm.id == bindparam("id"))
 
 
 def pushes_of_version(database: Database, algorithm: str, git_hash: str) -> Sequence[Row[Any]]:
-    """The rows of `image_pushes` of a version, each with `owner` and `name` of its algorithm, in the order of asking.
+    """Return the push rows of a version, in the order of requests, each with `owner` and `name` of its algorithm.
 
-    None where there are none, or where the names do not lead to exactly one version: why is another question
-    (`shared.algorithms`).
+    `algorithm` is OWNER/NAME or an id; `git_hash` may be a prefix. Return no row if they do not identify exactly one
+    version; `shared.algorithms` finds the reason.
     """
     git_hash = git_hash.lower()
     if not HASH_PREFIX.fullmatch(git_hash):

@@ -1,1 +1,1 @@
-"""Webhooks: what is told to whom. Written with what happened, in one transaction; sent afterwards by a worker."""
+"""Webhooks: their events, the outbox of deliveries, and signatures."""

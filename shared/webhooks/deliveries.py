@@ -1,6 +1,6 @@
-"""Deliveries: which are due, who sends them, and what became of them. Every UPDATE repeats what it saw.
+"""Deliveries of webhooks: which are due, their outcomes, and where they may go.
 
-Where webhooks may go: the form of their addresses, and the networks that they may be in.
+Every UPDATE repeats the values that were read, so that of two senders only one changes a row.
 """
 
 from collections.abc import Sequence
@@ -20,44 +20,43 @@ DAY_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True)
-class Due:
-    """A delivery that is this sender's for a while, and where it goes."""
+class DueDelivery:
+    """A delivery that this sender holds for a while, and its webhook."""
 
     delivery: WebhookDelivery
     webhook: Webhook
 
     @property
-    def tries(self) -> int:
-        """How often it was sent before."""
+    def earlier_attempts(self) -> int:
         return self.delivery.attempts
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one try."""
+    """Outcome of one attempt."""
 
     status: int | None
-    """What the target answered; None: nothing."""
+    """HTTP status of the response; None: there was none."""
     error: str | None
-    """Why it is not delivered, in a sentence; None: it is."""
+    """Why it was not delivered, as a sentence; None: it was."""
     retry_after: float | None = None
-    """Seconds, where the target named a time."""
-    gone: bool = False
-    """The target wants to hear no more (410)."""
-    final: bool = False
-    """Another try would end the same way."""
+    """Seconds, where the target gave a time."""
+    is_gone: bool = False
+    """Whether the target wants no more deliveries (410)."""
+    is_final: bool = False
+    """Whether another attempt would end the same way."""
 
 
-def take_due(session: Session, *, limit: int, hold_seconds: float) -> list[Due]:
-    """Take due deliveries, the oldest first; for so long nobody else takes them."""
-    found = session.execute(
+def take_due_deliveries(session: Session, *, limit: int, hold_seconds: float) -> list[DueDelivery]:
+    """Take due deliveries, the oldest first; no other sender gets them for `hold_seconds`."""
+    due = session.execute(
         select(WebhookDelivery, Webhook)
         .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
         .where(WebhookDelivery.state == DeliveryState.PENDING, WebhookDelivery.next_attempt_at <= now_ms())
         .order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.seq)
         .limit(limit)
     ).all()
-    return [Due(delivery, webhook) for delivery, webhook in found if _take(session, delivery, hold_seconds)]
+    return [DueDelivery(delivery, webhook) for delivery, webhook in due if _take(session, delivery, hold_seconds)]
 
 
 def _take(session: Session, delivery: WebhookDelivery, hold_seconds: float) -> bool:
@@ -76,42 +75,38 @@ def _take(session: Session, delivery: WebhookDelivery, hold_seconds: float) -> b
     return taken.first() is not None
 
 
-def write_outcome(session: Session, due: Due, outcome: Outcome, *, delays: Sequence[float]) -> None:
-    """Write what came of a try: delivered, to be sent again, or given up."""
+def write_outcome(session: Session, due: DueDelivery, outcome: Outcome, *, delays: Sequence[float]) -> None:
+    """Write the outcome of an attempt: the delivery is delivered, failed, or retried after one of the delays."""
     values: dict[str, object] = {"last_status": outcome.status, "last_error": outcome.error}
     if outcome.error is None:
         values |= {"state": DeliveryState.DELIVERED, "finished_at": now_ms(), "next_attempt_at": None}
-    elif outcome.gone or outcome.final or due.tries >= len(delays):
+    elif outcome.is_gone or outcome.is_final or due.earlier_attempts >= len(delays):
         values |= {"state": DeliveryState.FAILED, "finished_at": now_ms(), "next_attempt_at": None}
     else:
-        delay = delays[due.tries] if outcome.retry_after is None else max(outcome.retry_after, delays[0])
+        delay = delays[due.earlier_attempts] if outcome.retry_after is None else max(outcome.retry_after, delays[0])
         values["next_attempt_at"] = now_ms() + int(delay * 1000)
     session.execute(
         update(WebhookDelivery)
         .where(
             WebhookDelivery.seq == due.delivery.seq,
-            WebhookDelivery.attempts == due.tries + 1,
+            WebhookDelivery.attempts == due.earlier_attempts + 1,
             WebhookDelivery.state == DeliveryState.PENDING,
         )
         .values(values)
         .execution_options(synchronize_session=False)
     )
-    if outcome.gone:
-        _disable(session, due.webhook.id)
+    if outcome.is_gone:
+        session.execute(
+            update(Webhook)
+            .where(Webhook.id == due.webhook.id, Webhook.enabled)
+            .values(enabled=False, disabled_reason="Its target answered 410 (gone).")
+            .execution_options(synchronize_session=False)
+        )
+        fail_pending(session, due.webhook.id, "The webhook was disabled: its target answered 410 (gone).")
 
 
-def _disable(session: Session, webhook_id: str) -> None:
-    session.execute(
-        update(Webhook)
-        .where(Webhook.id == webhook_id, Webhook.enabled)
-        .values(enabled=False, disabled_reason="Its target answered 410 (gone).")
-        .execution_options(synchronize_session=False)
-    )
-    give_up_pending(session, webhook_id, "The webhook was disabled: its target answered 410 (gone).")
-
-
-def give_up_pending(session: Session, webhook_id: str, reason: str) -> None:
-    """Send nothing more of what waits for a webhook."""
+def fail_pending(session: Session, webhook_id: str, reason: str) -> None:
+    """End all pending deliveries of a webhook as failed."""
     session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.state == DeliveryState.PENDING)
@@ -120,15 +115,14 @@ def give_up_pending(session: Session, webhook_id: str, reason: str) -> None:
     )
 
 
-def send_again(session: Session, delivery: WebhookDelivery) -> None:
-    """Have a delivery that ended sent once more, as if it had never been tried."""
+def redeliver(session: Session, delivery: WebhookDelivery) -> None:
+    """Send a delivery that has ended again, with all attempts."""
     delivery.state, delivery.attempts, delivery.finished_at = DeliveryState.PENDING, 0, None
     delivery.next_attempt_at = session.scalars(select(now_ms())).one()
     session.flush()
 
 
-def forget_old(session: Session, *, days: float) -> None:
-    """Remove deliveries that ended so long ago."""
+def delete_old_deliveries(session: Session, *, days: float) -> None:
     session.execute(
         delete(WebhookDelivery).where(
             WebhookDelivery.state != DeliveryState.PENDING, WebhookDelivery.finished_at < now_ms() - int(days * DAY_MS)
@@ -137,14 +131,14 @@ def forget_old(session: Session, *, days: float) -> None:
 
 
 class InvalidTargetError(ValueError):
-    """An address that no webhook may have; the text is a sentence that never repeats a password."""
+    """Raised for a URL that no webhook may have; the text is a sentence that never contains a password."""
 
 
 def check_target(url: str) -> None:
-    """Refuse an address that cannot be told of anything here. It resolves the name: not within a transaction.
+    """Check that deliveries may go to a URL. It resolves the host name: do not call it within a transaction.
 
     Raises:
-        InvalidTargetError: with a sentence.
+        InvalidTargetError: they may not.
     """
     if origin_of(url) is None or "#" in url:
         raise InvalidTargetError(

@@ -1,6 +1,6 @@
-"""The events that webhooks are told of, and how they look: CloudEvents 1.0 in JSON (structured mode).
+"""The events of webhooks, as CloudEvents 1.0 in JSON (structured mode), and how they enter the outbox.
 
-The outbox: an event becomes a row for each webhook that wants it, in the transaction in which it happened.
+An event becomes a delivery row for each webhook that subscribes to it, in the transaction in which it happens.
 """
 
 import json
@@ -22,7 +22,7 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 
 class EventType(StrEnum):
-    """What can happen; on the wire `longshore.` stands in front (CloudEvents: `type`)."""
+    """The types of events; CloudEvents have `longshore.` in front (`type`)."""
 
     PUSH_SUCCEEDED = "push.succeeded"
     PUSH_FAILED = "push.failed"
@@ -31,79 +31,66 @@ class EventType(StrEnum):
     PUSH_RETRYING = "push.retrying"
     PUSH_STALLED = "push.stalled"
     PUSH_MISSING = "push.missing"
-    """What the registry confirmed is gone from it."""
+    """The registry has lost an image that it confirmed."""
     PUSH_FOUND = "push.found"
-    """What was missing is there again."""
+    """The registry has the missing image again."""
     BUILD_SUCCEEDED = "build.succeeded"
     BUILD_FAILED = "build.failed"
     BUILD_CANCELLED = "build.cancelled"
     REGISTRY_PAUSED = "registry.paused"
     REGISTRY_RESUMED = "registry.resumed"
     PING = "ping"
-    """Sent when somebody tests the webhook."""
+    """A caller tests the webhook."""
 
 
 FAMILIES = tuple(dict.fromkeys(event.partition(".")[0] for event in EventType if "." in event))
-_NAMED = "|".join([*(rf"{family}\.\*" for family in FAMILIES), *(re.escape(event) for event in EventType)])
-PATTERN = rf"^(?:{re.escape(PREFIX)})?(?:\*|{_NAMED})$"
-"""How one says which events one wants: `push.failed`, `push.*`, `*`; with the prefix or without."""
-
-
-def is_pattern(text: str) -> bool:
-    """Whether a text stands for event types."""
-    return re.search(PATTERN, text) is not None
-
-
-def matches(pattern: str, event: EventType) -> bool:
-    """Whether a pattern is for an event."""
-    wanted = pattern.removeprefix(PREFIX)
-    return wanted in ("*", event.value) or wanted == f"{event.partition('.')[0]}.*"
-
-
-def cloud_event(event_id: str, event: EventType, subject: str, at: int, data: dict[str, Any]) -> str:
-    """The event as it goes over the wire (CloudEvents 1.0, JSON event format)."""
-    return json.dumps(
-        {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": settings().public_url or "longshore",
-            "type": f"{PREFIX}{event}",
-            "subject": subject,
-            "time": rfc3339(at),
-            "datacontenttype": "application/json",
-            "data": data,
-        }
-    )
-
-
-OF_PUSH_STATE = {
+_NAMES = "|".join([*(rf"{family}\.\*" for family in FAMILIES), *(re.escape(event) for event in EventType)])
+PATTERN = rf"^(?:{re.escape(PREFIX)})?(?:\*|{_NAMES})$"
+"""Patterns of subscriptions: `push.failed`, `push.*` or `*`, with or without the prefix."""
+_EVENT_OF_STATE = {
     PushState.SUCCEEDED: EventType.PUSH_SUCCEEDED,
     PushState.FAILED: EventType.PUSH_FAILED,
     PushState.CANCELLED: EventType.PUSH_CANCELLED,
 }
-OF_KIND = {
+_EVENT_OF_KIND = {
     "retry": EventType.PUSH_RETRYING,
     "superseded": EventType.PUSH_SUPERSEDED,
     "missing": EventType.PUSH_MISSING,
     "found": EventType.PUSH_FOUND,
 }
+_ENABLED_WEBHOOKS = select(Webhook).where(Webhook.enabled, Webhook.deleted_at.is_(None))
+
+
+def is_pattern(text: str) -> bool:
+    return re.search(PATTERN, text) is not None
 
 
 def emit(session: Session, webhook: Webhook, event: EventType, subject: str, data: dict[str, Any]) -> WebhookDelivery:
-    """Put an event for one webhook into the outbox; it is sent when the transaction is committed."""
+    """Add an event for one webhook to the outbox; it is sent after the transaction is committed."""
     now = session.scalars(select(now_ms())).one()
     event_id = str(uuid.uuid4())
-    body = cloud_event(event_id, event, subject, now, data)
-    delivery = WebhookDelivery(id=event_id, webhook_id=webhook.id, type=event, body=body, next_attempt_at=now)
+    cloud_event = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": settings().public_url or "longshore",
+        "type": f"{PREFIX}{event}",
+        "subject": subject,
+        "time": rfc3339(now),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    delivery = WebhookDelivery(
+        id=event_id, webhook_id=webhook.id, type=event, body=json.dumps(cloud_event), next_attempt_at=now
+    )
     session.add(delivery)
     session.flush()
     return delivery
 
 
 def emit_push(session: Session, push_id: str, kind: str, message: str | None = None) -> None:
-    """Tell of what was just recorded of a push (the kinds of `PushEvent`); most of the time nobody wants to know."""
-    listening = _listening(session)
-    if not listening:
+    """Emit the event for a kind of `PushEvent`, if there is one; `message` replaces that of the push."""
+    webhooks = _enabled_webhooks(session)
+    if not webhooks:
         return
     push, version, algorithm = session.execute(
         select(ImagePush, Version, Algorithm)
@@ -116,7 +103,7 @@ def emit_push(session: Session, push_id: str, kind: str, message: str | None = N
     if event is None:
         return
     data = {
-        **_of_version(algorithm, version.git_hash),
+        **_version_data(algorithm, version.git_hash),
         "registry_id": push.registry_id,
         "registry_url": push.registry_url,
         "image": push.image,
@@ -128,13 +115,12 @@ def emit_push(session: Session, push_id: str, kind: str, message: str | None = N
     }
     if kind.startswith(STALLED):
         data["stall"] = kind.removeprefix(STALLED)
-    _tell(session, listening, event, f"{algorithm.path}@{version.git_hash}", data)
+    _emit_to_subscribers(session, webhooks, event, f"{algorithm.path}@{version.git_hash}", data)
 
 
 def emit_build(session: Session, build_id: str, event: EventType) -> None:
-    """Tell of the end of a build."""
-    listening = _listening(session)
-    if not listening:
+    webhooks = _enabled_webhooks(session)
+    if not webhooks:
         return
     build, algorithm = session.execute(
         select(Build, Algorithm)
@@ -143,41 +129,40 @@ def emit_build(session: Session, build_id: str, event: EventType) -> None:
         .execution_options(populate_existing=True)
     ).one()
     data = {
-        **_of_version(algorithm, build.commit_sha),
+        **_version_data(algorithm, build.commit_sha),
         "build_id": build.id,
         "status": build.status,
         "status_message": build.message,
         "job_id": build.job_id,
     }
-    _tell(session, listening, event, f"{algorithm.path}@{build.commit_sha}", data)
+    _emit_to_subscribers(session, webhooks, event, f"{algorithm.path}@{build.commit_sha}", data)
 
 
 def emit_registry(session: Session, registry: Registry, event: EventType, reason: str) -> None:
-    """Tell that a registry was paused or resumed, and why."""
     data = {"registry_id": registry.id, "registry_url": registry.registry_url, "name": registry.name, "reason": reason}
-    _tell(session, _listening(session), event, registry.id, data)
+    _emit_to_subscribers(session, _enabled_webhooks(session), event, registry.id, data)
 
 
 def _push_event(kind: str, state: PushState) -> EventType | None:
     if kind == "ended":
-        return OF_PUSH_STATE.get(state)
+        return _EVENT_OF_STATE.get(state)
     if kind.startswith(STALLED):
         return EventType.PUSH_STALLED
-    return OF_KIND.get(kind)
+    return _EVENT_OF_KIND.get(kind)
 
 
-def _of_version(algorithm: Algorithm, git_hash: str) -> dict[str, Any]:
+def _version_data(algorithm: Algorithm, git_hash: str) -> dict[str, Any]:
     return {"algorithm": algorithm.path, "algorithm_id": algorithm.id, "git_hash": git_hash}
 
 
-def _listening(session: Session) -> list[Webhook]:
-    return list(session.scalars(_LISTENING))
+def _enabled_webhooks(session: Session) -> list[Webhook]:
+    return list(session.scalars(_ENABLED_WEBHOOKS))
 
 
-_LISTENING = select(Webhook).where(Webhook.enabled, Webhook.deleted_at.is_(None))
-
-
-def _tell(session: Session, listening: list[Webhook], event: EventType, subject: str, data: dict[str, Any]) -> None:
-    for webhook in listening:
-        if any(matches(pattern, event) for pattern in webhook.events):
+def _emit_to_subscribers(
+    session: Session, webhooks: list[Webhook], event: EventType, subject: str, data: dict[str, Any]
+) -> None:
+    patterns = {"*", event.value, f"{event.partition('.')[0]}.*"}
+    for webhook in webhooks:
+        if any(pattern.removeprefix(PREFIX) in patterns for pattern in webhook.events):
             emit(session, webhook, event, subject, data)

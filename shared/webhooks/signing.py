@@ -1,6 +1,6 @@
-"""Secrets of webhooks, and what they sign (Standard Webhooks 1.0: symmetric signatures).
+"""Secrets of webhooks and their signatures (Standard Webhooks 1.0: symmetric signatures).
 
-The library of that standard brings an HTTP client along; the tests verify with it what is signed here.
+The library of that standard needs an HTTP client of its own; the tests verify these signatures with it.
 """
 
 import base64
@@ -17,19 +17,18 @@ MIN_BYTES, MAX_BYTES = 24, 64
 
 
 class InvalidSecretError(ValueError):
-    """No secret that can sign; the text is a sentence."""
+    """Raised when a text is no secret for signatures; the text is a sentence for users."""
 
 
 def new_secret() -> str:
-    """A fresh secret as its holder keeps it."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret spells.
+    """Return the key in a secret.
 
     Raises:
-        InvalidSecretError: it is no `whsec_` and base64 of 24 to 64 bytes.
+        InvalidSecretError: the secret is not `whsec_` and base64 of 24 to 64 bytes.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
@@ -43,21 +42,21 @@ def key_of(secret: str) -> bytes:
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature` for one try of a delivery; `timestamp` is in seconds since 1970."""
+    """Return the value of `webhook-signature` for one attempt; `timestamp` is in seconds since 1970."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
 
 
 def seal_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
-    """Seal a webhook's secret for its row."""
+    """Encrypt a secret for the row of its webhook."""
     return keyring.encrypt({"secret": secret}, identity=_identity(webhook_id))
 
 
 def open_secret(keyring: Keyring, webhook: Webhook) -> str:
-    """A webhook's secret, decrypted at use.
+    """Decrypt the secret of a webhook.
 
     Raises:
-        DecryptionError: the key that sealed it is gone.
+        DecryptionError: the key that encrypted it is missing.
     """
     return keyring.decrypt(webhook.secret, identity=_identity(webhook.id))["secret"]
 

@@ -25,7 +25,7 @@ from shared.jobs.lost import lost_jobs, release_abandoned_locks
 from shared.jobs.stalls import report_no_progress, report_unclaimed
 from shared.keys import known_keys
 from shared.pushes.counters import tally_events
-from shared.pushes.drift import take_due
+from shared.pushes.drift import take_due_checks
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.invocation import Api
@@ -85,7 +85,7 @@ WORK: dict[str, Callable[..., Any]] = {
     "pushes that do not move": lambda session: report_no_progress(session, after_seconds=60),
     "what a registry takes now": lambda session: messages_for_registry(session, REGISTRY),
     "who gets the room": lambda session: messages_after_release(session, session.scalars(_queued()).one()),
-    "images to look for": lambda session: take_due(session, after_seconds=1, limit=20),
+    "images to look for": lambda session: take_due_checks(session, after_seconds=1, limit=20),
     "the tally": tally_events,
 }
 

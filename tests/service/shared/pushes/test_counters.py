@@ -25,8 +25,8 @@ HASHES = [f"{number:040x}" for number in range(1, 9)]
 @pytest.fixture
 def _small_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
     """A history of a few events is worth a tally, and settled at once."""
-    monkeypatch.setattr(counters, "WORTH_TALLYING", 1)
-    monkeypatch.setattr(counters, "SETTLED_MS", -1_000)
+    monkeypatch.setattr(counters, "MIN_EVENTS_TO_TALLY", 1)
+    monkeypatch.setattr(counters, "VISIBLE_AFTER_MS", -1_000)
 
 
 def live_through_everything() -> None:
@@ -98,10 +98,10 @@ def test_tallies_at_once_count_once() -> None:
 
 
 def test_what_may_still_be_in_a_transaction_is_not_tallied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "WORTH_TALLYING", 1)
+    monkeypatch.setattr(counters, "MIN_EVENTS_TO_TALLY", 1)
     live_through_everything()
     tally()
     with database().reading() as session:
         assert session.scalar(select(PushTally.number)) == 0, "every event is younger than ten minutes"
-        assert session.scalars(select(now_ms())).one() > counters.SETTLED_MS
+        assert session.scalars(select(now_ms())).one() > counters.VISIBLE_AFTER_MS
     assert counted() == counted_by_hand()

@@ -18,7 +18,7 @@ from workers.docker.connection import engine
 from workers.docker.images import has_image, image_id_of
 from workers.docker.push import pull_image, push_image
 from workers.pushes.transports.engine import tls_refusal
-from workers.pushes.transports.transport import PushProgress
+from shared.pushes.progress import PushProgress
 
 DEADLINE = 10
 """Seconds after which a thing that must happen is taken for one that does not."""

@@ -280,14 +280,14 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver: 
 def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(receiver: Receiver) -> None:
     from shared.db.models import PeriodicRun
     from shared.jobs.worker_processes import acquire_delivery_lease
-    from shared.webhooks.deliveries import take_due
+    from shared.webhooks.deliveries import take_due_deliveries
 
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
     with database().writing() as session:
         assert acquire_delivery_lease(session, seconds=60) is not None
-        assert len(take_due(session, limit=10, hold_seconds=60)) == 1
+        assert len(take_due_deliveries(session, limit=10, hold_seconds=60)) == 1
     deliver()
     assert receiver.received == []
     change(the(PeriodicRun, name="delivery"), at=now_ms() - 1)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from workers.docker.push import PushTally
-from workers.pushes.transports.transport import PushProgress
+from shared.pushes.progress import PushProgress
 
 
 def pushing(layer: str, current: int, total: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.unit.workers.fake_engine import IMAGE, FakeEngine
 from workers.docker.push import push_image
-from workers.pushes.transports.transport import PushProgress
+from shared.pushes.progress import PushProgress
 
 PREPARING = {"id": "aa", "status": "Preparing"}
 PUSHED = {"id": "aa", "status": "Pushed"}

@@ -14,6 +14,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.file_lock import file_lock, try_file_lock
 from shared.net.connections import Proxy
+from shared.pushes.progress import PushProgress
 from shared.registry import upload, upload_session
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
@@ -29,7 +30,7 @@ from workers.images.layout import LayoutStore
 from workers.images.oci import Manifest
 from workers.pushes.transports import blobs
 from workers.pushes.transports.direct import DirectTransport, UploadLimits, upload_slots
-from workers.pushes.transports.transport import PushedImage, PushProgress
+from workers.pushes.transports.transport import PushedImage
 
 PATH = "acme/one"
 MEBIBYTE = 1024 * 1024
