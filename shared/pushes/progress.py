@@ -86,7 +86,7 @@ class BlobProgress:
 
 
 @dataclass(frozen=True)
-class PushProgress:
+class Progress:
     """Progress of a push, in bytes and layers.
 
     `total_bytes` may grow while a push runs: the engine tells the size of a layer only when it begins to send it.
@@ -98,7 +98,7 @@ class PushProgress:
     layers_total: int = 0
 
     @classmethod
-    def of(cls, blobs: Iterable[BlobProgress]) -> "PushProgress":
+    def of(cls, blobs: Iterable[BlobProgress]) -> "Progress":
         """Return the sum over all blobs of a push."""
         blobs = list(blobs)
         return cls(
@@ -109,7 +109,7 @@ class PushProgress:
         )
 
 
-def write_progress(session: Session, claim: Claim, progress: PushProgress, message: str) -> None:
+def write_progress(session: Session, claim: Claim, progress: Progress, message: str) -> None:
     """Write the progress of a push. A stalled push that makes progress is in progress again.
 
     Raises:

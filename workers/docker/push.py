@@ -16,7 +16,7 @@ from shared.registry.credentials import Credentials
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.errors import classify_message
 from workers.docker.images import described_image, image_id_of, remove_reference
-from workers.pushes.transports.transport import PushProgress
+from workers.pushes.transports.transport import Progress
 
 
 def push_image(
@@ -25,7 +25,7 @@ def push_image(
     tag: str,
     credentials: Credentials | None,
     *,
-    on_progress: Callable[[PushProgress], None],
+    on_progress: Callable[[Progress], None],
     stop: CancelToken,
 ) -> str:
     """Push an image to `repository:tag` and give the digest of the manifest that the engine made for it.
@@ -181,10 +181,10 @@ class PushTally:
             # Padding of the archive is counted by the engine, but is no part of the size that it names.
             layer.done = min(int(detail.get("current") or 0), layer.total)
 
-    def progress(self) -> PushProgress:
+    def progress(self) -> Progress:
         """How far the push is."""
         layers = self._layers.values()
-        return PushProgress(
+        return Progress(
             done_bytes=sum(layer.done for layer in layers),
             total_bytes=sum(layer.total for layer in layers),
             layers_done=sum(layer.ended for layer in layers),

@@ -1,1 +1,1 @@
-"""The queue `pushes`: from the image store into a registry."""
+"""The queue `pushes`: push images from the image store to registries."""

@@ -25,7 +25,7 @@ from workers.pushes.locate import ImageSearch
 from workers.pushes.plan import PushPlan, read_plan
 from workers.pushes.transports.direct import DirectTransport, UploadLimits, registry_manifest
 from workers.pushes.transports.engine import EngineTransport
-from workers.pushes.transports.transport import PushedImage, PushProgress, Transport
+from workers.pushes.transports.transport import PushedImage, Progress, Transport
 
 
 class ShownProgress:
@@ -113,7 +113,7 @@ class PushWork:
 
         return finish
 
-    def _show(self, keeper: Heartbeat, seen: PushProgress, message: str) -> None:
+    def _show(self, keeper: Heartbeat, seen: Progress, message: str) -> None:
         moved = Progress(seen.done_bytes, seen.total_bytes, seen.layers_done, seen.layers_total)
         if moved != self._progress:
             keeper.record_progress()

@@ -1,7 +1,4 @@
-"""The blobs of one push, several at once, and how far they are.
-
-How far the blobs of one push are, told not too often.
-"""
+"""Concurrent uploads of the blobs of one push, and their progress."""
 
 import hashlib
 import threading
@@ -14,118 +11,123 @@ import structlog
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
+from shared.pushes.progress import BlobProgress, Progress
 from shared.registry.client import RegistryClient
 from shared.registry.upload import BlobOutcome, BlobUpload
 from shared.registry.upload_session import Blob
 from workers.images.image_store import StoreUse
 from workers.images.oci import Descriptor, Manifest
-from workers.pushes.transports.transport import PushProgress
 
 log = structlog.get_logger(__name__)
 
+MIN_REPORT_INTERVAL_SECONDS = 0.1
+
 
 class BlobUploads:
-    """Brings every blob of an image into a repository. The largest begin first, so that none is waited for alone."""
+    """Upload all blobs of an image to a repository, the largest first, so that none of them is left for the end."""
 
     def __init__(
         self,
         client: RegistryClient,
         repository_path: str,
         manifest: Manifest,
-        blobs: StoreUse,
+        store: StoreUse,
         *,
         mount_from: Mapping[str, str],
-        at_once: int,
+        max_concurrent: int,
         slot: Callable[[Callable[[], None]], AbstractContextManager[None]],
-        on_progress: Callable[[PushProgress, str], None],
+        on_progress: Callable[[Progress, str], None],
         stop: CancelToken,
     ) -> None:
-        """`slot` gives a place among all uploads to the registry; it is given what to wait with."""
+        """`slot` holds one of the slots that all uploads to the registry share; it is given a check for the wait."""
         self._client = client
         self._path = repository_path
-        self._blobs = blobs
+        self._store = store
         self._descriptors = sorted(manifest.blobs, key=lambda blob: blob.size, reverse=True)
         self._mount_from = mount_from
-        self._at_once = min(at_once, len(self._descriptors))
+        self._max_concurrent = min(max_concurrent, len(self._descriptors))
         self._slot = slot
         self._stop = stop
-        self._tally = Tally(manifest, on_progress)
+        self._progress = UploadProgress(manifest, on_progress)
         self._given_up = threading.Event()
-        self.placed: dict[str, BlobOutcome] = {}
-        """How each blob came there, by digest."""
+        self.outcomes: dict[str, BlobOutcome] = {}
+        """How each blob came to the repository, by digest."""
 
     def run(self, *, look: bool) -> None:
-        """Upload what is not there; with `look` the registry is asked for each whether it is.
+        """Upload the blobs that the repository does not have.
 
-        Without, everything is sent that this has not sent itself.
+        With `look` the registry is asked which it has; without, every blob is sent that was not sent before.
 
         Raises:
-            Stopped: the stop was asked for.
-            WorkError: the first blob that did not work, classified; the others are given up then.
+            WorkCancelledError: the push was cancelled.
+            WorkError: an upload failed; the others were given up.
         """
-        wanted = iter([each for each in self._descriptors if self.placed.get(each.digest) != BlobOutcome.UPLOADED])
-        sessions = [self._client.clone() for _ in range(self._at_once)]
+        pending = iter([each for each in self._descriptors if self.outcomes.get(each.digest) != BlobOutcome.UPLOADED])
+        clients = [self._client.clone() for _ in range(self._max_concurrent)]
         lock = threading.Lock()
 
-        def work(session: RegistryClient) -> None:
+        def upload_pending(client: RegistryClient) -> None:
             while not self._given_up.is_set():
                 with lock:
-                    descriptor = next(wanted, None)
+                    descriptor = next(pending, None)
                 if descriptor is None:
                     return
-                self._upload(session, descriptor, look=look)
+                self._upload(client, descriptor, look=look)
 
         try:
-            failed = self._all_done(sessions, work)
+            failed = self._run_in_threads(clients, upload_pending)
         finally:
-            for session in sessions:
-                session.close()
+            for client in clients:
+                client.close()
         self._stop.check()
         _raise_first(failed)
 
-    def _all_done(self, sessions: list[RegistryClient], work: Callable[[RegistryClient], None]) -> list[Future[None]]:
-        """Wait for all; once one has failed, or whatever else ends the waiting, the others are given up."""
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="upload") as pool:
-            running = [pool.submit(work, session) for session in sessions]
+    def _run_in_threads(
+        self, clients: list[RegistryClient], upload_pending: Callable[[RegistryClient], None]
+    ) -> list[Future[None]]:
+        """Run a thread for each client; return the failed ones. After a failure the others are given up."""
+        with ThreadPoolExecutor(self._max_concurrent, thread_name_prefix="upload") as pool:
+            running = [pool.submit(upload_pending, client) for client in clients]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
                 failed = [each for each in done if each.exception() is not None]
             except BaseException:
-                self._give_up(sessions)
+                self._give_up(clients)
                 raise
             if failed and not any(_is_throttled(each) for each in failed):
-                self._give_up(sessions)
+                self._give_up(clients)
             elif failed:
-                # What is under way may end: the registry asked for less at once, not to have sent it for nothing.
+                # Uploads that have begun may end: a registry that throttles wants fewer requests, not the same bytes
+                # again.
                 self._given_up.set()
         return failed
 
-    def _give_up(self, sessions: list[RegistryClient]) -> None:
+    def _give_up(self, clients: list[RegistryClient]) -> None:
         self._given_up.set()
-        for session in sessions:
-            session.abort()
+        for client in clients:
+            client.abort()
 
-    def _upload(self, session: RegistryClient, descriptor: Descriptor, *, look: bool) -> None:
+    def _upload(self, client: RegistryClient, descriptor: Descriptor, *, look: bool) -> None:
         upload = BlobUpload(
-            session,
+            client,
             self._path,
             self._blob(descriptor),
             mount_from=self._mount_from.get(descriptor.digest),
-            on_progress=lambda sent: self._tally.advance(descriptor, sent),
+            on_progress=lambda sent: self._progress.set_sent(descriptor, sent),
             cancel_token=self._stop,
             abandoned=self._given_up,
         )
         with self._slot(self._check_not_given_up):
-            placed = upload.run(check_exists=look)
-        self.placed[descriptor.digest] = placed
-        self._tally.ended(descriptor, placed)
+            outcome = upload.run(check_exists=look)
+        self.outcomes[descriptor.digest] = outcome
+        self._progress.set_done(descriptor, outcome)
         log.info(
-            "blob",
-            how=placed,
+            "blob_done",
+            outcome=outcome,
             digest=descriptor.digest,
-            kind=descriptor.media_type,
+            media_type=descriptor.media_type,
             bytes=descriptor.size,
-            to=self._path,
+            repository=self._path,
         )
 
     def _check_not_given_up(self) -> None:
@@ -136,20 +138,25 @@ class BlobUploads:
     def _blob(self, descriptor: Descriptor) -> Blob:
         @contextmanager
         def read_from(offset: int) -> Iterator[Callable[[int], bytes]]:
-            with self._blobs.open(descriptor.digest, offset) as reader:
+            with self._store.open(descriptor.digest, offset) as reader:
                 yield reader.read
 
-        return Blob(descriptor.digest, descriptor.size, read_from, lambda: self._check(descriptor.digest))
+        return Blob(descriptor.digest, descriptor.size, read_from, lambda: self._verify(descriptor.digest))
 
-    def _check(self, digest: str) -> None:
-        hashed = hashlib.sha256()
-        with self._blobs.open(digest) as reader:
+    def _verify(self, digest: str) -> None:
+        """Check the content of a blob in the store.
+
+        Raises:
+            WorkError: the blob is damaged; it is removed from the store (transient).
+        """
+        sha256 = hashlib.sha256()
+        with self._store.open(digest) as reader:
             while piece := reader.read(1024 * 1024):
-                hashed.update(piece)
-        if digest != f"sha256:{hashed.hexdigest()}":
-            self._blobs.forget(digest)
+                sha256.update(piece)
+        if digest != f"sha256:{sha256.hexdigest()}":
+            self._store.forget(digest)
             raise WorkError(
-                ErrorClass.TRANSIENT, f"The image store's {digest} was damaged; the next try makes it again."
+                ErrorClass.TRANSIENT, f"The image store's {digest} was damaged; the next attempt makes it again."
             )
 
 
@@ -159,48 +166,40 @@ def _is_throttled(each: Future[None]) -> bool:
 
 
 def _raise_first(failed: list[Future[None]]) -> None:
-    """Raise what made the others give up: an error of its own, rather than that of a connection that was shut."""
+    """Raise the cause of the failure: preferably not a transient error, which a closed connection may have caused."""
     errors = [error for each in failed if (error := each.exception()) is not None]
     for error in sorted(errors, key=lambda error: isinstance(error, WorkError) and error.error_class == "transient"):
         raise error
 
 
-SHOWN_SECONDS = 0.1
-"""How often progress is told at most."""
+class UploadProgress:
+    """Sum up the progress of all uploads of one push, and report it at most every 0.1 seconds."""
 
-
-class Tally:
-    """How far the blobs of one push are. A layer that was there counts as done, without its bytes."""
-
-    def __init__(self, manifest: Manifest, on_progress: Callable[[PushProgress, str], None]) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, manifest: Manifest, on_progress: Callable[[Progress, str], None]) -> None:
+        layers = {layer.digest for layer in manifest.layers}
+        self._blobs = {
+            blob.digest: BlobProgress(total_bytes=blob.size, is_layer=blob.digest in layers) for blob in manifest.blobs
+        }
         self._on_progress = on_progress
-        self._layers = {layer.digest for layer in manifest.layers}
-        self._sent = dict.fromkeys((blob.digest for blob in manifest.blobs), 0)
-        self._sizes = {blob.digest: blob.size for blob in manifest.blobs}
-        self._ended: set[str] = set()
-        self._shown_at = 0.0
+        self._lock = threading.Lock()
+        self._reported_at = 0.0
 
-    def advance(self, blob: Descriptor, sent: int) -> None:
-        """So many bytes of a blob were sent."""
+    def set_sent(self, blob: Descriptor, sent_bytes: int) -> None:
         with self._lock:
-            self._sent[blob.digest] = sent
-            if time.monotonic() - self._shown_at >= SHOWN_SECONDS:
-                self._show()
+            self._blobs[blob.digest].done_bytes = sent_bytes
+            if time.monotonic() - self._reported_at >= MIN_REPORT_INTERVAL_SECONDS:
+                self._report()
 
-    def ended(self, blob: Descriptor, placed: BlobOutcome) -> None:
-        """A blob is there."""
+    def set_done(self, blob: Descriptor, outcome: BlobOutcome) -> None:
         with self._lock:
-            if placed is not BlobOutcome.UPLOADED:
-                self._sizes[blob.digest] = 0
-            self._sent[blob.digest] = self._sizes[blob.digest]
-            self._ended.add(blob.digest)
-            self._show()
+            progress = self._blobs[blob.digest]
+            if outcome is not BlobOutcome.UPLOADED:
+                progress.total_bytes = 0
+            progress.done_bytes, progress.is_done = progress.total_bytes, True
+            self._report()
 
-    def _show(self) -> None:
-        self._shown_at = time.monotonic()
-        done, layers = len(self._ended & self._layers), len(self._layers)
-        self._on_progress(
-            PushProgress(sum(self._sent.values()), sum(self._sizes.values()), done, layers),
-            f"Uploads: {done} of {layers} layers are there.",
-        )
+    def _report(self) -> None:
+        self._reported_at = time.monotonic()
+        progress = Progress.of(self._blobs.values())
+        message = f"Uploads: {progress.layers_done} of {progress.layers_total} layers are there."
+        self._on_progress(progress, message)

@@ -1,6 +1,7 @@
-"""The engine's own push: it compresses the layers and uploads them; Longshore asks the registry before and after.
+"""The engine transport: the engine compresses and uploads the layers; Longshore asks the registry before and after.
 
-Whether the engine can push to a registry as its options ask: what it trusts is set up with it, not per push.
+What an engine trusts is configured on its machine, not per push: a push whose registry options the engine does not
+fulfil is refused.
 """
 
 import ipaddress
@@ -11,17 +12,18 @@ from typing import Any
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
+from shared.pushes.progress import Progress
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from workers.docker.connection import engine, engine_errors
 from workers.docker.push import push_image
-from workers.pushes.transports.transport import PushedImage, PushProgress
+from workers.pushes.transports.transport import PushedImage
 
 
 class EngineTransport:
-    """Pushes an image that is on the Docker engine (a `Transport`).
+    """Push an image of the Docker engine (a `Transport`).
 
-    The engine makes its own bytes of a layer, so the digest is another one than the direct transport's (rule 7).
+    The engine compresses layers itself, so the digest differs from that of the direct transport (rule 7).
     """
 
     def __init__(
@@ -50,19 +52,13 @@ class EngineTransport:
         tags: tuple[str, ...],
         *,
         before_tag: Callable[[str], None],
-        on_progress: Callable[[PushProgress, str], None],
+        on_progress: Callable[[Progress, str], None],
     ) -> PushedImage:
-        """Push every tag, and have the registry confirm each.
-
-        Raises:
-            Stopped: the stop was asked for.
-            WorkError: what the registry or the engine said, classified.
-        """
-        self._refuse_unfit()
+        self._check_options()
         digests = set()
         for tag in tags:
             before_tag(tag)
-            digests.add(self._pushed(tag, on_progress))
+            digests.add(self._push_tag(tag, on_progress))
         if len(digests) != 1:
             raise WorkError(ErrorClass.TRANSIENT, "The engine pushed different bytes for the two tags of one image.")
         digest = digests.pop()
@@ -70,7 +66,7 @@ class EngineTransport:
             self._client.confirm(self._path, tag, digest)
         return PushedImage(digest)
 
-    def _refuse_unfit(self) -> None:
+    def _check_options(self) -> None:
         if self._proxy_url is not None:
             raise WorkError(
                 ErrorClass.INVALID,
@@ -81,20 +77,20 @@ class EngineTransport:
         if refusal is not None:
             raise WorkError(ErrorClass.INVALID, refusal)
 
-    def _pushed(self, tag: str, on_progress: Callable[[PushProgress, str], None]) -> str:
-        def show(seen: PushProgress) -> None:
-            on_progress(seen, f"Pushes {tag}: {seen.layers_done} of {seen.layers_total} layers are there.")
+    def _push_tag(self, tag: str, on_progress: Callable[[Progress, str], None]) -> str:
+        def report(progress: Progress) -> None:
+            on_progress(progress, f"Pushes {tag}: {progress.layers_done} of {progress.layers_total} layers are there.")
 
-        with self._refusal_looked_at_again():
+        with self._auth_errors_checked():
             return push_image(
-                self._image_id, self._repository, tag, self._client.credentials, on_progress=show, stop=self._stop
+                self._image_id, self._repository, tag, self._client.credentials, on_progress=report, stop=self._stop
             )
 
     @contextmanager
-    def _refusal_looked_at_again(self) -> Iterator[None]:
-        """The registry took the credentials a moment ago: where it still does, a refusal in mid-push is transient.
+    def _auth_errors_checked(self) -> Iterator[None]:
+        """Turn an auth error into a transient one if the registry still accepts the credentials.
 
-        A token that the engine got at the beginning can end while it still uploads.
+        The token that the engine got at the beginning can expire during the upload.
         """
         try:
             yield
@@ -107,17 +103,17 @@ class EngineTransport:
 
 
 def tls_refusal(address: RegistryAddress, *, verify_tls: bool, ca_certificate: str | None) -> str | None:
-    """The sentence with which a push to this registry through the engine is refused, or None.
+    """Return why the engine cannot push to this registry with these TLS options, if so.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     if ca_certificate:
         return (
             "pushes go through the Docker engine, which cannot be given a registry's ca_certificate: install it on "
             f"the engine's machine as /etc/docker/certs.d/{address.authority}/ca.crt and remove the option"
         )
-    if (verify_tls and not address.plain_http) or _engine_trusts_blindly(address):
+    if (verify_tls and not address.plain_http) or _is_insecure_registry(address):
         return None
     what = "use plain HTTP" if address.plain_http else "skip the verification of TLS"
     return (
@@ -126,20 +122,21 @@ def tls_refusal(address: RegistryAddress, *, verify_tls: bool, ca_certificate: s
     )
 
 
-def _engine_trusts_blindly(address: RegistryAddress) -> bool:
+def _is_insecure_registry(address: RegistryAddress) -> bool:
+    """Return whether the engine is configured to push to the registry without verification."""
     with engine_errors():
         configuration: dict[str, Any] = engine().info().get("RegistryConfig") or {}
-    known = (configuration.get("IndexConfigs") or {}).get(address.authority)
-    if known is not None:
-        return not known.get("Secure", True)
+    entry = (configuration.get("IndexConfigs") or {}).get(address.authority)
+    if entry is not None:
+        return not entry.get("Secure", True)
     networks = [ipaddress.ip_network(text) for text in configuration.get("InsecureRegistryCIDRs") or []]
-    return any(found in network for found in _addresses(address.host) for network in networks)
+    return any(ip in network for ip in _resolve(address.host) for network in networks)
 
 
-def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """What the name stands for; the engine asks the resolver too, and trusts blindly if any of them is in its list."""
+def _resolve(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Resolve as the engine does: one address within its insecure networks is enough for it."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]

@@ -15,7 +15,7 @@ from shared.fence import Claim, FenceLostError
 from shared.jobs.leases import release_all, release_lock, renew_lease, still_held
 from shared.jobs.lost import lost_jobs, requeue_lost
 from shared.jobs.transitions import fail_or_retry, succeed
-from shared.pushes.progress import PushProgress, write_progress, write_success
+from shared.pushes.progress import Progress, write_progress, write_success
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -33,7 +33,7 @@ from tests.rows import (
 
 pytestmark = pytest.mark.usefixtures("installation")
 
-NUMBERS = PushProgress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
+NUMBERS = Progress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
 BROKEN = WorkError(ErrorClass.TRANSIENT, "It broke.")
 
 

@@ -5,13 +5,13 @@ import pytest
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, PushState
-from shared.pushes.progress import PushProgress, write_progress
+from shared.pushes.progress import Progress, write_progress
 from tests.git_service import make_algorithm
 from tests.rows import DIGEST, build_commit, change, end_push, make_registry, milliseconds_from_now, push, taken, the
 
 pytestmark = pytest.mark.usefixtures("installation")
 
-SOME = PushProgress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
+SOME = Progress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
 
 
 def test_progress_is_shown() -> None:
@@ -26,9 +26,9 @@ def test_progress_is_shown() -> None:
 
 @pytest.mark.parametrize(
     ("moved", "message"),
-    [(PushProgress(6, 10, 1, 2), "Pushes."), (PushProgress(5, 10, 2, 2), "Pushes."), (SOME, "Pulls the image: layer 3.")],
+    [(Progress(6, 10, 1, 2), "Pushes."), (Progress(5, 10, 2, 2), "Pushes."), (SOME, "Pulls the image: layer 3.")],
 )
-def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: PushProgress, message: str) -> None:
+def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: Progress, message: str) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = taken(job)
     with database().writing() as session:

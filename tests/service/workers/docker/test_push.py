@@ -18,7 +18,7 @@ from workers.docker.connection import engine
 from workers.docker.images import has_image, image_id_of
 from workers.docker.push import pull_image, push_image
 from workers.pushes.transports.engine import tls_refusal
-from shared.pushes.progress import PushProgress
+from shared.pushes.progress import Progress
 
 DEADLINE = 10
 """Seconds after which a thing that must happen is taken for one that does not."""
@@ -34,7 +34,7 @@ def credentials(registry: PrivateRegistry) -> Credentials:
     return Credentials(*next(iter(registry.users.items())))
 
 
-def ignore(progress: PushProgress) -> None:
+def ignore(progress: Progress) -> None:
     """Whoever wants no progress."""
 
 
@@ -55,7 +55,7 @@ def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: s
 def test_what_was_pushed_is_what_the_registry_has(
     registry: PrivateRegistry, repository: str, credentials: Credentials, small_image: str
 ) -> None:
-    seen: list[PushProgress] = []
+    seen: list[Progress] = []
     digest = push_image(small_image, repository, "one", credentials, on_progress=seen.append, stop=CancelToken())
     assert digest == digest_in(registry, credentials, repository, "one")
     assert seen[-1].layers_done == seen[-1].layers_total == 1
@@ -65,7 +65,7 @@ def test_what_was_pushed_is_what_the_registry_has(
 
     again = push_image(small_image, repository, "two", credentials, on_progress=seen.append, stop=CancelToken())
     assert again == digest
-    assert seen[-1] == PushProgress(0, 0, 1, 1), "a layer that is there already is done, without a byte"
+    assert seen[-1] == Progress(0, 0, 1, 1), "a layer that is there already is done, without a byte"
 
 
 def test_a_name_that_stood_there_before_goes_back(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from workers.docker.push import PushTally
-from shared.pushes.progress import PushProgress
+from shared.pushes.progress import Progress
 
 
 def pushing(layer: str, current: int, total: int) -> dict[str, object]:
@@ -28,18 +28,18 @@ START = [
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
-        ([], PushProgress(0, 0, 0, 3)),
-        ([pushing("aa", 10, 100)], PushProgress(10, 100, 0, 3)),
-        ([pushing("aa", 10, 100), pushing("bb", 7, 50)], PushProgress(17, 150, 0, 3)),
-        ([pushing("aa", 112, 100)], PushProgress(100, 100, 0, 3)),
-        ([pushing("aa", 40, 100), status("aa", "Pushed")], PushProgress(100, 100, 1, 3)),
-        ([status("aa", "Layer already exists"), status("bb", "Mounted from x/y")], PushProgress(0, 0, 2, 3)),
-        ([pushing("aa", 90, 100), status("aa", "Retrying in 5 seconds")], PushProgress(0, 100, 0, 3)),
-        ([pushing("aa", 1, 0), {"id": "aa", "status": "Pushing"}], PushProgress(0, 0, 0, 3)),
-        ([{"progressDetail": {}, "aux": {"Tag": "1", "Digest": "sha256:x", "Size": 5}}], PushProgress(0, 0, 0, 3)),
+        ([], Progress(0, 0, 0, 3)),
+        ([pushing("aa", 10, 100)], Progress(10, 100, 0, 3)),
+        ([pushing("aa", 10, 100), pushing("bb", 7, 50)], Progress(17, 150, 0, 3)),
+        ([pushing("aa", 112, 100)], Progress(100, 100, 0, 3)),
+        ([pushing("aa", 40, 100), status("aa", "Pushed")], Progress(100, 100, 1, 3)),
+        ([status("aa", "Layer already exists"), status("bb", "Mounted from x/y")], Progress(0, 0, 2, 3)),
+        ([pushing("aa", 90, 100), status("aa", "Retrying in 5 seconds")], Progress(0, 100, 0, 3)),
+        ([pushing("aa", 1, 0), {"id": "aa", "status": "Pushing"}], Progress(0, 0, 0, 3)),
+        ([{"progressDetail": {}, "aux": {"Tag": "1", "Digest": "sha256:x", "Size": 5}}], Progress(0, 0, 0, 3)),
     ],
 )
-def test_the_sum_of_the_layers(events: list[Any], expected: PushProgress) -> None:
+def test_the_sum_of_the_layers(events: list[Any], expected: Progress) -> None:
     tally = PushTally()
     for event in [*START, *events]:
         tally.read(event)

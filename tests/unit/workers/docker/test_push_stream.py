@@ -10,7 +10,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.unit.workers.fake_engine import IMAGE, FakeEngine
 from workers.docker.push import push_image
-from shared.pushes.progress import PushProgress
+from shared.pushes.progress import Progress
 
 PREPARING = {"id": "aa", "status": "Preparing"}
 PUSHED = {"id": "aa", "status": "Pushed"}
@@ -20,7 +20,7 @@ DEADLINE = 10
 
 def pushed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stop: CancelToken | None = None) -> str:
     monkeypatch.setenv("DOCKER_HOST", engine.address)
-    seen: list[PushProgress] = []
+    seen: list[Progress] = []
     return push_image(IMAGE, "h.example.com/a/b", "1", None, on_progress=seen.append, stop=stop or CancelToken())
 
 

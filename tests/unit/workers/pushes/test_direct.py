@@ -14,7 +14,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.file_lock import file_lock, try_file_lock
 from shared.net.connections import Proxy
-from shared.pushes.progress import PushProgress
+from shared.pushes.progress import Progress
 from shared.registry import upload, upload_session
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
@@ -74,7 +74,7 @@ class Push:
     """A push, and what was told of it."""
 
     def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: Any) -> None:
-        self.told: list[tuple[PushProgress, str]] = []
+        self.told: list[tuple[Progress, str]] = []
         self.fences: list[str] = []
         self.fence = self.fences.append
         self.stop = CancelToken()
@@ -473,7 +473,7 @@ def test_progress_is_told_by_bytes_and_layers(registry: FakeRegistry, image: Man
     push = Push(registry, image, use)
     push.run()
     size = sum(blob.size for blob in image.blobs)
-    assert push.told[-1][0] == PushProgress(size, size, 2, 2)
+    assert push.told[-1][0] == Progress(size, size, 2, 2)
     assert {seen.total_bytes for seen, _ in push.told} == {size}
 
 
