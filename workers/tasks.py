@@ -6,7 +6,7 @@ from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_SECONDS, celery
 from workers.builds.build import BuildWork
 from workers.jobs.executor import run_job, run_next_push
 from workers.maintenance.deliver_webhooks import deliver
-from workers.maintenance.drift import look_for_drift_on_tick
+from workers.maintenance.drift import check_drift_on_tick
 from workers.maintenance.sweep import sweep_on_tick
 from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
 from workers.pushes.push import PushWork
@@ -61,7 +61,7 @@ def sweep_now() -> None:
 @celery.task(name="longshore.drift")  # type: ignore[untyped-decorator]
 def look_for_drift_now() -> None:
     """Ask whether registries still have what executions rely on."""
-    look_for_drift_on_tick()
+    check_drift_on_tick()
 
 
 @celery.task(name="longshore.deliver")  # type: ignore[untyped-decorator]

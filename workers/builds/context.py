@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.cancellation import CancelToken
 from shared.file_lock import poll_file_lock
 from workers.builds.log import BuildLog
-from workers.jobs.deadline import Deadline
+from workers.docker.deadline import Deadline
 
 
 @dataclass(frozen=True)

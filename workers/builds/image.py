@@ -22,13 +22,13 @@ from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import EnvironmentSpec
 from workers.builds.log import BuildLog, url_secrets
 from workers.builds.source_tree import SourceTree, open_source_tree
+from workers.docker.deadline import Deadline
 from workers.docker.images import local_reference, remove_reference
 from workers.images.archive import Entry, archived, directory_entry, file_entry, parent_entries
 from workers.images.engine_transfer import save_image
 from workers.images.image import Image, Step, derived_image, image_name
 from workers.images.image_store import StoreUse
 from workers.images.layers import add_layer, exact
-from workers.jobs.deadline import Deadline
 from workers.runner import ARGUMENTS, DIRECTORY, PORT, RUNS_AS, SOURCE_DIRECTORY
 
 _RUNNER_FILES = Path(__file__).resolve().parents[1] / "runner"

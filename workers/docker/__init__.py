@@ -1,1 +1,1 @@
-"""Everything that speaks to a Docker engine."""
+"""Access to a Docker engine: connections, images, pushes, and the classes of its errors."""

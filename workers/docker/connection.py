@@ -1,4 +1,4 @@
-"""The way to the Docker engine: one client for each process, and a connection of its own for each long call."""
+"""Connections to the Docker engine: one client per process, and one per long call, which can be interrupted."""
 
 import os
 import socket
@@ -19,15 +19,15 @@ from docker.utils import kwargs_from_env
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.jobs.deadline import Deadline
+from workers.docker.deadline import Deadline
 
 TIMEOUT_SECONDS = 60
-"""How long a short call waits for the engine."""
-SILENCE_SECONDS = 15 * 60
-"""How long a streaming call waits for the engine's next word: its own retries towards a registry are silent."""
+"""Timeout of short calls."""
+STREAM_TIMEOUT_SECONDS = 15 * 60
+"""Timeout for the next event of a stream: the engine sends nothing during its own retries towards a registry."""
 NO_SPACE = "no space left on device"
 
-_NO_ANSWER = (
+_UNREACHABLE = (
     DockerException,
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -38,50 +38,40 @@ _clients: dict[tuple[int, str], APIClient] = {}
 
 
 def engine_address() -> str:
-    """Where the engine is, as `DOCKER_HOST` names it."""
+    """Return the address of the engine (`DOCKER_HOST`)."""
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 def engine() -> APIClient:
-    """The client of this process, for short calls. A fork makes one of its own: connections are not shared.
+    """Return the client of this process for short calls. A forked process gets its own: connections are not shared.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     key = (os.getpid(), engine_address())
     if key not in _clients:
         with engine_errors():
             client = APIClient(timeout=TIMEOUT_SECONDS, version=_version_of_engine(), **kwargs_from_env())
             _mount_adapter(client)
-        # docker-py keeps a connection for every path that was ever asked for; a new one costs next to nothing.
+        # docker-py keeps a connection for every path that was ever requested; a new one costs almost nothing.
         client.headers["Connection"] = "close"
         _clients[key] = client
     return _clients[key]
 
 
-def ping() -> None:
-    """Ask the engine whether it is there.
-
-    Raises:
-        WorkError: it does not answer (unavailable).
-    """
-    with engine_errors():
-        engine().ping()
-
-
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn what docker-py, requests and urllib3 raise in the block into a `WorkError` with the class of its cause.
+    """Turn errors of docker-py, requests and urllib3 into a `WorkError` with the class of the cause.
 
     Raises:
-        WorkError: the engine does not answer, or its disk is full (unavailable); it refused a request (invalid);
+        WorkError: the engine does not respond, or its disk is full (unavailable); it refused a request (invalid);
             it failed (transient).
     """
     try:
         yield
     except APIError as error:
         raise _api_error(error) from error
-    except _NO_ANSWER as error:
+    except _UNREACHABLE as error:
         raise WorkError(
             ErrorClass.UNAVAILABLE,
             f"the Docker engine at {engine_address()} does not answer: {_innermost(error)}; the job waits",
@@ -93,24 +83,24 @@ def engine_errors() -> Iterator[None]:
 
 
 def disk_is_full(where: str) -> WorkError:
-    """The error for a disk without space: the job waits until somebody makes room."""
+    """Return the error for a disk without space: the job waits until space is freed."""
     return WorkError(ErrorClass.UNAVAILABLE, f"there is no space left on the disk of {where}; the job waits for room")
 
 
 @contextmanager
 def interruptible(stop: CancelToken, deadline: Deadline | None = None) -> Iterator["EngineClient"]:
-    """Run the block with a client of its own, which a stop, or the deadline, cuts off in the middle of a read.
+    """Give a new client for the block; cancellation and the deadline interrupt its calls, even in a read.
 
     Errors of the engine become `WorkError`s as in `engine_errors`.
 
     Raises:
-        Stopped: the stop was asked for, before or during the block.
-        WorkError: the deadline passed (invalid), or as `engine_errors` says.
+        WorkCancelledError: the work was cancelled, before or during the block.
+        WorkError: the deadline passed (invalid), or as `engine_errors`.
     """
     if deadline is not None:
         deadline.check()
     with engine_errors():
-        client = EngineClient(SILENCE_SECONDS if deadline is None else deadline.left + TIMEOUT_SECONDS)
+        client = EngineClient(STREAM_TIMEOUT_SECONDS if deadline is None else deadline.left + TIMEOUT_SECONDS)
     alarm = Timer(0 if deadline is None else deadline.left, client.shut)
     alarm.daemon = True
     try:
@@ -132,36 +122,35 @@ def interruptible(stop: CancelToken, deadline: Deadline | None = None) -> Iterat
 
 
 class EngineClient(APIClient):
-    """A client whose connections another thread may shut, at whatever point its call is.
+    """A client whose connections another thread may shut during a call.
 
     It never sends the credentials in the operator's own Docker configuration.
     """
 
-    def __init__(self, silence_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         self._sockets: list[socket.socket] = []
         self._responses: list[requests.Response] = []
         self._is_shut = False
-        super().__init__(timeout=int(silence_seconds) + 1, version=engine().api_version, **kwargs_from_env())
+        super().__init__(timeout=int(timeout_seconds) + 1, version=engine().api_version, **kwargs_from_env())
         _mount_adapter(self, self._note_socket)
         self.hooks["response"].append(self._note_response)
 
     @property
     def last_response(self) -> requests.Response:
-        """The response of the latest request, which a stream can be read from."""
+        """The response of the latest request, from which a stream can be read."""
         return self._responses[-1]
 
     def shut(self) -> None:
-        """End every read and write that is under way; safe from another thread, and more than once."""
+        """End all reads and writes in progress; may be called from another thread, and repeatedly."""
         self._is_shut = True
         for connection in list(self._sockets):
             _shut_socket(connection)
         for response in list(self._responses):
-            # Transports other than the unix socket: docker-py knows where they keep theirs.
+            # Other transports than the unix socket: docker-py finds their sockets.
             with suppress(Exception):
                 CancellableStream(iter(()), response).close()
 
     def close(self) -> None:
-        """Give back the connections."""
         for response in self._responses:
             response.close()
         super().close()
@@ -177,7 +166,7 @@ class EngineClient(APIClient):
             self.shut()
 
     def _set_auth_headers(self, headers: dict[str, str]) -> None:
-        """A build pulls nothing, so it needs none of the operator's registry passwords."""
+        """Send no registry passwords of the operator: a build pulls nothing."""
 
 
 def _version_of_engine() -> str:
@@ -187,9 +176,9 @@ def _version_of_engine() -> str:
 
 
 def _mount_adapter(client: APIClient, note: Callable[[socket.socket], None] | None = None) -> None:
-    """Have the client make its unix sockets our way: told of as they are made, and closed where nobody answers.
+    """Replace the client's unix sockets with ones that are noted when made, and closed if connecting fails.
 
-    A response hook alone would come too late for a call that still waits for its response.
+    A response hook alone would be too late for a call that still waits for its response.
     """
     adapter = client.get_adapter(client.base_url)
     if isinstance(adapter, UnixHTTPAdapter):
@@ -216,9 +205,9 @@ class _Pool(UnixHTTPConnectionPool):
     note: Callable[[socket.socket], None] | None
 
     def _new_conn(self) -> _Connection:  # type: ignore[override]
-        made = _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]
-        made.note = self.note
-        return made
+        connection = _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]
+        connection.note = self.note
+        return connection
 
 
 class _Adapter(UnixHTTPAdapter):
@@ -241,16 +230,16 @@ def _shut_socket(connection: socket.socket) -> None:
 
 
 def _api_error(error: APIError) -> WorkError:
-    said = str(error.explanation or error)
-    if NO_SPACE in said.lower():
+    message = str(error.explanation or error)
+    if NO_SPACE in message.lower():
         return disk_is_full(f"the Docker engine at {engine_address()}")
     if error.status_code is not None and error.status_code >= 500:
-        return WorkError(ErrorClass.TRANSIENT, f"the Docker engine failed: {said}")
-    return WorkError(ErrorClass.INVALID, f"the Docker engine refused the request: {said}")
+        return WorkError(ErrorClass.TRANSIENT, f"the Docker engine failed: {message}")
+    return WorkError(ErrorClass.INVALID, f"the Docker engine refused the request: {message}")
 
 
 def _innermost(error: BaseException) -> str:
-    """The sentence at the bottom of a nest of wrapped errors ("Connection refused"), which is the one that helps."""
+    """Return the message of the innermost wrapped error (such as "Connection refused"), which has the cause."""
     while True:
         inner = next((part for part in error.args if isinstance(part, BaseException)), None) or error.__context__
         if inner is None:

@@ -1,4 +1,4 @@
-"""What the Docker engine says when a push or a pull fails: text in its stream, from the registry or of its own."""
+"""Classify the error messages of the Docker engine, from its own failures and from registries."""
 
 import re
 from collections.abc import Collection
@@ -6,14 +6,14 @@ from collections.abc import Collection
 from shared.errors import ErrorClass, WorkError
 from shared.net.errors import MAX_RETRY_AFTER_SECONDS, class_of_status, excerpt
 
-_ENGINE_AWAY = "The engine cannot be used now; the job waits for it."
+_ENGINE_UNAVAILABLE = "The engine cannot be used now; the job waits for it."
 _CHECK_CREDENTIALS = "Check the username and the password, and that the account may do this."
 _MAY_PASS = "This may pass."  # noqa: S105 - no password
 
 _STATUS = re.compile(
     r"(?:http status:?|status code:?|parsing http|status from \w+ request to|status:) *([1-5][0-9]{2})\b"
 )
-_NAMED_WAIT = re.compile(r"retry-after: ?([0-9]+(?:\.[0-9]+)?) ?(ms|µs|s)?")
+_RETRY_AFTER = re.compile(r"retry-after: ?([0-9]+(?:\.[0-9]+)?) ?(ms|µs|s)?")
 _URL = re.compile(r"https?://[^\s\"']*")
 
 
@@ -21,8 +21,10 @@ def _rule(pattern: str, error_class: ErrorClass, advice: str) -> tuple[re.Patter
     return re.compile(pattern), error_class, advice
 
 
-_OF_THE_ENGINE = [
-    _rule(r"docker daemon|dial unix|fetching server api version|docker\.sock", ErrorClass.UNAVAILABLE, _ENGINE_AWAY),
+_ENGINE_RULES = [
+    _rule(
+        r"docker daemon|dial unix|fetching server api version|docker\.sock", ErrorClass.UNAVAILABLE, _ENGINE_UNAVAILABLE
+    ),
     _rule(
         r"client version .* is too (?:new|old)|client is (?:newer|too old)|(?:minimum|maximum) supported api version",
         ErrorClass.UNAVAILABLE,
@@ -51,9 +53,9 @@ _OF_THE_ENGINE = [
     ),
     _rule(r"invalid reference format|must be lowercase", ErrorClass.INVALID, "The image cannot be called so."),
 ]
-"""What says nothing of what the registry answered: looked for first."""
+"""Errors of the engine, matched first."""
 
-_OF_THE_REGISTRY = [
+_REGISTRY_RULES = [
     _rule(r"toomanyrequests|too many requests|rate limit", ErrorClass.THROTTLED, "The registry asked to slow down."),
     _rule(
         r"unauthorized|authentication required|no basic auth credentials|insufficient_scope|authorization failed"
@@ -75,9 +77,9 @@ _OF_THE_REGISTRY = [
         "The registry will refuse the same image again: see what it says.",
     ),
 ]
-"""What the registry said in words."""
+"""Error texts of registries, matched after the HTTP status."""
 
-_OF_THE_WAY = re.compile(
+_NETWORK_ERROR = re.compile(
     r"\beof\b|connection re(?:set|fused)|broken pipe|timeout|timed out|deadline exceeded|no such host"
     r"|server misbehaving|temporary failure|no route to host|network is unreachable|closed network connection"
     r"|context canceled|goaway"
@@ -93,37 +95,37 @@ _ADVICE_FOR_STATUS = {
 
 
 def classify_message(text: str, *, host: str = "The engine", secrets: Collection[str] = ()) -> WorkError:
-    """The error that a message in the engine's stream (or of an APIError) means.
+    """Return the error for a message in the engine's stream or of an APIError.
 
-    What nobody knows is `transient`: the retries have a limit, and a push given up too early has none.
-    `host` begins the sentence; `secrets` are never repeated from `text`.
+    An unknown message is transient: retries have a limit, but a push that failed by mistake is not retried.
+    `host` begins the sentence; `secrets` are removed from `text`.
     """
-    # Addresses hold names that callers chose: a repository called "denied" decides nothing.
+    # URLs are left out because callers choose names in them: a repository may be called "denied".
     words = _URL.sub("", text).lower()
-    error_class, advice = _judged(words)
-    return WorkError(error_class, f"{host}: {excerpt(text, secrets)}. {advice}", retry_after=_named_wait(words))
+    error_class, advice = _classify(words)
+    return WorkError(error_class, f"{host}: {excerpt(text, secrets)}. {advice}", retry_after=_retry_after(words))
 
 
-def _judged(words: str) -> tuple[ErrorClass, str]:
-    for pattern, error_class, advice in _OF_THE_ENGINE:
+def _classify(words: str) -> tuple[ErrorClass, str]:
+    for pattern, error_class, advice in _ENGINE_RULES:
         if pattern.search(words):
             return error_class, advice
     status = _STATUS.search(words)
     if status:
         error_class = class_of_status(int(status[1]))
         return error_class, _ADVICE_FOR_STATUS[error_class]
-    for pattern, error_class, advice in _OF_THE_REGISTRY:
+    for pattern, error_class, advice in _REGISTRY_RULES:
         if pattern.search(words):
             return error_class, advice
-    if _OF_THE_WAY.search(words):
+    if _NETWORK_ERROR.search(words):
         return ErrorClass.TRANSIENT, "The registry did not answer to the end; this may pass."
     return ErrorClass.TRANSIENT, _MAY_PASS
 
 
-def _named_wait(words: str) -> float | None:
-    """Seconds that a registry named in its words, as GitHub's does (`retry-after: 1.2s`)."""
-    named = _NAMED_WAIT.search(words)
-    if not named:
+def _retry_after(words: str) -> float | None:
+    """Return the seconds in the text of a registry, such as GitHub's (`retry-after: 1.2s`)."""
+    match = _RETRY_AFTER.search(words)
+    if not match:
         return None
-    per_second = {"ms": 1_000, "µs": 1_000_000}.get(named[2] or "s", 1)
-    return min(float(named[1]) / per_second, MAX_RETRY_AFTER_SECONDS)
+    per_second = {"ms": 1_000, "µs": 1_000_000}.get(match[2] or "s", 1)
+    return min(float(match[1]) / per_second, MAX_RETRY_AFTER_SECONDS)

@@ -8,14 +8,14 @@ from shared.registry.reference import normalize_name
 from workers.docker.connection import engine, engine_errors
 
 CONFLICT = 409
-"""The engine's status for an image that a container or another image needs."""
+"""Status of the engine for an image that a container or another image uses."""
 
 
 def described_image(reference: str) -> dict[str, Any] | None:
-    """The engine's description of an image (Engine API, "Inspect an image"), or None where it has none.
+    """Return the engine's description of an image (Engine API, "Inspect an image"); None if it has no such image.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     with engine_errors():
         try:
@@ -25,29 +25,29 @@ def described_image(reference: str) -> dict[str, Any] | None:
 
 
 def image_id_of(reference: str) -> str | None:
-    """The id (`sha256:…`) of the image that a reference names, or None.
+    """Return the id (`sha256:…`) of an image, if the engine has it.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     described = described_image(reference)
     return None if described is None else str(described["Id"])
 
 
 def has_image(image_id: str) -> bool:
-    """Whether the engine has the image.
+    """Return whether the engine has the image.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     return described_image(image_id) is not None
 
 
 def remove_reference(reference: str) -> None:
-    """Take a tag, or an id that no tag names, off the engine; one that is gone or still in use is left alone.
+    """Remove a tag, or an untagged image by its id; no-op if it is gone or in use.
 
     Raises:
-        WorkError: the engine does not answer (unavailable).
+        WorkError: the engine does not respond (unavailable).
     """
     with engine_errors():
         try:
@@ -60,10 +60,10 @@ def remove_reference(reference: str) -> None:
 
 
 def name_image(image_id: str, reference: str) -> None:
-    """Give an image a name, so that the engine keeps it.
+    """Tag an image, so that the engine keeps it.
 
     Raises:
-        WorkError: the engine does not answer (unavailable), or has no such image (invalid).
+        WorkError: the engine does not respond (unavailable), or has no such image (invalid).
     """
     repository, _, tag = reference.rpartition(":")
     with engine_errors():
@@ -71,5 +71,5 @@ def name_image(image_id: str, reference: str) -> None:
 
 
 def local_reference(owner: str, name: str, commit: str) -> str:
-    """What an engine calls the image of a commit, where one has it."""
+    """Return the reference of a commit's image on an engine."""
     return f"longshore/{normalize_name(owner)}/{normalize_name(name)}:{commit}"

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from workers.docker.connection import NO_SPACE, disk_is_full, engine_address, interruptible
+from workers.docker.deadline import Deadline
 from workers.docker.images import has_image
 from workers.images.archive import Entry, archived, content_of, file_entry, members_of, plain_entry, streamed
 from workers.images.image import Image, add_image
 from workers.images.image_store import StoreUse
 from workers.images.layers import Layer, add_layer, fast
 from workers.images.oci import OCI_LAYER_GZIP, Descriptor
-from workers.jobs.deadline import Deadline
 
 _CHUNK_BYTES = 1024 * 1024
 _SMALL_BYTES = 256 * 1024

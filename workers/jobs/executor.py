@@ -16,12 +16,11 @@ from shared.jobs.fair_queue import next_pushes
 from shared.jobs.leases import release_lock
 from shared.jobs.transitions import fail_or_retry, succeed
 from shared.settings import settings
-from workers.jobs import dispatch
+from workers.images.collect_garbage import collect_if_full
+from workers.jobs import dispatch, registry_feedback
 from workers.jobs.db_retry import retry_db_write
 from workers.jobs.heartbeat import Heartbeat
 from workers.jobs.worker_id import lease_owner
-from workers.maintenance.collect_garbage import collect_if_full
-from workers.pushes import registry_feedback
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,1 @@
-"""The queue `maintenance`: sweep, drift, webhook deliveries, and garbage collection."""
+"""The queue `maintenance`: the sweep, drift checks and webhook deliveries."""

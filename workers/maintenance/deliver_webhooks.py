@@ -1,6 +1,6 @@
-"""Sending what the outbox holds for webhooks: signed, to checked addresses, and never in anybody's way.
+"""Send the deliveries in the outbox of webhooks: signed, and only to allowed addresses.
 
-One process at a time sends, a few deliveries at once; a target that is slow holds up other deliveries at most.
+One process sends at a time, a few deliveries concurrently; a slow target delays other deliveries only.
 """
 
 import time
@@ -18,18 +18,23 @@ from shared.net.errors import retry_after
 from shared.net.http import HttpTransport, Timeouts
 from shared.net.tls import tls_context
 from shared.settings import settings
-from shared.webhooks.deliveries import Due, Outcome, forget_old, take_due, write_outcome
+from shared.webhooks.deliveries import (
+    DueDelivery,
+    Outcome,
+    delete_old_deliveries,
+    take_due_deliveries,
+    write_outcome,
+)
 from shared.webhooks.events import CONTENT_TYPE
 from shared.webhooks.signing import open_secret, signature
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 8
+MAX_CONCURRENT = 8
 TIMEOUT_SECONDS = 10.0
-TIMEOUTS = Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS)
 HOLD_SECONDS = 60
-"""Longer than a batch takes; a delivery whose sender died is sent again after this."""
-TURN_SECONDS = 60
+"""More than a batch takes; deliveries of a sender that died are sent again after this."""
+LEASE_SECONDS = 60
 GONE = 410
 MAX_RESPONSE_BYTES = 4096
 
@@ -37,28 +42,28 @@ MAX_RESPONSE_BYTES = 4096
 def deliver() -> None:
     """Send what is due, unless another process does."""
     with database().writing() as session:
-        turn = acquire_delivery_lease(session, seconds=TURN_SECONDS)
-    if turn is None:
+        lease = acquire_delivery_lease(session, seconds=LEASE_SECONDS)
+    if lease is None:
         return
-    # A batch takes as long as its slowest target; the last one begins early enough to end within the turn.
-    last_batch_at = time.monotonic() + TURN_SECONDS - 3 * TIMEOUT_SECONDS
+    # A batch takes as long as its slowest target; the last one starts early enough to end within the lease.
+    last_start = time.monotonic() + LEASE_SECONDS - 3 * TIMEOUT_SECONDS
     try:
-        while _send_batch() and time.monotonic() < last_batch_at:
+        while _send_batch() and time.monotonic() < last_start:
             continue
         with database().writing() as session:
-            forget_old(session, days=settings().webhook_keep_days)
+            delete_old_deliveries(session, days=settings().webhook_keep_days)
     finally:
         with database().writing() as session:
-            release_delivery_lease(session, turn)
+            release_delivery_lease(session, lease)
 
 
 def _send_batch() -> bool:
-    """Send some deliveries at once; whether there were any."""
+    """Send some deliveries concurrently; return whether there were any."""
     with database().writing() as session:
-        batch = take_due(session, limit=AT_ONCE, hold_seconds=HOLD_SECONDS)
+        batch = take_due_deliveries(session, limit=MAX_CONCURRENT, hold_seconds=HOLD_SECONDS)
     if not batch:
         return False
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="delivery") as senders:
+    with ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="delivery") as senders:
         outcomes = list(senders.map(_send, batch))
     with database().writing() as session:
         for due, outcome in zip(batch, outcomes, strict=True):
@@ -66,9 +71,9 @@ def _send_batch() -> bool:
     return True
 
 
-def _send(due: Due) -> Outcome:
+def _send(due: DueDelivery) -> Outcome:
     if not due.webhook.enabled or due.webhook.deleted_at is not None:
-        return Outcome(None, "The webhook was disabled or deleted.", final=True)
+        return Outcome(None, "The webhook was disabled or deleted.", is_final=True)
     body, now = due.delivery.body.encode(), int(time.time())
     try:
         secret = open_secret(keyring(), due.webhook)
@@ -81,20 +86,20 @@ def _send(due: Due) -> Outcome:
         "webhook-timestamp": str(now),
         "webhook-signature": signature(secret, due.delivery.id, now, body),
     }
-    transport = HttpTransport(tls_context(), TIMEOUTS, networks=webhook_networks())
+    timeouts = Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS)
+    transport = HttpTransport(tls_context(), timeouts, networks=webhook_networks())
     try:
-        answer = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
+        response = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
     except WorkError as error:
         return Outcome(None, error.message)
     finally:
         transport.close()
-    if 200 <= answer.status < 300:
-        return Outcome(answer.status, None)
-    host = urlsplit(due.webhook.url).hostname
-    log.info("webhook not taken", webhook_id=due.webhook.id, status=answer.status)
+    if 200 <= response.status < 300:
+        return Outcome(response.status, None)
+    log.info("webhook_rejected", webhook_id=due.webhook.id, status=response.status)
     return Outcome(
-        answer.status,
-        f"{host} answered {answer.status}.",
-        retry_after=retry_after(answer.headers.get("Retry-After")),
-        gone=answer.status == GONE,
+        response.status,
+        f"{urlsplit(due.webhook.url).hostname} answered {response.status}.",
+        retry_after=retry_after(response.headers.get("Retry-After")),
+        is_gone=response.status == GONE,
     )

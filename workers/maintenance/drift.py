@@ -1,4 +1,4 @@
-"""Looking whether registries still have what executions rely on: gently, and sure before it is said."""
+"""Drift checks: ask registries, a few at a time, whether they still have the images that executions pull."""
 
 from itertools import groupby
 
@@ -10,7 +10,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.worker_processes import DRIFT, ran_within, record_run
 from shared.pulls.resolution import is_address_unchanged
-from shared.pushes.drift import Look, look_again_soon, mark_missing, mark_seen, take_due
+from shared.pushes.drift import DriftCheck, mark_missing, mark_seen, retry_checks_soon, take_due_checks
 from shared.registries.circuit_breaker import record_throttle
 from shared.registries.client import address_of, client_of
 from shared.registries.credentials import CredentialsError, credential_provider
@@ -21,65 +21,62 @@ from workers.jobs import dispatch
 
 log = structlog.get_logger(__name__)
 
-MAX_AT_ONCE = 20
-"""So many images are asked for at a tick: registries count such questions against limits of their own."""
-MAY_ANSWER_SOON = (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE)
+MAX_CHECKS_PER_TICK = 20
+"""Registries limit the number of such requests."""
+TEMPORARY_ERRORS = (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE)
 
 
-def look_for_drift_on_tick() -> None:
-    """Look, unless somebody just did, or nobody wants it."""
+def check_drift_on_tick() -> None:
+    """Check unless drift checks are disabled or have just run."""
     if not settings().drift_seconds:
         return
     with database().reading() as session:
-        looked = ran_within(session, DRIFT, settings().drift_tick_seconds / 2)
-    if not looked:
-        look_for_drift()
+        ran_recently = ran_within(session, DRIFT, settings().drift_tick_seconds / 2)
+    if not ran_recently:
+        check_drift()
         with database().writing() as session:
             record_run(session, DRIFT)
 
 
-def look_for_drift() -> None:
-    """Ask registries for the digests that nobody asked for longest; mark what is gone, and have it pushed again."""
+def check_drift() -> None:
+    """Do the checks that are due; mark missing images, and push them again if that is enabled."""
     with database().writing() as session:
-        due = take_due(session, after_seconds=settings().drift_seconds, limit=MAX_AT_ONCE)
-    due.sort(key=lambda look: look.registry.id)
-    for _registry, looks in groupby(due, key=lambda look: look.registry.id):
-        _look_at_one(list(looks))
+        due = take_due_checks(session, after_seconds=settings().drift_seconds, limit=MAX_CHECKS_PER_TICK)
+    due.sort(key=lambda check: check.registry.id)
+    for _registry_id, checks in groupby(due, key=lambda check: check.registry.id):
+        _check_registry(list(checks))
 
 
-def _look_at_one(looks: list[Look]) -> None:
-    """Ask one registry, until it refuses or fails."""
-    registry = looks[0].registry
+def _check_registry(checks: list[DriftCheck]) -> None:
+    """Do the checks of one registry until it refuses a request or fails."""
+    registry = checks[0].registry
     try:
         with client_of(registry, credential_provider(registry).for_reading()) as client:
-            client.ping()  # a 404 of something that is no registry, or does not know us, says nothing
-            while looks:
-                _look(client, looks[0])
-                looks.pop(0)
+            client.ping()  # a 404 from something that is no registry, or that refuses us, proves nothing
+            while checks:
+                check = checks[0]
+                if is_address_unchanged(check.algorithm, check.push, check.registry):
+                    _write_result(check, is_there=_is_there(client, check))
+                checks.pop(0)
     except CredentialsError as error:
-        log.warning("drift_not_checked", registry_id=registry.id, error_class=error.error_class, error=error.message)
+        log.warning("drift_check_skipped", registry_id=registry.id, error=error.message)
     except WorkError as error:
-        log.info("not looked for drift", registry_id=registry.id, error_class=error.error_class, error=error.message)
+        log.info("drift_check_failed", registry_id=registry.id, error_class=error.error_class, error=error.message)
         with database().writing() as session:
             if error.error_class == ErrorClass.THROTTLED:
                 record_throttle(session, registry.id, error.retry_after)
-            if error.error_class in MAY_ANSWER_SOON:
-                look_again_soon(session, looks, after_seconds=settings().drift_seconds)
+            if error.error_class in TEMPORARY_ERRORS:
+                retry_checks_soon(session, checks, after_seconds=settings().drift_seconds)
 
 
-def _look(client: RegistryClient, look: Look) -> None:
-    if is_address_unchanged(look.algorithm, look.push, look.registry):
-        _note(look, there=_is_there(client, look))
-
-
-def _is_there(client: RegistryClient, look: Look) -> bool:
-    """Whether the registry has it.
+def _is_there(client: RegistryClient, check: DriftCheck) -> bool:
+    """Return whether the registry has the image.
 
     Raises:
-        WorkError: it does not say, or says so only because it shows the repository to others and not to us.
+        WorkError: the registry failed, or may hide the repository from us only.
     """
-    path = repository_path(address_of(look.registry), look.algorithm.owner, look.algorithm.name)
-    if client.manifest_digest(path, look.digest) is not None:
+    path = repository_path(address_of(check.registry), check.algorithm.owner, check.algorithm.name)
+    if client.manifest_digest(path, check.digest) is not None:
         return True
     refusal = client.pull_refusal(path)
     if refusal is not None:
@@ -87,23 +84,23 @@ def _is_there(client: RegistryClient, look: Look) -> bool:
     return False
 
 
-def _note(look: Look, *, there: bool) -> None:
+def _write_result(check: DriftCheck, *, is_there: bool) -> None:
     with database().writing() as session:
-        news = mark_seen(session, look) if there else mark_missing(session, look)
-    about = {"push_id": look.push.id, "registry_id": look.registry.id, "digest": look.digest}
-    if news and there:
-        log.info("an image that was missing is there again", **about)
-    elif news:
-        log.warning("an image is gone from its registry", **about)
-    if not there and settings().repair_missing:
-        dispatch.send(_repair(look))
+        has_changed = mark_seen(session, check) if is_there else mark_missing(session, check)
+    fields = {"push_id": check.push.id, "registry_id": check.registry.id, "digest": check.digest}
+    if has_changed and is_there:
+        log.info("missing_image_found", **fields)
+    elif has_changed:
+        log.warning("image_missing", **fields)
+    if not is_there and settings().repair_missing:
+        dispatch.send(_push_again(check))
 
 
-def _repair(look: Look) -> list[JobMessage]:
+def _push_again(check: DriftCheck) -> list[JobMessage]:
     with database().writing() as session:
-        repaired = repair_push(session, look.push.id, look.digest)
+        repaired = repair_push(session, check.push.id, check.digest)
     if isinstance(repaired, str):
-        log.warning("not pushed again", push_id=look.push.id, reason=repaired)
+        log.warning("missing_image_not_pushed_again", push_id=check.push.id, reason=repaired)
         return []
-    log.info("pushed again, since it was missing", push_id=look.push.id, job_id=repaired.job.id)
+    log.info("missing_image_pushed_again", push_id=check.push.id, job_id=repaired.job.id)
     return repaired.messages

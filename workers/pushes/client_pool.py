@@ -1,8 +1,7 @@
-"""Clients that are kept for a moment after a push went well, for the next push to the same registry.
+"""Registry clients that are kept for a few seconds after a successful push, for the next push to the same registry.
 
-It begins with an open connection, a token and the knowledge of how the registry wants to be convinced, and what the
-registry answered a moment ago it is not asked again. What changes of a registry, or of the credentials, changes the
-client. After anything that went wrong none is kept.
+A pooled client has an open connection, a token, and the authentication scheme of the registry; it need not ping again.
+The key has all options of the registry and the credentials. A client is dropped after any error.
 """
 
 import time
@@ -18,10 +17,9 @@ from shared.registries.credentials import fingerprint
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 
-IDLE_SECONDS = 5.0
-"""A client that rested longer is not used again."""
-ANSWERED_SECONDS = 1.0
-"""For so long a registry is believed to be there and to take the credentials, as it said."""
+MAX_IDLE_SECONDS = 5.0
+PING_TTL_SECONDS = 1.0
+"""For so long after a ping the registry is assumed to be reachable and to accept the credentials."""
 MAX_CLIENTS = 8
 
 Key = tuple[str, str, Credentials | None]
@@ -29,69 +27,65 @@ Key = tuple[str, str, Credentials | None]
 
 @dataclass
 class PooledClient:
-    """A client, and when its registry answered last that it takes the credentials, by the monotonic clock."""
+    """A client, and the times of its last ping and of its last use, by the monotonic clock."""
 
     client: RegistryClient
-    answered_at: float | None = None
-    rests_since: float = 0.0
+    pinged_at: float | None = None
+    idle_since: float = 0.0
 
     @property
-    def has_just_answered(self) -> bool:
-        """Whether asking again would tell nothing new."""
-        return self.answered_at is not None and time.monotonic() - self.answered_at < ANSWERED_SECONDS
+    def was_pinged_recently(self) -> bool:
+        return self.pinged_at is not None and time.monotonic() - self.pinged_at < PING_TTL_SECONDS
 
     def ping(self) -> None:
-        """Make sure that the registry is there and takes the credentials.
+        """Ping the registry.
 
         Raises:
             WorkError: as `RegistryClient.ping`.
         """
         self.client.ping()
-        self.answered_at = time.monotonic()
+        self.pinged_at = time.monotonic()
 
 
 class ClientPool:
-    """Those of one process, which does one push at a time."""
+    """The idle clients of one process, which does one push at a time."""
 
     def __init__(self) -> None:
-        self._resting: dict[Key, PooledClient] = {}
+        self._idle: dict[Key, PooledClient] = {}
 
     @contextmanager
     def client(self, registry: Registry, credentials: Credentials | None, stop: CancelToken) -> Iterator[PooledClient]:
-        """A client of the registry for the length of the block, after which it is kept unless the block raises.
+        """Give a client of the registry for the block; it returns to the pool unless the block raises.
 
         Raises:
             WorkError: as `client_of`.
         """
         key = (registry.id, fingerprint(registry), credentials)
-        kept = self._rested(key)
-        if kept is None:
-            kept = PooledClient(client_of(registry, credentials, cancel_token=stop))
-            kept.client.reads_with_push_scope = True
+        pooled = self._take(key)
+        if pooled is None:
+            pooled = PooledClient(client_of(registry, credentials, cancel_token=stop))
+            pooled.client.reads_with_push_scope = True
         else:
-            kept.client.set_cancel_token(stop)
+            pooled.client.set_cancel_token(stop)
         try:
-            yield kept
+            yield pooled
         except BaseException:
-            kept.client.close()
+            pooled.client.close()
             raise
-        self._rest(key, kept)
+        pooled.idle_since = time.monotonic()
+        self._idle[key] = pooled
+        while len(self._idle) > MAX_CLIENTS:
+            self._idle.pop(next(iter(self._idle))).client.close()
 
-    def _rested(self, key: Key) -> PooledClient | None:
-        kept = self._resting.pop(key, None)
-        if kept is None or time.monotonic() - kept.rests_since < IDLE_SECONDS:
-            return kept
-        kept.client.close()
+    def _take(self, key: Key) -> PooledClient | None:
+        pooled = self._idle.pop(key, None)
+        if pooled is None or time.monotonic() - pooled.idle_since < MAX_IDLE_SECONDS:
+            return pooled
+        pooled.client.close()
         return None
-
-    def _rest(self, key: Key, kept: PooledClient) -> None:
-        kept.rests_since = time.monotonic()
-        self._resting[key] = kept
-        while len(self._resting) > MAX_CLIENTS:
-            self._resting.pop(next(iter(self._resting))).client.close()
 
 
 @cache
 def client_pool() -> ClientPool:
-    """Those of this process."""
+    """Return the pool of this process."""
     return ClientPool()

@@ -1,4 +1,4 @@
-"""What is pushed where and with which credentials: read once, before the slow work begins (rule 6)."""
+"""The plan of a push: image, registry and credentials, read once before the slow work begins (rule 6)."""
 
 from dataclasses import dataclass
 
@@ -15,25 +15,35 @@ from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path
 from shared.settings import settings
 
-BELIEVED_WHOLE_MS = 10 * 60_000
-"""After a good push a registry that still shows the manifest is not asked for each of its layers again."""
+TRUST_BLOBS_MS = 10 * 60_000
+"""For so long after a successful push, a registry that has the manifest is not asked for each of its blobs."""
+
+_PUSH = (
+    select(Job, ImagePush, Algorithm, Build, Registry, now_ms() - ImagePush.last_success_at)
+    .join(ImagePush, ImagePush.id == Job.push_id)
+    .join(Algorithm, Algorithm.id == Job.algorithm_id)
+    .join(Build, Build.id == Job.build_id)
+    .join(Registry, Registry.id == Job.registry_id)
+    .where(Job.id == bindparam("job"))
+)
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """One push, as its rows say."""
+    """The rows of one push, and what follows from them."""
 
     algorithm: Algorithm
     build: Build
     registry: Registry
     credentials: Credentials | None
     repository: str
+    """The repository as in image references: HOST/PATH."""
     path: str
-    """The repository as the registry itself calls it."""
+    """The repository as the registry itself names it."""
     image: str
     tags: tuple[str, ...]
-    was_whole_lately: bool
-    """A push of the same image there went well a moment ago: the registry is believed to have kept it."""
+    trusts_blobs: bool
+    """Whether the same image was pushed there recently: the registry is assumed to have kept its blobs."""
 
     @property
     def transport(self) -> str:
@@ -42,18 +52,18 @@ class PushPlan:
 
 
 def read_plan(session: Session, claim: Claim) -> PushPlan:
-    """The plan of a claimed push.
+    """Read the plan of a claimed push.
 
     Raises:
-        WorkError: the registry was deleted (not_found), or changed in a way that forbids this push (invalid).
+        WorkError: the registry was deleted (not_found), or was changed so that this push must not continue (invalid).
     """
-    found = session.execute(_PUSH, {"job": claim.job_id}).one()
-    job, push, algorithm, build, registry, age = found._tuple()
+    row = session.execute(_PUSH, {"job": claim.job_id}).one()
+    job, push, algorithm, build, registry, age_ms = row._tuple()
     if registry.deleted_at is not None:
         raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
     repository = repository_of(registry, algorithm)
     if push.image != f"{repository}:{job.git_hash}":
-        # It was claimed by then, so the change did not move it: its place and what its row says are the old ones.
+        # The push was claimed before the change, so its row and its lock are those of the old address.
         raise WorkError(ErrorClass.INVALID, "The registry was changed while this push ran; push again.")
     return PushPlan(
         algorithm=algorithm,
@@ -64,17 +74,7 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
-        was_whole_lately=(
-            push.last_success_digest == build.manifest_digest and age is not None and age < BELIEVED_WHOLE_MS
+        trusts_blobs=(
+            push.last_success_digest == build.manifest_digest and age_ms is not None and age_ms < TRUST_BLOBS_MS
         ),
     )
-
-
-_PUSH = (
-    select(Job, ImagePush, Algorithm, Build, Registry, now_ms() - ImagePush.last_success_at)
-    .join(ImagePush, ImagePush.id == Job.push_id)
-    .join(Algorithm, Algorithm.id == Job.algorithm_id)
-    .join(Build, Build.id == Job.build_id)
-    .join(Registry, Registry.id == Job.registry_id)
-    .where(Job.id == bindparam("job"))
-)

@@ -1,4 +1,4 @@
-"""Pulling an image of ours back out of a registry that it was pushed to well."""
+"""Pull an image back from a registry to which it was pushed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,51 +22,51 @@ from workers.images.oci import InvalidManifestError, Manifest
 
 @dataclass(frozen=True)
 class PulledImage:
-    """An image that is in the store now, and the registry that had it."""
+    """An image that is now in the store, and the registry that had it."""
 
     manifest: Manifest
     registry_url: str
 
 
-def pulled_image(
+def pull_from_registry(
     use: StoreUse,
     algorithm: Algorithm,
     build: Build,
     digest: str | None,
-    say: Callable[[str], None],
+    show_step: Callable[[str], None],
     stop: CancelToken,
 ) -> PulledImage | None:
-    """The build's image out of a registry: of one that has it with this digest, if any; None where none has it.
+    """Pull the image of a build, preferably with this digest. Return None if no registry has it.
 
     Raises:
-        Stopped: the stop was asked for.
-        WorkError: the store does not work (unavailable); no registry gave it, but one that may have it is away
+        WorkCancelledError: the push was cancelled.
+        WorkError: the store does not work (unavailable); or no registry has the image, but one that may have it failed
             (transient, throttled).
     """
-    away: WorkError | None = None
-    for pushed, registry in _good_pushes(build, digest):
-        say(f"The image store does not have the image; pulls it from {registry.registry_url}.")
+    first_error: WorkError | None = None
+    for pushed_digest, registry in _successful_pushes(build, digest):
+        show_step(f"The image store does not have the image; pulls it from {registry.registry_url}.")
         path = repository_path(address_of(registry), algorithm.owner, algorithm.name)
         try:
             with client_of(registry, credential_provider(registry).for_reading(), cancel_token=stop) as client:
-                manifest = _pulled(use, client, path, pushed, say)
+                manifest = _pull(use, client, path, pushed_digest, show_step)
         except InvalidManifestError:
             continue
         except WorkError as error:
             if error.error_class == ErrorClass.UNAVAILABLE:
                 raise
             if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED):
-                away = away or error
+                first_error = first_error or error
             continue
         if manifest is not None:
-            return PulledImage(_as_built(use, manifest, digest), registry.registry_url)
-    if away is not None:
-        raise away
+            return PulledImage(_with_media_types_of_build(use, manifest, digest), registry.registry_url)
+    if first_error is not None:
+        raise first_error
     return None
 
 
-def _good_pushes(build: Build, digest: str | None) -> list[tuple[str, Registry]]:
-    """Where this version was pushed to well, as which digest: the build's own first, then the latest."""
+def _successful_pushes(build: Build, digest: str | None) -> list[tuple[str, Registry]]:
+    """Return the digests and registries of successful pushes of this version: this digest first, then the latest."""
     with database().reading() as session:
         rows = session.execute(
             select(ImagePush.last_success_digest, Registry)
@@ -78,11 +78,11 @@ def _good_pushes(build: Build, digest: str | None) -> list[tuple[str, Registry]]
             )
             .order_by(case((ImagePush.last_success_digest == digest, 0), else_=1), ImagePush.last_success_seq.desc())
         )
-        return [(pushed, registry) for pushed, registry in rows if pushed is not None]
+        return [(pushed_digest, registry) for pushed_digest, registry in rows if pushed_digest is not None]
 
 
-def _pulled(
-    use: StoreUse, client: RegistryClient, path: str, digest: str, say: Callable[[str], None]
+def _pull(
+    use: StoreUse, client: RegistryClient, path: str, digest: str, show_step: Callable[[str], None]
 ) -> Manifest | None:
     content = client.manifest(path, digest)
     if content is None:
@@ -90,7 +90,7 @@ def _pulled(
     manifest = Manifest.parse(content)
     for blob in manifest.blobs:
         if use.hold(blob.digest) is None:
-            say(f"Pulls {blob.digest} ({blob.size:,} bytes) from {client.host}.")
+            show_step(f"Pulls {blob.digest} ({blob.size:,} bytes) from {client.host}.")
             use.add(_pieces(client, path, blob.digest), blob.digest)
     use.add([content], digest)
     return manifest
@@ -102,8 +102,8 @@ def _pieces(client: RegistryClient, path: str, digest: str) -> Iterator[bytes]:
             yield piece
 
 
-def _as_built(use: StoreUse, manifest: Manifest, digest: str | None) -> Manifest:
-    """In the words of the build, where a registry that knows others had to be told it in its own."""
+def _with_media_types_of_build(use: StoreUse, manifest: Manifest, digest: str | None) -> Manifest:
+    """Return the OCI variant if it has this digest: the registry may have accepted Docker's media types only."""
     with suppress(InvalidManifestError):
         original = manifest.to_oci()
         if digest is not None and original.descriptor.digest == digest:

@@ -1,6 +1,5 @@
-"""The work of a push: by the transport that the registry wants, believing only what it itself confirms (rule 3)."""
+"""The work of a push: bring the image to the registry, and believe only what the registry confirms (rule 3)."""
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -17,44 +16,14 @@ from shared.registry.upload import BlobOutcome
 from shared.settings import settings
 from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
-from workers.images.oci import Manifest
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 from workers.pushes.client_pool import client_pool
 from workers.pushes.locate import ImageSearch
 from workers.pushes.plan import PushPlan, read_plan
-from workers.pushes.transports.direct import DirectTransport, UploadLimits, registry_manifest
+from workers.pushes.transports.direct import DirectTransport, UploadLimits, find_pushed_digest
 from workers.pushes.transports.engine import EngineTransport
-from workers.pushes.transports.transport import PushedImage, Progress, Transport
-
-
-class ShownProgress:
-    """How far the push is, kept for the lease's thread, which writes it down at most once a second."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._now: tuple[Progress, str] | None = None
-        self._written: tuple[Progress, str] | None = None
-
-    def show(self, progress: Progress, message: str) -> None:
-        """Keep what is to be written next."""
-        with self._lock:
-            self._now = (progress, message)
-
-    def unwritten(self) -> tuple[Progress, str] | None:
-        """What is not in the row yet."""
-        with self._lock:
-            return None if self._now == self._written else self._now
-
-    def drop(self) -> None:
-        """What was said is overtaken, and not worth writing any more."""
-        with self._lock:
-            self._written = self._now
-
-    def written(self, shown: tuple[Progress, str]) -> None:
-        """This is in the row now, and the transaction is committed."""
-        with self._lock:
-            self._written = shown
+from workers.pushes.transports.transport import PushedImage, Transport
 
 
 class PushWork:
@@ -62,48 +31,54 @@ class PushWork:
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
-        self._shown = ShownProgress()
-        self._progress = Progress()
+        # The heartbeat's thread writes the latest status to the row, at most once a second. Both attributes are
+        # replaced as a whole, never changed.
+        self._status = self._written_status = (Progress(), "")
 
     def write(self, session: Session) -> None:
-        """Write progress into the push row."""
-        changed = self._shown.unwritten()
-        if changed is not None:
-            write_progress(session, self._claim, *changed)
-            event.listen(session, "after_commit", lambda _session: self._shown.written(changed), once=True)
+        status = self._status
+        if status != self._written_status:
+            write_progress(session, self._claim, *status)
+            event.listen(session, "after_commit", lambda _session: self._set_written(status), once=True)
+
+    def _set_written(self, status: tuple[Progress, str]) -> None:
+        self._written_status = status
 
     def do(self, keeper: Heartbeat) -> Finish:
-        """Push every tag, and have the registry confirm each."""
         with database().reading() as session:
             plan = read_plan(session, self._claim)
-        with client_pool().client(plan.registry, plan.credentials, keeper.stop) as kept:
-            if not kept.has_just_answered:
-                self._say(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
-                with _at_registry(first_answer=True):
-                    kept.ping()
+        with client_pool().client(plan.registry, plan.credentials, keeper.stop) as pooled:
+            if not pooled.was_pinged_recently:
+                self._show_step(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
+                with _registry_errors(first_answer=True):
+                    pooled.ping()
             digest = plan.build.manifest_digest
-            if digest is not None and _is_there(plan, kept.client, digest):
-                self._shown.drop()
-                return self._done(plan, PushedImage(digest))
-            return self._pushed(plan, kept.client, keeper)
+            if digest is not None and _is_pushed(plan, pooled.client, digest):
+                self._set_written(self._status)  # the success follows at once
+                return self._finish(plan, PushedImage(digest))
+            return self._push(plan, pooled.client, keeper)
 
-    def _pushed(self, plan: PushPlan, client: RegistryClient, keeper: Heartbeat) -> Finish:
+    def _push(self, plan: PushPlan, client: RegistryClient, keeper: Heartbeat) -> Finish:
         search = ImageSearch(
-            self._claim, plan.algorithm, plan.build, say=lambda text: self._say(keeper, text), stop=keeper.stop,
-            before_long=lambda: _refuse_early(plan, client),
-        )  # fmt: skip
+            self._claim,
+            plan.algorithm,
+            plan.build,
+            show_step=lambda message: self._show_step(keeper, message),
+            stop=keeper.stop,
+            before_slow_steps=lambda: _check_may_push(plan, client),
+        )
         with image_store().use(keeper.stop) as use:
             transport, known = _transport(plan, client, search, use, keeper)
-            with _at_registry():
+            with _registry_errors():
                 pushed = transport.push(
                     plan.tags,
-                    # The fence cannot reach into a registry: it is looked at before each tag moves.
+                    # The fence cannot reach into a registry, so it is checked before each tag is set.
                     before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
-                    on_progress=lambda seen, message: self._show(keeper, seen, message),
+                    on_progress=lambda progress, message: self._show_progress(keeper, progress, message),
                 )
-        return self._done(plan, pushed, search.remark, _worth_noting(pushed, known))
+        return self._finish(plan, pushed, search.remark, _new_locations(pushed, known))
 
-    def _done(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
+    def _finish(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
         message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{remark}{pushed.remark}"
 
         def finish(session: Session) -> None:
@@ -113,24 +88,22 @@ class PushWork:
 
         return finish
 
-    def _show(self, keeper: Heartbeat, seen: Progress, message: str) -> None:
-        moved = Progress(seen.done_bytes, seen.total_bytes, seen.layers_done, seen.layers_total)
-        if moved != self._progress:
+    def _show_progress(self, keeper: Heartbeat, progress: Progress, message: str) -> None:
+        if progress != self._status[0]:
             keeper.record_progress()
-            self._progress = moved
-        self._shown.show(moved, message)
+        self._status = (progress, message)
 
-    def _say(self, keeper: Heartbeat, message: str) -> None:
+    def _show_step(self, keeper: Heartbeat, message: str) -> None:
         keeper.record_progress()
-        self._shown.show(self._progress, message)
+        self._status = (self._status[0], message)
 
 
 def _transport(
     plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: Heartbeat
 ) -> tuple[Transport, Mapping[str, str | None]]:
-    """The transport for this push; and for each large layer, where else the registry is known to have it."""
+    """Return the transport for this push, and the known location (or None) of each large layer."""
     if plan.transport == "engine":
-        _refuse_early(plan, client)
+        _check_may_push(plan, client)
         image_id = search.on_engine(use)
         return (
             EngineTransport(
@@ -146,7 +119,7 @@ def _transport(
             {},
         )
     manifest = search.in_store(use)
-    large = _large_layers(manifest)
+    large = list(dict.fromkeys(layer.digest for layer in manifest.layers if layer.size >= MIN_MOUNT_BYTES))
     with database().reading() as session:
         known = known_blob_locations(session, plan.registry.id, large)
     limits = UploadLimits(
@@ -161,44 +134,40 @@ def _transport(
     )
 
 
-def _is_there(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
-    """Whether the registry shows what the direct transport would push, and is believed to have all of it."""
-    with _at_registry():
-        if plan.transport != "direct":
-            return False
-        look_at_blobs = not plan.was_whole_lately
-        return registry_manifest(client, plan.path, plan.tags, {digest}, look_at_blobs=look_at_blobs) is not None
+def _is_pushed(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
+    """Return whether the registry already has what the direct transport would push."""
+    if plan.transport != "direct":
+        return False
+    with _registry_errors():
+        check_blobs = not plan.trusts_blobs
+        return find_pushed_digest(client, plan.path, plan.tags, {digest}, check_blobs=check_blobs) is not None
 
 
-def _worth_noting(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
-    """The large layers of which it was not known where they are, or not where they are now."""
+def _new_locations(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
+    """Return the large layers whose location was unknown or wrong."""
     return [
         digest
-        for digest, place in known.items()
-        if pushed.placed.get(digest) == BlobOutcome.UPLOADED or (place is None and digest in pushed.placed)
+        for digest, location in known.items()
+        if pushed.outcomes.get(digest) == BlobOutcome.UPLOADED or (location is None and digest in pushed.outcomes)
     ]
 
 
-def _large_layers(manifest: Manifest) -> list[str]:
-    return list({layer.digest: None for layer in manifest.layers if layer.size >= MIN_MOUNT_BYTES})
-
-
 def _tag_seconds() -> float:
-    """How long the putting of a tag may take: it must be over while the lease still holds."""
+    """Return the time to set a tag, which must end while the lease still holds."""
     return settings().lease_seconds / 3
 
 
-def _refuse_early(plan: PushPlan, client: RegistryClient) -> None:
-    """Find out what would be found out late, after an image was pulled, built or compressed."""
-    with _at_registry():
+def _check_may_push(plan: PushPlan, client: RegistryClient) -> None:
+    """Raise the registry's refusal, if any, before an image is pulled, built or compressed in vain."""
+    with _registry_errors():
         refusal = client.push_refusal(plan.path)
         if refusal is not None:
             raise refusal
 
 
 @contextmanager
-def _at_registry(*, first_answer: bool = False) -> Iterator[None]:
-    """Whatever fails in the block came from the registry; from its first answer where nothing was asked before."""
+def _registry_errors(*, first_answer: bool = False) -> Iterator[None]:
+    """Mark errors of the block as the registry's; with `first_answer` as those of its first response."""
     try:
         yield
     except WorkError as error:

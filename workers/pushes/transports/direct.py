@@ -1,6 +1,6 @@
 """The direct transport: upload blobs from the image store unchanged to the registry (rule 7).
 
-It follows the order of distribution-spec 1.1 (pushing): blobs, then the manifest by digest, then the tags. Then it reads
+The order is that of distribution-spec 1.1 (pushing): blobs, then the manifest by digest, then the tags. Then it reads
 back what the registry has under the tags.
 """
 
@@ -168,7 +168,9 @@ class DirectTransport:
         remark = ""
         if manifest.media_type != self._manifest.media_type:
             whose = "the OCI's" if manifest.media_type == OCI_MANIFEST else "Docker's"
-            remark = f" The registry knows {whose} media types only, so the digest differs from that in other registries."
+            remark = (
+                f" The registry knows {whose} media types only, so the digest differs from that in other registries."
+            )
         return PushedImage(manifest.descriptor.digest, remark, outcomes or {})
 
 

@@ -31,11 +31,11 @@ from workers.builds.environment.container import BUILDER, build_container, name_
 from workers.builds.image import BuildRequest, BuiltImage, build_image
 from workers.builds.log import BuildLog
 from workers.docker.connection import engine, ping
+from workers.docker.deadline import Deadline
 from workers.docker.images import described_image, local_reference, name_image
 from workers.images.engine_transfer import load_image
 from workers.images.image import Image, image_name, named_image
 from workers.images.image_store import BlobReader
-from workers.jobs.deadline import Deadline
 
 ADDS_NUMBERS = b"""
 import os

@@ -11,6 +11,7 @@ import pytest
 from dev.services.registry import PrivateRegistry
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.pushes.progress import Progress
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
 from tests.service.workers.docker.holding_proxy import HoldingProxy
@@ -18,7 +19,6 @@ from workers.docker.connection import engine
 from workers.docker.images import has_image, image_id_of
 from workers.docker.push import pull_image, push_image
 from workers.pushes.transports.engine import tls_refusal
-from shared.pushes.progress import Progress
 
 DEADLINE = 10
 """Seconds after which a thing that must happen is taken for one that does not."""

@@ -1,6 +1,7 @@
 """Drift: what is gone from a registry is found, said and, where that is wanted, pushed again."""
 
 import json
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -30,7 +31,7 @@ from tests.rows import (
 )
 from tests.together import together
 from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, Request, fake_registry
-from workers.maintenance.drift import MAX_AT_ONCE, look_for_drift, look_for_drift_on_tick
+from workers.maintenance.drift import MAX_CHECKS_PER_TICK, check_drift, check_drift_on_tick
 
 pytestmark = pytest.mark.usefixtures("installation", "broker", "eager")
 
@@ -92,7 +93,7 @@ def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_agai
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [],
-            "annotations": {"of": "test_drifting"},
+            "annotations": {"of": str(uuid.uuid4())},
         }
     ).encode()
     kind = {"Content-Type": "application/vnd.oci.image.index.v1+json", "Accept": MANIFEST_TYPES}
@@ -107,14 +108,14 @@ def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_agai
     row = pushed_long_ago(
         make_registry(registry.url, Credentials(*login)), build_commit(make_algorithm("acme")), digest
     )
-    look_for_drift()
+    check_drift()
     row = fresh(row)
     assert row.missing_at is None
     assert (row.seen_at or 0) > LONG_AGO
 
     requests.delete(f"{repository}/manifests/{digest}", auth=login, timeout=10).raise_for_status()
     change(row, looked_at=LONG_AGO)
-    look_for_drift()
+    check_drift()
     row = fresh(row)
     assert row.missing_at is not None
     assert row.state == PushState.SUCCEEDED, "the last push did go well"
@@ -123,12 +124,12 @@ def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_agai
     assert f"does not have {digest} any more; it was last seen there 20" in message
 
     change(row, looked_at=LONG_AGO)
-    look_for_drift()
+    check_drift()
     assert len(events(row)) == 1, "what is known already is no news"
 
     put()
     change(row, looked_at=LONG_AGO)
-    look_for_drift()
+    check_drift()
     assert fresh(row).missing_at is None
     assert [kind for kind, _ in events(row)] == ["missing", "found"]
 
@@ -138,13 +139,13 @@ def test_a_good_push_is_a_look_and_a_look_lasts() -> None:
         registry = make_registry(server.url, RECORDED)
         job = push(build_commit(make_algorithm()), registry)
         end_push(taken(job))
-        look_for_drift()
+        check_drift()
         assert asked(server) == []
         row = the(ImagePush, id=job.push_id)
         change(row, looked_at=LONG_AGO)
         before = fresh(row).updated_at
-        look_for_drift()
-        look_for_drift()
+        check_drift()
+        check_drift()
         assert asked(server) == [f"/v2/{row.image.partition('/')[2].rpartition(':')[0]}/manifests/{DIGEST}"]
         assert fresh(row).updated_at == before, "nothing has happened to the push"
 
@@ -153,7 +154,7 @@ def test_a_push_that_succeeds_again_is_not_missing_any_more() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
-        look_for_drift()
+        check_drift()
         assert fresh(row).missing_at is not None
         end_push(taken(push(build, registry)), OTHER_DIGEST)
         assert fresh(row).missing_at is None
@@ -171,7 +172,7 @@ def test_an_answer_about_an_older_digest_does_not_judge_a_newer() -> None:
     with fake_registry(pushes_meanwhile) as server:
         registry = make_registry(server.url, RECORDED)
         row = pushed_long_ago(registry, build)
-        look_for_drift()
+        check_drift()
         assert fresh(row).last_success_digest == OTHER_DIGEST
         assert fresh(row).missing_at is None
         assert events(row) == []
@@ -190,7 +191,7 @@ def test_an_answer_about_an_older_digest_does_not_judge_a_newer() -> None:
 def test_only_a_registry_that_knows_us_is_believed(answer: Reply) -> None:
     with fake_registry(lambda _request: answer) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
-        look_for_drift()
+        check_drift()
         assert fresh(row).missing_at is None
         assert asked(server) == []
 
@@ -203,7 +204,7 @@ def test_a_repository_that_is_hidden_from_us_is_not_missing() -> None:
 
     with fake_registry(hides) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
-        look_for_drift()
+        check_drift()
         assert len(asked(server)) == 1
         assert fresh(row).missing_at is None
 
@@ -212,7 +213,7 @@ def test_a_registry_that_fails_is_left_alone_and_asked_again_soon() -> None:
     with fake_registry(answering(Reply(500, b"{}", VERSION))) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         rows = [pushed_long_ago(registry, build), pushed_long_ago(registry, build_commit(make_algorithm(), OTHER_HASH))]
-        look_for_drift()
+        check_drift()
         assert len(set(asked(server))) == 1, "the second was not asked for"
         with database().reading() as session:
             now = session.scalars(select(now_ms())).one()
@@ -224,11 +225,11 @@ def test_a_registry_that_asks_to_slow_down_is_obeyed_by_pushes_too() -> None:
     with fake_registry(answering(Reply(429, b"{}", {"Retry-After": "70", **VERSION}))) as server:
         registry = make_registry(server.url, RECORDED)
         row = pushed_long_ago(registry)
-        look_for_drift()
+        check_drift()
         assert fresh(registry).throttled_until is not None
         change(row, looked_at=LONG_AGO)
         server.requests.clear()
-        look_for_drift()
+        check_drift()
         assert server.requests == []
 
 
@@ -238,7 +239,7 @@ def test_a_paused_or_deleted_registry_is_not_asked(kept_away: dict[str, int]) ->
         registry = make_registry(server.url, RECORDED)
         pushed_long_ago(registry)
         change(registry, **kept_away)
-        look_for_drift()
+        check_drift()
         assert server.requests == []
 
 
@@ -247,7 +248,7 @@ def test_a_registry_that_moved_is_not_asked_for_what_it_was_never_given() -> Non
         registry = make_registry("elsewhere.example.com", RECORDED)
         row = pushed_long_ago(registry)
         change(registry, registry_url=server.url, plain_http=True)
-        look_for_drift()
+        check_drift()
         assert asked(server) == []
         assert fresh(row).missing_at is None
 
@@ -256,38 +257,38 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same() -> None
     with fake_registry(answering(HAS)) as server:
         registry = make_registry(server.url, RECORDED)
         algorithm = make_algorithm()
-        for number in range(MAX_AT_ONCE + 3):
+        for number in range(MAX_CHECKS_PER_TICK + 3):
             pushed_long_ago(registry, build_commit(algorithm, f"{number:040x}"))
-        look_for_drift()
-        assert len(asked(server)) == MAX_AT_ONCE
-        together(look_for_drift, look_for_drift)
-        assert len(asked(server)) == MAX_AT_ONCE + 3
+        check_drift()
+        assert len(asked(server)) == MAX_CHECKS_PER_TICK
+        together(check_drift, check_drift)
+        assert len(asked(server)) == MAX_CHECKS_PER_TICK + 3
 
 
 def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(repairs: None) -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
-        look_for_drift()
+        check_drift()
         repaired = the(Job, id=fresh(row).job_id)
         assert repaired.request_seq == row.last_success_seq
         assert fresh(row).state == PushState.QUEUED
         change(row, looked_at=LONG_AGO)
-        look_for_drift()
+        check_drift()
         assert fresh(row).job_id == repaired.id, "one repair is enough"
 
 
 def test_nothing_is_pushed_again_that_nobody_asked_to_repair() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
-        look_for_drift()
+        check_drift()
         assert fresh(row).job_id == row.job_id
 
 
 def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired(repairs: None) -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         row = pushed_long_ago(make_registry(server.url), credentials=Credentials("pusher", "given"))
-        look_for_drift()
+        check_drift()
         assert fresh(row).missing_at is not None
         assert fresh(row).job_id == row.job_id
 
@@ -297,14 +298,14 @@ def test_nobody_looks_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> 
     settings.cache_clear()
     with fake_registry(answering(HAS_NOT)) as server:
         pushed_long_ago(make_registry(server.url, RECORDED))
-        look_for_drift_on_tick()
+        check_drift_on_tick()
         assert server.requests == []
 
 
 def test_of_ticks_that_piled_up_one_looks() -> None:
     with fake_registry(answering(HAS)) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
-        look_for_drift_on_tick()
+        check_drift_on_tick()
         change(row, looked_at=LONG_AGO)
-        look_for_drift_on_tick()
+        check_drift_on_tick()
         assert len(asked(server)) == 1

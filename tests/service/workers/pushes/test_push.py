@@ -30,7 +30,7 @@ from workers.images.engine_transfer import save_image
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
 from workers.pushes import locate
-from workers.pushes.plan import BELIEVED_WHOLE_MS
+from workers.pushes.plan import TRUST_BLOBS_MS
 from workers.pushes.push import PushWork
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
@@ -241,7 +241,7 @@ def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build: Build
     with RegistryClient(address_of(target), PUSHER) as client:
         client.send("DELETE", f"/v2/{path}/blobs/{layer}", scope="")
         assert not client.blob_exists(path, layer)
-        change(row, last_success_at=(row.last_success_at or 0) - BELIEVED_WHOLE_MS)
+        change(row, last_success_at=(row.last_success_at or 0) - TRUST_BLOBS_MS)
         assert run_push(build, target).state == PushState.SUCCEEDED
         assert client.blob_exists(path, layer)
 

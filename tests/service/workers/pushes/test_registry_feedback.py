@@ -123,7 +123,7 @@ def server_that_is_away() -> Iterator[FakeRegistry]:
 
 def test_a_registry_is_open_again_with_the_first_success(registry_row_that_failed: Registry) -> None:
     from shared.fence import Claim
-    from workers.pushes import registry_feedback
+    from workers.jobs import registry_feedback
 
     registry_feedback.record_success(Claim("job", 1, "worker/1", registry_id=registry_row_that_failed.id))
     assert fresh(registry_row_that_failed).paused_at is None

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from workers.docker.push import PushTally
 from shared.pushes.progress import Progress
+from workers.docker.push import EngineProgress
 
 
 def pushing(layer: str, current: int, total: int) -> dict[str, object]:
@@ -40,7 +40,7 @@ START = [
     ],
 )
 def test_the_sum_of_the_layers(events: list[Any], expected: Progress) -> None:
-    tally = PushTally()
+    progress = EngineProgress()
     for event in [*START, *events]:
-        tally.read(event)
-    assert tally.progress() == expected
+        progress.add(event)
+    assert progress.total() == expected

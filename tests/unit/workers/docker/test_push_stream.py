@@ -8,9 +8,9 @@ import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.pushes.progress import Progress
 from tests.unit.workers.fake_engine import IMAGE, FakeEngine
 from workers.docker.push import push_image
-from shared.pushes.progress import Progress
 
 PREPARING = {"id": "aa", "status": "Preparing"}
 PUSHED = {"id": "aa", "status": "Pushed"}
@@ -20,8 +20,9 @@ DEADLINE = 10
 
 def pushed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stop: CancelToken | None = None) -> str:
     monkeypatch.setenv("DOCKER_HOST", engine.address)
-    seen: list[Progress] = []
-    return push_image(IMAGE, "h.example.com/a/b", "1", None, on_progress=seen.append, stop=stop or CancelToken())
+    return push_image(
+        IMAGE, "h.example.com/a/b", "1", None, on_progress=list[Progress]().append, stop=stop or CancelToken()
+    )
 
 
 def test_the_digest_is_the_one_of_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

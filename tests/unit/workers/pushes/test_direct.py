@@ -100,7 +100,7 @@ def has_all(registry: FakeRegistry, image: Manifest, *tags: str) -> bool:
 def test_an_image_is_pushed_as_it_is_under_every_tag(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     push = Push(registry, image, use)
     assert push.run("1", "1.0.0") == PushedImage(
-        image.descriptor.digest, placed=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
+        image.descriptor.digest, outcomes=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
     )
     assert has_all(registry, image, "1", "1.0.0")
     assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
@@ -286,7 +286,11 @@ def test_the_way_of_each_blob_is_told(registry: FakeRegistry, image: Manifest, u
     registry.blobs["acme/other", image.layers[0].digest] = registry.blobs[PATH, image.layers[1].digest] = b"x"
     with capture_logs() as said:
         Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
-    told = {line["digest"]: (line["how"], line["kind"], line["bytes"]) for line in said if line["event"] == "blob"}
+    told = {
+        line["digest"]: (line["outcome"], line["media_type"], line["bytes"])
+        for line in said
+        if line["event"] == "blob_done"
+    }
     ways = ("mounted", "existed", "uploaded")
     assert told == {
         blob.digest: (how, blob.media_type, blob.size)

@@ -18,9 +18,9 @@ from workers.builds.environment.requirements import Requirements, read_requireme
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
 from workers.builds.log import BuildLog
 from workers.builds.source_tree import open_source_tree
+from workers.docker.deadline import Deadline
 from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
-from workers.jobs.deadline import Deadline
 
 
 def base(digit: str = "1", architecture: str = "amd64") -> BaseImage:

@@ -1,4 +1,4 @@
-"""The time limit of one build."""
+"""The time limit of a build, which also ends its calls to the engine."""
 
 import time
 

@@ -20,13 +20,13 @@ from tests.git_service import make_algorithm
 from tests.rows import HASH, OTHER_HASH, build_commit, change, compile_commit, fresh, make_registry, push
 from tests.service.workers.standing_in import StandIn
 from tests.unit.workers.images.images import add_image
+from workers.images.collect_garbage import collect_if_full
 from workers.images.collector import GRACE_SECONDS
 from workers.images.factory import image_store
 from workers.images.image_store import held_image
 from workers.images.oci import Manifest
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
-from workers.maintenance.collect_garbage import collect_if_full
 
 pytestmark = pytest.mark.usefixtures("sqlite_installation", "broker")
 

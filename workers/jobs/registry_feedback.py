@@ -1,6 +1,6 @@
-"""What a push found out about its registry, noted for all others: in a transaction of its own, and best effort.
+"""Record for all pushes what one of them found out about its registry.
 
-Losing a note loses no push: the next one finds the same.
+Each note is a transaction of its own, and best effort: if it is lost, the next push finds the same.
 """
 
 import structlog
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 def record_success(claim: Claim) -> None:
-    """The push went well."""
+    """Close the circuit breaker of the registry if it is open."""
     if claim.registry_id is None:
         return
     try:
@@ -25,14 +25,14 @@ def record_success(claim: Claim) -> None:
         with database().writing() as session:
             resumed = circuit_breaker.record_success(session, claim.registry_id, own_credentials=claim.own_credentials)
     except DBAPIError as error:
-        log.warning("not noted that the registry works", error=type(error).__name__)
+        log.warning("registry_success_not_recorded", error=type(error).__name__)
         return
     if resumed:
-        log.info("the registry works again", registry_id=claim.registry_id)
+        log.info("registry_resumed", registry_id=claim.registry_id)
 
 
 def note_error(claim: Claim, error: WorkError) -> None:
-    """The push failed: does that concern everybody who pushes there?"""
+    """Record an error that concerns all pushes to the registry: a throttle, or a failure of its first response."""
     if claim.registry_id is None:
         return
     try:
@@ -41,8 +41,8 @@ def note_error(claim: Claim, error: WorkError) -> None:
                 circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
         elif error.first_answer:
             _note_failure(claim, claim.registry_id, error)
-    except DBAPIError as failed:
-        log.warning("not noted what the registry answered", error=type(failed).__name__)
+    except DBAPIError as db_error:
+        log.warning("registry_error_not_recorded", error=type(db_error).__name__)
 
 
 def _note_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
@@ -59,4 +59,4 @@ def _note_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
             probe_delays=settings().probe_delays,
         )
     if paused:
-        log.warning("registry paused", registry_id=registry_id, cause=cause, reason=error.message)
+        log.warning("registry_paused", registry_id=registry_id, cause=cause, reason=error.message)
