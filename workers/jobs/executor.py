@@ -101,7 +101,7 @@ def _end_well(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
 
 def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
     # First what it says of the registry: whether this job fails or waits goes by that.
-    registry_feedback.note_error(claim, error)
+    registry_feedback.record_error(claim, error)
     try:
         return retry_db_write(lambda: _write_error(claim, work, error))
     except WorkCancelledError:

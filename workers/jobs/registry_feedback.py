@@ -31,7 +31,7 @@ def record_success(claim: Claim) -> None:
         log.info("registry_resumed", registry_id=claim.registry_id)
 
 
-def note_error(claim: Claim, error: WorkError) -> None:
+def record_error(claim: Claim, error: WorkError) -> None:
     """Record an error that concerns all pushes to the registry: a throttle, or a failure of its first response."""
     if claim.registry_id is None:
         return
@@ -40,12 +40,12 @@ def note_error(claim: Claim, error: WorkError) -> None:
             with database().writing() as session:
                 circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
         elif error.first_answer:
-            _note_failure(claim, claim.registry_id, error)
+            _record_failure(claim, claim.registry_id, error)
     except DBAPIError as db_error:
         log.warning("registry_error_not_recorded", error=type(db_error).__name__)
 
 
-def _note_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
+def _record_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
     cause = circuit_breaker.pause_cause(error, own_credentials=claim.own_credentials)
     if cause is None:
         return
