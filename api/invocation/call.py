@@ -1,6 +1,6 @@
-"""A call, from what serves it to its answer. It is sent again only where it is certain that it was not begun.
+"""Make one call: find an instance, send the call, check the response.
 
-`output=raw`: the result alone, as what it is.
+A call is sent again only where it is certain that the algorithm did not get it.
 """
 
 import base64
@@ -13,15 +13,15 @@ from sqlalchemy import select
 
 from api.error_codes import ApiError, Code
 from api.invocation.runner_client import (
-    RUNNER_FAILED,
-    EndedError,
+    NO_RESULT,
+    InstanceEndedError,
     NotDeliveredError,
     RunnerRequest,
     RunnerResponse,
-    exchange,
-    stand_in,
+    error_response,
+    send,
 )
-from api.invocation.target import Ready, Target, find_other_target, not_in_time, wait_until_ready
+from api.invocation.target import ReadyInstance, Target, find_target_again, not_delivered_in_time, wait_until_ready
 from shared.db.engine import database
 from shared.db.models import Instance, InstanceState
 from shared.errors import UnavailableError
@@ -29,21 +29,25 @@ from shared.instances.endpoints import SCHEME
 from shared.instances.states import mark_stopped
 from shared.settings import settings
 
-TIMEOUT_SECONDS = 5.0
-"""For the runner to say that the algorithm's time is over, and for the answer to come."""
-PAUSE_SECONDS = 0.1
-MAX_ENDED = 3
-"""So many containers that end before they take one call are the algorithm's doing."""
-REFUSED_BY_RUNNER = {
+RESPONSE_MARGIN_SECONDS = 5.0
+"""Time after the algorithm's timeout, for the runner to report it and for the response to arrive."""
+RETRY_INTERVAL_SECONDS = 0.1
+MAX_ENDED_INSTANCES = 3
+"""If this many containers end before they take one call, the algorithm is the cause."""
+ENDED_RETRY_SECONDS = 30
+RUNNER_ERROR_CODES = {
     HTTPStatus.BAD_REQUEST: Code.INVALID_JSON,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.INVALID_REQUEST,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Code.INVALID_REQUEST,
 }
-BEGINNINGS = (b'{"result": ', b'{"error": ')
-"""What a runner's answer begins with. The whole is for its caller to read: it can have many megabytes."""
+RESPONSE_PREFIXES = (b'{"result": ', b'{"error": ')
+"""How a runner's response begins. It can have many megabytes, so the rest is left to the caller to parse."""
+JSON = "application/json"
+TEXT = "text/plain"
+BINARY = "application/octet-stream"
 
 
-def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str | None = None) -> RunnerResponse:
+def call(target: Target, request: RunnerRequest, *, timeout: float, request_id: str | None = None) -> RunnerResponse:
     """Make a call within `timeout` seconds, a cold start included.
 
     Raises:
@@ -54,95 +58,88 @@ def call(found: Target, sent: RunnerRequest, *, timeout: float, request_id: str 
     deadline = time.monotonic() + timeout
     ended = 0
     while True:
-        ready = wait_until_ready(found, deadline, request_id=request_id)
-        why = "What ran was stopped."
-        if ready is not None:
+        instance = wait_until_ready(target, deadline, request_id=request_id)
+        reason = "What ran was stopped."
+        if instance is not None:
             try:
-                return _checked(_exchange(ready, sent, deadline))
+                return _checked(_send(instance, request, deadline))
             except NotDeliveredError as error:
-                why = f"The last try failed: {error}."
-                ended += isinstance(error, EndedError) and _ended(ready, why_ended=str(error))
-        if ended >= MAX_ENDED:
+                reason = f"The last try failed: {error}."
+                ended += isinstance(error, InstanceEndedError) and _mark_ended(instance, error)
+        if ended >= MAX_ENDED_INSTANCES:
             raise UnavailableError(
-                f"The containers of {found.algorithm.path} ended {ended} times before they took the call. {why}",
-                retry_after=30,
+                f"The containers of {target.algorithm.path} ended {ended} times before they took the call. {reason}",
+                retry_after=ENDED_RETRY_SECONDS,
             )
-        if time.monotonic() + PAUSE_SECONDS >= deadline:
-            raise not_in_time(found, why)
-        time.sleep(PAUSE_SECONDS)
-        found = find_other_target(found)
+        if time.monotonic() + RETRY_INTERVAL_SECONDS >= deadline:
+            raise not_delivered_in_time(target, reason)
+        time.sleep(RETRY_INTERVAL_SECONDS)
+        target = find_target_again(target)
 
 
-def _exchange(ready: Ready, sent: RunnerRequest, deadline: float) -> RunnerResponse:
-    left = deadline - time.monotonic()
-    if left <= 0:
+def _send(instance: ReadyInstance, request: RunnerRequest, deadline: float) -> RunnerResponse:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise NotDeliveredError("the time was over")
-    return exchange(
-        ready.endpoint,
-        sent,
-        timeout=left,
+    return send(
+        instance.endpoint,
+        request,
+        timeout=remaining,
         serving_dir=settings().resolved_serving_dir,
-        deadline=deadline + TIMEOUT_SECONDS,
-        most=settings().call_result_max_bytes,
+        deadline=deadline + RESPONSE_MARGIN_SECONDS,
+        max_bytes=settings().call_result_max_bytes,
     )
 
 
-def _ended(ready: Ready, *, why_ended: str) -> bool:
-    """Write down that a container has ended, where nobody knows that it was to. Pods are the cluster's to replace."""
-    if not ready.endpoint.startswith(SCHEME):
+def _mark_ended(instance: ReadyInstance, error: InstanceEndedError) -> bool:
+    """Record that a container has ended, unless it was being stopped. Return whether this recorded it.
+
+    Pods are left to the cluster, which replaces them.
+    """
+    if not instance.endpoint.startswith(SCHEME):
         return False
     with database().writing() as session:
-        state = session.scalar(select(Instance.state).where(Instance.id == ready.instance_id))
-        if state != InstanceState.READY:
-            return False
-        return mark_stopped(session, ready.instance_id, f"Its container has ended: {why_ended}.")
+        state = session.scalar(select(Instance.state).where(Instance.id == instance.id))
+        return state == InstanceState.READY and mark_stopped(session, instance.id, f"Its container has ended: {error}.")
 
 
-def _checked(answered: RunnerResponse) -> RunnerResponse:
-    """The answer, where it is one.
+def _checked(response: RunnerResponse) -> RunnerResponse:
+    """Return the response, or an error in its place if no runner responds so.
 
     Raises:
-        RequestError: the runner refused the input.
+        ApiError: the runner cannot read the input.
     """
-    if answered.status == HTTPStatus.OK:
-        return answered if answered.body.startswith(BEGINNINGS) else stand_in(RUNNER_FAILED)
-    code = REFUSED_BY_RUNNER.get(HTTPStatus(answered.status)) if answered.status in set(HTTPStatus) else None
+    if response.status == HTTPStatus.OK and response.body.startswith(RESPONSE_PREFIXES):
+        return response
+    code = RUNNER_ERROR_CODES.get(HTTPStatus(response.status)) if response.status in set(HTTPStatus) else None
     if code is None:
-        return stand_in(RUNNER_FAILED)
-    raise ApiError(answered.status, code, _message_of(answered.body) or "The runner refused the input.")
-
-
-def _message_of(body: bytes) -> str:
-    error = read_object(body).get("error")
-    return str(error.get("message", "")) if isinstance(error, dict) else ""
+        return error_response(NO_RESULT)
+    error = read_object(response.body).get("error")
+    message = str(error.get("message", "")) if isinstance(error, dict) else ""
+    raise ApiError(response.status, code, message or "The runner refused the input.")
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; an empty one where it is none, for what an algorithm's container says is not to be trusted."""
+    """Parse a JSON object. Return an empty one for anything else: the algorithm's container is not trusted."""
     try:
-        said = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-JSON = "application/json"
-TEXT = "text/plain"
-BINARY = "application/octet-stream"
+def raw_result(response: RunnerResponse) -> tuple[bytes, str]:
+    """Return the bare result and its content type, for `output=raw`. An error stays JSON."""
+    value = read_object(response.body)
+    if "error" in value:
+        return response.body, JSON
+    if "result" not in value:
+        return error_response(NO_RESULT).body, JSON
+    metadata = value.get("metadata")
+    return _raw_value(value["result"], metadata.get("content_type") if isinstance(metadata, dict) else None)
 
 
-def raw_result(answered: RunnerResponse) -> tuple[bytes, str]:
-    """The bare result and its content type; an error stays the JSON that it is."""
-    said = read_object(answered.body)
-    if "error" in said:
-        return answered.body, JSON
-    if "result" not in said:
-        return stand_in(RUNNER_FAILED).body, JSON
-    metadata = said.get("metadata")
-    return _bare(said["result"], metadata.get("content_type") if isinstance(metadata, dict) else None)
-
-
-def _bare(result: object, kind: object) -> tuple[bytes, str]:
+def _raw_value(result: object, kind: object) -> tuple[bytes, str]:
     if kind == "void":
         return b"", TEXT
     if kind == "text" and isinstance(result, str):
@@ -152,4 +149,4 @@ def _bare(result: object, kind: object) -> tuple[bytes, str]:
     try:
         return base64.b64decode(result, validate=True), BINARY
     except ValueError:
-        return stand_in("The algorithm's result says that it is binary, but is no base64.").body, JSON
+        return error_response("The algorithm's result says that it is binary, but is no base64.").body, JSON

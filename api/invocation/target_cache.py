@@ -1,12 +1,11 @@
-"""What calls were served by, for as long as everything that this was concluded from stays as it was.
+"""Cache the targets of calls for as long as the rows that they follow from stay the same.
 
-A warm call asks the database one question, for the rows that its version, its place and its serving are concluded from
-(`shared.invocation.versions`, `shared.pulls.resolution`, `shared.instances.desired`). Are they what they were, so is the
-conclusion; nothing is believed for a time. Permissions and patterns are concluded anew wherever anything differs.
+A warm call costs one query, for all rows that decide about its version, image and instance
+(`shared.invocation.versions`, `shared.pulls.resolution`, `shared.instances.desired`). A cached target is used only if
+these rows are equal to those that it was found with; no entry is trusted for a period of time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, select
@@ -19,70 +18,6 @@ from shared.invocation.versions import SEMANTIC_VERSION
 from shared.keys import Caller
 
 MAX_ENTRIES = 4096
-"""Conclusions that a process keeps."""
-
-Called = tuple[Caller, str, str]
-"""Who called what: the caller, OWNER/NAME, and a whole hash or number."""
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """What a call was served by, and the rows from which that follows."""
-
-    rows: Sequence[Row[Any]]
-    found: Target
-
-
-class TargetCache:
-    """The conclusions of one process."""
-
-    def __init__(self) -> None:
-        self._known: dict[Called, Conclusion] = {}
-
-    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Target]) -> Target:
-        """What a call is served by; `find` concludes it where it is not known.
-
-        Raises:
-            RequestError: as `find`.
-        """
-        question = None if version is None else _question_for(version)
-        if version is None or question is None or "/" not in name:
-            return find()
-        called = (caller, name, version)
-        rows = _ask(question, name, version)
-        known = self._known.get(called)
-        if known is not None and known.rows == rows:
-            return known.found
-        found = find()
-        # What changed while it was concluded may have been seen by half.
-        if _follows_from_rows(found) and _ask(question, name, version) == rows:
-            if len(self._known) >= MAX_ENTRIES:
-                self._known.clear()
-            self._known[called] = Conclusion(rows, found)
-        return found
-
-
-remembered = TargetCache()
-"""Those of this process."""
-
-
-def _follows_from_rows(found: Target) -> bool:
-    """Whether it takes calls, and would not be another for reasons that stand elsewhere: builds, or the clock."""
-    takes_calls = found.instance is not None and found.instance.state == InstanceState.READY
-    return takes_calls and found.wanted.registry_id is not None
-
-
-def _question_for(version: str) -> Select[Any] | None:
-    """What to ask of a version that is named whole; None: it is not, and which one is meant depends on all others."""
-    if SEMANTIC_VERSION.fullmatch(version):
-        return _BY_NUMBER
-    return _BY_HASH if FULL_HASH.fullmatch(version) else None
-
-
-def _ask(question: Select[Any], name: str, version: str) -> Sequence[Row[Any]]:
-    owner, _, algorithm_name = name.partition("/")
-    return database().ask(question, owner=owner, name=algorithm_name, version=version)
-
 
 _ROWS = (
     select(
@@ -119,3 +54,51 @@ _ROWS = (
 )
 _BY_NUMBER = _ROWS.where(Version.semantic_version == bindparam("version"))
 _BY_HASH = _ROWS.where(Version.git_hash == bindparam("version"))
+
+
+class TargetCache:
+    """The cache of one process."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[Caller, str, str], tuple[Sequence[Row[Any]], Target]] = {}
+
+    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Target]) -> Target:
+        """Return the target of a call. `find` is called where it is not cached, and may raise its own errors."""
+        query = _query_for(version)
+        if version is None or query is None or "/" not in name:
+            return find()
+        key = (caller, name, version)
+        rows = _read(query, name, version)
+        cached_rows, cached = self._entries.get(key, (None, None))
+        if cached is not None and cached_rows == rows:
+            return cached
+        target = find()
+        # Rows that changed during `find` may have been read in two states.
+        if _is_cacheable(target) and _read(query, name, version) == rows:
+            if len(self._entries) >= MAX_ENTRIES:
+                self._entries.clear()
+            self._entries[key] = (rows, target)
+        return target
+
+
+target_cache = TargetCache()
+
+
+def _is_cacheable(target: Target) -> bool:
+    """Return whether the target takes calls and depends on `_ROWS` alone, not on builds or on the clock."""
+    takes_calls = target.instance is not None and target.instance.state == InstanceState.READY
+    return takes_calls and target.desired.registry_id is not None
+
+
+def _query_for(version: str | None) -> Select[Any] | None:
+    """Return the query for a complete number or hash; None for anything else, which depends on all other versions."""
+    if version is None:
+        return None
+    if SEMANTIC_VERSION.fullmatch(version):
+        return _BY_NUMBER
+    return _BY_HASH if FULL_HASH.fullmatch(version) else None
+
+
+def _read(query: Select[Any], name: str, version: str) -> Sequence[Row[Any]]:
+    owner, _, algorithm_name = name.partition("/")
+    return database().ask(query, owner=owner, name=algorithm_name, version=version)

@@ -12,7 +12,7 @@ from api.invocation.async_calls import async_calls
 from api.invocation.call import JSON, call, raw_result
 from api.invocation.runner_client import RunnerRequest
 from api.invocation.target import Target, find_target
-from api.invocation.target_cache import remembered
+from api.invocation.target_cache import target_cache
 from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallErrorResponse, CallQuery
@@ -20,8 +20,8 @@ from shared.db.clock import rfc3339
 from shared.db.engine import database
 from shared.db.models import Algorithm, CallState
 from shared.errors import NotFoundError, PermissionDeniedError
-from shared.invocation.async_calls import LOST, RECORDED, lose_overdue
-from shared.invocation.versions import find_called
+from shared.invocation.async_calls import CALL_WITH_NAMES, LOST, mark_overdue_lost
+from shared.invocation.versions import find_called_version
 from shared.settings import settings
 
 blueprint = v1_blueprint("calls")
@@ -50,7 +50,7 @@ def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None)
     sent = _read_input(query)
     found = _find(algorithm, version, query)
     if query.output == "void":
-        begun = async_calls.begin(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
+        begun = async_calls.start(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
         return json_response(AsyncCallAccepted(request_id=begun))
     answered = call(found, sent, timeout=query.timeout, request_id=g.request_id)
     body, content_type = raw_result(answered) if query.output == "raw" else (answered.body, JSON)
@@ -61,11 +61,11 @@ def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None)
 @blueprint.output(AsyncCallResponse)
 def show_request(request_id: str) -> Response:
     """How a call with `output=void` is going, or how it ended. Its result is not kept."""
-    rows = database().ask(RECORDED, request=request_id.lower())
+    rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
     if rows and rows[0].overdue and rows[0].state == CallState.RUNNING:
         with database().writing() as session:
-            lose_overdue(session)
-        rows = database().ask(RECORDED, request=request_id.lower())
+            mark_overdue_lost(session)
+        rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
     return json_response(_shown(_readable(rows, request_id)))
 
 
@@ -90,11 +90,11 @@ def _read_input(query: CallQuery) -> RunnerRequest:
 def _find(algorithm: str, version: str | None, query: CallQuery) -> Target:
     def find() -> Target:
         with database().reading() as session:
-            called, meant = find_called(session, caller(), algorithm, version)
+            called, meant = find_called_version(session, caller(), algorithm, version)
             _refuse_reading_along(called, query)
             return find_target(session, called, meant)
 
-    found = remembered.find(caller(), algorithm, version, find)
+    found = target_cache.find(caller(), algorithm, version, find)
     _refuse_reading_along(found.algorithm, query)
     return found
 

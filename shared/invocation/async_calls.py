@@ -1,4 +1,4 @@
-"""Calls whose callers did not wait: recorded before they are made, ended once, lost when their process is."""
+"""Record asynchronous calls: before they are made, once when they end, and as lost if their process ended first."""
 
 import uuid
 from dataclasses import dataclass
@@ -12,78 +12,12 @@ from shared.errors import storable
 
 DAY_MS = 24 * 60 * 60 * 1000
 MAX_ERROR_TYPE = 64
-"""Characters; an algorithm can call its error anything."""
+"""Characters. The algorithm chooses this text."""
 LOST = (
-    "The process that made the call went away before it ended. It is not made again: whether it was done is not known."
+    "The process that made the call ended before the call did. The call is not made again, because it is not known "
+    "whether it was done."
 )
-
-
-def record_call(session: Session, *, caller: str, algorithm: Algorithm, version: Version, seconds: float) -> str:
-    """Write down a call that is about to be made and ends within so many seconds; its id."""
-    call = CallRequest(
-        id=str(uuid.uuid4()),
-        caller=caller,
-        algorithm_id=algorithm.id,
-        version_id=version.id,
-        deadline_at=now_ms() + int(1000 * seconds),
-    )
-    session.add(call)
-    session.flush()
-    return call.id
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How such a call ended."""
-
-    state: CallState
-    message: str | None = None
-    """What went wrong."""
-    error_type: str | None = None
-    duration_ms: int | None = None
-    """How long the algorithm had it."""
-
-
-def end_call(session: Session, request_id: str, ending: Ending) -> bool:
-    """Write how a call ended; whether that was not known yet."""
-    ended = session.execute(
-        update(CallRequest)
-        .where(CallRequest.id == request_id, CallRequest.state == CallState.RUNNING)
-        .values(
-            state=ending.state,
-            message=None if ending.message is None else storable(ending.message),
-            error_type=None if ending.error_type is None else storable(ending.error_type)[:MAX_ERROR_TYPE],
-            duration_ms=ending.duration_ms,
-            ended_at=now_ms(),
-        )
-        .returning(CallRequest.id)
-        .execution_options(synchronize_session=False)
-    )
-    return ended.first() is not None
-
-
-def lose_overdue(session: Session) -> int:
-    """Write `lost` for calls that run beyond their deadline; how many there were."""
-    lost = session.execute(
-        update(CallRequest)
-        .where(CallRequest.state == CallState.RUNNING, CallRequest.deadline_at < now_ms())
-        .values(state=CallState.LOST, message=LOST, ended_at=now_ms())
-        .returning(CallRequest.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(lost.all())
-
-
-def clear_old_calls(session: Session, *, keep_days: float) -> None:
-    """Remove the calls that ended so long ago."""
-    session.execute(
-        delete(CallRequest)
-        .where(CallRequest.state != CallState.RUNNING, CallRequest.deadline_at < now_ms() - int(keep_days * DAY_MS))
-        .execution_options(synchronize_session=False)
-    )
-
-
-RECORDED = (
+CALL_WITH_NAMES = (
     select(
         CallRequest.id,
         CallRequest.caller,
@@ -102,4 +36,68 @@ RECORDED = (
     .join(Version, Version.id == CallRequest.version_id)
     .where(CallRequest.id == bindparam("request"))
 )
-"""One such call, with the names of what it called; `overdue` says that its deadline is over."""
+"""One call, with the names of its algorithm and version; `overdue` is whether its deadline has passed."""
+
+
+def record_call(session: Session, *, caller: str, algorithm: Algorithm, version: Version, max_seconds: float) -> str:
+    """Record a call that is about to be made and will end within `max_seconds`. Return the id of the record."""
+    call = CallRequest(
+        id=str(uuid.uuid4()),
+        caller=caller,
+        algorithm_id=algorithm.id,
+        version_id=version.id,
+        deadline_at=now_ms() + int(1000 * max_seconds),
+    )
+    session.add(call)
+    session.flush()
+    return call.id
+
+
+@dataclass(frozen=True)
+class CallOutcome:
+    """The outcome of an asynchronous call."""
+
+    state: CallState
+    message: str | None = None
+    """The cause of a failure."""
+    error_type: str | None = None
+    duration_ms: int | None = None
+    """Time in the algorithm."""
+
+
+def end_call(session: Session, request_id: str, outcome: CallOutcome) -> bool:
+    """Record the outcome of a call. Return False if it was recorded before."""
+    ended = session.execute(
+        update(CallRequest)
+        .where(CallRequest.id == request_id, CallRequest.state == CallState.RUNNING)
+        .values(
+            state=outcome.state,
+            message=None if outcome.message is None else storable(outcome.message),
+            error_type=None if outcome.error_type is None else storable(outcome.error_type)[:MAX_ERROR_TYPE],
+            duration_ms=outcome.duration_ms,
+            ended_at=now_ms(),
+        )
+        .returning(CallRequest.id)
+        .execution_options(synchronize_session=False)
+    )
+    return ended.first() is not None
+
+
+def mark_overdue_lost(session: Session) -> int:
+    """Record calls that run beyond their deadline as lost. Return their number."""
+    lost = session.execute(
+        update(CallRequest)
+        .where(CallRequest.state == CallState.RUNNING, CallRequest.deadline_at < now_ms())
+        .values(state=CallState.LOST, message=LOST, ended_at=now_ms())
+        .returning(CallRequest.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(lost.all())
+
+
+def delete_old_calls(session: Session, *, keep_days: float) -> None:
+    session.execute(
+        delete(CallRequest)
+        .where(CallRequest.state != CallState.RUNNING, CallRequest.deadline_at < now_ms() - int(keep_days * DAY_MS))
+        .execution_options(synchronize_session=False)
+    )

@@ -3,7 +3,7 @@
 import structlog
 
 from shared.db.engine import database
-from shared.invocation.async_calls import clear_old_calls, lose_overdue
+from shared.invocation.async_calls import delete_old_calls, mark_overdue_lost
 from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import take_due_messages
@@ -44,8 +44,8 @@ def sweep() -> None:
     dispatch.send(messages)
     _report_stalled()
     with database().writing() as session:
-        lose_overdue(session)
-        clear_old_calls(session, keep_days=settings().call_keep_days)
+        mark_overdue_lost(session)
+        delete_old_calls(session, keep_days=settings().call_keep_days)
     if _has_worker(Queues.SERVING):
         dispatch.send_periodic("longshore.reconcile", Queues.SERVING)
     _request_uncordon()

@@ -42,13 +42,13 @@ def algorithms(algorithm: Algorithm, version: Version) -> Iterator[Algorithms]:
     with unix_listener(wanted_serving(algorithm, version)) as listening, treated(listening, made.treat):
         yield made
         made.may_answer.set()
-        assert async_calls.wait_for_none(SECONDS) == []
+        assert async_calls.wait_until_idle(SECONDS) == []
 
 
 def ended(api: Api) -> CallRequest:
     """A call that has ended."""
     begun = api.post(CALL, 1)
-    assert async_calls.wait_for_none(SECONDS) == []
+    assert async_calls.wait_until_idle(SECONDS) == []
     return the(CallRequest, id=begun["request_id"])
 
 
@@ -60,9 +60,9 @@ def test_more_than_a_process_takes_are_refused_until_one_has_ended(
     begun = [acme.post(CALL, number)["request_id"] for number in range(2)]
     refused = acme.call("POST", CALL, 3)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert "2 calls with output=void are under way" in refused.get_json()["error"]["message"]
+    assert "2 calls with output=void are in progress" in refused.get_json()["error"]["message"]
     algorithms.may_answer.set()
-    assert async_calls.wait_for_none(SECONDS) == []
+    assert async_calls.wait_until_idle(SECONDS) == []
     assert [acme.get(f"/v1/requests/{call_id}")["duration"] for call_id in begun] == [0.25, 0.25]
     assert acme.post(CALL, 3)["request_id"] not in begun
 

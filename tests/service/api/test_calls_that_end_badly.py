@@ -156,7 +156,7 @@ def test_an_answer_that_is_too_large_is_an_error(
 def test_an_answer_that_trickles_in_ends_at_the_timeout(
     acme: Api, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.invocation.call.TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("api.invocation.call.RESPONSE_MARGIN_SECONDS", 0.1)
 
     def trickle(connection: socket.socket) -> None:
         connection.sendall(OK + b"Content-Length: 1000000\r\n\r\n")

@@ -12,7 +12,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Instance, InstanceState, Registry, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import RequestError
-from shared.invocation.versions import find_called
+from shared.invocation.versions import find_called_version
 from shared.keys import Caller
 from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
 from tests.service.api.invocation import Api
@@ -35,7 +35,7 @@ class Calls:
         def find() -> Target:
             self.concluded += 1
             with database().reading() as session:
-                return find_target(session, *find_called(session, caller, "acme/Hello", version))
+                return find_target(session, *find_called_version(session, caller, "acme/Hello", version))
 
         return self._remembered.find(caller, "acme/Hello", version, find)
 
@@ -115,11 +115,11 @@ def test_whatever_it_follows_from_has_it_concluded_anew(
 
 def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> None:
     production = the(Registry).id
-    assert calls.find().wanted.registry_id == production
+    assert calls.find().desired.registry_id == production
     push_elsewhere(version)
-    assert calls.find().wanted.image.startswith("sandbox.example.com/")
+    assert calls.find().desired.image.startswith("sandbox.example.com/")
     change(fresh(version), pinned_registry_id=production)
-    assert calls.find().wanted.registry_id == production
+    assert calls.find().desired.registry_id == production
 
 
 def test_what_does_not_run_yet_is_not_remembered(version: Version, calls: Calls) -> None:
@@ -143,7 +143,7 @@ def test_what_changes_while_it_is_concluded_is_not_remembered(version: Version) 
         nonlocal concluded
         concluded += 1
         with database().reading() as session:
-            found = find_target(session, *find_called(session, ACME, "acme/Hello", HASH))
+            found = find_target(session, *find_called_version(session, ACME, "acme/Hello", HASH))
         if concluded == 1:
             change(the(ImagePush), last_success_seq=10_000)
         return found
