@@ -29,6 +29,7 @@ from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.jobs.executor import run_job
 from workers.kubernetes.cluster import Cluster
+from workers.kubernetes.metadata import name_of
 from workers.pushes.push import PushWork
 from workers.serving.factory import serving_backend
 from workers.serving.kubernetes import backend as backend_module
@@ -81,7 +82,7 @@ class OnCluster(Served):
     def runs(self, instance: Instance) -> None:
         """See that the one pod of the version is of this image, by what its kubelet pulled."""
         (pod,) = pods_of(self.cluster, instance.id)
-        (status,) = pod.status.container_statuses
+        (status,) = pod.status.container_statuses or ()
         assert pod.spec.containers[0].image == instance.image
         assert status.image_id.rpartition("@")[2] == instance.digest
 
@@ -191,8 +192,8 @@ def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster:
     with Caller(lambda: on_cluster.call(WHICH)) as caller:
         caller.wait_for("a")
         (pod,) = pods_of(cluster, instance.id)
-        cluster.core.delete_namespaced_pod(pod.metadata.name, cluster.namespace)
-        wait_until_gone(cluster, instance, pod.metadata.name)
+        cluster.core.delete_namespaced_pod(name_of(pod), cluster.namespace)
+        wait_until_gone(cluster, instance, name_of(pod))
         assert serving_backend().observe([instance])[instance.id].alive
         assert set(caller.end()) == {"a"}
     with Caller(lambda: on_cluster.call(WHICH)) as again:

@@ -1,5 +1,7 @@
 """Start the instance of a job, and restart a running one."""
 
+from typing import cast
+
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -94,7 +96,7 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
     Raises:
         WorkError: the registry was deleted (invalid), or its credentials cannot be decrypted (auth).
     """
-    instance, algorithm, version, registry = session.execute(
+    row = session.execute(
         select(Instance, Algorithm, Version, Registry)
         .join(Job, Job.instance_id == Instance.id)
         .join(Algorithm, Algorithm.id == Instance.algorithm_id)
@@ -102,6 +104,7 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
         .outerjoin(Registry, Registry.id == Instance.registry_id)
         .where(Job.id == claim.job_id)
     ).one()
+    instance, algorithm, version, registry = cast("tuple[Instance, Algorithm, Version, Registry | None]", row)
     if instance.state != InstanceState.PENDING:
         return instance.message
     if registry is not None and registry.deleted_at is not None:
