@@ -183,7 +183,7 @@ def job(
     api: SimulatedApi,
     cluster: Cluster,
     installation: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Job:
     """A refresh of two nodes whose worker was lost while it drained the second one."""
     monkeypatch.setattr(refresh, "node_pool", lambda: KubernetesNodePool(Settings(node_ready_seconds=1), cluster))

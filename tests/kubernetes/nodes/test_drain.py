@@ -126,7 +126,7 @@ def test_the_time_that_the_api_names_is_waited_for(
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     stop, pauses = CancelToken(), list[float]()
-    monkeypatch.setattr(stop, "pause", pauses.append)
+    monkeypatch.setattr(stop, "sleep", pauses.append)
     api.refuse["pods"] = Refusal(429, "The disruption budget web is still being processed", retry_after=10)
     refresh(pool, Story(Waits_for_evictions=api.refuse.clear), stop=stop)
     assert pauses == [10, 0.01]
@@ -138,7 +138,7 @@ def test_no_longer_than_the_limit_whatever_the_api_names(
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     stop, pauses = CancelToken(), list[float]()
-    monkeypatch.setattr(stop, "pause", pauses.append)
+    monkeypatch.setattr(stop, "sleep", pauses.append)
     api.refuse["pods"] = Refusal(429, "slow down", retry_after=3600)
     with pytest.raises(WorkError, match="slow down"):
         refresh(hasty_pool, stop=stop)
