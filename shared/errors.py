@@ -47,7 +47,7 @@ class WorkError(LongshoreError):
         super().__init__(sentence(storable(message)))
         self.error_class = error_class
         self.retry_after = retry_after
-        self.first_answer = False
+        self.first_response = False
         """Whether a registry answered so to the first request, before anything of this push was asked."""
         self.at_registry = False
         """Whether it came from the registry that is pushed to, and not from the source of the image."""

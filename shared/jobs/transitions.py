@@ -93,7 +93,7 @@ def fail_or_retry(
         return _requeue(session, claim, error, delay=unavailable_delay, tries=tries, outlook=outlook)
     # A registry that slows everybody down, or is paused for everybody, costs this push no attempt.
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
-    concerns_everybody = error.first_answer and pause_cause(error, own_credentials=claim.own_credentials)
+    concerns_everybody = error.first_response and pause_cause(error, own_credentials=claim.own_credentials)
     if throttled or (concerns_everybody and _is_paused(session, claim)):
         return _requeue(session, claim, error, delay=0, tries=tries, outlook="It waits for the registry.")
     if error.error_class in PERMANENT_ERRORS or tries >= len(delays):

@@ -39,7 +39,7 @@ def record_error(claim: Claim, error: WorkError) -> None:
         if error.error_class == ErrorClass.THROTTLED and error.at_registry:
             with database().writing() as session:
                 circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
-        elif error.first_answer:
+        elif error.first_response:
             _record_failure(claim, claim.registry_id, error)
     except DBAPIError as db_error:
         log.warning("registry_error_not_recorded", error=type(db_error).__name__)

@@ -50,7 +50,7 @@ class PushWork:
         with client_pool().client(plan.registry, plan.credentials, keeper.stop) as pooled:
             if not pooled.was_pinged_recently:
                 self._show_step(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
-                with _registry_errors(first_answer=True):
+                with _registry_errors(first_response=True):
                     pooled.ping()
             digest = plan.build.manifest_digest
             if digest is not None and _is_pushed(plan, pooled.client, digest):
@@ -166,10 +166,10 @@ def _check_may_push(plan: PushPlan, client: RegistryClient) -> None:
 
 
 @contextmanager
-def _registry_errors(*, first_answer: bool = False) -> Iterator[None]:
-    """Mark errors of the block as the registry's; with `first_answer` as those of its first response."""
+def _registry_errors(*, first_response: bool = False) -> Iterator[None]:
+    """Mark errors of the block as the registry's; with `first_response` as those of its first response."""
     try:
         yield
     except WorkError as error:
-        error.at_registry, error.first_answer = True, first_answer
+        error.at_registry, error.first_response = True, first_response
         raise

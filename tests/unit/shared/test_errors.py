@@ -1,4 +1,4 @@
-"""Texts from outside, made fit to be stored and shown."""
+"""Messages that can be stored and expected."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from shared.errors import sentence
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "expected"),
     [
         ("the engine is away", "The engine is away."),
         ("requirements.txt line 3: no requirement", "requirements.txt line 3: no requirement."),
@@ -15,5 +15,5 @@ from shared.errors import sentence
         ("", "."),
     ],
 )
-def test_a_sentence_has_a_capital_and_an_end(said: str, shown: str) -> None:
-    assert sentence(said) == shown
+def test_a_sentence_has_a_capital_and_an_end(text: str, expected: str) -> None:
+    assert sentence(text) == expected

@@ -1,4 +1,4 @@
-"""Which registry an image is pulled from: that of the latest good push by the order of asking; nothing unscanned."""
+"""The source of an image: the latest good push in the order of the requests; no image that was not scanned."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 @pytest.fixture
 def build() -> Build:
-    """A good build of a version that was never pushed."""
+    """Return a good build of a version that was never pushed."""
     return build_commit(make_algorithm("acme"))
 
 
 @pytest.fixture
 def fallback(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """What LONGSHORE_PULL_FALLBACK says."""
+    """Set LONGSHORE_PULL_FALLBACK."""
 
     def set_to(word: str) -> None:
         monkeypatch.setenv("LONGSHORE_PULL_FALLBACK", word)
@@ -52,7 +52,7 @@ def resolved(build: Build) -> Resolution:
 
 
 def pushed(build: Build, registry: Registry, digest: str = DIGEST) -> ImagePush:
-    """The row of a push that went well."""
+    """Return the row of a successful push."""
     job = push(build, registry)
     end_push(taken(job), digest)
     return the(ImagePush, id=job.push_id)
@@ -71,16 +71,19 @@ def test_the_latest_good_push_is_used_by_its_digest(build: Build) -> None:
     pushed(build, production)
     assert resolved(build).image == f"prod.example.com/team/acme/hello@{DIGEST}"
     pushed(build, sandbox, OTHER_DIGEST)
-    found = resolved(build)
-    assert (found.image, found.digest) == (f"sandbox.example.com/acme/hello@{OTHER_DIGEST}", OTHER_DIGEST)
-    assert found.registry_id == sandbox.id
-    assert [(one.registry_id, one.chosen) for one in found.considered] == [(sandbox.id, True), (production.id, False)]
-    assert "latest good push went to sandbox.example.com" in found.reason
+    resolution = resolved(build)
+    assert (resolution.image, resolution.digest) == (f"sandbox.example.com/acme/hello@{OTHER_DIGEST}", OTHER_DIGEST)
+    assert resolution.registry_id == sandbox.id
+    assert [(one.registry_id, one.chosen) for one in resolution.considered] == [
+        (sandbox.id, True),
+        (production.id, False),
+    ]
+    assert "latest good push went to sandbox.example.com" in resolution.reason
     pushed(build, production)
     assert resolved(build).registry_id == production.id
 
 
-def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build: Build) -> None:
+def test_latest_is_the_order_of_the_requests_and_not_of_completion(build: Build) -> None:
     early, late = make_registry(), make_registry()
     slow, fast = push(build, early), push(build, late)
     end_push(taken(fast))
@@ -88,7 +91,7 @@ def test_latest_goes_by_the_order_of_asking_and_not_by_who_was_done_last(build: 
     assert resolved(build).registry_id == late.id
 
 
-def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build: Build) -> None:
+def test_a_failed_repush_keeps_the_last_good_push(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, production)
     pushed(build, sandbox)
@@ -102,32 +105,32 @@ def test_a_failed_push_again_leaves_the_last_good_one_in_its_place(build: Build)
     assert resolved(build).registry_id == sandbox.id, "what failed is no good push, however late"
 
 
-def test_when_its_registry_is_deleted_the_next_latest_is_used_and_it_says_so(build: Build) -> None:
+def test_when_its_registry_is_deleted_the_next_latest_is_used_and_the_reason_says_so(build: Build) -> None:
     oldest, older, latest = make_registry(), make_registry(), make_registry()
     for registry in (oldest, older, latest):
         pushed(build, registry)
     delete(latest)
-    found = resolved(build)
-    assert found.registry_id == older.id
-    assert f"Falls back to {older.registry_url}" in found.reason
-    assert found.considered[0].reason == "The registry was deleted."
+    resolution = resolved(build)
+    assert resolution.registry_id == older.id
+    assert f"Falls back to {older.registry_url}" in resolution.reason
+    assert resolution.considered[0].reason == "The registry was deleted."
 
 
-def test_a_setting_lets_nothing_take_the_place_of_the_latest(build: Build, fallback: Callable[[str], None]) -> None:
+def test_a_setting_forbids_any_push_but_the_latest(build: Build, fallback: Callable[[str], None]) -> None:
     fallback("none")
     older, latest = make_registry(), make_registry()
     pushed(build, older)
     pushed(build, latest)
     assert resolved(build).registry_id == latest.id
     delete(latest)
-    found = resolved(build)
-    assert found.image is None
-    assert "LONGSHORE_PULL_FALLBACK=none" in found.reason
-    assert "deleted" in found.reason
+    resolution = resolved(build)
+    assert resolution.image is None
+    assert "LONGSHORE_PULL_FALLBACK=none" in resolution.reason
+    assert "deleted" in resolution.reason
 
 
 @pytest.mark.parametrize("word", ["none", "registry", "store"])
-def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(
+def test_a_version_with_a_push_request_never_comes_from_the_store(
     build: Build, fallback: Callable[[str], None], word: str
 ) -> None:
     fallback(word)
@@ -136,34 +139,34 @@ def test_what_was_asked_to_go_to_a_registry_never_comes_from_the_store(
     job = push(build, registry)
     assert resolved(build).image is None
     end_badly(taken(job), message="The password is wrong.")
-    found = resolved(build)
-    assert (found.image, found.digest) == (None, None)
-    assert "The password is wrong." in found.reason
-    assert "Push it to a registry" in found.reason
+    resolution = resolved(build)
+    assert (resolution.image, resolution.digest) == (None, None)
+    assert "The password is wrong." in resolution.reason
+    assert "Push it to a registry" in resolution.reason
     delete(registry)
     assert resolved(build).image is None
 
 
 @pytest.mark.parametrize("word", ["none", "registry"])
-def test_what_was_never_pushed_runs_nowhere_by_default(
+def test_a_version_that_was_never_pushed_does_not_run_by_default(
     build: Build, fallback: Callable[[str], None], word: str
 ) -> None:
     fallback(word)
     change(build, manifest_digest=DIGEST)
-    found = resolved(build)
-    assert found.image is None
-    assert "never pushed" in found.reason
+    resolution = resolved(build)
+    assert resolution.image is None
+    assert "never pushed" in resolution.reason
 
 
-def test_what_was_never_pushed_comes_from_the_store_where_that_is_allowed(
+def test_a_version_that_was_never_pushed_comes_from_the_store_if_allowed(
     build: Build, fallback: Callable[[str], None]
 ) -> None:
     fallback("store")
     assert "compile it" in resolved(build).reason
     change(build, manifest_digest=DIGEST)
-    found = resolved(build)
-    assert (found.image, found.registry_id) == (f"acme/hello@{DIGEST}", None)
-    assert found.considered[0].chosen
+    resolution = resolved(build)
+    assert (resolution.image, resolution.registry_id) == (f"acme/hello@{DIGEST}", None)
+    assert resolution.considered[0].chosen
 
 
 LONG = "/".join(["p" * 60, "q" * 40])
@@ -180,21 +183,21 @@ LONG = "/".join(["p" * 60, "q" * 40])
         (f"registry.example.com/{LONG}", f"other.example.com/{LONG}", {}, False),
     ],
 )
-def test_a_registry_that_is_elsewhere_now_has_not_what_was_pushed_before(
+def test_a_registry_with_a_new_address_does_not_have_earlier_pushes(
     build: Build, before: str, after: str, options: dict[str, Any], same: bool
 ) -> None:
     registry = make_registry(before, **options)
     row = pushed(build, registry)
     change(registry, registry_url=after)
-    found = resolved(build)
+    resolution = resolved(build)
     if same:
-        assert found.image == f"{row.image.removesuffix(':' + HASH)}@{DIGEST}"
+        assert resolution.image == f"{row.image.removesuffix(':' + HASH)}@{DIGEST}"
     else:
-        assert found.image is None
-        assert "address was changed" in found.reason
+        assert resolution.image is None
+        assert "address was changed" in resolution.reason
 
 
-def test_an_address_that_would_make_too_long_a_name_is_a_reason_and_no_failure() -> None:
+def test_an_address_that_makes_the_name_too_long_is_a_reason_and_not_an_error() -> None:
     build = build_commit(make_algorithm("o" * 30, "N" * 63))
     registry = make_registry("registry.example.com")
     pushed(build, registry)
@@ -207,29 +210,29 @@ def test_a_pin_overrides_what_was_pushed_later(build: Build) -> None:
     pushed(build, production)
     pushed(build, sandbox)
     pin(build, production)
-    found = resolved(build)
-    assert found.registry_id == production.id
-    assert f"pinned to {production.registry_url}" in found.reason
-    assert [one.chosen for one in found.considered] == [True, False]
-    assert found.considered[1].reason == "The version is pinned to another registry."
+    resolution = resolved(build)
+    assert resolution.registry_id == production.id
+    assert f"pinned to {production.registry_url}" in resolution.reason
+    assert [one.chosen for one in resolution.considered] == [True, False]
+    assert resolution.considered[1].reason == "The version is pinned to another registry."
 
 
-def test_a_pin_that_cannot_be_followed_refuses_instead_of_falling_back(build: Build) -> None:
+def test_a_pin_that_cannot_be_followed_has_no_fallback(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, sandbox)
     pin(build, production)
-    found = resolved(build)
-    assert found.image is None
-    assert "never pushed there" in found.reason
+    resolution = resolved(build)
+    assert resolution.image is None
+    assert "never pushed there" in resolution.reason
     pushed(build, production)
     delete(production)
-    found = resolved(build)
-    assert found.image is None
-    assert "deleted" in found.reason
-    assert "remove the pin" in found.reason
+    resolution = resolved(build)
+    assert resolution.image is None
+    assert "deleted" in resolution.reason
+    assert "remove the pin" in resolution.reason
 
 
-def test_a_pin_to_where_only_a_failed_push_went_refuses(build: Build) -> None:
+def test_a_pin_to_a_registry_with_a_failed_push_only_is_refused(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, sandbox)
     end_badly(taken(push(build, production)), message="It broke.")

@@ -1,4 +1,4 @@
-"""Where a registry has a layer: hints that pushes leave for one another."""
+"""Blob locations: hints that one push leaves for the next."""
 
 import pytest
 
@@ -24,34 +24,34 @@ def known(*digests: str, registry_id: str = "r1") -> dict[str, str]:
         return dict(known_blob_locations(session, registry_id, digests))
 
 
-def test_what_was_noted_of_one_registry_is_known_of_that_one_only() -> None:
+def test_locations_are_known_for_their_own_registry_only() -> None:
     note([ONE, TWO], "acme/first")
     assert known(ONE, TWO, THREE) == {ONE: "acme/first", TWO: "acme/first"}
     assert known(ONE, registry_id="r2") == {}
 
 
-def test_the_latest_place_is_kept() -> None:
+def test_the_latest_location_is_kept() -> None:
     note([ONE], "acme/first")
     note([ONE, TWO], "acme/second")
     assert known(ONE, TWO) == {ONE: "acme/second", TWO: "acme/second"}
 
 
-def test_a_registry_that_is_elsewhere_now_is_told_nothing_of_where_it_was() -> None:
+def test_a_registry_with_a_new_address_has_no_known_locations() -> None:
     registry = make_registry("registry.example.com/old")
     note([ONE], "old/acme/first", registry.id)
     with database().writing() as session:
-        found = find_registry(session, registry.id, for_update=True)
-        change_registry(session, keyring(), found, {"name": "renamed"}, None, remove_credentials=False)
+        row = find_registry(session, registry.id, for_update=True)
+        change_registry(session, keyring(), row, {"name": "renamed"}, None, remove_credentials=False)
     assert known(ONE, registry_id=registry.id) == {ONE: "old/acme/first"}
     with database().writing() as session:
-        found = find_registry(session, registry.id, for_update=True)
+        row = find_registry(session, registry.id, for_update=True)
         change_registry(
-            session, keyring(), found, {"registry_url": "elsewhere.example.com"}, None, remove_credentials=False
+            session, keyring(), row, {"registry_url": "elsewhere.example.com"}, None, remove_credentials=False
         )
     assert known(ONE, registry_id=registry.id) == {}
 
 
-def test_pushes_that_note_the_same_layers_at_once_do_not_fail() -> None:
+def test_pushes_that_record_the_same_layers_at_the_same_time_do_not_fail() -> None:
     orders = [[ONE, TWO, THREE], [THREE, TWO, ONE]] * 4
     together(*[lambda order=order: note(order, "acme/first") for order in orders])
     assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}

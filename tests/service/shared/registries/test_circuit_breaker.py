@@ -1,4 +1,4 @@
-"""How a registry takes pushes: paused when it fails for everybody, slowed when it asks, open again with a success."""
+"""The circuit breaker: opened by failures that concern every push, throttled by a 429, closed by a success."""
 
 import pytest
 
@@ -76,13 +76,13 @@ def let_probe(registry: Registry) -> None:
         (ErrorClass.THROTTLED, False, None),
     ],
 )
-def test_one_callers_typing_error_concerns_nobody_else(
+def test_wrong_credentials_of_one_push_do_not_count(
     error_class: ErrorClass, own: bool, cause: PauseCause | None
 ) -> None:
     assert circuit_breaker.pause_cause(WorkError(error_class, "It broke."), own_credentials=own) == cause
 
 
-def test_it_is_paused_after_so_many_failures_in_a_row_and_not_before() -> None:
+def test_a_registry_is_paused_after_the_configured_number_of_failures() -> None:
     registry = make_registry()
     changed_at = registry.updated_at
     assert [fail(registry), fail(registry), fail(registry), fail(registry)] == [False, False, True, False]
@@ -91,7 +91,7 @@ def test_it_is_paused_after_so_many_failures_in_a_row_and_not_before() -> None:
     assert now.updated_at == changed_at, "no administrator changed it"
 
 
-def test_a_success_begins_the_count_anew() -> None:
+def test_a_success_resets_the_count() -> None:
     registry = make_registry()
     fail(registry)
     fail(registry)
@@ -100,13 +100,13 @@ def test_a_success_begins_the_count_anew() -> None:
     assert fresh(registry).paused_at is None
 
 
-def test_failures_at_once_pause_it_once() -> None:
+def test_simultaneous_failures_pause_it_once() -> None:
     registry = make_registry()
     assert sorted(together(*[lambda: fail(registry)] * 6)) == [False] * 5 + [True]
     assert fresh(registry).failures == 6
 
 
-def test_probes_come_later_each_time() -> None:
+def test_the_delay_before_a_probe_grows() -> None:
     registry = make_registry()
     waits = []
     for _ in range(5):
@@ -116,7 +116,7 @@ def test_probes_come_later_each_time() -> None:
         assert delay - 1 <= wait <= delay * 1.1 + 1
 
 
-def test_pushes_to_a_paused_registry_wait_and_are_not_nudged(build: Build) -> None:
+def test_pushes_to_a_paused_registry_wait_and_are_not_dispatched(build: Build) -> None:
     registry = paused()
     job = push(build, registry)
     assert take(job) is None
@@ -136,7 +136,7 @@ def test_one_push_probes_it_and_the_others_wait(build: Build) -> None:
     assert take(second) is not None
 
 
-def test_a_probe_whose_worker_dies_is_followed_by_another(build: Build) -> None:
+def test_a_probe_whose_worker_dies_is_followed_by_another_one(build: Build) -> None:
     registry = paused()
     first = push(build, registry)
     second = push(build_commit(make_algorithm(), OTHER_HASH), registry)
@@ -146,7 +146,7 @@ def test_a_probe_whose_worker_dies_is_followed_by_another(build: Build) -> None:
     assert take(second) is not None
 
 
-def test_credentials_of_its_own_are_not_stopped_by_recorded_ones_that_fail(build: Build) -> None:
+def test_a_push_with_its_own_credentials_is_not_paused_by_a_refusal_of_the_registrys_own(build: Build) -> None:
     registry = paused(PauseCause.AUTH)
     with_own = push(build, registry, OWN)
     without = push(build_commit(make_algorithm(), OTHER_HASH), registry)
@@ -157,7 +157,7 @@ def test_credentials_of_its_own_are_not_stopped_by_recorded_ones_that_fail(build
     assert succeed(registry) is True
 
 
-def test_an_operators_pause_ends_by_an_operator_alone(build: Build) -> None:
+def test_only_an_operator_ends_an_operators_pause(build: Build) -> None:
     registry = make_registry()
     with database().writing() as session:
         assert circuit_breaker.pause(session, session.get_one(Registry, registry.seq), "Maintenance.") is True
@@ -172,7 +172,7 @@ def test_an_operators_pause_ends_by_an_operator_alone(build: Build) -> None:
     assert take(job) is not None
 
 
-def test_a_registry_that_asks_to_slow_down_is_left_alone_by_everybody(build: Build) -> None:
+def test_no_push_goes_to_a_throttled_registry(build: Build) -> None:
     registry = make_registry()
     first = push(build, registry)
     second = push(build_commit(make_algorithm(), OTHER_HASH), registry, OWN)
@@ -187,7 +187,7 @@ def test_a_registry_that_asks_to_slow_down_is_left_alone_by_everybody(build: Bui
     assert fresh(registry).throttled_until is None
 
 
-def test_the_longest_wait_counts_and_without_one_it_grows() -> None:
+def test_the_longest_retry_after_counts_and_without_one_the_delay_grows() -> None:
     registry = make_registry()
     throttle(registry, 100)
     throttle(registry, 1)
@@ -202,7 +202,7 @@ def test_the_longest_wait_counts_and_without_one_it_grows() -> None:
     assert waits[0] < waits[2]
 
 
-def test_waiting_for_a_paused_registry_is_no_stall(build: Build) -> None:
+def test_waiting_for_a_paused_registry_is_not_a_stall(build: Build) -> None:
     job = push(build, paused())
     change(job, created_at=now_ms() - 3_600_000)
     with database().writing() as session:

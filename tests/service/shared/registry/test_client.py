@@ -38,7 +38,7 @@ def digest_of(content: bytes) -> str:
 
 
 def push_image(client: RegistryClient, repository: str, tag: str) -> str:
-    """Push an image of no layers, by the client's own session; the manifest's digest."""
+    """Push an image without layers with the client's own session, and return the digest of its manifest."""
     scope, configuration = f"repository:{repository}:pull,push", b"{}"
     upload = client.own_path(client.send("POST", f"/v2/{repository}/blobs/uploads/", scope=scope, body=b""))
     done = client.send("PUT", f"{upload}&digest={digest_of(configuration)}", scope=scope, body=configuration)
@@ -56,12 +56,12 @@ def push_image(client: RegistryClient, repository: str, tag: str) -> str:
         }
     ).encode()
     headers = {"Content-Type": MANIFEST_TYPE}
-    answer = client.send("PUT", f"/v2/{repository}/manifests/{tag}", scope=scope, headers=headers, body=manifest)
-    assert answer.status == 201
+    response = client.send("PUT", f"/v2/{repository}/manifests/{tag}", scope=scope, headers=headers, body=manifest)
+    assert response.status == 201
     return digest_of(manifest)
 
 
-def found(check: RegistryCheck) -> tuple[Any, Any, Any, Any]:
+def result(check: RegistryCheck) -> tuple[Any, Any, Any, Any]:
     return check.reachable, check.authenticated, check.can_push, check.can_pull
 
 
@@ -82,10 +82,10 @@ def test_a_pushed_image_is_confirmed_by_its_digest(password_registry: PrivateReg
 def test_the_right_password_may_push_and_pull(password_registry: PrivateRegistry, repository: str) -> None:
     with client_of(password_registry, "pusher") as client:
         check = check_registry(client, repository)
-    assert found(check) == (True, True, True, True)
+    assert result(check) == (True, True, True, True)
 
 
-def test_asking_for_permission_leaves_no_upload_behind(
+def test_the_permission_check_leaves_no_upload_behind(
     password_registry: PrivateRegistry, repository: str, place: Path
 ) -> None:
     with client_of(password_registry, "pusher") as client:
@@ -102,27 +102,29 @@ def test_the_wrong_password_is_refused(password_registry: PrivateRegistry, repos
             client.ping()
         check = check_registry(client, repository)
     assert failure.value.error_class is ErrorClass.AUTH
-    assert found(check) == (True, False, False, False)
+    assert result(check) == (True, False, False, False)
     assert "hunter2" not in check.message + failure.value.message
 
 
 @pytest.mark.parametrize(("user", "may_push"), [("writer", True), ("reader", False)])
-def test_tokens_say_who_may_push(
+def test_tokens_decide_who_may_push(
     registry_with_tokens: PrivateRegistry, repository: str, user: str, may_push: bool
 ) -> None:
     with client_of(registry_with_tokens, user) as client:
         check = check_registry(client, repository)
-    assert found(check) == (True, True, may_push, True)
+    assert result(check) == (True, True, may_push, True)
 
 
 def test_the_token_server_refuses_the_wrong_password(registry_with_tokens: PrivateRegistry, repository: str) -> None:
     with client_of(registry_with_tokens, "writer", password="hunter2") as client:
         check = check_registry(client, repository)
-    assert found(check) == (True, False, False, False)
+    assert result(check) == (True, False, False, False)
     assert "hunter2" not in check.message
 
 
-def test_what_one_token_pushed_another_confirms(registry_with_tokens: PrivateRegistry, repository: str) -> None:
+def test_a_push_with_one_token_is_confirmed_with_another(
+    registry_with_tokens: PrivateRegistry, repository: str
+) -> None:
     with client_of(registry_with_tokens, "writer") as client:
         digest = push_image(client, repository, "1.0.0")
     with client_of(registry_with_tokens, "reader") as client:
@@ -135,16 +137,16 @@ def test_an_untrusted_certificate_says_what_to_do(tls_registry: PrivateRegistry,
         client.ping()
     assert failure.value.error_class is ErrorClass.INVALID
     with client_of(tls_registry, "pusher") as client:
-        assert found(check_registry(client, repository)) == (False, False, False, False)
+        assert result(check_registry(client, repository)) == (False, False, False, False)
 
 
 @pytest.mark.parametrize("trust", ["authority", "nobody"])
-def test_a_certificate_is_trusted_by_its_authority_or_not_looked_at(
+def test_a_certificate_is_trusted_by_its_authority_or_not_verified(
     tls_registry: PrivateRegistry, repository: str, trust: str
 ) -> None:
     options = {"ca_certificate": tls_registry.authority_pem} if trust == "authority" else {"verify_tls": False}
     with client_of(tls_registry, "pusher", **options) as client:
-        assert found(check_registry(client, repository)) == (True, True, True, True)
+        assert result(check_registry(client, repository)) == (True, True, True, True)
 
 
 def test_a_certificate_for_another_host_is_not_accepted(place: Path) -> None:
@@ -170,7 +172,7 @@ def test_a_certificate_for_another_host_is_not_accepted(place: Path) -> None:
     assert failure.value.error_class is ErrorClass.INVALID
 
 
-def test_tls_is_not_given_up_where_it_is_spoken(tls_registry: PrivateRegistry) -> None:
+def test_a_registry_with_tls_is_not_contacted_over_plain_http(tls_registry: PrivateRegistry) -> None:
     address = RegistryAddress.parse(tls_registry.host, plain_http=True)
     with RegistryClient(address) as client, pytest.raises(WorkError) as failure:
         client.ping()

@@ -1,4 +1,4 @@
-"""Which addresses are spoken to: never metadata services, in whatever spelling, and what the settings allow."""
+"""The address rules: metadata services are always forbidden, in any notation; settings decide about the rest."""
 
 import socket
 
@@ -38,13 +38,13 @@ EVERYTHING = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0")
         "64:ff9b:1::a9fe:a9fe",
     ],
 )
-def test_what_is_never_spoken_to(address: str) -> None:
+def test_addresses_that_are_always_forbidden(address: str) -> None:
     with pytest.raises(ForbiddenAddressError, match="never connects to"):
         EVERYTHING.check(address, address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.0.2.1", "2001:db8::1", "100.100.100.201"])
-def test_everything_else_is_allowed_unless_a_setting_says_otherwise(address: str) -> None:
+def test_other_addresses_are_allowed_by_default(address: str) -> None:
     EVERYTHING.check(address, address)
 
 
@@ -69,12 +69,12 @@ def test_networks_and_exceptions_from_them(address: str, allowed: bool) -> None:
 
 
 @pytest.mark.parametrize("host", ["metadata.google.internal", "METADATA.google.internal.", "instance-data"])
-def test_names_of_metadata_services_are_known_without_asking(host: str) -> None:
+def test_names_of_metadata_services_are_refused_without_resolving_them(host: str) -> None:
     with pytest.raises(ForbiddenAddressError, match="metadata service"):
         EVERYTHING.resolve(host, 80)
 
 
-def test_a_name_is_judged_by_every_address_that_it_stands_for() -> None:
+def test_every_address_of_a_name_is_checked() -> None:
     assert "127.0.0.1" in EVERYTHING.resolve("localhost", 80)
     without_loopback = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))
     with pytest.raises(ForbiddenAddressError, match=r"localhost \("):
@@ -84,19 +84,21 @@ def test_a_name_is_judged_by_every_address_that_it_stands_for() -> None:
 
 
 @pytest.mark.parametrize("spelled", ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518"])
-def test_other_spellings_of_an_address_are_read_as_the_resolver_reads_them(spelled: str) -> None:
+def test_other_notations_of_an_address_are_read_as_the_resolver_reads_them(spelled: str) -> None:
     with pytest.raises(ForbiddenAddressError):
         EVERYTHING.resolve(spelled, 80)
 
 
-def test_a_name_that_stands_for_nothing_yet_is_recorded() -> None:
+def test_a_name_that_does_not_resolve_yet_is_accepted() -> None:
     EVERYTHING.check_new_host("no-such-host.invalid", 443)
     with pytest.raises(socket.gaierror):
         EVERYTHING.resolve("no-such-host.invalid", 443)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "example.com", "!", "10.0.0.1/8"])
-def test_a_setting_that_is_no_list_of_networks_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_setting_that_is_not_a_list_of_networks_is_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("LONGSHORE_SOURCE_NETWORKS", text)
     with pytest.raises(SettingsError, match="LONGSHORE_SOURCE_NETWORKS: must be networks"):
         load_settings()

@@ -25,28 +25,28 @@ def test_a_forbidden_address_is_not_connected_to() -> None:
 
 
 def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that gives a harmless address first and a forbidden one to whoever asks again (DNS rebinding)."""
-    asked: list[str] = []
+    """A name server returns an allowed address first and a forbidden one afterwards (DNS rebinding)."""
+    resolved: list[str] = []
     real = socket.getaddrinfo
 
     def rebinding(host: str, port: int, *arguments: Any, **options: Any) -> list[Any]:
         if host != "rebinding.example.com":
             return real(host, port, *arguments, **options)
-        asked.append(host)
-        return real("127.0.0.1" if len(asked) == 1 else "169.254.169.254", port, *arguments, **options)
+        resolved.append(host)
+        return real("127.0.0.1" if len(resolved) == 1 else "169.254.169.254", port, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with fake_registry(Reply(200, b"fine")) as server:
         transport = HttpTransport(tls_context(), Timeouts())
         response = transport.request("GET", f"http://rebinding.example.com:{server.server_port}/", {})
         transport.close()
-        assert (response.body, len(asked)) == (b"fine", 1)
+        assert (response.body, len(resolved)) == (b"fine", 1)
         assert server.requests[0].headers["host"] == f"rebinding.example.com:{server.server_port}"
         with pytest.raises(WorkError, match="never connects to"):
             transport.request("GET", f"http://rebinding.example.com:{server.server_port}/", {})
 
 
-def test_a_name_that_cannot_be_resolved_passes() -> None:
+def test_a_name_that_cannot_be_resolved_is_transient() -> None:
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
         HttpTransport(tls_context(), Timeouts()).request("GET", "http://no-such-host.invalid/", {})
     assert caught.value.error_class is ErrorClass.TRANSIENT

@@ -1,4 +1,4 @@
-"""Exchanges with servers that close connections when it suits them: over plain HTTP and over TLS."""
+"""Requests to servers that close connections at a bad moment, over plain HTTP and over TLS."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from shared.net.tls import tls_context
 from tests.environment import longshore_environment
 
 BODY_BYTES = 64 * 1024 * 1024
-"""More than sockets keep: who sends it notices that nobody reads."""
+"""More than socket buffers hold: the sender notices that the server does not read."""
 PIECE = bytes(64 * 1024)
 LINGERS_SECONDS = 0.3
 
@@ -36,7 +36,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 def server(
     scheme: str, directory: Path, serve: Callable[[socket.socket, int], None]
 ) -> Iterator[tuple[HttpTransport, str]]:
-    """A server that handles each connection by `serve`, told how many came before; a transport for it, and its URL."""
+    """Yield a transport, and the URL of a server that calls `serve` with the number of earlier connections."""
     certificate = write_server_certificate(directory / "tls")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
@@ -61,7 +61,7 @@ def server(
 
 
 def head(connection: socket.socket) -> bytes:
-    """The beginning of a request, and nothing of its body."""
+    """Read the head of a request, and nothing of its body."""
     read = b""
     while not read.endswith(b"\r\n\r\n"):
         read += connection.recv(1)
@@ -69,7 +69,7 @@ def head(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("status", [401, 413, 429])
-def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme: str, tmp_path: Path, status: int) -> None:
+def test_a_response_that_comes_before_the_body_was_read_is_received(scheme: str, tmp_path: Path, status: int) -> None:
     def refuse(connection: socket.socket, _number: int) -> None:
         head(connection)
         connection.sendall(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -82,8 +82,8 @@ def test_an_answer_that_comes_before_the_body_was_read_is_heard(scheme: str, tmp
         assert transport.request("PATCH", url, {}, body).status == status
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(scheme: str, tmp_path: Path) -> None:
-    """The server hangs up at the second request of its first connection, when it has not answered anything."""
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(scheme: str, tmp_path: Path) -> None:
+    """The server closes its first connection at the second request, without a response."""
 
     def serve(connection: socket.socket, number: int) -> None:
         head(connection)

@@ -19,7 +19,7 @@ REMOTE, PLAIN, HERE = "https://r.example:443", "http://r.example:5000", "http://
         ("https://r.example/\r\nX: y", None),
     ],
 )
-def test_whose_an_address_is(url: str, expected: str | None) -> None:
+def test_the_origin_of_a_url(url: str, expected: str | None) -> None:
     assert origin_of(url) == expected
 
 
@@ -46,11 +46,11 @@ def test_whose_an_address_is(url: str, expected: str | None) -> None:
         (HERE, "https://169.254.0.1/latest", False),
     ],
 )
-def test_where_a_registry_may_send_us(registry: str, url: str, allowed: bool) -> None:
+def test_where_a_registry_may_redirect_to(registry: str, url: str, allowed: bool) -> None:
     assert is_redirect_allowed(registry, url) is allowed
 
 
-def test_a_host_for_a_message_shows_no_more_than_the_host() -> None:
+def test_a_host_in_a_message_has_no_path_and_no_password() -> None:
     assert host_of("https://r.example:1/a?token=x") == "r.example:1"
     assert host_of("https://r.example:443/") == "r.example"
     assert host_of("http://[::1]:80/") == "[::1]"

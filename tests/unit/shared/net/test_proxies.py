@@ -1,4 +1,4 @@
-"""Which registries are asked through a proxy, and what is not asked for through one either."""
+"""Proxies: the registries that are reached through one, and the rules that still apply."""
 
 import ssl
 from collections.abc import Iterator
@@ -42,7 +42,9 @@ def test_hosts_that_are_reached_without_a_proxy(host: str, excepted: bool) -> No
         ("in.example.com:5000", "http://own.example.com:8080", "own.example.com"),
     ],
 )
-def test_a_registrys_own_proxy_comes_before_the_operators(url: str, own: str | None, through: str | None) -> None:
+def test_a_registrys_own_proxy_takes_precedence_over_the_operators(
+    url: str, own: str | None, through: str | None
+) -> None:
     registry = Registry(registry_url=url, proxy_url=own, verify_tls=True, plain_http=False)
     with client_of(registry, None) as client:
         proxy = client._http._proxy
@@ -53,14 +55,14 @@ def test_a_registrys_own_proxy_comes_before_the_operators(url: str, own: str | N
     "host",
     ["127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "metadata.google.internal", "2130706433", "0x7f000001"],
 )
-def test_what_may_not_be_spoken_to_may_not_through_a_proxy_either(host: str) -> None:
+def test_a_forbidden_address_is_forbidden_through_a_proxy_too(host: str) -> None:
     proxy = Proxy.parse("http://proxy.example.com:3128")
     with pytest.raises(WorkError) as refused:
         new_connection(f"https://{host}:443", ssl.create_default_context(), NO_PRIVATE, proxy=proxy, timeout=1.0)
     assert refused.value.error_class == ErrorClass.INVALID
 
 
-def test_a_proxy_that_was_recorded_may_be_only_where_registries_may_be() -> None:
+def test_a_recorded_proxy_must_be_in_a_network_of_registries() -> None:
     recorded = Proxy.parse("http://10.0.0.5:3128", NO_PRIVATE)
     connection = new_connection(
         "http://registry.example.com:80", ssl.create_default_context(), NO_PRIVATE, proxy=recorded, timeout=1.0

@@ -41,7 +41,7 @@ def look(respond: Respond, credentials: Credentials | None = CREDENTIALS) -> Reg
 
 
 @pytest.mark.parametrize(
-    ("respond", "credentials", "found"),
+    ("respond", "credentials", "expected"),
     [
         (closed_registry, CREDENTIALS, (True, True, True, True)),
         (closed_registry, Credentials("pusher", "wrong"), (True, False, False, False)),
@@ -56,19 +56,21 @@ def look(respond: Respond, credentials: Credentials | None = CREDENTIALS) -> Reg
         (Reply(429), CREDENTIALS, (True, False, False, False)),
     ],
 )
-def test_what_is_found(respond: Respond, credentials: Credentials | None, found: tuple[bool, bool, bool, bool]) -> None:
+def test_the_result_of_a_check(
+    respond: Respond, credentials: Credentials | None, expected: tuple[bool, bool, bool, bool]
+) -> None:
     check = look(respond, credentials)
-    assert (check.reachable, check.authenticated, check.can_push, check.can_pull) == found
+    assert (check.reachable, check.authenticated, check.can_push, check.can_pull) == expected
 
 
-def test_the_message_says_what_is_and_what_to_do() -> None:
+def test_the_message_says_what_is_wrong_and_what_to_do() -> None:
     assert look(closed_registry).message.endswith("accepts the credentials and allows pushing and pulling with them.")
     assert "Check the username and the password" in look(closed_registry, Credentials("a", "wrong")).message
     assert "never asked for the credentials" in look(open_registry).message
     assert "500" in look(failing_after_login).message
 
 
-def test_a_check_that_takes_too_long_tells_what_it_knows() -> None:
+def test_a_check_that_times_out_reports_what_it_knows() -> None:
     release = threading.Event()
 
     def slow_to_push(request: Request) -> Reply:
@@ -84,7 +86,7 @@ def test_a_check_that_takes_too_long_tells_what_it_knows() -> None:
     assert "within 0.5 seconds" in check.message
 
 
-def test_a_stop_is_no_finding() -> None:
+def test_a_cancellation_is_not_a_result() -> None:
     stop = CancelToken()
     stop.cancel("shutdown")
     with (

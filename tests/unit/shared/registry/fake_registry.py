@@ -1,4 +1,4 @@
-"""A server on a loopback port that misbehaves on purpose: what a real registry cannot be made to do."""
+"""A server on a loopback port that misbehaves on purpose, in ways in which a real registry cannot."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,7 @@ Respond = Callable[[Request], Reply] | Reply
 
 
 class FakeRegistry(ThreadingHTTPServer):
-    """Answers as `respond` says and remembers what it was asked."""
+    """Sends the replies of `respond` and keeps the requests."""
 
     daemon_threads = True
     # A handler that a test holds back ends with the test, not before the server may close.
@@ -47,7 +47,7 @@ class FakeRegistry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.respond = respond
         self.requests: list[Request] = []
-        self.asked = threading.Event()
+        self.was_requested = threading.Event()
 
     @property
     def host(self) -> str:
@@ -59,7 +59,7 @@ class FakeRegistry(ThreadingHTTPServer):
 
     @override
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are what some of the tests are about."""
+        """Ignore clients that close the connection: some tests do that on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, body)
         self.server.requests.append(request)
-        self.server.asked.set()
+        self.server.was_requested.set()
         reply = self.server.respond(request)
         self.send_response(reply.status)
         for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_registry(respond: Respond) -> Iterator[FakeRegistry]:
-    """A fake that answers everything with one reply, or as a function of the request says."""
+    """Run a fake registry that sends one reply to everything, or the reply of a function of the request."""
     server = FakeRegistry(respond if callable(respond) else lambda _request: respond)
     with serve_in_thread(server):
         yield server

@@ -29,13 +29,13 @@ def test_a_canonical_address_is_the_same_when_it_is_parsed_again(url: str) -> No
 
 
 @given(registry_urls())
-def test_an_address_is_the_same_address_when_it_is_written_and_read_again(url: str) -> None:
+def test_an_address_is_the_same_when_it_is_written_and_parsed_again(url: str) -> None:
     address = RegistryAddress.parse(url)
     assert RegistryAddress.parse(str(address)) == address
 
 
 @given(st.text(max_size=140))
-def test_any_text_is_an_address_or_refused_with_a_sentence(text: str) -> None:
+def test_any_text_is_an_address_or_refused_with_a_message(text: str) -> None:
     try:
         address = RegistryAddress.parse(text)
     except InvalidAddressError as error:
@@ -59,9 +59,7 @@ def test_any_text_is_an_address_or_refused_with_a_sentence(text: str) -> None:
         ("https://index.docker.io/v1/", ("https", "docker.io", None, "")),
     ],
 )
-def test_what_a_caller_wrote_is_understood(
-    url: str, expected: tuple[str, str, None, str] | tuple[str, str, int, str]
-) -> None:
+def test_a_registry_url_is_parsed(url: str, expected: tuple[str, str, None, str] | tuple[str, str, int, str]) -> None:
     address = RegistryAddress.parse(url)
     assert (address.scheme, address.host, address.port, address.path) == expected
 
@@ -114,7 +112,7 @@ def test_what_a_caller_wrote_is_understood(
         ("/a", "no host"),
     ],
 )
-def test_what_cannot_be_a_registry_is_refused_with_the_reason(url: str, because: str) -> None:
+def test_an_invalid_registry_url_is_refused_with_the_reason(url: str, because: str) -> None:
     with pytest.raises(InvalidAddressError, match=r"^registry_url") as caught:
         RegistryAddress.parse(url)
     assert because in str(caught.value)
@@ -174,5 +172,5 @@ def test_requests_to_docker_hub_go_to_its_api() -> None:
         ("x.localhost", False),
     ],
 )
-def test_which_hosts_are_this_machine(url: str, loopback: bool) -> None:
+def test_loopback_hosts(url: str, loopback: bool) -> None:
     assert RegistryAddress.parse(url).is_loopback is loopback

@@ -21,7 +21,7 @@ def token_reply(token: str = "issued", **fields: int) -> Reply:  # noqa: S107
 def guarded(
     realm: str, *, accepts: Sequence[str] = ("Bearer issued",), scope: str | None = None
 ) -> Callable[[Any], Any]:
-    """A registry's answer: 401 with a bearer challenge until one of the headers is shown."""
+    """Return a registry that replies 401 with a bearer challenge until it gets one of the headers."""
     parameters = f'realm="{realm}",service="the registry"' + (f',scope="{scope}"' if scope else "")
 
     def respond(request: Request) -> Reply:
@@ -36,16 +36,16 @@ def client_of(server: Any, credentials: Credentials | None = CREDENTIALS) -> Reg
     return RegistryClient(RegistryAddress.parse(server.url), credentials)
 
 
-def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry() -> None:
+def test_a_token_is_requested_with_the_password_and_sent_to_the_registry() -> None:
     with (
         fake_registry(token_reply()) as tokens,
         fake_registry(guarded(f"{tokens.url}/token?kept=1", scope="repository:a/b:pull extra:x:y")) as server,
         client_of(server) as client,
     ):
         assert client.pull_refusal("a/b") is None
-    (asked,) = tokens.requests
-    assert asked.authorization == CREDENTIALS.basic
-    assert parse_qs(urlsplit(asked.path).query) == {
+    (request,) = tokens.requests
+    assert request.authorization == CREDENTIALS.basic
+    assert parse_qs(urlsplit(request.path).query) == {
         "kept": ["1"],
         "client_id": ["longshore"],
         "service": ["the registry"],
@@ -54,7 +54,7 @@ def test_a_token_is_fetched_with_the_password_and_shown_to_the_registry() -> Non
     assert [request.authorization for request in server.requests] == [None, "Bearer issued"]
 
 
-def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another() -> None:
+def test_there_is_one_token_per_scope() -> None:
     with (
         fake_registry(token_reply(expires_in=300)) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -70,7 +70,7 @@ def test_a_token_is_kept_for_its_scope_and_another_is_fetched_for_another() -> N
     assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
 
 
-def test_a_token_is_renewed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_renewed_before_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     with (
@@ -88,7 +88,7 @@ def test_a_token_is_renewed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert [bool(request.authorization) for request in server.requests] == [False, True, True, True]
 
 
-def test_a_token_that_the_registry_no_longer_takes_is_replaced_once() -> None:
+def test_a_refused_token_is_replaced_once() -> None:
     issued = iter(["first", "second", "third"])
     accepted = ["Bearer first"]
     with (
@@ -107,16 +107,16 @@ def test_a_token_that_the_registry_no_longer_takes_is_replaced_once() -> None:
     assert not any(token in failure.value.message for token in ("first", "second", "third"))
 
 
-def test_an_identity_token_is_changed_for_an_access_token() -> None:
+def test_an_identity_token_is_exchanged_for_an_access_token() -> None:
     with (
         fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
         client_of(server, Credentials("<token>", "refresh+me")) as client,
     ):
         assert client.pull_refusal("a/b") is None
-    (asked,) = tokens.requests
-    assert (asked.method, asked.path, asked.authorization) == ("POST", "/token", None)
-    assert parse_qs(asked.body.decode()) == {
+    (request,) = tokens.requests
+    assert (request.method, request.path, request.authorization) == ("POST", "/token", None)
+    assert parse_qs(request.body.decode()) == {
         "grant_type": ["refresh_token"],
         "refresh_token": ["refresh+me"],
         "client_id": ["longshore"],
@@ -125,8 +125,8 @@ def test_an_identity_token_is_changed_for_an_access_token() -> None:
     }
 
 
-def test_an_identity_token_asks_for_several_scopes_in_one_word() -> None:
-    """OAuth2 has one `scope` (RFC 6749 section 3.3): some servers read the first of several only."""
+def test_an_identity_token_requests_several_scopes_in_one_parameter() -> None:
+    """OAuth2 has one `scope` (RFC 6749 section 3.3): some servers read only the first of several."""
     with (
         fake_registry(Reply(200, b'{"access_token": "issued", "expires_in": 60}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -136,7 +136,7 @@ def test_an_identity_token_asks_for_several_scopes_in_one_word() -> None:
     assert parse_qs(tokens.requests[0].body.decode())["scope"][0].startswith("repository:a:pull,push repository:b:pull")
 
 
-def test_an_identity_token_does_not_go_where_a_password_is_wanted() -> None:
+def test_an_identity_token_is_not_sent_as_a_password() -> None:
     challenge = Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"', **VERSION})
     with (
         fake_registry(challenge) as server,
@@ -148,7 +148,7 @@ def test_an_identity_token_does_not_go_where_a_password_is_wanted() -> None:
     assert [request.authorization for request in server.requests] == [None]
 
 
-def test_without_credentials_a_token_for_anybody_is_fetched() -> None:
+def test_without_credentials_an_anonymous_token_is_requested() -> None:
     with (
         fake_registry(token_reply()) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -168,7 +168,7 @@ def test_without_credentials_a_token_for_anybody_is_fetched() -> None:
         "",
     ],
 )
-def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm: str) -> None:
+def test_no_credentials_are_sent_to_a_forbidden_token_server(realm: str) -> None:
     with (
         fake_registry(guarded(realm)) as server,
         client_of(server) as client,
@@ -179,8 +179,8 @@ def test_no_credentials_go_to_a_token_server_that_may_not_be_gone_to(realm: str)
     assert [request.authorization for request in server.requests] == [None]
 
 
-def test_the_challenge_of_another_host_is_not_met() -> None:
-    """A store that the registry redirects to asks for a token: its realm gets nothing."""
+def test_the_challenge_of_another_host_is_ignored() -> None:
+    """A storage to which the registry redirects sends a challenge: its realm gets no request."""
     with fake_registry(token_reply()) as tokens, fake_registry(guarded(f"{tokens.url}/token")) as store:
         moved = Reply(307, headers={"Location": f"{store.url}/x"})
         with fake_registry(moved) as server, client_of(server) as client, pytest.raises(WorkError) as failure:
@@ -204,7 +204,7 @@ def test_the_challenge_of_another_host_is_not_met() -> None:
         (Reply(200, b'{"token": 5}'), ErrorClass.INVALID),
     ],
 )
-def test_the_class_of_what_a_token_server_answers(reply: Reply, expected: ErrorClass) -> None:
+def test_the_class_of_a_token_servers_response(reply: Reply, expected: ErrorClass) -> None:
     with (
         fake_registry(reply) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,
@@ -216,7 +216,7 @@ def test_the_class_of_what_a_token_server_answers(reply: Reply, expected: ErrorC
     assert "hunter2" not in failure.value.message
 
 
-def test_an_identity_token_that_has_ended_is_a_question_of_credentials() -> None:
+def test_an_expired_identity_token_is_an_auth_error() -> None:
     with (
         fake_registry(Reply(400, b'{"error": "invalid_grant"}')) as tokens,
         fake_registry(guarded(f"{tokens.url}/token")) as server,

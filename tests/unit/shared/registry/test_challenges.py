@@ -31,10 +31,10 @@ from shared.registry.authentication import Challenge, parse_challenges
         ("realm=x", []),
     ],
 )
-def test_how_a_header_is_read(header: str, expected: list[Challenge]) -> None:
+def test_a_header_is_parsed(header: str, expected: list[Challenge]) -> None:
     assert parse_challenges(header) == expected
 
 
 @given(st.text(max_size=200))
-def test_any_header_can_be_read(header: str) -> None:
+def test_any_header_can_be_parsed(header: str) -> None:
     assert all(challenge.scheme == challenge.scheme.lower() for challenge in parse_challenges(header))

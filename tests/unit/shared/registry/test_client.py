@@ -50,7 +50,7 @@ def failing(reply: Respond, ask: Callable[[Any], Any] = lambda client: client.pi
         asking_for_basic(lambda _: Reply(200, b"{}")),
     ],
 )
-def test_a_registry_is_known_as_one(reply: Reply) -> None:
+def test_a_registry_is_recognized(reply: Reply) -> None:
     with fake_registry(reply) as server, client_of(server) as client:
         client.ping()
     assert server.requests[-1].path == "/v2/"
@@ -70,13 +70,13 @@ def test_a_registry_is_known_as_one(reply: Reply) -> None:
         Reply(403, b"<html>go away</html>"),
     ],
 )
-def test_what_is_no_registry_is_told_so(reply: Reply) -> None:
+def test_a_server_that_is_not_a_registry_is_recognized(reply: Reply) -> None:
     error = failing(reply)
     assert error.error_class is ErrorClass.INVALID
     assert "is not a container registry" in error.message
 
 
-def test_a_server_that_does_not_speak_http_is_no_registry() -> None:
+def test_a_server_that_does_not_use_http_is_not_a_registry() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:
@@ -104,12 +104,12 @@ def test_a_server_that_does_not_speak_http_is_no_registry() -> None:
         (asking_for_basic(lambda _: Reply(403, b"", VERSION)), ErrorClass.AUTH, None),
     ],
 )
-def test_the_class_of_what_a_registry_answers(reply: Reply, expected: ErrorClass, wait: float | None) -> None:
+def test_the_class_of_an_error_response(reply: Reply, expected: ErrorClass, wait: float | None) -> None:
     error = failing(reply)
     assert (error.error_class, error.retry_after) == (expected, wait)
 
 
-def test_a_wrong_password_is_sent_once_for_each_question() -> None:
+def test_a_wrong_password_is_sent_once_per_request() -> None:
     with fake_registry(Reply(401, headers=BASIC)) as server, client_of(server) as client:
         with pytest.raises(WorkError):
             client.ping()
@@ -117,7 +117,7 @@ def test_a_wrong_password_is_sent_once_for_each_question() -> None:
     assert [bool(request.authorization) for request in server.requests] == [False, True, True]
 
 
-def test_what_a_registry_echoes_of_the_password_is_not_repeated() -> None:
+def test_a_password_in_a_response_is_not_repeated_in_the_message() -> None:
     def echo(request: Request) -> Reply:
         return Reply(403, f"refused {request.authorization} of hunter2".encode(), VERSION)
 
@@ -125,7 +125,7 @@ def test_what_a_registry_echoes_of_the_password_is_not_repeated() -> None:
     assert "refused Basic *** of ***" in message
 
 
-def test_nobody_there_is_transient() -> None:
+def test_a_refused_connection_is_transient() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
@@ -137,7 +137,7 @@ def test_nobody_there_is_transient() -> None:
     assert "refused" in failure.value.message
 
 
-def test_a_connection_that_breaks_off_is_transient() -> None:
+def test_a_broken_connection_is_transient() -> None:
     error = failing(Reply(200, b"", {"Content-Length": "1000", "Connection": "close", **VERSION}))
     assert error.error_class is ErrorClass.TRANSIENT
     assert "closed the connection" in error.message
@@ -151,7 +151,7 @@ def test_a_connection_that_the_server_closed_is_opened_again() -> None:
 
 
 def manifests(**by_method: Reply | dict[str, Reply]) -> Callable[[Request], Reply]:
-    """Answers to HEAD and GET by the reference that is asked for."""
+    """Return a registry that replies to HEAD and GET by the requested reference."""
 
     def respond(request: Request) -> Reply:
         reference = request.path.rpartition("/")[2]
@@ -161,17 +161,17 @@ def manifests(**by_method: Reply | dict[str, Reply]) -> Callable[[Request], Repl
     return respond
 
 
-def shown(digest: str) -> Reply:
+def head_reply(digest: str) -> Reply:
     return Reply(200, headers={"Docker-Content-Digest": digest, "Content-Length": "20"})
 
 
 @pytest.mark.parametrize(
     ("respond", "digest"),
     [
-        (manifests(head=shown(DIGEST)), DIGEST),
+        (manifests(head=head_reply(DIGEST)), DIGEST),
         (manifests(head=Reply(404)), None),
         (manifests(head=Reply(200), get=Reply(200, MANIFEST)), DIGEST),
-        (manifests(head=shown("sha256:short"), get=Reply(200, MANIFEST)), DIGEST),
+        (manifests(head=head_reply("sha256:short"), get=Reply(200, MANIFEST)), DIGEST),
         (manifests(head=Reply(405), get=Reply(200, MANIFEST)), DIGEST),
         (manifests(head=Reply(405), get=Reply(404)), None),
     ],
@@ -182,8 +182,8 @@ def test_the_digest_of_a_tag(respond: Callable[[Any], Any], digest: str | None) 
     assert "application/vnd.oci.image.index.v1+json" in server.requests[0].headers["accept"]
 
 
-def test_a_push_is_confirmed_by_the_manifests_own_bytes() -> None:
-    respond = manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))
+def test_a_push_is_confirmed_by_the_content_of_the_manifest() -> None:
+    respond = manifests(head=head_reply(DIGEST), get=Reply(200, MANIFEST))
     with fake_registry(respond) as server, client_of(server) as client:
         client.confirm("a/b", "1.0.0", DIGEST)
     assert server.requests[-1].path == f"/v2/a/b/manifests/{DIGEST}"
@@ -193,14 +193,14 @@ def test_a_push_is_confirmed_by_the_manifests_own_bytes() -> None:
     ("respond", "expected"),
     [
         (manifests(head=Reply(404)), ErrorClass.TRANSIENT),
-        (manifests(head=shown(OTHER)), ErrorClass.TRANSIENT),
-        (manifests(head=shown(DIGEST), get={"tag": Reply(200, MANIFEST)}), ErrorClass.TRANSIENT),
-        (manifests(head=shown(DIGEST), get=Reply(200, b'{"lying": true}')), ErrorClass.INVALID),
-        (manifests(head=shown(DIGEST), get=Reply(200, b"x" * (MAX_BODY_BYTES + 1))), ErrorClass.INVALID),
-        (manifests(head=shown(DIGEST), get=Reply(500)), ErrorClass.TRANSIENT),
+        (manifests(head=head_reply(OTHER)), ErrorClass.TRANSIENT),
+        (manifests(head=head_reply(DIGEST), get={"tag": Reply(200, MANIFEST)}), ErrorClass.TRANSIENT),
+        (manifests(head=head_reply(DIGEST), get=Reply(200, b'{"lying": true}')), ErrorClass.INVALID),
+        (manifests(head=head_reply(DIGEST), get=Reply(200, b"x" * (MAX_BODY_BYTES + 1))), ErrorClass.INVALID),
+        (manifests(head=head_reply(DIGEST), get=Reply(500)), ErrorClass.TRANSIENT),
     ],
 )
-def test_a_push_is_not_confirmed_where_the_registry_shows_something_else(
+def test_a_push_is_not_confirmed_if_the_registry_shows_something_else(
     respond: Callable[[Any], Any], expected: ErrorClass
 ) -> None:
     assert failing(respond, lambda client: client.confirm("a/b", "1.0.0", DIGEST)).error_class is expected
@@ -208,10 +208,10 @@ def test_a_push_is_not_confirmed_where_the_registry_shows_something_else(
 
 @contextmanager
 def redirecting(*, status: int = 307, method: str = "get") -> Iterator[tuple[Any, FakeRegistry, FakeRegistry]]:
-    """A registry that asks for a password and sends its readers to a store on another origin."""
-    with fake_registry(manifests(head=shown(DIGEST), get=Reply(200, MANIFEST))) as store:
+    """Run a registry that requires a password and redirects reads to a storage on another origin."""
+    with fake_registry(manifests(head=head_reply(DIGEST), get=Reply(200, MANIFEST))) as store:
         moved = Reply(status, headers={"Location": f"{store.url}/store/{DIGEST}"})
-        here = {"head": shown(DIGEST), "get": Reply(200, MANIFEST), method: moved}
+        here = {"head": head_reply(DIGEST), "get": Reply(200, MANIFEST), method: moved}
         with fake_registry(asking_for_basic(manifests(**here))) as server, client_of(server) as client:
             yield client, server, store
 
@@ -238,20 +238,20 @@ def test_a_redirect_within_the_registry_keeps_the_credentials() -> None:
 
 
 @pytest.mark.parametrize("location", ["http://store.example/x", "ftp://store.example/x", "https://169.254.0.1/x"])
-def test_a_redirect_to_where_nobody_should_go_is_not_followed(location: str) -> None:
+def test_a_redirect_to_a_forbidden_address_is_not_followed(location: str) -> None:
     respond = manifests(head=Reply(307, headers={"Location": location}))
     error = failing(respond, lambda client: client.manifest_digest("a/b", "1"))
     assert error.error_class is ErrorClass.INVALID
     assert "not an allowed address" in error.message
 
 
-def test_redirects_in_a_circle_end() -> None:
+def test_a_redirect_loop_ends() -> None:
     respond = manifests(head=Reply(307, headers={"Location": "/v2/a/b/manifests/1"}))
     assert "too often" in failing(respond, lambda client: client.manifest_digest("a/b", "1")).message
 
 
 @pytest.mark.parametrize("location", ["/v2/a/b/blobs/uploads/id?_state=s", "{url}/v2/a/b/blobs/uploads/id?_state=s"])
-def test_the_upload_that_asks_for_permission_is_given_up(location: str) -> None:
+def test_the_upload_that_tests_the_permission_is_cancelled(location: str) -> None:
     def respond(request: Request) -> Reply:
         return Reply(202, headers={"Location": location.format(url=server.url)})
 
@@ -263,7 +263,7 @@ def test_the_upload_that_asks_for_permission_is_given_up(location: str) -> None:
     ]
 
 
-def test_an_upload_on_another_host_is_left_alone() -> None:
+def test_an_upload_on_another_host_is_not_cancelled() -> None:
     with fake_registry(Reply(204)) as foreign:
         elsewhere = Reply(202, headers={"Location": f"{foreign.url}/v2/a/b/blobs/uploads/id"})
         with fake_registry(asking_for_basic(lambda _: elsewhere)) as server, client_of(server) as client:
@@ -286,13 +286,13 @@ def test_who_may_pull(status: int, allowed: bool) -> None:
 
 
 @pytest.mark.parametrize("probe", ["push_refusal", "pull_refusal"])
-def test_a_registry_that_fails_says_nothing_of_permissions(probe: str) -> None:
+def test_a_failing_registry_is_not_a_refusal(probe: str) -> None:
     error = failing(Reply(500), lambda client: getattr(client, probe)("a/b"))
     assert error.error_class is ErrorClass.TRANSIENT
 
 
 @pytest.mark.parametrize("path", ["", "A/b", "a/../b", "a/b?x", "a//b"])
-def test_a_path_that_is_none_never_reaches_the_registry(path: str) -> None:
+def test_an_invalid_path_is_not_sent_to_the_registry(path: str) -> None:
     with fake_registry(Reply(200)) as server, client_of(server) as client:
         for ask in (client.push_refusal, client.pull_refusal, lambda name: client.manifest_digest(name, "1")):
             with pytest.raises(ValueError, match="path"):
@@ -300,7 +300,7 @@ def test_a_path_that_is_none_never_reaches_the_registry(path: str) -> None:
     assert server.requests == []
 
 
-def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_registry(Reply(502)) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -309,7 +309,7 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -
     assert proxy.requests == []
 
 
-def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_password_before_that_is_known() -> None:
+def test_a_loopback_registry_without_a_scheme_may_use_plain_http_and_gets_no_password_before_that_is_known() -> None:
     with (
         fake_registry(asking_for_basic(lambda _: Reply(200, b"{}"))) as server,
         RegistryClient(RegistryAddress.parse(server.host), CREDENTIALS) as client,
@@ -322,7 +322,7 @@ def test_a_loopback_registry_without_a_scheme_may_speak_plain_http_and_sees_no_p
     ]
 
 
-def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http() -> None:
+def test_a_loopback_registry_with_https_in_its_url_is_not_contacted_over_plain_http() -> None:
     with fake_registry(Reply(200, b"{}", VERSION)) as server:
         address = RegistryAddress.parse(f"https://{server.host}")
         with (
@@ -334,7 +334,7 @@ def test_a_loopback_registry_with_https_in_front_is_not_spoken_to_in_plain_http(
     assert server.requests == []
 
 
-def test_a_certificate_authority_that_is_none_is_refused() -> None:
+def test_an_invalid_certificate_authority_is_refused() -> None:
     with pytest.raises(WorkError, match="PEM") as failure:
         RegistryClient(RegistryAddress.parse("r.example"), ca_certificate="nonsense")
     assert failure.value.error_class is ErrorClass.INVALID
@@ -342,7 +342,7 @@ def test_a_certificate_authority_that_is_none_is_refused() -> None:
 
 @contextmanager
 def held_back() -> Iterator[FakeRegistry]:
-    """A registry that answers nothing until the block is left."""
+    """Run a registry that does not reply until the block ends."""
     release = threading.Event()
 
     def respond(_request: Request) -> Reply:
@@ -356,12 +356,12 @@ def held_back() -> Iterator[FakeRegistry]:
             release.set()
 
 
-def test_a_stop_ends_a_read_that_waits() -> None:
+def test_a_cancellation_ends_a_read_that_waits() -> None:
     stop = CancelToken()
     with held_back() as server, client_of(server, cancel_token=stop) as client:
 
         def ask_once_it_waits() -> None:
-            server.asked.wait(30)
+            server.was_requested.wait(30)
             stop.cancel("superseded")
 
         thread = threading.Thread(target=ask_once_it_waits)
@@ -371,7 +371,7 @@ def test_a_stop_ends_a_read_that_waits() -> None:
         thread.join()
 
 
-def test_nothing_is_asked_after_a_stop() -> None:
+def test_no_request_is_sent_after_a_cancellation() -> None:
     stop = CancelToken()
     stop.cancel("cancelled")
     with (
@@ -384,14 +384,14 @@ def test_nothing_is_asked_after_a_stop() -> None:
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(read=0.05), Timeouts(total=0.05)])
-def test_a_registry_that_does_not_answer_is_given_up(timeouts: Timeouts) -> None:
+def test_a_registry_that_does_not_answer_times_out(timeouts: Timeouts) -> None:
     with held_back() as server, client_of(server, timeouts=timeouts) as client, pytest.raises(WorkError) as failure:
         client.ping()
     assert failure.value.error_class is ErrorClass.TRANSIENT
     assert "in time" in failure.value.message
 
 
-def test_after_an_abort_nothing_works_any_more() -> None:
+def test_every_request_fails_after_an_abort() -> None:
     with fake_registry(Reply(200, b"{}", VERSION)) as server, client_of(server) as client:
         client.abort()
         with pytest.raises(WorkError):

@@ -16,7 +16,7 @@ def document(**auths: dict[str, Any]) -> str:
     return json.dumps({"auths": {key.replace("_", "."): value for key, value in auths.items()}})
 
 
-def test_no_representation_shows_the_password() -> None:
+def test_the_password_is_not_in_any_representation() -> None:
     credentials = Credentials("pusher", "hunter2")
     assert "hunter2" not in f"{credentials!r} {credentials}"
 
@@ -31,7 +31,7 @@ def test_no_representation_shows_the_password() -> None:
         encoded(document(r_example={"auth": encoded("pusher:hun:ter2")})),
     ],
 )
-def test_every_way_to_write_it_gives_the_same_credentials(text: str) -> None:
+def test_every_form_gives_the_same_credentials(text: str) -> None:
     assert from_registry_auth(text) == Credentials("pusher", "hun:ter2")
 
 
@@ -42,7 +42,7 @@ def test_base64_broken_into_lines_is_read() -> None:
     assert from_registry_auth(text).password == long
 
 
-def test_an_identity_token_takes_the_place_of_the_password() -> None:
+def test_an_identity_token_is_used_as_the_password() -> None:
     credentials = from_registry_auth(document(r_example={"auth": encoded("00000:"), "identitytoken": "refresh"}))
     assert credentials.is_identity_token
     assert credentials.password == "refresh"
@@ -62,7 +62,7 @@ def test_the_entry_is_chosen_by_the_registrys_host() -> None:
     assert from_registry_auth(text, RegistryAddress.parse("docker.io/team")) == Credentials("hub", "one")
 
 
-def test_credentials_for_another_registry_are_not_taken_for_this_one() -> None:
+def test_credentials_for_another_registry_are_not_used_for_this_one() -> None:
     with pytest.raises(InvalidCredentialsError, match=r"no entry for r\.example"):
         from_registry_auth(document(other_example={"auth": encoded("a:hunter2")}), RegistryAddress.parse("r.example"))
 
@@ -87,7 +87,7 @@ def test_credentials_for_another_registry_are_not_taken_for_this_one() -> None:
         ('{"auths": ' + "[" * 2000, "JSON"),
     ],
 )
-def test_what_cannot_be_read_is_refused_without_repeating_it(text: str, because: str) -> None:
+def test_an_invalid_document_is_refused_without_repeating_it(text: str, because: str) -> None:
     with pytest.raises(InvalidCredentialsError) as refusal:
         from_registry_auth(text)
     assert because in str(refusal.value)

@@ -15,7 +15,7 @@ from shared.registry.errors import error_from_response
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def answered(status: int, body: bytes = b"", **headers: str) -> Response:
+def response(status: int, body: bytes = b"", **headers: str) -> Response:
     return Response(
         "GET", "https://r.example:443/v2/", status, {k.replace("_", "-"): v for k, v in headers.items()}, body
     )
@@ -47,29 +47,29 @@ def of_code(code: str) -> bytes:
         (400, b'{"errors": {"odd": 1}}', ErrorClass.INVALID),
     ],
 )
-def test_the_class_of_an_answer(status: int, body: bytes, expected: ErrorClass) -> None:
-    failure = error_from_response("r.example", answered(status, body), "pushing to a/b")
+def test_the_class_of_a_response(status: int, body: bytes, expected: ErrorClass) -> None:
+    failure = error_from_response("r.example", response(status, body), "pushing to a/b")
     assert failure.error_class is expected
     assert failure.message.startswith(f"r.example answered {status}")
     assert "pushing to a/b" in failure.message
 
 
-def test_what_the_registry_says_is_told_without_secrets_and_control_characters() -> None:
+def test_the_message_repeats_the_registry_without_secrets_and_control_characters() -> None:
     body = b'{"errors": [{"code": "DENIED", "message": "no\\u001b[31m\\n hunter2 at https://r.example/x?_state=abc"}]}'
-    message = error_from_response("r.example", answered(403, body), "pushing", secrets={"hunter2"}).message
+    message = error_from_response("r.example", response(403, body), "pushing", secrets={"hunter2"}).message
     assert "DENIED, no [31m *** at https://r.example/x" in message
     assert "hunter2" not in message
     assert "_state" not in message
 
 
-def test_an_excerpt_is_bounded_and_one_line() -> None:
+def test_an_excerpt_is_short_and_one_line() -> None:
     assert len(excerpt("x" * 5000)) == 200
     assert excerpt("a\r\n\u202eb\x00c\u2028d") == "a b c d"
     assert excerpt("https://user:hunter2@r.example/") == "https://***@r.example/"
 
 
 def test_without_credentials_the_advice_is_to_give_some() -> None:
-    failure = error_from_response("r.example", answered(401), "pushing", with_credentials=False)
+    failure = error_from_response("r.example", response(401), "pushing", with_credentials=False)
     assert "Give it a username and a password" in failure.message
 
 
@@ -89,12 +89,12 @@ def test_without_credentials_the_advice_is_to_give_some() -> None:
         ("Tue, 01 Jan 2030 12:02:00 -0000", 120.0),
     ],
 )
-def test_how_long_to_wait(value: str | None, expected: float | None) -> None:
+def test_retry_after(value: str | None, expected: float | None) -> None:
     assert retry_after(value, NOW) == expected
 
 
-def test_a_wait_travels_with_the_error() -> None:
-    assert error_from_response("r.example", answered(429, Retry_After="7"), "pushing").retry_after == 7.0
+def test_the_error_has_the_retry_after() -> None:
+    assert error_from_response("r.example", response(429, Retry_After="7"), "pushing").retry_after == 7.0
 
 
 def certificate_error(code: int) -> SSLCertVerificationError:

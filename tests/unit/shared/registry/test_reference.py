@@ -35,13 +35,13 @@ def test_the_repository_of_an_algorithm_is_always_a_valid_name(url: str, owner: 
 
 
 @given(st.text(max_size=40))
-def test_a_mended_name_is_valid_and_stays_as_it_is(text: str) -> None:
+def test_a_normalized_name_is_valid_and_stays_as_it_is(text: str) -> None:
     assert re.fullmatch(NAME, normalize_name(text))
     assert normalize_name(normalize_name(text)) == normalize_name(text)
 
 
 @given(SEGMENT)
-def test_a_valid_name_needs_no_mending(name: str) -> None:
+def test_a_valid_name_is_not_changed(name: str) -> None:
     assert normalize_name(name) == name
 
 
@@ -60,18 +60,18 @@ def test_a_valid_name_needs_no_mending(name: str) -> None:
         ("", "x"),
     ],
 )
-def test_how_names_are_mended(name: str, expected: str) -> None:
+def test_names_are_normalized(name: str, expected: str) -> None:
     assert normalize_name(name) == expected
 
 
-def test_one_lock_for_two_spellings_of_a_registry() -> None:
+def test_the_canonical_repository_does_not_depend_on_the_spelling_of_the_registry() -> None:
     spellings = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
     assert {canonical_repository(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
         "registry.example.com/a/team/hello"
     }
 
 
-def test_a_repository_too_long_for_an_engine_is_refused() -> None:
+def test_a_repository_name_too_long_for_an_engine_is_refused() -> None:
     with pytest.raises(InvalidReferenceError, match="255"):
         image_repository(RegistryAddress.parse("registry.example.com"), "o" * 120, "n" * 120)
 
@@ -80,7 +80,7 @@ def test_a_repository_too_long_for_an_engine_is_refused() -> None:
     ("text", "valid"),
     [("1.2.3", True), ("c" * 40, True), ("_x", True), ("", False), (".x", False), ("a b", False), ("x" * 129, False)],
 )
-def test_what_is_a_tag(text: str, valid: bool) -> None:
+def test_tags(text: str, valid: bool) -> None:
     assert is_tag(text) is valid
 
 
@@ -88,12 +88,12 @@ def test_what_is_a_tag(text: str, valid: bool) -> None:
     ("text", "valid"),
     [(DIGEST, True), (DIGEST.upper(), False), (DIGEST[:-1], False), (DIGEST + "\n", False), ("md5:" + "0" * 32, False)],
 )
-def test_what_is_a_digest(text: str, valid: bool) -> None:
+def test_digests(text: str, valid: bool) -> None:
     assert is_digest(text) is valid
 
 
 @pytest.mark.parametrize(
     ("text", "valid"), [("a/b", True), ("", False), ("a//b", False), ("A/b", False), ("a/..", False)]
 )
-def test_what_is_a_repository_path(text: str, valid: bool) -> None:
+def test_repository_paths(text: str, valid: bool) -> None:
     assert is_repository_path(text) is valid
