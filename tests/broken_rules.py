@@ -118,9 +118,9 @@ BREAKS = (
         6,
         "a transaction is open while work is done",
         "workers/jobs/executor.py",
-        "            finish = work.do(keeper)\n",
+        "            finish = work.do(heartbeat)\n",
         "            with database().writing() as open_session:\n"
-        "                open_session.connection()\n                finish = work.do(keeper)\n",
+        "                open_session.connection()\n                finish = work.do(heartbeat)\n",
         "tests/service/workers/jobs/test_executor.py",
     ),
     Break(

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 import structlog
 from docker import APIClient
@@ -12,7 +13,7 @@ from docker.utils import kwargs_from_env
 from kombu.exceptions import OperationalError
 from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from shared.db.engine import Database
 from shared.db.models import Registry

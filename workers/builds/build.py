@@ -77,14 +77,14 @@ class BuildWork:
 
         if self._claim.number > 1:
             log(f"--- Restarted (attempt {self._claim.number}) ---")
-        with image_store().use(heartbeat.stop) as use:
+        with image_store().use(heartbeat.cancel_token) as use:
             built = make_image(
                 algorithm,
                 build.commit_sha,
                 use,
                 refresh=build.refreshes_environment,
                 log=log,
-                stop=heartbeat.stop,
+                stop=heartbeat.cancel_token,
             )
         return lambda session: write_built(
             session,

@@ -1,1 +1,1 @@
-"""Running one claimed job: executor, heartbeat, and what every kind of work needs."""
+"""Run one claimed job: executor, heartbeat, and what every kind of work needs."""

@@ -1,4 +1,4 @@
-"""Writing an end although the database is away for a moment: what was done is not to be done again for that."""
+"""Retry the write of a job's end while the database does not respond, so that finished work is not done again."""
 
 import time
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Result = TypeVar("Result")
 
 
 def retry_db_write(write: Callable[[], Result]) -> Result:
-    """What `write` returns, tried again while the database does not answer, for as long as a lease lasts.
+    """Return the result of `write`, retried while the database does not respond, for as long as a lease lasts.
 
-    After that another worker may have the job, and does it again. A commit whose answer was lost is no harm: the
-    fence is closed by it, and `write` says so.
+    After that another worker may have the job. A commit whose response was lost does no harm: it has ended the
+    claim, so that the retry raises `FenceLostError`.
 
     Raises:
-        OperationalError, InterfaceError: the database stayed away.
+        OperationalError, InterfaceError: the database did not respond in time.
     """
     deadline = time.monotonic() + settings().lease_seconds
     while True:
@@ -31,5 +31,5 @@ def retry_db_write(write: Callable[[], Result]) -> Result:
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() > deadline:
                 raise
-            log.warning("the database does not take the end of a job; tried again", error=type(error).__name__)
+            log.warning("job_end_not_written", error=type(error).__name__, retry_seconds=RETRY_INTERVAL_SECONDS)
             time.sleep(RETRY_INTERVAL_SECONDS)

@@ -1,6 +1,6 @@
-"""Running one job: claim it, keep the lease, do the work outside of any transaction, end it behind the fence."""
+"""Run one job: claim it, keep the lease, do the work outside of any transaction, and end the job behind its fence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -25,21 +25,21 @@ from workers.jobs.worker_id import lease_owner
 log = structlog.get_logger(__name__)
 
 Finish = Callable[[Session], None]
-"""Writes what the work made; runs in the transaction that ends the job."""
+"""Writes the result of the work, in the transaction that ends the job."""
 
 
 class Work(Protocol):
     """One kind of work on a claimed job."""
 
     def write(self, session: Session) -> None:
-        """Write down what has moved since the last call; from the lease's thread."""
+        """Write the progress since the last call. Called in the heartbeat's thread, and with the job's end."""
 
-    def do(self, keeper: Heartbeat) -> Finish:
-        """Do the work; returns what to write when the job ends well."""
+    def do(self, heartbeat: Heartbeat) -> Finish:
+        """Do the work; return the function that writes its result."""
 
 
 def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
-    """Do a job if it is due and free, and say whether it was; a message for any other is no news."""
+    """Run a job if it can be claimed, and return whether it could."""
     claim = claim_job(database(), job_id, owner=lease_owner(), lease_seconds=settings().lease_seconds)
     if claim is None:
         return False
@@ -47,51 +47,47 @@ def run_job(job_id: str, work_for: Callable[[Claim], Work]) -> bool:
         try:
             dispatch.send(_work_on(claim, work_for(claim)))
         finally:
-            # Whatever a job is and however it ends, it may have filled the store, or met a full one; and what it made
-            # is known to be waited for only now that its end is written.
+            # A job of any kind, however it ended, may have filled the image store, or found it full. Whether later
+            # jobs need the image that it made is known only now, when its end is written.
             collect_if_full()
     return True
 
 
 def run_next_push(dispatched_id: str, work_for: Callable[[Claim], Work]) -> None:
-    """Do the push whose turn it is, if there is one: not always the one that the message names."""
+    """Run the first due push of the fair queue that can be claimed; it need not be the one that the message names."""
     tried = list[str]()
-    while turns := _turns(dispatched_id, tried):
-        for job_id in turns:
-            if run_job(job_id, work_for):
-                return
-        tried += turns
-
-
-def _turns(job_id: str, tried: Sequence[str]) -> list[str]:
-    with database().reading() as session:
-        return next_pushes(session, job_id, tried)
+    while True:
+        with database().reading() as session:
+            job_ids = next_pushes(session, dispatched_id, tried)
+        if not job_ids or any(run_job(job_id, work_for) for job_id in job_ids):
+            return
+        tried += job_ids
 
 
 def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
     try:
-        with Heartbeat(database(), claim, settings(), work.write) as keeper:
-            finish = work.do(keeper)
-        following = retry_db_write(lambda: _end_well(claim, work, finish))
-    except WorkCancelledError as stopped:
-        log.info("stopped", reason=str(stopped))
-        return _let_go(claim)
+        with Heartbeat(database(), claim, settings(), work.write) as heartbeat:
+            finish = work.do(heartbeat)
+        messages = retry_db_write(lambda: _succeed(claim, work, finish))
+    except WorkCancelledError as cancelled:
+        log.info("job_cancelled", reason=str(cancelled))
+        return _release(claim)
     except WorkError as error:
-        log.info("not done", error_class=error.error_class, error=error.message)
-        return _end_badly(claim, work, error)
+        log.info("job_failed", error_class=error.error_class, error=error.message)
+        return _fail(claim, work, error)
     except SoftTimeLimitExceeded:
         message = f"It was not done within the time limit of a task ({settings().build_seconds} s for the build)."
-        return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
+        return _fail(claim, work, WorkError(ErrorClass.TRANSIENT, message))
     except Exception as error:
-        log.exception("unexpected error")
+        log.exception("job_failed_unexpectedly")
         message = f"Something went wrong in the worker ({type(error).__name__}); its log says more."
-        return _end_badly(claim, work, WorkError(ErrorClass.TRANSIENT, message))
+        return _fail(claim, work, WorkError(ErrorClass.TRANSIENT, message))
     registry_feedback.record_success(claim)
-    log.info("done")
-    return following
+    log.info("job_succeeded")
+    return messages
 
 
-def _end_well(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
+def _succeed(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
     with database().writing() as session:
         lock_claimed(session, claim)
         work.write(session)
@@ -99,31 +95,30 @@ def _end_well(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
         return succeed(session, claim, locked=True)
 
 
-def _end_badly(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
-    # First what it says of the registry: whether this job fails or waits goes by that.
+def _fail(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
+    def write() -> list[JobMessage]:
+        with database().writing() as session:
+            lock_claimed(session, claim)
+            work.write(session)
+            return fail_or_retry(
+                session,
+                claim,
+                error,
+                delays=settings().retry_delays,
+                unavailable_delay=settings().unavailable_delay_seconds,
+            )
+
+    # Before the job's end, because this may pause the registry, and then the job waits instead of failing.
     registry_feedback.record_error(claim, error)
     try:
-        return retry_db_write(lambda: _write_error(claim, work, error))
+        return retry_db_write(write)
     except WorkCancelledError:
-        return _let_go(claim)
+        return _release(claim)
 
 
-def _write_error(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
-    with database().writing() as session:
-        lock_claimed(session, claim)
-        work.write(session)
-        return fail_or_retry(
-            session,
-            claim,
-            error,
-            delays=settings().retry_delays,
-            unavailable_delay=settings().unavailable_delay_seconds,
-        )
-
-
-def _let_go(claim: Claim) -> list[JobMessage]:
-    def release() -> list[JobMessage]:
+def _release(claim: Claim) -> list[JobMessage]:
+    def write() -> list[JobMessage]:
         with database().writing() as session:
             return release_lock(session, claim)
 
-    return retry_db_write(release)
+    return retry_db_write(write)

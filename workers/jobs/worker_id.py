@@ -1,4 +1,4 @@
-"""The name of this worker: made once in the parent process, inherited by its pool's children through fork."""
+"""The id of this worker: made once in the parent process, inherited by the processes of its pool through fork."""
 
 import os
 import secrets
@@ -8,5 +8,5 @@ WORKER_ID = f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
 
 
 def lease_owner() -> str:
-    """The name under which this very process claims jobs: the worker's, and the process in it."""
+    """Return the name under which this process claims jobs: the worker's id and the process id."""
     return f"{WORKER_ID}/{os.getpid()}"

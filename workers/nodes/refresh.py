@@ -60,7 +60,7 @@ class RefreshWork:
         # The snapshot, not the steps as they are by now: what changed meanwhile is written the next time.
         self._written = snapshot
 
-    def do(self, keeper: Heartbeat) -> Finish:
+    def do(self, heartbeat: Heartbeat) -> Finish:
         """Do the steps that have not ended yet."""
         with database().reading() as session:
             refresh = session.scalars(select(Refresh).where(Refresh.job_id == self._claim.job_id)).one()
@@ -68,44 +68,44 @@ class RefreshWork:
         self._steps = read_steps(refresh.progress)
         try:
             if options.what == RefreshKind.RUNNERS:
-                self._refresh_instances(options, keeper)
+                self._refresh_instances(options, heartbeat)
             else:
-                self._refresh_nodes(options, keeper)
+                self._refresh_nodes(options, heartbeat)
         except SoftTimeLimitExceeded:
             message = f"It did not end within {REFRESH_SECONDS // 3600} hours; another attempt does what is left."
             raise WorkError(ErrorClass.TRANSIENT, message) from None
         return lambda session: mark_uncordoned(session, self._claim.job_id)
 
-    def _refresh_instances(self, options: RefreshOptions, keeper: Heartbeat) -> None:
+    def _refresh_instances(self, options: RefreshOptions, heartbeat: Heartbeat) -> None:
         """Restart the instances, so that their images are pulled again; no node is changed."""
         if not self._steps:
             with database().reading() as session:
                 self._steps = steps_of(matching_runners(session, options))
         for step in self._steps:
             if not step.ended:
-                keeper.stop.check()
+                heartbeat.cancel_token.check()
                 step.state, step.step = StepState.RUNNING, "It is being restarted."
-                keeper.record_progress()
+                heartbeat.record_progress()
                 step.state, step.step = self._restart_instance(str(step.instance_id))
 
-    def _refresh_nodes(self, options: RefreshOptions, keeper: Heartbeat) -> None:
+    def _refresh_nodes(self, options: RefreshOptions, heartbeat: Heartbeat) -> None:
         pool, job_id = node_pool(), self._claim.job_id
         if not self._steps:
             with database().reading() as session:
                 done_before = nodes_done_before(session, job_id)
             self._steps = steps_for_nodes(pool, options, done_before)
         if options.dry_run:
-            plan_nodes(pool, self._steps, keeper.record_progress, keeper.stop)
+            plan_nodes(pool, self._steps, heartbeat.record_progress, heartbeat.cancel_token)
             return
-        restart = restart_hook(options.restart, job_id, settings(), keeper.stop)
+        restart = restart_hook(options.restart, job_id, settings(), heartbeat.cancel_token)
         # A disruption budget, or a machine that boots slowly, may keep a node's step unchanged for that long.
         max_pause = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_TIMEOUT_SECONDS)
 
         def record_progress() -> None:
-            keeper.record_progress(rests=max_pause)
+            heartbeat.record_progress(pause_seconds=max_pause)
 
         try:
-            refresh_nodes(pool, self._steps, job_id, restart, self._save, record_progress, keeper.stop)
+            refresh_nodes(pool, self._steps, job_id, restart, self._save, record_progress, heartbeat.cancel_token)
         except BaseException:
             self._uncordon(pool)
             raise

@@ -44,37 +44,37 @@ class PushWork:
     def _set_written(self, status: tuple[Progress, str]) -> None:
         self._written_status = status
 
-    def do(self, keeper: Heartbeat) -> Finish:
+    def do(self, heartbeat: Heartbeat) -> Finish:
         with database().reading() as session:
             plan = read_plan(session, self._claim)
-        with client_pool().client(plan.registry, plan.credentials, keeper.stop) as pooled:
+        with client_pool().client(plan.registry, plan.credentials, heartbeat.cancel_token) as pooled:
             if not pooled.was_pinged_recently:
-                self._show_step(keeper, f"Asks {plan.registry.registry_url} whether it takes the push.")
+                self._show_step(heartbeat, f"Asks {plan.registry.registry_url} whether it takes the push.")
                 with _registry_errors(first_response=True):
                     pooled.ping()
             digest = plan.build.manifest_digest
             if digest is not None and _is_pushed(plan, pooled.client, digest):
                 self._set_written(self._status)  # the success follows at once
                 return self._finish(plan, PushedImage(digest))
-            return self._push(plan, pooled.client, keeper)
+            return self._push(plan, pooled.client, heartbeat)
 
-    def _push(self, plan: PushPlan, client: RegistryClient, keeper: Heartbeat) -> Finish:
+    def _push(self, plan: PushPlan, client: RegistryClient, heartbeat: Heartbeat) -> Finish:
         search = ImageSearch(
             self._claim,
             plan.algorithm,
             plan.build,
-            show_step=lambda message: self._show_step(keeper, message),
-            stop=keeper.stop,
+            show_step=lambda message: self._show_step(heartbeat, message),
+            stop=heartbeat.cancel_token,
             before_slow_steps=lambda: _check_may_push(plan, client),
         )
-        with image_store().use(keeper.stop) as use:
-            transport, known = _transport(plan, client, search, use, keeper)
+        with image_store().use(heartbeat.cancel_token) as use:
+            transport, known = _transport(plan, client, search, use, heartbeat)
             with _registry_errors():
                 pushed = transport.push(
                     plan.tags,
                     # The fence cannot reach into a registry, so it is checked before each tag is set.
-                    before_tag=lambda _tag: keeper.hold_for(_tag_seconds()),
-                    on_progress=lambda progress, message: self._show_progress(keeper, progress, message),
+                    before_tag=lambda _tag: heartbeat.hold_for(_tag_seconds()),
+                    on_progress=lambda progress, message: self._show_progress(heartbeat, progress, message),
                 )
         return self._finish(plan, pushed, search.remark, _new_locations(pushed, known))
 
@@ -88,18 +88,18 @@ class PushWork:
 
         return finish
 
-    def _show_progress(self, keeper: Heartbeat, progress: Progress, message: str) -> None:
+    def _show_progress(self, heartbeat: Heartbeat, progress: Progress, message: str) -> None:
         if progress != self._status[0]:
-            keeper.record_progress()
+            heartbeat.record_progress()
         self._status = (progress, message)
 
-    def _show_step(self, keeper: Heartbeat, message: str) -> None:
-        keeper.record_progress()
+    def _show_step(self, heartbeat: Heartbeat, message: str) -> None:
+        heartbeat.record_progress()
         self._status = (self._status[0], message)
 
 
 def _transport(
-    plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, keeper: Heartbeat
+    plan: PushPlan, client: RegistryClient, search: ImageSearch, use: StoreUse, heartbeat: Heartbeat
 ) -> tuple[Transport, Mapping[str, str | None]]:
     """Return the transport for this push, and the known location (or None) of each large layer."""
     if plan.transport == "engine":
@@ -114,7 +114,7 @@ def _transport(
                 verify_tls=plan.registry.verify_tls,
                 ca_certificate=plan.registry.ca_certificate,
                 proxy_url=plan.registry.proxy_url,
-                stop=keeper.stop,
+                stop=heartbeat.cancel_token,
             ),
             {},
         )
@@ -129,7 +129,7 @@ def _transport(
         tag_seconds=_tag_seconds(),
     )
     return (
-        DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=keeper.stop),
+        DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=heartbeat.cancel_token),
         {digest: known.get(digest) for digest in large},
     )
 

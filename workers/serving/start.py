@@ -35,7 +35,7 @@ class ServeWork:
             record_start_progress(session, self._instance_id, message)
             self._written_message = message
 
-    def do(self, keeper: Heartbeat) -> Finish:
+    def do(self, heartbeat: Heartbeat) -> Finish:
         """Start the instance, unless calls do not need it any more."""
         with database().reading() as session:
             spec = _read_spec(session, self._claim)
@@ -45,7 +45,7 @@ class ServeWork:
 
         def report(message: str) -> None:
             self._message = message
-            keeper.record_progress()
+            heartbeat.record_progress()
 
         backend = serving_backend()
         if backend.one_per_version:
@@ -53,7 +53,7 @@ class ServeWork:
             # the call of somebody who pins its image at this moment.
             with database().writing() as session:
                 mark_replaced(session, spec.instance)
-        started = backend.start(spec, report, keeper.stop)
+        started = backend.start(spec, report, heartbeat.cancel_token)
         log.info(
             "instance_started", instance_id=instance_id, image=spec.instance.image, runtime_ref=started.runtime_ref
         )

@@ -20,7 +20,7 @@ class StandIn:
 
     def __init__(
         self,
-        do: Callable[[Heartbeat], object] = lambda _keeper: None,
+        do: Callable[[Heartbeat], object] = lambda _heartbeat: None,
         write: Callable[[Session], None] = nothing,
         finish: Finish = nothing,
     ) -> None:
@@ -37,14 +37,14 @@ class StandIn:
         """What moved since."""
         self._write(session)
 
-    def do(self, keeper: Heartbeat) -> Finish:
+    def do(self, heartbeat: Heartbeat) -> Finish:
         """The work."""
-        self._do(keeper)
+        self._do(heartbeat)
         return self._finish
 
 
-def until_stopped(keeper: Heartbeat) -> None:
+def until_stopped(heartbeat: Heartbeat) -> None:
     """Work that ends when it is stopped, as a read from a socket does that is shut."""
     shut = threading.Event()
-    with keeper.stop.on_cancel(shut.set):
+    with heartbeat.cancel_token.on_cancel(shut.set):
         assert shut.wait(SECONDS), "nobody stopped the work"

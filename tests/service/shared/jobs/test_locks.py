@@ -54,7 +54,7 @@ class PushThatIsOrderedAgainAtItsEnd:
     def write(self, _session: Session) -> None:
         """Nothing moved."""
 
-    def do(self, _keeper: Heartbeat) -> Callable[[Session], None]:
+    def do(self, _heartbeat: Heartbeat) -> Callable[[Session], None]:
         return self._finish
 
     def _finish(self, session: Session) -> None:

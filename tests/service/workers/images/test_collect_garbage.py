@@ -86,7 +86,7 @@ def test_what_a_push_waits_for_stays_whatever_its_age() -> None:
 def test_a_job_that_fails_has_the_store_collected_as_well() -> None:
     older, newer = old_image("a:1", days=2), old_image("a:2", days=1)
 
-    def fail(_keeper: Heartbeat) -> None:
+    def fail(_heartbeat: Heartbeat) -> None:
         raise WorkError(ErrorClass.INVALID, "It broke.")
 
     run_job(compile_commit(make_algorithm()).job.id, StandIn(fail))
@@ -97,7 +97,7 @@ def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it() -
     """The row says so only when the build's end is written: nothing is collected before."""
     made: list[Manifest] = []
 
-    def build(_keeper: Heartbeat) -> None:
+    def build(_heartbeat: Heartbeat) -> None:
         made.append(old_image("a:1", days=30))
         old_image("a:2", days=1)
 
@@ -125,7 +125,7 @@ def test_a_job_that_found_no_room_finds_some_when_it_comes_back() -> None:
             pytest.skip(str(refused))
         images = [old_image(f"a:{days}", days=days, size=megabyte) for days in range(6)]
         job = compile_commit(make_algorithm()).job
-        work = StandIn(lambda _keeper: old_image("a:new", days=0, size=3 * megabyte))
+        work = StandIn(lambda _heartbeat: old_image("a:new", days=0, size=3 * megabyte))
         run_job(job.id, work)
         assert (fresh(job).state, fresh(job).error_class) == (JobState.QUEUED, ErrorClass.UNAVAILABLE)
         assert [is_there(image) for image in images] == [True] * 4 + [False] * 2

@@ -44,7 +44,7 @@ def cancel(job: Job) -> None:
 
 
 def refuse(error_class: ErrorClass) -> Callable[[Any], None]:
-    def do(_keeper: Heartbeat) -> None:
+    def do(_heartbeat: Heartbeat) -> None:
         raise WorkError(error_class, "It broke.")
 
     return do
@@ -71,7 +71,7 @@ def test_work_that_ends_well_is_written_with_the_end_of_the_job(job: Job) -> Non
 
 def test_a_job_is_claimed_in_the_name_of_this_process(job: Job) -> None:
     owners = []
-    run_job(job.id, StandIn(lambda _keeper: owners.append(fresh(job).lease_owner)))
+    run_job(job.id, StandIn(lambda _heartbeat: owners.append(fresh(job).lease_owner)))
     assert owners == [lease_owner()]
 
 
@@ -93,7 +93,7 @@ def test_no_connection_is_held_while_the_work_is_done(job: Job) -> None:
     pool = database().engine.pool
     assert isinstance(pool, QueuePool)
 
-    def look(_keeper: Heartbeat) -> None:
+    def look(_heartbeat: Heartbeat) -> None:
         pause = threading.Event()
         # The lease's thread has one for a moment each second: what is looked for is one that stays.
         for _ in range(200):
@@ -123,7 +123,7 @@ def test_an_error_ends_the_try_as_its_class_says(
 
 
 def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job: Job) -> None:
-    def do(_keeper: Heartbeat) -> None:
+    def do(_heartbeat: Heartbeat) -> None:
         raise RuntimeError("password=open sesame")
 
     run_job(job.id, StandIn(do))
@@ -143,9 +143,9 @@ def test_what_was_said_before_an_error_is_written(job: Job) -> None:
 def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: ThreadPoolExecutor) -> None:
     begun = threading.Event()
 
-    def do(keeper: Heartbeat) -> None:
+    def do(heartbeat: Heartbeat) -> None:
         begun.set()
-        until_stopped(keeper)
+        until_stopped(heartbeat)
 
     running = pool.submit(run_job, job.id, StandIn(do))
     assert begun.wait(SECONDS)
@@ -162,9 +162,9 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
     build = the(Build, algorithm_id=algorithm.id)
     old, begun = push(build, registry), threading.Event()
 
-    def do(keeper: Heartbeat) -> None:
+    def do(heartbeat: Heartbeat) -> None:
         begun.set()
-        until_stopped(keeper)
+        until_stopped(heartbeat)
 
     running = pool.submit(run_job, old.id, StandIn(do))
     assert begun.wait(SECONDS)
@@ -176,13 +176,13 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
 
 def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
     finished: list[object] = []
-    run_job(job.id, StandIn(lambda _keeper: cancel(job), finish=finished.append))
+    run_job(job.id, StandIn(lambda _heartbeat: cancel(job), finish=finished.append))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
     assert finished == []
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
-    def do(_keeper: Heartbeat) -> None:
+    def do(_heartbeat: Heartbeat) -> None:
         lose_lease(job)
         taken(job, "another/1")
 
@@ -203,7 +203,7 @@ def test_a_job_that_waits_for_its_next_try_is_left_alone(job: Job) -> None:
 def test_the_time_limit_of_a_task_is_an_error_that_may_pass(job: Job) -> None:
     from celery.exceptions import SoftTimeLimitExceeded
 
-    def do(_keeper: Heartbeat) -> None:
+    def do(_heartbeat: Heartbeat) -> None:
         raise SoftTimeLimitExceeded
 
     run_job(job.id, StandIn(do))

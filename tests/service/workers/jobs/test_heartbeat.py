@@ -47,45 +47,45 @@ def test_a_lease_is_renewed_while_the_work_runs() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
     before = milliseconds_from_now(fresh(job).lease_expires_at)
-    with Heartbeat(database(), claim, quick(lease_seconds=1000), nothing) as keeper:
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), nothing) as heartbeat:
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > before + 800_000)
-        assert not keeper.stop.is_cancelled
+        assert not heartbeat.cancel_token.is_cancelled
 
 
 def test_work_is_stopped_when_somebody_took_the_claim() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
-    with Heartbeat(database(), claim, settings(), nothing) as keeper:
+    with Heartbeat(database(), claim, settings(), nothing) as heartbeat:
         with database().writing() as session:
             release_all(session, owner_prefix="worker/")
         with pytest.raises(WorkCancelledError, match="taken over"):
-            until_stopped(keeper)
+            until_stopped(heartbeat)
 
 
 def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
     job = compile_commit(make_algorithm()).job
     claim = taken(job)
-    with Heartbeat(database(), claim, quick(), nothing) as keeper:
+    with Heartbeat(database(), claim, quick(), nothing) as heartbeat:
         lose_lease(job)
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > 0)
-        assert not keeper.stop.is_cancelled
+        assert not heartbeat.cancel_token.is_cancelled
 
 
 def test_work_that_does_not_move_is_let_go() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
     keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
-    with keeping as keeper, pytest.raises(WorkCancelledError, match="has not moved"):
-        until_stopped(keeper)
+    with keeping as heartbeat, pytest.raises(WorkCancelledError, match="has made no progress"):
+        until_stopped(heartbeat)
 
 
 def test_work_that_moves_is_not_let_go() -> None:
     claim = taken(compile_commit(make_algorithm()).job)
     looks: list[object] = []
-    with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as keeper:
-        keeper._moved_at -= 10
-        keeper.record_progress()
+    with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as heartbeat:
+        heartbeat._progressed_at -= 10
+        heartbeat.record_progress()
         until(lambda: len(looks) > 3)
-        assert not keeper.stop.is_cancelled
+        assert not heartbeat.cancel_token.is_cancelled
 
 
 def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
@@ -98,9 +98,9 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
         if len(looks) < 3:
             session.execute(text("SELECT * FROM a_table_that_is_away"))
 
-    with Heartbeat(database(), claim, quick(lease_seconds=1000), break_twice) as keeper:
+    with Heartbeat(database(), claim, quick(lease_seconds=1000), break_twice) as heartbeat:
         until(lambda: len(looks) > 4)
-        assert not keeper.stop.is_cancelled
+        assert not heartbeat.cancel_token.is_cancelled
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
 
 
@@ -111,8 +111,8 @@ def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins()
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
     keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
-    with keeping as keeper, pytest.raises(WorkCancelledError, match="database does not answer"):
-        until_stopped(keeper)
+    with keeping as heartbeat, pytest.raises(WorkCancelledError, match="database does not respond"):
+        until_stopped(heartbeat)
 
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:

@@ -294,10 +294,10 @@ def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(
     job = push(build, make_registry(registry.url, PUSHER))
     held = Heartbeat.hold_for
 
-    def cancelled_first(keeper: Heartbeat, seconds: float) -> None:
+    def cancelled_first(heartbeat: Heartbeat, seconds: float) -> None:
         with database().writing() as session:
             cancel_job(session, session.get_one(Job, job.seq))
-        held(keeper, seconds)
+        held(heartbeat, seconds)
 
     monkeypatch.setattr(Heartbeat, "hold_for", cancelled_first)
     run_job(job.id, PushWork)
