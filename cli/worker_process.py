@@ -1,6 +1,6 @@
-"""The worker's parent process: Celery's, with its health beside it, and the handing back when it ends.
+"""The parent process of a worker: runs Celery and the worker's health, and releases its jobs when it ends.
 
-Imported after the settings are read and REMAP_SIGTERM is set: importing Celery's application needs both.
+Imported after the settings are read and REMAP_SIGTERM is set, because the import of the Celery application needs both.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 
 
 def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
-    """Work until SIGTERM or SIGINT; the exit status.
+    """Work until SIGTERM or SIGINT, and return the exit status.
 
     Raises:
-        SettingFailure: the health port is taken.
+        SettingError: the health port is in use.
     """
-    # "Not as root": messages are JSON with an id, and whoever may use a Docker engine is root there anyway.
+    # Celery warns of running as root. Messages hold an id in JSON, and a user of a Docker engine is root there anyway.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = _Worker(
         hostname=f"{'-'.join(queues)}@{WORKER_ID}",
@@ -50,8 +50,8 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     stop = worker.stopping = GracefulStop(
         worker,
         seconds=configured.shutdown_seconds,
-        when_asked=lambda: _release_nodes(database()),
-        when_stuck=lambda: _disappear(database()),
+        when_asked=lambda: _revoke_refreshes(database()),
+        when_stuck=lambda: _abandon(database()),
     )
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), WORKER_ID, queues))
@@ -63,13 +63,14 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
             stop.ended()
             _release_all(database())
             if Queues.SERVING in queues:
-                _end_what_runs(database())
+                _stop_instances(database())
     return 0 if stop.is_requested else worker.exitcode or 1
 
 
 class _Worker(celery.Worker):  # type: ignore[misc]
     stopping: GracefulStop
 
+    @override
     def install_platform_tweaks(self, worker: Any) -> None:
         super().install_platform_tweaks(worker)
         self.stopping.take_signals()
@@ -82,39 +83,39 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
         raise SettingError(f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _end_what_runs(opened: Database) -> None:
-    """On an engine nothing is left running by the last worker that would tend it; a cluster's goes on."""
+def _stop_instances(opened: Database) -> None:
+    """Stop all instances on an engine, unless another worker can reconcile them. Those in a cluster keep running."""
     with opened.reading() as session:
         others = [
-            node
-            for node in live_workers(session)
-            if Queues.SERVING in node.queues.split(",") and node.name != WORKER_ID
+            worker
+            for worker in live_workers(session)
+            if Queues.SERVING in worker.queues.split(",") and worker.name != WORKER_ID
         ]
     if others or settings().serving != "docker":
         return
     try:
         stop_all()
-    except WorkError as error:
-        log.warning("what runs was not stopped; the next worker does it", error=error.message)
+    except WorkError as error:  # the next worker stops them
+        log.warning("instances_not_stopped", error=error.message)
 
 
-def _release_nodes(opened: Database) -> None:
-    """A refresh takes hours, so it is not waited for: it leaves its node as it was, and another worker goes on."""
+def _revoke_refreshes(opened: Database) -> None:
+    """Stop the refreshes of this worker, which take too long to wait for. Another worker continues them."""
     with opened.writing() as session:
         revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
 
 
-def _disappear(opened: Database) -> None:
-    """What is left to do for a worker that cannot end in the regular way."""
+def _abandon(opened: Database) -> None:
+    """Do what remains for a worker that cannot end in the regular way."""
     with opened.writing() as session:
         remove_worker(session, WORKER_ID)
     _release_all(opened)
 
 
 def _release_all(opened: Database) -> None:
-    """The pool has ended: what its processes could not finish is due again at once."""
+    """Requeue what the processes of the pool, which has ended, did not finish."""
     with opened.writing() as session:
-        given_back = release_all(session, owner_prefix=f"{WORKER_ID}/")
-    if given_back:
-        log.info("handed back", jobs=len(given_back))
-        dispatch.send(given_back)
+        messages = release_all(session, owner_prefix=f"{WORKER_ID}/")
+    if messages:
+        log.info("jobs_released", jobs=len(messages))
+        dispatch.send(messages)

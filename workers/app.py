@@ -1,11 +1,9 @@
-"""The Celery application: queues, limits, and what a worker process does when it starts (design: parts).
+"""The Celery application: queues, routes, limits, and the start of a process of its pool (design: parts).
 
-The pool's processes: forked while the parent has no database open, ended with the parent however that ends.
-
-A process of the pool that is forked in the middle of another thread's transaction inherits SQLite's own notes of who
-in this process holds the write lock, but not the thread that would give it back: every write of that process fails
-with "database is locked" (sqlite.org, "How To Corrupt An SQLite Database File", section 2.6). The pool is forked
-when the worker starts, and again whenever one of its processes ends.
+A process of the pool that is forked during a transaction of another thread inherits SQLite's record that this process
+holds the write lock, but not the thread that would release it: every write of that process fails with "database is
+locked" (sqlite.org, "How To Corrupt An SQLite Database File", section 2.6). The pool is forked when the worker starts,
+and whenever one of its processes ends. So the parent opens the database only with `opened_between_forks`.
 """
 
 import contextlib
@@ -22,6 +20,7 @@ from celery.signals import setup_logging, worker_process_init
 from kombu.entity import Queue
 
 from shared.db.engine import Database, database
+from shared.jobs.handlers import TASKS
 from shared.jobs.queues import Queues
 from shared.logging import configure_logs
 from shared.settings import settings
@@ -29,26 +28,27 @@ from workers.jobs.tempdirs import remove_abandoned_directories
 
 SOFT_LIMIT_MARGIN_SECONDS = 15 * 60
 HARD_LIMIT_MARGIN_SECONDS = 5 * 60
-REFRESH_SECONDS = 24 * 60 * 60
-"""The soft time limit of a refresh, which waits for node after node. What is left then goes on in a task of its own."""
-TICK_SECONDS = 60 * 60
-"""A tick that nobody took for so long is dropped. The worker's own clock says how long, so it is longer than clocks
-differ: with seconds, a worker whose clock is ahead would never sweep."""
+REFRESH_TIMEOUT_SECONDS = 24 * 60 * 60
+"""The soft time limit of a refresh, which takes node after node. Another attempt does what is left then."""
+PERIODIC_MESSAGE_EXPIRY_SECONDS = 60 * 60
+"""Seconds after which the message of a periodic task is dropped. The worker compares its own clock with that of the
+beat, so this is longer than clocks differ: a worker whose clock is ahead must not drop every message."""
+PR_SET_PDEATHSIG = 1
+
+_pool_parent = os.getpid()
+"""The process that imported this module first: the worker's parent process, from which the pool is forked."""
+_no_fork = threading.Lock()
+os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 
 
-def _every(seconds: float, task: str) -> dict[str, Any]:
-    return {"task": task, "schedule": seconds, "options": {"expires": TICK_SECONDS}}
-
-
-def create_celery() -> Celery:
-    """The application, by the settings of this process."""
+def _create_celery() -> Celery:
     soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_MARGIN_SECONDS
     hard_limit = soft_limit + HARD_LIMIT_MARGIN_SECONDS
-    longest_task = max(hard_limit, REFRESH_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
+    longest_task = max(hard_limit, REFRESH_TIMEOUT_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
     app = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
     app.conf.update(
-        # A message is a message: it may come twice or be lost, the row decides. Late acknowledgement and rejection
-        # bring it back at once when a process dies, which is sooner than the sweep would.
+        # A message may come twice or get lost; the job's row decides what is done (rule 1). With late acknowledgement
+        # and rejection the message of a killed process comes back immediately, which is sooner than the next sweep.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
@@ -59,10 +59,10 @@ def create_celery() -> Celery:
         task_time_limit=hard_limit,
         broker_transport_options={"visibility_timeout": longest_task + HARD_LIMIT_MARGIN_SECONDS},
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # a Redis that is away for an hour is waited for as well
-        # A blink of Redis must not kill builds: the row's lease decides.
+        broker_connection_max_retries=None,  # however long Redis does not respond
+        # A short loss of Redis must not kill builds: the lease in the job's row decides.
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # `cli.graceful_shutdown` waits while jobs run; Celery's own wait is the full time, whatever runs.
+        # `cli.graceful_shutdown` waits while jobs run; Celery's own wait always takes the full time.
         worker_soft_shutdown_timeout=0,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -70,52 +70,48 @@ def create_celery() -> Celery:
         task_create_missing_queues=False,
         task_default_queue=Queues.MAINTENANCE,
         task_routes={
-            "longshore.build": Queues.BUILDS,
-            "longshore.push": Queues.PUSHES,
-            "longshore.serve": Queues.SERVING,
+            **{task.name: task.queue for task in TASKS.values()},
             "longshore.reconcile": Queues.SERVING,
-            "longshore.refresh": Queues.NODES,
             "longshore.uncordon": Queues.NODES,
             "longshore.sweep": Queues.MAINTENANCE,
             "longshore.deliver": Queues.MAINTENANCE,
             "longshore.drift": Queues.MAINTENANCE,
         },
         beat_schedule={
-            "sweep": _every(settings().sweep_seconds, "longshore.sweep"),
-            "deliver": _every(settings().sweep_seconds, "longshore.deliver"),
-            "drift": _every(settings().drift_tick_seconds, "longshore.drift"),
+            name: {
+                "task": f"longshore.{name}",
+                "schedule": seconds,
+                "options": {"expires": PERIODIC_MESSAGE_EXPIRY_SECONDS},
+            }
+            for name, seconds in (
+                ("sweep", settings().sweep_seconds),
+                ("deliver", settings().sweep_seconds),
+                ("drift", settings().drift_tick_seconds),
+            )
         },
         timezone="UTC",
     )
     return app
 
 
-celery = create_celery()
+celery = _create_celery()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _begin_in_pool(**_kwargs: Any) -> None:
-    end_with_parent()
+def _start_pool_process(**_kwargs: Any) -> None:
+    _end_with_parent()
     database().forget_connections()
-    remove_abandoned_directories()  # of the process in whose place this one is, if that was killed
+    remove_abandoned_directories()  # of a killed process that this one replaces
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
-def _log_as_everywhere(**_kwargs: Any) -> None:
+def _set_up_logging(**_kwargs: Any) -> None:
     configure_logs(settings(), process="worker")
-
-
-PR_SET_PDEATHSIG = 1
-_pool_parent = os.getpid()
-"""The process that imported this first: the worker's own, since its pool is forked from it."""
-
-_no_fork = threading.Lock()
-os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 
 
 @contextlib.contextmanager
 def opened_between_forks(database: Database) -> Iterator[Database]:
-    """The database for the length of the block; whoever wants to fork waits until its connections are closed again."""
+    """Yield the database. Forks wait until the block has ended and its connections are closed."""
     with _no_fork:
         try:
             yield database
@@ -123,10 +119,10 @@ def opened_between_forks(database: Database) -> Iterator[Database]:
             database.close()
 
 
-def end_with_parent() -> None:
-    """In a process of the pool: be killed when the worker ends, even where that was killed itself (prctl(2)).
+def _end_with_parent() -> None:
+    """Have this process of the pool killed when the worker's parent process ends, even by a kill (prctl(2)).
 
-    Elsewhere than on Linux nothing happens: there the pool's processes end when they next ask for work.
+    Only on Linux. Elsewhere the processes of the pool end when they next ask for work.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -27,7 +27,7 @@ from shared.refreshes import (
     write_steps,
 )
 from shared.settings import settings
-from workers.app import REFRESH_SECONDS
+from workers.app import REFRESH_TIMEOUT_SECONDS
 from workers.jobs.db_retry import retry_db_write
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
@@ -72,7 +72,7 @@ class RefreshWork:
             else:
                 self._refresh_nodes(options, heartbeat)
         except SoftTimeLimitExceeded:
-            message = f"It did not end within {REFRESH_SECONDS // 3600} hours; another attempt does what is left."
+            message = f"It did not end within {REFRESH_TIMEOUT_SECONDS // 3600} hours; another attempt does what is left."
             raise WorkError(ErrorClass.TRANSIENT, message) from None
         return lambda session: mark_uncordoned(session, self._claim.job_id)
 
