@@ -249,7 +249,7 @@ def test_a_node_that_an_operator_had_cordoned_stays_cordoned(api: SimulatedApi, 
 def test_nodes_of_a_job_that_has_ended_are_uncordoned(api: SimulatedApi, job: Job) -> None:
     put_cordoned(api, job, BEFORE_RESTART)
     change(job, state=JobState.CANCELLED)
-    tasks.uncordon_now()
+    tasks.uncordon()
     assert is_as_before(api, "n2")
     assert the(Refresh, job_id=job.id).uncordoned_at is not None
 
