@@ -1,7 +1,7 @@
 """The WSGI application of `longshore git`: git's smart HTTP protocol, and internal calls of the API.
 
-`/git/OWNER/NAME.git/…` speaks to git clients, in plain text where it refuses. `/internal/…` is for hosted.py and takes
-its tokens only. Each server process makes its own application after the fork (it starts a thread).
+`/git/OWNER/NAME.git/…` is for git clients; its errors are plain text. `/internal/…` is for `shared.git.hosted` and
+takes its tokens only. Each server process makes its own application after the fork, because it starts a thread.
 """
 
 import json
@@ -10,6 +10,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from werkzeug.wrappers import Request, Response
 
 from api.authentication import record_denied
 from api.error_codes import ApiError, Code, api_error
-from api.git.authentication import Grant, caller_with, grant, grant_token, secret_of
+from api.git.authentication import Grant, authenticate, grant, grant_token, secret_of
 from api.git.backend import GitRequest, respond
 from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
@@ -30,6 +31,7 @@ from api.rate_limits import rate_limits
 from shared.audit import Actor
 from shared.db.engine import database
 from shared.errors import InvalidInputError, PermissionDeniedError, RequestError, UnavailableError
+from shared.file_lock import file_lock
 from shared.git.hosted import verify_git_token
 from shared.settings import settings
 
@@ -61,17 +63,17 @@ log = structlog.get_logger(__name__)
 
 
 def create_app() -> "WSGIApplication":
-    """The application; it looks for pushes whose second half a crash took, in the background."""
+    """Return the application, and start a thread that completes the pushes that a crash interrupted."""
     settings().repositories_dir.mkdir(parents=True, exist_ok=True)
     install_hooks()
-    threading.Thread(target=_caught_up, name="catch-up", daemon=True).start()
+    threading.Thread(target=_catch_up, name="catch-up", daemon=True).start()
     return _application
 
 
-def _caught_up() -> None:
+def _catch_up() -> None:
     try:
         catch_up()
-    except Exception:  # the database may be away; the next start looks again
+    except Exception:  # the database may be unreachable; the next start does it again
         log.exception("catch_up_failed")
 
 
@@ -80,49 +82,57 @@ def _application(environ: "WSGIEnvironment", start_response: "StartResponse") ->
     request_id = request.headers.get("X-Request-Id", "")
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = str(uuid.uuid4())
-    response = _answered(request, request_id)
+    response = _respond(request, request_id)
     response.headers["X-Request-Id"] = request_id
     return response(environ, start_response)
 
 
-def _answered(request: Request, request_id: str) -> Response:
+def _respond(request: Request, request_id: str) -> Response:
     try:
         endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
         return _ENDPOINTS[endpoint](request, request_id, **values)
-    except RequestError as refusal:
-        return _refused(request, refusal, request_id)
+    except RequestError as error:
+        return _error_response(request, error, request_id)
     except HTTPException as error:
         status = error.code or 500
         code = Code.NOT_FOUND if status == 404 else Code.INVALID_REQUEST
-        return _refused(request, ApiError(status, code, f"{error.name}: {request.method} {request.path}"), request_id)
+        return _error_response(
+            request, ApiError(status, code, f"{error.name}: {request.method} {request.path}"), request_id
+        )
     except SQLAlchemyError:
         log.exception("database_failed", request_id=request_id)
-        return _refused(
-            request, UnavailableError("The database is away; try again in a few seconds.", retry_after=5), request_id
+        return _error_response(
+            request,
+            UnavailableError("The database is unreachable; send the request again in a few seconds.", retry_after=5),
+            request_id,
         )
-    except Exception:  # whatever it is: a sentence, never a stack trace
+    except Exception:  # the client gets a sentence, never a stack trace
         log.exception("request_failed", request_id=request_id)
-        return _refused(request, ApiError(500, Code.INTERNAL, "Something broke here; the log says what."), request_id)
+        return _error_response(
+            request,
+            ApiError(500, Code.INTERNAL, "An internal error; the log of the git service has its cause."),
+            request_id,
+        )
 
 
-def _refused(request: Request, raised: RequestError, request_id: str) -> Response:
-    refusal = api_error(raised)
+def _error_response(request: Request, raised: RequestError, request_id: str) -> Response:
+    error = api_error(raised)
     if request.path.startswith("/git/"):
-        # Git shows plain text of this very type to its user, and nothing else.
-        response = Response(refusal.message + "\n", refusal.status, mimetype="text/plain")
+        # Git shows its user only errors of this content type.
+        response = Response(error.message + "\n", error.status, mimetype="text/plain")
     else:
-        error = {"id": request_id, "code": int(refusal.code), "message": refusal.message}
-        response = _json({"error": error}, refusal.status)
-    response.headers.extend(refusal.headers)
+        body = {"id": request_id, "code": int(error.code), "message": error.message}
+        response = _json({"error": body}, error.status)
+    response.headers.extend(error.headers)
     return response
 
 
 def _refs(request: Request, request_id: str, owner: str, name: str) -> Response:
-    if request.method != "GET":  # the router lets HEAD through
+    if request.method != "GET":  # the route of GET takes HEAD as well
         raise MethodNotAllowed(["GET"])
     service = request.args.get("service", "")
     if service not in SERVICES:
-        raise PermissionDeniedError("Only git's smart HTTP protocol is spoken here: use git 1.6.6 or newer.")
+        raise PermissionDeniedError("This server speaks git's smart HTTP protocol only: use git 1.6.6 or newer.")
     return _git(request, request_id, f"{owner}/{name}", "info/refs", service)
 
 
@@ -137,25 +147,33 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
 def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
     secret = secret_of(request.headers.get("Authorization"))
     address = caller_address(request) or "unknown"
-    granted = _granted(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
+    granted = _authorise(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
     actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)
     repository.ensure()
     if action != "git-receive-pack":
         return respond(request, GitRequest(repository, action, service, granted.user), on_end=lambda: None)
+    locks = ExitStack()
+    locks.enter_context(file_lock(repository.push_lock, shared=True))
     repository.remove_stale_locks()
     options = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
     options.close()
-    options_file = Path(options.name)
-    asked = GitRequest(repository, action, service, granted.user, str(options_file))
-    return respond(request, asked, on_end=lambda: _pushed(repository, options_file, actor))
+
+    def finish() -> None:
+        with locks:
+            _finish_push(repository, Path(options.name), actor)
+
+    git_request = GitRequest(repository, action, service, granted.user, options.name)
+    return respond(request, git_request, on_end=finish)
 
 
-def _granted(request: Request, request_id: str, secret: str | None, address: str, path: str, *, pushes: bool) -> Grant:
-    """What the caller may have; each of its requests is counted, also those that are refused."""
+def _authorise(
+    request: Request, request_id: str, secret: str | None, address: str, path: str, *, pushes: bool
+) -> Grant:
+    """Return what the caller may use. All its requests count for its rate limit, also those that are rejected."""
     try:
         with database().reading() as session:
-            caller = caller_with(session, secret)
+            caller = authenticate(session, secret)
             if caller is None:
                 return grant_token(session, secret or "", path, pushes=pushes)
     except ApiError as refusal:
@@ -172,13 +190,13 @@ def _granted(request: Request, request_id: str, secret: str | None, address: str
         raise
 
 
-def _pushed(repository: Repository, options_file: Path, actor: Actor) -> None:
+def _finish_push(repository: Repository, options_file: Path, actor: Actor) -> None:
     options = options_file.read_text("utf-8", "replace").splitlines()
     options_file.unlink()
     try:
         receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
-    except Exception:  # the push itself has succeeded; the next push or start finds its head again
-        log.exception("push_not_noticed", algorithm_id=repository.id, request_id=actor.request_id)
+    except Exception:  # the push itself has succeeded; the next push or start finds its head
+        log.exception("push_not_recorded", algorithm_id=repository.id, request_id=actor.request_id)
 
 
 def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
@@ -188,19 +206,19 @@ def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Respon
 
 def _resolve(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
     request.max_content_length = MAX_INTERNAL_BODY
-    named = request.get_json(silent=True)
-    commit = named.get("commit") if isinstance(named, dict) else 0
+    body = request.get_json(silent=True)
+    commit = body.get("commit") if isinstance(body, dict) else 0
     if commit is not None and not isinstance(commit, str):
         raise InvalidInputError('The body is {"commit": HASH or null}.')
     hosted = _internal(request, repository)
-    found = hosted.resolve(commit)
-    hosted.keep(found)
-    return _json({"commit": found})
+    full_hash = hosted.resolve(commit)
+    hosted.keep(full_hash)
+    return _json({"commit": full_hash})
 
 
 def _internal(request: Request, repository: uuid.UUID) -> Repository:
     if not verify_git_token(secret_of(request.headers.get("Authorization")) or "", "admin", str(repository)):
-        raise ApiError(401, Code.BAD_KEY, "This address is for Longshore's own parts.")
+        raise ApiError(401, Code.BAD_KEY, "This address is for Longshore's own processes.")
     return Repository(str(repository))
 
 
@@ -211,7 +229,7 @@ def _healthz(_request: Request, _request_id: str) -> Response:
 def _readyz(_request: Request, _request_id: str) -> Response:
     database().ping()
     if not settings().repositories_dir.is_dir():
-        raise UnavailableError("The directory of the repositories is not there.", retry_after=5)
+        raise UnavailableError("The directory of the repositories does not exist.", retry_after=5)
     return _json({"status": "ok"})
 
 

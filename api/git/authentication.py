@@ -1,4 +1,4 @@
-"""Who speaks to the git service, and what of it he may have."""
+"""Authenticate the clients of the git service, and authorise what they may do with a repository."""
 
 import base64
 import binascii
@@ -14,21 +14,21 @@ from shared.git.hosted import is_git_token, verify_git_token
 from shared.keys import Caller, authenticate_key
 
 OPEN_SOURCE = "open"
-"""The `settings.source_visibility` with which every known key may fetch."""
+"""The value of `settings.source_visibility` with which every known key may fetch."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The algorithm whose repository may be used now, and by whom."""
+    """The algorithm whose repository may be used in this request, and the user."""
 
     algorithm_id: str
     user: str
     key_id: str | None = None
-    """The key that was used; None: a token of one of our own jobs."""
+    """The key that was used; None: the token of a job."""
 
 
 def secret_of(header: str | None) -> str | None:
-    """The key in an `Authorization` header: the password of Basic, after `Simple` or `Bearer`, or bare."""
+    """Return the key in an `Authorization` header: the password of Basic, after `Simple` or `Bearer`, or bare."""
     scheme, _, rest = (header or "").strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "basic":
@@ -41,19 +41,19 @@ def secret_of(header: str | None) -> str | None:
     return scheme or None if not rest else None
 
 
-def caller_with(session: Session, secret: str | None) -> Caller | None:
-    """Whose key it is; None: it is a token of one of our own jobs.
+def authenticate(session: Session, secret: str | None) -> Caller | None:
+    """Return the owner of the key; None if it is the token of a job.
 
     Raises:
         ApiError: there is no key, or an unknown one.
     """
     if secret is None:
-        raise _who_is_it("Give an API key as the password (any username).")
+        raise _unauthenticated("Give an API key as the password (any username).")
     if is_git_token(secret):
         return None
     caller = authenticate_key(session, secret)
     if caller is None:
-        raise _who_is_it("The API key is unknown or was revoked.")
+        raise _unauthenticated("The API key is unknown or was revoked.")
     return caller
 
 
@@ -64,9 +64,9 @@ def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Gra
         ApiError: the token is for another repository or action.
         NotFoundError: no such repository.
     """
-    algorithm = _hosted(session, path)
+    algorithm = _find_hosted(session, path)
     if pushes or not verify_git_token(token, "fetch", algorithm.id):
-        raise _who_is_it("The token is not good for this, or no longer.")
+        raise _unauthenticated("The token is for another repository or action, or has expired.")
     return Grant(algorithm.id, "job")
 
 
@@ -77,14 +77,14 @@ def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant
         NotFoundError: no such repository, or none that the caller may know of.
         PermissionDeniedError: the caller may fetch but not push.
     """
-    algorithm = _hosted(session, path, caller)
+    algorithm = _find_hosted(session, path, caller)
     if pushes:
         caller.require_manager(algorithm)
     return Grant(algorithm.id, caller.owner, caller.key_id)
 
 
-def _hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:
-    # One answer for what is not there and for what the caller may not know of.
+def _find_hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:
+    # The same error for a missing algorithm and for one that the caller may not see.
     unknown = ApiError(404, Code.NO_SUCH_ALGORITHM_NAME, f"No such algorithm: {path}")
     try:
         algorithm = find_algorithm(session, path)
@@ -101,7 +101,7 @@ def _may_fetch(caller: Caller, algorithm: Algorithm) -> bool:
     return caller.may_read(algorithm) or algorithm.settings.get("source_visibility") == OPEN_SOURCE
 
 
-def _who_is_it(message: str) -> RequestError:
+def _unauthenticated(message: str) -> RequestError:
     return ApiError(
         401, Code.BAD_KEY, message, headers={"WWW-Authenticate": 'Basic realm="Longshore", charset="UTF-8"'}
     )

@@ -1,6 +1,7 @@
-"""What a push brought: the default branch's new head is kept, compiled unless that was declined, and remembered.
+"""Finish a push: keep the new head of the default branch, record it, and compile it unless the push declined that.
 
-The column `Algorithm.compiled_head` is the truth about what was seen: a head that differs arrived before a crash.
+`Algorithm.compiled_head` is the last head that was recorded. A repository whose head differs got a push that a crash
+interrupted.
 """
 
 import structlog
@@ -13,17 +14,18 @@ from shared.commands.compile import enqueue_compile
 from shared.db.engine import database
 from shared.db.models import Algorithm
 from shared.errors import RequestError
+from shared.file_lock import try_file_lock
 from shared.jobs.dispatch import JobMessage
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
-NOBODY = Actor("unknown")
-"""Who pushed what is found only after a crash."""
+UNKNOWN = Actor("unknown")
+"""The actor of a push that is found after a crash."""
 
 
-def receive(repository: Repository, *, decline_compile: bool, actor: Actor = NOBODY) -> None:
-    """Take notice of the repository's head after a push. Twice for the same head does nothing twice."""
+def receive(repository: Repository, *, decline_compile: bool, actor: Actor = UNKNOWN) -> None:
+    """Record the repository's head after a push. The second time for the same head does nothing."""
     with repository.locked():
         repository.settle_default_branch()
         head = repository.head()
@@ -32,16 +34,16 @@ def receive(repository: Repository, *, decline_compile: bool, actor: Actor = NOB
         repository.keep(head)
         compiles = settings().build_on_push and not decline_compile
         try:
-            to_send = _record(repository.id, head, compiles, actor)
-        except RequestError as refusal:
-            # Recorded all the same: it would be refused again at every start.
-            log.warning("compile_of_push_refused", algorithm_id=repository.id, commit=head, reason=refusal.message)
-            to_send = _record(repository.id, head, False, actor)
-    dispatch.send(to_send)
+            messages = _record(repository.id, head, compiles, actor)
+        except RequestError as error:
+            # The head is recorded without compiling it: the compile would be rejected again at every start.
+            log.warning("compile_of_push_rejected", algorithm_id=repository.id, commit=head, reason=error.message)
+            messages = _record(repository.id, head, False, actor)
+    dispatch.send(messages)
 
 
 def catch_up() -> None:
-    """Look at every hosted repository once, for pushes and deletions whose second half a crash took."""
+    """Finish the pushes and deletions that a crash interrupted, in all hosted repositories."""
     with database().reading() as session:
         rows = session.execute(
             select(Algorithm.id, Algorithm.deleted_at, Algorithm.compiled_head)
@@ -57,10 +59,11 @@ def catch_up() -> None:
                 repository.delete()
                 continue
             repository.remove_stale_locks()
-            if repository.head() != compiled_head:
-                receive(repository, decline_compile=False)
-        except Exception:  # one broken repository must not hide the others
-            log.exception("repository_not_looked_at", algorithm_id=algorithm_id)
+            with try_file_lock(repository.push_lock) as is_idle:  # a push in progress finishes itself
+                if is_idle and repository.head() != compiled_head:
+                    receive(repository, decline_compile=False)
+        except Exception:  # a broken repository must not keep the others from being checked
+            log.exception("repository_not_checked", algorithm_id=algorithm_id)
 
 
 def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[JobMessage]:
@@ -73,7 +76,7 @@ def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[
         algorithm.compiled_head = head
         if not compiles:
             return []
-        ordered = enqueue_compile(session, algorithm, head, request_id=actor.request_id)
-        record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=ordered.job.id)
-        log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=ordered.job.id)
-        return ordered.messages
+        enqueued = enqueue_compile(session, algorithm, head, request_id=actor.request_id)
+        record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=enqueued.job.id)
+        log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=enqueued.job.id)
+        return enqueued.messages

@@ -1,8 +1,8 @@
-"""The hosted repositories on disk: bare, one per algorithm, named by its id, so that a new name revives no old source.
+"""The hosted repositories on disk: bare, one per algorithm, named by its id, so that a recreated name gets a new one.
 
-The default branch is the one that HEAD names. It is `main` at first. The first push decides: with no `main`, it is
+The default branch is the one that HEAD names. It is `main` at first. The first push decides: without `main` it is
 `master`, else the first of the pushed branches by name. Later HEAD moves only from a branch that was deleted to `main`
-or `master`; with neither there, the default branch counts as deleted.
+or `master`; without these, the default branch counts as deleted.
 """
 
 import os
@@ -20,10 +20,10 @@ from shared.file_lock import file_lock
 from shared.git.command import GitResult, run_git
 from shared.settings import settings
 
-LOCAL_SECONDS = 60
-"""How long a git command on a local repository may take."""
-STALE_LOCK_SECONDS = 300
-"""A reference is locked for milliseconds; a lock file of this age was left by a crash."""
+LOCAL_TIMEOUT_SECONDS = 60
+"""For one git command on a local repository."""
+STALE_LOCK_GRACE_SECONDS = 300
+"""Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 KEPT_REFS = "refs/longshore/commits"
 _NEVER_PUSHED = "longshore-never-pushed"
@@ -31,41 +31,42 @@ _LOCK = "longshore.lock"
 
 
 class Repository:
-    """One hosted repository; it may not exist yet, which is as good as empty."""
+    """One hosted repository. One that does not exist yet counts as empty."""
 
     def __init__(self, algorithm_id: str) -> None:
         """Raises ValueError: the id is no UUID."""
         self.id = str(uuid.UUID(algorithm_id))
         self.relative_path = f"{self.id[:2]}/{self.id}.git"
         self.path = settings().repositories_dir / self.relative_path
+        self.push_lock = self.path / "longshore-push.lock"
+        """Locked (shared) by each push from its start until its head is recorded."""
 
     @property
     def exists(self) -> bool:
-        """Whether it is on disk."""
         return self.path.is_dir()
 
     def ensure(self) -> None:
-        """Make it, whole or not at all, unless it is there."""
+        """Create it atomically, unless it exists."""
         if self.exists:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=".new-") as directory:
             new = Path(directory) / "repository"
-            made = run_git(
+            result = run_git(
                 ["init", "--quiet", "--bare", "--template=", "--initial-branch=main", "--", str(new)],
-                timeout=LOCAL_SECONDS,
+                timeout=LOCAL_TIMEOUT_SECONDS,
             )
-            if not made.ok:
-                raise RuntimeError(f"git init failed: {made.errors}")
+            if not result.ok:
+                raise RuntimeError(f"git init failed: {result.errors}")
             (new / _NEVER_PUSHED).touch()
             try:
                 new.rename(self.path)
             except OSError:
-                if not self.exists:  # else somebody else was quicker
+                if not self.exists:  # else another request has just created it
                     raise
 
     def delete(self) -> None:
-        """Remove it, at once for everybody who looks."""
+        """Remove it atomically."""
         if not self.exists:
             return
         with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=".deleted-") as directory:
@@ -73,19 +74,19 @@ class Repository:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else of this service is in a block like this for the repository."""
+        """Hold the lock of the repository, which all processes of this service share."""
         with file_lock(self.path / _LOCK):
             yield
 
     def head(self) -> str | None:
-        """The newest commit of the default branch, or None where there is none."""
+        """Return the newest commit of the default branch; None if there is none."""
         if not self.exists:
             return None
-        answer = self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        return answer.text if answer.ok and FULL_HASH.fullmatch(answer.text) else None
+        result = self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        return result.text if result.ok and FULL_HASH.fullmatch(result.text) else None
 
     def settle_default_branch(self) -> None:
-        """Point HEAD at a branch that exists, as far as the rule above says."""
+        """Point HEAD at a branch that exists, by the rule in the docstring of this module."""
         if self._git("rev-parse", "--verify", "--quiet", "HEAD").ok:
             (self.path / _NEVER_PUSHED).unlink(missing_ok=True)
             return
@@ -98,7 +99,7 @@ class Repository:
             (self.path / _NEVER_PUSHED).unlink(missing_ok=True)
 
     def resolve(self, commit: str | None) -> str:
-        """The full hash of a commit by full hash or unambiguous prefix; None: the newest of the default branch.
+        """Return the full hash for a full hash or an unambiguous prefix; for None, the newest of the default branch.
 
         Raises:
             InvalidInputError: one of the four cases; the message says which.
@@ -108,9 +109,9 @@ class Repository:
         commit = commit.lower()
         if not HASH_PREFIX.fullmatch(commit):
             raise InvalidInputError("A commit is named by its hash: 7 to 64 hexadecimal digits.")
-        # Never by rev-parse: a branch may be called like a hash.
-        found = self._git("rev-parse", f"--disambiguate={commit}").text.splitlines() if self.exists else []
-        commits = [name for name in found if self._git("cat-file", "-t", name).text == "commit"]
+        # Not with `rev-parse NAME`: the name of a branch may look like a hash.
+        objects = self._git("rev-parse", f"--disambiguate={commit}").text.splitlines() if self.exists else []
+        commits = [name for name in objects if self._git("cat-file", "-t", name).text == "commit"]
         if not commits:
             raise InvalidInputError(f"There is no commit {commit} in the repository: push it first.")
         if len(commits) > 1:
@@ -118,16 +119,16 @@ class Repository:
         return commits[0]
 
     def keep(self, commit: str) -> None:
-        """Keep a commit by a hidden reference, whatever becomes of its branch."""
+        """Keep a commit by a hidden reference, even if its branch is deleted or moved."""
         self._must("update-ref", f"{KEPT_REFS}/{commit}", commit)
 
     def remove_stale_locks(self) -> None:
-        """Remove the lock files that a crash left, which would refuse every further push."""
-        names = [self.path / "HEAD.lock", self.path / "packed-refs.lock", *(self.path / "refs").rglob("*.lock")]
-        for name in names:
+        """Remove the lock files that a crash left: they would make every further push fail."""
+        paths = [self.path / "HEAD.lock", self.path / "packed-refs.lock", *(self.path / "refs").rglob("*.lock")]
+        for path in paths:
             try:
-                if time.time() - name.stat().st_mtime > STALE_LOCK_SECONDS:
-                    name.unlink()
+                if time.time() - path.stat().st_mtime > STALE_LOCK_GRACE_SECONDS:
+                    path.unlink()
             except FileNotFoundError:
                 continue
 
@@ -140,16 +141,16 @@ class Repository:
         return head
 
     def _git(self, *args: str) -> GitResult:
-        return run_git(args, git_dir=self.path, timeout=LOCAL_SECONDS)
+        return run_git(args, git_dir=self.path, timeout=LOCAL_TIMEOUT_SECONDS)
 
     def _must(self, *args: str) -> None:
-        answer = self._git(*args)
-        if not answer.ok:
-            raise RuntimeError(f"git {args[0]} failed in {self.relative_path}: {answer.errors}")
+        result = self._git(*args)
+        if not result.ok:
+            raise RuntimeError(f"git {args[0]} failed in {self.relative_path}: {result.errors}")
 
 
 def install_hooks() -> None:
-    """Write the hooks where git runs them; an installed package's files are not always executable."""
+    """Write the hooks where git runs them: the files of an installed package are not always executable."""
     directory = hooks_dir()
     directory.mkdir(parents=True, exist_ok=True)
     for hook in resources.files("api.git").joinpath("hooks").iterdir():
@@ -163,5 +164,5 @@ def install_hooks() -> None:
 
 
 def hooks_dir() -> Path:
-    """Where git looks for the hooks of every hosted repository."""
+    """Return the directory with the hooks of all hosted repositories."""
     return settings().repositories_dir / ".hooks"

@@ -18,6 +18,7 @@ from api.git.post_receive import catch_up
 from api.git.repositories import Repository
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Job
+from shared.file_lock import file_lock
 from tests.environment import longshore_environment
 from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 
@@ -94,6 +95,17 @@ def test_a_push_from_before_a_crash_is_found_again(algorithm: Algorithm, url: st
     assert seen_head(algorithm) == tree.head
 
 
+def test_a_push_in_progress_is_left_to_the_request_that_received_it(algorithm: Algorithm, tree: WorkTree) -> None:
+    repository = Repository(algorithm.id)
+    repository.ensure()
+    with file_lock(repository.push_lock, shared=True):
+        tree.git("push", "--quiet", str(repository.path), "main")
+        catch_up()
+        assert seen_head(algorithm) is None
+    catch_up()
+    assert seen_head(algorithm) == tree.head
+
+
 def test_the_service_looks_for_such_pushes_when_it_starts(algorithm: Algorithm, tree: WorkTree) -> None:
     repository = Repository(algorithm.id)
     repository.ensure()
@@ -110,9 +122,7 @@ def test_a_deletion_from_before_a_crash_is_found_again(algorithm: Algorithm, url
     assert not Repository(algorithm.id).exists
 
 
-def test_a_setting_turns_compiling_off(
-    service: GitService, algorithm: Algorithm, tree: WorkTree, tmp_path: Path
-) -> None:
+def test_a_setting_turns_compiling_off(service: GitService, algorithm: Algorithm, tree: WorkTree) -> None:
     repository = Repository(algorithm.id)
     repository.ensure()
     tree.git("push", "--quiet", str(repository.path), "main")
