@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from celery.platforms import SecurityWarning
+from typing_extensions import override
 
 from cli.errors import SettingError
 from cli.graceful_shutdown import GracefulStop

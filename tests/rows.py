@@ -89,14 +89,14 @@ def push(build: Build, registry: Registry, credentials: Credentials | None = Non
         return enqueue_push(session, algorithm, version, build, PushRequest(registry.id, credentials)).job
 
 
-def take(job: Job, owner: str = "worker/1") -> Claim | None:
+def try_claim(job: Job, owner: str = "worker/1") -> Claim | None:
     """Try to claim a job, as a worker does that was dispatched."""
     return claim_job(database(), job.id, owner=owner, lease_seconds=settings().lease_seconds)
 
 
-def taken(job: Job, owner: str = "worker/1") -> Claim:
+def make_claim(job: Job, owner: str = "worker/1") -> Claim:
     """Claim a job that is due and free."""
-    claim = take(job, owner)
+    claim = try_claim(job, owner)
     assert claim is not None, f"{job.kind} {job.id} could not be claimed"
     return claim
 
@@ -133,9 +133,9 @@ def end_badly(claim: Claim, error_class: ErrorClass = ErrorClass.INVALID, messag
 
 def build_commit(algorithm: Algorithm, git_hash: str = HASH, **order: Any) -> Build:
     """Compile a commit and build it well."""
-    ordered = compile_commit(algorithm, git_hash, **order)
-    end_build(taken(ordered.job))
-    return the(Build, job_id=ordered.job.id)
+    enqueued = compile_commit(algorithm, git_hash, **order)
+    end_build(make_claim(enqueued.job))
+    return the(Build, job_id=enqueued.job.id)
 
 
 def lose_lease(job: Job) -> None:

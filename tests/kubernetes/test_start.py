@@ -14,7 +14,7 @@ from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import SimulatedApi
-from tests.rows import DIGEST, OTHER_DIGEST, build_commit, change, end_push, fresh, make_registry, push, taken, the
+from tests.rows import DIGEST, OTHER_DIGEST, build_commit, change, end_push, fresh, make_claim, make_registry, push, the
 from workers.jobs.executor import run_job
 from workers.serving import start
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -31,7 +31,7 @@ def build(backend: KubernetesBackend, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def pushed(build: Build, digest: str) -> Registry:
     registry = make_registry()
-    end_push(taken(push(build, registry)), digest)
+    end_push(make_claim(push(build, registry)), digest)
     return registry
 
 

@@ -14,7 +14,7 @@ from shared.instances.endpoints import endpoint_of
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
-from tests.rows import HASH, build_commit, change, end_push, make_registry, push, taken, the
+from tests.rows import HASH, build_commit, change, end_push, make_claim, make_registry, push, the
 from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
 
 ECHO = f"""{PROTOCOL}
@@ -29,7 +29,7 @@ def pushed_version(
     """A version that was built, and pushed with success; `fields` are its columns, such as its number."""
     registry = registry or make_registry()
     image = f"{registry.registry_url}/{algorithm.image_path}:{git_hash}"
-    end_push(taken(push(build_commit(algorithm, git_hash), registry)), image=image)
+    end_push(make_claim(push(build_commit(algorithm, git_hash), registry)), image=image)
     version = the(Version, algorithm_id=algorithm.id, git_hash=git_hash)
     if fields:
         change(version, **fields)

@@ -10,7 +10,7 @@ from shared.db.models import Algorithm, Job, JobState
 from shared.encryption import keyring
 from shared.git.sources import open_source
 from shared.settings import settings
-from tests.rows import HASH, build_commit, change, end_build, taken, the
+from tests.rows import HASH, build_commit, change, end_build, make_claim, the
 from tests.service.api.invocation import ELSEWHERE, Api
 
 LABEL = {"label": "Hello"}
@@ -235,7 +235,7 @@ def test_the_latest_version_stands_for_the_algorithm(acme: Api) -> None:
     acme.post(f"{path}/version", {})
     acme.post(f"{path}/compile", {"commitSha": second})
     assert acme.get(path)["version_info"]["git_hash"] == first  # published goes before compiled
-    end_build(taken(the(Job, git_hash=second)))
+    end_build(make_claim(the(Job, git_hash=second)))
     acme.post(f"{path}/version", {})
     shown = acme.get(path)
     assert (shown["version_info"]["git_hash"], shown["version_info"]["semantic_version"]) == (second, "0.0.2")

@@ -7,7 +7,7 @@ from flask import Flask
 
 from shared.db.models import Algorithm, AuditEvent
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, end_badly, make_registry, push, taken, the
+from tests.rows import build_commit, end_badly, make_claim, make_registry, push, the
 from tests.service.api.invocation import Api, owner_api
 
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
@@ -63,7 +63,7 @@ def test_pushes_compiles_and_cancels_are_their_owners(admin: Api, acme: Api) -> 
 def test_keys_and_retries(admin: Api) -> None:
     key = admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey", "key_label": "laptop"})
     admin.delete(f"/v1/users/acme/keys/{key['id']}")
-    end_badly(taken(push(build_commit(make_algorithm()), make_registry())))
+    end_badly(make_claim(push(build_commit(make_algorithm()), make_registry())))
     retried = admin.call("POST", "/v1/pushes/retry", {})
     assert actions(admin) == ["pushes.retry", "key.revoke", "key.create"]
     assert trail(admin, target=retried.headers["X-Job-Id"])[0]["detail"] == {"number": 1, "status": "failed"}

@@ -12,7 +12,7 @@ from api.enqueue import wait_limit
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
-from tests.rows import HASH, OTHER_HASH, Row, build_commit, change, end_build, end_push, taken, the
+from tests.rows import HASH, OTHER_HASH, Row, build_commit, change, end_build, end_push, make_claim, the
 from tests.service.api.invocation import Api
 from tests.together import SECONDS, together
 
@@ -50,9 +50,9 @@ def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_ha
     push = {"registry_id": admin.make_registry()}
     body = {"commitSha": HASH, "registry_push_credentials": push}
     waiting = pool.submit(acme.call, "POST", f"{hello}/compile", body, Prefer="wait=60")
-    end_build(taken(until_there_is(Job, kind=JobKind.COMPILE)))
+    end_build(make_claim(until_there_is(Job, kind=JobKind.COMPILE)))
     assert not waiting.done()
-    end_push(taken(the(Job, kind=JobKind.PUSH)))
+    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
     answer = waiting.result(SECONDS)
     assert answer.get_json()["build"]["status"] == "succeeded"
     assert answer.get_json()["build"]["registry_status"]["status"] == "succeeded"

@@ -16,7 +16,7 @@ from shared.builds import append_log
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim
-from tests.rows import HASH, change, end_build, end_push, taken, the
+from tests.rows import HASH, change, end_build, end_push, make_claim, the
 from tests.service.api.invocation import Api
 
 SECONDS = 30
@@ -85,10 +85,10 @@ def write(claim: Claim, text: str) -> None:
 
 def finish(job: Job) -> None:
     """The build with a log, then the push with progress."""
-    claim = taken(job)
+    claim = make_claim(job)
     write(claim, "Step 1\nStep 2 ✓\n")
     end_build(claim)
-    end_push(taken(the(Job, kind=JobKind.PUSH)))
+    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
     change(the(ImagePush), done_bytes=7, total_bytes=7)
 
 
@@ -135,7 +135,7 @@ def test_what_happens_is_told_while_it_happens(acme: Api, job: Job) -> None:
     with listening(acme, job) as heard:
         assert heard.get(timeout=SECONDS)["event"] == "progress"
         assert heard.get(timeout=SECONDS)["data"]["state"] == "queued"
-        claim = taken(job)
+        claim = make_claim(job)
         assert heard.get(timeout=SECONDS)["data"]["state"] == "running"
         write(claim, "one\n")
         first = heard.get(timeout=SECONDS)
@@ -144,7 +144,7 @@ def test_what_happens_is_told_while_it_happens(acme: Api, job: Job) -> None:
         assert heard.get(timeout=SECONDS)["data"] == {"offset": 4, "text": "two\n"}
         end_build(claim)
         assert heard.get(timeout=SECONDS)["data"]["state"] == "succeeded"
-        end_push(taken(the(Job, kind=JobKind.PUSH)))
+        end_push(make_claim(the(Job, kind=JobKind.PUSH)))
         rest = list(iter(lambda: heard.get(timeout=SECONDS), None))
     assert rest[-1]["data"]["children"][0]["state"] == "succeeded"
 

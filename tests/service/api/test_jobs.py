@@ -4,7 +4,7 @@ import pytest
 
 from shared.db.models import Algorithm, Job, JobKind
 from shared.errors import ErrorClass
-from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, taken, the
+from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, make_claim, the
 from tests.service.api.invocation import Api
 
 
@@ -35,7 +35,7 @@ def test_a_job_is_read_with_its_parts(acme: Api, admin: Api, hello: str) -> None
 def test_a_job_that_failed_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = the(Job)
-    end_badly(taken(job), ErrorClass.TRANSIENT, "The repository did not answer.")
+    end_badly(make_claim(job), ErrorClass.TRANSIENT, "The repository did not answer.")
     waiting = acme.get(f"/v1/jobs/{job.id}")
     assert (waiting["state"], waiting["attempt"]) == ("queued", 2)
     assert waiting["error"] == {"class": "transient", "message": "The repository did not answer."}

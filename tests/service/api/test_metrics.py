@@ -8,7 +8,7 @@ from shared.db.models import ImagePush, PauseCause
 from shared.jobs.stalls import report_unclaimed
 from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_registry, push, taken, the
+from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_claim, make_registry, push, the
 from tests.service.api.invocation import Api
 
 
@@ -27,8 +27,8 @@ def scraped(admin: Api) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_what_is_measured(admin: Api) -> None:
     registry = make_registry(paused_at=now_ms(), paused_by=PauseCause.UNREACHABLE, pause_reason="Away.", failures=4)
     algorithm = make_algorithm("secretive")
-    end_push(taken(push(build_commit(algorithm), make_registry())))
-    end_badly(taken(push(build_commit(algorithm, "a" * 40), make_registry())))
+    end_push(make_claim(push(build_commit(algorithm), make_registry())))
+    end_badly(make_claim(push(build_commit(algorithm, "a" * 40), make_registry())))
     stalled = push(build_commit(algorithm, "b" * 40), make_registry())
     change(stalled, created_at=now_ms() - 3_600_000)
     compile_commit(algorithm, "c" * 40)

@@ -6,7 +6,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Instance, InstanceState, Job, JobKind, JobState, Refresh, StepState
 from shared.refreshes import RefreshStep, write_steps
 from tests.git_service import make_algorithm
-from tests.rows import HASH, end_badly, fresh, make_registry, taken, the
+from tests.rows import HASH, end_badly, fresh, make_claim, make_registry, the
 from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.together import together
@@ -42,7 +42,7 @@ def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
 
 def test_its_steps_are_told_and_followed(admin: Api) -> None:
     job_id = ordered(admin)
-    claim = taken(the(Job))
+    claim = make_claim(the(Job))
     with database().writing() as session:
         done = RefreshStep("node-1", StepState.DONE, "It is ready.")
         write_steps(session, job_id, [done, RefreshStep("node-2", StepState.RUNNING, "Evicts its pods.")])

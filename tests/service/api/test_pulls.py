@@ -9,7 +9,7 @@ from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Registry, 
 from shared.instances.desired import DesiredState
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
-from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, push, taken, the
+from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, make_claim, push, the
 from tests.service.api.invocation import Api
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -38,7 +38,7 @@ def sandbox(admin: Api) -> str:
 
 
 def pushed(build: Build, registry_id: str, digest: str = DIGEST) -> None:
-    end_push(taken(push(build, the(Registry, id=registry_id))), digest)
+    end_push(make_claim(push(build, the(Registry, id=registry_id))), digest)
 
 
 def test_anybody_who_may_read_sees_where_from_and_why(
@@ -114,7 +114,7 @@ def test_what_cannot_be_pulled_from_there_is_not_pinned(
     acme.expect_refusal(400, 2015, "PUT", pull, {})
     assert "never pushed there" in acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
     pushed(build, sandbox)
-    end_badly(taken(push(build, the(Registry, id=production))), message="The password is wrong.")
+    end_badly(make_claim(push(build, the(Registry, id=production))), message="The password is wrong.")
     message = acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
     assert "The password is wrong." in message
     assert the(Version, id=build.version_id).pinned_registry_id is None

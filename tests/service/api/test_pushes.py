@@ -17,7 +17,7 @@ from tests.rows import (
     end_push,
     fresh,
     lose_lease,
-    taken,
+    make_claim,
     the,
 )
 from tests.service.api.invocation import Api
@@ -64,7 +64,7 @@ def test_the_status_is_what_was_observed(acme: Api, hello: str, registry: str) -
     assert (status["status"], status["digest"], status["last_success"]) == ("queued", None, None)
     assert status["progress"] == {"done_bytes": 0, "total_bytes": 0, "layers_done": 0, "layers_total": 0}
     assert (status["started_at"], status["finished_at"]) == (None, None)
-    claim = taken(newest_push())
+    claim = make_claim(newest_push())
     (status,) = acme.get(f"{hello}/registry")
     assert status["status"] == "in-progress"
     assert status["started_at"] is not None
@@ -77,7 +77,7 @@ def test_the_status_is_what_was_observed(acme: Api, hello: str, registry: str) -
 
 def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
-    end_push(taken(newest_push()))
+    end_push(make_claim(newest_push()))
     (status,) = acme.get(f"{hello}/registry")
     assert (status["missing"], status["last_seen_at"]) == (False, status["finished_at"])
     assert acme.get("/v1/pushes?missing=true")["results"] == []
@@ -97,10 +97,10 @@ def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(
     second = admin.make_registry("second.example.com")
     for registry_id in (registry, second):
         acme.post(f"{hello}/registry", {"registry_id": registry_id})
-        end_push(taken(the(Job, id=the(ImagePush, registry_id=registry_id).job_id)))
+        end_push(make_claim(the(Job, id=the(ImagePush, registry_id=registry_id).job_id)))
     acme.post(f"{hello}/registry", {"registry_id": second})
     job = the(Job, id=the(ImagePush, registry_id=second).job_id)
-    end_badly(taken(job), message="The password is wrong.")
+    end_badly(make_claim(job), message="The password is wrong.")
     one, two = acme.get(f"{hello}/registry")
     assert (one["status"], two["status"], two["status_message"]) == ("succeeded", "failed", "The password is wrong.")
     assert (two["digest"], two["last_success"]["digest"]) == (None, DIGEST)
@@ -146,12 +146,12 @@ def test_dashboards_read_every_push_they_may(acme: Api, rival: Api, admin: Api, 
 def test_a_push_that_is_asked_for_again_ends_the_older_one(acme: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     older = newest_push()
-    taken(older)
+    make_claim(older)
     acme.post(f"{hello}/registry", {"registry_id": registry})
     newer = newest_push()
     shown = acme.get(f"/v1/jobs/{older.id}")
     assert (shown["state"], shown["superseded_by"]) == ("superseded", newer.id)
     assert "progress" not in shown
     lose_lease(older)
-    end_push(taken(newer))
+    end_push(make_claim(newer))
     assert acme.get(f"/v1/jobs/{newer.id}")["progress"]["done_bytes"] == 0

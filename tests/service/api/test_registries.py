@@ -13,7 +13,7 @@ from shared.registries.circuit_breaker import record_failure
 from shared.registries.credentials import decrypt_registry_credentials
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, push, take, the
+from tests.rows import build_commit, change, fresh, push, the, try_claim
 from tests.service.api.invocation import Api
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -199,7 +199,7 @@ def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin: Api, acme
     assert resumed["paused"] is None
     (listed,) = admin.get("/v1/pushes?status=queued")["results"]
     assert "paused" not in listed["status_message"]
-    assert take(job) is not None
+    assert try_claim(job) is not None
     for call in ("pause", "resume"):
         acme.expect_refusal(403, 2001, "POST", f"/v1/registries/{registry_id}/{call}")
         admin.expect_refusal(404, 5004, "POST", f"/v1/registries/none/{call}")

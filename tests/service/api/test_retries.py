@@ -10,7 +10,7 @@ from shared.commands import repush
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState, Registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, end_badly, make_registry, push, taken, the
+from tests.rows import build_commit, end_badly, make_claim, make_registry, push, the
 from tests.service.api.invocation import Api
 from tests.together import together
 
@@ -21,7 +21,7 @@ GIVEN = {"registry_username": "pusher", "registry_password": "another secret"}
 
 def failed_push(registry: Registry, credentials: Credentials | None = None) -> Job:
     job = push(build_commit(make_algorithm()), registry, credentials)
-    end_badly(taken(job))
+    end_badly(make_claim(job))
     return job
 
 
@@ -127,7 +127,7 @@ def test_a_retry_is_not_what_a_build_asked_for(admin: Api, acme: Api) -> None:
     algorithm = the(Algorithm, owner="acme", name="Hello")
     registry = make_registry()
     build = build_commit(algorithm)
-    end_badly(taken(push(build, registry)))
+    end_badly(make_claim(push(build, registry)))
     failed_push(registry)
     admin.post(RETRY, {})
     version = acme.get(f"{path}/versions/{build.commit_sha}")

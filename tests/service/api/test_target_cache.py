@@ -14,7 +14,7 @@ from shared.db.models.algorithms import PublishState
 from shared.errors import RequestError
 from shared.invocation.versions import find_called_version
 from shared.keys import Caller
-from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_registry, push, taken, the
+from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_claim, make_registry, push, the
 from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.statements import caught
@@ -76,11 +76,11 @@ def test_each_caller_is_judged_by_itself(version: Version, calls: Calls) -> None
 
 def push_elsewhere(version: Version) -> None:
     job = push(the(Build, version_id=version.id), make_registry("sandbox.example.com"))
-    end_push(taken(job), OTHER_DIGEST)
+    end_push(make_claim(job), OTHER_DIGEST)
 
 
 def push_there_again(version: Version) -> None:
-    end_push(taken(push(the(Build, version_id=version.id), the(Registry))), OTHER_DIGEST)
+    end_push(make_claim(push(the(Build, version_id=version.id), the(Registry))), OTHER_DIGEST)
 
 
 def serve_elsewhere(version: Version) -> None:

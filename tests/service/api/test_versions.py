@@ -15,7 +15,7 @@ from tests.rows import (
     end_build,
     end_push,
     fresh,
-    taken,
+    make_claim,
     the,
 )
 from tests.service.api.invocation import Api
@@ -131,7 +131,7 @@ def test_a_publish_that_waits_for_its_build(acme: Api, hello: str) -> None:
     again = acme.call("POST", f"{hello}/version")
     assert first.headers["X-Job-Id"] == again.headers["X-Job-Id"]
     assert first.get_json()["build"]["status"] == "in-progress"
-    end_build(taken(the(Job, kind=JobKind.COMPILE)))
+    end_build(make_claim(the(Job, kind=JobKind.COMPILE)))
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert (shown["build"]["status"], shown["build"]["version_info"]) == (
         "succeeded",
@@ -151,7 +151,7 @@ def test_publishing_nothing_is_400(acme: Api, hello: str) -> None:
 
 def test_publishing_a_failed_build_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    end_badly(taken(the(Job)), message="src/Hello.py is missing.")
+    end_badly(make_claim(the(Job)), message="src/Hello.py is missing.")
     assert "src/Hello.py is missing." in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert shown["build"]["status"] == "failed"
@@ -182,7 +182,7 @@ def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, 
 def test_a_failed_push_does_not_undo_a_publish(acme: Api, admin: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/version", {"registry_push_credentials": {"registry_id": admin.make_registry()}})
-    end_badly(taken(the(Job, kind=JobKind.PUSH)))
+    end_badly(make_claim(the(Job, kind=JobKind.PUSH)))
     assert the(Version, git_hash=HASH).publish_state == "published"
     assert the(ImagePush).state == PushState.FAILED
 
@@ -223,7 +223,7 @@ def test_versions_are_filtered(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/version")
     built(private)
     acme.post(f"{hello}/compile", {"commitSha": failed})
-    end_badly(taken(the(Job, git_hash=failed)))
+    end_badly(make_claim(the(Job, git_hash=failed)))
     for query, seen in {
         "": [failed, private, published],
         "?published=true": [published],
@@ -255,8 +255,8 @@ def test_pages_follow_each_other_by_their_markers(acme: Api, hello: str) -> None
 def test_a_version_shows_the_push_that_its_build_asked_for(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": {"registry_id": registry_id}})
-    end_build(taken(the(Job, kind=JobKind.COMPILE)))
-    end_push(taken(the(Job, kind=JobKind.PUSH)))
+    end_build(make_claim(the(Job, kind=JobKind.COMPILE)))
+    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
     status = acme.get(f"{hello}/versions/{HASH}")["build"]["registry_status"]
     assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
 
@@ -289,5 +289,5 @@ def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme: Api, he
     logs = f"{hello}/builds/{build.id}/logs"
     acme.expect_refusal(404, 5004, "GET", logs)
     assert acme.get(f"{logs}?partial=True") == {"logs": "one\n"}
-    end_build(taken(the(Job)))
+    end_build(make_claim(the(Job)))
     assert acme.get(logs) == {"logs": "one\n"}

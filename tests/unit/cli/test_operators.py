@@ -8,7 +8,7 @@ from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
 from shared.registries.circuit_breaker import record_failure
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_badly, end_push, make_registry, push, taken, the
+from tests.rows import build_commit, change, end_badly, end_push, make_claim, make_registry, push, the
 from tests.unit.cli.conftest import Longshore
 
 OWN = Credentials("pusher", "open sesame")
@@ -78,7 +78,7 @@ def test_missing_images_are_listed_and_told_by_the_exit_status(
     migrated: Longshore, registry: Registry, build: Build
 ) -> None:
     job = push(build, registry)
-    end_push(taken(job))
+    end_push(make_claim(job))
     assert migrated("pushes", "missing").exit_code == 0
     change(the(ImagePush, id=job.push_id), missing_at=now_ms())
     result = migrated("pushes", "missing")
@@ -86,14 +86,14 @@ def test_missing_images_are_listed_and_told_by_the_exit_status(
 
 
 def test_what_failed_is_pushed_again(migrated: Longshore, registry: Registry, build: Build) -> None:
-    end_badly(taken(push(build, registry)))
+    end_badly(make_claim(push(build, registry)))
     result = migrated("pushes", "retry", "--registry", "scanned", "--status", "failed")
     assert "1 ordered again, 0 skipped" in result.output
     assert "0 ordered again, 0 skipped" in migrated("pushes", "retry").output
 
 
 def test_credentials_that_are_gone_are_asked_for(migrated: Longshore, registry: Registry, build: Build) -> None:
-    end_badly(taken(push(build, registry, OWN)))
+    end_badly(make_claim(push(build, registry, OWN)))
     result = migrated("pushes", "retry")
     assert "0 ordered again, 1 skipped" in result.output
     assert "give some" in result.output

@@ -13,11 +13,11 @@ from tests.rows import (
     end_badly,
     end_build,
     fresh,
+    make_claim,
     make_registry,
     publish,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -31,7 +31,7 @@ def test_a_commit_is_one_version_whatever_it_is_compiled() -> None:
     assert the(Version, algorithm_id=algorithm.id).git_hash == HASH
 
 
-def test_a_good_build_is_used_again() -> None:
+def test_a_succeeded_build_is_used_again() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     again = compile_commit(algorithm)
@@ -39,19 +39,19 @@ def test_a_good_build_is_used_again() -> None:
     assert again.messages == []
 
 
-def test_a_push_of_a_good_build_is_due_at_once() -> None:
+def test_a_push_of_a_succeeded_build_is_due_at_once() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     again = compile_commit(algorithm, HASH, make_registry())
     pushed = the(Job, parent_id=again.job.id)
     assert [job_message.job_id for job_message in again.messages] == [pushed.id]
-    assert take(pushed) is not None
+    assert try_claim(pushed) is not None
 
 
 def test_a_running_build_is_joined() -> None:
     algorithm = make_algorithm()
     first = compile_commit(algorithm)
-    taken(first.job)
+    make_claim(first.job)
     second = compile_commit(algorithm)
     assert (second.job.build_id, second.job.awaits_id) == (first.job.build_id, first.job.id)
 
@@ -59,22 +59,22 @@ def test_a_running_build_is_joined() -> None:
 def test_a_failed_build_is_made_anew() -> None:
     algorithm = make_algorithm()
     first = compile_commit(algorithm)
-    end_badly(taken(first.job))
+    end_badly(make_claim(first.job))
     second = compile_commit(algorithm)
     assert second.job.build_id != first.job.build_id
-    assert take(second.job) is not None
+    assert try_claim(second.job) is not None
 
 
-def test_force_builds_a_good_commit_anew() -> None:
+def test_force_builds_a_succeeded_commit_anew() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     forced = compile_commit(algorithm, force=True)
     assert forced.job.build_id != build.id
-    end_build(taken(forced.job))
+    end_build(make_claim(forced.job))
     assert the(Build, job_id=forced.job.id).status == BuildStatus.SUCCEEDED
 
 
-def test_a_refresh_builds_anew_and_asks_for_newer_requirements() -> None:
+def test_a_refresh_builds_again_and_asks_for_newer_requirements() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     refreshed = the(Build, job_id=compile_commit(algorithm, refresh=True).job.id)
@@ -85,17 +85,17 @@ def test_a_refresh_builds_anew_and_asks_for_newer_requirements() -> None:
 def test_two_builds_of_one_version_never_run_at_once() -> None:
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, force=True)
-    taken(first.job, "worker/1")
-    assert take(second.job, "worker/2") is None
+    make_claim(first.job, "worker/1")
+    assert try_claim(second.job, "worker/2") is None
 
 
 def test_a_push_is_one_row_for_each_registry() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
-    ordered = compile_commit(algorithm, HASH, *registries)
+    enqueued = compile_commit(algorithm, HASH, *registries)
     for registry in registries:
         row = the(ImagePush, registry_id=registry.id)
         assert (row.registry_url, row.message) == (registry.registry_url, "Waits for its build.")
-        assert the(Job, push_id=row.id).awaits_id == ordered.job.id
+        assert the(Job, push_id=row.id).awaits_id == enqueued.job.id
 
 
 def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
@@ -108,9 +108,9 @@ def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
 
 def test_compiles_of_one_commit_at_once_make_one_build() -> None:
     algorithm = make_algorithm()
-    ordered = together(*([lambda: compile_commit(algorithm)] * 4))
-    assert len({one.job.build_id for one in ordered}) == 1
-    assert sum(len(one.messages) for one in ordered) == 1
+    enqueued = together(*([lambda: compile_commit(algorithm)] * 4))
+    assert len({one.job.build_id for one in enqueued}) == 1
+    assert sum(len(one.messages) for one in enqueued) == 1
 
 
 def test_a_push_that_does_not_wait_for_a_publish_takes_no_number_that_is_only_reserved() -> None:
@@ -120,5 +120,5 @@ def test_a_push_that_does_not_wait_for_a_publish_takes_no_number_that_is_only_re
     compile_commit(algorithm, HASH, second)
     assert the(Job, kind=JobKind.PUSH, registry_id=first.id).semantic_version == "0.0.1"
     assert the(Job, kind=JobKind.PUSH, registry_id=second.id).semantic_version is None
-    end_build(taken(compiled.job))
+    end_build(make_claim(compiled.job))
     assert fresh(published.job).state == JobState.SUCCEEDED

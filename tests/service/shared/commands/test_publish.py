@@ -17,9 +17,9 @@ from tests.rows import (
     end_badly,
     end_build,
     fresh,
+    make_claim,
     make_registry,
     publish,
-    taken,
     the,
 )
 from tests.together import together
@@ -85,7 +85,7 @@ def test_a_repeat_while_the_publish_waits_gives_the_same_job() -> None:
 def test_a_failed_newest_build_is_not_published_though_an_older_one_is_good() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm, HASH)
-    end_badly(taken(compile_commit(algorithm, OTHER_HASH).job), message="src/Hello.py is missing.")
+    end_badly(make_claim(compile_commit(algorithm, OTHER_HASH).job), message="src/Hello.py is missing.")
     with pytest.raises(InvalidInputError, match=r"src/Hello\.py is missing"):
         publish(algorithm)
 
@@ -118,7 +118,7 @@ def test_a_number_is_given_back(way: str) -> None:
         with database().writing() as session:
             cancel_job(session, session.get_one(Job, published.job.seq))
     else:
-        end_badly(taken(compiled.job))
+        end_badly(make_claim(compiled.job))
     assert fresh(published.job).state in (JobState.CANCELLED, JobState.FAILED)
     assert version_of(algorithm, HASH).semantic_version is None
     build_commit(algorithm, OTHER_HASH)
@@ -130,7 +130,7 @@ def test_a_cancelled_publish_leaves_its_build_alone() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm)
-    claim = taken(compiled.job)
+    claim = make_claim(compiled.job)
     with database().writing() as session:
         cancel_job(session, session.get_one(Job, published.job.seq))
     end_build(claim)

@@ -19,12 +19,12 @@ from tests.rows import (
     end_push,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     publish,
     push,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -46,7 +46,7 @@ def test_an_image_is_named_by_registry_owner_name_and_hash() -> None:
 def test_an_older_push_ends_at_once() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
-    taken(old)
+    make_claim(old)
     new = push(build, registry)
     assert (fresh(old).state, fresh(old).superseded_by) == (JobState.SUPERSEDED, new.id)
     assert (row_of(new).id, row_of(new).job_id, row_of(new).state) == (old.push_id, new.id, PushState.QUEUED)
@@ -55,28 +55,28 @@ def test_an_older_push_ends_at_once() -> None:
 def test_a_newer_push_waits_until_the_older_worker_has_let_go() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
-    slow = taken(old, "worker/1")
+    slow = make_claim(old, "worker/1")
     new = push(build, registry)
-    assert take(new, "worker/2") is None
+    assert try_claim(new, "worker/2") is None
     with database().writing() as session:
         messages = release_lock(session, slow)
     assert messages == [JobMessage(new.id, new.kind)]
-    assert take(new, "worker/2") is not None
+    assert try_claim(new, "worker/2") is not None
 
 
 def test_a_newer_push_waits_no_longer_than_the_older_lease() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
-    taken(old, "worker/1")
+    make_claim(old, "worker/1")
     new = push(build, registry)
     lose_lease(old)
-    assert take(new, "worker/2") is not None
+    assert try_claim(new, "worker/2") is not None
 
 
 def test_an_older_push_that_never_began_is_no_obstacle() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     push(build, registry)
-    assert take(push(build, registry)) is not None
+    assert try_claim(push(build, registry)) is not None
 
 
 def test_of_pushes_ordered_at_once_one_is_left() -> None:
@@ -98,7 +98,7 @@ def test_a_push_to_another_registry_supersedes_nothing() -> None:
 def test_what_a_row_said_is_in_the_history() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     first = push(build, registry)
-    end_push(taken(first))
+    end_push(make_claim(first))
     push(build, registry)
     said = the(PushEvent, push_id=first.push_id, kind="overwritten")
     assert (said.job_id, said.state, said.digest) == (first.id, PushState.SUCCEEDED, DIGEST)
@@ -130,7 +130,7 @@ def test_a_later_push_of_a_published_version_takes_its_number() -> None:
 def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry)
-    claim = taken(job)
+    claim = make_claim(job)
     with database().writing() as session:
         cancel_job(session, session.get_one(Job, job.seq))
     assert (fresh(job).state, row_of(job).state) == (JobState.CANCELLED, PushState.CANCELLED)
@@ -142,7 +142,7 @@ def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker() -> 
 
 def test_what_has_ended_cannot_be_cancelled() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    end_push(taken(job))
+    end_push(make_claim(job))
     with pytest.raises(ConflictError), database().writing() as session:
         cancel_job(session, session.get_one(Job, job.seq))
     assert row_of(job).state == PushState.SUCCEEDED
@@ -173,11 +173,11 @@ def test_a_deleted_algorithm_ends_everything_of_it() -> None:
 def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     first = push(build, registry)
-    end_push(taken(first), DIGEST)
+    end_push(make_claim(first), DIGEST)
     good = row_of(first)
     assert (good.last_success_digest, good.last_success_seq) == (DIGEST, first.seq)
     second = push(build, registry)
-    for end in (lambda: None, lambda: end_badly(taken(second), ErrorClass.AUTH), lambda: push(build, registry)):
+    for end in (lambda: None, lambda: end_badly(make_claim(second), ErrorClass.AUTH), lambda: push(build, registry)):
         end()
         row = row_of(second)
         assert row.state in (PushState.QUEUED, PushState.FAILED)
@@ -193,7 +193,7 @@ def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one() -> None:
 def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_that_ended_last() -> None:
     build = build_commit(make_algorithm())
     early, late = push(build, make_registry()), push(build, make_registry())
-    early_claim, late_claim = taken(early, "worker/1"), taken(late, "worker/2")
+    early_claim, late_claim = make_claim(early, "worker/1"), make_claim(late, "worker/2")
     end_push(late_claim)
     end_push(early_claim)
     orders = row_of(early).last_success_seq, row_of(late).last_success_seq
@@ -204,8 +204,8 @@ def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_tha
 def test_a_retry_does_not_make_a_push_later() -> None:
     build = build_commit(make_algorithm())
     early, late = push(build, make_registry()), push(build, make_registry())
-    end_push(taken(late))
-    taken(early, "worker/1")
+    end_push(make_claim(late))
+    make_claim(early, "worker/1")
     lose_lease(early)
-    end_push(taken(early, "worker/2"))
+    end_push(make_claim(early, "worker/2"))
     assert (row_of(early).last_success_seq or 0) < (row_of(late).last_success_seq or 0)

@@ -11,7 +11,18 @@ from shared.db.engine import database
 from shared.db.models import BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import OTHER_HASH, build_commit, change, end_badly, end_push, fresh, make_registry, push, taken, the
+from tests.rows import (
+    OTHER_HASH,
+    build_commit,
+    change,
+    end_badly,
+    end_push,
+    fresh,
+    make_claim,
+    make_registry,
+    push,
+    the,
+)
 from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -21,7 +32,7 @@ OWN = Credentials("pusher", "open sesame")
 
 def failed_push(registry: Registry, credentials: Credentials | None = None) -> Job:
     job = push(build_commit(make_algorithm()), registry, credentials)
-    end_badly(taken(job))
+    end_badly(make_claim(job))
     return job
 
 
@@ -37,7 +48,7 @@ def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone() -> None:
     registry = make_registry()
     failed = failed_push(registry)
     good = push(build_commit(make_algorithm()), registry)
-    end_push(taken(good))
+    end_push(make_claim(good))
     result = retried()
     (new_id,) = result.jobs
     row = the(ImagePush, id=failed.push_id)
@@ -122,7 +133,7 @@ def test_more_than_one_call_takes_is_done_in_several(monkeypatch: pytest.MonkeyP
     registry = make_registry()
     for git_hash in ("a" * 40, "b" * 40, "c" * 40, OTHER_HASH):
         job = push(build_commit(make_algorithm(), git_hash), registry)
-        end_badly(taken(job))
+        end_badly(make_claim(job))
     assert retried().last is not None
     results = list(retry_all(database(), Retry()))
     assert sum(len(result.jobs) for result in results) == 3
@@ -134,16 +145,16 @@ def test_a_retry_keeps_its_place_in_the_order_of_asking() -> None:
     """Production fails, sandbox succeeds after it: production that is mended later does not take over."""
     build, production, sandbox = build_commit(make_algorithm()), make_registry(), make_registry()
     failed = push(build, production)
-    end_badly(taken(failed))
+    end_badly(make_claim(failed))
     later = push(build, sandbox)
-    end_push(taken(later))
+    end_push(make_claim(later))
     for _ in range(2):  # the second one repeats what repeats
         (again,) = retried(registry_id=production.id).jobs
         assert the(Job, id=again).request_seq == failed.seq
-        end_badly(taken(the(Job, id=again)))
+        end_badly(make_claim(the(Job, id=again)))
     (third,) = retried(registry_id=production.id).jobs
-    end_push(taken(the(Job, id=third)))
+    end_push(make_claim(the(Job, id=third)))
     orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
     assert orders == [failed.seq, later.seq]
-    end_push(taken(push(build, production)))
+    end_push(make_claim(push(build, production)))
     assert (the(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, "asked for anew, it is the latest"

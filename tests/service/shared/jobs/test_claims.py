@@ -20,12 +20,12 @@ from tests.rows import (
     end_badly,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     milliseconds_from_now,
     push,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 def test_of_workers_that_claim_at_once_one_wins() -> None:
     job = compile_commit(make_algorithm()).job
-    claims = together(*(lambda number=number: take(job, f"worker/{number}") for number in range(6)))
+    claims = together(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(6)))
     winners = [claim for claim in claims if claim is not None]
     assert len(winners) == 1
     assert (fresh(job).lease_owner, fresh(job).claim) == (winners[0].owner, 1)
@@ -42,9 +42,9 @@ def test_of_workers_that_claim_at_once_one_wins() -> None:
 
 def test_a_second_message_does_nothing() -> None:
     job = compile_commit(make_algorithm()).job
-    assert take(job, "worker/1") is not None
+    assert try_claim(job, "worker/1") is not None
     before = fresh(job)
-    assert take(job, "worker/2") is None
+    assert try_claim(job, "worker/2") is None
     after = fresh(job)
     assert (after.claim, after.lease_owner, after.lease_expires_at) == (1, "worker/1", before.lease_expires_at)
 
@@ -52,18 +52,18 @@ def test_a_second_message_does_nothing() -> None:
 def test_a_message_for_an_ended_job_does_nothing() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
-    assert take(the(Job, id=build.job_id)) is None
+    assert try_claim(the(Job, id=build.job_id)) is None
 
 
 def test_a_message_for_an_unknown_job_does_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     job.id = "no-such-job"
-    assert take(job) is None
+    assert try_claim(job) is None
 
 
 def test_a_claim_shows_in_the_build() -> None:
     job = compile_commit(make_algorithm()).job
-    taken(job)
+    make_claim(job)
     build = the(Build, job_id=job.id)
     assert build.status == BuildStatus.RUNNING
     assert build.started_at is not None
@@ -71,7 +71,7 @@ def test_a_claim_shows_in_the_build() -> None:
 
 def test_a_claim_shows_in_the_push() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job)
+    claim = make_claim(job)
     row = the(ImagePush, id=job.push_id)
     assert (row.state, row.claim, row.generation) == (PushState.IN_PROGRESS, claim.number, claim.generation)
     assert row.started_at is not None
@@ -80,9 +80,9 @@ def test_a_claim_shows_in_the_push() -> None:
 def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     job = compile_commit(make_algorithm()).job
     monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind
-    claim = taken(job)
+    claim = make_claim(job)
     assert 0 < milliseconds_from_now(fresh(job).lease_expires_at) <= settings().lease_seconds * 1000
-    assert take(job, "worker/2") is None
+    assert try_claim(job, "worker/2") is None
     with database().writing() as session:
         renew_lease(session, claim, lease_seconds=1000)
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
@@ -90,35 +90,35 @@ def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch: pytest.MonkeyPat
 
 def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try() -> None:
     job = compile_commit(make_algorithm()).job
-    first = taken(job, "worker/1")
+    first = make_claim(job, "worker/1")
     lose_lease(job)
-    second = taken(job, "worker/2")
+    second = make_claim(job, "worker/2")
     assert second.number > first.number
     assert (fresh(job).tries, fresh(job).losses) == (0, 1)
 
 
 def test_a_lost_lease_is_taken_over_by_one_only() -> None:
     job = compile_commit(make_algorithm()).job
-    taken(job)
+    make_claim(job)
     lose_lease(job)
-    claims = together(*(lambda number=number: take(job, f"worker/{number}") for number in range(2, 6)))
+    claims = together(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(2, 6)))
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
 def test_a_job_is_not_claimed_before_its_next_try_is_due() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    end_badly(taken(job), ErrorClass.TRANSIENT)
-    assert take(job) is None
+    end_badly(make_claim(job), ErrorClass.TRANSIENT)
+    assert try_claim(job) is None
     change(job, next_attempt_at=now_ms())
-    assert take(job) is not None
+    assert try_claim(job) is not None
 
 
 def test_a_push_is_not_claimed_before_its_build_has_succeeded() -> None:
-    ordered = compile_commit(make_algorithm(), "a" * 40, make_registry())
-    waiting = the(Job, parent_id=ordered.job.id)
-    assert take(waiting) is None
-    taken(ordered.job)
-    assert take(waiting) is None
+    enqueued = compile_commit(make_algorithm(), "a" * 40, make_registry())
+    waiting = the(Job, parent_id=enqueued.job.id)
+    assert try_claim(waiting) is None
+    make_claim(enqueued.job)
+    assert try_claim(waiting) is None
 
 
 def test_two_registries_that_name_one_place_are_never_written_at_once() -> None:
@@ -126,8 +126,8 @@ def test_two_registries_that_name_one_place_are_never_written_at_once() -> None:
     first = push(build, make_registry("registry.example.com/team"))
     second = push(build, make_registry("https://Registry.Example.com:443/team"))
     assert fresh(first).lock_name == fresh(second).lock_name
-    taken(first)
-    assert take(second, "worker/2") is None
+    make_claim(first)
+    assert try_claim(second, "worker/2") is None
     assert fresh(second).state == JobState.QUEUED
 
 
@@ -136,7 +136,7 @@ def test_two_claims_of_one_place_at_once_give_it_to_one() -> None:
     for git_hash in ("a" * 40, "b" * 40, "c" * 40):
         build = build_commit(algorithm, git_hash)
         jobs = [push(build, registry) for registry in registries]
-        claims = together(partial(take, jobs[0], "worker/1"), partial(take, jobs[1], "worker/2"))
+        claims = together(partial(try_claim, jobs[0], "worker/1"), partial(try_claim, jobs[1], "worker/2"))
         assert len([claim for claim in claims if claim is not None]) == 1
 
 
@@ -144,7 +144,7 @@ def test_the_database_itself_refuses_a_second_worker_in_one_place() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("http://registry.example.com:443"))
-    taken(first)
+    make_claim(first)
     with pytest.raises(IntegrityError):
         change(second, lease_owner="worker/2")
 
@@ -153,8 +153,8 @@ def test_a_place_is_taken_from_a_worker_whose_lease_ran_out() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("https://registry.example.com"))
-    slow = taken(first, "worker/1")
+    slow = make_claim(first, "worker/1")
     lose_lease(first)
-    assert take(second, "worker/2") is not None
+    assert try_claim(second, "worker/2") is not None
     assert fresh(first).claim > slow.number
     assert the(ImagePush, id=first.push_id).claim > slow.number

@@ -18,11 +18,11 @@ from tests.rows import (
     end_build,
     end_push,
     fresh,
+    make_claim,
     make_registry,
     publish,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -35,18 +35,18 @@ def settle() -> list[JobMessage]:
 
 
 def test_a_push_is_due_when_its_build_has_succeeded() -> None:
-    ordered = compile_commit(make_algorithm(), HASH, make_registry())
-    waiting = the(Job, parent_id=ordered.job.id)
-    assert ordered.messages == [JobMessage(ordered.job.id, JobKind.COMPILE)]
-    end_build(taken(ordered.job))
-    end_push(taken(waiting))
+    enqueued = compile_commit(make_algorithm(), HASH, make_registry())
+    waiting = the(Job, parent_id=enqueued.job.id)
+    assert enqueued.messages == [JobMessage(enqueued.job.id, JobKind.COMPILE)]
+    end_build(make_claim(enqueued.job))
+    end_push(make_claim(waiting))
     assert fresh(waiting).state == JobState.SUCCEEDED
 
 
 def test_a_push_fails_with_its_build_and_says_why() -> None:
-    ordered = compile_commit(make_algorithm(), HASH, make_registry())
-    waiting = the(Job, parent_id=ordered.job.id)
-    end_badly(taken(ordered.job), ErrorClass.INVALID, "requirements.txt, line 3: no such package.")
+    enqueued = compile_commit(make_algorithm(), HASH, make_registry())
+    waiting = the(Job, parent_id=enqueued.job.id)
+    end_badly(make_claim(enqueued.job), ErrorClass.INVALID, "requirements.txt, line 3: no such package.")
     after = fresh(waiting)
     assert (after.state, after.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "requirements.txt, line 3: no such package." in (after.error_message or "")
@@ -56,9 +56,9 @@ def test_a_push_fails_with_its_build_and_says_why() -> None:
 
 
 def test_a_build_that_is_tried_again_keeps_its_push_waiting() -> None:
-    ordered = compile_commit(make_algorithm(), HASH, make_registry())
-    end_badly(taken(ordered.job), ErrorClass.TRANSIENT)
-    assert the(Job, parent_id=ordered.job.id).state == JobState.QUEUED
+    enqueued = compile_commit(make_algorithm(), HASH, make_registry())
+    end_badly(make_claim(enqueued.job), ErrorClass.TRANSIENT)
+    assert the(Job, parent_id=enqueued.job.id).state == JobState.QUEUED
 
 
 def test_a_publish_and_its_push_wait_for_the_build() -> None:
@@ -67,18 +67,18 @@ def test_a_publish_and_its_push_wait_for_the_build() -> None:
     published = publish(algorithm, make_registry())
     pushed = the(Job, parent_id=published.job.id)
     assert (published.job.state, pushed.awaits_id) == (JobState.QUEUED, published.job.id)
-    assert take(pushed) is None
-    end_build(taken(compiled.job))
+    assert try_claim(pushed) is None
+    end_build(make_claim(compiled.job))
     assert fresh(published.job).state == JobState.SUCCEEDED
     assert the(Version, algorithm_id=algorithm.id).publish_state == PublishState.PUBLISHED
-    assert take(pushed) is not None
+    assert try_claim(pushed) is not None
 
 
 def test_a_failed_build_fails_the_publish_and_its_push() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry(), callability="public")
-    end_badly(taken(compiled.job), ErrorClass.INVALID, "src/Hello.py is missing.")
+    end_badly(make_claim(compiled.job), ErrorClass.INVALID, "src/Hello.py is missing.")
     pushed = the(Job, parent_id=published.job.id)
     assert (fresh(published.job).state, pushed.state) == (JobState.FAILED, JobState.FAILED)
     for job in (fresh(published.job), pushed):
@@ -102,9 +102,9 @@ def test_a_compile_that_joined_ends_with_the_build_it_joined() -> None:
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, HASH, make_registry())
     assert second.job.awaits_id == first.job.id
-    end_build(taken(first.job))
+    end_build(make_claim(first.job))
     assert fresh(second.job).state == JobState.SUCCEEDED
-    assert take(the(Job, parent_id=second.job.id)) is not None
+    assert try_claim(the(Job, parent_id=second.job.id)) is not None
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from tests.rows import (
     end_badly,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     publish,
     push,
-    taken,
     the,
 )
 from tests.together import together
@@ -47,12 +47,12 @@ def test_what_was_dispatched_just_now_is_not_dispatched_again() -> None:
 
 def test_what_waits_or_runs_or_ended_is_not_nudged() -> None:
     algorithm = make_algorithm()
-    taken(compile_commit(algorithm, HASH, make_registry()).job)
+    make_claim(compile_commit(algorithm, HASH, make_registry()).job)
     compile_commit(algorithm)  # joins
     publish(algorithm)
     build_commit(make_algorithm())
     backing_off = push(build_commit(make_algorithm()), make_registry())
-    end_badly(taken(backing_off), ErrorClass.TRANSIENT)
+    end_badly(make_claim(backing_off), ErrorClass.TRANSIENT)
     assert due() == []
 
 
@@ -64,7 +64,7 @@ def test_a_push_is_dispatched_when_its_build_has_succeeded_though_every_message_
 
 def test_a_lost_job_is_dispatched() -> None:
     job = compile_commit(make_algorithm()).job
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     assert due() == [JobMessage(job.id, JobKind.COMPILE)]
 
@@ -87,7 +87,7 @@ def test_messages_become_rarer_and_stay_bounded() -> None:
 def test_a_claim_makes_messages_frequent_again() -> None:
     job = compile_commit(make_algorithm()).job
     change(job, dispatch_count=MAX_DISPATCHES)
-    taken(job)
+    make_claim(job)
     assert fresh(job).dispatch_count == 0
 
 

@@ -7,7 +7,7 @@ from shared.db.engine import database
 from shared.db.models import Build, Job, Owner, Registry
 from shared.jobs.fair_queue import next_pushes
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_push, lose_lease, make_registry, push, taken, the
+from tests.rows import build_commit, change, end_push, lose_lease, make_claim, make_registry, push, the
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -44,14 +44,14 @@ def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry: Reg
     for _ in range(3):
         job_id = turns()[0]
         served.append(owner_of(job_id))
-        end_push(taken(the(Job, id=job_id)))
+        end_push(make_claim(the(Job, id=job_id)))
     assert served == ["many", "one", "many"]
     assert many[0].seq < one.seq
 
 
 def test_who_has_fewer_running_comes_first(registry: Registry) -> None:
     first, _second = [push(build, registry) for build in builds_of("busy", 2)]
-    taken(first)
+    make_claim(first)
     (idle,) = [push(build, registry) for build in builds_of("idle", 1)]
     change(the(Owner, username="busy"), served_at=0)
     change(the(Owner, username="idle"), served_at=now_ms())
@@ -75,6 +75,6 @@ def test_what_cannot_begin_has_no_turn(registry: Registry) -> None:
 
 def test_the_dispatched_push_is_tried_last_even_if_its_worker_was_lost(registry: Registry) -> None:
     lost, due = [push(build, registry) for build in builds_of("acme", 2)]
-    taken(lost)
+    make_claim(lost)
     lose_lease(lost)
     assert turns(lost.id) == [due.id, lost.id]

@@ -25,9 +25,9 @@ from tests.rows import (
     end_push,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     push,
-    taken,
     the,
 )
 
@@ -39,12 +39,12 @@ BROKEN = WorkError(ErrorClass.TRANSIENT, "It broke.")
 
 def taken_over(job: Job) -> None:
     lose_lease(job)
-    taken(job, "worker/2")
+    make_claim(job, "worker/2")
 
 
 def taken_over_and_done(job: Job) -> None:
     lose_lease(job)
-    claim = taken(job, "worker/2")
+    claim = make_claim(job, "worker/2")
     if job.push_id is not None:
         end_push(claim)
 
@@ -57,7 +57,7 @@ def pushed_again_and_claimed(job: Job) -> None:
     # Both claims have the number 1: only the generation tells them apart.
     newer = push(the(Build, id=job.build_id), the(Registry, id=job.registry_id))
     lose_lease(job)
-    taken(newer, "worker/2")
+    make_claim(newer, "worker/2")
 
 
 def cancelled(job: Job) -> None:
@@ -77,7 +77,7 @@ def handed_back(job: Job) -> None:
 
 def handed_back_and_taken(job: Job) -> None:
     handed_back(job)
-    taken(job, "worker/2")
+    make_claim(job, "worker/2")
 
 
 def requeued(job: Job) -> None:
@@ -91,7 +91,7 @@ def place_taken(job: Job) -> None:
     registry = the(Registry, id=job.registry_id)
     twin = make_registry(f"https://{registry.registry_url}")
     lose_lease(job)
-    taken(push(the(Build, id=job.build_id), twin), "worker/2")
+    make_claim(push(the(Build, id=job.build_id), twin), "worker/2")
 
 
 WAYS_TO_LOSE_A_PUSH = [
@@ -136,7 +136,7 @@ def assert_changes_nothing(write: Callable[[Session, Claim], object], claim: Cla
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_PUSH)
 def test_a_slow_push_writes_nothing_after(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    slow = taken(job, "worker/1")
+    slow = make_claim(job, "worker/1")
     lose(job)
     for write in (*PUSH_WRITES.values(), *JOB_WRITES.values()):
         assert_changes_nothing(write, slow)
@@ -145,7 +145,7 @@ def test_a_slow_push_writes_nothing_after(lose: Callable[[Job], None]) -> None:
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_BUILD)
 def test_a_slow_build_writes_nothing_after(lose: Callable[[Job], None]) -> None:
     job = compile_commit(make_algorithm()).job
-    slow = taken(job, "worker/1")
+    slow = make_claim(job, "worker/1")
     lose(job)
     for write in (lambda session, claim: append_log(session, claim, "line\n"), *JOB_WRITES.values()):
         assert_changes_nothing(write, slow)
@@ -154,7 +154,7 @@ def test_a_slow_build_writes_nothing_after(lose: Callable[[Job], None]) -> None:
 @pytest.mark.parametrize("lose", WAYS_TO_LOSE_A_PUSH)
 def test_a_worker_that_looks_sees_that_its_push_is_lost(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    slow = taken(job, "worker/1")
+    slow = make_claim(job, "worker/1")
     with database().reading() as session:
         assert still_held(session, slow)
     lose(job)
@@ -165,7 +165,7 @@ def test_a_worker_that_looks_sees_that_its_push_is_lost(lose: Callable[[Job], No
 @pytest.mark.parametrize("lose", [taken_over, handed_back_and_taken, pushed_again_and_claimed])
 def test_a_slow_worker_frees_no_place_that_is_another_workers(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    slow = taken(job, "worker/1")
+    slow = make_claim(job, "worker/1")
     lose(job)
     with database().writing() as session:
         release_lock(session, slow)
@@ -175,7 +175,7 @@ def test_a_slow_worker_frees_no_place_that_is_another_workers(lose: Callable[[Jo
 
 def test_the_holder_of_a_claim_writes() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job)
+    claim = make_claim(job)
     for write in PUSH_WRITES.values():
         with database().writing() as session:
             write(session, claim)

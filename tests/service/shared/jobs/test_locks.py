@@ -19,9 +19,9 @@ from tests.rows import (
     compile_commit,
     end_build,
     fresh,
+    make_claim,
     make_registry,
     push,
-    taken,
     the,
 )
 from tests.together import SECONDS, together
@@ -86,7 +86,7 @@ def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind() -> None:
     algorithm = make_algorithm()
     for number in range(20):
         first = compile_commit(algorithm, f"{number:040x}").job
-        claim = taken(first)
+        claim = make_claim(first)
         _, second = together(partial(end_build, claim), partial(compile_commit, algorithm, f"{number:040x}"))
         assert fresh(second.job).state == JobState.SUCCEEDED
 
@@ -95,13 +95,13 @@ def test_a_compile_and_a_push_to_the_same_registries_at_once_wait_for_nobody_in_
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     build = build_commit(algorithm)
     for _ in range(10):
-        ordered = together(
+        enqueued = together(
             lambda: compile_commit(algorithm, build.commit_sha, *registries),
             lambda: compile_commit(algorithm, build.commit_sha, *reversed(registries)),
             lambda: push(build, registries[0]),
             lambda: push(build, registries[1]),
         )
-        assert len(ordered) == 4
+        assert len(enqueued) == 4
     for registry in registries:
         row = the(ImagePush, registry_id=registry.id)
         live = the(Job, push_id=row.id, state=JobState.QUEUED)

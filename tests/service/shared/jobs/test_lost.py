@@ -19,11 +19,11 @@ from tests.rows import (
     compile_commit,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     push,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -37,14 +37,14 @@ def requeue(job: Job, max_losses: int = 5) -> list[JobMessage]:
 
 
 def test_a_living_lease_is_not_lost() -> None:
-    taken(compile_commit(make_algorithm()).job)
+    make_claim(compile_commit(make_algorithm()).job)
     with database().reading() as session:
         assert lost_jobs(session) == []
 
 
 def test_a_lost_push_is_due_again_and_says_so() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     assert requeue(job) == [JobMessage(job.id, job.kind)]
     after = fresh(job)
@@ -53,23 +53,23 @@ def test_a_lost_push_is_due_again_and_says_so() -> None:
     assert row.state == PushState.STALLED
     assert "lost" in row.message
     assert the(PushEvent, push_id=row.id, kind="stalled-lost").state == PushState.STALLED
-    assert take(job, "worker/2") is not None
+    assert try_claim(job, "worker/2") is not None
     assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
 def test_a_lost_build_is_due_again() -> None:
     job = compile_commit(make_algorithm()).job
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     requeue(job)
     assert the(Build, job_id=job.id).status == BuildStatus.QUEUED
-    assert take(job, "worker/2") is not None
+    assert try_claim(job, "worker/2") is not None
 
 
 def test_a_job_that_costs_worker_after_worker_fails() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     for _ in range(3):
-        taken(job)
+        make_claim(job)
         lose_lease(job)
         requeue(job, max_losses=3)
     after = fresh(job)
@@ -79,7 +79,7 @@ def test_a_job_that_costs_worker_after_worker_fails() -> None:
 
 def test_two_that_requeue_at_once_count_one_loss() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     claim = fresh(job).claim
 
@@ -94,7 +94,7 @@ def test_two_that_requeue_at_once_count_one_loss() -> None:
 
 def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job, "node-a/17")
+    claim = make_claim(job, "node-a/17")
     with database().writing() as session:
         messages = release_all(session, owner_prefix="node-a/")
     after = fresh(job)
@@ -102,7 +102,7 @@ def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing() -> None:
     assert (after.state, after.tries, after.losses) == (JobState.QUEUED, 0, 0)
     assert after.claim > claim.number
     assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
-    assert take(job, "node-b/1") is not None
+    assert try_claim(job, "node-b/1") is not None
 
 
 def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -> None:
@@ -120,7 +120,7 @@ def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -
         )
         instance, _messages = ensure_instance(session, desired)
         record_start_progress(session, instance.id, "Pulls the image.")
-    taken(the(Job, id=instance.job_id), "node-a/1")
+    make_claim(the(Job, id=instance.job_id), "node-a/1")
     with database().writing() as session:
         release_all(session, owner_prefix="node-a/")
     after = fresh(instance)
@@ -129,8 +129,8 @@ def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -
 
 def test_a_stopping_worker_hands_back_only_its_own() -> None:
     mine, theirs = compile_commit(make_algorithm()).job, compile_commit(make_algorithm()).job
-    taken(mine, "node_a/1")
-    taken(theirs, "nodeXa/1")  # the underscore is no wildcard
+    make_claim(mine, "node_a/1")
+    make_claim(theirs, "nodeXa/1")  # the underscore is no wildcard
     with database().writing() as session:
         release_all(session, owner_prefix="node_a/")
     assert fresh(mine).state == JobState.QUEUED
@@ -140,9 +140,9 @@ def test_a_stopping_worker_hands_back_only_its_own() -> None:
 def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs() -> None:
     build = build_commit(make_algorithm())
     job = push(build, make_registry("registry.example.com"))
-    taken(job, "node-a/1")
+    make_claim(job, "node-a/1")
     change(job, state=JobState.CANCELLED)
     twin = push(build, make_registry("https://registry.example.com"))
     with database().writing() as session:
         release_all(session, owner_prefix="node-a/")
-    assert take(twin, "node-b/1") is not None
+    assert try_claim(twin, "node-b/1") is not None

@@ -10,7 +10,17 @@ from shared.jobs.dispatch import JobMessage
 from shared.jobs.leases import release_lock
 from shared.jobs.transitions import fail_or_retry, succeed
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken
+from tests.rows import (
+    build_commit,
+    change,
+    compile_commit,
+    fresh,
+    lose_lease,
+    make_claim,
+    make_registry,
+    push,
+    try_claim,
+)
 from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -27,17 +37,17 @@ def dispatched(messages: list[JobMessage]) -> list[str]:
 def test_a_full_registry_takes_no_more() -> None:
     registry = make_registry(max_pushes=2)
     first, second, third = pushes_to(registry, 3)
-    taken(first, "worker/1")
-    taken(second, "worker/2")
-    assert take(third) is None
+    make_claim(first, "worker/1")
+    make_claim(second, "worker/2")
+    assert try_claim(third) is None
     other = push(build_commit(make_algorithm()), make_registry())
-    assert take(other) is not None, "another registry has room"
+    assert try_claim(other) is not None, "another registry has room"
 
 
 def test_claims_at_once_do_not_both_take_the_last_room() -> None:
     registry = make_registry(max_pushes=2)
     jobs = pushes_to(registry, 6)
-    claims = together(*[lambda job=job: take(job, f"worker/{job.seq}") for job in jobs])
+    claims = together(*[lambda job=job: try_claim(job, f"worker/{job.seq}") for job in jobs])
     assert len([claim for claim in claims if claim is not None]) == 2
     assert len([job for job in jobs if fresh(job).state == JobState.RUNNING]) == 2
 
@@ -48,14 +58,14 @@ def test_without_a_number_of_its_own_the_setting_counts(monkeypatch: pytest.Monk
     monkeypatch.setenv("LONGSHORE_REGISTRY_PUSHES", "1")
     settings.cache_clear()
     first, second = pushes_to(make_registry(), 2)
-    taken(first)
-    assert take(second) is None
+    make_claim(first)
+    assert try_claim(second) is None
 
 
 def test_the_end_of_a_push_messages_the_next_where_it_was_full() -> None:
     registry = make_registry(max_pushes=1)
     first, second, _third = pushes_to(registry, 3)
-    claim = taken(first)
+    claim = make_claim(first)
     with database().writing() as session:
         assert dispatched(succeed(session, claim)) == [second.id]
 
@@ -63,7 +73,7 @@ def test_the_end_of_a_push_messages_the_next_where_it_was_full() -> None:
 def test_a_push_that_goes_round_makes_room_too() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
-    claim = taken(first)
+    claim = make_claim(first)
     error = WorkError(ErrorClass.TRANSIENT, "It broke.")
     with database().writing() as session:
         assert dispatched(fail_or_retry(session, claim, error, delays=(60,), unavailable_delay=15)) == [second.id]
@@ -72,19 +82,19 @@ def test_a_push_that_goes_round_makes_room_too() -> None:
 def test_a_cancelled_push_makes_room_when_its_worker_has_let_go() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
-    claim = taken(first)
+    claim = make_claim(first)
     with database().writing() as session:
         cancel_job(session, session.get_one(Job, first.seq))
-    assert take(second) is None
+    assert try_claim(second) is None
     with database().writing() as session:
         assert dispatched(release_lock(session, claim)) == [second.id]
-    assert take(second) is not None
+    assert try_claim(second) is not None
 
 
 def test_where_there_is_room_nobody_is_dispatched_twice() -> None:
     registry = make_registry(max_pushes=5)
     first, _second = pushes_to(registry, 2)
-    claim = taken(first)
+    claim = make_claim(first)
     with database().writing() as session:
         assert succeed(session, claim) == []
 
@@ -92,12 +102,12 @@ def test_where_there_is_room_nobody_is_dispatched_twice() -> None:
 def test_a_lost_worker_takes_no_room() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
-    taken(first)
+    make_claim(first)
     lose_lease(first)
-    assert take(second) is not None
+    assert try_claim(second) is not None
 
 
 def test_a_build_waits_for_no_registry() -> None:
-    ordered = compile_commit(make_algorithm(), "0" * 40, make_registry(max_pushes=1))
-    change(ordered.job, registry_id=None)
-    assert take(ordered.job) is not None
+    enqueued = compile_commit(make_algorithm(), "0" * 40, make_registry(max_pushes=1))
+    change(enqueued.job, registry_id=None)
+    assert try_claim(enqueued.job) is not None

@@ -20,11 +20,11 @@ from tests.rows import (
     end_badly,
     end_build,
     lose_lease,
+    make_claim,
     make_registry,
     push,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -91,7 +91,7 @@ def test_a_worker_that_was_not_heard_of_claims_nothing() -> None:
 
 def test_a_wait_for_the_next_try_is_no_stall() -> None:
     job = old_push()
-    end_badly(taken(job), ErrorClass.TRANSIENT)
+    end_badly(make_claim(job), ErrorClass.TRANSIENT)
     assert unclaimed() == []
     change(job, next_attempt_at=now_ms() - 61_000)
     assert unclaimed() == [job.push_id]
@@ -102,7 +102,7 @@ def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards() -> N
     waiting = the(Job, parent_id=compiled.id)
     for job in (compiled, waiting):
         change(job, created_at=LONG_AGO)
-    claim = taken(compiled)
+    claim = make_claim(compiled)
     assert unclaimed() == []
     end_build(claim)
     assert unclaimed() == []  # it is due for a moment only
@@ -112,7 +112,7 @@ def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards() -> N
 
 def test_a_wait_for_a_place_is_no_stall() -> None:
     build = build_commit(make_algorithm())
-    taken(push(build, make_registry("registry.example.com")))
+    make_claim(push(build, make_registry("registry.example.com")))
     waiting = push(build, make_registry("https://registry.example.com"))
     change(waiting, created_at=LONG_AGO)
     assert unclaimed() == []
@@ -120,7 +120,7 @@ def test_a_wait_for_a_place_is_no_stall() -> None:
 
 def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall() -> None:
     job = old_push()
-    taken(job, "node/1")
+    make_claim(job, "node/1")
     with database().writing() as session:
         release_all(session, owner_prefix="node/")
     assert unclaimed() == []
@@ -129,13 +129,13 @@ def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall() -> None:
 def test_a_claim_ends_the_stall() -> None:
     job = old_push()
     unclaimed()
-    assert take(job) is not None
+    assert try_claim(job) is not None
     assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
 def test_a_running_push_that_moves_no_byte_is_reported_once() -> None:
     job = old_push()
-    taken(job)
+    make_claim(job)
     assert still() == []
     change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert still() == [job.push_id]
@@ -148,7 +148,7 @@ def test_a_running_push_that_moves_no_byte_is_reported_once() -> None:
 
 def test_a_lost_push_is_not_still() -> None:
     job = old_push()
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert still() == []
@@ -158,6 +158,6 @@ def test_a_lost_push_is_not_still() -> None:
 def test_two_that_look_at_once_report_once(report: Callable[[], list[str]]) -> None:
     job = old_push()
     if report is still:
-        taken(job)
+        make_claim(job)
         change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert sorted(together(report, report, report)) == [[], [], [job.push_id]]

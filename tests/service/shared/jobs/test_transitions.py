@@ -18,10 +18,10 @@ from tests.rows import (
     end_badly,
     end_push,
     fresh,
+    make_claim,
     make_registry,
     milliseconds_from_now,
     push,
-    taken,
     the,
 )
 
@@ -37,7 +37,7 @@ def make_push() -> Job:
 def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None = None) -> Job:
     """One try that fails; the wait before the next one is let pass."""
     change(job, next_attempt_at=None)
-    claim = taken(job)
+    claim = make_claim(job)
     error = WorkError(error_class, "It broke.", retry_after=retry_after)
     with database().writing() as session:
         fail_or_retry(session, claim, error, delays=settings().retry_delays, unavailable_delay=15)
@@ -113,7 +113,7 @@ def test_a_failed_build_shows_why() -> None:
 def test_credentials_are_deleted_when_the_job_ends(end: Callable[..., None]) -> None:
     job = make_push()
     change(job, credentials="sealed")
-    end(taken(job))
+    end(make_claim(job))
     assert fresh(job).credentials is None
 
 
@@ -127,7 +127,7 @@ def test_tries_and_ends_are_in_the_history() -> None:
     job = make_push()
     try_and_break(job, ErrorClass.TRANSIENT)
     change(job, next_attempt_at=now_ms())
-    end_push(taken(job))
+    end_push(make_claim(job))
     retried, ended = (
         the(PushEvent, push_id=job.push_id, kind="retry"),
         the(PushEvent, push_id=job.push_id, kind="ended"),
@@ -138,6 +138,6 @@ def test_tries_and_ends_are_in_the_history() -> None:
 
 def test_a_message_that_no_database_can_hold_is_mended() -> None:
     job = make_push()
-    end_badly(taken(job), message="a registry's \0 and \ud800")
+    end_badly(make_claim(job), message="a registry's \0 and \ud800")
     assert fresh(job).state == JobState.FAILED
     assert "A registry's" in (fresh(job).error_message or "")

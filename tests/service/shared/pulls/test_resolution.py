@@ -19,9 +19,9 @@ from tests.rows import (
     change,
     end_badly,
     end_push,
+    make_claim,
     make_registry,
     push,
-    taken,
     the,
 )
 
@@ -54,7 +54,7 @@ def resolved(build: Build) -> Resolution:
 def pushed(build: Build, registry: Registry, digest: str = DIGEST) -> ImagePush:
     """Return the row of a successful push."""
     job = push(build, registry)
-    end_push(taken(job), digest)
+    end_push(make_claim(job), digest)
     return the(ImagePush, id=job.push_id)
 
 
@@ -86,8 +86,8 @@ def test_the_latest_good_push_is_used_by_its_digest(build: Build) -> None:
 def test_latest_is_the_order_of_the_requests_and_not_of_completion(build: Build) -> None:
     early, late = make_registry(), make_registry()
     slow, fast = push(build, early), push(build, late)
-    end_push(taken(fast))
-    end_push(taken(slow))
+    end_push(make_claim(fast))
+    end_push(make_claim(slow))
     assert resolved(build).registry_id == late.id
 
 
@@ -97,11 +97,11 @@ def test_a_failed_repush_keeps_the_last_good_push(build: Build) -> None:
     pushed(build, sandbox)
     running = push(build, sandbox)
     assert resolved(build).registry_id == sandbox.id, "while it waits"
-    claim = taken(running)
+    claim = make_claim(running)
     assert resolved(build).registry_id == sandbox.id, "while it runs"
     end_badly(claim)
     assert resolved(build).registry_id == sandbox.id
-    end_badly(taken(push(build, production)))
+    end_badly(make_claim(push(build, production)))
     assert resolved(build).registry_id == sandbox.id, "what failed is no good push, however late"
 
 
@@ -138,7 +138,7 @@ def test_a_version_with_a_push_request_never_comes_from_the_store(
     registry = make_registry()
     job = push(build, registry)
     assert resolved(build).image is None
-    end_badly(taken(job), message="The password is wrong.")
+    end_badly(make_claim(job), message="The password is wrong.")
     resolution = resolved(build)
     assert (resolution.image, resolution.digest) == (None, None)
     assert "The password is wrong." in resolution.reason
@@ -235,6 +235,6 @@ def test_a_pin_that_cannot_be_followed_has_no_fallback(build: Build) -> None:
 def test_a_pin_to_a_registry_with_a_failed_push_only_is_refused(build: Build) -> None:
     production, sandbox = make_registry(), make_registry()
     pushed(build, sandbox)
-    end_badly(taken(push(build, production)), message="It broke.")
+    end_badly(make_claim(push(build, production)), message="It broke.")
     pin(build, production)
     assert (resolved(build).image, "It broke." in resolved(build).reason) == (None, True)

@@ -14,7 +14,7 @@ from shared.errors import ErrorClass
 from shared.pushes import counters
 from shared.pushes.counters import count_events, count_pushes, tally_events
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, end_badly, end_push, lose_lease, make_registry, push, taken
+from tests.rows import build_commit, end_badly, end_push, lose_lease, make_claim, make_registry, push
 from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -33,23 +33,23 @@ def live_through_everything() -> None:
     """Pushes that ended in every way, were ordered again in every state, were tried again, lost and superseded."""
     algorithm, registry = make_algorithm(), make_registry(max_pushes=100)
     builds = [build_commit(algorithm, git_hash) for git_hash in HASHES]
-    end_push(taken(push(builds[0], registry)))
-    end_push(taken(push(builds[0], registry)))
-    end_badly(taken(push(builds[1], registry)))
-    end_push(taken(push(builds[1], registry)))
-    end_badly(taken(push(builds[2], registry)))
-    end_badly(taken(push(builds[3], registry)), ErrorClass.TRANSIENT)
+    end_push(make_claim(push(builds[0], registry)))
+    end_push(make_claim(push(builds[0], registry)))
+    end_badly(make_claim(push(builds[1], registry)))
+    end_push(make_claim(push(builds[1], registry)))
+    end_badly(make_claim(push(builds[2], registry)))
+    end_badly(make_claim(push(builds[3], registry)), ErrorClass.TRANSIENT)
     push(builds[4], registry)
     push(builds[4], registry)
     cancelled = push(builds[5], registry)
     with database().writing() as session:
         cancel_job(session, cancelled)
     running = push(builds[6], registry)
-    taken(running)
+    make_claim(running)
     lost = push(builds[7], registry)
-    taken(lost, "worker/2")
+    make_claim(lost, "worker/2")
     lose_lease(lost)
-    end_badly(taken(lost, "worker/3"))
+    end_badly(make_claim(lost, "worker/3"))
 
 
 def counted_by_hand() -> tuple[Counter[Any], dict[Any, Any]]:

@@ -7,7 +7,17 @@ from shared.db.engine import database
 from shared.db.models import ImagePush, Job, PushState
 from shared.pushes.progress import Progress, write_progress
 from tests.git_service import make_algorithm
-from tests.rows import DIGEST, build_commit, change, end_push, make_registry, milliseconds_from_now, push, taken, the
+from tests.rows import (
+    DIGEST,
+    build_commit,
+    change,
+    end_push,
+    make_claim,
+    make_registry,
+    milliseconds_from_now,
+    push,
+    the,
+)
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -16,7 +26,7 @@ SOME = Progress(done_bytes=5, total_bytes=10, layers_done=1, layers_total=2)
 
 def test_progress_is_shown() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job)
+    claim = make_claim(job)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
     row = the(ImagePush, id=job.push_id)
@@ -30,7 +40,7 @@ def test_progress_is_shown() -> None:
 )
 def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: Progress, message: str) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job)
+    claim = make_claim(job)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
     row = the(ImagePush, id=job.push_id)
@@ -50,7 +60,7 @@ def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: Progress, 
 
 def test_a_success_shows_everything_done() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    claim = taken(job)
+    claim = make_claim(job)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
     end_push(claim)

@@ -17,12 +17,12 @@ from tests.rows import (
     change,
     end_push,
     fresh,
+    make_claim,
     make_registry,
     milliseconds_from_now,
     push,
-    take,
-    taken,
     the,
+    try_claim,
 )
 from tests.together import together
 
@@ -119,7 +119,7 @@ def test_the_delay_before_a_probe_grows() -> None:
 def test_pushes_to_a_paused_registry_wait_and_are_not_dispatched(build: Build) -> None:
     registry = paused()
     job = push(build, registry)
-    assert take(job) is None
+    assert try_claim(job) is None
     with database().writing() as session:
         assert take_due_messages(session, limit=10) == []
 
@@ -129,11 +129,11 @@ def test_one_push_probes_it_and_the_others_wait(build: Build) -> None:
     first = push(build, registry)
     second = push(build_commit(make_algorithm(), OTHER_HASH), registry)
     let_probe(registry)
-    claim = taken(first)
-    assert take(second) is None
+    claim = make_claim(first)
+    assert try_claim(second) is None
     end_push(claim)
     assert succeed(registry) is True
-    assert take(second) is not None
+    assert try_claim(second) is not None
 
 
 def test_a_probe_whose_worker_dies_is_followed_by_another_one(build: Build) -> None:
@@ -141,17 +141,17 @@ def test_a_probe_whose_worker_dies_is_followed_by_another_one(build: Build) -> N
     first = push(build, registry)
     second = push(build_commit(make_algorithm(), OTHER_HASH), registry)
     let_probe(registry)
-    taken(first)
+    make_claim(first)
     let_probe(registry)  # the lease's length has passed
-    assert take(second) is not None
+    assert try_claim(second) is not None
 
 
 def test_a_push_with_its_own_credentials_is_not_paused_by_a_refusal_of_the_registrys_own(build: Build) -> None:
     registry = paused(PauseCause.AUTH)
     with_own = push(build, registry, OWN)
     without = push(build_commit(make_algorithm(), OTHER_HASH), registry)
-    assert take(without) is None
-    end_push(taken(with_own))
+    assert try_claim(without) is None
+    end_push(make_claim(with_own))
     assert succeed(registry, own_credentials=True) is False
     assert fresh(registry).paused_by == PauseCause.AUTH
     assert succeed(registry) is True
@@ -163,13 +163,13 @@ def test_only_an_operator_ends_an_operators_pause(build: Build) -> None:
         assert circuit_breaker.pause(session, session.get_one(Registry, registry.seq), "Maintenance.") is True
         assert circuit_breaker.pause(session, session.get_one(Registry, registry.seq), "Again.") is False
     job = push(build, registry, OWN)
-    assert take(job) is None
+    assert try_claim(job) is None
     assert (succeed(registry), fail(registry, after=1)) == (False, False)
     assert fresh(registry).pause_reason == "Maintenance."
     with database().writing() as session:
         assert circuit_breaker.resume(session, session.get_one(Registry, registry.seq)) is True
         assert circuit_breaker.resume(session, session.get_one(Registry, registry.seq)) is False
-    assert take(job) is not None
+    assert try_claim(job) is not None
 
 
 def test_no_push_goes_to_a_throttled_registry(build: Build) -> None:
@@ -178,10 +178,10 @@ def test_no_push_goes_to_a_throttled_registry(build: Build) -> None:
     second = push(build_commit(make_algorithm(), OTHER_HASH), registry, OWN)
     throttle(registry, 7)
     assert 5_000 < milliseconds_from_now(fresh(registry).throttled_until) <= 7_000
-    assert (take(first), take(second)) == (None, None)
+    assert (try_claim(first), try_claim(second)) == (None, None)
     change(registry, throttled_until=now_ms() - 1)
-    claim = taken(first)
-    assert take(second) is None, "one at a time until one has succeeded"
+    claim = make_claim(first)
+    assert try_claim(second) is None, "one at a time until one has succeeded"
     end_push(claim)
     succeed(registry)
     assert fresh(registry).throttled_until is None

@@ -16,7 +16,7 @@ from shared.registries.credentials import (
 from shared.registries.rows import change_registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import HASH, build_commit, change, end_badly, fresh, make_registry, push, taken, the
+from tests.rows import HASH, build_commit, change, end_badly, fresh, make_claim, make_registry, push, the
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
 
@@ -107,7 +107,7 @@ def test_a_queued_push_with_the_registrys_credentials_goes_to_the_new_address() 
 def test_a_push_that_ran_while_the_registry_was_changed_does_not_go_to_a_reference_that_it_has_not_locked() -> None:
     registry = make_registry("localhost:2")
     job = push(build_commit(make_algorithm()), registry)
-    claim = taken(job)
+    claim = make_claim(job)
     move(registry, registry_url=NOWHERE)
     assert the(ImagePush, id=job.push_id).registry_url == "localhost:2"
     end_badly(claim, ErrorClass.TRANSIENT)

@@ -17,7 +17,7 @@ from shared.db.models import Build, BuildStatus, Job, JobState
 from shared.errors import ErrorClass, WorkError
 from shared.settings import settings
 from tests.git_service import make_algorithm
-from tests.rows import HASH, change, compile_commit, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.rows import HASH, change, compile_commit, fresh, lose_lease, make_claim, make_registry, push, the, try_claim
 from tests.service.workers.standing_in import StandIn, until_stopped
 from tests.together import SECONDS, together
 from workers.jobs.executor import run_job
@@ -171,7 +171,7 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
     new = push(build, registry)
     running.result(SECONDS)
     assert (fresh(old).state, fresh(old).lease_owner) == (JobState.SUPERSEDED, None)
-    assert take(new) is not None
+    assert try_claim(new) is not None
 
 
 def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
@@ -184,7 +184,7 @@ def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
 def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
     def do(_heartbeat: Heartbeat) -> None:
         lose_lease(job)
-        taken(job, "another/1")
+        make_claim(job, "another/1")
 
     run_job(job.id, StandIn(do))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")

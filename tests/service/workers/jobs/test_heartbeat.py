@@ -14,7 +14,7 @@ from shared.errors import WorkCancelledError
 from shared.jobs.leases import release_all
 from shared.settings import Settings, settings
 from tests.git_service import make_algorithm
-from tests.rows import compile_commit, fresh, lose_lease, milliseconds_from_now, taken, the
+from tests.rows import compile_commit, fresh, lose_lease, make_claim, milliseconds_from_now, the
 from tests.service.workers.standing_in import nothing, until_stopped
 from tests.together import SECONDS
 from workers.builds.build import BuildWork
@@ -45,7 +45,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_lease_is_renewed_while_the_work_runs() -> None:
     job = compile_commit(make_algorithm()).job
-    claim = taken(job)
+    claim = make_claim(job)
     before = milliseconds_from_now(fresh(job).lease_expires_at)
     with Heartbeat(database(), claim, quick(lease_seconds=1000), nothing) as heartbeat:
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > before + 800_000)
@@ -54,7 +54,7 @@ def test_a_lease_is_renewed_while_the_work_runs() -> None:
 
 def test_work_is_stopped_when_somebody_took_the_claim() -> None:
     job = compile_commit(make_algorithm()).job
-    claim = taken(job)
+    claim = make_claim(job)
     with Heartbeat(database(), claim, settings(), nothing) as heartbeat:
         with database().writing() as session:
             release_all(session, owner_prefix="worker/")
@@ -64,7 +64,7 @@ def test_work_is_stopped_when_somebody_took_the_claim() -> None:
 
 def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
     job = compile_commit(make_algorithm()).job
-    claim = taken(job)
+    claim = make_claim(job)
     with Heartbeat(database(), claim, quick(), nothing) as heartbeat:
         lose_lease(job)
         until(lambda: milliseconds_from_now(fresh(job).lease_expires_at) > 0)
@@ -72,14 +72,14 @@ def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
 
 
 def test_work_that_does_not_move_is_let_go() -> None:
-    claim = taken(compile_commit(make_algorithm()).job)
+    claim = make_claim(compile_commit(make_algorithm()).job)
     keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
     with keeping as heartbeat, pytest.raises(WorkCancelledError, match="has made no progress"):
         until_stopped(heartbeat)
 
 
 def test_work_that_moves_is_not_let_go() -> None:
-    claim = taken(compile_commit(make_algorithm()).job)
+    claim = make_claim(compile_commit(make_algorithm()).job)
     looks: list[object] = []
     with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as heartbeat:
         heartbeat._progressed_at -= 10
@@ -90,7 +90,7 @@ def test_work_that_moves_is_not_let_go() -> None:
 
 def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
     job = compile_commit(make_algorithm()).job
-    claim = taken(job)
+    claim = make_claim(job)
     looks: list[object] = []
 
     def break_twice(session: Session) -> None:
@@ -105,7 +105,7 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
 
 
 def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins() -> None:
-    claim = taken(compile_commit(make_algorithm()).job)
+    claim = make_claim(compile_commit(make_algorithm()).job)
 
     def away(_session: Session) -> None:
         raise OperationalError("SELECT 1", {}, Exception("gone"))
@@ -116,7 +116,7 @@ def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins()
 
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:
-    claim = taken(compile_commit(make_algorithm()).job)
+    claim = make_claim(compile_commit(make_algorithm()).job)
     looks: list[object] = []
 
     def break_once(_session: Session) -> None:
@@ -130,7 +130,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:
 
 def test_a_line_of_the_log_outlives_a_transaction_that_failed() -> None:
     job = compile_commit(make_algorithm()).job
-    claim = taken(job)
+    claim = make_claim(job)
     work = BuildWork(claim)
     work._log.add("one")
     with database().reading() as session:

@@ -34,10 +34,10 @@ from tests.rows import (
     end_push,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     milliseconds_from_now,
     push,
-    taken,
     the,
 )
 from tests.service.webhook_receiver import Receiver, webhook_receiver
@@ -87,7 +87,7 @@ def test_a_push_is_told_as_a_signed_cloud_event(receiver: Receiver) -> None:
     webhook(receiver, "push.*")
     algorithm = make_algorithm("acme")
     job = push(build_commit(algorithm), make_registry(), Credentials("pusher", "open sesame"))
-    end_push(taken(job))
+    end_push(make_claim(job))
     deliver()
     (received,) = receiver.received
     message = HTTPMessage(headers=received.headers, body=received.body)
@@ -113,15 +113,15 @@ def test_each_thing_that_happens_has_its_event(receiver: Receiver) -> None:
     webhook(receiver)
     registry = make_registry()
     build = build_commit(make_algorithm())
-    end_badly(taken(push(build, registry)), ErrorClass.TRANSIENT)
+    end_badly(make_claim(push(build, registry)), ErrorClass.TRANSIENT)
     old = the(ImagePush, registry_id=registry.id)
-    end_badly(taken(push(build, registry)))
+    end_badly(make_claim(push(build, registry)))
     push(build, registry)
     last = push(build, registry)
     with database().writing() as session:
         cancel_job(session, session.get_one(type(last), last.seq))
     assert the(ImagePush, id=old.id).state == "cancelled"
-    end_badly(taken(compile_commit(make_algorithm()).job))
+    end_badly(make_claim(compile_commit(make_algorithm()).job))
     with database().writing() as session:
         pause(session, session.get_one(Registry, registry.seq), "Maintenance.")
         resume(session, session.get_one(Registry, registry.seq))
@@ -140,11 +140,11 @@ def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
         change(job, created_at=now_ms() - 3_600_000)
         sweep()
     elif kind == "still":
-        taken(job)
+        make_claim(job)
         change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 3_600_000)
         sweep()
     else:
-        claim = taken(job)
+        claim = make_claim(job)
         lose_lease(job)
         with database().writing() as session:
             requeue_lost(session, job.id, claim=claim.number, max_losses=5)
@@ -159,8 +159,8 @@ def test_only_what_was_asked_for_is_told(receiver: Receiver) -> None:
     webhook(receiver, "push.failed", enabled=False)
     registry = make_registry()
     build = build_commit(make_algorithm())
-    end_push(taken(push(build, registry)))
-    end_badly(taken(push(build, registry)))
+    end_push(make_claim(push(build, registry)))
+    end_badly(make_claim(push(build, registry)))
     with database().writing() as session:
         pause(session, session.get_one(Registry, registry.seq), "Maintenance.")
     deliver()

@@ -24,9 +24,9 @@ from tests.rows import (
     change,
     end_push,
     fresh,
+    make_claim,
     make_registry,
     push,
-    taken,
     the,
 )
 from tests.together import together
@@ -59,7 +59,7 @@ def pushed_long_ago(
 ) -> ImagePush:
     """A good push that is due for a look."""
     job = push(build or build_commit(make_algorithm()), registry, **options)
-    end_push(taken(job), digest)
+    end_push(make_claim(job), digest)
     row = the(ImagePush, id=job.push_id)
     change(row, looked_at=LONG_AGO, seen_at=LONG_AGO)
     return fresh(row)
@@ -138,7 +138,7 @@ def test_a_good_push_is_a_look_and_a_look_lasts() -> None:
     with fake_registry(answering(HAS)) as server:
         registry = make_registry(server.url, RECORDED)
         job = push(build_commit(make_algorithm()), registry)
-        end_push(taken(job))
+        end_push(make_claim(job))
         check_drift()
         assert asked(server) == []
         row = the(ImagePush, id=job.push_id)
@@ -156,7 +156,7 @@ def test_a_push_that_succeeds_again_is_not_missing_any_more() -> None:
         row = pushed_long_ago(registry, build)
         check_drift()
         assert fresh(row).missing_at is not None
-        end_push(taken(push(build, registry)), OTHER_DIGEST)
+        end_push(make_claim(push(build, registry)), OTHER_DIGEST)
         assert fresh(row).missing_at is None
 
 
@@ -165,7 +165,7 @@ def test_an_answer_about_an_older_digest_does_not_judge_a_newer() -> None:
 
     def pushes_meanwhile(request: Request) -> Reply:
         if "/manifests/" in request.path:
-            end_push(taken(push(build, registry)), OTHER_DIGEST)
+            end_push(make_claim(push(build, registry)), OTHER_DIGEST)
             return HAS_NOT
         return Reply(200, b"{}", VERSION)
 

@@ -22,10 +22,10 @@ from tests.rows import (
     end_build,
     fresh,
     lose_lease,
+    make_claim,
     make_registry,
     publish,
     push,
-    taken,
     the,
 )
 from tests.together import together
@@ -56,7 +56,7 @@ def test_what_is_due_is_dispatched_by_a_message_with_its_id_and_nothing_else(bro
 def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broker: redis.Redis) -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     killed = push(build, registry)
-    taken(killed)
+    make_claim(killed)
     newer = push(build, registry)
     change(newer, dispatched_at=now_ms())  # in vain: the place was held
     assert fresh(killed).state == JobState.SUPERSEDED
@@ -86,14 +86,14 @@ def test_every_message_can_be_lost(broker: redis.Redis) -> None:
     change(ordered.job, dispatched_at=now_ms() - 3_600_000)
     sweep()
     assert dispatched(broker, "builds") == [ordered.job.id]
-    end_build(taken(ordered.job))
+    end_build(make_claim(ordered.job))
     sweep()
     assert dispatched(broker, "pushes") == [the(Job, parent_id=ordered.job.id).id]
 
 
 def test_a_lost_job_is_due_again_and_nudged(broker: redis.Redis) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     sweep()
     assert (fresh(job).state, fresh(job).losses) == (JobState.QUEUED, 1)
@@ -114,7 +114,7 @@ def test_stalled_pushes_are_reported() -> None:
     unclaimed = push(build_commit(make_algorithm()), make_registry())
     change(unclaimed, created_at=now_ms() - 3_600_000)
     still = push(build_commit(make_algorithm()), make_registry())
-    taken(still)
+    make_claim(still)
     change(the(ImagePush, id=still.push_id), progressed_at=now_ms() - 3_600_000)
     sweep()
     assert the(ImagePush, id=unclaimed.push_id).state == PushState.STALLED
@@ -123,7 +123,7 @@ def test_stalled_pushes_are_reported() -> None:
 
 def test_a_sweep_without_a_broker_does_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    taken(job)
+    make_claim(job)
     lose_lease(job)
     monkeypatch.setitem(celery.conf, "broker_transport_options", {"max_retries": 0})
     celery.conf.broker_url = "redis://127.0.0.1:1/0"
@@ -136,7 +136,7 @@ def test_sweeps_at_once_do_everything_once(broker: redis.Redis) -> None:
     due = [compile_commit(make_algorithm()).job for _ in range(3)]
     lost = [push(build_commit(make_algorithm()), make_registry()) for _ in range(3)]
     for job in lost:
-        taken(job, f"worker/{job.seq}")
+        make_claim(job, f"worker/{job.seq}")
         lose_lease(job)
     unclaimed = push(build_commit(make_algorithm()), make_registry())
     change(unclaimed, created_at=now_ms() - 3_600_000)

@@ -16,7 +16,7 @@ from shared.jobs.leases import release_all, revoke_claims
 from shared.jobs.lost import requeue_lost
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
-from tests.rows import change, fresh, lose_lease, taken, the
+from tests.rows import change, fresh, lose_lease, make_claim, the
 from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
@@ -215,7 +215,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
 
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
         lose_lease(job)
-        taken(job, "another/1")
+        make_claim(job, "another/1")
         stop.sleep(SECONDS)
 
     nodes.during = during

@@ -20,7 +20,7 @@ from shared.db.models import Build, ImagePush, Job, JobState, PushState
 from shared.errors import ErrorClass
 from shared.jobs.claims import claim_job
 from shared.registry.credentials import Credentials
-from tests.rows import change, end_push, fresh, lose_lease, make_registry, push, take, taken, the
+from tests.rows import change, end_push, fresh, lose_lease, make_claim, make_registry, push, the, try_claim
 from tests.service.large_build import large_build
 from tests.service.workers.docker.holding_proxy import HoldingProxy
 from tests.service.workers.lying_proxy import lying_proxy
@@ -52,7 +52,7 @@ def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
 ) -> None:
     """There: executions stay in progress for a month, until somebody mends the table by hand."""
     job = push(build, make_registry(registry.url, PUSHER))
-    taken(job, "a worker that dies/1")
+    make_claim(job, "a worker that dies/1")
     broker.flushdb()
     lose_lease(job)
     sweep()
@@ -85,10 +85,10 @@ def test_harbor_17269_runs_do_not_overlap(build: Build, registry: PrivateRegistr
     """There: a run begins while the one before still runs, and both push the same."""
     target, twin = make_registry(registry.url, PUSHER), make_registry(registry.url, PUSHER)
     old = push(build, target)
-    taken(old, "worker/1")
+    make_claim(old, "worker/1")
     new, of_twin = push(build, target), push(build, twin)
     assert fresh(old).state == JobState.SUPERSEDED
-    assert (take(new), take(of_twin)) == (None, None), "the old worker has not let go of the place"
+    assert (try_claim(new), try_claim(of_twin)) == (None, None), "the old worker has not let go of the place"
     change(old, lease_owner=None, lease_expires_at=None)
     claims = together(*[
         lambda job=job: claim_job(database(), job.id, owner=f"worker/{job.seq}", lease_seconds=60)
@@ -128,10 +128,10 @@ def test_harbor_15355_a_retry_that_succeeded_shows_success(build: Build, registr
 def test_harbor_15355_a_late_failure_of_an_older_push_does_not_hide_it(build: Build) -> None:
     target = make_registry("registry.example.com")
     old = push(build, target)
-    claim = taken(old)
+    claim = make_claim(old)
     new = push(build, target)
     change(old, lease_owner=None, lease_expires_at=None)
-    end_push(taken(new))
+    end_push(make_claim(new))
     from shared.fence import FenceLostError
     from tests.rows import end_badly
 
@@ -143,8 +143,8 @@ def test_harbor_15355_a_late_failure_of_an_older_push_does_not_hide_it(build: Bu
 def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry: PrivateRegistry) -> None:
     """There: a mirror whose worker died is never claimed again, though its claim has expired."""
     job = push(build, make_registry(registry.url, PUSHER))
-    first = taken(job, "dead/1")
-    assert take(job) is None
+    first = make_claim(job, "dead/1")
+    assert try_claim(job) is None
     lose_lease(job)
     row = run(job)  # straight away, before any sweep
     assert (row.state, fresh(job).claim, fresh(job).losses) == (PushState.SUCCEEDED, first.number + 1, 1)

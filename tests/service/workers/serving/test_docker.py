@@ -12,7 +12,7 @@ from shared.errors import ErrorClass
 from shared.instances.endpoints import connect, endpoint_of
 from shared.registry.credentials import Credentials
 from shared.settings import settings
-from tests.rows import change, fresh, lose_lease, take
+from tests.rows import change, fresh, lose_lease, try_claim
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
@@ -173,7 +173,7 @@ def test_a_container_that_was_killed_is_told_of_and_replaced(served: Served, reg
 def test_a_start_whose_worker_was_lost_is_taken_over(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
     instance = served.wanted()
-    assert take(job_of(instance)) is not None
+    assert try_claim(job_of(instance)) is not None
     lose_lease(job_of(instance))
     assert run_job(instance.job_id, ServeWork)
     assert fresh(instance).state == InstanceState.READY
