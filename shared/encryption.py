@@ -115,5 +115,4 @@ def load_keyring(configured: Settings) -> Keyring:
 
 @cache
 def keyring() -> Keyring:
-    """Return the keys of this process, which are read once."""
     return load_keyring(settings())

@@ -148,13 +148,11 @@ def registry_networks() -> AllowedNetworks:
 
 @cache
 def source_networks() -> AllowedNetworks:
-    """Return the networks of external repositories."""
     return AllowedNetworks.parse("LONGSHORE_SOURCE_NETWORKS", settings().source_networks)
 
 
 @cache
 def webhook_networks() -> AllowedNetworks:
-    """Return the networks of webhook receivers."""
     return AllowedNetworks.parse("LONGSHORE_WEBHOOK_NETWORKS", settings().webhook_networks)
 
 

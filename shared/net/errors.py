@@ -25,7 +25,6 @@ _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 def class_of_status(status: int) -> ErrorClass:
-    """Return the error class of an HTTP status."""
     if status in {401, 403}:
         return ErrorClass.AUTH
     if status == 429:

@@ -91,6 +91,19 @@ class RequestBody:
     """Returns the content from its beginning."""
 
 
+@contextmanager
+def call_after(seconds: float | None, callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` from another thread if the block takes longer than `seconds`; None: never."""
+    timer = threading.Timer(seconds or 0, callback)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class HttpTransport:
     """Kept connections to a registry and the hosts it redirects to. For one thread; only `abort` is thread-safe."""
 
@@ -170,7 +183,6 @@ class HttpTransport:
             interrupt.set()
 
     def close(self) -> None:
-        """Close all connections."""
         for connection in list(self._connections.values()):
             connection.close()
         self._connections.clear()
@@ -200,15 +212,11 @@ class HttpTransport:
         interrupt = self._interrupt = _Interrupt()
         if self._aborted.is_set():
             interrupt.set()
-        timer = threading.Timer(timeout or 0, interrupt.set)
-        timer.daemon = True
-        if timeout is not None:
-            timer.start()
+        cancellation = self.cancel_token.on_cancel(interrupt.set) if self.cancel_token else nullcontext()
         try:
-            with self.cancel_token.on_cancel(interrupt.set) if self.cancel_token else nullcontext():
+            with call_after(timeout, interrupt.set), cancellation:
                 yield interrupt
         finally:
-            timer.cancel()
             self._interrupt = None
 
     def _connection_to(self, url: str) -> HTTPConnection:

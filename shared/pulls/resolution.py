@@ -184,7 +184,6 @@ def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_
 
 
 def unpin_pull(session: Session, version: Version) -> None:
-    """Remove the pin of a version, if it has one."""
     _lock(session, version).pinned_registry_id = None
 
 

@@ -38,7 +38,6 @@ class CredentialProvider(Protocol):
 
 
 def credential_provider(registry: Registry) -> CredentialProvider:
-    """Return the provider of the registry's credentials."""
     return StoredCredentialProvider(registry, keyring())
 
 
@@ -86,7 +85,6 @@ def fingerprint(registry: Registry) -> str:
 
 
 def encrypt_registry_credentials(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:
-    """Return a registry's own credentials, encrypted for its row."""
     return keyring.encrypt(_document(credentials), identity=_registry_identity(registry))
 
 

@@ -13,7 +13,6 @@ _SKIP_BYTES = 1024 * 1024
 
 
 def blob_path(repository_path: str, digest: str) -> str:
-    """Return the path of a blob below a registry's origin."""
     return f"/v2/{repository_path}/blobs/{digest}"
 
 

@@ -4,7 +4,7 @@ import hashlib
 from contextlib import suppress
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Response, Timeouts
+from shared.net.http import Response, Timeouts, call_after
 from shared.net.origins import origin_of
 from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size
@@ -72,9 +72,9 @@ class RegistryClient(RegistrySession):
     ) -> Response:
         """Put a manifest under a tag or its digest, and return the response whatever its status is.
 
-        It ends within `seconds`, token requests included.
+        It ends within `seconds`, token requests included; if it takes longer, the client is aborted.
         """
-        with self.deadline(seconds):
+        with call_after(seconds, self.abort):
             return self.send(
                 "PUT",
                 _manifest_path(repository_path, reference),

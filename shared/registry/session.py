@@ -1,6 +1,5 @@
 """A session with one registry: its scheme, its authentication, and the redirects that are followed."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -67,8 +66,8 @@ class RegistrySession:
     def clone(self) -> Self:
         """Return a session for another thread that shares the tokens of this one. It must be closed before this one."""
         other = copy(self)
-        other._is_clone = True
-        other._http = self._http.clone()
+        other._is_clone = True  # noqa: SLF001 - an object of this class
+        other._http = self._http.clone()  # noqa: SLF001 - an object of this class
         return other
 
     def set_cancel_token(self, cancel_token: CancelToken) -> None:
@@ -77,7 +76,6 @@ class RegistrySession:
         self._authenticator.set_cancel_token(cancel_token)
 
     def close(self) -> None:
-        """Close the connections."""
         self._http.close()
         if not self._is_clone:
             self._authenticator.close()
@@ -95,7 +93,6 @@ class RegistrySession:
 
     @property
     def was_challenged(self) -> bool:
-        """Whether the registry has asked for credentials."""
         return self._authenticator.was_challenged
 
     def send(
@@ -155,17 +152,6 @@ class RegistrySession:
             return self.send(method, path_of(url), scope=scope, headers=headers, body=body, timeouts=timeouts)
         self._check_redirect(origin, url)
         return self._http.request(method, url, {**_HEADERS, **(headers or {})}, body, timeouts=timeouts)
-
-    @contextmanager
-    def deadline(self, seconds: float) -> Iterator[None]:
-        """Limit the whole block, token requests included. The session is aborted if it takes longer."""
-        timer = threading.Timer(seconds, self.abort)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def is_own_url(self, url: str) -> bool:
         """Return whether a URL is at the registry itself, and not at a storage behind it."""
