@@ -1,1 +1,1 @@
-"""What speaks HTTP: the v1 interface and the hosted git repositories. Writes rows, sends messages."""
+"""The HTTP interface: the v1 API and the hosted git repositories. It writes rows and sends messages."""

@@ -1,15 +1,12 @@
-"""The Flask application of the v1 interface.
+"""The Flask application of the v1 API.
 
-`Allow`: the methods that an address takes.
-
-Routes overlap: `/v1/algorithms/X` is an owner's for POST and an algorithm's for the rest. What X looks like decides.
+Routes overlap: `/v1/algorithms/X` means an owner for POST and an algorithm for other methods. The form of X decides,
+and the `Allow` header names only the methods that fit it.
 """
 
 import re
 import uuid
-from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from apiflask import APIFlask
@@ -18,10 +15,10 @@ from flask.globals import request_ctx
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
-from api.authentication import READING, authenticate, caller
+from api.authentication import READ_METHODS, authenticate, caller
 from api.errors import register_errors
-from api.openapi import complete
-from api.proxy_headers import caller_address
+from api.openapi import complete_document
+from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
 from api.resources import (
     algorithms,
@@ -42,7 +39,7 @@ from api.resources import (
 )
 from api.routing import AlgorithmIdConverter, OwnerConverter
 from api.schemas.base import ErrorResponse
-from api.schemas.patterns import is_written_so
+from api.schemas.patterns import matches_path_parameter
 from shared.errors import InvalidInputError, RequestError
 from shared.settings import settings
 
@@ -61,13 +58,13 @@ RESOURCES = (
     webhooks,
     audit,
 )
-OPEN_ADDRESSES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
-GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+PUBLIC_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
 
 
 def create_app() -> APIFlask:
-    """The application, by the settings of this process."""
+    """Return the application, configured by the settings of this process."""
     app = APIFlask(
         __name__,
         title="Longshore",
@@ -91,76 +88,69 @@ def create_app() -> APIFlask:
     app.json_errors = False
     app.url_map.converters["owner"] = OwnerConverter
     app.url_map.converters["algorithm_id"] = AlgorithmIdConverter
-    app.url_map.merge_slashes = False  # an address with // is none, instead of a redirect
+    app.url_map.merge_slashes = False  # a path with // is unknown, not redirected
     register_errors(app)
-    app.before_request(_begin)
-    app.after_request(_finish)
-    for resource in RESOURCES:
+    app.before_request(_before_request)
+    app.after_request(_after_request)
+    for resource in (*RESOURCES, health, metrics):
         app.register_blueprint(resource.blueprint)
-    app.register_blueprint(health.blueprint)
-    app.register_blueprint(metrics.blueprint)
-    _serve_swagger(app)
-    app.spec_processor(complete)  # type: ignore[arg-type]  # the document is JSON, so a dict
-    return app
-
-
-def _begin() -> None:
-    """Name the request, refuse what can be stored nowhere, recognise the caller."""
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if GIVEN_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
-    if not request.path.startswith(OPEN_ADDRESSES):
-        _recognise()
-    if isinstance(request.routing_exception, HTTPException):
-        raise request.routing_exception
-    values = [request.path, *request.args.values(), *request.args.keys()]
-    if any("\0" in value for value in values):
-        raise InvalidInputError("An address cannot hold the character NUL.")
-
-
-def _recognise() -> None:
-    """Recognise the caller, and count its request."""
-    try:
-        authenticate()
-    except RequestError:
-        address = caller_address(request)
-        rate_limits().count_unknown(address or "unknown")
-        raise
-    if request.method in READING:
-        rate_limits().count_read(caller().key_id)
-    elif request.path.startswith(calls.ADDRESS):
-        rate_limits().count_call(caller().key_id)
-    else:
-        rate_limits().count_change(caller().key_id)
-
-
-def _finish(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.get("request_id", "")
-    response.headers["Cache-Control"] = "no-store"
-    tell_allowed(response)
-    return response
-
-
-def _serve_swagger(app: APIFlask) -> None:
-    """The pages at /docs need nothing from outside: an installation may have no way to the internet."""
+    # The pages at /docs load nothing from outside: an installation may have no access to the internet.
     app.add_url_rule(
         f"{SWAGGER_PATH}/<path:filename>",
         "swagger",
         app.doc(hide=True)(lambda filename: send_from_directory(swagger_ui_path, filename)),
     )
+    app.spec_processor(complete_document)  # type: ignore[arg-type]  # the document is JSON, so a dict
+    return app
 
 
-def tell_allowed(response: Response) -> None:
-    """Have an answer's `Allow` name the methods of the resource that the address can only mean."""
+def _before_request() -> None:
+    """Give the request an id, authenticate its caller, and reject paths that no database can store."""
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    if not request.path.startswith(PUBLIC_PATHS):
+        _authenticate()
+    if isinstance(request.routing_exception, HTTPException):
+        raise request.routing_exception
+    values = [request.path, *request.args.values(), *request.args.keys()]
+    if any("\0" in value for value in values):
+        raise InvalidInputError("A path or query cannot contain the character NUL.")
+
+
+def _authenticate() -> None:
+    """Authenticate the caller and count its request."""
+    try:
+        authenticate()
+    except RequestError:
+        rate_limits().count_unknown(client_address(request) or "unknown")
+        raise
+    if request.method in READ_METHODS:
+        rate_limits().count_read(caller().key_id)
+    elif request.path.startswith(calls.PATH_PREFIX):
+        rate_limits().count_call(caller().key_id)
+    else:
+        rate_limits().count_change(caller().key_id)
+
+
+def _after_request(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    response.headers["Cache-Control"] = "no-store"
+    _narrow_allow_header(response)
+    return response
+
+
+def _narrow_allow_header(response: Response) -> None:
+    """Keep in `Allow` the methods of the routes whose parameters have the form of this path."""
     adapter = request_ctx.url_adapter
     if "Allow" not in response.headers or adapter is None:
         return
-    told = set(adapter.allowed_methods())
-    meant = {method for method in told - {"OPTIONS"} if _fits(adapter.match(method=method)[1])}
-    if meant:
-        response.headers["Allow"] = ", ".join(sorted(meant | (told & {"OPTIONS"})))
-
-
-def _fits(values: Mapping[str, Any]) -> bool:
-    return all(is_written_so(name, value) for name, value in values.items())
+    allowed = set(adapter.allowed_methods())
+    fitting = {
+        method
+        for method in allowed - {"OPTIONS"}
+        if all(matches_path_parameter(*item) for item in adapter.match(method=method)[1].items())
+    }
+    if fitting:
+        response.headers["Allow"] = ", ".join(sorted(fitting | (allowed & {"OPTIONS"})))

@@ -1,86 +1,129 @@
-"""Who sends a request: the API key in `Authorization`, in any of the forms that clients use.
+"""Authentication of a request by its API key, access to algorithms, and the audit events of a request.
 
-What the present request does, for the audit trail.
+Clients send the key in the header `Authorization`, in one of several forms.
 """
 
 from typing import Any
 
 import structlog
 from flask import g, request
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.error_codes import ApiError, Code
-from api.proxy_headers import caller_address
+from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
+from shared.algorithms import find_algorithm, find_version
 from shared.audit import Actor, record
 from shared.db.engine import database
-from shared.errors import RequestError
+from shared.db.models import Algorithm, Owner, Version
 from shared.keys import Caller, known_keys
 
+log = structlog.get_logger(__name__)
+
 SCHEMES = ("simple", "bearer")
-MAX_KEY = 512
+MAX_KEY_LENGTH = 512
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def authenticate() -> None:
-    """Recognise the caller before anything else is read.
+    """Find the caller of this request by its key, before anything else of the request is read.
 
     Raises:
         ApiError: there is no key, or it is unknown or revoked.
     """
-    secret = _secret(request.headers.get("Authorization", ""))
-    if not secret:
-        raise _unknown("This needs an API key: send the header `Authorization: Simple KEY`.")
-    known = known_keys.authenticate_key(database(), secret)
-    if known is None:
-        raise _unknown("This API key is not known here, or was revoked.")
-    g.caller = known
+    header = request.headers.get("Authorization", "").strip()
+    scheme, _, rest = header.partition(" ")
+    secret = rest.strip() if scheme.lower() in SCHEMES else header
+    if not secret or len(secret) > MAX_KEY_LENGTH:
+        raise _bad_key("This needs an API key: send the header `Authorization: Simple KEY`.")
+    g.caller = known_keys.authenticate_key(database(), secret)
+    if g.caller is None:
+        raise _bad_key("This API key is unknown, or was revoked.")
+
+
+def _bad_key(message: str) -> ApiError:
+    return ApiError(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": "Simple"})
 
 
 def caller() -> Caller:
-    """The caller of this request."""
+    """Return the caller of this request."""
     known: Caller = g.caller
     return known
 
 
-def _secret(header: str) -> str:
-    scheme, _, rest = header.strip().partition(" ")
-    secret = rest.strip() if scheme.lower() in SCHEMES else header.strip()
-    return secret if len(secret) <= MAX_KEY else ""
+def readable_algorithm(session: Session, name: str) -> Algorithm:
+    """Return the algorithm with this name or id.
+
+    Raises:
+        NotFoundError: no such algorithm.
+        PermissionDeniedError: the caller may not read it.
+    """
+    algorithm = find_algorithm(session, name)
+    caller().require_reader(algorithm)
+    return algorithm
 
 
-def _unknown(message: str) -> RequestError:
-    return ApiError(401, Code.BAD_KEY, message, headers={"WWW-Authenticate": "Simple"})
+def managed_algorithm(session: Session, name: str) -> Algorithm:
+    """Return the algorithm with this name or id, to change it.
+
+    Raises:
+        NotFoundError: no such algorithm.
+        PermissionDeniedError: the caller may not manage it.
+    """
+    algorithm = find_algorithm(session, name)
+    caller().require_manager(algorithm)
+    return algorithm
 
 
-log = structlog.get_logger(__name__)
+def readable_version(session: Session, name: str, git_hash: str) -> tuple[Algorithm, Version]:
+    """Return an algorithm, as `readable_algorithm` does, and its version at a commit."""
+    algorithm = readable_algorithm(session, name)
+    return algorithm, find_version(session, algorithm, git_hash)
 
-READING = ("GET", "HEAD", "OPTIONS")
+
+def managed_version(session: Session, name: str, git_hash: str) -> tuple[Algorithm, Version]:
+    """Return an algorithm, as `managed_algorithm` does, and its version at a commit."""
+    algorithm = managed_algorithm(session, name)
+    return algorithm, find_version(session, algorithm, git_hash)
+
+
+def require_known_owner(session: Session, username: str) -> None:
+    """Raise ApiError if there is no owner with this name."""
+    if session.scalar(select(Owner).where(Owner.username == username)) is None:
+        raise ApiError(
+            404, Code.NO_SUCH_OWNER, f"There is no owner {username!r}; an administrator creates it with its first key."
+        )
 
 
 def audit(session: Session, action: str, target_id: str, *, owner: str | None = None, **detail: Any) -> None:
-    """Write down, in the transaction that does it, what this request does to what."""
+    """Write an audit event of this request, in the transaction that does the action."""
     record(session, _actor(g.caller), action, target_id, owner=owner, **detail)
 
 
+def about(algorithm: Algorithm, version: Version) -> dict[str, Any]:
+    """Return the arguments of `audit` that name a version."""
+    return {"owner": algorithm.owner, "algorithm": algorithm.path, "commit": version.git_hash}
+
+
 def audit_denied(message: str) -> None:
-    """Write down that this request was not allowed what it wanted to change."""
+    """Write an audit event if this request was denied a change."""
     known: Caller | None = g.get("caller")
-    if known is not None and request.method not in READING:
+    if known is not None and request.method not in READ_METHODS:
         record_denied(_actor(known), request.method, request.path, message)
 
 
 def record_denied(actor: Actor, method: str, path: str, message: str) -> None:
-    """Write down, in a transaction of its own, that somebody was not allowed something; failing changes no answer."""
-    if actor.key_id is None or not rate_limits().is_worth_noting(actor.key_id):
+    """Write an audit event of a denied request, in its own transaction. A failure is logged and changes no response."""
+    if actor.key_id is None or not rate_limits().may_audit_denial(actor.key_id):
         return
     try:
         with database().writing() as session:
             record(session, actor, "denied", actor.key_id, method=method, path=path, reason=message)
     except SQLAlchemyError as error:
-        log.warning("not written into the audit trail", error=type(error).__name__)
+        log.warning("audit_event_not_written", error=type(error).__name__)
 
 
 def _actor(known: Caller) -> Actor:
-    address = caller_address(request)
-    return Actor(known.owner, known.key_id, address, g.get("request_id"))
+    return Actor(known.owner, known.key_id, client_address(request), g.get("request_id"))

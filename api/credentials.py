@@ -1,4 +1,4 @@
-"""Registry credentials as a body gives them, in either of the forms that clients send."""
+"""Registry credentials of a request, in one of the forms that clients send."""
 
 from sqlalchemy.orm import Session
 
@@ -12,10 +12,10 @@ from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 
 
-def given_credentials(body: CredentialsRequest, registry: RegistryAddress | None) -> Credentials | None:
-    """The credentials that a body gives for a registry; None when it gives none.
+def parse_credentials(body: CredentialsRequest, registry: RegistryAddress | None) -> Credentials | None:
+    """Return the credentials of a request for a registry; None if it has none.
 
-    A docker `auths` document may hold those of several registries: only this one's are taken.
+    A docker `auths` document may contain credentials of several registries: only those of `registry` are used.
 
     Raises:
         InvalidInputError: half of a pair, or an unreadable registry_auth.
@@ -36,11 +36,11 @@ def given_credentials(body: CredentialsRequest, registry: RegistryAddress | None
 
 
 def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:
-    """What a body orders for one registry.
+    """Return the requested push to one registry.
 
     Raises:
         NotFoundError: no such registry.
-        InvalidInputError: credentials that are invalid for it.
+        InvalidInputError: its credentials are invalid.
     """
     registry = find_registry(session, push.registry_id)
-    return PushRequest(registry.id, given_credentials(push, address_of(registry)))
+    return PushRequest(registry.id, parse_credentials(push, address_of(registry)))

@@ -1,8 +1,6 @@
-"""Calls that enqueue: one transaction, then the messages, then `Prefer: wait`, then the headers that name the job.
+"""Requests that enqueue a job: one transaction, then the messages, then `Prefer: wait`, then headers that name the job.
 
-`Idempotency-Key`: the same key and caller within 24 hours gives the same job back.
-
-How many requests of this process may wait for a job: half of its threads always stay free for those who do not.
+`Idempotency-Key`: a request with the same key and caller within 24 hours returns the same job.
 """
 
 import hashlib
@@ -13,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from flask import Response, g, request
-from sqlalchemy import delete, exists, or_, select
+from sqlalchemy import bindparam, delete, exists, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,87 +29,63 @@ from shared.settings import settings
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 MIN_POLL_INTERVAL_SECONDS = 0.05
 MAX_POLL_INTERVAL_SECONDS = 0.5
+IDEMPOTENCY_KEY_LIFETIME_MS = 24 * 60 * 60 * 1000
+MAX_IDEMPOTENCY_KEY_LENGTH = 255
+DIGEST_PURPOSE = "idempotency"
+
+_LIVE = select(
+    exists(
+        select(Job.id).where(
+            or_(Job.id == bindparam("job"), Job.parent_id == bindparam("job")), Job.state.in_(LIVE_STATES)
+        )
+    )
+)
 
 
-def enqueue(order: Callable[[Session], Enqueued]) -> str:
-    """Carry out an order in a transaction of its own, or find the job of the request that this one repeats.
+def enqueue(command: Callable[[Session], Enqueued]) -> str:
+    """Run a command in its own transaction, unless this request repeats an earlier one.
 
-    Returns the id of the call's job, after waiting for it if the caller prefers so.
+    Returns the id of the job, after waiting for it if the caller prefers that.
 
     Raises:
-        RequestError: what the order refuses; 409 for a reused idempotency key.
+        RequestError: as the command.
+        ConflictError: the idempotency key was used for another request.
     """
     try:
-        job_id = _enqueue_once(order)
+        job_id = _enqueue_once(command)
     except IntegrityError:
-        # Two requests met in a unique constraint: the other one is committed by now, so this one sees it.
-        job_id = _enqueue_once(order)
+        # Two requests met in a unique constraint. The other one is committed by now, so this one sees it.
+        job_id = _enqueue_once(command)
     except RequestError:
-        # What refuses it may be what the request that it repeats did meanwhile: a commit is published but once.
-        known = repeated_job()
-        if known is None:
+        # The request that this one repeats may be the cause: a commit is published only once.
+        repeated = repeated_job_id()
+        if repeated is None:
             raise
-        job_id = known
+        job_id = repeated
     wait_for(job_id)
     return job_id
 
 
-def repeated_job() -> str | None:
-    """The id of the job that this request repeats, asked before work that only a new request needs."""
+def _enqueue_once(command: Callable[[Session], Enqueued]) -> str:
+    with database().writing() as session:
+        repeated = find_repeated_job(session)
+        if repeated is not None:
+            return repeated.id
+        enqueued = command(session)
+        record_idempotency_key(session, enqueued.job)
+    dispatch.send(enqueued.messages)
+    return enqueued.job.id
+
+
+def repeated_job_id() -> str | None:
+    """Return the id of the job that this request repeats; called before work that only a new request needs."""
     with database().reading() as session:
-        job = job_of_repeat(session)
+        job = find_repeated_job(session)
         return job.id if job else None
 
 
-def name_job(response: Response, job_id: str) -> Response:
-    """Say in the headers which job the call made."""
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    response.headers["X-Job-Id"] = job_id
-    if g.get("waited_seconds") is not None:
-        response.headers["Preference-Applied"] = f"wait={g.waited_seconds}"
-    return response
-
-
-def _enqueue_once(order: Callable[[Session], Enqueued]) -> str:
-    with database().writing() as session:
-        known = job_of_repeat(session)
-        if known is not None:
-            return known.id
-        ordered = order(session)
-        remember_job(session, ordered.job)
-    dispatch.send(ordered.messages)
-    return ordered.job.id
-
-
-def wait_for(job_id: str) -> None:
-    """Wait until the job and its parts have ended, as long as `Prefer: wait=N` says (RFC 7240)."""
-    asked = WAIT.search(request.headers.get("Prefer", ""))
-    if asked is None or not wait_limit().acquire(blocking=False):
-        return
-    g.waited_seconds = min(int(asked.group(1)), settings().max_wait_seconds)
-    deadline = time.monotonic() + g.waited_seconds
-    pause = MIN_POLL_INTERVAL_SECONDS
-    try:
-        while _is_live(job_id) and time.monotonic() < deadline:
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.5, MAX_POLL_INTERVAL_SECONDS)
-    finally:
-        wait_limit().release()
-
-
-def _is_live(job_id: str) -> bool:
-    part = exists(select(Job.id).where(or_(Job.id == job_id, Job.parent_id == job_id), Job.state.in_(LIVE_STATES)))
-    with database().reading() as session:
-        return bool(session.scalar(select(part)))
-
-
-KEPT_MS = 24 * 60 * 60 * 1000
-MAX_KEY_LENGTH = 255
-PURPOSE = "idempotency"
-
-
-def job_of_repeat(session: Session) -> Job | None:
-    """The job that an earlier request with this key made, if the request is a repeat.
+def find_repeated_job(session: Session) -> Job | None:
+    """Return the job of an earlier request with this idempotency key.
 
     Raises:
         InvalidInputError: the key is empty or too long.
@@ -124,24 +98,25 @@ def job_of_repeat(session: Session) -> Job | None:
         select(IdempotencyKey).where(
             IdempotencyKey.caller == caller().key_id,
             IdempotencyKey.key == digest,
-            IdempotencyKey.created_at > now_ms() - KEPT_MS,
+            IdempotencyKey.created_at > now_ms() - IDEMPOTENCY_KEY_LIFETIME_MS,
         )
     )
     if used is None:
         return None
-    if not keyring().verify_digest(used.request, _request_bytes(), purpose=PURPOSE):
-        raise ConflictError("This Idempotency-Key was used for another request within 24 hours; take a new one.")
+    if not keyring().verify_digest(used.request, _request_bytes(), purpose=DIGEST_PURPOSE):
+        raise ConflictError("This Idempotency-Key was used for another request within 24 hours; use a new one.")
     return session.scalars(select(Job).where(Job.id == used.job_id)).one()
 
 
-def remember_job(session: Session, job: Job) -> None:
-    """Keep what this request made, for repeats of it; two repeats at once meet in the unique constraint."""
+def record_idempotency_key(session: Session, job: Job) -> None:
+    """Record the job of this request for repeats. Of two simultaneous ones, a unique constraint rejects the second."""
     digest = _key_digest()
     if digest is None:
         return
     same = (IdempotencyKey.caller == caller().key_id, IdempotencyKey.key == digest)
-    session.execute(delete(IdempotencyKey).where(*same, IdempotencyKey.created_at <= now_ms() - KEPT_MS))
-    request_digest = keyring().digest(_request_bytes(), purpose=PURPOSE)
+    expired = IdempotencyKey.created_at <= now_ms() - IDEMPOTENCY_KEY_LIFETIME_MS
+    session.execute(delete(IdempotencyKey).where(*same, expired))
+    request_digest = keyring().digest(_request_bytes(), purpose=DIGEST_PURPOSE)
     session.add(IdempotencyKey(caller=caller().key_id, key=digest, request=request_digest, job_id=job.id))
     session.flush()
 
@@ -150,8 +125,8 @@ def _key_digest() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not key or len(key) > MAX_KEY_LENGTH:
-        raise InvalidInputError(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
+    if not key or len(key) > MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise InvalidInputError(f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters.")
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
@@ -160,6 +135,36 @@ def _request_bytes() -> bytes:
 
 
 @cache
-def wait_limit() -> threading.BoundedSemaphore:
-    """A room for each request that may wait; whoever takes one gives it back."""
+def wait_slots() -> threading.BoundedSemaphore:
+    """Return the semaphore of requests that wait for jobs: half of the process's threads stay free for others."""
     return threading.BoundedSemaphore(max(1, settings().api_threads // 2))
+
+
+def wait_for(job_id: str) -> None:
+    """Wait until the job and its children have ended, at most as long as `Prefer: wait=N` says (RFC 7240)."""
+    preference = WAIT.search(request.headers.get("Prefer", ""))
+    if preference is None or not wait_slots().acquire(blocking=False):
+        return
+    g.waited_seconds = min(int(preference[1]), settings().max_wait_seconds)
+    deadline = time.monotonic() + g.waited_seconds
+    interval = MIN_POLL_INTERVAL_SECONDS
+    try:
+        while _is_live(job_id) and time.monotonic() < deadline:
+            time.sleep(min(interval, max(0.0, deadline - time.monotonic())))
+            interval = min(interval * 1.5, MAX_POLL_INTERVAL_SECONDS)
+    finally:
+        wait_slots().release()
+
+
+def _is_live(job_id: str) -> bool:
+    with database().reading() as session:
+        return bool(session.scalar(_LIVE, {"job": job_id}))
+
+
+def add_job_headers(response: Response, job_id: str) -> Response:
+    """Add the headers that name the job of the request and the time waited for it."""
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    response.headers["X-Job-Id"] = job_id
+    if g.get("waited_seconds") is not None:
+        response.headers["Preference-Applied"] = f"wait={g.waited_seconds}"
+    return response

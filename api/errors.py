@@ -1,4 +1,4 @@
-"""Every error leaves as the contract's JSON: an id, the platform's code, and what to do."""
+"""Error responses: every error is sent as the contract's JSON, with an id, the platform's code and a message."""
 
 import structlog
 from apiflask import APIFlask
@@ -15,21 +15,21 @@ log = structlog.get_logger(__name__)
 
 CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED, 404: Code.NOT_FOUND}
 SENTENCES = {
-    404: "There is nothing at this address; /docs lists what there is.",
-    405: "This address does not take that method; /docs lists what it takes.",
+    404: "There is nothing at this path; /docs lists the paths.",
+    405: "This path does not take that method; /docs lists the methods it takes.",
     413: "The request is too large.",
-    414: "The address is too long.",
+    414: "The URL is too long.",
 }
 
-# A commit whose answer was lost may have been done all the same.
-DATABASE_AWAY = (
-    "The database does not answer. Whether the request was carried out, whole or not at all, is not known: send it "
-    "again; with the same Idempotency-Key what enqueues is done once."
+# A commit may have succeeded although its response was lost.
+DATABASE_UNREACHABLE = (
+    "The database does not respond. It is unknown whether the request was carried out (completely or not at all): send "
+    "it again. With the same Idempotency-Key a request that enqueues is carried out once."
 )
 
 
 def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as the contract shapes it."""
+    """Return an error response in the contract's form."""
     response = jsonify({"error": {"id": g.get("request_id", ""), "code": int(code), "message": message}})
     response.status_code = status
     response.headers.update(headers or {})
@@ -37,17 +37,17 @@ def error_response(status: int, code: Code, message: str, headers: dict[str, str
 
 
 def register_errors(app: APIFlask) -> None:
-    """Turn everything that can be raised into the contract's JSON."""
+    """Register handlers that turn every exception into the contract's JSON."""
 
     @app.errorhandler(RequestError)
-    def refused(raised: RequestError) -> Response:
+    def request_error(raised: RequestError) -> Response:
         error = api_error(raised)
         if error.status == 403:
             audit_denied(error.message)
         return error_response(error.status, error.code, error.message, error.headers)
 
     @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> Response:
+    def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
         message = SENTENCES.get(status, error.description or error.name)
@@ -56,24 +56,26 @@ def register_errors(app: APIFlask) -> None:
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeout)
-    def database_away(error: Exception) -> Response:
-        log.error("the database did not answer", error=type(error).__name__)
-        return refused(UnavailableError(DATABASE_AWAY, retry_after=5))
+    def database_unreachable(error: Exception) -> Response:
+        log.error("database_unreachable", error=type(error).__name__)
+        return request_error(UnavailableError(DATABASE_UNREACHABLE, retry_after=5))
 
     @app.errorhandler(DBAPIError)
-    def database_failed(error: DBAPIError) -> Response:
-        return database_away(error) if error.connection_invalidated else unexpected(error)
+    def database_error(error: DBAPIError) -> Response:
+        return database_unreachable(error) if error.connection_invalidated else unexpected_error(error)
 
     @app.errorhandler(IntegrityError)
-    def met_another(_error: IntegrityError) -> Response:
-        log.info("two requests met in a unique constraint")
-        return refused(
-            ConflictError("Another request did the same at this moment; look at what it did, or send it again.")
+    def constraint_violated(_error: IntegrityError) -> Response:
+        log.info("unique_constraint_violated")
+        return request_error(
+            ConflictError("Another request did the same at the same time; look at its result, or send this one again.")
         )
 
     @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> Response:
-        log.exception("unexpected error", error=type(error).__name__)
+    def unexpected_error(error: Exception) -> Response:
+        log.error("request_failed", exc_info=error, error=type(error).__name__)
         return error_response(
-            500, Code.INTERNAL, f"Something went wrong here; the log has it under the id {g.get('request_id', '')}."
+            500,
+            Code.INTERNAL,
+            f"An unexpected error occurred; the log has its cause under the request id {g.get('request_id', '')}.",
         )

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond routes and models: keys, errors, parameters, and the headers of answers."""
+"""Additions to the generated OpenAPI document: keys, errors, parameters and response headers."""
 
 import json
 import re
@@ -11,90 +11,92 @@ from shared.settings import settings
 
 Part = dict[str, Any]
 
-MAY_ENQUEUE_NOTHING = ("/pushes/retry", "/nodes/refresh")
-ENQUEUES = tuple(("post", end) for end in ("/compile", "/version", "/versions", "/registry", *MAY_ENQUEUE_NOTHING))
-REQUEST_ID = {"X-Request-Id": {"description": "The id of the request, as in the log.", "schema": {"type": "string"}}}
+MAYBE_ENQUEUES = ("/pushes/retry", "/nodes/refresh")
+ENQUEUES = ("/compile", "/version", "/versions", "/registry", *MAYBE_ENQUEUES)
+"""The ends of paths whose POST enqueues a job; those in `MAYBE_ENQUEUES` only if there is anything to do."""
+REQUEST_ID = {"X-Request-Id": {"description": "The id of the request, as in the logs.", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 ERRORS: dict[str, tuple[str, Part]] = {
     "400": ("The request is wrong.", {}),
     "401": (
-        "No key, or one that is not known.",
+        "There is no key, or it is unknown or revoked.",
         {"WWW-Authenticate": {"description": "`Simple`.", "schema": {"type": "string"}}},
     ),
-    "403": ("The key is known, but may not do this.", {}),
-    "404": ("What was named does not exist.", {}),
-    "409": ("It cannot be done in the present state.", RETRY_AFTER),
+    "403": ("The key is known, but not allowed to do this.", {}),
+    "404": ("Something that the request names does not exist.", {}),
+    "409": ("The request conflicts with the present state.", RETRY_AFTER),
     "413": ("The body is too large.", {}),
-    "415": ("The body is no JSON.", {}),
+    "415": ("The body is not JSON.", {}),
     "429": ("Too many requests with this key.", RETRY_AFTER),
-    "503": ("Something of ours is away. Send it again.", RETRY_AFTER),
-    "default": ("Refused or failed: what and why, and what to do.", {}),
+    "503": ("A part of the installation does not respond. Send the request again.", RETRY_AFTER),
+    "default": ("An error: what happened, why, and what to do.", {}),
 }
 KEY_SCHEME = {
     "type": "apiKey",
     "in": "header",
     "name": "Authorization",
-    "description": "`Simple KEY`, `Bearer KEY` or the bare key.",
+    "description": "`Simple KEY`, `Bearer KEY` or the key alone.",
 }
-SENT = (
+REQUEST_HEADERS = (
     (
         "Prefer",
-        "`wait=N`: answer when the job has ended, or after N seconds (RFC 7240).",
+        "`wait=N`: respond when the job has ended, or after N seconds (RFC 7240).",
         {"type": "string"},
     ),
     (
         "Idempotency-Key",
-        "The same key within 24 hours gives the same job back; 409 with another request.",
+        "A request with the same key within 24 hours returns the same job; 409 for another request.",
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 )
-LAST_EVENT = {
+LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "The id of the last event that was heard.",
+    "description": "The id of the last event received.",
     "schema": {"type": "string"},
 }
-ANSWERED: dict[str, Part] = {
-    "Location": {"description": "The job of the call.", "required": True, "schema": {"type": "string"}},
+RESPONSE_HEADERS: dict[str, Part] = {
+    "Location": {"description": "The path of the job.", "required": True, "schema": {"type": "string"}},
     "X-Job-Id": {
-        "description": "The id of that job.",
+        "description": "The id of the job.",
         "required": True,
         "schema": {"type": "string", "format": "uuid"},
     },
-    "Preference-Applied": {"description": "How long was waited at most.", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "The longest time that the request waited.", "schema": {"type": "string"}},
 }
 
 
-def complete(document: Part) -> Part:
-    """The document with what holds for every operation, and for each that enqueues."""
+def complete_document(document: Part) -> Part:
+    """Return the document with the additions."""
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"key": KEY_SCHEME}
-    described = ErrorResponse.model_json_schema(ref_template="#/components/schemas/{model}")
+    error = ErrorResponse.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas = components.setdefault("schemas", {})
-    schemas.update({**described.pop("$defs"), "ErrorResponse": described})
-    _name_what_is_configured(schemas)
-    document = _shared_models(document)
+    schemas.update({**error.pop("$defs"), "ErrorResponse": error})
+    _add_configured_values(schemas)
+    document = _merge_models(document)
     schemas = document["components"]["schemas"]
     for path, method, operation in _operations(document):
-        operation["operationId"] = _operation_id(method, path)
+        words = path.replace("{", "").replace("}", "").strip("/").split("/")
+        operation["operationId"] = "_".join([method, *words]).replace("-", "_").replace(".", "_")
         _describe_parameters(operation)
         _describe_body(operation, schemas)
         if path.startswith("/v1/"):
             operation["security"] = [{"key": []}]
-        if any(method == verb and path.endswith(end) for verb, end in ENQUEUES):
-            _describe_enqueueing(operation, always=not path.endswith(MAY_ENQUEUE_NOTHING))
+        if method == "post" and path.endswith(ENQUEUES):
+            _describe_enqueueing(operation, always=not path.endswith(MAYBE_ENQUEUES))
         _describe_errors(operation)
     return document
 
 
-def _shared_models(document: Part) -> Part:
-    """Every model once: the framework describes those inside of another anew for each, as OUTER.INNER."""
+def _merge_models(document: Part) -> Part:
+    """Return the document with every model once: APIFlask repeats a nested model for each outer one (OUTER.INNER)."""
     text = re.sub(r'"#/components/schemas/\w+\.(\w+)"', r'"#/components/schemas/\1"', json.dumps(document))
-    shared: Part = json.loads(text)
-    schemas = shared["components"]["schemas"]
-    shared["components"]["schemas"] = {name.rpartition(".")[2]: schemas[name] for name in schemas}
-    return shared
+    merged: Part = json.loads(text)
+    schemas = merged["components"]["schemas"]
+    merged["components"]["schemas"] = {name.rpartition(".")[2]: schemas[name] for name in schemas}
+    return merged
 
 
 def _operations(document: Part) -> Iterator[tuple[str, str, Part]]:
@@ -104,82 +106,74 @@ def _operations(document: Part) -> Iterator[tuple[str, str, Part]]:
                 yield path, method, operation
 
 
-def _operation_id(method: str, path: str) -> str:
-    words = path.replace("{", "").replace("}", "").strip("/").split("/")
-    return "_".join([method, *words]).replace("-", "_").replace(".", "_")
-
-
-def _name_what_is_configured(schemas: Part) -> None:
-    """Environments and repository addresses are what the settings of this installation take."""
+def _add_configured_values(schemas: Part) -> None:
+    """Add the environments and the form of repository URLs that the settings of this installation allow."""
     environments = sorted(settings().base_images)
     repository_url = patterns.repository_url(settings())
     for name, schema in schemas.items():
         fields = schema.get("properties", {})
         if name.endswith("SettingsRequest") and "language" in fields:
             for field in ("language", "algorithm_environment", "package_set"):
-                _text_of(fields[field])["enum"] = environments
+                _text_schema(fields[field])["enum"] = environments
         if name.endswith("SourceRequest"):
-            _text_of(fields["repository_https_url"])["pattern"] = repository_url
+            _text_schema(fields["repository_https_url"])["pattern"] = repository_url
 
 
-def _text_of(field: Part) -> Part:
-    text: Part = next(kind for kind in field["anyOf"] if kind.get("type") == "string")
+def _text_schema(field: Part) -> Part:
+    text: Part = next(choice for choice in field["anyOf"] if choice.get("type") == "string")
     return text
 
 
 def _describe_parameters(operation: Part) -> None:
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
-        operation.setdefault("parameters", []).append(LAST_EVENT)
+        operation.setdefault("parameters", []).append(LAST_EVENT_ID)
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
             parameter["schema"] = patterns.path_parameter(parameter["name"])
         else:
-            parameter["schema"] = _on_the_wire(without_null(parameter["schema"]))
-
-
-def _on_the_wire(schema: Part) -> Part:
-    if schema.get("type") != "boolean":
-        return schema
-    about = {name: value for name, value in schema.items() if name != "type"}
-    return {**about, "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": patterns.BOOLEAN}]}
+            schema = without_null(parameter["schema"])
+            if schema.get("type") == "boolean":
+                del schema["type"]
+                schema["anyOf"] = [{"type": "boolean"}, {"type": "string", "pattern": patterns.BOOLEAN}]
+            parameter["schema"] = schema
 
 
 def _describe_body(operation: Part, schemas: Part) -> None:
-    """Nothing, or null, stands for an empty object: right where no field is needed."""
+    """Allow an empty body, or null, where no field is required: either stands for an empty object."""
     body = operation.get("requestBody")
     if body is None:
         return
     content = body["content"]["application/json"]
-    described = schemas[content["schema"]["$ref"].rpartition("/")[2]]
-    body["required"] = bool(described.get("required") or described.get("minProperties"))
+    schema = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+    body["required"] = bool(schema.get("required") or schema.get("minProperties"))
     if not body["required"]:
         content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
 
 
 def _describe_enqueueing(operation: Part, *, always: bool) -> None:
     operation.setdefault("parameters", []).extend(
-        {"name": name, "in": "header", "required": False, "description": said, "schema": schema}
-        for name, said, schema in SENT
+        {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+        for name, description, schema in REQUEST_HEADERS
     )
     for status, response in operation["responses"].items():
         if status.startswith("2"):
             response["headers"] = {
                 name: {**header, "required": always and header.get("required", False)}
-                for name, header in ANSWERED.items()
+                for name, header in RESPONSE_HEADERS.items()
             }
 
 
 def _describe_errors(operation: Part) -> None:
     responses = operation["responses"]
-    for status, (said, headers) in ERRORS.items():
-        if _can_be_answered(status, operation):
+    for status, (description, headers) in ERRORS.items():
+        if _is_possible(status, operation):
             content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-            responses.setdefault(status, {"description": said, "headers": dict(headers), "content": content})
+            responses.setdefault(status, {"description": description, "headers": dict(headers), "content": content})
     for response in responses.values():
         response.setdefault("headers", {}).update(REQUEST_ID)
 
 
-def _can_be_answered(status: str, operation: Part) -> bool:
+def _is_possible(status: str, operation: Part) -> bool:
     if status in ("401", "403", "429"):
         return "security" in operation
     return status not in ("413", "415") or "requestBody" in operation

@@ -1,82 +1,106 @@
-"""Pages of long lists: newest first, by an opaque marker."""
+"""Pages of long lists, newest first. An opaque marker names the next page."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
-from flask import request
-from pydantic import Field
+from flask import Response, request
+from pydantic import BaseModel, Field
 from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from typing_extensions import override
 
 from api.error_codes import ApiError, Code
 from api.proxy_headers import public_url
-from api.schemas.base import Query
+from api.responses import json_response
+from api.schemas.base import Query, ResponseModel
 
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
 MARKER = re.compile("^[0-7][0-9a-f]{15}$")
-"""A sequence number; opaque to callers, and of a form that the document can tell."""
+"""A sequence number; opaque to callers, and of a form that OpenAPI can describe."""
 EMPTY_TEXT: dict[str, Any] = {"type": "string", "maxLength": 0}
+Item = TypeVar("Item", bound=BaseModel)
 Row = TypeVar("Row")
 
 
 class PageQuery(Query):
-    """Which page of a list."""
+    """The requested page of a list."""
 
     limit: str | None = Field(
         None,
-        description=f"How many, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} if left out.",
+        description=f"The number of results, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} by default.",
         json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}, EMPTY_TEXT]},
     )
     marker: str | None = Field(
         None,
-        description="Where the page begins: the `marker` of the page before.",
+        description="The start of the page: the `marker` of the previous page.",
         json_schema_extra={"anyOf": [{"type": "string", "pattern": MARKER.pattern}, EMPTY_TEXT]},
     )
 
 
-def page_of(
-    session: Session, query: Select[Any], order: InstrumentedAttribute[int], page: PageQuery
-) -> tuple[Sequence[Any], str | None]:
-    """The rows of a page, newest first, and the marker of the next one.
+class Page(ResponseModel, Generic[Item]):
+    """A page of a list. `marker` and `next_link` are null on the last page."""
+
+    marker: str | None
+    next_link: str | None
+    results: list[Item]
+
+    @classmethod
+    @override
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of the model in the OpenAPI document."""
+        return f"{params[0].__name__.removesuffix('Response')}Page"
+
+
+def page_response(
+    session: Session,
+    rows: Select[tuple[Row]],
+    order: InstrumentedAttribute[int],
+    query: PageQuery,
+    present: Callable[[list[Row]], Sequence[BaseModel]],
+) -> Response:
+    """Return a page of the rows, each as `present` shows it.
 
     Raises:
         ApiError: bad limit or bad marker.
     """
-    limit = _limit(page.limit)
-    if page.marker:
-        query = query.where(order < _sequence(page.marker))
-    rows = session.execute(query.order_by(order.desc()).limit(limit + 1)).all()
-    if len(rows) <= limit:
-        return rows, None
-    last = rows[limit - 1][0]
-    return rows[:limit], _marker(getattr(last, order.key))
+    page, marker = fetch_page(session, rows, order, query)
+    return json_response(page_body(present([row[0] for row in page]), marker))
 
 
-def paged(results: Sequence[Any], marker: str | None) -> dict[str, Any]:
-    """A page as the contract shapes it; marker and link are null on the last one."""
+def fetch_page(
+    session: Session, rows: Select[Any], order: InstrumentedAttribute[int], query: PageQuery
+) -> tuple[Sequence[Any], str | None]:
+    """Return the rows of a page, newest first, and the marker of the next one.
+
+    Raises:
+        ApiError: bad limit or bad marker.
+    """
+    limit = _parse_limit(query.limit)
+    if query.marker:
+        if not MARKER.fullmatch(query.marker):
+            raise ApiError(400, Code.BAD_MARKER, "This marker is invalid; take it from the previous page.")
+        rows = rows.where(order < int(query.marker, 16))
+    page = session.execute(rows.order_by(order.desc()).limit(limit + 1)).all()
+    if len(page) <= limit:
+        return page, None
+    last: int = getattr(page[limit - 1][0], order.key)
+    return page[:limit], f"{last:016x}"
+
+
+def page_body(results: Sequence[BaseModel], marker: str | None) -> dict[str, Any]:
+    """Return a page in the contract's form, with a link to the next one."""
     link = None
     if marker is not None:
-        parameters = {**request.args.to_dict(), "marker": marker}
-        link = f"{public_url()}{request.path}?{urlencode(parameters)}"
+        link = f"{public_url()}{request.path}?{urlencode({**request.args.to_dict(), 'marker': marker})}"
     return {"marker": marker, "next_link": link, "results": results}
 
 
-def _limit(text: str | None) -> int:
+def _parse_limit(text: str | None) -> int:
     if not text:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
         raise ApiError(400, Code.BAD_LIMIT, f"limit must be a whole number from 1 to {MAX_LIMIT}.")
     return int(text)
-
-
-def _marker(sequence: int) -> str:
-    return f"{sequence:016x}"
-
-
-def _sequence(marker: str) -> int:
-    if not MARKER.fullmatch(marker):
-        raise ApiError(400, Code.BAD_MARKER, "This marker is none of ours; take it from the page before.")
-    return int(marker, 16)

@@ -1,4 +1,4 @@
-"""Addresses: under which one callers know this installation, and from which one a caller comes."""
+"""Addresses behind proxies: the public URL of this installation, and the address of a client."""
 
 import ipaddress
 from functools import cache
@@ -10,34 +10,34 @@ from shared.settings import settings
 
 
 def public_url() -> str:
-    """Where links lead: the setting, else what the request was sent to."""
+    """Return the URL that links begin with: the setting, or else the host that the request was sent to."""
     return settings().public_url.rstrip("/") or request.host_url.rstrip("/")
 
 
-def caller_address(asked: Request) -> str | None:
-    """Where a request came from: its peer, or where that is our gateway, whom the gateway and trusted proxies say.
+def client_address(received: Request) -> str | None:
+    """Return the address that a request came from: its peer, or what our gateway reports if that is the peer.
 
-    The gateway appends to X-Forwarded-For whom it spoke to; from the right, the first that is no trusted proxy is the
-    caller. What stands left of it the caller may have written himself.
+    The gateway and each proxy append the address of their peer to X-Forwarded-For. The client is the last address that
+    is no trusted proxy; the client itself can have written everything left of it.
     """
-    peer, forwarded = asked.remote_addr, asked.headers.get("X-Forwarded-For")
+    peer, forwarded = received.remote_addr, received.headers.get("X-Forwarded-For")
     if peer is None or not forwarded or not is_in(peer, settings().gateway_networks):
         return peer
     hops = [hop.strip() for hop in forwarded.split(",")]
-    strangers = [hop for hop in hops if not is_in(hop, settings().trusted_proxies)]
-    return (strangers[-1] if strangers else hops[0])[:64]
+    untrusted = [hop for hop in hops if not is_in(hop, settings().trusted_proxies)]
+    return (untrusted[-1] if untrusted else hops[0])[:64]
 
 
 def is_in(address: str, networks: tuple[str, ...]) -> bool:
-    """Whether an address is in one of these networks; what is no address is in none."""
+    """Return whether an address is in one of these networks. An invalid address is in none."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    plain = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(plain in network for network in _networks(networks))
+    unmapped = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(unmapped in network for network in _parse_networks(networks))
 
 
 @cache
-def _networks(entries: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def _parse_networks(entries: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     return tuple(ipaddress.ip_network(entry) for entry in entries)

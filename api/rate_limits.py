@@ -1,4 +1,4 @@
-"""How much one caller may ask, per minute: counted for all processes in Redis, or in this one where Redis is away."""
+"""Rate limits per caller and minute: counted for all processes in Redis, or in this process if Redis is unreachable."""
 
 import os
 import re
@@ -10,28 +10,28 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
+from typing_extensions import override
 
 from api.error_codes import ApiError, Code
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT_SECONDS = 0.5
-AWAY_SECONDS = 10.0
-"""After Redis did not answer it is left alone for this long."""
-MAX_DENIALS = 60
-"""So many refusals of one key within a minute are worth a line in the audit trail, in each process."""
-
-
+REDIS_TIMEOUT_SECONDS = 0.5
+REDIS_RETRY_INTERVAL_SECONDS = 10.0
+"""Seconds after a failure of Redis during which this process counts alone."""
+MAX_AUDITED_DENIALS = 60
+"""Denials per key, minute and process that are written into the audit trail."""
 MAX_COUNTERS = 10_000
-"""So many are kept in memory before those of minutes that are over are cleared away."""
+"""Counters in memory above which expired ones are removed."""
 
 
-class CountersHere(MemoryStorage):
-    """The counters of this process alone. The library's own starts a thread at nearly every count, to clear away."""
+class ProcessStorage(MemoryStorage):
+    """The counters of one process. The library's own storage starts a thread at nearly every count, to expire them."""
 
+    @override
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count; the number within this window, of `expiry` seconds from its first count."""
+        """Count, and return the count of this window, which ends `expiry` seconds after its first count."""
         now = time.time()
         with self.locks[""]:
             if len(self.expirations) > MAX_COUNTERS:
@@ -44,110 +44,94 @@ class CountersHere(MemoryStorage):
 
 
 class RateLimits:
-    """The counters of one process; made after the fork."""
+    """The rate limits as one process counts them; created after the fork.
+
+    Every `count_…` method raises ApiError if there were too many requests within a minute.
+    """
 
     def __init__(self) -> None:
-        self._here = FixedWindowRateLimiter(CountersHere())
-        self._everywhere = _shared_limiter()
-        self._away_until = 0.0
+        self._local = FixedWindowRateLimiter(ProcessStorage())
+        self._redis = _redis_limiter()
+        self._redis_retry_at = 0.0
 
     def count_change(self, key_id: str) -> None:
-        """Count a request that changes something.
-
-        Raises:
-            ApiError: too many with this key within a minute.
-        """
-        self._count("changes", key_id, settings().rate_limit_changes, everywhere=True)
+        """Count a request that changes something."""
+        self._count("changes", key_id, settings().rate_limit_changes, in_redis=True)
 
     def count_read(self, key_id: str) -> None:
-        """Count a request that reads: in this process only, for reading must stay quick.
-
-        Raises:
-            ApiError: too many with this key within a minute.
-        """
-        self._count("reads", key_id, settings().rate_limit_reads, everywhere=False)
+        """Count a request that reads: in this process only, because reads must stay fast."""
+        self._count("reads", key_id, settings().rate_limit_reads, in_redis=False)
 
     def count_call(self, key_id: str) -> None:
-        """Count a call of an algorithm: in this process only, as reading is.
-
-        Raises:
-            ApiError: too many with this key within a minute.
-        """
-        self._count("calls", key_id, settings().rate_limit_calls, everywhere=False)
+        """Count a call of an algorithm, in this process only."""
+        self._count("calls", key_id, settings().rate_limit_calls, in_redis=False)
 
     def count_git(self, key_id: str) -> None:
-        """Count a request of a git client, of which a clone or push has two or three.
-
-        Raises:
-            ApiError: too many with this key within a minute.
-        """
-        self._count("git requests", key_id, settings().rate_limit_git, everywhere=True)
+        """Count a request of a git client; a clone or push consists of two or three."""
+        self._count("git requests", key_id, settings().rate_limit_git, in_redis=True)
 
     def count_unknown(self, address: str) -> None:
-        """Count a request without a key that is known here.
+        """Count a request without a known key."""
+        self._count("requests without a known key", address, settings().rate_limit_unknown, in_redis=False)
 
-        Raises:
-            ApiError: too many from this address within a minute.
-        """
-        self._count("requests without a known key", address, settings().rate_limit_unknown, everywhere=False)
+    def may_audit_denial(self, key_id: str) -> bool:
+        """Count a denial, and return whether to write it into the audit trail: a key must not flood it."""
+        return self._local.hit(RateLimitItemPerMinute(MAX_AUDITED_DENIALS, namespace="longshore:denials"), key_id)
 
-    def is_worth_noting(self, key_id: str) -> bool:
-        """Whether one more refusal of this key is to be written down; nobody fills the audit trail by being refused."""
-        return self._here.hit(RateLimitItemPerMinute(MAX_DENIALS, namespace="longshore:denials"), key_id)
-
-    def _count(self, what: str, who: str, most: int, *, everywhere: bool) -> None:
-        if most == 0:
+    def _count(self, requests: str, caller: str, maximum: int, *, in_redis: bool) -> None:
+        if maximum == 0:
             return
-        limit = RateLimitItemPerMinute(most, namespace=f"longshore:{what.replace(' ', '-')}")
-        limiter = self._everywhere if everywhere and time.monotonic() >= self._away_until else None
-        if limiter is not None:
+        limit = RateLimitItemPerMinute(maximum, namespace=f"longshore:{requests.replace(' ', '-')}")
+        if in_redis and self._redis is not None and time.monotonic() >= self._redis_retry_at:
             try:
-                self._hit(limiter, limit, what, who)
+                self._hit(self._redis, limit, requests, caller)
             except (RedisError, OSError) as error:
-                log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)
-                self._away_until = time.monotonic() + AWAY_SECONDS
+                log.warning("redis_unreachable_for_rate_limits", error=type(error).__name__)
+                self._redis_retry_at = time.monotonic() + REDIS_RETRY_INTERVAL_SECONDS
             else:
                 return
-        self._hit(self._here, limit, what, who)
+        self._hit(self._local, limit, requests, caller)
 
-    def _hit(self, limiter: FixedWindowRateLimiter, limit: RateLimitItemPerMinute, what: str, who: str) -> None:
-        if limiter.hit(limit, who):
+    def _hit(self, limiter: FixedWindowRateLimiter, limit: RateLimitItemPerMinute, requests: str, caller: str) -> None:
+        if limiter.hit(limit, caller):
             return
-        seconds = max(1, round(limiter.get_window_stats(limit, who).reset_time - time.time()) + 1)
+        seconds = max(1, round(limiter.get_window_stats(limit, caller).reset_time - time.time()) + 1)
         raise ApiError(
             429,
             Code.INVALID_REQUEST,
-            f"More than {limit.amount} {what} within a minute; go on in {seconds} s.",
+            f"More than {limit.amount} {requests} within a minute; retry in {seconds} s.",
             retry_after=seconds,
         )
 
 
 def rate_limits() -> RateLimits:
-    """The counters of this process."""
-    return _of_process(os.getpid())
+    """Return the rate limits of this process."""
+    return _rate_limits_of(os.getpid())
 
 
 @cache
-def _of_process(_pid: int) -> RateLimits:
+def _rate_limits_of(_pid: int) -> RateLimits:
     return RateLimits()
 
 
-def respelled(url: str) -> str:
-    """An address of Redis as kombu takes it, as redis-py does: unix sockets, their database, and TLS differ."""
+def to_redis_py_url(url: str) -> str:
+    """Convert a Redis URL of kombu to redis-py: they differ in unix sockets, database numbers and TLS options."""
     if url.startswith("redis+socket://"):
         url = url.replace("redis+socket://", "redis+unix://", 1).replace("virtual_host=", "db=", 1)
-    return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda found: found[1].lower(), url)
+    return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda match: match[1].lower(), url)
 
 
-def _shared_limiter() -> FixedWindowRateLimiter | None:
+def _redis_limiter() -> FixedWindowRateLimiter | None:
     url = settings().redis_url
     if not url:
         return None
     try:
         storage: Storage = RedisStorage(
-            respelled(url), socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+            to_redis_py_url(url),
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
         )
     except (RedisError, OSError) as error:
-        log.warning("requests are counted here only, Redis does not answer", error=type(error).__name__)
+        log.warning("redis_unreachable_for_rate_limits", error=type(error).__name__)
         return None
     return FixedWindowRateLimiter(storage)

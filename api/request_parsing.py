@@ -1,4 +1,4 @@
-"""Reading requests: one strict way from bytes to a model, and from a wrong request to a sentence."""
+"""Strict parsing of requests into models, and the messages about invalid requests."""
 
 import json
 import re
@@ -8,39 +8,41 @@ from apiflask.schema_adapters.pydantic import PydanticAdapter
 from apiflask.schema_adapters.registry import registry
 from flask import Request
 from pydantic import BaseModel, ValidationError
+from typing_extensions import override
 
 from api.error_codes import ApiError, Code
 from shared.errors import InvalidInputError
 
 MAX_PROBLEMS = 5
-# In pydantic's words for these two, a text has "items" and our class names show.
-LENGTH_OF_TEXT = re.compile(r"^Value should have at (most|least) (\d+) items? after validation, not")
-CLASS_EXPECTED = re.compile(r"^Input should be a valid dictionary or instance of \w+$")
+# Messages of pydantic that are reworded: one says "items" of a text, the other contains our class names.
+TEXT_LENGTH = re.compile(r"^Value should have at (most|least) (\d+) items? after validation, not")
+OBJECT_EXPECTED = re.compile(r"^Input should be a valid dictionary or instance of \w+$")
 
 
 class StrictAdapter(PydanticAdapter):
-    """Reads bodies and queries as the contract says; everything else is APIFlask's."""
+    """Parses bodies and queries as the contract says. The rest is inherited from APIFlask."""
 
+    @override
     def validate_input(self, request: Request, location: str, **_kwargs: Any) -> BaseModel:
-        """The model of a body or query.
+        """Return the model of a body or query.
 
         Raises:
             InvalidInputError, ApiError: the message says which fields are wrong, and how.
         """
-        given = read_json_object(request) if location == "json" else request.args.to_dict()
+        values = parse_json_object(request) if location == "json" else request.args.to_dict()
         try:
-            model: BaseModel = self.model_class.model_validate(given)
+            model: BaseModel = self.model_class.model_validate(values)
         except ValidationError as error:
-            raise InvalidInputError(_sentence(error)) from None
+            raise InvalidInputError(_describe(error)) from None
         return model
 
 
-def read_json_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object; no body at all stands for an empty one.
+def parse_json_object(request: Request) -> dict[str, Any]:
+    """Return the body as a JSON object. An empty body and `null` stand for an empty object.
 
     Raises:
         ApiError: the content type is not JSON, or the body is invalid JSON.
-        InvalidInputError: the body is no JSON object.
+        InvalidInputError: the body is not a JSON object.
     """
     raw = request.get_data(cache=True)
     if not raw:
@@ -52,26 +54,26 @@ def read_json_object(request: Request) -> dict[str, Any]:
             f"The body is {request.mimetype[:100]}; send JSON with Content-Type: application/json.",
         )
     try:
-        given = json.loads(raw, parse_constant=_refuse_constant)
+        value = json.loads(raw, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, Code.INVALID_JSON, f"The body is no valid JSON: {_without_quotes(error)}.") from None
-    if given is None:
+        raise ApiError(400, Code.INVALID_JSON, f"The body is not valid JSON: {_json_problem(error)}.") from None
+    if value is None:
         return {}
-    if not isinstance(given, dict):
+    if not isinstance(value, dict):
         raise InvalidInputError("The body must be a JSON object.")
-    return given
+    return value
 
 
 def install_strict_reading() -> None:
-    """Have APIFlask read every request by `StrictAdapter`."""
+    """Make APIFlask parse every request with `StrictAdapter`."""
     registry.register("pydantic", StrictAdapter)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _without_quotes(error: Exception) -> str:
+def _json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     if isinstance(error, RecursionError):
@@ -79,21 +81,17 @@ def _without_quotes(error: Exception) -> str:
     return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
-def _sentence(error: ValidationError) -> str:
-    """What is wrong, field by field. What was sent is never repeated: it may be a password."""
+def _describe(error: ValidationError) -> str:
+    """Describe the problems of each field. A value from the request is never repeated: it may be a password."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
-    lines = [f"{_place(problem['loc'])}: {_said(problem['msg'])}" for problem in problems[:MAX_PROBLEMS]]
+    lines = [_describe_problem(problem["loc"], problem["msg"]) for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"and {len(problems) - MAX_PROBLEMS} more")
     return "; ".join(lines) + "."
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "body"
-
-
-def _said(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    message = LENGTH_OF_TEXT.sub(r"Must have at \1 \2 characters, not", message)
-    message = CLASS_EXPECTED.sub("Must be a JSON object", message)
-    return message[:1].lower() + message[1:]
+def _describe_problem(location: tuple[int | str, ...], message: str) -> str:
+    field = ".".join(str(part) for part in location) or "body"
+    message = TEXT_LENGTH.sub(r"Must have at \1 \2 characters, not", message.removeprefix("Value error, "))
+    message = OBJECT_EXPECTED.sub("Must be a JSON object", message)
+    return f"{field}: {message[:1].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""Answers: a model, or a list of them, as JSON."""
+"""JSON responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 
-def json_response(shown: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
-    """A response with what is shown."""
-    if isinstance(shown, BaseModel):
-        return Response(shown.model_dump_json(by_alias=True), status, mimetype="application/json")
-    return Response(to_json(shown, by_alias=True), status, mimetype="application/json")
+def json_response(body: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
+    """Return a response with a model, or with a list or dictionary of models."""
+    if isinstance(body, BaseModel):
+        return Response(body.model_dump_json(by_alias=True), status, mimetype="application/json")
+    return Response(to_json(body, by_alias=True), status, mimetype="application/json")
 
 
 def no_content() -> Response:
-    """204: done, nothing to say."""
+    """Return an empty response with the status 204."""
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response

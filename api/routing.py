@@ -1,4 +1,4 @@
-"""Routes under an algorithm, in both spellings: OWNER/NAME and UUID."""
+"""Blueprints of the v1 API, and routes below an algorithm, which is named OWNER/NAME or by its UUID."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,13 +12,13 @@ from api.schemas.patterns import UUID
 
 
 class OwnerConverter(BaseConverter):
-    """An owner where an algorithm's id may stand for other methods: whatever is no UUID."""
+    """Matches an owner where another route takes the id of an algorithm: everything but a UUID."""
 
     regex = f"(?!{UUID.strip('^$')}(?:/|$))[^/]+"
 
 
 class AlgorithmIdConverter(BaseConverter):
-    """An algorithm's id where a name could stand too."""
+    """Matches the id of an algorithm where another route takes a name."""
 
     regex = UUID.strip("^$")
 
@@ -27,15 +27,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def v1_blueprint(name: str) -> APIBlueprint:
-    """A part of the v1 interface."""
-    install_strict_reading()  # before the first `input` of the blueprint
+    """Return a blueprint of the v1 API."""
+    install_strict_reading()  # before the first `input` of a blueprint
     blueprint = APIBlueprint(name, __name__, url_prefix="/v1", tag=name.capitalize())
     blueprint.url_value_preprocessor(_name_algorithm)
     return blueprint
 
 
 def algorithm_route(blueprint: APIBlueprint, path: str, methods: list[str]) -> Callable[[View], View]:
-    """Route `path` below an algorithm; the view gets the algorithm's name as `algorithm`."""
+    """Route `path` below an algorithm. The view gets the name or id of the algorithm as `algorithm`."""
 
     def decorate(view: View) -> View:
         for prefix in ("/algorithms/<owner>/<name>", "/algorithms/<algorithm_id>"):
@@ -46,7 +46,7 @@ def algorithm_route(blueprint: APIBlueprint, path: str, methods: list[str]) -> C
 
 
 def list_of(model: type[BaseModel]) -> Any:
-    """A plain array of a model, as APIFlask's `output` takes it (its type hints leave it out)."""
+    """Return the type of an array of a model for APIFlask's `output`, whose type hints do not allow it."""
     return list[model]  # type: ignore[valid-type]
 
 

@@ -26,7 +26,7 @@ from api.git.authentication import Grant, authenticate, grant, grant_token, secr
 from api.git.backend import GitRequest, respond
 from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
-from api.proxy_headers import caller_address
+from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
 from shared.audit import Actor
 from shared.db.engine import database
@@ -146,7 +146,7 @@ def _rpc(request: Request, request_id: str, owner: str, name: str, service: str)
 
 def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
     secret = secret_of(request.headers.get("Authorization"))
-    address = caller_address(request) or "unknown"
+    address = client_address(request) or "unknown"
     granted = _authorise(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
     actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)

@@ -5,13 +5,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from flask import Response
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, WithJsonSchema
 
 from api.authentication import caller
-from api.pagination import PageQuery, page_of, paged
-from api.responses import json_response
+from api.pagination import Page, PageQuery, page_response
 from api.routing import v1_blueprint
-from api.schemas.base import Moment, ResponseModel, Text, Uuid
+from api.schemas.base import ResponseModel, Text, Timestamp, Uuid
 from shared.audit import entries
 from shared.db.clock import rfc3339
 from shared.db.engine import database
@@ -25,26 +24,29 @@ RFC3339 = re.compile(
 )
 
 
-def _moment(text: object) -> object:
-    """A time of RFC 3339; a plus sign that a URL turned into a space is one again, a leap second the one before it."""
-    found = RFC3339.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+def _parse_time(text: object) -> int:
+    """Return the milliseconds since 1970 of a time in RFC 3339.
+
+    A space is read as the plus sign that URL decoding replaced, and a leap second as the second before it.
+    """
+    match = RFC3339.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z (RFC 3339)")
-    minute, second, fraction, zone = found.groups()
+    minute, second, fraction, zone = match.groups()
     offset = "+00:00" if zone in ("Z", "z") else zone.replace(" ", "+")
-    second = min(second, "59")
-    return datetime.fromisoformat(f"{minute}:{second}{(fraction or '')[:7]}{offset}")
+    time = datetime.fromisoformat(f"{minute}:{min(second, '59')}{(fraction or '')[:7]}{offset}")
+    return int(time.timestamp() * 1000)
 
 
-Time = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra={"format": "date-time"})]
+Time = Annotated[int, BeforeValidator(_parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class AuditQuery(PageQuery):
-    """Which entries to list."""
+    """The events to list."""
 
     actor: Text | None = None
     action: Text | None = None
-    """A whole action, or what it begins with: `registry.`"""
+    """An action, or the beginning of actions that ends with a dot: `registry.`"""
     target: Text | None = None
     owner: Text | None = None
     since: Time | None = None
@@ -52,10 +54,10 @@ class AuditQuery(PageQuery):
 
 
 class AuditEventResponse(ResponseModel):
-    """One thing that somebody did."""
+    """An event of the audit trail."""
 
     id: Uuid
-    time: Moment
+    time: Timestamp
     actor: str
     key_id: str | None
     address: str | None
@@ -66,41 +68,23 @@ class AuditEventResponse(ResponseModel):
     detail: dict[str, Any]
 
 
-class AuditPage(ResponseModel):
-    """A page of the audit trail."""
-
-    marker: str | None
-    next_link: str | None
-    results: list[AuditEventResponse]
-
-
 @blueprint.get("/audit")
 @blueprint.input(AuditQuery, location="query", arg_name="query")
-@blueprint.output(AuditPage)
+@blueprint.output(Page[AuditEventResponse])
 def list_audit(query: AuditQuery) -> Response:
-    """Who did what, when, from where; newest first."""
+    """List audit events: who did what, when and from where; newest first."""
     caller().require_admin()
-    rows = entries(
-        actor=query.actor,
-        action=query.action,
-        target=query.target,
-        owner=query.owner,
-        since=_milliseconds(query.since),
-        until=_milliseconds(query.until),
-    )
+    filters = query.model_dump(exclude={"limit", "marker"})
     with database().reading() as session:
-        page, marker = page_of(session, rows, AuditEvent.seq, query)
-        return json_response(paged([_show(row[0]) for row in page], marker))
+        return page_response(
+            session, entries(**filters), AuditEvent.seq, query, lambda events: [_present(event) for event in events]
+        )
 
 
-def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def _show(event: AuditEvent) -> AuditEventResponse:
+def _present(event: AuditEvent) -> AuditEventResponse:
     return AuditEventResponse(
         id=event.id,
-        time=rfc3339(event.created_at) or "",
+        time=rfc3339(event.created_at),
         actor=event.actor,
         key_id=event.key_id,
         address=event.address,

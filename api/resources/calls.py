@@ -1,10 +1,9 @@
-"""Calling algorithms, and asking how calls ended that nobody waited for."""
+"""Calls of algorithms, and the results of asynchronous calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask import Response, g, request
-from sqlalchemy import Row
 
 from api.authentication import caller
 from api.error_codes import ApiError, Code
@@ -15,25 +14,24 @@ from api.invocation.target import Target, find_target
 from api.invocation.target_cache import target_cache
 from api.responses import json_response
 from api.routing import v1_blueprint
-from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallErrorResponse, CallQuery
-from shared.db.clock import rfc3339
+from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallQuery, present_call
 from shared.db.engine import database
 from shared.db.models import Algorithm, CallState
 from shared.errors import NotFoundError, PermissionDeniedError
-from shared.invocation.async_calls import CALL_WITH_NAMES, LOST, mark_overdue_lost
+from shared.invocation.async_calls import CALL_WITH_NAMES, mark_overdue_lost
 from shared.invocation.versions import find_called_version
 from shared.settings import settings
 
 blueprint = v1_blueprint("calls")
 
-ADDRESS = "/v1/algo/"
-"""How the addresses of calls begin."""
+PATH_PREFIX = "/v1/algo/"
+"""The beginning of the paths of calls."""
 CONTENT_TYPES = ("application/json", "text/plain", "application/octet-stream")
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 def _call_route(view: View) -> View:
-    """Route calls of an algorithm, named OWNER/NAME or by its id, with or without a version."""
+    """Route calls of an algorithm, which is named OWNER/NAME or by its id, with or without a version."""
     for name in ("<owner:owner>/<name>", "<algorithm_id:algorithm_id>"):
         for version in ("", "/<version>"):
             blueprint.add_url_rule(f"/algo/{name}{version}", view_func=view, methods=["POST"])
@@ -45,42 +43,44 @@ def _call_route(view: View) -> View:
 def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None) -> Response:
     """Call an algorithm with the body as its input.
 
-    An error of the algorithm itself is answered with 200 and `error`; what else goes wrong has a status of its own.
+    An error of the algorithm itself is a response with the status 200 and `error`; other errors have their own status.
     """
-    sent = _read_input(query)
-    found = _find(algorithm, version, query)
+    runner_request = _read_input(query)
+    target = _find(algorithm, version, query)
     if query.output == "void":
-        begun = async_calls.start(caller(), found, sent, timeout=query.timeout, request_id=g.request_id)
-        return json_response(AsyncCallAccepted(request_id=begun))
-    answered = call(found, sent, timeout=query.timeout, request_id=g.request_id)
-    body, content_type = raw_result(answered) if query.output == "raw" else (answered.body, JSON)
+        call_id = async_calls.start(caller(), target, runner_request, timeout=query.timeout, request_id=g.request_id)
+        return json_response(AsyncCallAccepted(request_id=call_id))
+    result = call(target, runner_request, timeout=query.timeout, request_id=g.request_id)
+    body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)
 
 
 @blueprint.get("/requests/<request_id>")
 @blueprint.output(AsyncCallResponse)
-def show_request(request_id: str) -> Response:
-    """How a call with `output=void` is going, or how it ended. Its result is not kept."""
+def get_request(request_id: str) -> Response:
+    """Return the state of a call with `output=void`. Its result is not kept."""
     rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
     if rows and rows[0].overdue and rows[0].state == CallState.RUNNING:
         with database().writing() as session:
             mark_overdue_lost(session)
         rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
-    return json_response(_shown(_readable(rows, request_id)))
+    if not rows or not caller().owns(rows[0].caller):
+        raise NotFoundError(f"No call has the id {request_id[:80]!r}; it never existed, or is not kept any more.")
+    return json_response(present_call(rows[0]))
 
 
 def _read_input(query: CallQuery) -> RunnerRequest:
-    """The body, as it came.
+    """Return the body unchanged.
 
     Raises:
         ApiError: a content type that algorithms do not take.
-        werkzeug.exceptions.RequestEntityTooLarge: it is larger than a call may be.
+        werkzeug.exceptions.RequestEntityTooLarge: it is larger than the limit for calls.
     """
     if request.mimetype and request.mimetype not in CONTENT_TYPES:
         raise ApiError(
             415,
             Code.INVALID_REQUEST,
-            f"The body is {request.mimetype[:100]}; an algorithm takes {', '.join(CONTENT_TYPES)}: say which it is in "
+            f"The body is {request.mimetype[:100]}; algorithms take {', '.join(CONTENT_TYPES)}: name one of them in "
             "Content-Type.",
         )
     request.max_content_length = settings().call_max_bytes
@@ -90,37 +90,15 @@ def _read_input(query: CallQuery) -> RunnerRequest:
 def _find(algorithm: str, version: str | None, query: CallQuery) -> Target:
     def find() -> Target:
         with database().reading() as session:
-            called, meant = find_called_version(session, caller(), algorithm, version)
-            _refuse_reading_along(called, query)
-            return find_target(session, called, meant)
+            called, found_version = find_called_version(session, caller(), algorithm, version)
+            _require_output_access(called, query)
+            return find_target(session, called, found_version)
 
-    found = target_cache.find(caller(), algorithm, version, find)
-    _refuse_reading_along(found.algorithm, query)
-    return found
-
-
-def _refuse_reading_along(called: Algorithm, query: CallQuery) -> None:
-    if query.stdout and not caller().owns(called.owner):
-        raise PermissionDeniedError(f"Only {called.owner} and administrators may read what {called.path} prints.")
+    target = target_cache.find(caller(), algorithm, version, find)
+    _require_output_access(target.algorithm, query)
+    return target
 
 
-def _readable(rows: Sequence[Row[Any]], request_id: str) -> Row[Any]:
-    if not rows or not caller().owns(rows[0].caller):
-        raise NotFoundError(f"No call with the id {request_id[:80]!r}; it was never made, or is not kept any more.")
-    return rows[0]
-
-
-def _shown(row: Row[Any]) -> AsyncCallResponse:
-    error = None
-    if row.state in (CallState.FAILED, CallState.LOST):
-        error = CallErrorResponse(message=row.message or LOST, error_type=row.error_type)
-    return AsyncCallResponse(
-        request_id=row.id,
-        state=row.state,
-        algorithm=f"{row.owner}/{row.name}",
-        git_hash=row.git_hash,
-        error=error,
-        duration=None if row.duration_ms is None else row.duration_ms / 1000,
-        created_at=rfc3339(row.created_at) or "",
-        ended_at=rfc3339(row.ended_at),
-    )
+def _require_output_access(algorithm: Algorithm, query: CallQuery) -> None:
+    if query.stdout and not caller().owns(algorithm.owner):
+        raise PermissionDeniedError(f"Only {algorithm.owner} and administrators may read what {algorithm.path} prints.")

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: alive; and able to work, with what the workers say of themselves."""
+"""`/healthz` and `/readyz`: whether the process responds, and whether it can work, with the state of the workers."""
 
 from apiflask import APIBlueprint
 from flask import Response, g
@@ -14,15 +14,17 @@ from shared.jobs.worker_processes import live_workers, sweep_age_seconds
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
+UNREACHABLE = "does not respond"
+
 
 class AliveResponse(ResponseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: str
 
 
 class WorkerResponse(ResponseModel):
-    """A live worker, and what keeps it from working."""
+    """A live worker process, and the problem that keeps it from working."""
 
     name: str
     queues: list[str]
@@ -31,72 +33,62 @@ class WorkerResponse(ResponseModel):
 
 
 class ReadyResponse(ResponseModel):
-    """Whether the parts that every request needs answer; the workers are for information."""
+    """Whether database and broker, which every request needs, respond. The workers are for information."""
 
-    left_out = frozenset({"error"})
+    omitted_if_null = frozenset({"error"})
 
     status: str
     database: str
     broker: str
     seconds_since_sweep: int | None
-    """How long ago the sweep for due, lost and stalled jobs ran last."""
+    """Seconds since the last sweep for due, lost and stalled jobs."""
     workers: list[WorkerResponse]
     error: ErrorDetail | None = None
-    """What is missing, where something is: a 503 is an error like any other."""
+    """The cause, if the status is 503."""
 
 
 @blueprint.get("/healthz")
 @blueprint.output(AliveResponse)
 def alive() -> Response:
-    """Alive."""
+    """Return 200 while the process responds."""
     return json_response(AliveResponse(status="alive"))
 
 
 @blueprint.get("/readyz")
 @blueprint.output(ReadyResponse)
 def ready() -> Response:
-    """Whether database and broker are reachable (503 when not), and how the workers are."""
-    database_says, swept, workers = _ask_database()
-    broker_says = _ask_broker()
-    good = database_says == broker_says == "reachable"
-    shown = ReadyResponse(
-        status="ready" if good else "not ready",
-        database=database_says,
-        broker=broker_says,
-        seconds_since_sweep=swept,
-        workers=workers,
-        error=None if good else _error(database_says, broker_says),
-    )
-    return json_response(shown, 200 if good else 503)
-
-
-def _error(database_says: str, broker_says: str) -> ErrorDetail:
-    message = f"The database: {database_says}; the broker (Redis): {broker_says}. Start what does not answer."
-    return ErrorDetail(id=g.get("request_id", ""), code=Code.INVALID_REQUEST, message=message)
-
-
-def _ask_database() -> tuple[str, int | None, list[WorkerResponse]]:
-    try:
-        with database().reading() as session:
-            nodes = live_workers(session)
-            swept = sweep_age_seconds(session)
-    except SQLAlchemyError:
-        return "does not answer", None, []
-    shown = [
-        WorkerResponse(
-            name=node.name,
-            queues=[queue for queue in node.queues.split(",") if queue],
-            ready=node.problem is None,
-            problem=node.problem,
-        )
-        for node in nodes
-    ]
-    return "reachable", swept, shown
-
-
-def _ask_broker() -> str:
+    """Return whether database and broker are reachable (503 if not), and the state of the workers."""
+    database_state, sweep_age, workers = _read_database()
     try:
         dispatch.ping_broker()
+        broker_state = "reachable"
     except (OperationalError, OSError):
-        return "does not answer"
-    return "reachable"
+        broker_state = UNREACHABLE
+    is_ready = UNREACHABLE not in (database_state, broker_state)
+    message = f"The database: {database_state}; the broker (Redis): {broker_state}. Start what does not respond."
+    response = ReadyResponse(
+        status="ready" if is_ready else "not ready",
+        database=database_state,
+        broker=broker_state,
+        seconds_since_sweep=sweep_age,
+        workers=workers,
+        error=None if is_ready else ErrorDetail(id=g.request_id, code=Code.INVALID_REQUEST, message=message),
+    )
+    return json_response(response, 200 if is_ready else 503)
+
+
+def _read_database() -> tuple[str, int | None, list[WorkerResponse]]:
+    try:
+        with database().reading() as session:
+            workers = [
+                WorkerResponse(
+                    name=worker.name,
+                    queues=[queue for queue in worker.queues.split(",") if queue],
+                    ready=worker.problem is None,
+                    problem=worker.problem,
+                )
+                for worker in live_workers(session)
+            ]
+            return "reachable", sweep_age_seconds(session), workers
+    except SQLAlchemyError:
+        return UNREACHABLE, None, []

@@ -1,4 +1,4 @@
-"""`/v1/nodes/refresh`: having worker nodes, or what runs on them, pull afresh (admin)."""
+"""`/v1/nodes/refresh`: make nodes, or the instances on them, pull their images again (admin)."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from flask import Response, g
 from sqlalchemy.orm import Session
 
 from api.authentication import audit, caller
-from api.enqueue import enqueue, name_job
+from api.enqueue import add_job_headers, enqueue
 from api.responses import json_response
 from api.routing import v1_blueprint
-from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, show_runner
+from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, present_runner
 from shared.algorithms import find_algorithm, find_version
 from shared.commands.push import Enqueued
 from shared.commands.refresh import enqueue_refresh
@@ -21,9 +21,9 @@ from shared.registries.rows import find_registry
 
 blueprint = v1_blueprint("nodes")
 
-WOULD_BE_DONE: dict[int, Any] = {
+DRY_RUN_RESPONSE: dict[int, Any] = {
     200: {
-        "description": "What a refresh of runners would do now; nothing was done.",
+        "description": "The instances that a refresh of runners would restart now; nothing was restarted.",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RefreshEnqueuedResponse"}}},
     },
 }
@@ -32,43 +32,47 @@ WOULD_BE_DONE: dict[int, Any] = {
 @blueprint.post("/nodes/refresh")
 @blueprint.input(RefreshRequest, arg_name="body")
 @blueprint.output(RefreshEnqueuedResponse, status_code=202)
-@blueprint.doc(responses=WOULD_BE_DONE)
+@blueprint.doc(responses=DRY_RUN_RESPONSE)
 def refresh(body: RefreshRequest) -> Response:
-    """Have every worker node pull afresh, one by one, or (`runners`) what runs of a version, of a registry, or all.
+    """Make nodes pull their images again, one by one, or (`runners`) instances of a version, of a registry, or all.
 
-    The job's `refresh` says how far it is. A dry run of nodes is a job too, since only a worker can ask the cluster.
+    The job's `refresh` has the progress. A dry run of nodes is a job too, because only a worker can query the cluster.
     """
     caller().require_admin()
-    _refuse_what_does_not_go_together(body)
+    _check_combination(body)
     what = RefreshKind(body.what)
     if body.dry_run and what == RefreshKind.RUNNERS:
         with database().reading() as session:
             runners = matching_runners(session, _options(session, body))
-        shown = [show_runner(instance, algorithm.path, version.git_hash) for instance, algorithm, version in runners]
-        return json_response(RefreshEnqueuedResponse(what=what, dry_run=True, runners=shown))
+        response = [
+            present_runner(instance, algorithm.path, version.git_hash) for instance, algorithm, version in runners
+        ]
+        return json_response(RefreshEnqueuedResponse(what=what, dry_run=True, runners=response))
 
-    def order(session: Session) -> Enqueued:
+    def command(session: Session) -> Enqueued:
         options = _options(session, body)
-        ordered = enqueue_refresh(session, options, owner=caller().owner, request_id=g.request_id)
-        audit(session, "nodes.refresh", ordered.job.id, **body.model_dump(exclude_defaults=True))
-        return ordered
+        enqueued = enqueue_refresh(session, options, owner=caller().owner, request_id=g.request_id)
+        audit(session, "nodes.refresh", enqueued.job.id, **body.model_dump(exclude_defaults=True))
+        return enqueued
 
-    job_id = enqueue(order)
-    return name_job(json_response(RefreshEnqueuedResponse(what=what, dry_run=body.dry_run, job_id=job_id), 202), job_id)
+    job_id = enqueue(command)
+    return add_job_headers(
+        json_response(RefreshEnqueuedResponse(what=what, dry_run=body.dry_run, job_id=job_id), 202), job_id
+    )
 
 
-def _refuse_what_does_not_go_together(body: RefreshRequest) -> None:
-    about_nodes = RefreshKind(body.what) == RefreshKind.NODES
-    wrong = [name for name in (OF_RUNNERS if about_nodes else OF_NODES) if getattr(body, name) is not None]
+def _check_combination(body: RefreshRequest) -> None:
+    is_of_nodes = RefreshKind(body.what) == RefreshKind.NODES
+    wrong = [name for name in (OF_RUNNERS if is_of_nodes else OF_NODES) if getattr(body, name) is not None]
     if wrong:
-        other = RefreshKind.RUNNERS if about_nodes else RefreshKind.NODES
-        raise InvalidInputError(f"{', '.join(wrong)}: goes with what={other}; leave it out, or say so.")
+        other = RefreshKind.RUNNERS if is_of_nodes else RefreshKind.NODES
+        raise InvalidInputError(f"{', '.join(wrong)}: only with what={other}; omit it, or send what={other}.")
     if (body.algorithm is None) != (body.git_hash is None):
-        raise InvalidInputError("algorithm and git_hash go together: they name the one version that is to pull afresh.")
+        raise InvalidInputError("algorithm and git_hash are given together: they name the one version to refresh.")
 
 
 def _options(session: Session, body: RefreshRequest) -> RefreshOptions:
-    """What was ordered, with everything that it names found.
+    """Return the options of the refresh, with the ids of everything that the request names.
 
     Raises:
         NotFoundError: no such registry, algorithm or version.

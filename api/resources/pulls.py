@@ -1,71 +1,54 @@
-"""`…/versions/HASH/pull`: where executions pull a version's image from, why, and pinning it to one registry."""
+"""`…/versions/HASH/pull`: where instances pull a version's image from, why, and pinning it to one registry."""
 
 from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.authentication import audit, caller
+from api.authentication import about, audit, managed_version, readable_version
 from api.responses import json_response, no_content
 from api.routing import algorithm_route, v1_blueprint
-from api.schemas.pulls import PinRequest, PullResponse, show_pull
-from shared.algorithms import find_algorithm, find_version
+from api.schemas.pulls import PinRequest, PullResponse, present_pull
 from shared.db.engine import database
 from shared.db.models import Instance, Version
-from shared.pulls.resolution import pin_pull, resolve_pull, unpin_pull
+from shared.pulls.resolution import Resolution, pin_pull, resolve_pull, unpin_pull
 
 blueprint = v1_blueprint("pulls")
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
 @blueprint.output(PullResponse)
-def show_where(algorithm: str, git_hash: str) -> Response:
-    """Where executions of the version pull its image from at this moment, why, and what else was considered."""
+def get_pull(algorithm: str, git_hash: str) -> Response:
+    """Return where instances of the version pull its image from now, why, and the other candidates."""
     with database().reading() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_reader(found)
-        version = find_version(session, found, git_hash)
-        return json_response(
-            show_pull(resolve_pull(session, found, version), version, _newest_instance(session, version))
-        )
+        found, version = readable_version(session, algorithm, git_hash)
+        return _response(session, version, resolve_pull(session, found, version))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
 @blueprint.input(PinRequest, arg_name="body")
 @blueprint.output(PullResponse)
 def pin(algorithm: str, git_hash: str, body: PinRequest) -> Response:
-    """Have executions of the version pull from one registry, whatever is pushed later. Twice is as good as once."""
+    """Make instances of the version pull from one registry, whatever is pushed later. Idempotent."""
     with database().writing() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
-        version = find_version(session, found, git_hash)
+        found, version = managed_version(session, algorithm, git_hash)
         resolution = pin_pull(session, found, version, body.registry_id)
-        audit(
-            session,
-            "pull.pin",
-            version.id,
-            owner=found.owner,
-            algorithm=found.path,
-            commit=version.git_hash,
-            registry=body.registry_id,
-        )
-        shown = show_pull(resolution, version, _newest_instance(session, version))
-    return json_response(shown)
+        audit(session, "pull.pin", version.id, **about(found, version), registry=body.registry_id)
+        return _response(session, version, resolution)
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
 @blueprint.output({}, status_code=204)
 def unpin(algorithm: str, git_hash: str) -> Response:
-    """Have executions of the version pull from where the latest good push went. Twice is as good as once."""
+    """Make instances of the version pull from the registry of the latest good push. Idempotent."""
     with database().writing() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
-        version = find_version(session, found, git_hash)
+        found, version = managed_version(session, algorithm, git_hash)
         unpin_pull(session, version)
-        audit(session, "pull.unpin", version.id, owner=found.owner, algorithm=found.path, commit=version.git_hash)
+        audit(session, "pull.unpin", version.id, **about(found, version))
     return no_content()
 
 
-def _newest_instance(session: Session, version: Version) -> Instance | None:
-    return session.scalar(
+def _response(session: Session, version: Version, resolution: Resolution) -> Response:
+    newest = session.scalar(
         select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1)
     )
+    return json_response(present_pull(resolution, version, newest))

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from api.authentication import audit, caller
-from api.credentials import given_credentials
-from api.enqueue import name_job, remember_job, repeated_job, wait_for
+from api.credentials import parse_credentials
+from api.enqueue import add_job_headers, record_idempotency_key, repeated_job_id, wait_for
 from api.responses import json_response
 from api.routing import v1_blueprint
 from api.schemas.pushes import RetriedResponse, RetryRequest, SkippedResponse
@@ -31,10 +31,10 @@ blueprint = v1_blueprint("pushes_again")
 def retry(body: RetryRequest) -> Response:
     """Push again what failed (or was cancelled, or stalled), the oldest first."""
     caller().require_admin()
-    retried = Retried() if repeated_job() else _retry(body)
+    retried = Retried() if repeated_job_id() else _retry(body)
     dispatch.send(retried.messages)
     # Nothing is enqueued if this repeats a request, which may have been sent at the same time.
-    parent_id = None if retried.jobs else repeated_job()
+    parent_id = None if retried.jobs else repeated_job_id()
     if parent_id is not None:
         with database().reading() as session:
             children = session.scalars(select(Job.id).where(Job.parent_id == parent_id)).all()
@@ -45,7 +45,7 @@ def retry(body: RetryRequest) -> Response:
     response = json_response(
         RetriedResponse(enqueued=len(retried.jobs), skipped=skipped, more=retried.last is not None)
     )
-    return name_job(response, retried.jobs[0]) if retried.jobs else response
+    return add_job_headers(response, retried.jobs[0]) if retried.jobs else response
 
 
 def _retry(body: RetryRequest) -> Retried:
@@ -53,7 +53,7 @@ def _retry(body: RetryRequest) -> Retried:
 
     def record(session: Session, jobs: Sequence[Job]) -> None:
         if jobs[0].parent_id is None:  # the first of the call, and the parent of the others
-            remember_job(session, jobs[0])
+            record_idempotency_key(session, jobs[0])
         audit(session, "pushes.retry", jobs[0].id, number=len(jobs), **filters)
 
     with database().reading() as session:
@@ -61,14 +61,14 @@ def _retry(body: RetryRequest) -> Retried:
     try:
         return retry_pushes(database(), selected, request_id=g.request_id, record=record)
     except IntegrityError:  # another request has used the key since; it is committed by now
-        if repeated_job() is None:
+        if repeated_job_id() is None:
             raise
         return Retried()
 
 
 def _selected(session: Session, body: RetryRequest) -> Retry:
     registry = find_registry(session, body.registry_id) if body.registry_id else None
-    credentials = given_credentials(body, address_of(registry) if registry else None)
+    credentials = parse_credentials(body, address_of(registry) if registry else None)
     if credentials is not None and registry is None:
         raise InvalidInputError("Credentials are for one registry: name it as registry_id, or leave them out.")
     return Retry(

@@ -1,19 +1,20 @@
-"""Compiling, publishing and reading the versions of an algorithm."""
+"""Compile, publish and read versions of an algorithm."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from flask import Response, g
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from api.authentication import audit, caller
+from api.authentication import audit, managed_algorithm, readable_algorithm, readable_version
 from api.credentials import push_request
-from api.enqueue import enqueue, name_job, repeated_job
-from api.pagination import PageQuery, page_of, paged
-from api.presenters import shown_enqueued, shown_versions
+from api.enqueue import add_job_headers, enqueue, repeated_job_id
+from api.pagination import Page, PageQuery, page_response
+from api.presenters import present_enqueued, present_versions
 from api.responses import json_response
 from api.routing import algorithm_route, v1_blueprint
-from api.schemas.base import Query, ResponseModel
+from api.schemas.base import Query
 from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.versions import CompileRequest, PublishRequest, PublishVersionRequest, VersionResponse
 from shared.algorithms import find_algorithm, find_version
@@ -30,26 +31,18 @@ blueprint = v1_blueprint("versions")
 
 
 class CompileQuery(Query):
-    """How to compile."""
+    """Options of a compile."""
 
     force: bool = False
     refresh: bool = False
-    """Resolve the requirements anew and build again, instead of using the environment that is there."""
+    """Resolve the requirements again and build, instead of using the existing environment."""
 
 
 class VersionsQuery(PageQuery):
-    """Which versions to list."""
+    """The versions to list."""
 
     published: bool | None = None
     callable: bool | None = None
-
-
-class VersionsPage(ResponseModel):
-    """A page of versions."""
-
-    marker: str | None
-    next_link: str | None
-    results: list[VersionResponse]
 
 
 @algorithm_route(blueprint, "/compile", ["POST"])
@@ -57,20 +50,19 @@ class VersionsPage(ResponseModel):
 @blueprint.input(CompileRequest, arg_name="body")
 @blueprint.output(VersionResponse)
 def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest) -> Response:
-    """Build a commit's image, and push it when it is built."""
+    """Build the image of a commit, and push it when it is built."""
     pushes: list[PushRequest] = []
-    job_id = repeated_job()
+    job_id = repeated_job_id()
     with database().reading() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
-        if job_id is None:  # a repeat gets its job, whatever became of the registry since
+        found = managed_algorithm(session, algorithm)
+        if job_id is None:  # a repeat returns its job even if a registry was deleted since
             pushes = _push_requests(session, body.registry_push_credentials)
-    # Asking the repository takes up to ten seconds: no transaction is open meanwhile (rule 6).
+    # Resolving the commit takes up to ten seconds, so no transaction is open meanwhile (rule 6).
     commit = "" if job_id else resolve_commit(found, body.commitSha)
 
-    def order(session: Session) -> Enqueued:
+    def command(session: Session) -> Enqueued:
         present = find_algorithm(session, found.id)
-        ordered = enqueue_compile(
+        enqueued = enqueue_compile(
             session,
             present,
             commit,
@@ -79,10 +71,10 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest)
             refresh=query.refresh,
             request_id=g.request_id,
         )
-        _audit(session, "compile", present, ordered, pushes)
-        return ordered
+        _audit(session, "compile", present, enqueued, pushes)
+        return enqueued
 
-    return _answer_with_version(enqueue(order))
+    return _version_response(enqueue(command))
 
 
 @algorithm_route(blueprint, "/version", ["POST"])
@@ -90,31 +82,34 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest)
 @blueprint.input(PublishRequest, arg_name="body")
 @blueprint.output(VersionResponse)
 def publish_version(algorithm: str, body: PublishRequest) -> Response:
-    """Give the newest build's commit a semantic version and make it callable, and push its image."""
+    """Give the commit of the newest build a semantic version, make it callable, and push its image."""
 
-    def order(session: Session) -> Enqueued:
-        found = find_algorithm(session, algorithm)
-        caller().require_manager(found)
+    def command(session: Session) -> Enqueued:
+        found = managed_algorithm(session, algorithm)
         pushes = _push_requests(session, body.registry_push_credentials)
         if body.details is not None:
             found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
-        version = _pinned(session, found, body.commitSha) if body.commitSha else None
-        order = _publish_options(body, version)
-        ordered = enqueue_publish(session, found, order, pushes=pushes, request_id=g.request_id)
-        _audit(session, "publish", found, ordered, pushes)
-        return ordered
+        version = _pinned_version(session, found, body.commitSha) if body.commitSha else None
+        info = body.version_info or PublishVersionRequest()
+        options = PublishOptions(
+            **info.model_dump(),
+            callability=body.settings.algorithm_callability if body.settings else "private",
+            version=version,
+        )
+        enqueued = enqueue_publish(session, found, options, pushes=pushes, request_id=g.request_id)
+        _audit(session, "publish", found, enqueued, pushes)
+        return enqueued
 
-    return _answer_with_version(enqueue(order))
+    return _version_response(enqueue(command))
 
 
 @algorithm_route(blueprint, "/versions", ["GET"])
 @blueprint.input(VersionsQuery, location="query", arg_name="query")
-@blueprint.output(VersionsPage)
+@blueprint.output(Page[VersionResponse])
 def list_versions(algorithm: str, query: VersionsQuery) -> Response:
-    """The compiled and published versions, newest first."""
+    """List the compiled and published versions, newest first."""
     with database().reading() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_reader(found)
+        found = readable_algorithm(session, algorithm)
         rows = select(Version).where(Version.algorithm_id == found.id)
         if query.published is not None:
             is_published = Version.publish_state == PublishState.PUBLISHED
@@ -122,60 +117,49 @@ def list_versions(algorithm: str, query: VersionsQuery) -> Response:
         if query.callable is not None:
             built = exists().where(Build.version_id == Version.id, Build.status == BuildStatus.SUCCEEDED)
             rows = rows.where(built if query.callable else ~built)
-        page, marker = page_of(session, rows, Version.seq, query)
-        return json_response(paged(shown_versions(session, found, [row[0] for row in page]), marker))
+        return page_response(session, rows, Version.seq, query, partial(present_versions, session, found))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>", ["GET"])
 @blueprint.output(VersionResponse)
 def get_version(algorithm: str, git_hash: str) -> Response:
-    """One version."""
+    """Return a version."""
     with database().reading() as session:
-        found = find_algorithm(session, algorithm)
-        caller().require_reader(found)
-        version = find_version(session, found, git_hash)
-        return json_response(shown_versions(session, found, [version])[0])
+        found, version = readable_version(session, algorithm, git_hash)
+        return json_response(present_versions(session, found, [version])[0])
 
 
 def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -> list[PushRequest]:
     if len({push.registry_id for push in pushes}) < len(pushes):
-        raise InvalidInputError("registry_push_credentials names a registry twice; one push each.")
+        raise InvalidInputError("registry_push_credentials names a registry twice; name each registry once.")
     return [push_request(session, push) for push in pushes]
 
 
 def _audit(
-    session: Session, action: str, algorithm: Algorithm, ordered: Enqueued, pushes: Sequence[PushRequest]
+    session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued, pushes: Sequence[PushRequest]
 ) -> None:
-    if ordered.repeated:
+    if enqueued.repeated:
         return
     registries = [push.registry_id for push in pushes]
-    commit = ordered.build.commit_sha if ordered.build else None
+    commit = enqueued.build.commit_sha if enqueued.build else None
     audit(
-        session, action, ordered.job.id, owner=algorithm.owner, algorithm=algorithm.path, commit=commit, to=registries
+        session, action, enqueued.job.id, owner=algorithm.owner, algorithm=algorithm.path, commit=commit, to=registries
     )
 
 
-def _pinned(session: Session, algorithm: Algorithm, commit: str) -> Version:
-    """The version that a publish pins; one that was never compiled is a mistake in the body, not in the address."""
+def _pinned_version(session: Session, algorithm: Algorithm, commit: str) -> Version:
+    """Return the version that a publish pins.
+
+    Raises:
+        InvalidInputError: it was never compiled; the error is in the body, not in the path.
+    """
     try:
         return find_version(session, algorithm, commit)
-    except RequestError as refusal:
-        raise InvalidInputError(f"commitSha: {refusal.message}") from None
+    except RequestError as error:
+        raise InvalidInputError(f"commitSha: {error.message}") from None
 
 
-def _publish_options(body: PublishRequest, version: Version | None) -> PublishOptions:
-    info = body.version_info or PublishVersionRequest()
-    return PublishOptions(
-        version_type=info.version_type,
-        callability=body.settings.algorithm_callability if body.settings else "private",
-        release_notes=info.release_notes,
-        sample_input=info.sample_input,
-        sample_output=info.sample_output,
-        version=version,
-    )
-
-
-def _answer_with_version(job_id: str) -> Response:
+def _version_response(job_id: str) -> Response:
     with database().reading() as session:
-        shown = shown_enqueued(session, session.scalars(select(Job).where(Job.id == job_id)).one())
-    return name_job(json_response(shown), job_id)
+        version = present_enqueued(session, session.scalars(select(Job).where(Job.id == job_id)).one())
+    return add_job_headers(json_response(version), job_id)

@@ -1,4 +1,4 @@
-"""`/v1/webhooks`: who is told of what happens (admin)."""
+"""`/v1/webhooks`: webhooks and their deliveries (admin)."""
 
 import re
 import uuid
@@ -8,18 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.authentication import audit, caller
-from api.pagination import PageQuery, page_of, paged
+from api.pagination import Page, PageQuery, page_response
 from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.patterns import WEBHOOK_URL
 from api.schemas.webhooks import (
-    DeliveriesPage,
     DeliveryResponse,
     WebhookRequest,
     WebhookResponse,
     WebhookUpdate,
-    show_delivery,
-    show_webhook,
+    present_delivery,
+    present_webhook,
 )
 from shared.db.clock import now_ms
 from shared.db.engine import database
@@ -34,7 +33,7 @@ blueprint = v1_blueprint("webhooks")
 
 
 class DeliveriesQuery(PageQuery):
-    """Which deliveries to list."""
+    """The deliveries to list."""
 
     state: DeliveryState | None = None
 
@@ -43,9 +42,9 @@ class DeliveriesQuery(PageQuery):
 @blueprint.input(WebhookRequest, arg_name="body")
 @blueprint.output(WebhookResponse)
 def create_webhook(body: WebhookRequest) -> Response:
-    """Record a webhook. Its secret, given or made here, is shown this once."""
+    """Create a webhook. Only this response contains its secret, which is generated unless the request has one."""
     caller().require_admin()
-    _check(body.url)
+    _check_url(body.url)
     secret = body.secret or new_secret()
     webhook = Webhook(id=str(uuid.uuid4()), name=body.name, url=body.url, events=body.events, enabled=body.enabled)
     webhook.secret = seal_secret(keyring(), webhook.id, secret)
@@ -54,36 +53,36 @@ def create_webhook(body: WebhookRequest) -> Response:
         session.flush()
         audit(session, "webhook.create", webhook.id, url=webhook.url, events=webhook.events)
         session.refresh(webhook)
-    return json_response(show_webhook(webhook, secret))
+        return json_response(present_webhook(webhook, secret))
 
 
 @blueprint.get("/webhooks")
 @blueprint.output(list_of(WebhookResponse))
 def list_webhooks() -> Response:
-    """Every webhook, newest first."""
+    """List all webhooks, newest first."""
     caller().require_admin()
     with database().reading() as session:
         rows = session.scalars(select(Webhook).where(Webhook.deleted_at.is_(None)).order_by(Webhook.seq.desc()))
-        return json_response([show_webhook(row) for row in rows])
+        return json_response([present_webhook(row) for row in rows])
 
 
 @blueprint.get("/webhooks/<webhook_id>")
 @blueprint.output(WebhookResponse)
 def get_webhook(webhook_id: str) -> Response:
-    """One webhook."""
+    """Return a webhook."""
     caller().require_admin()
     with database().reading() as session:
-        return json_response(show_webhook(_find(session, webhook_id)))
+        return json_response(present_webhook(_find(session, webhook_id)))
 
 
 @blueprint.put("/webhooks/<webhook_id>")
 @blueprint.input(WebhookUpdate, arg_name="body")
 @blueprint.output(WebhookResponse)
 def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
-    """Change a webhook; what is left out stays. Disabled, it is told of nothing, not even of what waited for it."""
+    """Change a webhook; omitted fields stay. A disabled webhook gets no events, not even pending ones."""
     caller().require_admin()
     if body.url is not None:
-        _check(body.url)
+        _check_url(body.url)
     with database().writing() as session:
         webhook = _find(session, webhook_id, locked=True)
         webhook.url = body.url or webhook.url
@@ -99,14 +98,13 @@ def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
         session.flush()
         session.refresh(webhook)
         audit(session, "webhook.update", webhook.id, given=sorted(body.model_fields_set))
-        shown = show_webhook(webhook)
-    return json_response(shown)
+        return json_response(present_webhook(webhook))
 
 
 @blueprint.delete("/webhooks/<webhook_id>")
 @blueprint.output({}, status_code=204)
 def delete_webhook(webhook_id: str) -> Response:
-    """Delete a webhook; what waited for it is not sent."""
+    """Delete a webhook. Its pending events are not sent."""
     caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id, locked=True)
@@ -119,34 +117,35 @@ def delete_webhook(webhook_id: str) -> Response:
 
 @blueprint.post("/webhooks/<webhook_id>/test")
 @blueprint.output(DeliveryResponse)
-def try_webhook(webhook_id: str) -> Response:
-    """Send it a `ping`; the answer is the delivery, which is sent within seconds."""
+def test_webhook(webhook_id: str) -> Response:
+    """Send a `ping` within seconds; the response is its delivery."""
     caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id)
-        _refuse_disabled(webhook)
-        shown = show_delivery(emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id}))
-    return json_response(shown)
+        _require_enabled(webhook)
+        delivery = emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id})
+        return json_response(present_delivery(delivery))
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries")
 @blueprint.input(DeliveriesQuery, location="query", arg_name="query")
-@blueprint.output(DeliveriesPage)
+@blueprint.output(Page[DeliveryResponse])
 def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
-    """What was and is to be sent to a webhook, newest first."""
+    """List the past and pending deliveries of a webhook, newest first."""
     caller().require_admin()
     with database().reading() as session:
         rows = select(WebhookDelivery).where(WebhookDelivery.webhook_id == _find(session, webhook_id).id)
         if query.state is not None:
             rows = rows.where(WebhookDelivery.state == query.state)
-        page, marker = page_of(session, rows, WebhookDelivery.seq, query)
-        return json_response(paged([show_delivery(row[0]) for row in page], marker))
+        return page_response(
+            session, rows, WebhookDelivery.seq, query, lambda deliveries: [present_delivery(row) for row in deliveries]
+        )
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/retry")
 @blueprint.output(DeliveryResponse)
 def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
-    """Send an event again whose sending has ended."""
+    """Send the event of an ended delivery again."""
     caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id)
@@ -157,12 +156,11 @@ def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
         )
         if delivery is None:
             raise NotFoundError(f"The webhook has no delivery with the id {delivery_id!r}.")
-        _refuse_disabled(webhook)
+        _require_enabled(webhook)
         if delivery.state == DeliveryState.PENDING:
-            raise ConflictError("It is to be sent anyway.")
+            raise ConflictError("The delivery is pending: it will be sent without a retry.")
         redeliver(session, delivery)
-        shown = show_delivery(delivery)
-    return json_response(shown)
+        return json_response(present_delivery(delivery))
 
 
 def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook:
@@ -173,19 +171,19 @@ def _find(session: Session, webhook_id: str, *, locked: bool = False) -> Webhook
     return webhook
 
 
-def _refuse_disabled(webhook: Webhook) -> None:
+def _require_enabled(webhook: Webhook) -> None:
     if not webhook.enabled:
         raise ConflictError("The webhook is disabled; enable it first.")
 
 
-def _check(url: str) -> None:
+def _check_url(url: str) -> None:
     try:
         check_target(url)
     except InvalidTargetError as error:
         raise InvalidInputError(f"url: {error}") from None
-    # Whether plain HTTP may be was looked at by then; the form is that of the document.
+    # `check_target` has checked whether plain HTTP is allowed. The form is the one in the OpenAPI document.
     if not re.search(WEBHOOK_URL, url) and not re.search(WEBHOOK_URL, url.replace("http://", "https://", 1)):
         raise InvalidInputError(
-            "url: A webhook's url names a host by letters, digits, hyphens and dots, or by an IPv4 address; whatever "
-            "else stands in its path or query than letters, digits and -._~+@=,:!$&'()*;/% is written as %XX."
+            "url: The host consists of letters, digits, hyphens and dots, or is an IPv4 address. In path and query, "
+            "characters other than letters, digits and -._~+@=,:!$&'()*;/% are written as %XX."
         )

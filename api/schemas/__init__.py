@@ -1,1 +1,1 @@
-"""What goes in and out over HTTP, field by field as the contract says."""
+"""Request and response bodies, field by field as in the contract."""

@@ -1,10 +1,10 @@
-"""Algorithms as callers write and read them."""
+"""Request and response bodies of algorithms."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.base import ABSENT, WHOLE, LongText, RequestModel, ResponseModel, ShortText, Text, Uuid
+from api.schemas.base import ABSENT, WHOLE_NUMBER, LongText, RequestModel, ResponseModel, ShortText, Text, Uuid
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.db.models import Algorithm
 
@@ -17,7 +17,7 @@ EnvironmentName = Annotated[Text, StringConstraints(max_length=100)]
 
 
 class DetailsRequest(RequestModel):
-    """What an algorithm is about."""
+    """The description of an algorithm."""
 
     label: Annotated[Text, StringConstraints(min_length=1, max_length=256)]
     summary: LongText | None = None
@@ -25,7 +25,7 @@ class DetailsRequest(RequestModel):
 
 
 class DetailsUpdate(RequestModel):
-    """What changes of an algorithm's details."""
+    """Changes to the description of an algorithm."""
 
     label: Annotated[Text, StringConstraints(min_length=1, max_length=256)] | None = None
     summary: LongText | None = None
@@ -33,7 +33,7 @@ class DetailsUpdate(RequestModel):
 
 
 class SettingsRequest(RequestModel):
-    """How an algorithm is built and who may see it."""
+    """How an algorithm is built, and who may call and read it."""
 
     language: EnvironmentName | None = None
     algorithm_environment: EnvironmentName | None = None
@@ -44,25 +44,25 @@ class SettingsRequest(RequestModel):
     license: Literal["apl", "apache2", "gpl3", "mit"] | None = None
     network_access: Literal["full", "isolated"] | None = None
     pipeline_enabled: bool | None = None
-    royalty_microcredits: Annotated[int, Field(ge=0, le=2**53), WHOLE] | None = None
+    royalty_microcredits: Annotated[int, Field(ge=0, le=2**53), WHOLE_NUMBER] | None = None
 
 
 class SourceCredentialsRequest(RequestModel):
-    """What opens a private repository elsewhere."""
+    """Credentials of a private repository elsewhere."""
 
     username: Annotated[Text, StringConstraints(max_length=256)]
     password: Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
 
 
 class SourceRequest(RequestModel):
-    """A repository elsewhere; without an address, Longshore hosts the repository."""
+    """A repository elsewhere. Without a URL, Longshore hosts the repository."""
 
     repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
     credentials: SourceCredentialsRequest | None = None
 
 
 class SampleRequest(RequestModel):
-    """The part of version_info that a create or update takes."""
+    """The part of `version_info` that a create or update uses."""
 
     sample_input: LongText | None = None
 
@@ -94,7 +94,7 @@ class AlgorithmRequest(RequestModel):
 
 
 class AlgorithmUpdate(RequestModel):
-    """What changes of an algorithm."""
+    """Changes to an algorithm."""
 
     details: DetailsUpdate | None = None
     settings: SettingsRequest | None = None
@@ -103,7 +103,7 @@ class AlgorithmUpdate(RequestModel):
 
 
 class DetailsResponse(ResponseModel):
-    """What an algorithm is about."""
+    """The description of an algorithm."""
 
     label: str
     summary: str | None = None
@@ -111,7 +111,7 @@ class DetailsResponse(ResponseModel):
 
 
 class ScmResponse(ResponseModel):
-    """Where the source is kept, as the generated client's models insist on."""
+    """Where the source is kept; the models of the generated client require all these fields."""
 
     id: Uuid
     name: str
@@ -121,7 +121,7 @@ class ScmResponse(ResponseModel):
 
 
 class SourceResponse(ResponseModel):
-    """The repository; never a credential."""
+    """The repository, without credentials."""
 
     scm: ScmResponse
     repository_https_url: str
@@ -132,7 +132,7 @@ class SourceResponse(ResponseModel):
 class AlgorithmResponse(ResponseModel):
     """An algorithm, without a version."""
 
-    left_out = frozenset({"version_info"})
+    omitted_if_null = frozenset({"version_info"})
 
     id: Uuid
     name: str
@@ -145,7 +145,7 @@ class AlgorithmResponse(ResponseModel):
 
 
 class OwnedAlgorithmResponse(ResponseModel):
-    """A line in an owner's list."""
+    """An algorithm in the list of its owner."""
 
     id: Uuid
     algoname: str
@@ -160,16 +160,14 @@ OTHER_SCM = ScmResponse(
 )
 
 
-def show_details(algorithm: Algorithm) -> DetailsResponse:
-    """An algorithm's details."""
+def present_details(algorithm: Algorithm) -> DetailsResponse:
     details = algorithm.details
     return DetailsResponse(
         label=details.get("label") or algorithm.name, summary=details.get("summary"), tagline=details.get("tagline")
     )
 
 
-def show_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
-    """An algorithm's repository."""
+def present_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
     return SourceResponse(
         scm=HOSTED_SCM if algorithm.hosted else OTHER_SCM,
         repository_https_url=algorithm.repository_url or f"{public_url}/git/{algorithm.path}.git",
@@ -178,14 +176,14 @@ def show_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
     )
 
 
-def show_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmResponse:
-    """An algorithm as callers read it, without a version."""
+def present_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmResponse:
+    """Return an algorithm without a version."""
     return AlgorithmResponse(
         id=algorithm.id,
         name=algorithm.name,
-        details=show_details(algorithm),
+        details=present_details(algorithm),
         settings=algorithm.settings,
-        source=show_source(algorithm, public_url),
+        source=present_source(algorithm, public_url),
         self_link=f"{public_url}/v1/algorithms/{algorithm.path}",
         version_info={"insights_enabled": False, "sample_input": algorithm.sample_input},
     )

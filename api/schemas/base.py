@@ -1,7 +1,4 @@
-"""What all bodies share: how strictly they are read, and what is left out of answers until it is known.
-
-Errors as callers read them.
-"""
+"""Base classes and field types of all request and response bodies, and the body of errors."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -19,116 +16,119 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from typing_extensions import override
 
 ANNOTATIONS = ("title", "description", "default")
 EMPTY_OBJECT: JsonSchemaValue = {"type": "object", "maxProperties": 0}
 ABSENT: JsonSchemaValue = {"anyOf": [{"type": "null"}, EMPTY_OBJECT]}
-"""What stands for a field that is not given, where a rule speaks of fields that go together."""
+"""The schema of an absent field, for rules about fields that belong together."""
 
 
 class RequestModel(BaseModel):
-    """A request body: unknown fields are ignored, types are not bent, an empty object stands for an absent field."""
+    """A request body. Unknown fields are ignored, types are not converted, an empty object means an absent field."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
-    beyond_schema: ClassVar[frozenset[str]] = frozenset()
-    """Fields with a form that JSON Schema has no words for, such as a certificate. The document tells of them where
-    nobody takes a text that fits the schema for one that is right."""
+    further_properties: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose form JSON Schema cannot describe, such as a certificate. The document has them in
+    `x-further-properties`, because a text that fits their schema may still be invalid."""
 
     @classmethod
+    @override
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler.resolve_ref_schema(handler(core_schema))
-        fields = described.get("properties", {})
-        for name in set(fields) - set(described.get("required", [])):
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        fields = schema.get("properties", {})
+        for name in set(fields) - set(schema.get("required", [])):
             fields[name] = or_empty_object(fields[name])
-        if described.get("additionalProperties") is False:
-            described["additionalProperties"] = EMPTY_OBJECT
-        if cls.beyond_schema:
-            described["x-further-properties"] = {name: fields.pop(name) for name in sorted(cls.beyond_schema)}
-            names = ", ".join(f"`{name}`" for name in sorted(cls.beyond_schema))
-            described["description"] = f"{described['description']} Takes {names} too (x-further-properties)."
-        return described
+        if schema.get("additionalProperties") is False:
+            schema["additionalProperties"] = EMPTY_OBJECT
+        if cls.further_properties:
+            schema["x-further-properties"] = {name: fields.pop(name) for name in sorted(cls.further_properties)}
+            names = ", ".join(f"`{name}`" for name in sorted(cls.further_properties))
+            schema["description"] = f"{schema['description']} Takes {names} too (x-further-properties)."
+        return schema
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_empty_objects(cls, given: Any) -> Any:
-        # The published Python client sends {} for everything it was not given.
-        return {name: value for name, value in given.items() if value != {}} if isinstance(given, dict) else given
+    def _remove_empty_objects(cls, data: Any) -> Any:
+        # The published Python client sends {} for every field without a value.
+        return {name: value for name, value in data.items() if value != {}} if isinstance(data, dict) else data
 
 
 class Query(BaseModel):
-    """Query parameters, which are text on the wire."""
+    """Query parameters. Their values are sent as text, so they are converted."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class ResponseModel(BaseModel):
-    """An answer. Fields named in `left_out` are absent, not null, while they are unknown."""
+    """A response body. The fields in `omitted_if_null` are absent instead of null."""
 
-    left_out: ClassVar[frozenset[str]] = frozenset()
+    omitted_if_null: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
+    @override
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler.resolve_ref_schema(handler(core_schema))
-        fields = described["properties"]
-        described["required"] = [name for name in fields if name not in cls.left_out]
-        for name in cls.left_out:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        fields = schema["properties"]
+        schema["required"] = [name for name in fields if name not in cls.omitted_if_null]
+        for name in cls.omitted_if_null:
             fields[name] = without_null(fields[name])
-        return described
+        return schema
 
     @model_serializer(mode="wrap")
-    def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = handler(self)
-        return {name: value for name, value in shown.items() if value is not None or name not in self.left_out}
+    def _omit_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if value is not None or name not in self.omitted_if_null}
 
 
-def or_empty_object(described: JsonSchemaValue) -> JsonSchemaValue:
-    """The schema of an optional field of a body, for which the published Python client sends {}."""
-    about: JsonSchemaValue = {name: described[name] for name in ANNOTATIONS if name in described}
-    rest: JsonSchemaValue = {name: value for name, value in described.items() if name not in about}
-    kinds = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
-    return {**about, "anyOf": [*kinds, EMPTY_OBJECT]}
+def or_empty_object(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return the schema of an optional field of a request, for which the published Python client sends {}."""
+    annotations: JsonSchemaValue = {name: schema[name] for name in ANNOTATIONS if name in schema}
+    rest: JsonSchemaValue = {name: value for name, value in schema.items() if name not in annotations}
+    choices = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
+    return {**annotations, "anyOf": [*choices, EMPTY_OBJECT]}
 
 
-def without_null(described: JsonSchemaValue) -> JsonSchemaValue:
-    """The schema of what is never null: a parameter on the wire, a field that is left out while it is unknown."""
-    kinds = [kind for kind in described.get("anyOf", []) if kind != {"type": "null"}]
-    rest = {name: value for name, value in described.items() if name != "anyOf"}
+def without_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return the schema of a value that is never null: a query parameter, or a field that is absent instead."""
+    choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
     if rest.get("default", ...) is None:
         del rest["default"]
-    if len(kinds) == 1:
-        return {**rest, **kinds[0]}
-    return {**rest, "anyOf": kinds} if kinds else rest
+    if len(choices) == 1:
+        return {**rest, **choices[0]}
+    return {**rest, "anyOf": choices} if choices else rest
 
 
-def _whole(value: object) -> object:
-    # 1.0 is an integer in JSON Schema, and so for whoever reads the document.
+def _to_integer(value: object) -> object:
+    # In JSON Schema, 1.0 is an integer.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _storable(text: str) -> str:
-    # JSON can spell half of a surrogate pair; UTF-8, and with it every database, cannot.
+def _require_storable(text: str) -> str:
+    # JSON can contain half of a surrogate pair; UTF-8, and so every database, cannot.
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise ValueError("must not have half of a surrogate pair")
-    # NUL cannot be stored (PostgreSQL); the others have no business in names and turn logs into lies.
+    # PostgreSQL cannot store NUL; the others are not needed in names and can falsify logs.
     if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
         raise ValueError("must not have control characters")
     return text
 
 
 STORABLE = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F]*$"
-Storable = Annotated[str, AfterValidator(_storable)]
+Storable = Annotated[str, AfterValidator(_require_storable)]
 Text = Annotated[Storable, Field(json_schema_extra={"pattern": STORABLE})]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]
 ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
-WHOLE = BeforeValidator(_whole)
-"""Goes behind the limits of an `int`: before them, the document would not tell the limits."""
+WHOLE_NUMBER = BeforeValidator(_to_integer)
+"""Stands after the limits of an `int`: before them, the limits would be missing in the OpenAPI document."""
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC, with milliseconds and `Z`."""
 
 
 class ErrorDetail(ResponseModel):
-    """What went wrong, and what to do."""
+    """An error: its request id, its code, and a message that says what to do."""
 
     id: str
     code: int
@@ -136,6 +136,6 @@ class ErrorDetail(ResponseModel):
 
 
 class ErrorResponse(ResponseModel):
-    """The body of every answer that is no success."""
+    """The body of every error response."""
 
     error: ErrorDetail

@@ -1,39 +1,42 @@
-"""Calls of algorithms: their query, and what is told of those that nobody waited for."""
+"""Calls of algorithms: their query parameters, and the state of asynchronous calls."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
+from sqlalchemy import Row
 
-from api.schemas.base import Moment, Query, ResponseModel, Uuid
+from api.schemas.base import Query, ResponseModel, Timestamp, Uuid
+from shared.db.clock import rfc3339
 from shared.db.models import CallState
+from shared.invocation.async_calls import LOST
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 MAX_TIMEOUT_SECONDS = 3000.0
 
 
 class CallQuery(Query):
-    """How to call."""
+    """Options of a call."""
 
     timeout: float = Field(
         DEFAULT_TIMEOUT_SECONDS,
         gt=0,
         le=MAX_TIMEOUT_SECONDS,
         allow_inf_nan=False,
-        description="Seconds that the call may take, a cold start included.",
+        description="Seconds until the call times out, a cold start included.",
     )
     output: Literal["raw", "void"] | None = None
     stdout: bool = False
 
 
 class AsyncCallAccepted(ResponseModel):
-    """A call that nobody waits for was begun."""
+    """An asynchronous call that was accepted."""
 
     protocol: Literal["void"] = Field("void", serialization_alias="async")
     request_id: Uuid
 
 
 class CallErrorResponse(ResponseModel):
-    """What a call ended with."""
+    """The error of a call."""
 
     message: str
     error_type: str | None
@@ -42,7 +45,7 @@ class CallErrorResponse(ResponseModel):
 class AsyncCallResponse(ResponseModel):
     """A call with `output=void`."""
 
-    left_out = frozenset({"error", "duration", "ended_at"})
+    omitted_if_null = frozenset({"error", "duration", "ended_at"})
 
     request_id: Uuid
     state: CallState
@@ -50,6 +53,23 @@ class AsyncCallResponse(ResponseModel):
     git_hash: str
     error: CallErrorResponse | None = None
     duration: float | None = None
-    """How long the algorithm had it, in seconds."""
-    created_at: Moment
-    ended_at: Moment | None = None
+    """Seconds that the algorithm took."""
+    created_at: Timestamp
+    ended_at: Timestamp | None = None
+
+
+def present_call(row: Row[Any]) -> AsyncCallResponse:
+    """Return an asynchronous call as callers read it."""
+    error = None
+    if row.state in (CallState.FAILED, CallState.LOST):
+        error = CallErrorResponse(message=row.message or LOST, error_type=row.error_type)
+    return AsyncCallResponse(
+        request_id=row.id,
+        state=row.state,
+        algorithm=f"{row.owner}/{row.name}",
+        git_hash=row.git_hash,
+        error=error,
+        duration=None if row.duration_ms is None else row.duration_ms / 1000,
+        created_at=rfc3339(row.created_at),
+        ended_at=rfc3339(row.ended_at),
+    )

@@ -1,17 +1,17 @@
-"""Jobs as callers read them."""
+"""Response bodies of jobs."""
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.base import Moment, ResponseModel, Uuid
-from api.schemas.pushes import ProgressResponse, show_progress
-from api.schemas.refreshes import RefreshResponse, show_refresh
+from api.schemas.base import ResponseModel, Timestamp, Uuid
+from api.schemas.pushes import ProgressResponse, present_progress
+from api.schemas.refreshes import RefreshResponse, present_refresh
 from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, Job, JobKind, JobState, Refresh
 from shared.errors import ErrorClass
 
 
 class JobErrorResponse(ResponseModel):
-    """Why a job failed, or waits for another try."""
+    """The reason why a job failed or waits for a retry."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
@@ -19,10 +19,10 @@ class JobErrorResponse(ResponseModel):
     message: str
 
 
-class PartResponse(ResponseModel):
-    """One job, without its parts. What refreshes nodes or runners is about no algorithm, and says `refresh`."""
+class JobSummaryResponse(ResponseModel):
+    """A job without its children. A refresh has no algorithm, but the field `refresh`."""
 
-    left_out = frozenset(
+    omitted_if_null = frozenset(
         {
             "algorithm",
             "git_hash",
@@ -43,27 +43,29 @@ class PartResponse(ResponseModel):
     git_hash: str | None = None
     registry_id: Uuid | None = None
     attempt: int
-    created_at: Moment
-    started_at: Moment | None = None
-    finished_at: Moment | None = None
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
     error: JobErrorResponse | None = None
     progress: ProgressResponse | None = None
     refresh: RefreshResponse | None = None
     superseded_by: Uuid | None = None
 
 
-class JobResponse(PartResponse):
-    """The job of a call, with its parts where it has several."""
+class JobResponse(JobSummaryResponse):
+    """A job with its children."""
 
-    children: list[PartResponse] = []
+    children: list[JobSummaryResponse] = []
 
 
-def show_part(job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None) -> PartResponse:
-    """A job as callers read it, without its parts."""
+def present_job_summary(
+    job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None
+) -> JobSummaryResponse:
+    """Return a job without its children."""
     error = None
     if job.error_message is not None:
         error = JobErrorResponse(error_class=job.error_class, message=job.error_message)
-    return PartResponse(
+    return JobSummaryResponse(
         id=job.id,
         kind=job.kind,
         state=job.state,
@@ -71,12 +73,12 @@ def show_part(job: Job, algorithm: str | None, push: ImagePush | None, refresh: 
         git_hash=job.git_hash or None,
         registry_id=job.registry_id,
         attempt=job.tries + 1,
-        created_at=rfc3339(job.created_at) or "",
+        created_at=rfc3339(job.created_at),
         started_at=rfc3339(job.started_at),
         finished_at=rfc3339(job.finished_at),
         error=error,
-        # The row belongs to the newest push; an older job's own progress is history.
-        progress=show_progress(push) if push is not None and push.generation == job.generation else None,
-        refresh=None if refresh is None else show_refresh(refresh),
+        # The row belongs to the newest push; the progress of an older job is not kept.
+        progress=present_progress(push) if push is not None and push.generation == job.generation else None,
+        refresh=None if refresh is None else present_refresh(refresh),
         superseded_by=job.superseded_by,
     )

@@ -1,11 +1,11 @@
-"""API keys as callers write and read them."""
+"""Request and response bodies of API keys."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, Moment, RequestModel, ResponseModel, Storable, Text, Uuid
+from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
 from shared.db.clock import rfc3339
 from shared.db.models import ApiKey, KeyKind
@@ -13,7 +13,7 @@ from shared.db.models import ApiKey, KeyKind
 ListedAlgorithm = Annotated[
     Text, StringConstraints(max_length=200), Field(json_schema_extra={"pattern": LISTED_ALGORITHM})
 ]
-UNNARROWED: JsonSchemaValue = {
+UNRESTRICTED: JsonSchemaValue = {
     "type": "object",
     "properties": {
         "allow_algo": {"anyOf": [{"const": True}, EMPTY_OBJECT]},
@@ -24,7 +24,7 @@ UNNARROWED: JsonSchemaValue = {
 
 
 class PermissionsRequest(RequestModel):
-    """What a key may do. Whatever stands here is enforced; what cannot be enforced is refused."""
+    """The permissions of a key. A permission that cannot be enforced is rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -38,13 +38,13 @@ class PermissionsRequest(RequestModel):
 
 
 class KeyRequest(RequestModel):
-    """A key to make."""
+    """A key to create."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
                 {"properties": {"key_type": {"const": "AlgorithmKey"}}},
-                {"properties": {"permissions": {"anyOf": [*ABSENT["anyOf"], UNNARROWED]}}},
+                {"properties": {"permissions": {"anyOf": [*ABSENT["anyOf"], UNRESTRICTED]}}},
             ]
         }
     )
@@ -55,28 +55,27 @@ class KeyRequest(RequestModel):
 
 
 class KeyResponse(ResponseModel):
-    """A key. `api_key` is the secret in the answer that made it, and the mask ever after."""
+    """A key. `api_key` is the secret in the response that created it, and the mask in all others."""
 
     id: Uuid
     username: str
     owner_name: str
     key_label: str
     key_type: KeyKind
-    created_at: Moment
+    created_at: Timestamp
     api_key: str
     api_key_mask: str
     permissions: dict[str, Any]
 
 
-def show_key(key: ApiKey, secret: str | None = None) -> KeyResponse:
-    """A key as callers read it."""
+def present_key(key: ApiKey, secret: str | None = None) -> KeyResponse:
     return KeyResponse(
         id=key.id,
         username=key.owner,
         owner_name=key.owner,
         key_label=key.label,
         key_type=key.kind,
-        created_at=rfc3339(key.created_at) or "",
+        created_at=rfc3339(key.created_at),
         api_key=secret or key.mask,
         api_key_mask=key.mask,
         permissions={

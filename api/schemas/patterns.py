@@ -1,4 +1,4 @@
-"""How names, hashes and addresses are written: what the document tells callers that other modules check."""
+"""Patterns of names, hashes and addresses for the OpenAPI document. Other modules check them in full."""
 
 import re
 from typing import Any
@@ -16,10 +16,10 @@ NO_CONTROL_OR_COLON = r"^[^\x00-\x1F\x7F:]*$"
 BOOLEAN = "^(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]|[TtFfYyNn]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff])$"
 
 ROUTED_NAMES = ("version", "versions", "builds", "compile")
-"""Words of this interface's addresses, which no algorithm can be called by."""
+"""Names that an algorithm cannot have, because paths of the API contain them."""
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-# No 0, 169, 224 to 239 and 255 in front: Longshore never connects to those (shared.net.address_rules).
+# Not 0, 169, 224 to 239 or 255: Longshore never connects to those (shared.net.address_rules).
 _FIRST_BYTE = "(?:2(?:5[0-4]|4[0-9]|2[0-3]|[01][0-9])|1(?:[0-57-9][0-9]|6[0-8])|[1-9][0-9]?)"
 _IPV4 = rf"{_FIRST_BYTE}(?:\.{_BYTE}){{3}}"
 _H16 = "[0-9A-Fa-f]{1,4}"
@@ -35,17 +35,17 @@ _IPV6 = "|".join(
 _PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# The last part of a name has a letter that makes it no number: 127.1 and 0x7f.1 would be addresses to some.
+# The last label begins with a letter: some resolvers read names such as 127.1 and 0x7f.1 as addresses.
 _LAST_LABEL = "[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _SEGMENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _PATH = f"(?:/{_SEGMENT})*/?"
 _LOOPBACK = rf"(?:[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127(?:\.{_BYTE}){{3}}|\[::1\])(?::{_PORT})?"
-_PLACE = (
+_AUTHORITY = (
     rf"(?:(?:(?:{_LABEL}\.)+{_LAST_LABEL}|{_IPV4}|\[(?:{_IPV6})\]|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])(?::{_PORT})?"
     rf"|{_LAST_LABEL}:{_PORT})"
 )
-REGISTRY_URL = f"^(?:[Hh][Tt][Tt][Pp][Ss]?://)?{_PLACE}{_PATH}$"
-PLAIN_HTTP_URL = f"^(?:[Hh][Tt][Tt][Pp]://{_PLACE}|{_LOOPBACK}){_PATH}$"
+REGISTRY_URL = f"^(?:[Hh][Tt][Tt][Pp][Ss]?://)?{_AUTHORITY}{_PATH}$"
+PLAIN_HTTP_URL = f"^(?:[Hh][Tt][Tt][Pp]://{_AUTHORITY}|{_LOOPBACK}){_PATH}$"
 PROXY_URL = rf"^http://(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}$"
 
 _ALNUM = "[A-Za-z0-9]"
@@ -60,33 +60,32 @@ _QUERY = r"[A-Za-z0-9._~+@=,:!$&'()*;%/-]"
 _WEBHOOK_HOST = rf"(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4})"
 WEBHOOK_URL = rf"^(?:https://{_WEBHOOK_HOST}(?::{_PORT})?|http://{_LOOPBACK})(?:/{_QUERY}*)?(?:\?{_QUERY}*)?$"
 
-
-def repository_url(configured: Settings) -> str:
-    """How a repository elsewhere is named where these settings hold; an empty text names none."""
-    schemes = "[Hh][Tt][Tt][Pp][Ss]?" if configured.source_allow_http else "[Hh][Tt][Tt][Pp][Ss]"
-    forms = [f"{schemes}://{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}"]
-    if configured.source_ssh_known_hosts is not None:
-        forms.append(f"ssh://{_SSH_USER}{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}")
-        # git's short form knows no brackets, and two colons would name a program that git runs.
-        forms.append(rf"(?!\S*::){_SSH_USER}{_SOURCE_NAME}:{_SOURCE_FIRST}{_SOURCE_REST}*(?:{_SOURCE_PATH})?")
-    return f"^(?:{'|'.join(forms)})?$"
-
-
-def path_parameter(name: str) -> dict[str, Any]:
-    """The schema of what stands in an address under this name."""
-    return _PATH_PARAMETERS.get(name, {"type": "string", "format": "uuid"} if name.endswith("_id") else {})
-
-
-def is_written_so(name: str, value: str) -> bool:
-    """Whether what stands in an address is of the form that it has there."""
-    schema = path_parameter(name)
-    pattern = UUID if schema.get("format") == "uuid" else schema.get("pattern", "")
-    return re.search(pattern, value) is not None and value not in schema.get("not", {}).get("enum", ())
-
-
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "username": {"type": "string", "pattern": OWNER},
     "owner": {"type": "string", "pattern": OWNER},
     "name": {"type": "string", "pattern": ALGORITHM, "not": {"enum": list(ROUTED_NAMES)}},
     "git_hash": {"type": "string", "pattern": HASH},
 }
+
+
+def repository_url(configured: Settings) -> str:
+    """Return the pattern of a repository URL under these settings; the empty text means no repository."""
+    schemes = "[Hh][Tt][Tt][Pp][Ss]?" if configured.source_allow_http else "[Hh][Tt][Tt][Pp][Ss]"
+    forms = [f"{schemes}://{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}"]
+    if configured.source_ssh_known_hosts is not None:
+        forms.append(f"ssh://{_SSH_USER}{_SOURCE_HOST}(?::{_PORT})?{_SOURCE_PATH}")
+        # git's short form has no brackets, and with two colons it would name a program that git runs.
+        forms.append(rf"(?!\S*::){_SSH_USER}{_SOURCE_NAME}:{_SOURCE_FIRST}{_SOURCE_REST}*(?:{_SOURCE_PATH})?")
+    return f"^(?:{'|'.join(forms)})?$"
+
+
+def path_parameter(name: str) -> dict[str, Any]:
+    """Return the schema of the path parameter with this name."""
+    return _PATH_PARAMETERS.get(name, {"type": "string", "format": "uuid"} if name.endswith("_id") else {})
+
+
+def matches_path_parameter(name: str, value: str) -> bool:
+    """Return whether a value has the form of the path parameter with this name."""
+    schema = path_parameter(name)
+    pattern = UUID if schema.get("format") == "uuid" else schema.get("pattern", "")
+    return re.search(pattern, value) is not None and value not in schema.get("not", {}).get("enum", ())

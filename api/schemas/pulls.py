@@ -1,8 +1,6 @@
-"""Where executions pull an image from, as callers read and pin it."""
+"""Request and response bodies of pulls: where instances pull an image from."""
 
-from collections.abc import Mapping
-
-from api.schemas.base import Moment, RequestModel, ResponseModel, Uuid
+from api.schemas.base import RequestModel, ResponseModel, Timestamp, Uuid
 from api.schemas.pushes import RegistryId
 from shared.db.clock import rfc3339
 from shared.db.models import Instance, InstanceState, Version
@@ -10,16 +8,16 @@ from shared.pulls.resolution import Resolution
 
 
 class PinRequest(RequestModel):
-    """The one registry to pull from."""
+    """The only registry to pull from."""
 
     registry_id: RegistryId
 
 
 class CandidateResponse(ResponseModel):
-    """One place that the image could be pulled from, and what became of it."""
+    """A registry that the image could be pulled from, and whether it was chosen."""
 
     registry_id: Uuid | None
-    """Null: the platform's own store."""
+    """Null: the image store of the platform."""
     registry_url: str | None
     digest: str | None
     chosen: bool
@@ -27,16 +25,16 @@ class CandidateResponse(ResponseModel):
 
 
 class InstanceResponse(ResponseModel):
-    """What ran last for the version's callers, or is about to."""
+    """The newest instance of the version."""
 
     state: InstanceState
     message: str
-    since: Moment
+    since: Timestamp
     image: str
 
 
 class PullResponse(ResponseModel):
-    """Where executions pull a version's image from, and why; without an `image` from nowhere."""
+    """Where instances pull the image of a version from, and why. `image` is null if they cannot pull it."""
 
     image: str | None
     digest: str | None
@@ -47,27 +45,26 @@ class PullResponse(ResponseModel):
     serving: InstanceResponse | None
 
 
-def show_pull(resolution: Resolution, version: Version, serving: Instance | None) -> PullResponse:
-    """A resolution as callers read it, with the newest serving of the version."""
+def present_pull(resolution: Resolution, version: Version, instance: Instance | None) -> PullResponse:
+    """Return a resolution, with the newest instance of the version."""
     return PullResponse(
         image=resolution.image,
         digest=resolution.digest,
         registry_id=resolution.registry_id,
         reason=resolution.reason,
-        considered=[CandidateResponse(**vars(one)) for one in resolution.considered],
+        considered=[CandidateResponse(**vars(candidate)) for candidate in resolution.considered],
         pinned_registry_id=version.pinned_registry_id,
-        serving=None if serving is None else _show_instance(serving),
+        serving=None if instance is None else _present_instance(instance),
     )
 
 
-def _show_instance(serving: Instance) -> InstanceResponse:
-    began: Mapping[InstanceState, int | None] = {
-        InstanceState.READY: serving.ready_at,
-        InstanceState.DRAINING: serving.draining_at,
-        InstanceState.STOPPED: serving.ended_at,
-        InstanceState.FAILED: serving.ended_at,
+def _present_instance(instance: Instance) -> InstanceResponse:
+    times: dict[InstanceState, int | None] = {
+        InstanceState.PENDING: instance.created_at,
+        InstanceState.READY: instance.ready_at,
+        InstanceState.DRAINING: instance.draining_at,
+        InstanceState.STOPPED: instance.ended_at,
+        InstanceState.FAILED: instance.ended_at,
     }
-    since = began.get(InstanceState(serving.state)) or serving.created_at
-    return InstanceResponse(
-        state=serving.state, message=serving.message, since=rfc3339(since) or "", image=serving.image
-    )
+    since = times[InstanceState(instance.state)] or instance.created_at
+    return InstanceResponse(state=instance.state, message=instance.message, since=rfc3339(since), image=instance.image)

@@ -1,4 +1,4 @@
-"""Pushes and their status as callers write and read them."""
+"""Request and response bodies of pushes."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,8 +6,9 @@ from pydantic import ConfigDict, Field, GetJsonSchemaHandler, StringConstraints,
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import Row
+from typing_extensions import override
 
-from api.schemas.base import ABSENT, Moment, RequestModel, ResponseModel, Storable, Text, Uuid
+from api.schemas.base import ABSENT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, PushState
@@ -16,7 +17,7 @@ from shared.pushes.drift import missing_message
 RegistryId = Annotated[
     Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
-"""How callers name a registry: whether there is one of this id is the database's to say."""
+"""The id of a registry as a request has it; only the database knows whether it exists."""
 
 
 class PushCredentialsRequest(CredentialsRequest):
@@ -26,22 +27,23 @@ class PushCredentialsRequest(CredentialsRequest):
 
 
 class RepushRequest(RequestModel):
-    """The body of a re-push as the page prints it, or what is inside of it bare."""
+    """The body of a re-push as in the documentation of the platform, or only its inner object."""
 
     registry_push_credentials: PushCredentialsRequest
 
     @classmethod
+    @override
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler.resolve_ref_schema(handler(core_schema))
-        wrapped = {"type": "object", "properties": described.pop("properties"), "required": described.pop("required")}
-        return {**described, "minProperties": 1, "anyOf": [wrapped, wrapped["properties"]["registry_push_credentials"]]}
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        wrapped = {"type": "object", "properties": schema.pop("properties"), "required": schema.pop("required")}
+        return {**schema, "minProperties": 1, "anyOf": [wrapped, wrapped["properties"]["registry_push_credentials"]]}
 
     @model_validator(mode="before")
     @classmethod
-    def _wrap_bare(cls, given: Any) -> Any:
-        if isinstance(given, dict) and not given.get("registry_push_credentials"):
-            return {"registry_push_credentials": given}
-        return given
+    def _wrap_inner_object(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("registry_push_credentials"):
+            return {"registry_push_credentials": data}
+        return data
 
 
 CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
@@ -65,7 +67,7 @@ class RetryRequest(CredentialsRequest):
 
 
 class ProgressResponse(ResponseModel):
-    """How far a push is."""
+    """The progress of a push."""
 
     done_bytes: int
     total_bytes: int
@@ -74,11 +76,11 @@ class ProgressResponse(ResponseModel):
 
 
 class LastSuccessResponse(ResponseModel):
-    """The last good push, which later pushes do not take away until one succeeds."""
+    """The last successful push. It stays until a later push succeeds."""
 
     digest: str
     image: str
-    finished_at: Moment
+    finished_at: Timestamp
 
 
 class PushResponse(ResponseModel):
@@ -87,23 +89,23 @@ class PushResponse(ResponseModel):
     registry_id: Uuid
     status: PushState
     status_message: str
-    updated_at: Moment
+    updated_at: Timestamp
     registry_url: str
     image: str
     digest: str | None
     attempt: int
     progress: ProgressResponse
-    started_at: Moment | None
-    finished_at: Moment | None
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
     last_success: LastSuccessResponse | None
     missing: bool
-    """The registry does not have the last good image any more."""
-    last_seen_at: Moment | None
-    """When the registry was last known to have it."""
+    """Whether the last good image is missing from the registry."""
+    last_seen_at: Timestamp | None
+    """When the registry was last seen to have it."""
 
 
 class ListedPushResponse(PushResponse):
-    """A push as a dashboard lists it, with whose it is."""
+    """A push in a list, with its algorithm and version."""
 
     algorithm: str
     algorithm_id: Uuid
@@ -125,11 +127,10 @@ class RetriedResponse(ResponseModel):
     enqueued: int
     skipped: list[SkippedResponse]
     more: bool
-    """Whether there are more than one call takes: send it again."""
+    """Whether there are more pushes than one request retries: send another request."""
 
 
-def show_progress(push: ImagePush | Row[Any]) -> ProgressResponse:
-    """How far a push is."""
+def present_progress(push: ImagePush | Row[Any]) -> ProgressResponse:
     return ProgressResponse(
         done_bytes=push.done_bytes,
         total_bytes=push.total_bytes,
@@ -138,25 +139,25 @@ def show_progress(push: ImagePush | Row[Any]) -> ProgressResponse:
     )
 
 
-def show_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushResponse:
-    """The status of a push as callers read it; `waits` says what keeps its registry from taking it at the moment."""
+def present_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushResponse:
+    """Return the status of a push; `waits` is the reason why its registry does not take it at present."""
     last = None
     if push.last_success_digest and push.last_success_image:
         last = LastSuccessResponse(
             digest=push.last_success_digest,
             image=push.last_success_image,
-            finished_at=rfc3339(push.last_success_at) or "",
+            finished_at=rfc3339(push.last_success_at),
         )
     return PushResponse(
         registry_id=push.registry_id,
         status=push.state,
         status_message=" ".join(filter(None, [push.message, waits, missing_message(push)])),
-        updated_at=rfc3339(push.updated_at) or "",
+        updated_at=rfc3339(push.updated_at),
         registry_url=push.registry_url,
         image=push.image,
         digest=push.digest,
         attempt=push.attempt,
-        progress=show_progress(push),
+        progress=present_progress(push),
         started_at=rfc3339(push.started_at),
         finished_at=rfc3339(push.finished_at),
         last_success=last,

@@ -1,11 +1,11 @@
-"""Refreshes of nodes and of what runs, as operators order and read them."""
+"""Request and response bodies of refreshes of nodes and of runners."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, Moment, RequestModel, ResponseModel, Text, Uuid
+from api.schemas.base import ABSENT, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH, WORKER_ID
 from api.schemas.pushes import RegistryId
 from shared.db.clock import rfc3339
@@ -45,38 +45,38 @@ EITHER_NODES_OR_RUNNERS: JsonSchemaValue = {
 
 
 class RefreshRequest(RequestModel):
-    """What is to pull afresh: `nodes` and `restart` are about nodes, the algorithm and the registry about runners."""
+    """What to refresh. `nodes` and `restart` are for nodes; the algorithm and the registry are for runners."""
 
     model_config = ConfigDict(json_schema_extra=EITHER_NODES_OR_RUNNERS)
 
     what: Literal["nodes", "runners"] = "nodes"
     nodes: Annotated[list[NodeName], Field(min_length=1, max_length=1000)] | None = Field(
-        None, description="Names; every worker node if left out."
+        None, description="Names of nodes; all by default."
     )
     restart: Literal["command", "webhook", "none"] | None = Field(
-        None, description="How a node is restarted once it is empty; as the settings say if left out."
+        None, description="How a node is restarted once it is drained; by default as in the settings."
     )
     algorithm: Annotated[Text, StringConstraints(min_length=1, max_length=130)] | None = Field(
-        None, description="OWNER/NAME or the id; goes with `git_hash`."
+        None, description="OWNER/NAME or the id; requires `git_hash`."
     )
     git_hash: Annotated[str, StringConstraints(pattern=HASH)] | None = Field(
-        None, description="The version's commit, 7 characters of it or more."
+        None, description="The commit of the version, at least 7 characters."
     )
-    registry_id: RegistryId | None = Field(None, description="Only what was pulled from this registry.")
+    registry_id: RegistryId | None = Field(None, description="Only runners whose image was pulled from this registry.")
     dry_run: bool = False
 
 
 class StepResponse(ResponseModel):
     """The refresh of one node or runner."""
 
-    left_out = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for", "refused_for"})
+    omitted_if_null = frozenset({"started_at", "finished_at", "evicted", "stay", "waits_for", "refused_for"})
 
     name: str
-    """A node's name; OWNER/NAME@HASH of a runner."""
+    """The name of a node, or OWNER/NAME@HASH of a runner."""
     state: StepState
     step: str
-    started_at: Moment | None = None
-    finished_at: Moment | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
     evicted: list[str] | None = None
     stay: list[str] | None = None
     waits_for: list[str] | None = None
@@ -84,9 +84,9 @@ class StepResponse(ResponseModel):
 
 
 class RefreshResponse(ResponseModel):
-    """How far a refresh is; `steps` is empty until a worker has looked what there is to do."""
+    """The progress of a refresh. `steps` is empty until a worker has planned it."""
 
-    left_out = frozenset({"restart"})
+    omitted_if_null = frozenset({"restart"})
 
     what: RefreshKind
     dry_run: bool
@@ -95,19 +95,19 @@ class RefreshResponse(ResponseModel):
 
 
 class RestartedRunnerResponse(ResponseModel):
-    """What runs of a version, and would pull afresh."""
+    """An instance that a refresh would restart."""
 
     algorithm: str
     git_hash: str
     image: str
     registry_id: Uuid | None
-    """Null: the platform's own store."""
+    """Null: the image store of the platform."""
 
 
 class RefreshEnqueuedResponse(ResponseModel):
-    """What was ordered; of a dry run of runners what would be done, without a job."""
+    """The enqueued refresh. A dry run of runners has no job; `runners` is what it would restart."""
 
-    left_out = frozenset({"job_id", "runners"})
+    omitted_if_null = frozenset({"job_id", "runners"})
 
     what: RefreshKind
     dry_run: bool
@@ -115,18 +115,17 @@ class RefreshEnqueuedResponse(ResponseModel):
     runners: list[RestartedRunnerResponse] | None = None
 
 
-def show_refresh(refresh: Refresh) -> RefreshResponse:
-    """A refresh as operators read it."""
+def present_refresh(refresh: Refresh) -> RefreshResponse:
     options = RefreshOptions.read(refresh.options)
     return RefreshResponse(
         what=options.what,
         dry_run=options.dry_run,
         restart=options.restart,
-        steps=[_show_step(entry) for entry in read_steps(refresh.progress)],
+        steps=[_present_step(step) for step in read_steps(refresh.progress)],
     )
 
 
-def _show_step(entry: RefreshStep) -> StepResponse:
+def _present_step(entry: RefreshStep) -> StepResponse:
     plan: dict[str, Any] = entry.plan or {}
     return StepResponse(
         name=entry.name,
@@ -138,8 +137,7 @@ def _show_step(entry: RefreshStep) -> StepResponse:
     )
 
 
-def show_runner(instance: Instance, algorithm: str, git_hash: str) -> RestartedRunnerResponse:
-    """A runner as operators read it."""
+def present_runner(instance: Instance, algorithm: str, git_hash: str) -> RestartedRunnerResponse:
     return RestartedRunnerResponse(
         algorithm=algorithm, git_hash=git_hash, image=instance.image, registry_id=instance.registry_id
     )

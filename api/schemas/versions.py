@@ -1,4 +1,4 @@
-"""Compiles, publishes, builds and versions as callers write and read them."""
+"""Request and response bodies of compiles, publishes, builds and versions."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,10 @@ from api.schemas.algorithms import (
     DetailsResponse,
     DetailsUpdate,
     SourceResponse,
-    show_details,
-    show_source,
+    present_details,
+    present_source,
 )
-from api.schemas.base import LongText, Moment, RequestModel, ResponseModel, Uuid
+from api.schemas.base import LongText, RequestModel, ResponseModel, Timestamp, Uuid
 from api.schemas.patterns import HASH
 from api.schemas.pushes import PushCredentialsRequest, PushResponse
 from shared.commands.publish import VersionType
@@ -30,7 +30,7 @@ CommitHash = Annotated[
 MAX_PUSHES = 20
 
 
-def _one_or_several(value: object) -> object:
+def _to_list(value: object) -> object:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -40,30 +40,30 @@ Pushes = Annotated[
     list[PushCredentialsRequest],
     Field(max_length=MAX_PUSHES),
     BeforeValidator(
-        _one_or_several,
+        _to_list,
         json_schema_input_type=PushCredentialsRequest
         | Annotated[list[PushCredentialsRequest], Field(max_length=MAX_PUSHES)]
         | None,
     ),
 ]
-"""One object, as the platform has it, or a list of them."""
+"""One object, as on the platform, or a list of them."""
 
 
 class CompileRequest(RequestModel):
-    """What to compile, and where to push it."""
+    """The commit to compile, and the registries to push its image to."""
 
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = []
 
 
 class PublishSettingsRequest(RequestModel):
-    """The settings that a publish takes."""
+    """The settings that a publish uses."""
 
     algorithm_callability: Literal["public", "private"] = "private"
 
 
 class PublishVersionRequest(RequestModel):
-    """What a publish says of its version."""
+    """The version of a publish."""
 
     version_type: Annotated[VersionType, Field(strict=False)] = VersionType.REVISION
     release_notes: LongText | None = None
@@ -72,7 +72,7 @@ class PublishVersionRequest(RequestModel):
 
 
 class PublishRequest(RequestModel):
-    """What to publish, and where to push it."""
+    """The commit to publish, and the registries to push its image to."""
 
     settings: PublishSettingsRequest | None = None
     version_info: PublishVersionRequest | None = None
@@ -82,9 +82,9 @@ class PublishRequest(RequestModel):
 
 
 class VersionInfoResponse(ResponseModel):
-    """What is known of a version."""
+    """The names and texts of a version."""
 
-    left_out = frozenset({"semantic_version"})
+    omitted_if_null = frozenset({"semantic_version"})
 
     semantic_version: str | None = None
     git_hash: str
@@ -102,31 +102,31 @@ class BuildVersionResponse(ResponseModel):
 
 
 class BuildResponse(ResponseModel):
-    """A build. Its status is one of the platform's three."""
+    """A build. Its status is one of the three statuses of the platform."""
 
-    left_out = frozenset({"finished_at", "version_info", "registry_status"})
+    omitted_if_null = frozenset({"finished_at", "version_info", "registry_status"})
 
     build_id: Uuid
     commit_sha: str
     status: Literal["in-progress", "succeeded", "failed"]
-    started_at: Moment
-    finished_at: Moment | None = None
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
     resource_type: Literal["algorithm_build"] = "algorithm_build"
     version_info: BuildVersionResponse | None = None
     registry_status: PushResponse | None = None
 
 
 class CompilationResponse(ResponseModel):
-    """How the compilation ended."""
+    """The result of a compilation."""
 
     successful: bool
     output: str
 
 
 class VersionResponse(ResponseModel):
-    """A version with its build, as the platform calls it."""
+    """A version with its build. The platform calls it an algorithm."""
 
-    left_out = frozenset({"compilation", "build"})
+    omitted_if_null = frozenset({"compilation", "build"})
 
     id: Uuid
     name: str
@@ -141,16 +141,16 @@ class VersionResponse(ResponseModel):
 
 
 class LatestResponse(RootModel[VersionResponse | AlgorithmResponse]):
-    """The latest version of an algorithm, or the algorithm alone where there is none."""
+    """The latest version of an algorithm, or the algorithm alone if it has none."""
 
 
 class BuildLogsResponse(ResponseModel):
-    """A build's log."""
+    """The log of a build."""
 
     logs: str
 
 
-STATUS_SHOWN: dict[BuildStatus, Literal["in-progress", "succeeded", "failed"]] = {
+PLATFORM_STATUS: dict[BuildStatus, Literal["in-progress", "succeeded", "failed"]] = {
     BuildStatus.QUEUED: "in-progress",
     BuildStatus.RUNNING: "in-progress",
     BuildStatus.SUCCEEDED: "succeeded",
@@ -159,31 +159,32 @@ STATUS_SHOWN: dict[BuildStatus, Literal["in-progress", "succeeded", "failed"]] =
 }
 
 
-def show_build(build: Build, version: Version, push: PushResponse | None) -> BuildResponse:
-    """A build as callers read it."""
+def present_build(build: Build, version: Version, push: PushResponse | None) -> BuildResponse:
     published = version.published and version.build_id == build.id and version.semantic_version
     return BuildResponse(
         build_id=build.id,
         commit_sha=build.commit_sha,
-        status=STATUS_SHOWN[build.status],
-        started_at=rfc3339(build.started_at or build.created_at) or "",
+        status=PLATFORM_STATUS[build.status],
+        started_at=rfc3339(build.started_at or build.created_at),
         finished_at=rfc3339(build.finished_at),
         version_info=BuildVersionResponse(semantic_version=published) if published else None,
         registry_status=push,
     )
 
 
-def show_version(
+def present_version(
     algorithm: Algorithm, version: Version, build: Build | None, push: PushResponse | None, public_url: str
 ) -> VersionResponse:
-    """A version as callers read it, with the build that stands for it."""
-    known = build is not None and BuildStatus(build.status).ended
+    """Return a version with one of its builds."""
+    compilation = None
+    if build is not None and BuildStatus(build.status).ended:
+        compilation = CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
     return VersionResponse(
         id=algorithm.id,
         name=algorithm.name,
-        details=show_details(algorithm),
+        details=present_details(algorithm),
         settings={**algorithm.settings, "algorithm_callability": version.callability},
-        source=show_source(algorithm, public_url),
+        source=present_source(algorithm, public_url),
         version_info=VersionInfoResponse(
             semantic_version=version.semantic_version,
             git_hash=version.git_hash,
@@ -192,9 +193,7 @@ def show_version(
             sample_input=version.sample_input,
             sample_output=version.sample_output,
         ),
-        build=show_build(build, version, push) if build else None,
-        compilation=CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
-        if build is not None and known
-        else None,
+        build=present_build(build, version, push) if build else None,
+        compilation=compilation,
         self_link=f"{public_url}/v1/algorithms/{algorithm.path}/versions/{version.git_hash}",
     )

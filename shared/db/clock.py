@@ -5,7 +5,7 @@ PostgreSQL; interval arithmetic does not.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from sqlalchemy import BigInteger
 from sqlalchemy.ext.compiler import compiles
@@ -31,6 +31,10 @@ def _now_sqlite(_element: now_ms, _compiler: SQLCompiler, **_kw: Any) -> str:
     return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
 
 
+@overload
+def rfc3339(milliseconds: int) -> str: ...
+@overload
+def rfc3339(milliseconds: int | None) -> str | None: ...
 def rfc3339(milliseconds: int | None) -> str | None:
     """Return the time as the API shows it: RFC 3339 in UTC with milliseconds and `Z`; None stays None."""
     if milliseconds is None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, text
 from werkzeug.test import TestResponse
 
-from api.enqueue import wait_limit
+from api.enqueue import wait_slots
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
@@ -79,8 +79,8 @@ def test_a_preference_that_is_none_is_passed_over(acme: Api, hello: str, prefere
 
 
 def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
-    wait_limit.cache_clear()
-    rooms = wait_limit()
+    wait_slots.cache_clear()
+    rooms = wait_slots()
     taken_rooms = 0
     while rooms.acquire(blocking=False):
         taken_rooms += 1
@@ -89,7 +89,7 @@ def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str
         assert "Preference-Applied" not in answer.headers
         assert taken_rooms == 4
     finally:
-        wait_limit.cache_clear()
+        wait_slots.cache_clear()
 
 
 def test_a_request_sent_again_under_its_key_gives_the_same_job(acme: Api, hello: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api import sse
-from api.enqueue import wait_limit
+from api.enqueue import wait_slots
 from shared.builds import append_log
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
@@ -124,7 +124,7 @@ def test_an_id_beyond_the_log_tells_the_rest(acme: Api, job: Job) -> None:
 
 
 def test_a_long_log_comes_in_parts_that_fit_together(acme: Api, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "LOG_CHARACTERS", 5)
+    monkeypatch.setattr(sse, "MAX_LOG_CHARACTERS", 5)
     finish(job)
     logs = [event["data"] for event in all_events(acme, job) if event["event"] == "log"]
     assert "".join(part["text"] for part in logs) == "Step 1\nStep 2 ✓\n"
@@ -159,7 +159,7 @@ def test_a_silent_stream_says_that_it_lives(acme: Api, job: Job, monkeypatch: py
 
 
 def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: Job) -> None:
-    wait_limit.cache_clear()
+    wait_slots.cache_clear()
     streams = []
     try:
         while (answer := ask(acme, job)).status_code == 200:
@@ -172,7 +172,7 @@ def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: 
     finally:
         for stream in streams:
             stream.close()
-        wait_limit.cache_clear()
+        wait_slots.cache_clear()
 
 
 def test_events_are_their_owners(acme: Api, rival: Api, job: Job) -> None:

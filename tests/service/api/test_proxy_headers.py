@@ -26,7 +26,7 @@ def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask)
     assert said == {
         "status": "not ready",
         "database": "reachable",
-        "broker": "does not answer",
+        "broker": "does not respond",
         "seconds_since_sweep": 0,
         "workers": [
             {"name": "w1", "queues": ["builds"], "ready": False, "problem": "The Docker engine does not answer."}

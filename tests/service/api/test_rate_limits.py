@@ -9,7 +9,7 @@ import redis
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from api.rate_limits import _of_process, respelled
+from api.rate_limits import _rate_limits_of, to_redis_py_url
 from dev.services.redis import private_redis
 from shared.settings import settings
 from tests.service.api.invocation import Api
@@ -24,12 +24,12 @@ def limit(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Callable[
         for name, most in limits.items():
             monkeypatch.setenv(f"LONGSHORE_RATE_LIMIT_{name.upper()}", str(most))
         settings.cache_clear()
-        _of_process.cache_clear()
+        _rate_limits_of.cache_clear()
         with redis.Redis.from_url(redis_url) as client:
             client.flushdb()
 
     yield set_limits
-    _of_process.cache_clear()
+    _rate_limits_of.cache_clear()
 
 
 def make(api: Api, name: str) -> TestResponse:
@@ -57,9 +57,9 @@ def test_calls_are_counted_by_themselves(acme: Api, limit: Callable[..., None]) 
 def test_processes_count_together(admin: Api, limit: Callable[..., None]) -> None:
     limit(changes=2)
     make(admin, "r")
-    _of_process.cache_clear()  # as another process would
+    _rate_limits_of.cache_clear()  # as another process would
     make(admin, "r")
-    _of_process.cache_clear()
+    _rate_limits_of.cache_clear()
     assert make(admin, "r").status_code == 429
 
 
@@ -69,7 +69,7 @@ def test_redis_on_a_socket_is_one_place_for_all_processes(
     with private_redis(tmp_path / "r") as private:
         limit(f"redis+socket://{private.socket}?virtual_host=7", changes=2)
         for status in (200, 200, 429):
-            _of_process.cache_clear()  # as another process would
+            _rate_limits_of.cache_clear()  # as another process would
             assert make(admin, "r").status_code == status
         with redis.Redis.from_url(private.url(7)) as client:
             assert client.dbsize() > 0
@@ -86,7 +86,7 @@ def test_redis_on_a_socket_is_one_place_for_all_processes(
     ],
 )
 def test_an_address_of_redis_is_spelled_as_each_library_takes_it(given: str, spelled: str) -> None:
-    assert respelled(given) == spelled
+    assert to_redis_py_url(given) == spelled
 
 
 def test_a_redis_that_hangs_is_asked_once_and_then_left_alone(admin: Api, limit: Callable[..., None]) -> None:

@@ -65,7 +65,7 @@ def test_the_same_key_orders_nothing_twice(admin: Api) -> None:
     admin.expect_refusal(409, 2015, "POST", RETRY, {"status": "cancelled"}, Idempotency_Key="again")
 
 
-@pytest.mark.parametrize("write", ["audit", "remember_job"])
+@pytest.mark.parametrize("write", ["audit", "record_idempotency_key"])
 def test_what_cannot_be_recorded_is_not_enqueued(admin: Api, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
     job = failed_push(make_registry())
 

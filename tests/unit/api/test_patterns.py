@@ -89,4 +89,4 @@ def test_other_texts_are_not(url: str) -> None:
     ],
 )
 def test_what_stands_in_an_address(name: str, value: str, fits: bool) -> None:
-    assert patterns.is_written_so(name, value) is fits
+    assert patterns.matches_path_parameter(name, value) is fits

@@ -75,7 +75,7 @@ def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: Gi
     refused = get(refs(algorithm), basic(key))
     assert refused.status == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 61
-    assert re.match(rb"More than 4 git requests within a minute; go on in \d+ s\.\n", refused.data)
+    assert re.match(rb"More than 4 git requests within a minute; retry in \d+ s\.\n", refused.data)
     assert get(refs(algorithm), basic(another)).status == 200
 
 
