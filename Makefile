@@ -43,7 +43,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo:  ## The main job on real parts, from nothing to a pulled image (KEEP=1: leave it running)
+demo:  ## The main use with real services, from nothing to a pulled image (KEEP=1: leave it running)
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages demo
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/python -m dev.demo

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import calls, reads, requests
+from benchmarks.environment import Stage, forget_settings
 from benchmarks.results import Result, table, write_json
-from benchmarks.stage import Stage, forget_settings
 from benchmarks.transfers import images, memory, repushes
-from dev.services.place import parts_directory
-from dev.services.processes import PartFailedError, ending_on_sigterm, say
+from dev.services.processes import ServiceFailedError, ending_on_sigterm, say
+from dev.services.workdir import services_directory
 
 CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
     "reads": reads.run,
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with ending_on_sigterm():
             results = _measure(asked.cases or list(CASES))
-    except PartFailedError as error:
+    except ServiceFailedError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def _measure(cases: Sequence[str]) -> list[Result]:
     results: list[Result] = []
     with ExitStack() as stack:
-        directory = stack.enter_context(parts_directory())
+        directory = stack.enter_context(services_directory())
         console = Console(stderr=True, width=WIDTH)
         progress = stack.enter_context(Progress(console=console))
         stage = Stage(directory, stack, progress)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from benchmarks.environment import Stage
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from benchmarks.transfers.installation import OWNER, Algorithm, Installation, installation
 
 SOURCE = """from Algorithmia import ADK

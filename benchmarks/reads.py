@@ -4,10 +4,10 @@ import socket
 import time
 from collections.abc import Iterator
 
+from benchmarks.environment import Stage
 from benchmarks.history import RECORDED, History, id_of, make_history
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from shared.pushes.counters import tally_events
 
 PUSHES = 1_000_000

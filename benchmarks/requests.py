@@ -4,10 +4,10 @@ import json
 import sys
 from collections.abc import Iterator
 
+from benchmarks.environment import Stage
 from benchmarks.history import PUSHES_A_VERSION, RECORDED, History, hash_of, id_of, make_history
 from benchmarks.load import request_bytes, requests_per_second
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from dev.services.processes import free_port
 
 HISTORY = History(pushes=40_000, queued=0)

@@ -9,7 +9,7 @@ from typing_extensions import override
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 
 class _Quiet(WSGIRequestHandler):

@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 
-from dev.services import keeper
+from dev.services import manager
 from shared.file_lock import file_lock
 
 # Not LONGSHORE_*, which tests remove. Set by the run's first process and inherited by its test processes.
 _DIRECTORY = "TEST_SERVICES_DIRECTORY"
 _RUN_PID = "TEST_SERVICES_RUN_PID"
 
-_KEEPER_START_TIMEOUT_SECONDS = 30
+_MANAGER_START_TIMEOUT_SECONDS = 30
 _SERVICE_START_TIMEOUT_SECONDS = 300
 _STOP_TIMEOUT_SECONDS = 120
 
 
 class RealServices:
-    """A client of the run's keeper; it starts the keeper at the first request."""
+    """A client of the run's service manager, which it starts with the first request."""
 
     def __init__(self, directory: Path, run_pid: int) -> None:
         self._directory = directory
         self._run_pid = run_pid
-        self._address = directory / keeper.ADDRESS
+        self._address = directory / manager.ADDRESS
         self._environment = dict(os.environ)  # a copy, because tests change it
 
     def get(self, name: str) -> dict[str, Any]:
@@ -38,17 +38,17 @@ class RealServices:
         Raises:
             RuntimeError: it cannot be started; the message has the cause.
         """
-        with file_lock(self._directory / keeper.LOCK):
+        with file_lock(self._directory / manager.LOCK):
             if not self._address.exists():
-                self._start_keeper()
-        return keeper.ask(self._address, name, seconds=_SERVICE_START_TIMEOUT_SECONDS)
+                self._start_manager()
+        return manager.request_service(self._address, name, seconds=_SERVICE_START_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
-        keeper.stop(self._address, seconds=_STOP_TIMEOUT_SECONDS)
+        manager.stop(self._address, seconds=_STOP_TIMEOUT_SECONDS)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _start_keeper(self) -> None:
-        log = self._directory / keeper.LOG
+    def _start_manager(self) -> None:
+        log = self._directory / manager.LOG
         # In a session of its own, so that Ctrl-C does not reach it, and not a child of this test process: it ends with
         # the run's first process.
         with log.open("ab") as output:
@@ -58,7 +58,7 @@ class RealServices:
                     "--fork",
                     sys.executable,
                     "-m",
-                    "dev.services.keeper",
+                    "dev.services.manager",
                     str(self._directory),
                     str(self._run_pid),
                 ],
@@ -69,10 +69,10 @@ class RealServices:
                 stderr=subprocess.STDOUT,
                 check=True,
             )
-        deadline = time.monotonic() + _KEEPER_START_TIMEOUT_SECONDS
+        deadline = time.monotonic() + _MANAGER_START_TIMEOUT_SECONDS
         while not self._address.exists():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the keeper of the real services does not start:\n{log.read_text()}")
+                raise RuntimeError(f"the service manager does not start:\n{log.read_text()}")
             time.sleep(0.05)
 
 
@@ -80,7 +80,7 @@ SERVICES = pytest.StashKey[RealServices]()
 
 
 def begin(config: pytest.Config) -> None:
-    """Choose the keeper's directory. Nothing is started yet."""
+    """Choose the directory of the service manager. Nothing is started yet."""
     if _is_first_process(config):
         os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="longshore-test-")
         os.environ[_RUN_PID] = str(os.getpid())

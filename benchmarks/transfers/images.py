@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator
 
+from benchmarks.environment import Stage
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from benchmarks.transfers import peers
 from benchmarks.transfers.installation import Algorithm, Installation, installation
 from dev.services.relay import relay

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dev.demo.surroundings import environment_of_builds
+from dev.demo.build_settings import build_variables
 from dev.services.engine import private_engine
 from dev.services.processes import free_port, running
 from dev.services.registry import PrivateRegistry, private_registry
@@ -155,7 +155,7 @@ def installation(directory: Path, *, concurrency: int) -> Iterator[Installation]
     """A private engine and `longshore up` with so many jobs at once, for the length of the block."""
     with ExitStack() as stack:
         docker_host = stack.enter_context(private_engine(directory / "engine"))
-        variables = environment_of_builds(docker_host)
+        variables = build_variables(docker_host)
         port = free_port()
         url, log = f"http://127.0.0.1:{port}", directory / "longshore.log"
         environment = {

@@ -6,8 +6,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.environment import Stage
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from dev.services.registry import PrivateRegistry, private_registry
 from shared.cancellation import CancelToken
 from shared.registry.address import RegistryAddress

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import insert, select
 
+from benchmarks.environment import Stage
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
-from benchmarks.stage import Stage
 from benchmarks.transfers.installation import Algorithm, Installation, installation
 from shared.db.engine import Database
 from shared.db.models import Build, ImagePush, Version

@@ -1,1 +1,1 @@
-"""The main job as a caller does it, on real parts, told step by step: `make demo`."""
+"""`make demo`: the main use of Longshore as a caller sees it, step by step, with real services."""

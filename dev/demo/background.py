@@ -1,4 +1,4 @@
-"""Leaving the demo running: it goes on as a process without a terminal, while the command that began it returns."""
+"""Leave the demo running as a process without a terminal, while the command that started it returns."""
 
 import os
 import signal
@@ -6,25 +6,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_GOES_ON = b"+"
+_DETACHED = b"+"
 
 
-def returning_early(work: Callable[[Callable[[Path], None]], int]) -> int:
-    """Do `work` in a process of its own; return its status when it ends, or 0 as soon as it wants to go on alone.
+def run_detachable(work: Callable[[Callable[[Path], None]], int]) -> int:
+    """Run `work` in a child process; return its status when it ends, or 0 as soon as it detaches itself.
 
-    `work` is given a function that it calls when it wants to go on: with the file in which what it prints from then on
-    belongs. That function waits for SIGTERM, which unwinds it as it does everything here.
+    `work` gets a function `detach`, whose argument is the file for its output from then on. That function waits for
+    SIGTERM, which raises there.
     """
     reader, writer = os.pipe()
     worker = os.fork()
     if worker == 0:
         os.close(reader)
-        os.setsid()  # Ctrl-C is for the process that waits, which hands it on
-        os._exit(_status_of(lambda: work(lambda log: _go_on(writer, log))))
+        os.setsid()  # Ctrl-C reaches the waiting process, which forwards it
+        os._exit(_status_of(lambda: work(lambda log: _detach(writer, log))))
     os.close(writer)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: os.kill(worker, signal.SIGTERM))
-    if os.read(reader, 1) == _GOES_ON:
+    if os.read(reader, 1) == _DETACHED:
         return 0
     return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
 
@@ -40,14 +40,14 @@ def _status_of(work: Callable[[], int]) -> int:
     return status
 
 
-def _go_on(writer: int, log: Path) -> None:
+def _detach(writer: int, log: Path) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    os.write(writer, _GOES_ON)
+    os.write(writer, _DETACHED)
     os.close(writer)
     while True:
-        signal.pause()  # what ends it raises
+        signal.pause()  # the signal that ends it raises

@@ -1,12 +1,12 @@
-"""A caller at a shell: every command is printed as it is and then run by the shell, with variables for what repeats.
+"""Act as a caller at a shell: every command is printed and then run by the shell, with variables for repeated values.
 
-Secrets are variables too, so the printed text holds none; should an answer hold one, it is shown by its name.
+Secrets are variables too, so the printed commands have none; one in a response is replaced by its variable's name.
 """
 
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dev.demo.screen import Screen
 
-_MAX_COMMAND_SECONDS = 120
+_COMMAND_TIMEOUT_SECONDS = 120
 _SHOWN_HEADERS = ("location", "docker-content-digest")
 
 
 class StepFailedError(Exception):
-    """Something was not as it should be; the text says what."""
+    """Raised when a step of the demo does not have the expected result."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer, with its body as JSON where it is that."""
+class HttpResponse:
+    """An HTTP response; the body is parsed if it is JSON, else text."""
 
     status: int
     headers: dict[str, str]
@@ -32,7 +32,7 @@ class Answer:
 
 
 class Caller:
-    """Runs commands in `directory`, with a git and a curl that heed nobody's settings."""
+    """Runs commands in `directory`, without the user's settings of git and curl."""
 
     def __init__(self, screen: Screen, directory: Path) -> None:
         self._screen = screen
@@ -42,26 +42,26 @@ class Caller:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The variables so far."""
+        """Variables of the commands."""
         return self._variables
 
-    def remember(self, name: str, value: str, *, secret: bool = False) -> None:
-        """Give commands a variable."""
+    def set_variable(self, name: str, value: str, *, secret: bool = False) -> None:
+        """Set a variable of the commands, and print it."""
         self._variables[name] = value
         if secret:
             self._secrets.add(name)
         self._screen.line(f"{name}={'(secret)' if secret else value}", style="33")
 
     def run(self, command: str) -> str:
-        """Print a command, run it, and print and return what it says.
+        """Print a command, run it, and print and return its output.
 
         Raises:
             StepFailedError: it ended with a status other than 0.
         """
         self._screen.command(command)
-        said = self._masked(self._run(command, merged=True)).strip()
-        self._screen.lines(said)
-        return said
+        output = self._masked(self._run(command, merged=True)).strip()
+        self._screen.lines(output)
+        return output
 
     def curl(
         self,
@@ -69,66 +69,66 @@ class Caller:
         show: Sequence[str] = (),
         *,
         status: int = 200,
-        learn: Mapping[str, str] | None = None,
-        secret: Set[str] = frozenset(),
-    ) -> Answer:
-        """Print a `curl -sSi …`, run it, print the answer's status and the fields in `show`, and return it all.
+        variables: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
+    ) -> HttpResponse:
+        """Print and run a `curl -sSi …`, print the response's status and the fields in `show`, and return the response.
 
         Args:
-            status: what is to be answered.
-            learn: variables to remember, by the dotted name of their field.
-            secret: those that are never printed.
+            status: expected status.
+            variables: variables to set, with the dotted names of their fields.
+            secrets: variables whose values are never printed.
 
         Raises:
-            StepFailedError: curl failed, or something else was answered.
+            StepFailedError: curl failed, or the response has another status.
         """
         self._screen.command(command)
-        with self._screen.waiting("waiting for the answer"):
-            answer = _parsed(self._run(command))
-        if answer.status != status:
-            raise StepFailedError(f"answered {answer.status} instead of {status}: {self._masked(str(answer.body))}")
-        learned = {name: str(field(answer.body, path)) for name, path in (learn or {}).items()}
-        self._variables |= learned
-        self._secrets |= secret
-        self._show(answer, show)
-        for name, value in learned.items():
-            self.remember(name, value, secret=name in secret)
-        return answer
+        with self._screen.waiting("waiting for the response"):
+            response = _parsed(self._run(command))
+        if response.status != status:
+            raise StepFailedError(f"status {response.status} instead of {status}: {self._masked(str(response.body))}")
+        values = {name: str(field(response.body, path)) for name, path in (variables or {}).items()}
+        self._variables |= values  # before the response is shown, so that secrets in it are masked
+        self._secrets.update(secrets)
+        self._show(response, show)
+        for name, value in values.items():
+            self.set_variable(name, value, secret=name in secrets)
+        return response
 
-    def ask(self, path: str, *, key: str = "KEY") -> Any:
-        """What a GET of `path` answers, without showing it: for progress.
+    def get(self, path: str) -> Any:
+        """Return the response to a GET of `path` without showing it, for progress.
 
         Raises:
-            OSError: no answer.
+            OSError: the request failed.
         """
         request = Request(self._variables["URL"] + path)  # noqa: S310 - our own address
-        request.add_header("Authorization", f"Simple {self._variables[key]}")
+        request.add_header("Authorization", f"Simple {self._variables['KEY']}")
         with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
             return json.load(response)
 
     def _run(self, command: str, *, merged: bool = False) -> str:
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 ["sh", "-c", command],
                 cwd=self._directory,
-                env={**os.environ, **self._unset_habits(), **self._variables},
+                env={**os.environ, **self._neutral_settings(), **self._variables},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merged else subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=_MAX_COMMAND_SECONDS,
+                timeout=_COMMAND_TIMEOUT_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise StepFailedError(f"the command did not end within {_MAX_COMMAND_SECONDS} s") from None
-        if done.returncode != 0:
-            said = self._masked(f"{done.stdout}{done.stderr or ''}").strip()
-            raise StepFailedError(f"the command ended with status {done.returncode}: {said}")
-        return done.stdout
+            raise StepFailedError(f"the command did not end within {_COMMAND_TIMEOUT_SECONDS} s") from None
+        if result.returncode != 0:
+            output = self._masked(f"{result.stdout}{result.stderr or ''}").strip()
+            raise StepFailedError(f"the command exited with status {result.returncode}: {output}")
+        return result.stdout
 
-    def _unset_habits(self) -> dict[str, str]:
-        # Everything is on this machine: no proxy. Names, hooks and signatures of the user's own git stay out of it.
+    def _neutral_settings(self) -> dict[str, str]:
+        # All services are on this machine: no proxy. Names, hooks and signatures of the user's git are not used.
         return {
             "NO_PROXY": "*",
             "no_proxy": "*",
@@ -141,15 +141,13 @@ class Caller:
             **{f"GIT_{who}_EMAIL": "demo@example.com" for who in ("AUTHOR", "COMMITTER")},
         }
 
-    def _show(self, answer: Answer, fields: Sequence[str]) -> None:
-        headers = [f"{name}: {answer.headers[name]}" for name in _SHOWN_HEADERS if name in answer.headers]
-        self._screen.line(" · ".join([f"HTTP {answer.status}", *headers]), style="32")
+    def _show(self, response: HttpResponse, fields: Sequence[str]) -> None:
+        headers = [f"{name}: {response.headers[name]}" for name in _SHOWN_HEADERS if name in response.headers]
+        self._screen.line(" · ".join([f"HTTP {response.status}", *headers]), style="32")
         if not fields:
             return
-        several = isinstance(answer.body, list)
-        shown = [_only(part, fields) for part in (answer.body if several else [answer.body])]
-        for part in shown:
-            self._screen.lines(self._masked(_written(part)))
+        for body in response.body if isinstance(response.body, list) else [response.body]:
+            self._screen.lines(self._masked(_formatted(_selected(body, fields))))
 
     def _masked(self, text: str) -> str:
         for name in self._secrets:
@@ -158,39 +156,39 @@ class Caller:
 
 
 def field(body: Any, path: str) -> Any:
-    """The field that a dotted name means; None where there is none."""
+    """Return the field with a dotted name; None if it is missing."""
     for name in path.split("."):
         body = body.get(name) if isinstance(body, dict) else None
     return body
 
 
-def _only(body: Any, paths: Sequence[str]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
+def _selected(body: Any, paths: Sequence[str]) -> dict[str, Any]:
+    selected: dict[str, Any] = {}
     for path in paths:
         *parents, last = path.split(".")
-        place = kept
+        target = selected
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = field(body, path)
-    return kept
+            target = target.setdefault(parent, {})
+        target[last] = field(body, path)
+    return selected
 
 
-def _written(body: dict[str, Any]) -> str:
+def _formatted(body: dict[str, Any]) -> str:
     lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in body.items()]
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _parsed(text: str) -> Answer:
+def _parsed(text: str) -> HttpResponse:
     status = 0
     headers: dict[str, str] = {}
     rest = text.replace("\r\n", "\n")
-    while status < 200 and rest.startswith("HTTP/"):  # interim answers come first (RFC 9110, section 15.2)
+    while status < 200 and rest.startswith("HTTP/"):  # interim responses come first (RFC 9110, section 15.2)
         head, _, rest = rest.partition("\n\n")
         first, *lines = head.splitlines()
         status = int(first.split(" ")[1])
         pairs = [line.partition(":") for line in lines]
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     try:
-        return Answer(status, headers, json.loads(rest))
+        return HttpResponse(status, headers, json.loads(rest))
     except ValueError:
-        return Answer(status, headers, rest.strip())
+        return HttpResponse(status, headers, rest.strip())

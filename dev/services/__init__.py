@@ -1,1 +1,1 @@
-"""Real parts to try Longshore on: engine, registries, Redis, PostgreSQL; private, on loopback, gone at the end."""
+"""Real services for tests and demo: engine, registries, Redis, PostgreSQL. Private, on loopback, removed at the end."""

@@ -1,4 +1,4 @@
-"""Self-signed certificates: an authority of one's own, and a server's certificate for the loopback addresses."""
+"""Make a private certificate authority, and a server certificate for the loopback addresses."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class ServerCertificate:
-    """A server's certificate and key as files, and the PEM text of the authority that a client has to trust."""
+    """A server's certificate and key as files, and the authority's certificate, which clients have to trust, as PEM."""
 
     certificate: Path
     key: Path
@@ -21,21 +21,24 @@ class ServerCertificate:
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """A new P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def self_signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
-    """An authority's certificate, valid from yesterday for a month."""
+    """Return an authority's certificate, valid from yesterday for a month."""
     return _certificate(name, key.public_key(), issuer=name, signer=key, authority=True)
 
 
 def write_server_certificate(directory: Path) -> ServerCertificate:
-    """Make an authority and a certificate of its for 127.0.0.1, ::1 and localhost; the authority's key is forgotten."""
+    """Make an authority and its certificate for 127.0.0.1, ::1 and localhost; the authority's key is not kept."""
     authority_key, server_key = new_key(), new_key()
-    authority = self_signed(authority_key, "Longshore parts authority")
+    authority = self_signed(authority_key, "Longshore development authority")
     server = _certificate(
-        "localhost", server_key.public_key(), issuer="Longshore parts authority", signer=authority_key, authority=False
+        "localhost",
+        server_key.public_key(),
+        issuer="Longshore development authority",
+        signer=authority_key,
+        authority=False,
     )
     directory.mkdir(parents=True, exist_ok=True)
     made = ServerCertificate(directory / "server.pem", directory / "server.key", pem(authority))
@@ -50,7 +53,6 @@ def write_server_certificate(directory: Path) -> ServerCertificate:
 
 
 def pem(certificate: x509.Certificate) -> str:
-    """The certificate's PEM text."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 

@@ -1,28 +1,28 @@
-"""A wrong clock for a single process, by the library libfaketime."""
+"""Give a single process a wrong clock, with the library libfaketime."""
 
 from pathlib import Path
 
 from dev.services.packages import clock_library
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
 
-_MENDED = Path(__file__).with_name("under_faketime")
+_SITE_DIRECTORY = Path(__file__).with_name("under_faketime")
 
 
 def wrong_clock(seconds: int) -> dict[str, str]:
-    """The variables with which a process, if it is a Python, has a clock that is so many seconds ahead.
+    """Return the variables with which a Python process has a clock that is so many seconds ahead.
 
-    Waiting is not affected: that goes by the monotonic clock, which stays.
+    Waiting is not affected: it uses the monotonic clock, which stays right.
 
     Raises:
-        PartFailedError: libfaketime is not installed.
+        ServiceFailedError: libfaketime is not installed.
     """
     library = clock_library()
     if library is None:
-        raise PartFailedError("libfaketime is not installed: `python3 -m dev.services.packages test` installs it")
+        raise ServiceFailedError("libfaketime is not installed: `python3 -m dev.services.packages test` installs it")
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME": f"{seconds:+d}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
-        "PYTHONPATH": str(_MENDED),
+        "PYTHONPATH": str(_SITE_DIRECTORY),
     }

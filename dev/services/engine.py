@@ -1,4 +1,4 @@
-"""A Docker engine: the one that runs here, or a private one with all its files in a directory of its own."""
+"""Find the Docker engine of this machine, or run a private one with all its files in a directory."""
 
 import os
 import re
@@ -14,15 +14,15 @@ import requests
 from docker.errors import APIError, DockerException
 
 from dev.services.mounts import unmount_below
-from dev.services.place import remove_tree
-from dev.services.processes import PartFailedError, descendants, required_program, running, say, signals_deferred
+from dev.services.processes import ServiceFailedError, descendants, required_program, running, say, signals_deferred
+from dev.services.workdir import remove_tree
 
 _SYSTEM_SOCKET = Path("/var/run/docker.sock")
 _ENGINE_PROCESS = re.compile(r"^(dockerd|containerd|containerd-shim\S*|docker-init|runc)$")
 
 
 def engine_answers(docker_host: str) -> bool:
-    """Whether an engine answers at this address within five seconds."""
+    """Return whether an engine responds at this address within five seconds."""
     scheme, _, path = docker_host.partition("://")
     if scheme == "unix" and not _accepts(path):
         return False  # docker-py would leave a socket open for every failed attempt
@@ -44,40 +44,42 @@ def _accepts(path: str) -> bool:
 
 
 def running_engine() -> str | None:
-    """The address of an engine that answers: the one `DOCKER_HOST` names, else the system's; None without either.
+    """Return the address of an engine that responds: the one of `DOCKER_HOST`, else the system's; None without either.
 
     Raises:
-        PartFailedError: `DOCKER_HOST` names one that does not answer. Quietly using another would surprise.
+        ServiceFailedError: the engine of `DOCKER_HOST` does not respond. Using another one silently would surprise.
     """
     named = os.environ.get("DOCKER_HOST")
     if named:
         if not engine_answers(named):
-            raise PartFailedError(f"DOCKER_HOST names {named}, which does not answer: start it or unset DOCKER_HOST")
+            raise ServiceFailedError(
+                f"DOCKER_HOST names {named}, which does not respond: start it or unset DOCKER_HOST"
+            )
         return named
     system = f"unix://{_SYSTEM_SOCKET}"
     return system if _SYSTEM_SOCKET.is_socket() and engine_answers(system) else None
 
 
 def engine_sockets() -> Path:
-    """A new directory for the sockets of a private engine."""
+    """Make a directory for the sockets of a private engine."""
     return Path(tempfile.mkdtemp(prefix="longshore-engine-", dir="/run"))
 
 
 @contextmanager
 def private_engine(directory: Path, *, sockets: Path | None = None, live_restore: bool = False) -> Iterator[str]:
-    """An engine of our own for the length of the block; yields its DOCKER_HOST.
+    """Run a private engine during the block; yield its DOCKER_HOST.
 
-    Its containers have the host's network or none (no bridge, no firewall rules are made). Images and containers are
-    below `directory`, which must be on disk; sockets are below /run, because their paths may have 107 bytes at most
+    Its containers have the host's network or none (no bridge, no firewall rules). Images and containers are below
+    `directory`, which must be on disk; sockets are below /run, because their paths may have at most 107 bytes
     (unix(7)). At the end containers, containerd and shims are gone and nothing is mounted.
 
-    `live_restore`: containers that run already, of an engine that was killed there, go on.
+    With `live_restore`, running containers of an engine that was killed there continue.
 
     Raises:
-        PartFailedError: this is not root, dockerd is not installed or does not come up.
+        ServiceFailedError: this is not root, dockerd is not installed or does not start.
     """
     if os.geteuid() != 0:
-        raise PartFailedError("a private engine needs root: start Docker yourself and set DOCKER_HOST")
+        raise ServiceFailedError("a private engine needs root: start Docker yourself and set DOCKER_HOST")
     dockerd = required_program("dockerd")
     say("starting a private Docker engine")
     directory.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ def private_engine(directory: Path, *, sockets: Path | None = None, live_restore
 
 
 def _kill_containers(address: str) -> None:
-    """Spare the engine its polite wait of ten seconds for every container."""
+    """Kill all containers, because the engine would wait ten seconds for each."""
     if not engine_answers(address):
         return
     with (
@@ -123,7 +125,7 @@ def _kill_containers(address: str) -> None:
 
 
 def _end_leftovers(run: Path) -> None:
-    """Kill what an engine that had to be killed left: its containerd, its shims and the containers below those."""
+    """Kill what a killed engine left behind: its containerd, its shims and their containers."""
     for pid in engine_processes(run):
         for member in [*descendants(pid), pid]:
             with suppress(ProcessLookupError):
@@ -131,11 +133,11 @@ def _end_leftovers(run: Path) -> None:
 
 
 def engine_processes(run: Path) -> list[int]:
-    """The ids of engine programs whose command line names this directory: containerd and a shim per container."""
-    found = []
+    """Return the ids of engine processes whose command line has this directory: containerd and a shim per container."""
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if _ENGINE_PROCESS.match(Path(words[0]).name) and any(f"{run}/" in word for word in words[1:]):
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids

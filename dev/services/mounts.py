@@ -1,15 +1,15 @@
-"""Mounts below a directory: those left there, which would keep it from being removed, and a small disk to fill."""
+"""Unmount what is mounted below a directory, and mount a small file system in memory."""
 
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev.services.processes import PartFailedError, signals_deferred
+from dev.services.processes import ServiceFailedError, signals_deferred
 
 
 def mounts_below(directory: Path) -> list[Path]:
-    """The mount points below a directory, deepest first, as this mount namespace sees them."""
+    """Return the mount points below a directory in this mount namespace, deepest first."""
     top = directory.resolve()
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -21,28 +21,28 @@ def mounts_below(directory: Path) -> list[Path]:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmount them all, those in use as well (they then vanish with their last user)."""
+    """Unmount all of them. One that is in use disappears with its last user."""
     for point in mounts_below(directory):
         subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
 
 
 @contextmanager
 def memory_disk(directory: Path, *, megabytes: int) -> Iterator[Path]:
-    """A small disk of its own at a directory for the length of the block, so that it can be filled.
+    """Mount a small file system at a directory during the block, so that it can be filled.
 
     Raises:
-        PartFailedError: mounting is not permitted here.
+        ServiceFailedError: mounting is not permitted here.
     """
     directory.mkdir(parents=True, exist_ok=True)
     options = f"size={megabytes}m,mode=0700"
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "longshore-parts", str(directory)],
+        ["mount", "-t", "tmpfs", "-o", options, "longshore-services", str(directory)],
         check=False,
         capture_output=True,
         text=True,
     )
     if mounted.returncode != 0:
-        raise PartFailedError(f"a disk of memory cannot be mounted here: {mounted.stderr.strip()}")
+        raise ServiceFailedError(f"a file system in memory cannot be mounted here: {mounted.stderr.strip()}")
     try:
         yield directory
     finally:

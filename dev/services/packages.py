@@ -1,7 +1,7 @@
-"""Programs that the parts need, installed where that can be done: as root on Debian and Ubuntu.
+"""Install the programs that the services need, as root on Debian and Ubuntu.
 
-`python3 -m dev.services.packages demo` (or `test`) makes sure of what `make demo` (or `make test`) needs. Standard library
-only: it runs before the virtual environment exists.
+`python3 -m dev.services.packages demo` (or `test`) installs the programs for `make demo` (or `make test`). It uses only
+the standard library, because it runs before the virtual environment exists.
 """
 
 import importlib.util
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev.services.processes import PartFailedError, ending_on_sigterm, find_program, say
+from dev.services.processes import ServiceFailedError, ending_on_sigterm, find_program, say
 
-_VENV = "venv"  # a module of the Python that runs this, but a package to install all the same
+_VENV = "venv"  # a module of Python, but a package of its own on Debian
 DEMO_PROGRAMS = {
     _VENV: "python3-venv",
     "git": "git",
@@ -24,56 +24,56 @@ DEMO_PROGRAMS = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
 }
-_CLOCK = "libfaketime"  # a library that shifts a process's clock, not a program
+_CLOCK = "libfaketime"  # a library, not a program
 TEST_PROGRAMS = {**DEMO_PROGRAMS, "postgres": "postgresql", "skopeo": "skopeo", _CLOCK: "libfaketime"}
 _ENGINE_PROGRAMS = {"dockerd": "docker.io"}
 _BASE_IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_CLUSTER_DROP_IN = Path("/etc/postgresql-common/createcluster.d/longshore-parts.conf")
+_CLUSTER_DROP_IN = Path("/etc/postgresql-common/createcluster.d/longshore-services.conf")
 
 
 def postgres_programs() -> Path | None:
-    """The directory of PostgreSQL's newest installed server programs (Debian keeps them off the PATH)."""
+    """Return the directory of the newest installed PostgreSQL server (on Debian its programs are not on the PATH)."""
     versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").exists()]
     return max(versions, key=lambda path: float(path.parent.name), default=None)
 
 
 def clock_library() -> Path | None:
-    """The library that, preloaded, shifts a process's clock by what `FAKETIME` says; None where it is not installed."""
+    """Return the library that, when preloaded, shifts a process's clock by `FAKETIME`; None if it is not installed."""
     return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 def missing_packages(programs: Mapping[str, str]) -> list[str]:
-    """The packages (values) whose program (key) is not installed here."""
+    """Return the packages (values) whose programs (keys) are not installed."""
     return sorted({package for program, package in programs.items() if not _is_installed(program)})
 
 
 def ensure_programs(programs: Mapping[str, str]) -> None:
-    """Install what is missing of these programs (program to Debian package), saying so.
+    """Install those of these programs (mapped to Debian packages) that are missing.
 
-    No service is started and no database cluster is made by the installation.
+    The installation starts no service and creates no database cluster.
 
     Raises:
-        PartFailedError: this is not root, or not a system with apt-get, or the installation failed; the text gives
+        ServiceFailedError: this is not root, or not a system with apt-get, or the installation failed; the message has
             the commands to run.
     """
     packages = missing_packages(programs)
     if not packages:
         return
-    by_hand = f"apt-get update && apt-get install --no-install-recommends {' '.join(packages)}"
+    command = f"apt-get update && apt-get install --no-install-recommends {' '.join(packages)}"
     if os.geteuid() != 0 or find_program("apt-get") is None:
-        raise PartFailedError(
-            f"missing: {', '.join(packages)}. Run as root on Debian or Ubuntu: {by_hand}\n"
+        raise ServiceFailedError(
+            f"missing: {', '.join(packages)}. Run as root on Debian or Ubuntu: {command}\n"
             "(elsewhere: install the packages that bring these programs: "
             f"{', '.join(program for program in programs if not _is_installed(program))})"
         )
     say(f"installing {', '.join(packages)} (their services are not started)")
-    with _services_not_started(), _no_cluster_made():
-        _apt_get("update", by_hand=by_hand)
-        _apt_get("install", "--yes", "--no-install-recommends", *packages, by_hand=by_hand)
+    with _services_not_started(), _no_cluster_created():
+        _apt_get("update", command=command)
+        _apt_get("install", "--yes", "--no-install-recommends", *packages, command=command)
     if still := missing_packages(programs):
-        raise PartFailedError(f"apt-get installed {', '.join(packages)}, but {', '.join(still)} brought no program")
+        raise ServiceFailedError(f"apt-get installed {', '.join(packages)}, but {', '.join(still)} brought no program")
 
 
 def _is_installed(program: str) -> bool:
@@ -82,13 +82,13 @@ def _is_installed(program: str) -> bool:
     if program == _CLOCK:
         return clock_library() is not None
     if program == _VENV:
-        # Debian takes ensurepip out of Python's own package; without it venv makes no pip.
+        # On Debian ensurepip is not in Python's own package; without it venv installs no pip.
         importlib.invalidate_caches()
         return importlib.util.find_spec("ensurepip") is not None
     return find_program(program) is not None
 
 
-def _apt_get(*arguments: str, by_hand: str) -> None:
+def _apt_get(*arguments: str, command: str) -> None:
     quiet = ["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     done = subprocess.run(
         ["apt-get", *quiet, *arguments],
@@ -101,12 +101,14 @@ def _apt_get(*arguments: str, by_hand: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise PartFailedError(f"apt-get {arguments[0]} failed:\n{done.stdout[-3000:]}\nTo try by hand: {by_hand}")
+        raise ServiceFailedError(
+            f"apt-get {arguments[0]} failed:\n{done.stdout[-3000:]}\nTo try it yourself: {command}"
+        )
 
 
 @contextmanager
 def _services_not_started() -> Iterator[None]:
-    """Debian asks policy-rc.d before a package starts its service; 101 means no (invoke-rc.d's policy interface)."""
+    """Keep packages from starting services: policy-rc.d decides that, 101 means no (invoke-rc.d's policy interface)."""
     if _POLICY.exists():
         yield  # the machine's own policy stays
         return
@@ -119,8 +121,8 @@ def _services_not_started() -> Iterator[None]:
 
 
 @contextmanager
-def _no_cluster_made() -> Iterator[None]:
-    """PostgreSQL's package makes a database cluster when first installed, unless a drop-in says no."""
+def _no_cluster_created() -> Iterator[None]:
+    """Keep the package of PostgreSQL from creating a database cluster, with a drop-in."""
     if _CLUSTER_DROP_IN.exists():
         yield
         return
@@ -131,20 +133,20 @@ def _no_cluster_made() -> Iterator[None]:
         yield
     finally:
         _CLUSTER_DROP_IN.unlink(missing_ok=True)
-        for parent in made:  # nearest first; a directory that the package now owns is not empty and stays
+        for parent in made:  # nearest first; a directory that the package owns now is not empty and stays
             if parent.exists() and not any(parent.iterdir()):
                 parent.rmdir()
 
 
-def _engine_answers() -> bool:
-    # Not docker-py: the virtual environment may not exist yet. Whether it really answers is found out at use.
+def _has_engine() -> bool:
+    # Without docker-py, because the virtual environment may not exist yet. Only use shows whether it responds.
     return "DOCKER_HOST" in os.environ or Path("/var/run/docker.sock").is_socket()
 
 
 def needed_programs(purpose: str) -> dict[str, str]:
-    """What `demo` or `test` needs on this machine: an engine and a base image only where none is given."""
+    """Return the programs for `demo` or `test`; those for an engine and a base image only if none is configured."""
     programs = dict(TEST_PROGRAMS if purpose == "test" else DEMO_PROGRAMS)
-    if purpose == "test" or not _engine_answers():
+    if purpose == "test" or not _has_engine():
         programs |= _ENGINE_PROGRAMS
     if not os.environ.get("LONGSHORE_BASE_IMAGE"):
         programs |= _BASE_IMAGE_PROGRAMS
@@ -152,14 +154,14 @@ def needed_programs(purpose: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Install what `demo` or `test` lacks; 0 when everything is there, 1 with a sentence when not, 2 for bad usage."""
+    """Install the programs for `demo` or `test`; return 0 if all are installed, 1 if not, 2 for wrong usage."""
     if len(arguments) != 1 or arguments[0] not in {"demo", "test"}:
         say("usage: python3 -m dev.services.packages demo|test")
         return 2
     try:
         with ending_on_sigterm():
             ensure_programs(needed_programs(arguments[0]))
-    except PartFailedError as error:
+    except ServiceFailedError as error:
         say(str(error))
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, on a loopback port: quick, forgetful, open to whoever is on this machine."""
+"""Run a private PostgreSQL server on a loopback port: fast, without durability, without passwords."""
 
 import os
 import pwd
@@ -13,44 +13,44 @@ import psycopg
 from psycopg import sql
 
 from dev.services.packages import postgres_programs
-from dev.services.processes import PartFailedError, free_port, run_to_end, running
+from dev.services.processes import ServiceFailedError, free_port, run_to_end, running
 
-_SYSTEM_USER = "postgres"  # made by the package; the server refuses to be root
-_OLDEST = 15
+_SYSTEM_USER = "postgres"  # created by the package; the server does not run as root
+_MIN_VERSION = 15
 
 
 @dataclass(frozen=True)
 class PrivatePostgres:
-    """Where a PostgreSQL server answers; its superuser `longshore` needs no password."""
+    """A running PostgreSQL server; its superuser `longshore` needs no password."""
 
     port: int
 
     def url(self, database: str) -> str:
-        """The URL of one of its databases, as SQLAlchemy spells it for psycopg 3."""
+        """Return the URL of a database, for SQLAlchemy with psycopg 3."""
         return f"postgresql+psycopg://longshore@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Make an empty database and return its URL.
+        """Create an empty database and return its URL.
 
         Raises:
-            psycopg.errors.DuplicateDatabase: there is one of that name.
+            psycopg.errors.DuplicateDatabase: a database with that name exists.
         """
-        self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, disconnecting whoever uses it; nothing happens where there is none."""
-        self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        """Drop a database and its connections; a no-op if it does not exist."""
+        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def answers(self) -> bool:
-        """Whether the server takes a connection."""
+        """Return whether the server accepts connections."""
         try:
-            self._administer(sql.SQL("SELECT 1"))
+            self._execute(sql.SQL("SELECT 1"))
         except psycopg.OperationalError:
             return False
         return True
 
-    def _administer(self, statement: sql.SQL | sql.Composed) -> None:
+    def _execute(self, statement: sql.SQL | sql.Composed) -> None:
         address = f"postgresql://longshore@127.0.0.1:{self.port}/postgres"
         with psycopg.connect(address, autocommit=True, connect_timeout=5) as connection:
             connection.execute(statement)
@@ -58,19 +58,19 @@ class PrivatePostgres:
 
 @contextmanager
 def private_postgres(directory: Path, *, port: int | None = None) -> Iterator[PrivatePostgres]:
-    """A PostgreSQL server for the length of the block, its files below `directory`.
+    """Run a PostgreSQL server during the block, with its files below `directory`.
 
-    As root it runs as the user `postgres`, who must be able to enter the directories above. The same directory and
-    port bring a stopped one back, with its databases.
+    Started as root it runs as the user `postgres`, who must be able to enter the parent directories. With the same
+    directory and port a later server has the databases of the earlier one.
 
     Raises:
-        PartFailedError: PostgreSQL 15 or newer is not installed, or it does not come up.
+        ServiceFailedError: PostgreSQL 15 or newer is not installed, or it does not start.
     """
     programs = postgres_programs()
-    if programs is None or float(programs.parent.name) < _OLDEST:
-        raise PartFailedError(f"PostgreSQL {_OLDEST} or newer is not installed: apt-get install postgresql")
+    if programs is None or float(programs.parent.name) < _MIN_VERSION:
+        raise ServiceFailedError(f"PostgreSQL {_MIN_VERSION} or newer is not installed: apt-get install postgresql")
     directory.mkdir(parents=True, exist_ok=True)
-    user = _own(directory)
+    user = _change_owner(directory)
     data, log = directory / "data", directory / "postgres.log"
     if not (data / "PG_VERSION").exists():
         _init(programs, data, log, user)
@@ -110,16 +110,16 @@ def _init(programs: Path, data: Path, log: Path, user: str | None) -> None:
     )
 
 
-def _own(directory: Path) -> str | None:
-    """Give the directory to the user that the server runs as; None where that is the present one."""
+def _change_owner(directory: Path) -> str | None:
+    """Make the user of the server the owner of the directory; return None if that is the current user."""
     if os.geteuid() != 0:
         return None
     try:
         account = pwd.getpwnam(_SYSTEM_USER)
     except KeyError as error:
-        raise PartFailedError(f"there is no user {_SYSTEM_USER}, as whom PostgreSQL could run") from error
+        raise ServiceFailedError(f"there is no user {_SYSTEM_USER} for PostgreSQL: install its package") from error
     for parent in directory.resolve().parents:
         if not parent.stat().st_mode & 0o001:
-            raise PartFailedError(f"the user {_SYSTEM_USER} cannot enter {parent}: name another directory")
+            raise ServiceFailedError(f"the user {_SYSTEM_USER} cannot enter {parent}: use another directory")
     shutil.chown(directory, account.pw_uid, account.pw_gid)
     return _SYSTEM_USER

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent: started with a log, awaited by a real answer, ended by pid."""
+"""Run child processes that never outlive their parent, each with a log and a readiness check."""
 
 import os
 import random
@@ -15,43 +15,43 @@ from pathlib import Path
 from types import FrameType
 
 _SYSTEM_DIRECTORIES = ("/usr/sbin", "/sbin")
-_POLL_SECONDS = 0.05
+_POLL_INTERVAL_SECONDS = 0.05
 _PORTS = range(20_000, 32_000)  # below Linux's ephemeral range, from which any outgoing connection may take one
 
 
-class PartFailedError(RuntimeError):
-    """A part could not be had; the text says why and what to do."""
+class ServiceFailedError(RuntimeError):
+    """Raised when a service cannot be started; the message has the cause and what to do."""
 
 
 def find_program(name: str) -> str | None:
-    """The full path of a program, looked for in the system directories too; None where it is not installed."""
+    """Return the full path of a program, also from the system directories; None if it is not installed."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_DIRECTORIES]))
 
 
 def required_program(name: str) -> str:
-    """The full path of a program.
+    """Return the full path of a program.
 
     Raises:
-        PartFailedError: it is not installed.
+        ServiceFailedError: it is not installed.
     """
-    found = find_program(name)
-    if found is None:
-        raise PartFailedError(
-            f"{name} is not installed: `python3 -m dev.services.packages test` installs what the parts need"
+    path = find_program(name)
+    if path is None:
+        raise ServiceFailedError(
+            f"{name} is not installed: `python3 -m dev.services.packages test` installs all programs of the services"
         )
-    return found
+    return path
 
 
 def say(text: str) -> None:
-    """One line of progress for whoever waits."""
+    """Print one line of progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens at this moment, outside the ephemeral range.
+    """Return a TCP port of 127.0.0.1 that is free now, outside the ephemeral range.
 
     Raises:
-        PartFailedError: a hundred ports were all taken.
+        ServiceFailedError: a hundred ports were all in use.
     """
     for port in random.sample(_PORTS, 100):
         with socket.socket() as listener:
@@ -61,11 +61,11 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise PartFailedError("no free port found on 127.0.0.1")
+    raise ServiceFailedError("no free port found on 127.0.0.1")
 
 
 def port_answers(port: int) -> bool:
-    """Whether somebody accepts connections on this port of 127.0.0.1."""
+    """Return whether a server accepts connections on this port of 127.0.0.1."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0
@@ -73,20 +73,20 @@ def port_answers(port: int) -> bool:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is over, so that starting and stopping are never left half done.
+    """Delay Ctrl-C and SIGTERM until the end of the block, so that starting and stopping are never interrupted.
 
-    Blocking the signals in this thread would not do: another thread would take them and Python would run the handler
-    here all the same. Outside the main thread, where no handler can run, this does nothing.
+    Blocking the signals in this thread is not enough: another thread would get them, and Python would still run the
+    handler here. Outside the main thread, where no handler runs, this is a no-op.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
 
-    def remember(number: int, _frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -98,12 +98,12 @@ def signals_deferred() -> Iterator[None]:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds the block (and so stops its parts) instead of ending the process at once. Main thread only."""
+    """Make SIGTERM raise SystemExit in the block, so that its services are stopped. Main thread only."""
 
-    def leave(number: int, _frame: FrameType | None) -> None:
+    def exit_process(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:
@@ -111,9 +111,9 @@ def ending_on_sigterm() -> Iterator[None]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The ids of all processes that descend from this one, deepest first."""
+    """Return the ids of all descendants of a process, deepest first."""
     children: list[int] = []
-    with suppress(OSError):  # processes and threads end at any moment
+    with suppress(OSError):  # processes and threads may end at any moment
         for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
                 children += [int(child) for child in (task / "children").read_text().split()]
@@ -121,22 +121,22 @@ def descendants(pid: int) -> list[int]:
 
 
 class Child:
-    """One started process, leader of a process group of its own."""
+    """A started process, leader of its own process group."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path, *, log_begins: int = 0) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path, *, log_start: int = 0) -> None:
         self.name = name
         self.pid = process.pid
         self.log = log
         self._process = process
-        self._log_begins = log_begins
+        self._log_start = log_start
 
     @property
     def exit_status(self) -> int | None:
-        """How it ended; None while it runs."""
+        """The exit status; None while it runs."""
         return self._process.poll()
 
     def wait(self, seconds: float | None = None) -> int:
-        """Wait for its end and return its exit status.
+        """Wait for its end, and return its exit status.
 
         Raises:
             subprocess.TimeoutExpired: it still runs after so many seconds.
@@ -144,41 +144,40 @@ class Child:
         return self._process.wait(seconds)
 
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
-        """Poll until `ready` says yes; an OSError in it means not yet.
+        """Poll until `ready` returns true; an OSError in it means not yet.
 
         Raises:
-            PartFailedError: the process ended or did not become ready in time; carries the end of its log.
+            ServiceFailedError: the process ended, or was not ready in time; the message has the end of its log.
         """
         deadline = time.monotonic() + seconds
         while True:
             try:
-                answered = ready()
+                is_ready = ready()
             except OSError:
-                answered = False
+                is_ready = False
             if self.exit_status is not None:
-                raise PartFailedError(f"{self.name} ended with status {self.exit_status}:\n{self.last_lines()}")
-            if answered:
+                raise ServiceFailedError(f"{self.name} ended with status {self.exit_status}:\n{self.last_lines()}")
+            if is_ready:
                 return
             if time.monotonic() > deadline:
-                raise PartFailedError(f"{self.name} did not answer within {seconds:.0f} s:\n{self.last_lines()}")
-            time.sleep(_POLL_SECONDS)
+                raise ServiceFailedError(f"{self.name} was not ready within {seconds:.0f} s:\n{self.last_lines()}")
+            time.sleep(_POLL_INTERVAL_SECONDS)
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
-    def said(self, text: str) -> bool:
-        """Whether a text stands in its log since it was started (the log may be older than that)."""
+    def logged(self, text: str) -> bool:
+        """Return whether the process has written a text to its log; the log may be older than the process."""
         with self.log.open("rb") as log:
-            log.seek(self._log_begins)
+            log.seek(self._log_start)
             return text.encode() in log.read()
 
     def family(self) -> list[int]:
-        """Its process id and those of all that descend from it, deepest first."""
+        """Return the ids of its descendants, deepest first, and its own."""
         return [*descendants(self.pid), self.pid]
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, grace: float) -> None:
-        """Ask it to end, wait for so many seconds, then kill; what is left of its group is killed in any case."""
+        """Send a signal, and kill the process after so many seconds; the rest of its group is killed in any case."""
         if self.exit_status is None:
             self._process.send_signal(number)
             try:
@@ -189,7 +188,7 @@ class Child:
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return  # the usual case: the group ended with its leader
+            return  # the group ended with its leader, as usual
 
 
 def _spawn(
@@ -200,15 +199,15 @@ def _spawn(
     user: str | None,
     environment: Mapping[str, str] | None,
 ) -> Child:
-    # setpriv asks for the signal after it changed the user (the kernel forgets it at such a change) and then becomes
-    # the next program: no Python runs between fork and exec, which would not be safe beside other threads. The shell
-    # goes on only if the parent still lives: had it ended before setpriv asked, no signal would ever come.
+    # setpriv requests the signal after changing the user (the kernel clears it at such a change) and then executes the
+    # next program: no Python runs between fork and exec, which would not be safe with other threads. The shell
+    # continues only if the parent still lives: if it had ended before the request, no signal would ever come.
     launcher = [required_program("setpriv"), "--pdeathsig", stop_signal.name.removeprefix("SIG")]
     if user is not None:
         launcher += ["--reuid", user, "--regid", user, "--init-groups"]
     launcher += ["--", "/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
     with log.open("ab") as output:
-        log_begins = output.tell()
+        log_start = output.tell()
         process = subprocess.Popen(
             [*launcher, *command],
             stdin=subprocess.DEVNULL,
@@ -217,7 +216,7 @@ def _spawn(
             env=None if environment is None else {**os.environ, **environment},
             process_group=0,
         )
-    return Child(name, process, log, log_begins=log_begins)
+    return Child(name, process, log, log_start=log_start)
 
 
 @contextmanager
@@ -254,18 +253,18 @@ def running(
     user: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
-    """A service for the length of the block: started, answering, and ended with everything in its process group.
+    """Run a service during the block, from its readiness until the end of its process group.
 
     It also gets `stop_signal` when the thread that started it ends in any way, so enter this from the main thread.
 
     Args:
-        seconds: how long it may take until `ready`.
+        seconds: timeout until `ready`.
         grace: seconds between `stop_signal` and SIGKILL.
-        user: whose process it becomes (root only).
-        environment: variables beside the inherited ones.
+        user: user of the process (root only).
+        environment: variables in addition to the inherited ones.
 
     Raises:
-        PartFailedError: it ended early or did not answer in time.
+        ServiceFailedError: it ended, or was not ready in time.
     """
     with _started(name, command, log, stop_signal, user, environment, grace) as child:
         child.wait_until(ready, seconds=seconds)
@@ -280,12 +279,12 @@ def run_to_end(
     user: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program that ends by itself; an interrupt ends it first.
+    """Run a program to its end; an interrupt stops it.
 
     Raises:
-        PartFailedError: it failed; carries the end of its log.
+        ServiceFailedError: it failed; the message has the end of its log.
     """
     with _started(name, command, log, signal.SIGTERM, user, environment, grace=10) as child:
         status = child.wait()
     if status != 0:
-        raise PartFailedError(f"{name} failed with status {status}:\n{child.last_lines()}")
+        raise ServiceFailedError(f"{name} failed with status {status}:\n{child.last_lines()}")

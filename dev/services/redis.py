@@ -1,4 +1,4 @@
-"""A Redis server of our own: nothing on disk, on a loopback port and a private socket."""
+"""Run a private Redis server without persistence, on a loopback port and a private socket."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +12,22 @@ DATABASES = 64
 
 @dataclass(frozen=True)
 class PrivateRedis:
-    """Where a Redis server answers; it has `DATABASES` numbered databases."""
+    """A running Redis server with `DATABASES` numbered databases."""
 
     port: int
     socket: Path
-    """May be too long a path to connect to (107 bytes, unix(7)) where the directory is deep."""
+    """In a deep directory its path may be too long to connect to (107 bytes, unix(7))."""
 
     def url(self, database: int = 0) -> str:
-        """The URL of one of its databases."""
         return f"redis://127.0.0.1:{self.port}/{database}"
 
 
 @contextmanager
 def private_redis(directory: Path, *, port: int | None = None) -> Iterator[PrivateRedis]:
-    """A Redis server for the length of the block.
+    """Run a Redis server during the block.
 
     Raises:
-        PartFailedError: redis-server is not installed or does not come up.
+        ServiceFailedError: redis-server is not installed or does not start.
     """
     directory.mkdir(parents=True, exist_ok=True)
     redis = PrivateRedis(port or free_port(), directory / "redis.sock")

@@ -1,4 +1,4 @@
-"""A real registry (distribution's) on a loopback port: with a password file, with tokens, with TLS."""
+"""Run a real registry (distribution) on a loopback port: with a password file, with tokens, with TLS."""
 
 import json
 import ssl
@@ -21,37 +21,37 @@ PUSHER = MappingProxyType({"pusher": "secret"})
 
 @dataclass(frozen=True)
 class PrivateRegistry:
-    """Where a registry answers and who may use it."""
+    """A running registry and its users."""
 
     host: str
-    """Address and port, as an image's name begins."""
+    """Address and port, as in image references."""
     url: str
     users: dict[str, str]
     """Names and passwords."""
     authority_pem: str | None = None
-    """The certificate authority to trust, where it speaks TLS."""
+    """The certificate authority to trust, if the registry has TLS."""
 
 
 @contextmanager
 def private_registry(
     directory: Path, *, users: Mapping[str, str] = PUSHER, tls: bool = False, port: int | None = None
 ) -> Iterator[PrivateRegistry]:
-    """A registry with a password file, its storage below `directory`, deletion enabled.
+    """Run a registry with a password file during the block, with storage below `directory` and deletion enabled.
 
-    Docker engines trust any certificate on 127.0.0.0/8; clients over HTTPS have to be given `authority_pem`.
+    Docker engines trust any certificate on 127.0.0.0/8; other HTTPS clients have to trust `authority_pem`.
 
     Args:
         users: names and passwords.
-        tls: speak HTTPS with a certificate of an authority made for it.
-        port: on 127.0.0.1; a free one by default. Give the same directory and port to bring a stopped one back.
+        tls: use HTTPS, with a certificate of a new authority.
+        port: on 127.0.0.1, default: a free one. With the same directory and port a later registry has the same images
 
     Raises:
-        PartFailedError: docker-registry or htpasswd is not installed, or it does not come up.
+        ServiceFailedError: docker-registry or htpasswd is not installed, or it does not start.
     """
     directory.mkdir(parents=True, exist_ok=True)
     passwords = _write_passwords(directory / "htpasswd", users)
     certificate = write_server_certificate(directory / "tls") if tls else None
-    auth = {"htpasswd": {"realm": "Longshore parts", "path": str(passwords)}}
+    auth = {"htpasswd": {"realm": "Longshore development", "path": str(passwords)}}
     with _registry(directory, auth, certificate, port or free_port()) as url:
         yield PrivateRegistry(
             host=url.partition("://")[2],
@@ -70,10 +70,10 @@ def token_registry(
     *,
     port: int | None = None,
 ) -> Iterator[PrivateRegistry]:
-    """A registry that sends its clients to a token server of ours, where accounts may do different things.
+    """Run a registry with a token server, whose accounts have different permissions, during the block.
 
     Raises:
-        PartFailedError: docker-registry is not installed, or it does not come up.
+        ServiceFailedError: docker-registry is not installed, or it does not start.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with token_server(accounts) as tokens:
@@ -105,12 +105,12 @@ def _registry(directory: Path, auth: dict[str, Any], certificate: ServerCertific
     path = directory / "config.yml"
     path.write_text(json.dumps(configuration, indent=2))  # JSON is YAML
     url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
-    trusted = certificate.authority_pem if certificate else None
+    authority_pem = certificate.authority_pem if certificate else None
     with running(
         "docker-registry",
         [required_program("docker-registry"), "serve", str(path)],
         log=directory / "registry.log",
-        ready=lambda: _asks_for_credentials(url, trusted),
+        ready=lambda: _requires_credentials(url, authority_pem),
         grace=5,
     ):
         yield url
@@ -119,7 +119,7 @@ def _registry(directory: Path, auth: dict[str, Any], certificate: ServerCertific
 def _write_passwords(path: Path, users: Mapping[str, str]) -> Path:
     path.touch(mode=0o600)
     for name, password in users.items():
-        # bcrypt is all that the registry knows; -i takes the password from standard input, off the command line.
+        # The registry supports bcrypt only; -i reads the password from standard input, not from the command line.
         subprocess.run(
             [required_program("htpasswd"), "-iB", "-C", "5", str(path), name],
             input=password.encode(),
@@ -129,8 +129,8 @@ def _write_passwords(path: Path, users: Mapping[str, str]) -> Path:
     return path
 
 
-def _asks_for_credentials(url: str, authority_pem: str | None) -> bool:
-    """Whether a registry answers /v2/ with 401, as one with passwords does (distribution specification, end-1)."""
+def _requires_credentials(url: str, authority_pem: str | None) -> bool:
+    """Return whether the response to /v2/ is 401, as of a registry with passwords (distribution-spec, end-1)."""
     trust = HTTPSHandler(context=ssl.create_default_context(cadata=authority_pem))
     try:
         with build_opener(ProxyHandler({}), trust).open(f"{url}/v2/", timeout=2):

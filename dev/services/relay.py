@@ -1,4 +1,4 @@
-"""A way to an HTTP server that sees what goes through, and may answer in its place."""
+"""A proxy in front of an HTTP server that sees each request, and may respond in the server's place."""
 
 import http.client
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 _TIMEOUT_SECONDS = 60
 _HOP_BY_HOP = ("content-length", "transfer-encoding", "connection")
@@ -14,21 +14,21 @@ _HOP_BY_HOP = ("content-length", "transfer-encoding", "connection")
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
 
 
-Look = Callable[[str, str, bytes], Reply | None]
-"""Is shown method, address and body of each request, and gives the answer, or None to pass it on."""
+Intercept = Callable[[str, str, bytes], Reply | None]
+"""Called with method, path and body of each request; returns the response, or None to pass the request on."""
 
 
 @contextmanager
-def relay(target: str, look: Look) -> Iterator[str]:
-    """Pass requests on to the server at `target` (host:port) for the length of the block; where it listens, alike."""
-    handler = type("Handler", (_Handler,), {"target": target, "look": staticmethod(look)})
+def relay(target: str, intercept: Intercept) -> Iterator[str]:
+    """Pass requests on to the server at `target` during the block; yield the proxy's address. Both are host:port."""
+    handler = type("Handler", (_Handler,), {"target": target, "intercept": staticmethod(intercept)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     with serve_in_thread(server):
@@ -37,14 +37,14 @@ def relay(target: str, look: Look) -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     target: str
-    look: Look
+    intercept: Intercept
     protocol_version = "HTTP/1.1"
 
-    def _any(self) -> None:
+    def _handle(self) -> None:
         body = self._body()
-        self._answer(self.look(self.command, self.path, body) or self._passed_on(body))
+        self._send(self.intercept(self.command, self.path, body) or self._forward(body))
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815 - the library names them
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the library names them
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -56,25 +56,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _passed_on(self, body: bytes) -> Reply:
+    def _forward(self, body: bytes) -> Reply:
         connection = http.client.HTTPConnection(self.target, timeout=_TIMEOUT_SECONDS)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         connection.request(self.command, self.path, body=body, headers=headers)
-        answer = connection.getresponse()
-        reply = Reply(answer.status, answer.getheaders(), answer.read())
+        response = connection.getresponse()
+        reply = Reply(response.status, response.getheaders(), response.read())
         connection.close()
         return reply
 
-    def _answer(self, reply: Reply) -> None:
+    def _send(self, reply: Reply) -> None:
         self.send_response(reply.status)
-        kept = {name: value for name, value in reply.headers if name.lower() not in ("transfer-encoding", "connection")}
+        headers = {
+            name: value for name, value in reply.headers if name.lower() not in ("transfer-encoding", "connection")
+        }
         if self.command != "HEAD":
-            kept["Content-Length"] = str(len(reply.body))
-        for name, value in kept.items():
+            headers["Content-Length"] = str(len(reply.body))
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)
 
     def log_message(self, *_arguments: object) -> None:
-        """Says nothing."""
+        """Log nothing."""

@@ -1,47 +1,47 @@
-"""A part that can be turned off and on again while others go on using its address."""
+"""Turn a service off and on again while clients keep using its address."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-Part = TypeVar("Part")
+Service = TypeVar("Service")
 
 
-class Switch(Generic[Part]):
-    """A part that is on for the length of the block, unless it is turned off and on in it.
+class Switch(Generic[Service]):
+    """A service that is on during the block, except while it is turned off in it.
 
-    `begin` must give the same part each time: the same directory and port. Turn it from the main thread only (see
+    `start` must return the same service each time: the same directory and port. Call it from the main thread only (see
     `dev.services.processes.running`).
     """
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Part]]) -> None:
-        self._begin = begin
+    def __init__(self, start: Callable[[], AbstractContextManager[Service]]) -> None:
+        self._start = start
         self._on: ExitStack | None = None
-        self._part: Part | None = None
+        self._service: Service | None = None
 
     @property
-    def part(self) -> Part:
-        """What `begin` gave, also while it is off.
+    def service(self) -> Service:
+        """The value of `start`, even while it is off.
 
         Raises:
             RuntimeError: it was never on.
         """
-        if self._part is None:
-            raise RuntimeError("the part was never turned on")
-        return self._part
+        if self._service is None:
+            raise RuntimeError("the service was never turned on")
+        return self._service
 
-    def on(self) -> Part:
+    def on(self) -> Service:
         """Turn it on, unless it is on.
 
         Raises:
-            PartFailedError: it does not come up.
+            ServiceFailedError: it does not start.
         """
         if self._on is None:
             with ExitStack() as stack:
-                self._part = stack.enter_context(self._begin())
+                self._service = stack.enter_context(self._start())
                 self._on = stack.pop_all()
-        return self.part
+        return self.service
 
     def off(self) -> None:
         """Turn it off, unless it is off."""

@@ -1,7 +1,7 @@
-"""A small server of registry tokens, as the distribution project specifies them.
+"""A token server for registries, as the distribution project specifies it.
 
 Source: distribution's documents "Token Authentication Specification", "Token Authentication Implementation" and
-"OAuth2 Token Authentication". Accounts differ by what they may do, so that a read-only one can be tried for real.
+"OAuth2 Token Authentication". Accounts have different permissions, so that a read-only account can be tested.
 """
 
 import base64
@@ -13,19 +13,21 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from dev.services.certificates import new_key, self_signed
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
-ISSUER = "longshore-parts"
-SERVICE = "longshore-parts-registry"
+if TYPE_CHECKING:
+    from cryptography import x509
+
+ISSUER = "longshore-services"
+SERVICE = "longshore-services-registry"
 _TOKEN_SECONDS = 300
 _COORDINATE_BYTES = 32  # r and s of a P-256 signature, RFC 7518 section 3.4
 
@@ -34,7 +36,7 @@ Accounts = Mapping[str, tuple[str, set[str]]]
 
 
 class TokenServer(ThreadingHTTPServer):
-    """Answers GET (basic authentication) and POST (password grant) on /token with a signed token."""
+    """Responds to GET (basic authentication) and POST (password grant) on /token with a signed token."""
 
     daemon_threads = True
 
@@ -46,16 +48,15 @@ class TokenServer(ThreadingHTTPServer):
 
     @property
     def realm(self) -> str:
-        """The address that the registry sends its clients to."""
+        """The URL to which the registry sends its clients."""
         return f"http://127.0.0.1:{self.server_port}/token"
 
-    def knows(self, name: str, password: str) -> bool:
-        """Whether this is an account's password."""
+    def has_password(self, name: str, password: str) -> bool:
         expected = self._accounts[name][0] if name in self._accounts else ""
         return bool(expected) and hmac.compare_digest(expected.encode(), password.encode())
 
     def token(self, name: str, scopes: list[str]) -> str:
-        """A token with what the account may do of what was asked for."""
+        """Return a token for those of the requested actions that the account may do."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -76,7 +77,7 @@ class TokenServer(ThreadingHTTPServer):
 
 @contextmanager
 def token_server(accounts: Accounts) -> Iterator[TokenServer]:
-    """A token server on a loopback port, in a thread of this process, for the length of the block."""
+    """Run a token server on a loopback port during the block, in a thread of this process."""
     server = TokenServer(accounts)
     with serve_in_thread(server):
         yield server
@@ -86,7 +87,7 @@ def _granted(scopes: list[str], allowed: set[str]) -> list[dict[str, Any]]:
     granted = []
     for scope in " ".join(scopes).split():
         kind, _, rest = scope.partition(":")
-        name, _, actions = rest.rpartition(":")  # a name may hold a port's colon
+        name, _, actions = rest.rpartition(":")  # a name may have the colon of a port
         if kind == "repository" and name:
             granted.append({"type": kind, "name": name, "actions": sorted(allowed & set(actions.split(",")))})
     return granted
@@ -102,14 +103,14 @@ class _TokenRequest(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name, password = self._basic_credentials()
-        self._answer(name, password, parse_qs(urlsplit(self.path).query))
+        self._respond(name, password, parse_qs(urlsplit(self.path).query))
 
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode())
         if form.get("grant_type") != ["password"]:
             self._send(400, {"error": "unsupported_grant_type"})
             return
-        self._answer(form.get("username", [""])[0], form.get("password", [""])[0], form)
+        self._respond(form.get("username", [""])[0], form.get("password", [""])[0], form)
 
     def _basic_credentials(self) -> tuple[str, str]:
         scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
@@ -121,11 +122,11 @@ class _TokenRequest(BaseHTTPRequestHandler):
             return "", ""
         return name, password
 
-    def _answer(self, name: str, password: str, parameters: dict[str, list[str]]) -> None:
+    def _respond(self, name: str, password: str, parameters: dict[str, list[str]]) -> None:
         if urlsplit(self.path).path != "/token":
             self._send(404, {"errors": [{"code": "NOT_FOUND", "message": "tokens are at /token"}]})
             return
-        if not self.server.knows(name, password):
+        if not self.server.has_password(name, password):
             self._send(401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]})
             return
         token = self.server.token(name, parameters.get("scope", []))

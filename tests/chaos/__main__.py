@@ -9,8 +9,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from dev.services.place import parts_directory
-from dev.services.processes import PartFailedError, ending_on_sigterm, say
+from dev.services.processes import ServiceFailedError, ending_on_sigterm, say
+from dev.services.workdir import services_directory
 from tests.chaos import plan as plans
 from tests.chaos.callers import callers
 from tests.chaos.checks import Engine, violations
@@ -33,7 +33,7 @@ def main() -> int:
     try:
         with ending_on_sigterm():
             return _run(plan, asked)
-    except PartFailedError as error:
+    except ServiceFailedError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
@@ -56,13 +56,13 @@ def _arguments() -> argparse.Namespace:
 
 def _run(plan: plans.Plan, asked: argparse.Namespace) -> int:
     with ExitStack() as stack:
-        directory = stack.enter_context(parts_directory())
+        directory = stack.enter_context(services_directory())
         running = stack.enter_context(system(directory, plan.seed))
         if asked.keep_logs:
             stack.callback(_copy_logs, running.logs, asked.keep_logs)
         stage = set_stage(running, plan)
         before = Engine(running.docker_host)
-        duplicator = stack.enter_context(everything_twice(running.redis.part.url()))
+        duplicator = stack.enter_context(everything_twice(running.redis.service.url()))
         working = stack.enter_context(callers(stage))
         told = carry_out(stage, plan, working)
         found = told.complaints + violations(stage, working, before)

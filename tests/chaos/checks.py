@@ -175,7 +175,7 @@ def _texts_of_database(stage: Stage) -> dict[str, bytes]:
 
 
 def _kept_in_redis(stage: Stage) -> bytes:
-    with redis.Redis(port=stage.system.redis.part.port) as client:
+    with redis.Redis(port=stage.system.redis.service.port) as client:
         return b"".join(client.dump(key) or b"" for key in client.scan_iter())
 
 

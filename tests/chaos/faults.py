@@ -12,7 +12,7 @@ from sqlalchemy import exists, select
 
 from dev.services.clock import wrong_clock
 from dev.services.engine import engine_answers
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
 from shared.db.models import Job, JobKind, JobState
 from tests.chaos.plan import Fault, Kind, is_proxied
 from tests.chaos.system import Process, System
@@ -163,7 +163,7 @@ def _clock_off(system: System, fault: Fault) -> Iterator[Caught]:
     """The worker keeps its wrong clock until something else has it started anew."""
     try:
         variables = wrong_clock(CLOCK_SECONDS if fault.choice % 2 else -CLOCK_SECONDS)
-    except PartFailedError as error:
+    except ServiceFailedError as error:
         raise Skipped(str(error)) from None
     process = _worker(system, fault)
     process.switch.off()
@@ -189,7 +189,7 @@ def _redis_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
 
 @contextmanager
 def _redis_flushed(system: System, _fault: Fault) -> Iterator[Caught]:
-    with redis.Redis(port=system.redis.part.port) as client:
+    with redis.Redis(port=system.redis.service.port) as client:
         client.flushall()
     yield Caught()
 

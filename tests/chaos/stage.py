@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dev.services.processes import PartFailedError, say
+from dev.services.processes import ServiceFailedError, say
 from tests.chaos.api import Api
 from tests.chaos.plan import Call, CallKind, Plan
 from tests.chaos.system import System
@@ -82,12 +82,12 @@ def set_stage(system: System, plan: Plan) -> Stage:
     """Make owners, registries and repositories, and build and push what the plan takes for granted.
 
     Raises:
-        PartFailedError: it does not work even without faults.
+        ServiceFailedError: it does not work even without faults.
     """
     caller, prober = (system.admin.other(_key(system, owner)) for owner in (OWNER, PROBER))
     with_passwords, with_tokens = system.proxies
-    pusher, writer = (next(iter(registry.users.items())) for registry in (system.passwords.part, system.tokens))
-    direct, direct_tokens = system.passwords.part.host, system.tokens.host
+    pusher, writer = (next(iter(registry.users.items())) for registry in (system.passwords.service, system.tokens))
+    direct, direct_tokens = system.passwords.service.host, system.tokens.host
     rows = [
         _record(system, with_passwords.host, "one", pusher, direct),
         _record(system, with_passwords.host, "two", pusher, direct),
@@ -111,7 +111,7 @@ def set_stage(system: System, plan: Plan) -> Stage:
 def _must(api: Api, method: str, path: str, body: object) -> Any:
     answer = api.send(method, path, body)
     if not answer.accepted:
-        raise PartFailedError(f"{method} {path} was answered {answer.status} before any fault: {answer.text}")
+        raise ServiceFailedError(f"{method} {path} was answered {answer.status} before any fault: {answer.text}")
     return answer.json
 
 
@@ -155,7 +155,7 @@ def _git(directory: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=Chaos", "-c", "user.email=chaos@example.org")
     done = subprocess.run(["git", *identity, *arguments], cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise PartFailedError(f"git {arguments[0]} failed: {done.stderr}")
+        raise ServiceFailedError(f"git {arguments[0]} failed: {done.stderr}")
     return done.stdout.strip()
 
 
@@ -163,7 +163,7 @@ def _compile(api: Api, algorithm: str, commit: str, pushes: list[dict[str, str]]
     body = {"commitSha": commit, "registry_push_credentials": pushes}
     answer = api.send("POST", f"/v1/algorithms/{algorithm}/compile", body)
     if answer.job_id is None:
-        raise PartFailedError(f"a compile was answered {answer.status} before any fault: {answer.text}")
+        raise ServiceFailedError(f"a compile was answered {answer.status} before any fault: {answer.text}")
     return answer.job_id
 
 
@@ -175,5 +175,5 @@ def _await_success(api: Api, job_id: str) -> None:
         if states == {"succeeded"}:
             return
         if states & {"failed", "cancelled", "superseded"} or time.monotonic() > deadline:
-            raise PartFailedError(f"a job did not succeed before any fault: {job}")
+            raise ServiceFailedError(f"a job did not succeed before any fault: {job}")
         time.sleep(POLL_INTERVAL_SECONDS)

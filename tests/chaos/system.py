@@ -14,7 +14,7 @@ from dev.services.base_image import ensure_python_base
 from dev.services.engine import engine_sockets, private_engine, running_engine
 from dev.services.mounts import memory_disk
 from dev.services.postgres import PrivatePostgres, private_postgres
-from dev.services.processes import Child, PartFailedError, free_port, port_answers, running, say
+from dev.services.processes import Child, ServiceFailedError, free_port, port_answers, running, say
 from dev.services.redis import PrivateRedis, private_redis
 from dev.services.registry import PrivateRegistry, private_registry, token_registry
 from dev.services.switch import Switch
@@ -69,7 +69,7 @@ class Process:
     @property
     def child(self) -> Child:
         """The process that runs, or ran last."""
-        return self.switch.part
+        return self.switch.service
 
     def wait(self) -> None:
         """Wait until it works."""
@@ -88,7 +88,7 @@ class Process:
     def _is_ready(self) -> bool:
         if self.port is not None:
             return port_answers(self.port)
-        return self.command[0] != "worker" or self.child.said(" ready.")
+        return self.command[0] != "worker" or self.child.logged(" ready.")
 
 
 @dataclass
@@ -129,7 +129,7 @@ def system(directory: Path, seed: int) -> Iterator[System]:
     """Everything, running, for the length of the block.
 
     Raises:
-        PartFailedError: a part cannot be had; the text says why.
+        ServiceFailedError: a part cannot be had; the text says why.
     """
     with ExitStack() as stack:
         scratch, can_fill_disk = _scratch(stack, directory / "scratch")
@@ -145,11 +145,11 @@ def system(directory: Path, seed: int) -> Iterator[System]:
         accounts = {"writer": (f"pw-token-{secrets.token_hex(12)}", {"pull", "push", "delete"})}
         tokens = stack.enter_context(token_registry(directory / "tokens", accounts))
         proxies = (
-            stack.enter_context(faulty_proxy(passwords.part.host, seed)),
+            stack.enter_context(faulty_proxy(passwords.service.host, seed)),
             stack.enter_context(faulty_proxy(tokens.host, seed + 1)),
         )
-        url = postgres.part.create_database("chaos")
-        environment = _environment(directory, scratch, url, redis.part.url(), docker_host, base_image)
+        url = postgres.service.create_database("chaos")
+        environment = _environment(directory, scratch, url, redis.service.url(), docker_host, base_image)
         admin_key = _migrate(directory, environment)
         api_url, git_url = environment["LONGSHORE_API_URL"], environment["LONGSHORE_GIT_URL"]
         made = System(
@@ -181,7 +181,7 @@ def system(directory: Path, seed: int) -> Iterator[System]:
 def _scratch(stack: ExitStack, directory: Path) -> tuple[Path, bool]:
     try:
         return stack.enter_context(memory_disk(directory, megabytes=DISK_MEGABYTES)), True
-    except PartFailedError as error:
+    except ServiceFailedError as error:
         say(f"the disk cannot be filled in this run: {error}")
         return directory, False
 
@@ -190,13 +190,13 @@ def _engine(stack: ExitStack, directory: Path) -> tuple[Switch[str] | None, str]
     if os.geteuid() != 0:
         named = running_engine()
         if named is None:
-            raise PartFailedError("no Docker engine answers, and a private one needs root")
+            raise ServiceFailedError("no Docker engine answers, and a private one needs root")
         say("the engine is not restarted in this run: that needs root, for an engine of its own")
         return None, named
     sockets = engine_sockets()
     stack.callback(shutil.rmtree, sockets, ignore_errors=True)
     engine = stack.enter_context(Switch(lambda: private_engine(directory, sockets=sockets)))
-    return engine, engine.part
+    return engine, engine.service
 
 
 def _environment(
@@ -235,7 +235,7 @@ def _migrate(directory: Path, environment: dict[str, str]) -> str:
         [*LONGSHORE, "migrate", "--admin-key", str(key)], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise PartFailedError(f"longshore migrate failed:\n{done.stderr}")
+        raise ServiceFailedError(f"longshore migrate failed:\n{done.stderr}")
     return key.read_text().strip()
 
 

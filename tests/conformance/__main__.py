@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev.services.place import parts_directory
 from dev.services.postgres import private_postgres
+from dev.services.workdir import services_directory
 from tests.conformance.against import examples_in, run_schemathesis
 from tests.service.cli.running import longshore_up
 
@@ -24,7 +24,7 @@ def main() -> int:
     asked = parser.parse_args()
     began = time.monotonic()
     with (
-        parts_directory() as directory,
+        services_directory() as directory,
         settings_for(asked.database, directory) as variables,
         longshore_up(directory, **variables) as up,
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import standardwebhooks
 from typing_extensions import override
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Read by a Python that runs under libfaketime, whose version of `clock_nanosleep` breaks `time.sleep` (EINVAL)."""
+"""Loaded by a Python under libfaketime, whose `clock_nanosleep` breaks `time.sleep` (EINVAL): replaces that."""
 
 import select
 import time

@@ -1,4 +1,4 @@
-"""Looking at processes from outside."""
+"""Look at processes from outside."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL answer, keep test processes apart, and are gone afterwards."""
+"""Redis and PostgreSQL respond, isolate test processes, and are removed at the end."""
 
 import os
 from pathlib import Path
@@ -8,18 +8,18 @@ import pytest
 import redis
 import sqlalchemy
 
-from dev.services.place import parts_directory
 from dev.services.postgres import PrivatePostgres, private_postgres
-from dev.services.processes import PartFailedError, port_answers
+from dev.services.processes import ServiceFailedError, port_answers
 from dev.services.redis import private_redis
+from dev.services.workdir import services_directory
 from tests.service.dev.helpers import processes_naming
 
 
 def test_redis_answers(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
-        client.set("longshore-parts", "here")
-        assert client.get("longshore-parts") == b"here"
-        client.delete("longshore-parts")
+        client.set("longshore-services", "here")
+        assert client.get("longshore-services") == b"here"
+        client.delete("longshore-services")
 
 
 def test_a_stopped_redis_leaves_no_process(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_database_is_made_once_and_dropped(postgres: PrivatePostgres) -> None:
 
 
 def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed() -> None:
-    with parts_directory() as directory:
+    with services_directory() as directory:
         with private_postgres(directory / "pg") as server:
             connection = psycopg.connect(server.url("postgres").replace("+psycopg", ""))
             assert processes_naming(str(directory))
@@ -60,8 +60,8 @@ def test_a_stopped_postgres_leaves_no_process_although_a_client_stayed() -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
-def test_postgres_says_which_directory_its_user_cannot_enter(tmp_path: Path) -> None:
+def test_postgres_names_a_directory_that_its_user_cannot_enter(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    with pytest.raises(PartFailedError, match="cannot enter"), private_postgres(closed / "pg"):
+    with pytest.raises(ServiceFailedError, match="cannot enter"), private_postgres(closed / "pg"):
         pytest.fail("it cannot have started")

@@ -1,4 +1,4 @@
-"""A private engine runs containers and leaves nothing; the base image can make a virtual environment."""
+"""A private engine runs containers and leaves nothing behind; the base image can create a virtual environment."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ import pytest
 from dev.services.base_image import ensure_python_base
 from dev.services.engine import engine_answers, engine_processes, private_engine, running_engine
 from dev.services.mounts import mounts_below
-from dev.services.place import parts_directory
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
+from dev.services.workdir import services_directory
 from tests.processes import has_ended
 from tests.service.dev.helpers import eventually, processes_naming
 
@@ -27,15 +27,16 @@ def test_the_base_image_makes_a_virtual_environment_with_pip(docker_host: str, b
     assert said.startswith(b"pip ")
 
 
-def test_an_engine_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_engine_that_does_not_respond_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
-    with pytest.raises(PartFailedError, match="does not answer"):
+    with pytest.raises(ServiceFailedError, match="does not respond"):
         running_engine()
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-def test_a_private_engine_takes_its_containers_along(docker_host: str, base_image: str, crashes: bool) -> None:
-    with parts_directory() as directory:
+@pytest.mark.usefixtures("base_image")
+def test_a_private_engine_takes_its_containers_along(docker_host: str, crashes: bool) -> None:
+    with services_directory() as directory:
         with private_engine(directory / "engine") as address:
             assert address != docker_host
             with closing(docker.DockerClient(base_url=address)) as client:

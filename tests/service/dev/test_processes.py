@@ -1,4 +1,4 @@
-"""A started process ends with the block, with its parent, and not in the middle of being started or stopped."""
+"""A started process ends with the block and with its parent; starting and stopping it are not interrupted."""
 
 import os
 import signal
@@ -9,14 +9,14 @@ from signal import Signals
 
 import pytest
 
-from dev.services.place import parts_directory
-from dev.services.processes import PartFailedError, ending_on_sigterm, run_to_end, running, signals_deferred
+from dev.services.processes import ServiceFailedError, ending_on_sigterm, run_to_end, running, signals_deferred
+from dev.services.workdir import services_directory
 from tests.processes import has_ended
 from tests.service.dev.helpers import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# What started the tests may have left SIGINT ignored, as a shell does for what it runs in the background.
+# SIGINT may be ignored here, as a shell does for background processes.
 PARENT = """
 import signal, sys, time
 from pathlib import Path
@@ -41,11 +41,11 @@ def test_a_process_and_its_children_end_with_the_block(tmp_path: Path) -> None:
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     with (
-        pytest.raises(PartFailedError, match="status 3:\nno luck"),
+        pytest.raises(ServiceFailedError, match="status 3:\nno luck"),
         running("sh", ["sh", "-c", "echo no luck; exit 3"], log=tmp_path / "log", ready=lambda: False),
     ):
         pytest.fail("it was never ready")
-    with pytest.raises(PartFailedError, match="status 4"):
+    with pytest.raises(ServiceFailedError, match="status 4"):
         run_to_end("sh", ["sh", "-c", "exit 4"], log=tmp_path / "log")
 
 
@@ -76,10 +76,10 @@ def test_a_signal_waits_until_the_block_is_over() -> None:
 
 
 def test_the_directory_of_a_crashed_run_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LONGSHORE_PARTS_DIR", str(tmp_path))
-    abandoned = tmp_path / "longshore-parts-abandoned"
+    monkeypatch.setenv("LONGSHORE_DEV_DIR", str(tmp_path))
+    abandoned = tmp_path / "longshore-services-abandoned"
     abandoned.mkdir()
-    with parts_directory() as first, parts_directory() as second:
+    with services_directory() as first, services_directory() as second:
         assert not abandoned.exists()
         assert first.is_dir()
         assert second.is_dir()

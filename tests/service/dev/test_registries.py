@@ -1,4 +1,4 @@
-"""The registries answer, refuse whom they should refuse, and are gone afterwards."""
+"""The registries respond, reject wrong credentials, and are removed at the end."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.service.dev.helpers import processes_naming
 
 
 def may_upload(url: str, name: str, password: str) -> int:
-    """The status of beginning an upload, after following the registry to its token server where it names one."""
+    """Return the status of starting an upload, with a token if the registry has a token server."""
     upload = f"{url}/v2/some/image/blobs/uploads/"
     refused = requests.post(upload, timeout=5)
     assert refused.status_code == 401

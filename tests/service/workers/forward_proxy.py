@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 PIECE_BYTES = 65_536
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from dev.services.place import parts_directory
 from dev.services.registry import PrivateRegistry, private_registry, token_registry
+from dev.services.workdir import services_directory
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    with parts_directory() as directory:
+    with services_directory() as directory:
         yield directory
 
 

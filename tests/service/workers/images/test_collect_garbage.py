@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from dev.services.mounts import memory_disk
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
 from shared.builds import write_built
 from shared.db.engine import database
 from shared.db.models import JobState
@@ -121,7 +121,7 @@ def test_a_job_that_found_no_room_finds_some_when_it_comes_back() -> None:
     with ExitStack() as mounted:
         try:
             mounted.enter_context(memory_disk(settings().store_dir, megabytes=8))
-        except PartFailedError as refused:
+        except ServiceFailedError as refused:
             pytest.skip(str(refused))
         images = [old_image(f"a:{days}", days=days, size=megabyte) for days in range(6)]
         job = compile_commit(make_algorithm()).job

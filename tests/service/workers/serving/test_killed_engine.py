@@ -15,8 +15,8 @@ import pytest
 
 from dev.services.base_image import ensure_python_base
 from dev.services.engine import engine_sockets, private_engine
-from dev.services.place import parts_directory
 from dev.services.registry import PrivateRegistry
+from dev.services.workdir import services_directory
 from shared.db.models import InstanceState
 from tests.processes import has_ended
 from tests.rows import fresh
@@ -48,7 +48,7 @@ class Engine:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._directory = stack.enter_context(parts_directory())
+        self._directory = stack.enter_context(services_directory())
         self._sockets = engine_sockets()
         stack.callback(shutil.rmtree, self._sockets, ignore_errors=True)
         self.address = self.start()

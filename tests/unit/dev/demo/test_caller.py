@@ -1,4 +1,4 @@
-"""What the demo prints is what ran, and no secret is in it."""
+"""The demo prints the commands that it runs, and no secrets."""
 
 import shlex
 from pathlib import Path
@@ -24,7 +24,7 @@ def block(first: str, *headers: str) -> str:
 
 
 def test_a_command_is_printed_as_it_is_and_run_by_the_shell(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
-    caller.remember("WHO", "world")
+    caller.set_variable("WHO", "world")
 
     said = caller.run('echo "hello $WHO"')
 
@@ -33,7 +33,7 @@ def test_a_command_is_printed_as_it_is_and_run_by_the_shell(caller: Caller, caps
 
 
 def test_a_secret_is_shown_by_its_name(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
-    caller.remember("KEY", "s3cret", secret=True)
+    caller.set_variable("KEY", "s3cret", secret=True)
 
     said = caller.run('echo "the key is $KEY"; echo "$KEY again" >&2')
 
@@ -45,7 +45,7 @@ def test_a_secret_is_shown_by_its_name(caller: Caller, capsys: pytest.CaptureFix
 def test_a_learned_secret_is_never_printed(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     command = answering(block("HTTP/1.1 200 OK"), '{"api_key": "s3cret", "id": "7"}')
 
-    caller.curl(command, ["id", "api_key"], learn={"KEY": "api_key", "ID": "id"}, secret={"KEY"})
+    caller.curl(command, ["id", "api_key"], variables={"KEY": "api_key", "ID": "id"}, secrets={"KEY"})
 
     shown = capsys.readouterr().out.split("HTTP 200")[1]
     assert caller.variables == {"KEY": "s3cret", "ID": "7"}
@@ -62,7 +62,7 @@ def test_only_the_chosen_fields_of_an_answer_are_shown(caller: Caller, capsys: p
     assert answer.body == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
-def test_interim_answers_are_passed_over(caller: Caller) -> None:
+def test_interim_responses_are_skipped(caller: Caller) -> None:
     command = answering(block("HTTP/1.1 100 Continue"), block("HTTP/1.1 204 No Content", "Location: /v1/jobs/1"))
 
     answer = caller.curl(command, status=204)
@@ -71,15 +71,15 @@ def test_interim_answers_are_passed_over(caller: Caller) -> None:
 
 
 def test_another_status_than_expected_fails_with_the_message(caller: Caller) -> None:
-    caller.remember("KEY", "s3cret", secret=True)
+    caller.set_variable("KEY", "s3cret", secret=True)
     command = answering(block("HTTP/1.1 401 Unauthorized"), '{"error": {"message": "no key s3cret"}}')
 
-    with pytest.raises(StepFailedError, match=r"answered 401 instead of 200: .*no key \$KEY"):
+    with pytest.raises(StepFailedError, match=r"status 401 instead of 200: .*no key \$KEY"):
         caller.curl(command)
 
 
 def test_a_command_that_fails_says_why_without_secrets(caller: Caller) -> None:
-    caller.remember("KEY", "s3cret", secret=True)
+    caller.set_variable("KEY", "s3cret", secret=True)
 
     with pytest.raises(StepFailedError, match=r"status 3: cannot use \$KEY"):
         caller.run('echo "cannot use $KEY" >&2; exit 3')

@@ -3,7 +3,7 @@
 import pytest
 
 from dev.services.packages import ensure_programs, missing_packages, needed_programs
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
 
 
 def test_a_program_that_is_there_misses_no_package() -> None:
@@ -12,7 +12,7 @@ def test_a_program_that_is_there_misses_no_package() -> None:
 
 def test_an_ordinary_user_is_told_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(PartFailedError, match=r"apt-get install --no-install-recommends some-package"):
+    with pytest.raises(ServiceFailedError, match=r"apt-get install --no-install-recommends some-package"):
         ensure_programs({"no-such-program": "some-package"})
 
 

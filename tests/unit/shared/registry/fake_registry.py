@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from typing_extensions import override
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 

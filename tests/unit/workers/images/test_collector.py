@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.services.mounts import memory_disk
-from dev.services.processes import PartFailedError
+from dev.services.processes import ServiceFailedError
 from shared.errors import WorkError
 from shared.file_lock import file_lock
 from tests.unit.workers.images.images import add_image
@@ -191,7 +191,7 @@ def test_a_disk_without_a_byte_of_room_is_collected(tmp_path: Path) -> None:
     with ExitStack() as mounted:
         try:
             disk = mounted.enter_context(memory_disk(tmp_path / "disk", megabytes=4))
-        except PartFailedError as refused:
+        except ServiceFailedError as refused:
             pytest.skip(str(refused))
         store = LayoutStore(disk / "images")
         old, new = (added(store, f"acme/one:{number}", os.urandom(1024 * 1024)) for number in range(2))

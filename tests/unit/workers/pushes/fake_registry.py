@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import override
 
-from dev.services.serving import serve_in_thread
+from dev.services.server_thread import serve_in_thread
 
 _BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
 _UPLOADS = re.compile(r"/v2/(?P<repository>.+)/blobs/uploads/")

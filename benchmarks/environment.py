@@ -111,5 +111,5 @@ def _answers(port: int, path: str) -> bool:
 
 def forget_settings() -> None:
     """Have this process take nothing from the settings of whoever started it."""
-    for name in [name for name in os.environ if name.startswith("LONGSHORE_") and name != "LONGSHORE_PARTS_DIR"]:
+    for name in [name for name in os.environ if name.startswith("LONGSHORE_") and name != "LONGSHORE_DEV_DIR"]:
         del os.environ[name]

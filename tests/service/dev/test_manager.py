@@ -1,4 +1,4 @@
-"""The keeper starts a part once, says why it cannot, and unwinds everything when the run's process ends."""
+"""The manager starts a service once, reports errors, and stops everything when the run's first process ends."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.services import keeper
+from dev.services import manager
 from dev.services.processes import port_answers
 from tests.service.dev.helpers import eventually
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def run() -> Iterator[subprocess.Popen[bytes]]:
-    """Stands for the process that a test run began with."""
+    """A process in the place of the first one of a test run."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
@@ -26,9 +26,9 @@ def run() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def address(run: subprocess.Popen[bytes]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        address = Path(directory) / keeper.ADDRESS
+        address = Path(directory) / manager.ADDRESS
         with subprocess.Popen(
-            [sys.executable, "-m", "dev.services.keeper", directory, str(run.pid)], cwd=ROOT, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "dev.services.manager", directory, str(run.pid)], cwd=ROOT, stderr=subprocess.DEVNULL
         ) as process:
             assert eventually(address.exists)
             yield address
@@ -36,21 +36,21 @@ def address(run: subprocess.Popen[bytes]) -> Iterator[Path]:
             process.wait(30)
 
 
-def test_a_part_is_started_once_and_ends_with_the_run(run: subprocess.Popen[bytes], address: Path) -> None:
-    port = keeper.ask(address, "redis", seconds=30)["port"]
+def test_a_service_is_started_once_and_ends_with_the_run(run: subprocess.Popen[bytes], address: Path) -> None:
+    port = manager.request_service(address, "redis", seconds=30)["port"]
     assert port_answers(port)
-    assert keeper.ask(address, "redis", seconds=30)["port"] == port
+    assert manager.request_service(address, "redis", seconds=30)["port"] == port
     run.kill()
     assert eventually(lambda: not port_answers(port))
     assert eventually(lambda: not address.parent.exists())
 
 
 def test_stopping_waits_until_everything_is_stopped(address: Path) -> None:
-    port = keeper.ask(address, "registry", seconds=30)["host"].partition(":")[2]
-    keeper.stop(address, seconds=30)
+    port = manager.request_service(address, "registry", seconds=30)["host"].partition(":")[2]
+    manager.stop(address, seconds=30)
     assert not port_answers(int(port))
 
 
-def test_an_unknown_part_is_said(address: Path) -> None:
-    with pytest.raises(RuntimeError, match="no part 'teapot'"):
-        keeper.ask(address, "teapot", seconds=30)
+def test_an_unknown_service_is_an_error(address: Path) -> None:
+    with pytest.raises(RuntimeError, match="no service 'teapot'"):
+        manager.request_service(address, "teapot", seconds=30)

@@ -1,18 +1,18 @@
-"""Small servers in a thread of this process."""
+"""Run a small server in a thread of this process."""
 
 import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-POLL_SECONDS = 0.02
-"""How soon a server notices that it is to end."""
+POLL_INTERVAL_SECONDS = 0.02
+"""Seconds until a server notices its shutdown."""
 
 
 @contextmanager
 def serve_in_thread(server: socketserver.BaseServer) -> Iterator[None]:
-    """Have a server that listens already answer for the length of the block; then it is closed."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": POLL_SECONDS}, daemon=True)
+    """Run a server that listens already during the block, then close it."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": POLL_INTERVAL_SECONDS}, daemon=True)
     thread.start()
     try:
         yield
