@@ -1,4 +1,4 @@
-"""The simulated API for everybody, and the cluster that KUBECONFIG names where there is one."""
+"""Fixtures for the simulated API, and for the real cluster that KUBECONFIG names."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes.backend import KubernetesBackend
 
 NAMED = os.environ.get("KUBECONFIG")
-"""Kept before any test points the variable to the simulated API."""
+"""Read before any test points the variable to the simulated API."""
 REGISTRY = NamedRegistry.named()
-"""Kept before any test clears the settings away."""
+"""Read before any test removes the variables."""
 DIGEST = "sha256:" + "5" * 64
 
 
@@ -33,7 +33,7 @@ def api() -> SimulatedApi:
 
 @pytest.fixture
 def cluster(api: SimulatedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The simulated API, found as a real one is."""
+    """The simulated API, found by KUBECONFIG as a real one is."""
     server = serve(api)
     port = server.server_address[1]
     config = {
@@ -66,7 +66,7 @@ def named_cluster() -> str:
 
 
 @pytest.fixture(scope="session")
-def named_registry(named_cluster: str) -> NamedRegistry:
+def named_registry(named_cluster: str) -> NamedRegistry:  # noqa: ARG001 - skips without a cluster
     """The registry that the operator names for the cluster's nodes."""
     if REGISTRY is None:
         pytest.skip(
@@ -78,10 +78,10 @@ def named_registry(named_cluster: str) -> NamedRegistry:
 
 @pytest.fixture
 def real_cluster(named_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Longshore's manifests in a namespace of their own on the cluster that KUBECONFIG names, with its rights."""
+    """The cluster that KUBECONFIG names, with its rights, and a new namespace with Longshore's manifests."""
     monkeypatch.setenv("KUBECONFIG", named_cluster)
     cluster = Cluster.connect(f"longshore-{uuid.uuid4().hex[:8]}")
-    # Not callers.yaml: it lets nobody in but `longshore calls`, and the tests call from outside.
+    # Without callers.yaml: it allows only `longshore calls`, and the tests call from outside.
     real.make(cluster.core.api_client, cluster.namespace, "namespace.yaml", "rights.yaml")
     yield cluster
     deleted: Any = cluster.core.delete_namespace(cluster.namespace, _preload_content=False)
@@ -90,7 +90,7 @@ def real_cluster(named_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def account_config(real_cluster: Cluster, tmp_path: Path) -> Path:
-    """A KUBECONFIG with which Longshore has the rights that its manifests give it, and no others."""
+    """A KUBECONFIG with the rights of Longshore's service account."""
     path = tmp_path / "account-kubeconfig"
     path.write_text(json.dumps(real.kubeconfig_of_the_account(real_cluster.core.api_client, real_cluster.namespace)))
     return path
@@ -98,14 +98,14 @@ def account_config(real_cluster: Cluster, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def account_cluster(real_cluster: Cluster, account_config: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """The same cluster and namespace, with the rights of Longshore's account."""
+    """The same cluster and namespace, with the rights of Longshore's service account."""
     monkeypatch.setenv("KUBECONFIG", str(account_config))
     return Cluster.connect(real_cluster.namespace)
 
 
 @pytest.fixture
 def new_spec() -> Callable[..., InstanceSpec]:
-    """Starts of one version, each a serving of its own."""
+    """Make specs of one version, each with a new instance."""
     version_id, registry_id = str(uuid.uuid4()), str(uuid.uuid4())
 
     def make(

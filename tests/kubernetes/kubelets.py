@@ -1,4 +1,4 @@
-"""What controllers and kubelets may make of a Deployment: set as `SimulatedApi.kubelet`."""
+"""Simulate what controllers and kubelets do with a Deployment; set one as `SimulatedApi.kubelet`."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def pods_of(api: SimulatedApi, deployment: Document) -> list[Document]:
 
 
 def runs(api: SimulatedApi, deployment: Document) -> None:
-    """The image runs at once, and the pods of older ones are gone."""
+    """Run the image immediately, and remove the pods of older ones."""
     replicas = deployment["spec"]["replicas"]
     for pod in pods_of(api, deployment):
         api.remove("pods", pod["metadata"]["name"])
@@ -23,7 +23,7 @@ def runs(api: SimulatedApi, deployment: Document) -> None:
 
 
 def waits(reason: str, message: str, ended: Document | None = None) -> Kubelet:
-    """The new pod's container waits with this reason; older pods go on."""
+    """Return a kubelet whose new container waits for this reason; older pods keep running."""
 
     def kubelet(api: SimulatedApi, deployment: Document) -> None:
         if not deployment["spec"]["replicas"]:
@@ -37,7 +37,7 @@ def waits(reason: str, message: str, ended: Document | None = None) -> Kubelet:
 
 
 def has_no_room(api: SimulatedApi, deployment: Document) -> None:
-    """No node takes the pod."""
+    """Leave the pod unscheduled."""
     if not deployment["spec"]["replicas"]:
         return runs(api, deployment)
     pod = _pod(api, deployment, None, ready=False)
@@ -48,7 +48,7 @@ def has_no_room(api: SimulatedApi, deployment: Document) -> None:
 
 
 def refuses_pods(message: str) -> Kubelet:
-    """The API refuses every pod of the Deployment."""
+    """Return a kubelet for which the API refuses every pod of the Deployment."""
 
     def kubelet(api: SimulatedApi, deployment: Document) -> None:
         if not deployment["spec"]["replicas"]:

@@ -1,4 +1,4 @@
-"""A real cluster: the manifests in a namespace of their own, the rights of their account, and calls from outside."""
+"""Use a real cluster: apply the manifests, get the rights of their account, and call algorithms from outside."""
 
 import http.client
 import json
@@ -26,16 +26,16 @@ from workers.serving.kubernetes.labels import INSTANCE
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NAMESPACE = "longshore"
-"""The one that the manifests name."""
+"""The namespace in the manifests."""
 ACCOUNT = "longshore"
 TOKEN_SECONDS = 3600
 CALL_SECONDS = 30
 GONE_SECONDS = 60
-"""More than the grace that a pod is given."""
+"""More than a pod's grace period."""
 
 
 def make(client: ApiClient, namespace: str, *files: str) -> None:
-    """Have the API make what these manifests say, in this namespace, and refuse fields that it does not know."""
+    """Create the objects of these manifests in the namespace; unknown fields are refused."""
     for document in (one for file in files for one in yaml.safe_load_all((MANIFESTS / file).read_text())):
         if document["kind"] == "Namespace":
             document["metadata"]["name"] = namespace
@@ -47,7 +47,7 @@ def make(client: ApiClient, namespace: str, *files: str) -> None:
 
 
 def kubeconfig_of_the_account(client: ApiClient, namespace: str) -> dict[str, Any]:
-    """How Longshore's service account reaches the same API, and with no other rights than its own."""
+    """Return a kubeconfig for the same API with the rights of Longshore's service account."""
     request = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=None, expiration_seconds=TOKEN_SECONDS))
     token = CoreV1Api(client).create_namespaced_service_account_token(ACCOUNT, namespace, request).status.token
     api = client.configuration
@@ -68,14 +68,14 @@ def kubeconfig_of_the_account(client: ApiClient, namespace: str) -> dict[str, An
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back through the API server."""
+    """A response through the API server's proxy."""
 
     status: int
     body: bytes
 
     @property
     def result(self) -> Any:
-        """What the algorithm returned."""
+        """The value that the algorithm returned."""
         assert self.status == http.client.OK, self
         answer = json.loads(self.body)
         assert "result" in answer, answer
@@ -83,7 +83,7 @@ class Reply:
 
 
 def call(cluster: Cluster, name: str, given: Any) -> Reply:
-    """Call what stands behind a Service from outside of the cluster: by the API server's proxy, which every one has."""
+    """Call a Service from outside of the cluster, through the API server's proxy."""
     client = cluster.core.api_client
     asked = client.param_serialize(
         "POST",
@@ -99,26 +99,26 @@ def call(cluster: Cluster, name: str, given: Any) -> Reply:
 
 
 def wait_until_gone(cluster: Cluster, instance: Instance, *names: str) -> None:
-    """Until these pods of a serving are not there any more, terminating ones included; without names all of them."""
+    """Wait until these pods of an instance are gone, terminating ones included; without names, all its pods."""
     selected: dict[str, Any] = {"label_selector": f"{INSTANCE}={instance.id}"}
     found = cluster.core.list_namespaced_pod(cluster.namespace, **selected)
-    there = {pod.metadata.name for pod in found.items if not names or str(pod.metadata.name) in names}
+    remaining = {pod.metadata.name for pod in found.items if not names or str(pod.metadata.name) in names}
     events = Watch()
     for event in events.stream(
         cluster.core.list_namespaced_pod, cluster.namespace, **selected,
         resource_version=found.metadata.resource_version, timeout_seconds=GONE_SECONDS,
-    ) if there else ():  # fmt: skip
+    ) if remaining else ():  # fmt: skip
         if event["type"] == "DELETED":
-            there.discard(event["object"].metadata.name)
-        if not there:
+            remaining.discard(event["object"].metadata.name)
+        if not remaining:
             events.stop()
-    assert not there
+    assert not remaining
 
 
 class Caller(threading.Thread):
-    """Calls again and again, each call in turn, and keeps what came back.
+    """Calls repeatedly, one call after the other, and collects the replies.
 
-    503 is a call that was not begun (`longshore calls` sends such a one again): the runner that it came to was being
+    503 is a call that did not begin (`longshore calls` retries it): its runner was being
     stopped, or was gone already.
     """
 
@@ -145,7 +145,7 @@ class Caller(threading.Thread):
                 reply = self._ask()
                 if reply.status != http.client.SERVICE_UNAVAILABLE:
                     self._keep(reply)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the test's to see
+        except Exception as error:  # noqa: BLE001 - the test raises it
             self.failed = error
             with self._changed:
                 self._changed.notify_all()
@@ -156,7 +156,7 @@ class Caller(threading.Thread):
             self._changed.notify_all()
 
     def wait_for(self, result: object, *, seconds: float = 60) -> None:
-        """Until an algorithm answers this."""
+        """Wait until the algorithm returns this."""
         with self._changed:
             assert self._changed.wait_for(
                 lambda: self.failed or (self.replies and self.replies[-1].result == result), timeout=seconds
@@ -164,7 +164,7 @@ class Caller(threading.Thread):
         assert self.failed is None, self.failed
 
     def end(self) -> list[Any]:
-        """All that the algorithms answered."""
+        """Stop calling; return all results."""
         self._over = True
         self.join()
         assert self.failed is None, self.failed

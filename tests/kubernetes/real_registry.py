@@ -1,4 +1,4 @@
-"""The registry that an operator names for tests on a real cluster: this machine's engine and the nodes reach it."""
+"""The registry for tests on a real cluster, which this machine's engine and the nodes reach."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from shared.registry.credentials import Credentials
 
 @dataclass(frozen=True)
 class NamedRegistry:
-    """Where it is, and with what it is written and read."""
+    """Its host and port, and the credentials for pushing and pulling."""
 
     __test__ = False  # its name is no test's
 
@@ -21,13 +21,13 @@ class NamedRegistry:
 
     @classmethod
     def named(cls) -> "NamedRegistry | None":
-        """The one in the environment; None where it is not all there."""
+        """Return the registry that the environment names; None if a variable is missing."""
         names = ("LONGSHORE_TEST_REGISTRY", "LONGSHORE_TEST_REGISTRY_USERNAME", "LONGSHORE_TEST_REGISTRY_PASSWORD")
         url, username, password = (os.environ.get(name, "") for name in names)
         return cls(url, Credentials(username, password)) if url and username and password else None
 
     def delete(self, image: str, directory: Path) -> None:
-        """Delete an image from it, which it has to allow; `directory` is for the credentials."""
+        """Delete an image, which the registry must allow; the credentials are written to `directory`."""
         credentials = self.credentials
         pair = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
         file = directory / "auth.json"

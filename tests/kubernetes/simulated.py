@@ -1,8 +1,8 @@
-"""A simulated Kubernetes API: a stand-in, for a machine without a cluster. It is no cluster and proves none.
+"""Simulate the Kubernetes API on a machine without a cluster. It does not prove that a real cluster behaves so.
 
-It keeps objects over HTTP as the API does (server-side apply by one manager, merge patches, label selectors,
+It stores objects over HTTP as the API does (server-side apply by one manager, merge patches, label selectors,
 generations, resource versions, evictions within disruption budgets), refuses fields that the client's own models do not
-know, and writes down each verb on each resource. What a controller and a kubelet would do then, a test says with
+know, and records each verb on each resource. A test defines what controllers and kubelets do with
 `kubelet`.
 """
 
@@ -33,8 +33,8 @@ KINDS = {
 
 
 @dataclass(frozen=True, order=True)
-class Asked:
-    """One request, as RBAC sees it."""
+class Request:
+    """A request as RBAC sees it."""
 
     group: str
     resource: str
@@ -42,8 +42,8 @@ class Asked:
     namespaced: bool
 
 
-class Refusal(Exception):  # noqa: N818 - an answer
-    """What the API answers instead."""
+class ApiError(Exception):
+    """An error response of the API."""
 
     def __init__(
         self, status: int, message: str, *, cause: tuple[str, str] | None = None, retry_after: int = 0
@@ -55,8 +55,8 @@ class Refusal(Exception):  # noqa: N818 - an answer
 
 
 @dataclass
-class Place:
-    """What a request's path names."""
+class RequestPath:
+    """The parts of a request's path."""
 
     group: str
     plural: str
@@ -65,7 +65,7 @@ class Place:
     subresource: str
 
     @classmethod
-    def of(cls, path: str) -> "Place":
+    def of(cls, path: str) -> "RequestPath":
         parts = path.strip("/").split("/")
         group = "" if parts[0] == "api" else parts[1]
         rest = parts[2:] if parts[0] == "api" else parts[3:]
@@ -78,27 +78,27 @@ class Place:
 
 @dataclass
 class SimulatedApi:
-    """The objects, and what was asked of them."""
+    """The stored objects, and the requests so far."""
 
     objects: dict[tuple[str, str, str], Document] = field(default_factory=dict)
-    asked: set[Asked] = field(default_factory=set)
+    requests: set[Request] = field(default_factory=set)
     bodies: list[Document] = field(default_factory=list)
     kubelet: Callable[["SimulatedApi", Document], None] = lambda _api, _deployment: None
     on_eviction: Callable[["SimulatedApi", Document], None] = lambda api, pod: api.remove(
         "pods", pod["metadata"]["name"]
     )
-    """What the node makes of a pod whose eviction was allowed."""
+    """Called with a pod whose eviction was allowed."""
     on_answer: Callable[["SimulatedApi"], None] = lambda _api: None
-    """Told after each request."""
-    refuse: dict[str, Refusal] = field(default_factory=dict)
-    """By the plural of a kind: what every write of one is answered with."""
+    """Called after each request."""
+    refuse: dict[str, ApiError] = field(default_factory=dict)
+    """The error for every write of a kind, by its plural."""
     forbidden: set[tuple[str, str]] = field(default_factory=set)
-    """Verbs and resources that no role allows."""
+    """Verbs on resources that no role allows."""
     _version: int = 0
     _lock: Any = field(default_factory=threading.RLock)
 
     def put(self, plural: str, document: Document) -> Document:
-        """Put an object there, as a controller would."""
+        """Store an object, as a controller would."""
         meta = document["metadata"]
         self._version += 1
         meta.setdefault("generation", 1)
@@ -116,12 +116,14 @@ class SimulatedApi:
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any, content_type: str) -> Document:
         with self._lock:
-            place = Place.of(path)
+            place = RequestPath.of(path)
             verb = {"GET": "get" if place.name else "list", "POST": "create"}.get(method, method.lower())
             resource = "/".join(filter(None, (place.plural, place.subresource)))
-            self.asked.add(Asked(place.group, resource, verb, bool(place.namespace)))
+            self.requests.add(Request(place.group, resource, verb, bool(place.namespace)))
             if (verb, resource) in self.forbidden:
-                raise Refusal(403, f'User "longshore" cannot {verb} resource "{resource}" in API group "{place.group}"')
+                raise ApiError(
+                    403, f'User "longshore" cannot {verb} resource "{resource}" in API group "{place.group}"'
+                )
             if method != "GET" and place.plural in self.refuse:
                 raise self.refuse[place.plural]
             if verb == "list":
@@ -133,16 +135,16 @@ class SimulatedApi:
                 self.bodies.append(body)
                 return self._patched(key, body, content_type)
             if key not in self.objects:
-                raise Refusal(404, f'{place.plural} "{place.name}" not found')
+                raise ApiError(404, f'{place.plural} "{place.name}" not found')
             if verb == "delete":
                 removed = self.objects.pop(key)
                 self._cascade(place)
-                if place.plural in ("services", "pods"):  # which the API answers a removal of one of these with
+                if place.plural in ("services", "pods"):  # the API returns the deleted object of these kinds
                     return removed
                 return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
             return self.objects[key]
 
-    def _selected(self, place: Place, query: dict[str, list[str]]) -> list[Document]:
+    def _selected(self, place: RequestPath, query: dict[str, list[str]]) -> list[Document]:
         pairs = [part.split("=") for part in query.get("labelSelector", [""])[0].split(",") if part]
         fields = [part.split("=") for part in query.get("fieldSelector", [""])[0].split(",") if part]
         return [
@@ -163,10 +165,10 @@ class SimulatedApi:
             changed["metadata"] = {**changed["metadata"], "namespace": namespace, "name": name}
         else:
             if known is None:
-                raise Refusal(404, f'{plural} "{name}" not found')
+                raise ApiError(404, f'{plural} "{name}" not found')
             seen = body.get("metadata", {}).get("resourceVersion", known["metadata"]["resourceVersion"])
             if seen != known["metadata"]["resourceVersion"]:
-                raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
+                raise ApiError(409, "the object has been modified; please apply your changes to the latest version")
             changed = merged(known, body)
         before = known["metadata"]["generation"] if known else 0
         moved = known is None or known.get("spec") != changed.get("spec")
@@ -176,12 +178,12 @@ class SimulatedApi:
             self.kubelet(self, stored)
         return stored
 
-    def _evict(self, place: Place, body: Document) -> Document:
+    def _evict(self, place: RequestPath, body: Document) -> Document:
         pod = self.objects.get((place.plural, place.namespace, place.name))
         if pod is None:
-            raise Refusal(404, f'pods "{place.name}" not found')
+            raise ApiError(404, f'pods "{place.name}" not found')
         if body["deleteOptions"]["preconditions"]["uid"] != pod["metadata"]["uid"]:
-            raise Refusal(409, "Precondition failed: UID in precondition does not match")
+            raise ApiError(409, "Precondition failed: UID in precondition does not match")
         for budget in self.all("poddisruptionbudgets"):
             selected = budget["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
             if budget["metadata"]["namespace"] == place.namespace and selected:
@@ -194,10 +196,10 @@ class SimulatedApi:
         if not status["disruptionsAllowed"]:
             cause = f"The disruption budget {budget['metadata']['name']} needs 1 healthy pods and has 1 currently"
             message = "Cannot evict pod as it would violate the pod's disruption budget."
-            raise Refusal(429, message, cause=("DisruptionBudget", cause))
+            raise ApiError(429, message, cause=("DisruptionBudget", cause))
         status["disruptionsAllowed"] -= 1
 
-    def _cascade(self, place: Place) -> None:
+    def _cascade(self, place: RequestPath) -> None:
         if place.plural == "deployments":
             for pod in self.all("pods"):
                 if pod["metadata"].get("labels", {}).get("longshore.io/version") in place.name:
@@ -205,7 +207,7 @@ class SimulatedApi:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """A JSON merge patch (RFC 7396)."""
+    """Apply a JSON merge patch (RFC 7396)."""
     if not isinstance(new, dict) or not isinstance(old, dict):
         return copy.deepcopy(new)
     result = copy.deepcopy(old)
@@ -218,10 +220,10 @@ def merged(old: Any, new: Any) -> Any:
 
 
 def refuse_unknown_fields(plural: str, body: Document) -> None:
-    """Refuse what the client's model of the kind, made from the API's OpenAPI document, does not know."""
+    """Refuse fields that are not in the client's model, which is generated from the API's OpenAPI document."""
     model: Any = KINDS[plural]
     if ApiClient().sanitize_for_serialization(model.from_dict(copy.deepcopy(body))) != body:
-        raise Refusal(400, f"strict decoding error: unknown field in {body['kind']}")
+        raise ApiError(400, f"strict decoding error: unknown field in {body['kind']}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -237,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             content_type = self.headers.get("Content-Type") or ""
             status, document = 200, self.api.answer(self.command, split.path, parse_qs(split.query), body, content_type)
-        except Refusal as refusal:
+        except ApiError as refusal:
             status = refusal.status
             document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
             document |= {"message": str(refusal), "details": refusal.details}
@@ -260,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(api: SimulatedApi) -> ThreadingHTTPServer:
-    """Serve it on a loopback port, in a thread of its own, until it is shut down."""
+    """Serve the API on a loopback port, in its own thread, until the server is shut down."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

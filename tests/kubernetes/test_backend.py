@@ -1,4 +1,4 @@
-"""Algorithms as Deployments: what is applied, when it counts as started, and what is said when it does not start."""
+"""The Kubernetes backend: the objects that it applies, when an instance counts as started, and its errors."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ import pytest
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.kubernetes import kubelets
-from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
+from tests.kubernetes.simulated import ApiError, Document, SimulatedApi
 from workers.kubernetes.cluster import Cluster
 from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
@@ -101,7 +101,7 @@ def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
     seen = backend.observe([first.instance, second.instance])
     assert list(seen) == [second.instance.id]
     assert seen[second.instance.id].alive
-    backend.stop(first.instance)  # which is not what runs any more
+    backend.stop(first.instance)  # it does not run any more
     assert the(api, "deployments")["spec"]["replicas"] == 1
     backend.stop(second.instance)
     assert the(api, "deployments")["spec"]["replicas"] == 0
@@ -156,10 +156,10 @@ def test_what_cannot_be_pulled_is_said_and_scaled_to_zero(
 def test_a_kubelet_that_had_not_read_the_secret_tries_again(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, waits_with: str
 ) -> None:
-    said = list[str]()
+    messages = list[str]()
 
     def say(text: str) -> None:
-        said.append(text)
+        messages.append(text)
         (deployment,) = api.all("deployments")
         (pod,) = api.all("pods")
         (status,) = pod["status"]["containerStatuses"]
@@ -170,8 +170,8 @@ def test_a_kubelet_that_had_not_read_the_secret_tries_again(
 
     api.kubelet = kubelets.waits("ErrImagePull", "pulling from host failed: 401 Unauthorized")
     backend.start(new_spec(), say, CancelToken())
-    assert "Waits until the node retries" in said[0]
-    assert "401 Unauthorized" in said[0]
+    assert "Waits until the node retries" in messages[0]
+    assert "401 Unauthorized" in messages[0]
 
 
 @pytest.mark.parametrize(("age", "alive"), [(timedelta(seconds=5), True), (timedelta(minutes=5), False)])
@@ -269,7 +269,7 @@ def test_pods_that_the_api_refuses_are_said(
 def test_what_the_api_refuses_is_said(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, status: int, error_class: ErrorClass
 ) -> None:
-    api.refuse["deployments"] = Refusal(status, "because it will not")
+    api.refuse["deployments"] = ApiError(status, "because it will not")
     with pytest.raises(WorkError, match="because it will not") as failed:
         started(backend, new_spec())
     assert failed.value.error_class == error_class
@@ -320,7 +320,7 @@ def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
     start = new_spec()
     started(backend, start)
     backend.remove_orphans([], set().intersection)
-    assert the(api, "deployments")["spec"]["replicas"] == 1  # it may have been wanted after the lists were made
+    assert the(api, "deployments")["spec"]["replicas"] == 1  # its row may be newer than the list of known instances
     monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
     backend.remove_orphans([start.instance.id], {start.instance.version_id}.intersection)
     assert the(api, "deployments")["spec"]["replicas"] == 1
@@ -352,7 +352,7 @@ def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
     assert template() != once
     started(backend, second)
     now = template()
-    backend.restart(first.instance)  # which is not what runs any more
+    backend.restart(first.instance)  # it does not run any more
     assert template() == now
     backend.stop(second.instance)
     backend.restart(second.instance)
@@ -365,6 +365,6 @@ def test_a_restart_that_the_cluster_does_not_take_is_told(
 ) -> None:
     start = new_spec()
     started(backend, start)
-    api.refuse["deployments"] = Refusal(403, "deployments is forbidden")
+    api.refuse["deployments"] = ApiError(403, "deployments is forbidden")
     with pytest.raises(WorkError, match=r"cannot restart longshore-.* is forbidden"):
         backend.restart(start.instance)

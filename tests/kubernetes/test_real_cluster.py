@@ -1,6 +1,6 @@
-"""What a real API says to the same objects, asked as the account of the manifests with its rights and no others.
+"""The same objects on a real API, with the rights of the account in the manifests and no others.
 
-Needs KUBECONFIG; what needs a kubelet too says so when it is skipped.
+Needs KUBECONFIG; a test that needs a kubelet too says so when it is skipped.
 """
 
 import os
@@ -121,23 +121,23 @@ EMPTIES_A_NODE = "LONGSHORE_TEST_EMPTIES_A_NODE"
 
 
 def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluster: Cluster) -> None:
-    """It evicts every pod of one node, whoever's they are, so it has to be asked for."""
+    """Runs only on request, because it evicts all pods of one node."""
     if not os.environ.get(EMPTIES_A_NODE):
         pytest.skip(f"{EMPTIES_A_NODE} is not set, so no node of this cluster may be emptied")
     node, image = _node_with_its_pause_image(real_cluster)
     pool, name = KubernetesNodePool(Settings(), real_cluster), str(node.metadata.name)
     refused_for = pool.plan(name).refused_for
     if refused_for:
-        pytest.skip(f"node {name} has pods that nothing would bring back: {', '.join(refused_for)}")
+        pytest.skip(f"node {name} has pods that no controller would replace: {', '.join(refused_for)}")
     pod = _run_with_a_budget(real_cluster, node, image)
     budget = f"{real_cluster.namespace}/closed"
     plan = pool.plan(name)
     assert f"{real_cluster.namespace}/{pod}" in plan.evicted
     assert budget in plan.waits_for
-    said: list[str] = []
+    messages: list[str] = []
 
     def say(text: str) -> None:
-        if pod in text and "evictions" in text and not any("evictions" in before for before in said):
+        if pod in text and "evictions" in text and not any("evictions" in before for before in messages):
             now = real_cluster.core.read_node(name)
             assert now.spec.unschedulable
             assert cordon_state_of(now) is not None
@@ -145,10 +145,10 @@ def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluste
             real_cluster.policy.patch_namespaced_pod_disruption_budget(
                 "closed", real_cluster.namespace, change, _content_type="application/merge-patch+json"
             )
-        said.append(text)
+        messages.append(text)
 
     pool.refresh(name, "a-job", None, say, CancelToken())
-    assert any("disruption budget closed" in text for text in said)
+    assert any("disruption budget closed" in text for text in messages)
     left = real_cluster.core.list_namespaced_pod(real_cluster.namespace, label_selector="app=to-be-evicted").items
     assert pod not in [one.metadata.name for one in left]
     now = real_cluster.core.read_node(name)
@@ -158,7 +158,7 @@ def test_a_node_is_emptied_as_its_budgets_allow_and_takes_pods_again(real_cluste
 
 
 def _node_with_its_pause_image(cluster: Cluster) -> tuple[V1Node, str]:
-    """A node, and an image that it has already: no registry is needed, and every kubelet has one that does nothing."""
+    """Return a node and its pause image: no registry is needed, and every kubelet has one."""
     for node in cluster.core.list_node().items:
         names = [name for image in node.status.images or [] for name in image.names or [] if "/pause:" in name]
         if names and not node.spec.unschedulable:
@@ -167,7 +167,7 @@ def _node_with_its_pause_image(cluster: Cluster) -> tuple[V1Node, str]:
 
 
 def _run_with_a_budget(cluster: Cluster, node: V1Node, image: str) -> str:
-    """Run one pod on the node, with a budget that allows no eviction; gives its name."""
+    """Run one pod on the node, with a budget that allows no eviction; return its name."""
     host = "kubernetes.io/hostname"
     template = V1PodTemplateSpec(
         metadata=V1ObjectMeta(labels=APP),

@@ -43,7 +43,7 @@ WHICH = {"eval": "WHICH"}
 
 @dataclass(frozen=True)
 class Images:
-    """Two images of one version, of which each answers its own letter."""
+    """Two images of one version, which return different letters."""
 
     docker_host: str
     a: str
@@ -66,35 +66,38 @@ class OnCluster(Served):
         return registry
 
     def ready(self) -> Instance:
-        """What the resolution says, once it takes calls."""
+        """Return the instance that calls need now, once it takes calls."""
         instance = self.started()
         assert instance.state == InstanceState.READY, (instance.state, instance.message)
         return instance
 
     def call(self, given: object) -> Reply:
-        """What comes back of a call from outside of the cluster."""
+        """Return the reply to a call from outside of the cluster."""
         return call(self.cluster, version_name(self.build.version_id), given)
 
     def evaluated(self, expression: str) -> object:
-        """What an expression gives inside of the container."""
+        """Return the value of an expression in the container."""
         return self.call({"eval": expression}).result
 
     def runs(self, instance: Instance) -> None:
-        """See that the one pod of the version is of this image, by what its kubelet pulled."""
+        """Check that the version's only pod runs this image, by the digest that its kubelet pulled."""
         (pod,) = pods_of(self.cluster, instance.id)
         (status,) = pod.status.container_statuses or ()
         assert pod.spec.containers[0].image == instance.image
         assert status.image_id.rpartition("@")[2] == instance.digest
 
     def takes(self, registry: Registry, credentials: Credentials) -> None:
-        """Give a registry other credentials of its own."""
+        """Replace the registry's own credentials."""
         with database().writing() as session:
-            there = session.merge(fresh(registry))
-            change_registry(session, keyring(), there, {}, credentials, remove_credentials=False)
+            row = session.merge(fresh(registry))
+            change_registry(session, keyring(), row, {}, credentials, remove_credentials=False)
 
 
 @pytest.fixture(scope="module")
-def images(named_registry: NamedRegistry, request: pytest.FixtureRequest) -> Iterator[Images]:
+def images(
+    named_registry: NamedRegistry,  # noqa: ARG001 - skips without one
+    request: pytest.FixtureRequest,
+) -> Iterator[Images]:
     engine, base = request.getfixturevalue("docker_host"), request.getfixturevalue("base_image")
     with ExitStack() as stack:
         a, b = (
@@ -113,7 +116,7 @@ def on_cluster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[OnCluster]:
-    """Longshore's workers, which reach the cluster as the service account of its manifests."""
+    """Longshore's workers with the rights of the service account in the manifests."""
     monkeypatch.setenv("DOCKER_HOST", images.docker_host)
     monkeypatch.setenv("KUBECONFIG", str(account_config))
     settings: dict[str, Any] = {
@@ -186,7 +189,7 @@ def test_calls_go_where_the_latest_good_push_went_and_back_with_a_pin(on_cluster
         assert set(caller.end()) == {"a", "b"}  # and no call failed
 
 
-def test_a_pod_that_was_removed_is_replaced_and_its_serving_lives_on(on_cluster: OnCluster) -> None:
+def test_a_pod_that_was_removed_is_replaced_and_its_instance_lives_on(on_cluster: OnCluster) -> None:
     on_cluster.pushed(on_cluster.images.a, "production")
     instance, cluster = on_cluster.ready(), on_cluster.cluster
     with Caller(lambda: on_cluster.call(WHICH)) as caller:
@@ -212,7 +215,7 @@ def test_a_password_that_is_refused_is_said_and_a_new_one_replaces_it(on_cluster
     wait_until_gone(on_cluster.cluster, refused)
 
     on_cluster.takes(registry, right)
-    change(refused, ended_at=0)  # a start that failed just now answers for others
+    change(refused, ended_at=0)  # a recent failure is the answer to other calls too
     on_cluster.runs(on_cluster.ready())
     assert on_cluster.call(WHICH).result == "a"
 

@@ -1,4 +1,4 @@
-"""The manifests give the workers what the code asks of the API, and nothing else."""
+"""The manifests allow the requests that the code makes, and nothing else."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ def given(kind: str) -> set[Right]:
 
 
 def asked(api: SimulatedApi) -> set[Right]:
-    return {(one.group, one.resource, one.verb) for one in api.asked}
+    return {(one.group, one.resource, one.verb) for one in api.requests}
 
 
 def test_every_call_of_the_api_is_allowed_and_nothing_else(
@@ -63,7 +63,7 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
     # The API asks for `create` as well where an apply makes the object.
     made = {(group, resource, "create") for group, resource, verb in asked(api) if verb == "patch"}
     assert asked(api) | made == given("Role")
-    assert all(one.namespaced for one in api.asked)
+    assert all(one.namespaced for one in api.requests)
 
 
 def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""The page's story by the rows, on the simulated API: of the images of a version one runs, and calls know which."""
+"""Jobs and rows of instances on the simulated API: one image of a version runs, and its row says which."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +39,8 @@ def rows(build: Build) -> tuple[Algorithm, Version]:
     return the(Algorithm, id=build.algorithm_id), the(Version, id=build.version_id)
 
 
-def wanted(build: Build) -> Instance:
-    """The serving of what the resolution says."""
+def needed_instance(build: Build) -> Instance:
+    """Return the instance that calls need now, which is created if there is none."""
     with database().writing() as session:
         algorithm, version = rows(build)
         found = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
@@ -49,7 +49,7 @@ def wanted(build: Build) -> Instance:
 
 
 def started(build: Build) -> Instance:
-    instance = wanted(build)
+    instance = needed_instance(build)
     run_job(instance.job_id, ServeWork)
     return fresh(instance)
 
@@ -97,7 +97,7 @@ def test_a_start_that_calls_want_no_more_replaces_nothing(api: SimulatedApi, bui
     production = pushed(build, DIGEST)
     first = started(build)
     pushed(build, OTHER_DIGEST)
-    late = wanted(build)
+    late = needed_instance(build)
     pin(build, production)
     assert run_job(late.job_id, ServeWork)
     late = fresh(late)
@@ -108,7 +108,7 @@ def test_a_start_that_calls_want_no_more_replaces_nothing(api: SimulatedApi, bui
 
 def test_a_start_of_what_was_deleted_meanwhile_starts_nothing(api: SimulatedApi, build: Build) -> None:
     pushed(build, DIGEST)
-    instance = wanted(build)
+    instance = needed_instance(build)
     change(rows(build)[0], deleted_at=1)
     assert run_job(instance.job_id, ServeWork)
     assert (fresh(instance).state, fresh(instance).message) == (InstanceState.STOPPED, "The algorithm was deleted.")

@@ -182,7 +182,7 @@ CORDONED_BEFORE = (
 def job(
     api: SimulatedApi,
     cluster: Cluster,
-    installation: Path,
+    installation: Path,  # noqa: ARG001 - comes first
     monkeypatch: pytest.MonkeyPatch,
 ) -> Job:
     """A refresh of two nodes whose worker was lost while it drained the second one."""

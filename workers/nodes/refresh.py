@@ -72,7 +72,8 @@ class RefreshWork:
             else:
                 self._refresh_nodes(options, heartbeat)
         except SoftTimeLimitExceeded:
-            message = f"It did not end within {REFRESH_TIMEOUT_SECONDS // 3600} hours; another attempt does what is left."
+            hours = REFRESH_TIMEOUT_SECONDS // 3600
+            message = f"It did not end within {hours} hours; another attempt does what is left."
             raise WorkError(ErrorClass.TRANSIENT, message) from None
         return lambda session: mark_uncordoned(session, self._claim.job_id)
 

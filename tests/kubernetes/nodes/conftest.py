@@ -1,4 +1,4 @@
-"""The nodes of the simulated API, which is looked at more often than a real one."""
+"""Node pools on the simulated API, with short poll intervals."""
 
 import pytest
 
@@ -22,5 +22,5 @@ def pool(cluster: Cluster) -> KubernetesNodePool:
 
 @pytest.fixture
 def hasty_pool(cluster: Cluster) -> KubernetesNodePool:
-    """Waits for nothing longer than a second."""
+    """A pool whose timeouts are one second."""
     return KubernetesNodePool(Settings(node_ready_seconds=1, node_drain_timeout_seconds=1), cluster)

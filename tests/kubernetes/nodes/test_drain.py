@@ -1,10 +1,10 @@
-"""Emptying a node: which pods go, which stay, and what holds an eviction up."""
+"""Drain a node: which pods are evicted, which stay, and what delays an eviction."""
 
 import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from tests.kubernetes.nodes.story import Story, names, refresh
+from tests.kubernetes.nodes.reports import Reports, names, refresh
 from tests.kubernetes.nodes.worker_nodes import (
     end_slowly,
     is_as_before,
@@ -12,7 +12,7 @@ from tests.kubernetes.nodes.worker_nodes import (
     put_node,
     put_pod,
 )
-from tests.kubernetes.simulated import Asked, Document, Refusal, SimulatedApi
+from tests.kubernetes.simulated import ApiError, Document, Request, SimulatedApi
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 from workers.nodes.node_pool import DrainPlan
 
@@ -50,9 +50,9 @@ def test_a_pod_is_waited_for_until_it_is_gone(api: SimulatedApi, pool: Kubernete
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
-    story = Story(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1"))
-    refresh(pool, story)
-    assert story.said[1:] == ["Waits for pods to end: work/web-1.", "Node n1 is empty.", "Node n1 is ready."]
+    reports = Reports(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1"))
+    refresh(pool, reports)
+    assert reports.messages[1:] == ["Waits for pods to end: work/web-1.", "Node n1 is empty.", "Node n1 is ready."]
 
 
 def test_a_pod_that_does_not_end_is_named(api: SimulatedApi, hasty_pool: KubernetesNodePool) -> None:
@@ -73,7 +73,7 @@ def test_a_pod_that_is_gone_or_another_by_now_is_no_failure(
     put_pod(api, "n1", "db-0", owner="StatefulSet")
 
     def meanwhile(api: SimulatedApi) -> None:
-        if Asked("", "pods", "list", namespaced=False) in api.asked:
+        if Request("", "pods", "list", namespaced=False) in api.requests:
             api.on_answer = lambda _api: None
             api.remove("pods", "db-0")
             if change == "replaced":
@@ -96,9 +96,9 @@ def test_a_budget_is_waited_for_until_it_allows_the_eviction(api: SimulatedApi, 
         assert names(api) == ["web-1"]
         put_budget(api, "web", allowed=1, matchLabels={"app": "app"})
 
-    story = Story(Waits_for_evictions=opens)
-    refresh(pool, story)
-    assert story.said[1].startswith(
+    reports = Reports(Waits_for_evictions=opens)
+    refresh(pool, reports)
+    assert reports.messages[1].startswith(
         "Waits for evictions to be allowed: work/web-1 (The disruption budget web needs 1 healthy pods and has 1 "
         "currently)."
     )
@@ -127,8 +127,8 @@ def test_the_time_that_the_api_names_is_waited_for(
     put_pod(api, "n1", "web-1")
     stop, pauses = CancelToken(), list[float]()
     monkeypatch.setattr(stop, "sleep", pauses.append)
-    api.refuse["pods"] = Refusal(429, "The disruption budget web is still being processed", retry_after=10)
-    refresh(pool, Story(Waits_for_evictions=api.refuse.clear), stop=stop)
+    api.refuse["pods"] = ApiError(429, "The disruption budget web is still being processed", retry_after=10)
+    refresh(pool, Reports(Waits_for_evictions=api.refuse.clear), stop=stop)
     assert pauses == [10, 0.01]
 
 
@@ -139,7 +139,7 @@ def test_no_longer_than_the_limit_whatever_the_api_names(
     put_pod(api, "n1", "web-1")
     stop, pauses = CancelToken(), list[float]()
     monkeypatch.setattr(stop, "sleep", pauses.append)
-    api.refuse["pods"] = Refusal(429, "slow down", retry_after=3600)
+    api.refuse["pods"] = ApiError(429, "slow down", retry_after=3600)
     with pytest.raises(WorkError, match="slow down"):
         refresh(hasty_pool, stop=stop)
     assert max(pauses) <= 1
@@ -149,7 +149,7 @@ def test_a_pod_of_two_budgets_is_said_to_be_so(api: SimulatedApi, pool: Kubernet
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-    api.refuse["pods"] = Refusal(500, message)
+    api.refuse["pods"] = ApiError(500, message)
     with pytest.raises(WorkError, match="work/web-1 cannot be evicted: This pod has more than one") as failed:
         refresh(pool)
     assert failed.value.error_class == ErrorClass.INVALID
@@ -158,8 +158,10 @@ def test_a_pod_of_two_budgets_is_said_to_be_so(api: SimulatedApi, pool: Kubernet
 def test_a_pod_of_a_namespace_that_ends_is_waited_for(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
-    api.refuse["pods"] = Refusal(403, "is being terminated", cause=("NamespaceTerminating", "work is being terminated"))
-    refresh(pool, Story(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1")))
+    api.refuse["pods"] = ApiError(
+        403, "is being terminated", cause=("NamespaceTerminating", "work is being terminated")
+    )
+    refresh(pool, Reports(Waits_for_pods_to_end=lambda: api.remove("pods", "web-1")))
     assert is_as_before(api, "n1")
 
 

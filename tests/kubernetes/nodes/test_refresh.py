@@ -1,9 +1,9 @@
-"""Nodes that pull afresh: what is done to one step by step, and what is said of what cannot be done."""
+"""Refresh a node step by step, and report the cause when it fails."""
 
 import pytest
 
 from shared.errors import ErrorClass, WorkError
-from tests.kubernetes.nodes.story import JOB, Story, mark_on, names, refresh
+from tests.kubernetes.nodes.reports import JOB, Reports, names, refresh, state_on
 from tests.kubernetes.nodes.worker_nodes import (
     REFRESH,
     is_as_before,
@@ -35,14 +35,14 @@ def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: Simulate
 
     def restart(name: str) -> None:
         assert (name, is_cordoned(api, name), names(api)) == ("n1", True, ["elsewhere"])
-        seen.append(mark_on(api))
+        seen.append(state_on(api))
         reboot(api, name)
 
-    story = Story()
-    refresh(pool, story, restart)
+    reports = Reports()
+    refresh(pool, reports, restart)
     assert is_as_before(api, "n1")
     assert [(mark["mark"], mark["boot_id"], mark["restarted_at"] > 0) for mark in seen] == [(JOB, "boot-1", True)]
-    assert story.said == [
+    assert reports.messages == [
         "Node n1 is cordoned.",
         "Waits for pods to end: work/web-1.",
         "Node n1 is empty.",
@@ -81,8 +81,8 @@ def test_a_node_that_somebody_else_cordoned_is_refreshed_and_stays_cordoned(
     put_node(api, "n1", cordoned=True)
     put_pod(api, "n1", "web-1")
     seen: list[Document] = []
-    story = Story(Node_n1_was_cordoned_by_somebody_else=lambda: seen.append(mark_on(api)))
-    refresh(pool, story)
+    reports = Reports(Node_n1_was_cordoned_by_somebody_else=lambda: seen.append(state_on(api)))
+    refresh(pool, reports)
     assert seen[0]["cordoned_elsewhere"] is True
     assert names(api) == []
     assert node_of(api, "n1")["spec"] == {"unschedulable": True}
@@ -115,7 +115,7 @@ def test_a_node_that_is_gone_is_said(api: SimulatedApi, pool: KubernetesNodePool
         assert failed.value.error_class == ErrorClass.NOT_FOUND
     put_node(api, "n1")
     with pytest.raises(WorkError, match="no node n1 any more"):
-        refresh(pool, Story(Node_n1_is_cordoned=lambda: api.remove("nodes", "n1")))
+        refresh(pool, Reports(Node_n1_is_cordoned=lambda: api.remove("nodes", "n1")))
 
 
 def test_a_hook_that_fails_ends_it_and_the_node_takes_pods_again(api: SimulatedApi, pool: KubernetesNodePool) -> None:
@@ -155,9 +155,11 @@ def test_a_restarted_node_is_waited_for_until_its_kubelet_is_ready(api: Simulate
         reboot(api, "n1")
         lose(api, "n1", "no network yet")
 
-    story = Story(Waits_until_node_n1_has_restarted=comes_back, Waits_until_node_n1_is_ready=lambda: reboot(api, "n1"))
-    refresh(pool, story, lambda _name: None)
-    assert story.said[-3:] == [
+    reports = Reports(
+        Waits_until_node_n1_has_restarted=comes_back, Waits_until_node_n1_is_ready=lambda: reboot(api, "n1")
+    )
+    refresh(pool, reports, lambda _name: None)
+    assert reports.messages[-3:] == [
         "Waits until node n1 has restarted.",
         "Waits until node n1 is ready.",
         "Node n1 is ready.",
@@ -181,9 +183,13 @@ def test_a_right_that_is_missing_is_said_with_the_manifest_that_gives_it(
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     api.forbidden.add((verb, resource))
-    with pytest.raises(WorkError, match=rf"cannot {verb} .*Apply deploy/kubernetes/nodes\.yaml") as refused:
+
+    def use_all_rights() -> None:
         pool.nodes()
         pool.plan("n1")
         refresh(pool)
+
+    with pytest.raises(WorkError, match=rf"cannot {verb} .*Apply deploy/kubernetes/nodes\.yaml") as refused:
+        use_all_rights()
     assert refused.value.error_class == ErrorClass.UNAVAILABLE
     assert is_as_before(api, "n1")

@@ -1,4 +1,4 @@
-"""However a refresh ends its node takes pods again, and another worker goes on from any step."""
+"""A node takes pods again however its refresh ends, and another worker resumes from any step."""
 
 import copy
 import itertools
@@ -9,7 +9,7 @@ import pytest
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings import Settings
-from tests.kubernetes.nodes.story import JOB, Story, mark_on, names, refresh
+from tests.kubernetes.nodes.reports import JOB, Reports, names, refresh, state_on
 from tests.kubernetes.nodes.worker_nodes import (
     REFRESH,
     end_slowly,
@@ -21,7 +21,7 @@ from tests.kubernetes.nodes.worker_nodes import (
     put_pod,
     reboot,
 )
-from tests.kubernetes.simulated import Document, Refusal, SimulatedApi
+from tests.kubernetes.simulated import ApiError, Document, SimulatedApi
 from workers.kubernetes.cluster import Cluster
 from workers.nodes.kubernetes import pods
 from workers.nodes.kubernetes.cordon import Cordon
@@ -47,13 +47,13 @@ def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
         put_node(api, "n1")
         put_pod(api, "n1", "web-1")
         put_budget(api, "web", allowed=0, matchLabels={"app": "app"})
-        story = Story(Waits_for_evictions=lambda: put_budget(api, "web", allowed=1, matchLabels={"app": "app"}))
+        reports = Reports(Waits_for_evictions=lambda: put_budget(api, "web", allowed=1, matchLabels={"app": "app"}))
         try:
-            refresh(pool, story, lambda name: reboot(api, name), stop_after(api, requests))
+            refresh(pool, reports, lambda name: reboot(api, name), stop_after(api, requests))
         except WorkCancelledError:
             stopped += 1
         assert is_as_before(api, "n1")
-        if "Node n1 is ready." in story.said:
+        if "Node n1 is ready." in reports.messages:
             break
     assert stopped > 10
 
@@ -61,12 +61,12 @@ def test_a_stop_is_heeded_after_each_request_and_leaves_the_node_as_it_was(
 def test_whatever_ends_it_leaves_the_node_as_it_was(api: SimulatedApi, pool: KubernetesNodePool) -> None:
     put_node(api, "n1")
     with pytest.raises(ZeroDivisionError):
-        refresh(pool, Story(Node_n1_is_empty=lambda: 1 // 0))
+        refresh(pool, Reports(Node_n1_is_empty=lambda: 1 // 0))
     assert is_as_before(api, "n1")
 
 
 def states_of_a_refresh(api: SimulatedApi, pool: KubernetesNodePool) -> list[dict[tuple[str, str, str], Document]]:
-    """What the cluster looked like after each request, which a worker may have been killed after."""
+    """Return the cluster's objects after each request of a refresh: a worker may be killed after any of them."""
     states = []
     api.on_answer = lambda api: states.append(copy.deepcopy(api.objects))
     refresh(pool, restart=lambda name: reboot(api, name))
@@ -86,7 +86,7 @@ def test_another_worker_goes_on_after_each_request(
         api.objects = copy.deepcopy(state)
         before = node_of(api, "n1")
         marked = REFRESH in before["metadata"]["annotations"]
-        was_asked, in_boot = marked and "restarted_at" in mark_on(api), before["status"]["nodeInfo"]["bootID"]
+        was_asked, in_boot = marked and "restarted_at" in state_on(api), before["status"]["nodeInfo"]["bootID"]
 
         def restart(name: str) -> None:
             restarts.append(name)
@@ -95,7 +95,7 @@ def test_another_worker_goes_on_after_each_request(
         restarts.clear()
         another = KubernetesNodePool(Settings(node_ready_seconds=1), cluster)
         if was_asked and in_boot == "boot-1":
-            # Killed as the hook was to be called: nobody can know whether it was. It is not called twice at once.
+            # Killed before the hook was called, or after: that is unknown, so it is not called again immediately.
             with pytest.raises(WorkError, match="has not restarted within 1 s"):
                 refresh(another, restart=restart)
             assert restarts == []
@@ -153,7 +153,7 @@ def test_who_was_taken_over_leaves_the_node_to_who_goes_on(
     put_pod(api, "n1", "web-1")
     api.on_eviction = end_slowly
     with pytest.raises(WorkError, match="taken over") as failed:
-        refresh(pool, Story(Waits_for_pods_to_end=Cordon(cluster, "n1", JOB).acquire))
+        refresh(pool, Reports(Waits_for_pods_to_end=Cordon(cluster, "n1", JOB).acquire))
     assert failed.value.error_class == ErrorClass.TRANSIENT
     assert is_cordoned(api, "n1")
     api.remove("pods", "web-1")
@@ -167,10 +167,10 @@ def test_what_was_cordoned_while_the_cluster_went_away_is_released_later(
     put_node(api, "n1")
 
     def goes_away() -> None:
-        api.refuse["nodes"] = Refusal(500, "etcd is away")
+        api.refuse["nodes"] = ApiError(500, "etcd is away")
 
     with pytest.raises(WorkError, match="etcd is away") as failed:
-        refresh(pool, Story(Node_n1_is_ready=goes_away))
+        refresh(pool, Reports(Node_n1_is_ready=goes_away))
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
     assert is_cordoned(api, "n1")
     api.refuse.clear()
@@ -180,7 +180,7 @@ def test_what_was_cordoned_while_the_cluster_went_away_is_released_later(
 
 @pytest.fixture
 def own_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """This process is a worker in a pod of this name."""
+    """Make this process a worker in the pod with the returned name."""
     namespace = tmp_path / "namespace"
     namespace.write_text("work\n")
     monkeypatch.setattr(pods, "NAMESPACE_FILE", namespace)
@@ -205,12 +205,12 @@ def test_the_worker_itself_goes_last_and_the_next_one_goes_on(
             stop.cancel("the worker is shut down")
 
     api.on_eviction = evict
-    story = Story()
+    reports = Reports()
     with pytest.raises(WorkCancelledError):
-        refresh(pool, story, stop=stop)
+        refresh(pool, reports, stop=stop)
     assert evicted == ["web-1", own_pod]
-    assert "Waits for pods to end: work/web-1." in story.said
-    assert "Evicts the pod of this worker: another worker resumes." in story.said
+    assert "Waits for pods to end: work/web-1." in reports.messages
+    assert "Evicts the pod of this worker: another worker resumes." in reports.messages
     assert is_as_before(api, "n1")
     monkeypatch.setenv("HOSTNAME", "b-worker")
     refresh(pool)

@@ -1,4 +1,4 @@
-"""Nodes, the pods on them and their disruption budgets, as a cluster would have them: put into a `SimulatedApi`."""
+"""Put nodes, their pods and disruption budgets into a `SimulatedApi`."""
 
 from typing import Any
 
@@ -81,24 +81,24 @@ def is_cordoned(api: SimulatedApi, name: str) -> bool:
 
 
 def is_as_before(api: SimulatedApi, name: str) -> bool:
-    """Whether the node takes pods, and nothing on it tells of a refresh."""
+    """Return whether the node takes pods and has no annotation of a refresh."""
     return not is_cordoned(api, name) and node_of(api, name)["metadata"]["annotations"] == {}
 
 
 def reboot(api: SimulatedApi, name: str) -> None:
-    """The machine restarts, and its kubelet says so."""
+    """Give the node another boot id, as a restart of the machine does."""
     status = node_of(api, name)["status"]
     boot = int(status["nodeInfo"]["bootID"].removeprefix("boot-")) + 1
     status |= {"nodeInfo": _info(f"boot-{boot}"), "conditions": [_ready("True", "kubelet is posting ready status")]}
 
 
 def lose(api: SimulatedApi, name: str, why: str) -> None:
-    """The kubelet says that it cannot run pods."""
+    """Set the condition of a kubelet that cannot run pods."""
     node_of(api, name)["status"]["conditions"] = [_ready("False", why)]
 
 
 def end_slowly(_api: SimulatedApi, pod: Document) -> None:
-    """As `SimulatedApi.on_eviction`: the pod is asked to end, and does not yet."""
+    """For `SimulatedApi.on_eviction`: the pod terminates, but is not gone yet."""
     pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
 
 

@@ -1,4 +1,4 @@
-"""Refreshes that are ordered and worked on, with a fake nodes in the place of the cluster's nodes."""
+"""Enqueue and run refreshes on a fake node pool."""
 
 from typing import Any
 
@@ -15,23 +15,23 @@ from workers.nodes import refresh
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> FakeNodePool:
-    """The fake nodes, as what `chosen` gives."""
+    """The fake pool that `node_pool` returns."""
     fake = FakeNodePool()
     monkeypatch.setattr(refresh, "node_pool", lambda: fake)
     return fake
 
 
-def ordered(**options: Any) -> Job:
-    """A refresh that waits for a worker."""
+def enqueued(**options: Any) -> Job:
+    """Enqueue a refresh."""
     with database().writing() as session:
         return enqueue_refresh(session, RefreshOptions(**options), owner="admin").job
 
 
 def steps_of(job: Job) -> list[RefreshStep]:
-    """How far it is, as written down."""
+    """Return its steps from the database."""
     return read_steps(the(Refresh, job_id=job.id).progress)
 
 
 def states_of(job: Job) -> dict[str, str]:
-    """The states of its nodes, by name."""
+    """Return the states of its steps, by node."""
     return {step.name: step.state.value for step in steps_of(job)}

@@ -1,4 +1,4 @@
-"""A fake pool: it stands in for the nodes of a cluster, and proves nothing of one. Its nodes are names in memory."""
+"""A fake node pool whose nodes are names in memory. It proves nothing about a real cluster."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ During = Callable[["FakeNodePool", str, CancelToken], None]
 
 @dataclass
 class FakeNodePool:
-    """Keeps what `Fleet` promises: cordoned with a mark, uncordoned however `refresh` ends."""
+    """Behaves as `NodePool` describes: a node is cordoned by a job, and uncordoned however `refresh` ends."""
 
     names: list[str] = field(default_factory=lambda: ["node-1", "node-2", "node-3"])
     during: During = lambda _fleet, _name, _stop: None
-    """What happens between a node's cordon and its uncordon."""
+    """Called while a node is cordoned."""
     marks: dict[str, str] = field(default_factory=dict)
-    """Whose each cordoned node is."""
+    """The job of each cordoned node."""
     done: list[str] = field(default_factory=list)
-    """Each node that was refreshed, in order."""
+    """The refreshed nodes, in order."""
     leaves_cordoned: bool = False
-    """As if the worker was killed in the middle: nothing is put back."""
+    """Leaves the node cordoned, as a worker does that is killed."""
 
     def nodes(self) -> list[Node]:
         return [Node(name, ready=True, cordoned=name in self.marks) for name in self.names]

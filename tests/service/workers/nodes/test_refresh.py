@@ -1,4 +1,4 @@
-"""Node after node: done once each, stopped and taken over without leaving one cordoned. The nodes is a fake one."""
+"""Refresh one node after the other on a fake pool: cancelled, resumed, and no node left cordoned."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from shared.jobs.lost import requeue_lost
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from tests.rows import change, fresh, lose_lease, make_claim, the
-from tests.service.workers.nodes.conftest import ordered, states_of, steps_of
+from tests.service.workers.nodes.conftest import enqueued, states_of, steps_of
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.together import SECONDS
 from workers import tasks
@@ -53,7 +53,7 @@ def refusing(node: str, error_class: ErrorClass) -> Callable[[FakeNodePool, str,
 
 
 class Held:
-    """Holds a node until the stop is asked for."""
+    """Keeps a node cordoned until the refresh is cancelled."""
 
     def __init__(self, nodes: FakeNodePool, node: str) -> None:
         self.begun = threading.Event()
@@ -69,7 +69,7 @@ class Held:
 def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -> None:
     seen = []
     nodes.during = lambda now, _name, _stop: seen.append(set(now.marks))
-    job = ordered()
+    job = enqueued()
     assert run(job).state == JobState.SUCCEEDED
     assert nodes.done == ["node-1", "node-2", "node-3"]
     assert seen == [{"node-1"}, {"node-2"}, {"node-3"}]
@@ -81,12 +81,12 @@ def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -
 
 
 def test_only_the_named_nodes_are_refreshed(nodes: FakeNodePool) -> None:
-    run(ordered(nodes=("node-3", "node-1")))
+    run(enqueued(nodes=("node-3", "node-1")))
     assert nodes.done == ["node-1", "node-3"]
 
 
 def test_a_name_that_no_node_has_fails_before_anything_is_done(nodes: FakeNodePool) -> None:
-    failed = run(ordered(nodes=("node-1", "node-9")))
+    failed = run(enqueued(nodes=("node-1", "node-9")))
     assert (failed.state, failed.error_class, nodes.done) == (JobState.FAILED, ErrorClass.NOT_FOUND, [])
     assert "node-9" in (failed.error_message or "")
     assert "node-1" not in (failed.error_message or "")
@@ -94,27 +94,27 @@ def test_a_name_that_no_node_has_fails_before_anything_is_done(nodes: FakeNodePo
 
 def test_without_nodes_it_says_how_nodes_become_some(nodes: FakeNodePool) -> None:
     nodes.names = []
-    assert "LONGSHORE_KUBERNETES_NODE_SELECTOR" in (run(ordered()).error_message or "")
+    assert "LONGSHORE_KUBERNETES_NODE_SELECTOR" in (run(enqueued()).error_message or "")
 
 
 def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(nodes: FakeNodePool) -> None:
     nodes.during = refusing("node-2", ErrorClass.INVALID)
-    job = ordered()
+    job = enqueued()
     failed = run(job)
     assert (failed.state, failed.error_message) == (JobState.FAILED, "node-2: A budget allows no eviction.")
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
     assert nodes.marks == {}
     nodes.during, nodes.done = (lambda *_: None), []
-    assert run(ordered()).state == JobState.SUCCEEDED
+    assert run(enqueued()).state == JobState.SUCCEEDED
     assert nodes.done == ["node-2", "node-3", "node-1"]
     nodes.done = []
-    run(ordered())
+    run(enqueued())
     assert nodes.done == ["node-1", "node-2", "node-3"]
 
 
 def test_a_cluster_that_is_away_for_a_while_costs_no_node(nodes: FakeNodePool) -> None:
     nodes.during = refusing("node-2", ErrorClass.UNAVAILABLE)
-    job = ordered()
+    job = enqueued()
     waiting = run(job)
     assert (waiting.state, waiting.tries) == (JobState.QUEUED, 0)
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
@@ -127,13 +127,13 @@ def test_a_cluster_that_is_away_for_a_while_costs_no_node(nodes: FakeNodePool) -
 
 def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(nodes: FakeNodePool) -> None:
     nodes.during = lambda now, _name, _stop: "node-2" in now.names and now.names.remove("node-2")
-    job = ordered()
+    job = enqueued()
     assert run(job).state == JobState.SUCCEEDED
     assert states_of(job) == {"node-1": "done", "node-2": "skipped", "node-3": "done"}
 
 
 def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(nodes: FakeNodePool) -> None:
-    job = ordered(dry_run=True)
+    job = enqueued(dry_run=True)
     assert run(job).state == JobState.SUCCEEDED
     assert (nodes.done, nodes.marks) == ([], {})
     first = steps_of(job)[0]
@@ -149,7 +149,7 @@ def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(nodes: FakeNode
 def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
     nodes: FakeNodePool, pool: ThreadPoolExecutor
 ) -> None:
-    held, job = Held(nodes, "node-2"), ordered()
+    held, job = Held(nodes, "node-2"), enqueued()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
     assert nodes.marks == {"node-2": job.id}
@@ -163,7 +163,7 @@ def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
 def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
     nodes: FakeNodePool, pool: ThreadPoolExecutor
 ) -> None:
-    held, job = Held(nodes, "node-2"), ordered()
+    held, job = Held(nodes, "node-2"), enqueued()
     running = pool.submit(run, job)
     assert held.begun.wait(SECONDS)
     with database().writing() as session:
@@ -180,7 +180,7 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
 
 
 def test_the_next_worker_goes_on_where_a_dead_one_was(nodes: FakeNodePool) -> None:
-    job = ordered()
+    job = enqueued()
     killed(nodes, job)
     assert nodes.marks == {"node-2": job.id}
     lose_lease(job)
@@ -193,7 +193,7 @@ def test_the_next_worker_goes_on_where_a_dead_one_was(nodes: FakeNodePool) -> No
 
 
 def killed(nodes: FakeNodePool, job: Job) -> None:
-    """Leave behind what a worker does that is killed while it is at the second node."""
+    """Leave the state of a worker that is killed while it refreshes the second node."""
 
     class Killed(BaseException):
         pass
@@ -211,7 +211,7 @@ def killed(nodes: FakeNodePool, job: Job) -> None:
 
 
 def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(nodes: FakeNodePool) -> None:
-    job = ordered()
+    job = enqueued()
 
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
         lose_lease(job)
@@ -230,7 +230,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
 def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
     nodes: FakeNodePool, broker: redis.Redis, end: str
 ) -> None:
-    job = ordered()
+    job = enqueued()
     killed(nodes, job)
     if end == "cancelled":
         cancel(job)
@@ -246,7 +246,7 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
             requeue_lost(session, job.id, claim=fresh(job).claim, max_losses=2)
     broker.flushdb()
     sweep()
-    assert broker.lrange(Queues.NODES, 0, -1) == []  # nobody is there who could
+    assert broker.lrange(Queues.NODES, 0, -1) == []  # no worker of the queue is live
     with database().writing() as session:
         refresh_worker(session, "worker", [Queues.NODES], None)
     sweep()
@@ -261,7 +261,7 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
 
 
 def test_on_one_docker_machine_there_are_no_nodes() -> None:
-    failed = run(ordered())
+    failed = run(enqueued())
     assert (failed.state, failed.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "what=runners" in (failed.error_message or "")
     uncordon_after_lost_workers()

@@ -1,4 +1,4 @@
-"""An algorithm's image on a real engine and in a real registry, and the ways to have it served and called."""
+"""An algorithm's image on a real engine and in a real registry, with helpers to run and call it."""
 
 import http.client
 import json
@@ -46,7 +46,7 @@ def apply(request):
 
 serve(apply)
 """
-"""An algorithm that does whatever its caller says: what a hostile one could do."""
+"""An algorithm that evaluates any expression, as a hostile one could do anything."""
 DOCKERFILE = f"""FROM BASE
 COPY runner {workers.runner.DIRECTORY}
 COPY src {workers.runner.SOURCE_DIRECTORY}/src
@@ -59,12 +59,14 @@ ENTRYPOINT ["python3", "-I", "-S", "{workers.runner.DIRECTORY}"]
 
 @contextmanager
 def image_of(docker_host: str, base_image: str, source: str, tag: str) -> Iterator[str]:
-    """The id of an algorithm's image, which is on the engine for the length of the block."""
+    """Yield the id of an algorithm's image, which is on the engine during the block."""
     files = {f"runner/{file.name}": file.read_bytes() for file in Path(workers.runner.__file__).parent.glob("*.py")}
     files |= {"Dockerfile": DOCKERFILE.replace("BASE", base_image).encode(), "src/Hello.py": source.encode()}
     client = APIClient(base_url=docker_host)
-    said = [*client.build(fileobj=BytesIO(archive_of(files)), custom_context=True, tag=tag, decode=True, forcerm=True)]
-    assert not [event for event in said if "error" in event], said
+    events = [
+        *client.build(fileobj=BytesIO(archive_of(files)), custom_context=True, tag=tag, decode=True, forcerm=True)
+    ]
+    assert not [event for event in events if "error" in event], events
     yield str(client.inspect_image(tag)["Id"])
     with suppress(ImageNotFound):
         client.remove_image(tag, force=True)
@@ -80,9 +82,12 @@ def image_id(docker_host: str, base_image: str) -> Iterator[str]:
 
 @pytest.fixture
 def build(
-    sqlite_installation: str, docker_host: str, image_id: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_installation: str,  # noqa: ARG001 - comes first
+    docker_host: str,
+    image_id: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Build]:
-    """A succeeded build of that image; what is served of it is ended."""
+    """A succeeded build of that image; its instances are stopped at the end."""
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     monkeypatch.setenv("LONGSHORE_TRANSPORT", "engine")
     monkeypatch.setenv("LONGSHORE_SERVING_NETWORK", "host")
@@ -100,7 +105,7 @@ def build(
 
 @dataclass
 class Served:
-    """A version of which calls are made, as `longshore calls` does."""
+    """A version whose instances are started and called as `longshore calls` does."""
 
     build: Build
 
@@ -113,27 +118,27 @@ class Served:
         return the(Version, id=self.build.version_id)
 
     def pushed_to(self, registry: PrivateRegistry) -> Registry:
-        """Push the image well."""
+        """Push the image; the push must succeed."""
         recorded = make_registry(registry.url, PUSHER)
         job = push(self.build, recorded)
         assert run_job(job.id, PushWork)
         return recorded
 
     def isolated(self) -> None:
-        """Have the algorithm ask for no network."""
+        """Set the algorithm to run without network."""
         change(self.algorithm, settings={"network_access": "isolated"})
 
-    def wanted(self) -> Instance:
-        """The serving of what the resolution says, ordered if there is none."""
+    def ensure_instance(self) -> Instance:
+        """Return the instance that calls need now, which is created if there is none."""
         with database().writing() as session:
             algorithm, version = self.algorithm, self.version
-            wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
-            assert wanted is not None
-            return ensure_instance(session, wanted)[0]
+            desired = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
+            assert desired is not None
+            return ensure_instance(session, desired)[0]
 
     def started(self) -> Instance:
-        """The same, once a worker had a go at it."""
-        instance = self.wanted()
+        """The same, after a worker has run its job once."""
+        instance = self.ensure_instance()
         run_job(instance.job_id, ServeWork)
         return fresh(instance)
 
@@ -144,7 +149,7 @@ def served(build: Build) -> Served:
 
 
 def call(instance: Instance, given: Any, *, timeout: float = 30) -> Any:
-    """What the algorithm answers."""
+    """Return the response of the algorithm."""
     connection = http.client.HTTPConnection("runner")
     connection.sock = connect(endpoint_of(instance.id), settings().resolved_serving_dir, seconds=PATIENCE)
     try:
@@ -156,12 +161,12 @@ def call(instance: Instance, given: Any, *, timeout: float = 30) -> Any:
 
 
 def evaluated(instance: Instance, expression: str, **how: float) -> Any:
-    """What an expression gives inside of the container."""
+    """Return the response to evaluating an expression in the container."""
     return call(instance, {"eval": expression}, **how)
 
 
-def tended(instance: Instance) -> Instance:
-    """The row after one look at everything."""
+def reconciled(instance: Instance) -> Instance:
+    """Reconcile once; return the row then."""
     reconcile()
     return fresh(instance)
 

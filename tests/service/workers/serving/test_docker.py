@@ -1,4 +1,4 @@
-"""Images that run on a real engine: started, called, contained, replaced and ended."""
+"""Instances on a real engine: started, called, confined, replaced and ended."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from shared.instances.endpoints import connect, endpoint_of
 from shared.registry.credentials import Credentials
 from shared.settings import settings
 from tests.rows import change, fresh, lose_lease, try_claim
-from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, tended
+from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, reconciled
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
 from workers.serving.docker.container import container_name, list_containers
@@ -34,7 +34,7 @@ def test_what_was_pushed_is_pulled_by_digest_and_takes_calls(served: Served, reg
     described = engine().inspect_container(container_name(instance.id))
     assert described["Config"]["Image"] == instance.image
     assert instance.digest in instance.image
-    assert served.wanted().id == instance.id  # a second call wants no other
+    assert served.ensure_instance().id == instance.id  # a second call uses the same
 
 
 def test_it_cannot_do_what_it_need_not(served: Served, registry: PrivateRegistry) -> None:
@@ -79,7 +79,7 @@ def test_what_it_breaks_it_breaks_alone(served: Served, registry: PrivateRegistr
     served.pushed_to(registry)
     instance = served.started()
     assert "error" in json.loads(attacked(instance, attack))
-    instance = tended(instance)
+    instance = reconciled(instance)
     if instance.state != InstanceState.READY:
         instance = served.started()
     assert call(instance, "again")["result"] == "again"
@@ -87,7 +87,7 @@ def test_what_it_breaks_it_breaks_alone(served: Served, registry: PrivateRegistr
 
 
 def attacked(instance: Instance, attack: str) -> str:
-    """What the caller of an attack gets; a container that ended under it is an error too."""
+    """Return the response to an attack; if the container ended, that is an error too."""
     try:
         return json.dumps(evaluated(instance, attack, timeout=20))
     except OSError as error:
@@ -137,11 +137,11 @@ def test_another_image_takes_over_and_the_old_one_drains(
     assert (new.state, new.registry_id) == (InstanceState.READY, sandbox.id)
     assert new.id != old.id
     assert call(old, "still here")["result"] == "still here"
-    old = tended(old)
+    old = reconciled(old)
     assert old.state == InstanceState.DRAINING
-    assert tended(old).state == InstanceState.STOPPED
+    assert reconciled(old).state == InstanceState.STOPPED
     assert set(list_containers()) == {new.id}
-    assert tended(new).state == InstanceState.READY
+    assert reconciled(new).state == InstanceState.READY
 
 
 def test_the_idle_end_and_the_next_call_starts_afresh(
@@ -149,11 +149,11 @@ def test_the_idle_end_and_the_next_call_starts_afresh(
 ) -> None:
     served.pushed_to(registry)
     instance = served.started()
-    assert tended(instance).state == InstanceState.READY
+    assert reconciled(instance).state == InstanceState.READY
     monkeypatch.setenv("LONGSHORE_SERVING_IDLE_SECONDS", "0.001")
     settings.cache_clear()
-    assert tended(instance).state == InstanceState.DRAINING
-    instance = tended(instance)
+    assert reconciled(instance).state == InstanceState.DRAINING
+    instance = reconciled(instance)
     assert (instance.state, list_containers()) == (InstanceState.STOPPED, {})
     assert not socket_directory(instance.id).exists()
     assert served.started().state == InstanceState.READY
@@ -164,7 +164,7 @@ def test_a_container_that_was_killed_is_told_of_and_replaced(served: Served, reg
     instance = served.started()
     engine().kill(container_name(instance.id))
     engine().wait(container_name(instance.id))
-    instance = tended(instance)
+    instance = reconciled(instance)
     assert instance.state == InstanceState.STOPPED
     assert "was killed" in instance.message
     assert call(served.started(), 1)["result"] == 1
@@ -172,7 +172,7 @@ def test_a_container_that_was_killed_is_told_of_and_replaced(served: Served, reg
 
 def test_a_start_whose_worker_was_lost_is_taken_over(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    instance = served.wanted()
+    instance = served.ensure_instance()
     assert try_claim(job_of(instance)) is not None
     lose_lease(job_of(instance))
     assert run_job(instance.job_id, ServeWork)
@@ -190,11 +190,11 @@ def test_what_no_row_knows_is_removed_and_nothing_of_others(
     home = settings().data_dir
     monkeypatch.setenv("LONGSHORE_SERVING_DIR", str(home / "elsewhere"))
     settings.cache_clear()
-    tended(instance)
+    reconciled(instance)
     monkeypatch.delenv("LONGSHORE_SERVING_DIR")
     settings.cache_clear()
     assert set(list_containers()) == {instance.id}
-    tended(instance)
+    reconciled(instance)
     assert list_containers() == {}
 
 
@@ -210,7 +210,7 @@ def test_as_many_run_as_may_and_the_idlest_makes_room(
     assert second.state == InstanceState.PENDING
     assert "LONGSHORE_SERVING_MAX_INSTANCES" in second.message
     assert fresh(first).state == InstanceState.DRAINING
-    assert tended(first).state == InstanceState.STOPPED
+    assert reconciled(first).state == InstanceState.STOPPED
     change(job_of(second), next_attempt_at=now_ms())
     assert run_job(second.job_id, ServeWork)
     assert newest(served.build).state == InstanceState.READY

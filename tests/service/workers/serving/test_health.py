@@ -1,4 +1,4 @@
-"""What is asked of a runner that may be anything, without an engine."""
+"""Read the health of a runner that may send anything, without an engine."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
 
 @contextmanager
 def answering(*pieces: bytes, pause: float = 0) -> Iterator[None]:
-    """What serves as `it`: says these pieces, with a pause before each, to the one who asks."""
+    """An instance with the id `it`, which sends these pieces with a pause before each."""
     directory = settings().resolved_serving_dir / "it"
     directory.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:

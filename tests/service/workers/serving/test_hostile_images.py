@@ -1,4 +1,4 @@
-"""Images that are not what Longshore builds: from a caller's own Dockerfile, or put into the registry by others."""
+"""Images that Longshore did not build: from a caller's own Dockerfile, or pushed to the registry by others."""
 
 import json
 import uuid
@@ -43,15 +43,15 @@ while True:
 
 @pytest.fixture
 def of(served: Served, docker_host: str) -> Iterator[Callable[..., str]]:
-    """Have the version's image be another one: these lines after those of the good one. Gives its id."""
+    """Derive an image from the good one by these Dockerfile lines, make it the version's, and return its id."""
     client, names = APIClient(base_url=docker_host), []
 
     def derive(*lines: str) -> str:
         name = f"hostile-{uuid.uuid4().hex[:12]}"
         dockerfile = "\n".join(["FROM served", *lines]).encode()
         context = BytesIO(archive_of({"Dockerfile": dockerfile}))
-        said = [*client.build(fileobj=context, custom_context=True, tag=name, decode=True, forcerm=True)]
-        assert not [event for event in said if "error" in event], said
+        events = [*client.build(fileobj=context, custom_context=True, tag=name, decode=True, forcerm=True)]
+        assert not [event for event in events if "error" in event], events
         names.append(name)
         image_id = str(client.inspect_image(name)["Id"])
         change(served.build, image_id=image_id)
@@ -81,10 +81,8 @@ def test_a_volume_of_the_image_is_memory_with_a_limit(
     assert "error" in filled, "neither more than the limit nor a process without memory"
 
 
-def test_labels_of_an_image_remove_nothing(
-    served: Served, registry: PrivateRegistry, of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A build of a Dockerfile has containers too, and they have its labels."""
+def test_labels_of_an_image_remove_nothing(of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers of a Dockerfile build have labels of the image too."""
     home = settings().resolved_serving_dir
     image_id = of(f'LABEL longshore.serving-directory="{home}" longshore.serving="../precious"')
     precious = home.parent / "precious"
@@ -126,7 +124,7 @@ def test_what_answers_with_nonsense_keeps_nobody_from_being_tended(
 
 def test_what_nobody_wants_any_more_is_not_started(served: Served, registry: PrivateRegistry) -> None:
     served.pushed_to(registry)
-    instance = served.wanted()
+    instance = served.ensure_instance()
     change(served.algorithm, deleted_at=now_ms())
     job = job_of(instance)
     run_job(job.id, ServeWork)

@@ -1,6 +1,6 @@
-"""The Docker engine is killed under what runs, and started again: without live-restore, and with it.
+"""The Docker engine is killed while an instance runs, and started again with and without live-restore.
 
-A container goes on without its engine, and so do calls. An engine that comes back ends the containers that it finds,
+Containers and calls go on without the engine. An engine that starts again ends the containers that it finds,
 unless live-restore is set (dockerd's daemon.json).
 """
 
@@ -21,8 +21,8 @@ from shared.db.models import InstanceState
 from tests.processes import has_ended
 from tests.rows import fresh
 from tests.service.cli.running import until
-from tests.service.workers.serving.conftest import Served, image_of, tended
-from tests.service.workers.serving.held import (
+from tests.service.workers.serving.conftest import Served, image_of, reconciled
+from tests.service.workers.serving.gated_algorithm import (
     LOAD,
     SOURCE,
     caller_of,
@@ -44,7 +44,7 @@ pytestmark = [
 
 
 class Engine:
-    """An engine that can be killed and started again, over the same files and under the same address."""
+    """An engine that can be killed and started again, with the same files and address."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -54,12 +54,12 @@ class Engine:
         self.address = self.start()
 
     def start(self, *, live_restore: bool = False) -> str:
-        """Start it; its address."""
+        """Start the engine; return its address."""
         engine = private_engine(self._directory / "engine", sockets=self._sockets, live_restore=live_restore)
         return self._stack.enter_context(engine)
 
     def kill(self) -> None:
-        """Kill it, and none of the containers; containerd is its child, and ends with it."""
+        """Kill the engine, but no container. containerd is its child process and ends with it."""
         notes = [self._sockets / "pid", self._sockets / "exec" / "containerd" / "containerd.pid"]
         pids = [int(note.read_text()) for note in notes]
         os.kill(pids[0], signal.SIGKILL)
@@ -104,21 +104,21 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
         open_gate(instance, "first")
         assert begun.result(30)["result"] == "first"
         assert caller.call("first")["result"] == "first"
-        assert tended(instance).state == InstanceState.READY
+        assert reconciled(instance).state == InstanceState.READY
 
         begun = caller.begin("second")
         until(lambda: in_call(instance), "the second call has begun")
         engine.start(live_restore=True)
         open_gate(instance, "second")
         assert begun.result(30)["result"] == "second"
-        assert tended(instance).state == InstanceState.READY
+        assert reconciled(instance).state == InstanceState.READY
         assert container_of(instance) == container
 
         cut_off = caller.begin("never")
         until(lambda: in_call(instance), "the third call has begun")
         engine.kill()
         engine.start()
-        # The engine's grace is as long as the runner's, so either may be the one that says so.
+        # The engine's grace period is as long as the runner's, so the message may come from either.
         assert "during the call" in cut_off.result(30)["error"]["message"]
         following = caller.begin("next")
         again, _ = loading(served.build, beside=container)

@@ -1,4 +1,4 @@
-"""The worker that started a container is killed, by the kernel say: callers are answered all the same."""
+"""Callers get their responses although the worker that started the container is killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from dev.services.registry import PrivateRegistry
 from shared.db.models import InstanceState
 from tests.rows import fresh
 from tests.service.cli.running import kill, until
-from tests.service.workers.serving.conftest import Served, image_of, job_of, newest, tended
-from tests.service.workers.serving.held import (
+from tests.service.workers.serving.conftest import Served, image_of, job_of, newest, reconciled
+from tests.service.workers.serving.gated_algorithm import (
     LOAD,
     SOURCE,
     caller_of,
@@ -72,5 +72,5 @@ def test_in_the_middle_of_a_call_the_call_goes_on(served: Served, registry: Priv
         open_gate(instance, "go")
         assert answer.result(60)["result"] == "go"
         assert caller.call("go")["result"] == "go"
-        assert tended(instance).state == InstanceState.READY
+        assert reconciled(instance).state == InstanceState.READY
         assert newest(served.build).id == instance.id

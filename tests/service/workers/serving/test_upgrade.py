@@ -12,7 +12,7 @@ from shared.db.models import Instance, InstanceState
 from shared.settings import settings
 from tests.rows import change, fresh
 from tests.service.cli.running import until
-from tests.service.workers.serving.conftest import Served, call, tended
+from tests.service.workers.serving.conftest import Served, call, reconciled
 from workers.docker.connection import engine
 from workers.serving.docker.container import list_containers
 from workers.serving.reconcile import stop_all
@@ -26,7 +26,7 @@ LABEL = "longshore.serving"
 def running(served: Served, registry: PrivateRegistry, request: pytest.FixtureRequest) -> Instance:
     """An instance whose container was made as that release did; the name alone must be enough to find it."""
     served.pushed_to(registry)
-    instance = served.wanted()
+    instance = served.ensure_instance()
     directory = settings().resolved_serving_dir / instance.id
     labels = {
         LABEL: instance.id,
@@ -79,13 +79,13 @@ def run_container(instance: Instance, image: str, directory: Path, labels: dict[
 
 def test_it_is_observed_called_drained_and_stopped(served: Served, running: Instance) -> None:
     assert list(list_containers()) == [running.id]
-    assert tended(running).state == InstanceState.READY
-    assert served.wanted().id == running.id
+    assert reconciled(running).state == InstanceState.READY
+    assert served.ensure_instance().id == running.id
     assert call(running, "still here")["result"] == "still here"
     change(served.algorithm, settings={"network_access": "isolated"})
-    assert tended(running).state == InstanceState.DRAINING
+    assert reconciled(running).state == InstanceState.DRAINING
     assert call(running, "until it has drained")["result"] == "until it has drained"
-    assert tended(running).state == InstanceState.STOPPED
+    assert reconciled(running).state == InstanceState.STOPPED
     assert list_containers() == {}
     assert not (settings().resolved_serving_dir / running.id).exists()
 
@@ -97,15 +97,15 @@ def test_it_is_stopped_with_the_last_worker(running: Instance) -> None:
 
 def test_without_a_row_it_is_removed(running: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     change(running, state=InstanceState.STOPPED)
-    assert tended(running).state == InstanceState.STOPPED
+    assert reconciled(running).state == InstanceState.STOPPED
     assert list(list_containers()) == [running.id]  # it was created just now
     monkeypatch.setattr("workers.serving.docker.backend.ORPHAN_GRACE_SECONDS", -60)
-    tended(running)
+    reconciled(running)
     assert list_containers() == {}
 
 
 def test_a_container_that_was_killed_is_noticed(running: Instance) -> None:
     engine().kill(f"longshore-serve-{running.id}")
     engine().wait(f"longshore-serve-{running.id}")
-    stopped = tended(running)
+    stopped = reconciled(running)
     assert (stopped.state, "was killed" in stopped.message) == (InstanceState.STOPPED, True)

@@ -1,4 +1,4 @@
-"""The registry is asked at every start, as people who delete or replace an image there expect."""
+"""Every start asks the registry, so an image that was deleted there does not run."""
 
 from types import SimpleNamespace
 from typing import cast

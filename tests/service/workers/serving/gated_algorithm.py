@@ -1,4 +1,4 @@
-"""An algorithm that is held up until a test lets it go on, and the real worker and caller around it."""
+"""An algorithm that waits until a test opens a gate, with a real worker and a real caller."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,13 +39,13 @@ def wait_for(gate):
 wait_for("{LOAD}")
 serve(lambda request: wait_for(request["data"]))
 """
-"""Loads, and answers a call with the name of a gate, once that gate is open."""
+"""Loads once the gate `load` is open; a call names a gate, and returns once it is open."""
 HASTE = {"lease_seconds": 3, "heartbeat_seconds": 1, "unavailable_delay_seconds": 0.2}
 
 
 @contextmanager
 def hasty_installation(directory: Path, redis_url: str) -> Iterator[str]:
-    """An installation that workers of their own can be started for, and that misses a killed one soon."""
+    """An installation for worker processes, with short leases so that a killed worker is noticed soon."""
     with longshore_environment(directory, tables=False, redis_url=redis_url, **HASTE):
         migrate(database())
         yield "sqlite"
@@ -53,14 +53,14 @@ def hasty_installation(directory: Path, redis_url: str) -> Iterator[str]:
 
 
 def worker(directory: Path, name: str) -> AbstractContextManager[Child]:
-    """A worker that runs images, for the length of the block."""
+    """Run a worker of the queue `serving` during the block."""
     log = directory / f"{name}.log"
     command = ("worker", "--queues", "serving", "--concurrency", "1")
     return longshore(*command, log=log, ready=lambda: "ready." in log.read_text(), variables={})
 
 
 class Caller:
-    """A caller of one version, through the interface."""
+    """Calls one version through the API."""
 
     def __init__(self, served: Served, threads: ThreadPoolExecutor) -> None:
         self._api = Api(create_app(), make_key(served.algorithm.owner))
@@ -68,27 +68,27 @@ class Caller:
         self._threads = threads
 
     def begin(self, gate: str) -> "Future[Any]":
-        """Begin a call that is answered once the gate is open."""
+        """Begin a call that returns once the gate is open."""
         return self._threads.submit(self.call, gate)
 
     def call(self, gate: str) -> Any:
-        """What a call is answered."""
+        """Call, and return the response."""
         return self._api.post(f"{self._path}?timeout=30", gate)
 
     def refused(self, gate: str) -> str:
-        """Why a call that has no time is refused."""
+        """Return why a call with a very short timeout is refused."""
         return self._api.expect_refusal(503, 2015, "POST", f"{self._path}?timeout=0.3", gate)
 
 
 @contextmanager
 def caller_of(served: Served) -> Iterator[Caller]:
-    """A caller, whose calls have all been answered at the end."""
+    """Yield a caller; wait for all its calls at the end."""
     with ThreadPoolExecutor(4) as threads:
         yield Caller(served, threads)
 
 
 def swept_until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something, with the sweeps that the beat would ask for meanwhile."""
+    """Wait for a condition, and sweep meanwhile as the beat would."""
 
     def look() -> object:
         sweep()
@@ -98,12 +98,12 @@ def swept_until(condition: Callable[[], object], what: str) -> None:
 
 
 def open_gate(instance: Instance, gate: str) -> None:
-    """Let what waits at a gate go on."""
+    """Open a gate."""
     (socket_directory(instance.id) / gate).touch()
 
 
 def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
-    """The newest serving and its container, once the algorithm in it loads; another container than `beside`."""
+    """Return the newest instance and its container once the algorithm loads; another container than `beside`."""
 
     def loads() -> bool:
         made = container_of(newest(build))
@@ -116,13 +116,13 @@ def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
 
 
 def in_call(instance: Instance) -> bool:
-    """Whether its runner has a call."""
+    """Return whether the runner has a call in progress."""
     health = read_health(endpoint_of(instance.id))
     return health is not None and bool(health.calls)
 
 
 def container_of(instance: Instance) -> str | None:
-    """The id of its container, if there is one."""
+    """Return the id of the instance's container, if there is one."""
     try:
         return str(engine().inspect_container(container_name(instance.id))["Id"])
     except NotFound:
@@ -130,7 +130,7 @@ def container_of(instance: Instance) -> str | None:
 
 
 def _quietly(look: Callable[[], bool]) -> bool:
-    """A look at what is not there yet says no."""
+    """Return False if what the condition needs does not exist yet."""
     try:
         return look()
     except (AssertionError, FileNotFoundError):

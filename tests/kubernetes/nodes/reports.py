@@ -1,4 +1,4 @@
-"""One refresh of the node n1: what is said in it, what happens meanwhile, and what is there then."""
+"""Refresh node n1, with its reported messages and what happens at each of them."""
 
 import json
 from collections.abc import Callable
@@ -13,17 +13,17 @@ JOB = "job-1"
 Say = Callable[[str], None]
 
 
-class Story:
-    """What was said, without repetitions; and what happens when something is said for the first time."""
+class Reports:
+    """Collects the reported messages without repetitions, and calls functions at messages with a given beginning."""
 
     def __init__(self, **events: Callable[[], object]) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._events = {name.replace("_", " "): event for name, event in events.items()}
 
     def __call__(self, text: str) -> None:
-        if text in self.said:
+        if text in self.messages:
             return
-        self.said.append(text)
+        self.messages.append(text)
         for beginning in [name for name in self._events if text.startswith(name)]:
             self._events.pop(beginning)()
 
@@ -34,12 +34,12 @@ def refresh(
     restart: RestartHook | None = None,
     stop: CancelToken | None = None,
 ) -> None:
-    pool.refresh("n1", JOB, restart, say or Story(), stop or CancelToken())
+    pool.refresh("n1", JOB, restart, say or Reports(), stop or CancelToken())
 
 
 def names(api: SimulatedApi) -> list[str]:
     return [pod["metadata"]["name"] for pod in api.all("pods")]
 
 
-def mark_on(api: SimulatedApi) -> Document:
+def state_on(api: SimulatedApi) -> Document:
     return dict(json.loads(node_of(api, "n1")["metadata"]["annotations"][REFRESH]))
