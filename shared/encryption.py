@@ -48,13 +48,13 @@ class Keyring:
         ciphertext = AESGCM(self._keys[self.primary_key_id]).encrypt(nonce, plain, identity.encode())
         return f"{self.primary_key_id}.{base64.b64encode(nonce + ciphertext).decode()}"
 
-    def decrypt(self, sealed: str, *, identity: str) -> dict[str, str]:
+    def decrypt(self, ciphertext: str, *, identity: str) -> dict[str, str]:
         """Return the document that `encrypt` was given for the same identity.
 
         Raises:
             DecryptionError: the key is unknown, or the value was encrypted for another row.
         """
-        key_id, _, encoded = sealed.partition(".")
+        key_id, _, encoded = ciphertext.partition(".")
         key = self._keys.get(key_id)
         if key is None:
             raise DecryptionError(f"encrypted with key {key_id!r}, which is not among LONGSHORE_SECRET_KEYS")

@@ -48,9 +48,9 @@ class WorkError(LongshoreError):
         self.error_class = error_class
         self.retry_after = retry_after
         self.first_response = False
-        """Whether a registry answered so to the first request, before anything of this push was asked."""
+        """Whether it is the registry's response to the first request of a push, which concerns the registry as a whole."""
         self.at_registry = False
-        """Whether it came from the registry that is pushed to, and not from the source of the image."""
+        """Whether it came from the registry that the push goes to, and not from the source of the image."""
 
 
 class WorkCancelledError(LongshoreError):

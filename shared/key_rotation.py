@@ -29,7 +29,7 @@ class SealedColumn:
 
     name: str
     model: type[Any]
-    column: InstrumentedAttribute[Any]
+    attribute: InstrumentedAttribute[Any]
     reencrypt: Callable[[Keyring, Any], str]
 
 
@@ -74,8 +74,8 @@ def count_outdated(database: Database, keyring: Keyring) -> int:
     """Return how many values are encrypted with another key than the primary one."""
     with database.reading() as session:
         counts = [
-            session.scalar(select(func.count()).select_from(sealed.model).where(_is_outdated(sealed, keyring)))
-            for sealed in SEALED_COLUMNS
+            session.scalar(select(func.count()).select_from(column.model).where(_is_outdated(column, keyring)))
+            for column in SEALED_COLUMNS
         ]
     return sum(count or 0 for count in counts)
 
@@ -87,51 +87,51 @@ def rotate(database: Database, keyring: Keyring, on_row: Callable[[], None] = la
     it. `on_row` is called after each row.
     """
     result = RotationResult()
-    for sealed in SEALED_COLUMNS:
-        for seqs in _batches(database, keyring, sealed):
+    for column in SEALED_COLUMNS:
+        for seqs in _batches(database, keyring, column):
             with database.writing() as session:
                 for seq in seqs:
-                    _rotate_row(session, keyring, sealed, seq, result)
+                    _rotate_row(session, keyring, column, seq, result)
                     on_row()
     return result
 
 
-def _batches(database: Database, keyring: Keyring, sealed: SealedColumn) -> Iterator[list[int]]:
+def _batches(database: Database, keyring: Keyring, column: SealedColumn) -> Iterator[list[int]]:
     last = 0
     while True:
         with database.reading() as session:
-            query = select(sealed.model.seq).where(_is_outdated(sealed, keyring), sealed.model.seq > last)
-            seqs = list(session.scalars(query.order_by(sealed.model.seq).limit(BATCH_SIZE)))
+            query = select(column.model.seq).where(_is_outdated(column, keyring), column.model.seq > last)
+            seqs = list(session.scalars(query.order_by(column.model.seq).limit(BATCH_SIZE)))
         if not seqs:
             return
         yield seqs
         last = seqs[-1]
 
 
-def _is_outdated(sealed: SealedColumn, keyring: Keyring) -> Any:
-    is_current = sealed.column.startswith(f"{keyring.primary_key_id}.", autoescape=True)
-    return sealed.column.is_not(None) & ~is_current
+def _is_outdated(column: SealedColumn, keyring: Keyring) -> Any:
+    is_current = column.attribute.startswith(f"{keyring.primary_key_id}.", autoescape=True)
+    return column.attribute.is_not(None) & ~is_current
 
 
-def _rotate_row(session: Session, keyring: Keyring, sealed: SealedColumn, seq: int, result: RotationResult) -> None:
-    row = session.get(sealed.model, seq)
-    old = None if row is None else getattr(row, sealed.column.key)
+def _rotate_row(session: Session, keyring: Keyring, column: SealedColumn, seq: int, result: RotationResult) -> None:
+    row = session.get(column.model, seq)
+    old = None if row is None else getattr(row, column.attribute.key)
     if row is None or old is None:
         return  # deleted since it was listed
     try:
-        new = sealed.reencrypt(keyring, row)
+        new = column.reencrypt(keyring, row)
     except DecryptionError as error:
-        result.undecryptable.append((sealed.name, row.id, str(error)))
+        result.undecryptable.append((column.name, row.id, str(error)))
         return
-    values: dict[Any, Any] = {sealed.column: new}
+    values: dict[Any, Any] = {column.attribute: new}
     if not isinstance(row, Job):
         values[type(row).updated_at] = type(row).updated_at  # its content does not change
     # Compare and set: a value that was replaced meanwhile must not be overwritten with the old one.
     updated = session.execute(
-        update(sealed.model)
-        .where(sealed.model.seq == seq, sealed.column == old)
+        update(column.model)
+        .where(column.model.seq == seq, column.attribute == old)
         .values(values)
-        .returning(sealed.model.seq)
+        .returning(column.model.seq)
         .execution_options(synchronize_session=False)
     )
     result.reencrypted += len(updated.all())

@@ -1,1 +1,1 @@
-"""HTTP to hosts that somebody else named: connections, TLS, proxies, and the rules on addresses."""
+"""HTTP to hosts that callers name: connections, TLS, proxies, and address rules."""

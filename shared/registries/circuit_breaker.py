@@ -94,9 +94,9 @@ def record_failure(
 
 
 def record_throttle(session: Session, registry_id: str, retry_after: float | None) -> None:
-    """Throttle a registry that answered 429: nothing goes there for `retry_after` seconds, else longer each time.
+    """Throttle a registry that answered 429: no push starts for `retry_after` seconds, else longer each time.
 
-    After that one push at a time goes there, until one succeeds.
+    After that one push at a time starts, until one succeeds.
     """
     registry = _lock(session, registry_id)
     if registry is None:

@@ -38,8 +38,8 @@ def error_from_response(
     if error_class in (ErrorClass.NOT_FOUND, ErrorClass.INVALID):
         error_class = _CLASS_OF_CODE.get(str(_first_error(response).get("code", "")), error_class)
     detail = excerpt(_detail(response), secrets)
-    answer = f"{response.status}: {detail}" if detail else f"{response.status}"
-    message = f"{host} answered {answer} while {action}. {_advice(error_class, response.status, with_credentials)}"
+    status = f"{response.status}: {detail}" if detail else f"{response.status}"
+    message = f"{host} answered {status} while {action}. {_advice(error_class, response.status, with_credentials)}"
     return WorkError(error_class, message, retry_after=retry_after(response.headers.get("Retry-After")))
 
 

@@ -62,7 +62,7 @@ class BlobUpload:
         self._attempts = 0
 
     def run(self, *, check_exists: bool = True) -> BlobOutcome:
-        """Bring the blob into the repository. With `check_exists` the registry's claim to have it is believed.
+        """Bring the blob into the repository. With `check_exists` it is reused if the registry claims to have it.
 
         Raises:
             WorkCancelledError: cancelled.
@@ -82,7 +82,7 @@ class BlobUpload:
                 self._wait_after(error)
 
     def _attempt(self, *, check_exists: bool) -> BlobOutcome:
-        # An upload of our own that may have been completed is believed, also without `check_exists`.
+        # If the last attempt may have completed the upload, the registry's claim to have it is believed in any case.
         may_be_committed = self._upload.may_be_committed
         if (check_exists or may_be_committed) and blob_size(
             self._session, self._path, self._blob.digest, self._scope

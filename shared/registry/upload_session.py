@@ -38,7 +38,7 @@ class Blob:
     read_from: Callable[[int], AbstractContextManager[Callable[[int], bytes]]]
     """Opens the blob at an offset and returns a reader."""
     check: Callable[[], None]
-    """Raises `WorkError` if the content does not match the digest. Called when a registry says so."""
+    """Raises `WorkError` if the content does not match the digest. Called when a registry reports that."""
 
 
 class UploadSession:
@@ -216,7 +216,7 @@ class UploadSession:
 
 
 def min_chunk_bytes(response: Response) -> int:
-    """Return the smallest chunk (bytes) that a registry accepts in the upload session it opened; 0 if it does not say.
+    """Return the smallest chunk (bytes) that the registry accepts in the upload session it opened; 0: any size.
 
     Source: distribution-spec 1.1, pushing a blob in chunks (`OCI-Chunk-Min-Length`).
     """

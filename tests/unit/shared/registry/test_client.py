@@ -252,7 +252,7 @@ def test_a_redirect_loop_ends() -> None:
 
 @pytest.mark.parametrize("location", ["/v2/a/b/blobs/uploads/id?_state=s", "{url}/v2/a/b/blobs/uploads/id?_state=s"])
 def test_the_upload_that_tests_the_permission_is_cancelled(location: str) -> None:
-    def respond(request: Request) -> Reply:
+    def respond(_request: Request) -> Reply:
         return Reply(202, headers={"Location": location.format(url=server.url)})
 
     with fake_registry(respond) as server, client_of(server) as client:
