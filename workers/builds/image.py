@@ -28,7 +28,7 @@ from workers.images.archive import Entry, archived, directory_entry, file_entry,
 from workers.images.engine_transfer import save_image
 from workers.images.image import Image, Step, derived_image, image_name
 from workers.images.image_store import StoreUse
-from workers.images.layers import add_layer, exact
+from workers.images.layers import add_layer, reproducible_compressor
 from workers.runner import ARGUMENTS, DIRECTORY, PORT, RUNS_AS, SOURCE_DIRECTORY
 
 _RUNNER_FILES = Path(__file__).resolve().parents[1] / "runner"
@@ -124,8 +124,8 @@ def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[st
     Raises:
         WorkError: as the store raises.
     """
-    runner = add_layer(use, archived(_runner_entries()), exact)
-    source = add_layer(use, archived(_source_entries(tree)), exact)
+    runner = add_layer(use, archived(_runner_entries()), reproducible_compressor)
+    source = add_layer(use, archived(_source_entries(tree)), reproducible_compressor)
     variables = environment.variables | {
         "LONGSHORE_ALGORITHM_NAME": name,
         "LONGSHORE_PORT": str(PORT),

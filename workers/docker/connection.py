@@ -16,6 +16,7 @@ from docker.transport import UnixHTTPAdapter
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
+from typing_extensions import override
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
@@ -47,6 +48,7 @@ def engine() -> APIClient:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     key = (os.getpid(), engine_address())
     if key not in _clients:
@@ -66,6 +68,7 @@ def engine_errors() -> Iterator[None]:
     Raises:
         WorkError: the engine does not respond, or its disk is full (unavailable); it refused a request (invalid);
             it failed (transient).
+
     """
     try:
         yield
@@ -96,6 +99,7 @@ def interruptible(stop: CancelToken, deadline: Deadline | None = None) -> Iterat
     Raises:
         WorkCancelledError: the work was cancelled, before or during the block.
         WorkError: the deadline passed (invalid), or as `engine_errors`.
+
     """
     if deadline is not None:
         deadline.check()
@@ -150,6 +154,7 @@ class EngineClient(APIClient):
             with suppress(Exception):
                 CancellableStream(iter(()), response).close()
 
+    @override
     def close(self) -> None:
         for response in self._responses:
             response.close()
@@ -188,6 +193,7 @@ def _mount_adapter(client: APIClient, note: Callable[[socket.socket], None] | No
 class _Connection(UnixHTTPConnection):
     note: Callable[[socket.socket], None] | None
 
+    @override
     def connect(self) -> None:
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -204,6 +210,7 @@ class _Connection(UnixHTTPConnection):
 class _Pool(UnixHTTPConnectionPool):
     note: Callable[[socket.socket], None] | None
 
+    @override
     def _new_conn(self) -> _Connection:  # type: ignore[override]
         connection = _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]
         connection.note = self.note
@@ -215,6 +222,7 @@ class _Adapter(UnixHTTPAdapter):
         super().__init__(f"http+unix://{like.socket_path}", like.timeout)
         self._note = note
 
+    @override
     def get_connection(self, url: bytes | str, proxies: Any = None) -> UnixHTTPConnectionPool:
         pool = self.pools.get(url)
         if pool is None:

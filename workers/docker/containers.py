@@ -13,6 +13,7 @@ def remove_container(container: str, client: APIClient | None = None) -> None:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     with engine_errors():
         try:

@@ -22,6 +22,7 @@ class Deadline:
 
         Raises:
             WorkError: it has (invalid: the same source would take as long again).
+
         """
         if self.left == 0.0:
             raise WorkError(

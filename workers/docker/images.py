@@ -16,6 +16,7 @@ def described_image(reference: str) -> dict[str, Any] | None:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     with engine_errors():
         try:
@@ -29,6 +30,7 @@ def image_id_of(reference: str) -> str | None:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     described = described_image(reference)
     return None if described is None else str(described["Id"])
@@ -39,6 +41,7 @@ def has_image(image_id: str) -> bool:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     return described_image(image_id) is not None
 
@@ -48,6 +51,7 @@ def remove_reference(reference: str) -> None:
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     with engine_errors():
         try:
@@ -64,6 +68,7 @@ def name_image(image_id: str, reference: str) -> None:
 
     Raises:
         WorkError: the engine does not respond (unavailable), or has no such image (invalid).
+
     """
     repository, _, tag = reference.rpartition(":")
     with engine_errors():

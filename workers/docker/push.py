@@ -35,6 +35,7 @@ def push_image(
     Raises:
         WorkCancelledError: the push was cancelled.
         WorkError: the registry or the engine failed; the engine has no such image (not_found).
+
     """
     with _tagged(image_id, repository, tag), interruptible(stop) as client:
         digest, progress = None, EngineProgress()
@@ -65,6 +66,7 @@ def pull_image(
     Raises:
         WorkCancelledError: the work was cancelled.
         WorkError: the registry or the engine failed.
+
     """
     with interruptible(stop) as client:
         start = partial(client.pull, repository, tag=digest, stream=True, decode=True)

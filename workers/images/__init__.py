@@ -1,1 +1,1 @@
-"""Images: the image store, OCI documents, and where the image of a push comes from."""
+"""The image store, OCI documents, layers, and transfers between the store and an engine."""

@@ -1,6 +1,6 @@
-"""Tar archives with the same bytes on every machine: one time, numeric owners, no names of users (POSIX.1-2017, pax).
+"""Reproducible tar archives: one modification time, numeric owners, no user names (POSIX.1-2017, pax).
 
-They flow as they are read: an archive is an iterator of its bytes, so that none is ever whole in memory.
+An archive is an iterator of its bytes, so that it is never whole in memory.
 """
 
 import io
@@ -8,52 +8,54 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Self
 
+from typing_extensions import override
+
 MOMENT = 315619200
-"""The one time that every file gets, in seconds (1980-01-02, the first day that zip archives can express in all time
+"""Modification time of every file, in seconds (1980-01-02, the first day that zip archives can express in all time
 zones)."""
 ENCODING, ERRORS = "utf-8", "surrogateescape"
-"""How names are written: with tarfile's defaults they would depend on the machine's locale."""
+"""Encoding of names; tarfile's defaults depend on the machine's locale."""
 _WHITEOUT = ".wh."
 _PIECE_BYTES = 1024 * 1024
 _BUFFER_BYTES = 32 * 1024
-"""What tarfile reads ahead. It copies the rest of it for every header: a large buffer costs more than it saves."""
+"""Read-ahead of tarfile. It copies the rest for every header, so a large buffer costs more than it saves."""
 
 Entry = tuple[tarfile.TarInfo, Iterable[bytes]]
-"""A member, and its content in pieces that add up to the member's size."""
+"""A member, and its content in pieces of its size in total."""
 
 
 def plain_entry(path: str, owner: int = 0) -> tarfile.TarInfo:
-    """A member that tells nothing of this machine: the one time, a numeric owner, no names."""
+    """Return a member without data of this machine: fixed time, numeric owner, no names."""
     entry = tarfile.TarInfo(path)
     entry.mtime, entry.uid, entry.gid = MOMENT, owner, owner
     return entry
 
 
 def directory_entry(path: str, owner: int = 0) -> Entry:
-    """A directory that everybody may enter and read."""
+    """Return a directory that all users may enter and read."""
     entry = plain_entry(path, owner)
     entry.type, entry.mode = tarfile.DIRTYPE, 0o755
     return entry, ()
 
 
 def file_entry(path: str, content: bytes, owner: int = 0) -> Entry:
-    """A regular file that everybody may read."""
+    """Return a regular file that all users may read."""
     entry = plain_entry(path, owner)
     entry.size = len(content)
     return entry, (content,)
 
 
 def parent_entries(*paths: str) -> Iterator[Entry]:
-    """The directories above these paths, each once, the topmost first, owned by root."""
+    """Return the directories above these paths, each once, parents first, owned by root."""
     split = [path.split("/") for path in paths]
     above = {"/".join(parts[:depth]) for parts in split for depth in range(1, len(parts))}
     return (directory_entry(path) for path in sorted(above))
 
 
 def archived(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """The bytes of an archive of these members, in this order.
+    """Return the bytes of an archive of these members, in this order.
 
-    In GNU's format: it keeps names as the bytes they are, of any length, and every engine and registry reads it.
+    The format is GNU's: it keeps names of any length as bytes, and every engine and registry reads it.
     """
     for entry, content in entries:
         yield entry.tobuf(tarfile.GNU_FORMAT, ENCODING, ERRORS)
@@ -63,10 +65,11 @@ def archived(entries: Iterable[Entry]) -> Iterator[bytes]:
 
 
 def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    """The content of a regular file of an archive, in pieces.
+    """Return the content of a regular file in an archive, in pieces.
 
     Raises:
-        tarfile.ReadError: the archive ends before it.
+        tarfile.ReadError: the archive is truncated.
+
     """
     content = archive.extractfile(member)
     while content is not None and (piece := content.read(_PIECE_BYTES)):
@@ -74,10 +77,11 @@ def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[by
 
 
 def streamed(chunks: Iterable[bytes]) -> tarfile.TarFile:
-    """Read an archive as it comes; its members must be looked at in their order.
+    """Open a stream as an archive; its members must be read in their order.
 
     Raises:
-        tarfile.ReadError: it is none, or it breaks off, be it between two members.
+        tarfile.ReadError: it is no archive, or truncated, even between two members.
+
     """
     return tarfile.open(
         fileobj=_Stream(chunks),
@@ -90,21 +94,22 @@ def streamed(chunks: Iterable[bytes]) -> tarfile.TarFile:
 
 
 def members_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members of a streamed archive, which keeps none of them in memory."""
+    """Return the members of a streamed archive without keeping them in memory."""
     for member in archive:
-        archive.members = []  # type: ignore[attr-defined] # it would keep them all
+        archive.members = []  # type: ignore[attr-defined] # tarfile would keep them all
         yield member
 
 
 def is_whiteout(path: str) -> bool:
-    """Whether a layer with this path in it would delete a file of the layers below (image-spec 1.1: whiteouts)."""
+    """Return whether this path in a layer deletes a file of the layers below (image-spec 1.1: whiteouts)."""
     return any(part.startswith(_WHITEOUT) for part in path.split("/"))
 
 
 class _WholeArchive(tarfile.TarInfo):
-    """Takes nothing but the blocks of zeros for the end: tarfile takes whatever is no header for it."""
+    """Accept only blocks of zeros as the end of an archive; tarfile accepts anything that is no header."""
 
     @classmethod
+    @override
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
@@ -115,17 +120,18 @@ class _WholeArchive(tarfile.TarInfo):
 
 
 class _Stream(io.RawIOBase, IO[bytes]):
-    """An iterator of bytes, as tarfile wants to read it."""
+    """A readable stream of an iterator of bytes, for tarfile."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = filter(None, chunks)
         self._rest = b""
 
+    @override
     def read(self, size: int = -1) -> bytes:
-        """So many bytes; fewer only at the end."""
-        parts, wanted = [], size
-        while wanted > 0 and (chunk := self._rest or next(self._chunks, b"")):
-            parts.append(chunk[:wanted])
-            self._rest = chunk[wanted:]
-            wanted -= len(parts[-1])
+        """Return that many bytes; fewer only at the end."""
+        parts, missing = [], size
+        while missing > 0 and (chunk := self._rest or next(self._chunks, b"")):
+            parts.append(chunk[:missing])
+            self._rest = chunk[missing:]
+            missing -= len(parts[-1])
         return b"".join(parts)

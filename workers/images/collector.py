@@ -65,6 +65,7 @@ class Collector:
 
         Raises:
             WorkError: the index is missing or damaged, so it is unknown what has a name (unavailable).
+
         """
         with try_file_lock(self._lock) as acquired:
             if not acquired:

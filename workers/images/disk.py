@@ -35,6 +35,7 @@ class Disk:
 
         Raises:
             WorkError: the disk is full, or the directory cannot be used (unavailable).
+
         """
         try:
             yield

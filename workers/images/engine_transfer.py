@@ -18,7 +18,7 @@ from workers.docker.images import has_image
 from workers.images.archive import Entry, archived, content_of, file_entry, members_of, plain_entry, streamed
 from workers.images.image import Image, add_image
 from workers.images.image_store import StoreUse
-from workers.images.layers import Layer, add_layer, fast
+from workers.images.layers import Layer, add_layer, fast_compressor
 from workers.images.oci import OCI_LAYER_GZIP, Descriptor
 
 _CHUNK_BYTES = 1024 * 1024
@@ -39,6 +39,7 @@ def load_image(use: StoreUse, image: Image, stop: CancelToken, deadline: Deadlin
     Raises:
         WorkCancelledError, WorkError: as `interruptible` and the store; also if the engine rejects the image
             (transient) or gives it another id (unavailable).
+
     """
     image_id = image.manifest.config.digest
     if has_image(image_id):
@@ -66,7 +67,8 @@ def _load_blobs(
 ) -> str | None:
     """Load the image with only these blobs in the archive; return the engine's error message, if any."""
     with interruptible(stop, deadline) as client:
-        events = client.load_image(archived(_archive_entries(use, image, blobs)), quiet=True)
+        archive = archived(_archive_entries(use, image, blobs))
+        events = client.load_image(archive, quiet=True)  # type: ignore[no-untyped-call]
         return next((str(event["error"]) for event in events if "error" in event), None)
 
 
@@ -95,6 +97,7 @@ def save_image(use: StoreUse, image_id: str, stop: CancelToken, deadline: Deadli
 
     Raises:
         WorkCancelledError, WorkError: as `interruptible` and `read_saved`.
+
     """
     with interruptible(stop, deadline) as client:
         return read_saved(use, client.get_image(image_id, chunk_size=_CHUNK_BYTES))
@@ -105,6 +108,7 @@ def read_saved(use: StoreUse, chunks: Iterable[bytes]) -> Image:
 
     Raises:
         WorkError: as the store; also if the archive has an unknown form or is truncated (transient).
+
     """
     saved = _SavedImage(use)
     try:
@@ -147,7 +151,7 @@ class _SavedImage:
         start = next(content, b"")
         whole = itertools.chain([start], content)
         if start[_TAR_MAGIC_OFFSET:].startswith(_TAR_MAGIC) or not start.strip(b"\0"):
-            self._layers[path] = add_layer(self._use, whole, fast)
+            self._layers[path] = add_layer(self._use, whole, fast_compressor)
         elif start.startswith(_GZIP_MAGIC):
             self._compressed[path] = Descriptor(OCI_LAYER_GZIP, *self._use.add(whole))
         elif start.startswith(_ZSTD_MAGIC):

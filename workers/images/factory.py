@@ -1,4 +1,4 @@
-"""The image store of this installation, as its settings choose it."""
+"""The image store that the settings select."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,21 +13,22 @@ from workers.images.layout import LayoutStore
 
 
 def image_store() -> ImageStore:
-    """The home registry where there is one, else the layout in the data directory.
+    """Return the home registry if there is one, or else the layout in the data directory.
 
     Raises:
-        WorkError: the home registry's settings name none (unavailable: the job waits until they do).
+        WorkError: the settings of the home registry are invalid (unavailable: the job waits until they are fixed).
+
     """
-    chosen = settings()
-    if not chosen.home_registry:
-        return _layout(chosen.store_dir)
-    password = chosen.home_registry_password.get_secret_value() if chosen.home_registry_password else ""
+    current = settings()
+    if not current.home_registry:
+        return _layout(current.store_dir)
+    password = current.home_registry_password.get_secret_value() if current.home_registry_password else ""
     try:
-        address = RegistryAddress.parse(chosen.home_registry)
-        credentials = Credentials(chosen.home_registry_username, password) if password else None
+        address = RegistryAddress.parse(current.home_registry)
+        credentials = Credentials(current.home_registry_username, password) if password else None
     except (InvalidAddressError, InvalidCredentialsError) as error:
         raise WorkError(ErrorClass.UNAVAILABLE, f"LONGSHORE_HOME_REGISTRY cannot be used: {error}") from None
-    return _home(address, credentials, chosen.home_registry_ca)
+    return _home_registry(address, credentials, current.home_registry_ca)
 
 
 @lru_cache(maxsize=4)
@@ -36,5 +37,5 @@ def _layout(directory: Path) -> LayoutStore:
 
 
 @lru_cache(maxsize=4)
-def _home(address: RegistryAddress, credentials: Credentials | None, ca: Path | None) -> HomeRegistry:
+def _home_registry(address: RegistryAddress, credentials: Credentials | None, ca: Path | None) -> HomeRegistry:
     return HomeRegistry(address, credentials, ca_certificate=ca.read_text() if ca else None)

@@ -75,6 +75,7 @@ class RootFile:
 
         Raises:
             OSError: the disk is full.
+
         """
         with self._roots.adding():
             if digest not in self._digests:

@@ -1,10 +1,8 @@
-"""The store in a registry of the platform's own (`LONGSHORE_HOME_REGISTRY`): what one worker built, all can push.
+"""The image store in a registry of the platform (`LONGSHORE_HOME_REGISTRY`), which all workers share.
 
-Everything is in one repository, so that a layer of all images is there once. Names become tags. What goes out to other
-registries passes through memory piece by piece and touches no disk. When the registry forgets, is its operator's to
-say: Longshore removes nothing from it.
-
-Adding a blob to the home registry while it is made: its digest and length are known at its end only.
+All images are in one repository, so that a layer of several images is stored once. Names become tags. Blobs that go to
+other registries pass through memory in pieces and are never on disk. Longshore deletes no images from the registry:
+its operator decides what is kept.
 """
 
 import hashlib
@@ -24,10 +22,12 @@ from shared.registry.blobs import TRANSFER_TIMEOUTS, blob_path, blob_size, strea
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.registry.upload_session import COMMIT_TIMEOUTS, min_chunk_bytes
-from workers.images.image_store import BlobReader, StoreUse, held_image, read_whole
+from workers.images.image_store import BlobReader, StoreUse, held_image, read_manifest, split_blocks
 from workers.images.oci import Descriptor, InvalidManifestError, Manifest
 
-_NO_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
+BLOCK_BYTES = 4 * 1024 * 1024
+"""Size of upload chunks, of which one is in memory; larger if the registry requires it."""
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class HomeRegistry:
@@ -43,7 +43,6 @@ class HomeRegistry:
 
     @contextmanager
     def use(self, stop: CancelToken | None = None) -> Iterator[StoreUse]:
-        """Begin to use it; `stop` ends what waits for it."""
         with RegistryClient(
             self._address, self._credentials, ca_certificate=self._ca_certificate, cancel_token=stop
         ) as client:
@@ -60,26 +59,25 @@ class _Reader:
 
 
 class _HomeUse:
-    """One use (a `StoreUse`). A registry keeps what its manifests name, so holding is looking."""
+    """One use (a `StoreUse`). The registry keeps what its manifests name, so holding a blob checks that it exists."""
 
     def __init__(self, client: RegistryClient, path: str) -> None:
         self._client = client
         self._path = path
         self._scope = f"repository:{path}:pull,push"
-        self._of_threads: dict[int, RegistryClient] = {}
+        self._thread_clients: dict[int, RegistryClient] = {}
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._forgotten: set[str] = set()
 
     def hold(self, digest: str) -> int | None:
-        """A blob's size in bytes; None where there is none."""
         if digest in self._forgotten:
             return None
         if digest not in self._sizes:
-            with at_home():
-                size = blob_size(self._session(), self._path, digest, self._scope)
+            with home_registry_errors():
+                size = blob_size(self._thread_client(), self._path, digest, self._scope)
                 if size is None:
-                    content = self._session().manifest(self._path, digest)
+                    content = self._thread_client().manifest(self._path, digest)
                     size = None if content is None else len(content)
             if size is None:
                 return None
@@ -88,54 +86,50 @@ class _HomeUse:
 
     @contextmanager
     def open(self, digest: str, offset: int = 0) -> Iterator[BlobReader]:
-        """Read a blob from `offset` (bytes) on."""
-        with at_home():
+        with home_registry_errors():
             content = None
-            if blob_size(self._session(), self._path, digest, self._scope) is None:
-                content = self._session().manifest(self._path, digest)
+            if blob_size(self._thread_client(), self._path, digest, self._scope) is None:
+                content = self._thread_client().manifest(self._path, digest)
         if content is not None:
             yield io.BytesIO(content[offset:])
             return
-        with ExitStack() as kept:
-            # What the block itself raises is its own business, so only the two ways into the registry are named.
-            with at_home():
-                read = kept.enter_context(stream_blob(self._session(), self._path, digest, self._scope, offset))
+        with ExitStack() as opened:
+            # Only the calls to the registry are covered: errors of the caller's block are not the home registry's.
+            with home_registry_errors():
+                read = opened.enter_context(stream_blob(self._thread_client(), self._path, digest, self._scope, offset))
 
-            def read_at_home(most: int) -> bytes:
-                with at_home():
-                    return read(most)
+            def read_piece(max_bytes: int) -> bytes:
+                with home_registry_errors():
+                    return read(max_bytes)
 
-            yield _Reader(read_at_home)
+            yield _Reader(read_piece)
 
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
-        """Add a blob, and give its digest and size (bytes)."""
         if digest is not None and (size := self.hold(digest)) is not None:
             return digest, size
-        made, size = upload_chunks(self._session(), self._path, self._scope, chunks, digest)
-        self._forgotten.discard(made)
-        self._sizes[made] = size
-        return made, size
+        actual, size = upload_chunks(self._thread_client(), self._path, self._scope, chunks, digest)
+        self._forgotten.discard(actual)
+        self._sizes[actual] = size
+        return actual, size
 
     def forget(self, digest: str) -> None:
-        """Have a damaged blob removed, if the registry lets us; in this use it is gone in any case."""
+        """Delete the blob if the registry allows it; for this use it is gone in any case."""
         self._sizes.pop(digest, None)
         self._forgotten.add(digest)
         with suppress(WorkError):
-            self._session().send("DELETE", blob_path(self._path, digest), scope=f"repository:{self._path}:delete")
+            self._thread_client().send("DELETE", blob_path(self._path, digest), scope=f"repository:{self._path}:delete")
 
     def name(self, name: str, manifest: Descriptor) -> None:
-        """Let `name` stand for a manifest."""
         with self.open(manifest.digest) as reader:
-            content = read_whole(reader.read)
-        with at_home():
-            answer = self._session().put_manifest(self._path, _tag(name), content, manifest.media_type)
-            if answer.status != 201:
-                raise self._client.response_error(answer, "naming an image")
+            content = read_manifest(reader.read)
+        with home_registry_errors():
+            response = self._thread_client().put_manifest(self._path, _tag(name), content, manifest.media_type)
+            if response.status != 201:
+                raise self._client.response_error(response, "naming an image")
 
     def named(self, name: str) -> Descriptor | None:
-        """The manifest that a name stands for, with everything that it names; None where there is none."""
-        with at_home():
-            content = self._session().manifest(self._path, _tag(name))
+        with home_registry_errors():
+            content = self._thread_client().manifest(self._path, _tag(name))
         if content is None:
             return None
         try:
@@ -145,31 +139,27 @@ class _HomeUse:
         return None if held_image(self, manifest.descriptor.digest) is None else manifest.descriptor
 
     def close(self) -> None:
-        """Close what the threads opened."""
-        for session in self._of_threads.values():
-            session.close()
+        """Close the clients of all threads."""
+        for client in self._thread_clients.values():
+            client.close()
 
-    def _session(self) -> RegistryClient:
-        """The calling thread's own session."""
-        me = threading.get_ident()
+    def _thread_client(self) -> RegistryClient:
+        """Return the client of the calling thread."""
+        thread = threading.get_ident()
         with self._lock:
-            if me not in self._of_threads:
-                self._of_threads[me] = self._client.clone()
-            return self._of_threads[me]
+            if thread not in self._thread_clients:
+                self._thread_clients[thread] = self._client.clone()
+            return self._thread_clients[thread]
 
 
 def _tag(name: str) -> str:
-    """A tag for a name: what can be read of it, and a hash, so that no two names have one tag."""
-    return f"{_NO_TAG.sub('-', name).strip('.-')[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-BLOCK_BYTES = 4 * 1024 * 1024
-"""What is in memory of a blob while it is added, unless the registry wants larger chunks."""
+    """Return a tag for a name: its readable part and a hash, so that different names have different tags."""
+    return f"{_NOT_IN_TAGS.sub('-', name).strip('.-')[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 @contextmanager
-def at_home() -> Iterator[None]:
-    """Whatever is wrong with the platform's own registry is for its operator: the job waits and spends no try."""
+def home_registry_errors() -> Iterator[None]:
+    """Turn permanent errors into `unavailable`: the operator must fix the home registry, and the job waits."""
     try:
         yield
     except WorkError as error:
@@ -181,51 +171,40 @@ def at_home() -> Iterator[None]:
 def upload_chunks(
     client: RegistryClient, path: str, scope: str, chunks: Iterable[bytes], digest: str | None
 ) -> tuple[str, int]:
-    """Upload a blob in chunks (distribution-spec 1.1: pushing a blob in chunks), and give its digest and size (bytes).
+    """Upload a blob whose digest and size may be unknown; return them (distribution-spec 1.1: chunked uploads).
 
     Raises:
-        WorkError: the registry does not take it (unavailable, transient), or it is not what `digest` says (transient);
-            and whatever `chunks` raises.
+        WorkError: the registry does not accept it (unavailable, transient), or the content does not have this digest
+            (transient); also what `chunks` raises.
+
     """
-    hashed, size = hashlib.sha256(), 0
-    with at_home():
-        answer = client.send("POST", f"/v2/{path}/blobs/uploads/", scope=scope, body=b"")
-        location = _expected(client, answer, {202}).location
-    for block in _blocks(chunks, max(BLOCK_BYTES, min_chunk_bytes(answer))):
-        hashed.update(block)
+    sha256, size = hashlib.sha256(), 0
+    with home_registry_errors():
+        response = client.send("POST", f"/v2/{path}/blobs/uploads/", scope=scope, body=b"")
+        location = _check_status(client, response, {202}).location
+    for block in split_blocks(chunks, max(BLOCK_BYTES, min_chunk_bytes(response))):
+        sha256.update(block)
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{size}-{size + len(block) - 1}",
         }
-        with at_home():
-            answer = client.send_to(
+        with home_registry_errors():
+            response = client.send_to(
                 "PATCH", location, scope=scope, headers=headers, body=block, timeouts=TRANSFER_TIMEOUTS
             )
-            location = _expected(client, answer, {201, 202, 204}).location or location
+            location = _check_status(client, response, {201, 202, 204}).location or location
         size += len(block)
-    made = f"sha256:{hashed.hexdigest()}"
-    if digest is not None and made != digest:
-        raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {made}: it was damaged on its way.")
-    joint = "&" if "?" in location else "?"
-    with at_home():
-        address = f"{location}{joint}{urlencode({'digest': made})}"
-        _expected(client, client.send_to("PUT", address, scope=scope, body=b"", timeouts=COMMIT_TIMEOUTS), {201, 204})
-    return made, size
+    actual = f"sha256:{sha256.hexdigest()}"
+    if digest is not None and actual != digest:
+        raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {actual}: it was damaged on its way.")
+    separator = "&" if "?" in location else "?"
+    with home_registry_errors():
+        url = f"{location}{separator}{urlencode({'digest': actual})}"
+        _check_status(client, client.send_to("PUT", url, scope=scope, body=b"", timeouts=COMMIT_TIMEOUTS), {201, 204})
+    return actual, size
 
 
-def _expected(client: RegistryClient, answer: Response, statuses: set[int]) -> Response:
-    if answer.status not in statuses:
-        raise client.response_error(answer, "taking a layer into the image store")
-    return answer
-
-
-def _blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of one size (bytes), and what is left."""
-    kept = bytearray()
-    for chunk in chunks:
-        kept += chunk
-        while len(kept) >= size:
-            yield bytes(kept[:size])
-            del kept[:size]
-    if kept:
-        yield bytes(kept)
+def _check_status(client: RegistryClient, response: Response, statuses: set[int]) -> Response:
+    if response.status not in statuses:
+        raise client.response_error(response, "taking a layer into the image store")
+    return response

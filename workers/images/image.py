@@ -11,55 +11,56 @@ from workers.images.layers import Layer
 from workers.images.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, InvalidManifestError, Manifest
 
 CREATED = "1980-01-02T00:00:00Z"
-"""The one time of making, as that of the files: what is put together from the same parts has the same digest."""
+"""Creation time of every image, as of the files in layers: the same parts have the same digest."""
 _MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _KEPT_FROM_BASE = ("architecture", "os", "variant", "os.version", "os.features")
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that the store has, with its configuration as a document."""
+    """An image in the store, with its configuration as a document."""
 
     manifest: Manifest
     configuration: Mapping[str, Any]
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """What a container of it is started with (the configuration's `config`)."""
+        """The settings for containers of the image (`config` in the configuration)."""
         return dict(self.configuration.get("config") or {})
 
     @property
     def platform(self) -> str:
-        """As `linux/amd64` or `linux/arm/v7`."""
+        """The platform, such as `linux/amd64` or `linux/arm/v7`."""
         return "/".join(
             self.configuration[key] for key in ("os", "architecture", "variant") if self.configuration.get(key)
         )
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables that it sets."""
+        """The environment variables of the image."""
         entries = (entry.partition("=") for entry in self.run_config.get("Env") or [])
         return {name: value for name, _, value in entries}
 
     @property
     def size_bytes(self) -> int:
-        """Of the configuration and all layers, compressed."""
+        """Size of the configuration and all compressed layers."""
         return sum(blob.size for blob in self.manifest.blobs)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer more, and what the image's history says of it."""
+    """A layer to add, and its entry in the history of the image."""
 
     layer: Layer
-    said: str
+    created_by: str
 
 
 def read_image(use: StoreUse, manifest: Descriptor) -> Image:
     """Read a held image.
 
     Raises:
-        WorkError: as the store says; also when what is there is no image (transient).
+        WorkError: as the store; also if the manifest or configuration is invalid (transient).
+
     """
     try:
         read = Manifest.parse(_document(use, manifest))
@@ -72,27 +73,29 @@ def read_image(use: StoreUse, manifest: Descriptor) -> Image:
 
 
 def named_image(use: StoreUse, name: str) -> Image | None:
-    """The image that a name stands for, held; None where anything of it is missing.
+    """Return the image with a name, held; None if it or a part of it is missing.
 
     Raises:
-        WorkError: as `read_image` says.
+        WorkError: as `read_image`.
+
     """
     manifest = use.named(name)
     return None if manifest is None else read_image(use, manifest)
 
 
 def image_name(manifest_digest: str) -> str:
-    """What the store calls the image with this manifest."""
+    """Return the name in the store of the image with this manifest."""
     return f"image/{manifest_digest.partition(':')[2]}"
 
 
 def add_image(
     use: StoreUse, configuration: bytes, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
 ) -> Image:
-    """Add an image with this very configuration on layers that the use holds.
+    """Add an image of this configuration and of layers that the use holds.
 
     Raises:
-        WorkError: as the store says.
+        WorkError: as the store.
+
     """
     digest, size = use.add([configuration])
     manifest = Manifest(Descriptor(OCI_CONFIG, digest, size), tuple(layers), annotations=annotations or {})
@@ -107,25 +110,26 @@ def derived_image(
     run_config: Mapping[str, Any],
     annotations: Mapping[str, str] | None = None,
 ) -> Image:
-    """Add an image of the base with more layers, which is started as `run_config` says and else as the base is.
+    """Add an image of the base with more layers; settings in `run_config` replace those of the base, None removes one.
 
     Raises:
-        WorkError: as the store says.
+        WorkError: as the store.
+
     """
     below = base.configuration
-    started = {**base.run_config, **run_config}
-    started.pop("OnBuild", None)  # a command of the base's author, for builds that can run commands
+    settings = {**base.run_config, **run_config}
+    settings.pop("OnBuild", None)  # commands for builds that run commands
     document = {
         **{key: below[key] for key in _KEPT_FROM_BASE if key in below},
         "created": CREATED,
-        "config": {key: value for key, value in started.items() if value is not None},
+        "config": {key: value for key, value in settings.items() if value is not None},
         "rootfs": {
             "type": "layers",
             "diff_ids": [*below["rootfs"]["diff_ids"], *(step.layer.diff_id for step in steps)],
         },
         "history": [
             *(below.get("history") or []),
-            *({"created": CREATED, "created_by": step.said, "comment": "Longshore"} for step in steps),
+            *({"created": CREATED, "created_by": step.created_by, "comment": "Longshore"} for step in steps),
         ],
     }
     configuration = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,11 +1,6 @@
-"""What an image store can do, wherever it keeps its blobs.
+"""The interface of image stores, and how to read a whole image from one."""
 
-An image in a store, whole or not at all.
-
-The image store of this installation, as its settings choose it.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -13,100 +8,112 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from workers.images.oci import Descriptor, InvalidManifestError, Manifest, digest_of
 
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+"""Limit of registries for a manifest (distribution-spec 1.1: pushing manifests)."""
+
 
 class BlobReader(Protocol):
-    """A blob that is being read, from its beginning or an offset to its end."""
+    """Reads a blob from its beginning or an offset to its end."""
 
     def read(self, most: int, /) -> bytes:
-        """The next bytes, at most so many; none at the end."""
+        """Return the next bytes, up to that many; none at the end."""
 
 
 class StoreUse(Protocol):
-    """One job's use of the store. What it holds, adds or finds by name stays there until the use ends.
+    """One job's use of the store. What it holds, adds or finds by name stays in the store until the use ends.
 
-    Methods may be called from several threads.
-
-    Every method raises `WorkError`: unavailable where the store's disk or registry does not work, transient where a
-    blob turned out to be damaged or gone (it is forgotten then, so that a new try makes it again).
+    Methods may be called from several threads. Every method raises `WorkError`: unavailable if the disk or registry of
+    the store does not work, transient if a blob is damaged or missing (it is forgotten; a retry makes it again).
     """
 
     def hold(self, digest: str) -> int | None:
-        """Keep a blob for this use and give its size in bytes; None where the store has none of that digest."""
+        """Keep a blob for this use; return its size in bytes, or None if the store does not have it."""
 
     def open(self, digest: str, offset: int = 0) -> AbstractContextManager[BlobReader]:
         """Read a held blob from `offset` (bytes) on."""
 
     def add(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
-        """Add a blob, and give its digest and size (bytes).
+        """Add a blob; return its digest and size (bytes).
 
-        Nothing of it can be seen before all of it is there. With a `digest` the content is checked against it. A blob
-        that is there with another size is replaced. What `chunks` raises comes out as it is.
+        It becomes visible only when it is complete. With a `digest` the content is checked against it. A blob that
+        exists with another size is replaced. Errors of `chunks` are raised unchanged.
         """
 
     def forget(self, digest: str) -> None:
-        """Drop a blob that turned out to be damaged, so that the next try makes it again."""
+        """Remove a damaged blob, so that a retry makes it again."""
 
     def name(self, name: str, manifest: Descriptor) -> None:
-        """Let `name` stand for a manifest, whose blobs must all be there; what it stood for before is let go."""
+        """Give a name to a manifest whose blobs are all in the store; the name moves from an earlier manifest."""
 
     def named(self, name: str) -> Descriptor | None:
-        """The manifest that a name stands for, held with everything that it names.
+        """Return the manifest with a name, held with all its blobs.
 
-        None where anything is missing, or was damaged: that is forgotten, so that whoever asked makes it again.
+        Return None if a part is missing or damaged; what is damaged is forgotten, so that the caller makes it again.
         """
 
 
 class ImageStore(Protocol):
-    """A place for images."""
+    """A store of images."""
 
     def use(self, stop: CancelToken | None = None) -> AbstractContextManager[StoreUse]:
-        """Begin to use it; the use ends with the block, or with the process, however that ends.
+        """Begin to use the store; the use ends with the block, or with the process if it is killed.
 
-        Where the store is across a network, `stop` ends what waits for it.
+        `stop` cancels waits for a store across the network.
         """
 
 
-MAX_BYTES = 4 * 1024 * 1024
-"""Of a manifest: what registries take (distribution-spec 1.1: pushing manifests)."""
-
-
 def held_image(use: StoreUse, digest: str) -> Manifest | None:
-    """The image of this manifest, held with all that it names; None where anything is missing or damaged.
+    """Return the image with this manifest digest, held with all its blobs; None if a part is missing or damaged.
 
-    What is damaged is forgotten, so that it is made again. Of the blobs only the size is looked at.
+    What is damaged is forgotten, so that it is made again. Only the size of blobs is checked.
 
     Raises:
-        WorkError: the store does not work (unavailable), or the digest is not that of a manifest (invalid).
+        WorkError: the store does not work (unavailable), or the blob is no manifest (invalid).
+
     """
     if use.hold(digest) is None:
         return None
     with use.open(digest) as reader:
-        content = read_whole(reader.read)
+        content = read_manifest(reader.read)
     if digest_of(content) != digest:
         use.forget(digest)
         return None
     try:
         manifest = Manifest.parse(content)
-    except InvalidManifestError as broken:
-        raise WorkError(ErrorClass.INVALID, f"The image store has {digest}, but {broken}.") from None
-    whole = True
+    except InvalidManifestError as error:
+        raise WorkError(ErrorClass.INVALID, f"The image store has {digest}, but {error}.") from None
+    is_complete = True
     for blob in manifest.blobs:
-        held = use.hold(blob.digest)
-        if held is not None and held != blob.size:
+        size = use.hold(blob.digest)
+        if size is not None and size != blob.size:
             use.forget(blob.digest)
-        whole = whole and held == blob.size
-    return manifest if whole else None
+        is_complete = is_complete and size == blob.size
+    return manifest if is_complete else None
 
 
-def read_whole(read: Callable[[int], bytes]) -> bytes:
-    """Everything that a reader gives, which may be no more than a manifest has.
+def read_manifest(read: Callable[[int], bytes]) -> bytes:
+    """Read to the end, but no more than a manifest may have.
 
     Raises:
-        WorkError: it is more (invalid).
+        WorkError: the content is larger (invalid).
+
     """
     content = bytearray()
     while piece := read(64 * 1024):
         content += piece
-        if len(content) > MAX_BYTES:
+        if len(content) > MAX_MANIFEST_BYTES:
             raise WorkError(ErrorClass.INVALID, "The image store has a manifest of more than 4 MiB.")
     return bytes(content)
+
+
+def split_blocks(chunks: Iterable[bytes], block_bytes: int) -> Iterator[bytes]:
+    """Return the same bytes in blocks of one size; only the last may be smaller."""
+    block = bytearray()
+    for chunk in chunks:
+        for start in range(0, len(chunk), block_bytes):
+            block += chunk[start : start + block_bytes]
+            if len(block) >= block_bytes:
+                yield bytes(block[:block_bytes])
+                del block[:block_bytes]
+    if block:
+        yield bytes(block)

@@ -37,6 +37,7 @@ class Index:
 
         Raises:
             WorkError: the index is missing or damaged (unavailable).
+
         """
         return self._read().manifests
 

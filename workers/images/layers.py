@@ -1,7 +1,4 @@
-"""Layers: archives that are compressed and hashed while they flow into the image store (image-spec 1.1: layer).
-
-What was installed in a container, out of the archive that the engine makes of it, as it stands in a layer.
-"""
+"""Layers: archives that are compressed and hashed while they are added to the image store (image-spec 1.1: layer)."""
 
 import hashlib
 import tarfile
@@ -14,7 +11,7 @@ from isal import isal_zlib
 
 from shared.errors import ErrorClass, WorkError
 from workers.images.archive import Entry, content_of, is_whiteout, members_of, plain_entry, streamed
-from workers.images.image_store import StoreUse
+from workers.images.image_store import StoreUse, split_blocks
 from workers.images.oci import OCI_LAYER_GZIP, Descriptor
 
 _GZIP = 31
@@ -23,13 +20,13 @@ _PIECE_BYTES = 512 * 1024
 
 
 class Compressor(Protocol):
-    """A gzip stream that is being made."""
+    """Writes a gzip stream."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What the stream has to say of the next bytes; often nothing yet."""
+        """Compress the next bytes; return what the stream has for them, which is often nothing yet."""
 
     def flush(self) -> bytes:
-        """The end of the stream."""
+        """Return the end of the stream."""
 
 
 @dataclass(frozen=True)
@@ -40,35 +37,37 @@ class Layer:
     diff_id: str
 
 
-def fast() -> Compressor:
-    """For layers of hundreds of megabytes: about 690 MB/s a core.
+def fast_compressor() -> Compressor:
+    """Return a compressor for layers of hundreds of megabytes: about 690 MB/s a core.
 
-    ISA-L takes the fastest code that the processor has, so another machine may write other bytes: for layers that are
-    compressed once and then kept in the store.
+    ISA-L uses the fastest instructions of the processor, so another machine may write other bytes: use it for layers
+    that are compressed once and then kept in the store.
     """
     return isal_zlib.compressobj(level=1, wbits=_GZIP)
 
 
-def exact() -> Compressor:
-    """For small layers that are made anew on every machine and must have one digest.
+def reproducible_compressor() -> Compressor:
+    """Return a compressor for small layers, which every machine makes again and which must have one digest.
 
-    zlib does the same on every processor and takes no setting from its surroundings. It is the one that this Python was
-    linked with: machines whose distribution has zlib-ng in its place make other digests than the rest.
+    zlib writes the same bytes on every processor. It is the library that this Python is linked with: machines whose
+    distribution has zlib-ng instead make other digests.
     """
     return zlib.compressobj(level=6, wbits=_GZIP)
 
 
 def add_layer(use: StoreUse, archive: Iterable[bytes], compression: Callable[[], Compressor]) -> Layer:
-    """Compress an archive into the store.
+    """Add an archive to the store, compressed.
 
     Raises:
-        WorkError: as the store says; and what reading the archive raises.
+        WorkError: as the store; also what reading the archive raises.
+
     """
     compressor = compression()
     uncompressed = hashlib.sha256()
 
     def compressed() -> Iterator[bytes]:
-        for piece in _gathered(archive):
+        # The output of a compressor may depend on how its input is split.
+        for piece in split_blocks(archive, _PIECE_BYTES):
             uncompressed.update(piece)
             yield compressor.compress(piece)
         yield compressor.flush()
@@ -77,28 +76,16 @@ def add_layer(use: StoreUse, archive: Iterable[bytes], compression: Callable[[],
     return Layer(Descriptor(OCI_LAYER_GZIP, digest, size), f"sha256:{uncompressed.hexdigest()}")
 
 
-def _gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of one size: what a compressor writes may depend on where it is handed the next."""
-    piece = bytearray()
-    for chunk in chunks:
-        for start in range(0, len(chunk), _PIECE_BYTES):
-            piece += chunk[start : start + _PIECE_BYTES]
-            if len(piece) >= _PIECE_BYTES:
-                yield bytes(piece[:_PIECE_BYTES])
-                del piece[:_PIECE_BYTES]
-    if piece:
-        yield bytes(piece)
-
-
 def installed_entries(chunks: Iterable[bytes], above: str) -> Iterator[Entry]:
-    """The members of an archive, below the directory `above` and in the order that they come in: that of their names.
+    """Return the members of the engine's archive of installed files, below the directory `above`, in the same order.
 
-    What a file has beside its content, owner and mode is left out (times, names, attributes): what is installed again
-    is as equal as it can be.
+    Only content, owner and mode of files are kept (no times, names, attributes), so that two installations of the same
+    are as equal as possible.
 
     Raises:
-        tarfile.ReadError: the archive breaks off.
-        WorkError: a member has a name that would delete files of the layers below (invalid).
+        tarfile.ReadError: the archive is truncated.
+        WorkError: the name of a member would delete files of the layers below (invalid).
+
     """
     with streamed(chunks) as archive:
         for member in members_of(archive):
@@ -113,7 +100,7 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, above: str) -> Ent
         )
     entry = plain_entry(_below(above, member.name))
     entry.type, entry.mode, entry.uid, entry.gid = member.type, member.mode & 0o7777, member.uid, member.gid
-    # A hard link names another member of the archive, a symbolic one whatever it likes.
+    # The target of a hard link is a member of the archive; that of a symbolic link can be any path.
     entry.linkname = _below(above, member.linkname) if member.islnk() else member.linkname
     if not member.isreg():
         return entry, ()

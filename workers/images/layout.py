@@ -32,6 +32,7 @@ class LayoutStore:
 
         Raises:
             WorkError: the directory has other files, or the disk does not work (unavailable).
+
         """
         self._directory = directory
         self._disk = Disk(directory)

@@ -1,9 +1,4 @@
-"""Media types of images, in the OCI's words and in Docker's (image-spec 1.1: media types; manifest v2 schema 2).
-
-What a blob is known by: its media type, digest and size (image-spec 1.1: descriptor).
-
-Image manifests: read, written in one way only, and told in the other vocabulary (image-spec 1.1: manifest).
-"""
+"""OCI documents: media types, descriptors and image manifests (image-spec 1.1; Docker's manifest v2 schema 2)."""
 
 import hashlib
 import json
@@ -30,7 +25,7 @@ DOCKER_OF_OCI = {
     OCI_LAYER: DOCKER_LAYER,
     OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
 }
-"""What Docker calls the same bytes; whatever is missing here has no other name."""
+"""Docker's media types for the same bytes; other OCI media types have none."""
 OCI_OF_DOCKER = {docker: oci for oci, docker in DOCKER_OF_OCI.items()}
 
 
@@ -38,7 +33,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class InvalidManifestError(ValueError):
-    """A manifest, configuration or index that says what it may not; the text is a sentence."""
+    """Raised for an invalid manifest, configuration or index; the text is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +47,15 @@ class Descriptor:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Descriptor":
-        """The descriptor of a content that is in memory."""
         return cls(media_type, digest_of(content), len(content))
 
     @classmethod
     def parse(cls, document: object) -> "Descriptor":
-        """Read a descriptor out of a manifest or an index.
+        """Read a descriptor in a manifest or an index.
 
         Raises:
-            InvalidManifestError: it is none, or one with a digest that is not used here.
+            InvalidManifestError: it is invalid, or its digest is not SHA-256.
+
         """
         if not isinstance(document, dict):
             raise InvalidManifestError("a descriptor is no JSON object")
@@ -75,26 +70,26 @@ class Descriptor:
         return cls(media_type, digest, size, {str(key): str(value) for key, value in annotations.items()})
 
     def document(self) -> dict[str, Any]:
-        """The descriptor as it stands in a manifest or an index."""
-        said: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        """Return the descriptor as JSON."""
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.annotations:
-            said["annotations"] = dict(sorted(self.annotations.items()))
-        return said
+            document["annotations"] = dict(sorted(self.annotations.items()))
+        return document
 
 
 def digest_of(content: bytes) -> str:
-    """The SHA-256 digest of a content, as descriptors write it."""
+    """Return the SHA-256 digest of a content as in descriptors."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def is_sha256(text: str) -> bool:
-    """Whether `text` is a SHA-256 digest as descriptors write it."""
+    """Return whether `text` is a SHA-256 digest as in descriptors."""
     return _DIGEST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of an image for one platform. Its media types are all the OCI's or all Docker's."""
+    """The manifest of an image for one platform. Its media types are either all OCI's or all Docker's."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -102,14 +97,15 @@ class Manifest:
     media_type: str = OCI_MANIFEST
     annotations: Mapping[str, str] = field(default_factory=dict)
     as_read: bytes | None = field(default=None, repr=False)
-    """The bytes that it was read from: what has a digest already is never written anew."""
+    """The bytes that were parsed: a manifest that has a digest is never serialized again."""
 
     @classmethod
     def parse(cls, content: bytes) -> "Manifest":
-        """Read a manifest.
+        """Parse a manifest.
 
         Raises:
-            InvalidManifestError: it is no image manifest (an index is none), or mixes the two vocabularies.
+            InvalidManifestError: it is no image manifest (an index is none), or mixes media types of OCI and Docker.
+
         """
         try:
             document = json.loads(content)
@@ -136,19 +132,19 @@ class Manifest:
             {str(key): str(value) for key, value in annotations.items()},
             content,
         )
-        foreign = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
-        if any(blob.media_type in foreign for blob in manifest.blobs):
+        others = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
+        if any(blob.media_type in others for blob in manifest.blobs):
             raise InvalidManifestError("a manifest mixes the media types of OCI and Docker")
         return manifest
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Everything that must be in a registry before the manifest: the configuration and each layer once."""
+        """The blobs that a registry needs before the manifest: the configuration and each layer once."""
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
 
     @cached_property
     def content(self) -> bytes:
-        """Its bytes: those that it was read from, else compact JSON with its keys in one order."""
+        """The bytes that were parsed, or else compact JSON with a fixed order of keys."""
         if self.as_read is not None:
             return self.as_read
         document: dict[str, Any] = {
@@ -163,40 +159,40 @@ class Manifest:
 
     @cached_property
     def descriptor(self) -> Descriptor:
-        """What the manifest itself is known by."""
         return Descriptor.of(self.content, self.media_type)
 
     def to_docker_schema2(self) -> "Manifest":
-        """The same image for a registry that knows Docker's media types only; another digest, the same blobs.
+        """Return the manifest with Docker's media types: another digest, the same blobs.
 
         Raises:
-            InvalidManifestError: a blob has a media type that Docker has no word for.
+            InvalidManifestError: Docker has no equivalent for the media type of a blob.
+
         """
-        return self._translated(DOCKER_OF_OCI, DOCKER_MANIFEST)
+        return self._with_media_types(DOCKER_OF_OCI, DOCKER_MANIFEST)
 
     def to_oci(self) -> "Manifest":
-        """The same image for a registry that knows the OCI's media types only; another digest, the same blobs.
+        """Return the manifest with OCI's media types: another digest, the same blobs.
 
         Raises:
-            InvalidManifestError: a blob has a media type that the OCI has no word for.
-        """
-        return self._translated(OCI_OF_DOCKER, OCI_MANIFEST)
+            InvalidManifestError: OCI has no equivalent for the media type of a blob.
 
-    def _translated(self, words: Mapping[str, str], media_type: str) -> "Manifest":
+        """
+        return self._with_media_types(OCI_OF_DOCKER, OCI_MANIFEST)
+
+    def _with_media_types(self, equivalents: Mapping[str, str], media_type: str) -> "Manifest":
         if self.media_type == media_type:
             return self
-        # Docker's manifests have no annotations, neither of their own nor of their blobs.
-        keep = self.annotations if media_type == OCI_MANIFEST else {}
+        # Docker's manifests have no annotations, neither their own nor those of blobs.
         return Manifest(
-            _translated(self.config, words),
-            tuple(_translated(layer, words) for layer in self.layers),
+            _with_media_type(self.config, equivalents),
+            tuple(_with_media_type(layer, equivalents) for layer in self.layers),
             media_type,
-            keep,
+            self.annotations if media_type == OCI_MANIFEST else {},
         )
 
 
-def _translated(blob: Descriptor, words: Mapping[str, str]) -> Descriptor:
-    word = words.get(blob.media_type)
-    if word is None:
-        raise InvalidManifestError(f"a blob of the type {blob.media_type[:100]!r} has no name in the other vocabulary")
-    return replace(blob, media_type=word, annotations={})
+def _with_media_type(blob: Descriptor, equivalents: Mapping[str, str]) -> Descriptor:
+    media_type = equivalents.get(blob.media_type)
+    if media_type is None:
+        raise InvalidManifestError(f"the media type {blob.media_type[:100]!r} of a blob has no equivalent")
+    return replace(blob, media_type=media_type, annotations={})

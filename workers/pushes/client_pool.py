@@ -42,6 +42,7 @@ class PooledClient:
 
         Raises:
             WorkError: as `RegistryClient.ping`.
+
         """
         self.client.ping()
         self.pinged_at = time.monotonic()
@@ -59,6 +60,7 @@ class ClientPool:
 
         Raises:
             WorkError: as `client_of`.
+
         """
         key = (registry.id, fingerprint(registry), credentials)
         pooled = self._take(key)

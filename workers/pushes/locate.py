@@ -55,6 +55,7 @@ class ImageSearch:
         Raises:
             WorkCancelledError: the push was cancelled.
             WorkError: no source has the image.
+
         """
         manifest = self._held(use)
         if manifest is not None:
@@ -80,6 +81,7 @@ class ImageSearch:
         Raises:
             WorkCancelledError: the push was cancelled.
             WorkError: no source has the image.
+
         """
         known_id = self._build.image_id
         if known_id is not None and has_image(known_id):

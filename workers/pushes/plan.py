@@ -19,7 +19,7 @@ TRUST_BLOBS_MS = 10 * 60_000
 """For so long after a successful push, a registry that has the manifest is not asked for each of its blobs."""
 
 _PUSH = (
-    select(Job, ImagePush, Algorithm, Build, Registry, now_ms() - ImagePush.last_success_at)
+    select(Job, ImagePush, Algorithm, Build, Registry, now_ms() - ImagePush.last_success_at < TRUST_BLOBS_MS)
     .join(ImagePush, ImagePush.id == Job.push_id)
     .join(Algorithm, Algorithm.id == Job.algorithm_id)
     .join(Build, Build.id == Job.build_id)
@@ -56,9 +56,9 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
 
     Raises:
         WorkError: the registry was deleted (not_found), or was changed so that this push must not continue (invalid).
+
     """
-    row = session.execute(_PUSH, {"job": claim.job_id}).one()
-    job, push, algorithm, build, registry, age_ms = row._tuple()
+    job, push, algorithm, build, registry, is_recent = session.execute(_PUSH, {"job": claim.job_id}).one()
     if registry.deleted_at is not None:
         raise WorkError(ErrorClass.NOT_FOUND, "The registry was deleted.")
     repository = repository_of(registry, algorithm)
@@ -74,7 +74,5 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
         path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,
         tags=(job.git_hash, job.semantic_version) if job.semantic_version else (job.git_hash,),
-        trusts_blobs=(
-            push.last_success_digest == build.manifest_digest and age_ms is not None and age_ms < TRUST_BLOBS_MS
-        ),
+        trusts_blobs=push.last_success_digest == build.manifest_digest and bool(is_recent),
     )

@@ -42,6 +42,7 @@ def pull_from_registry(
         WorkCancelledError: the push was cancelled.
         WorkError: the store does not work (unavailable); or no registry has the image, but one that may have it failed
             (transient, throttled).
+
     """
     first_error: WorkError | None = None
     for pushed_digest, registry in _successful_pushes(build, digest):

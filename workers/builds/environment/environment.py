@@ -18,7 +18,7 @@ from workers.builds.source_tree import SourceTree
 from workers.images.archive import Entry, archived, parent_entries
 from workers.images.image import Image, Step, derived_image, named_image
 from workers.images.image_store import StoreUse
-from workers.images.layers import add_layer, fast, installed_entries
+from workers.images.layers import add_layer, fast_compressor, installed_entries
 
 KEY = "io.longshore.environment"
 """The annotation with the environment's key."""
@@ -102,7 +102,7 @@ def _save(
 ) -> Image:
     with container.context.log.step("Saving the environment in the image store"):
         try:
-            layer = add_layer(use, archived(_installed_files(container, installation.directories)), fast)
+            layer = add_layer(use, archived(_installed_files(container, installation.directories)), fast_compressor)
         except tarfile.TarError as error:
             raise WorkError(
                 ErrorClass.TRANSIENT, f"the Docker engine sent an incomplete archive of a build's files: {error}"

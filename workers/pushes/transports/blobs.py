@@ -61,6 +61,7 @@ class BlobUploads:
         Raises:
             WorkCancelledError: the push was cancelled.
             WorkError: an upload failed; the others were given up.
+
         """
         pending = iter([each for each in self._descriptors if self.outcomes.get(each.digest) != BlobOutcome.UPLOADED])
         clients = [self._client.clone() for _ in range(self._max_concurrent)]
@@ -148,6 +149,7 @@ class BlobUploads:
 
         Raises:
             WorkError: the blob is damaged; it is removed from the store (transient).
+
         """
         sha256 = hashlib.sha256()
         with self._store.open(digest) as reader:

@@ -32,6 +32,7 @@ def find_pushed_digest(
 
     Raises:
         WorkError: the registry refused a request, or failed.
+
     """
     first, *others = tags
     content = client.manifest(repository_path, first)

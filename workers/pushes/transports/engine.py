@@ -107,6 +107,7 @@ def tls_refusal(address: RegistryAddress, *, verify_tls: bool, ca_certificate: s
 
     Raises:
         WorkError: the engine does not respond (unavailable).
+
     """
     if ca_certificate:
         return (

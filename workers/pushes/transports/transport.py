@@ -38,4 +38,5 @@ class Transport(Protocol):
         Raises:
             WorkCancelledError: the push was cancelled.
             WorkError: the registry, the engine or the store failed.
+
         """

@@ -132,7 +132,7 @@ def test_each_thing_that_happens_has_its_event(receiver: Receiver) -> None:
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["unclaimed", "lost", "still"])
+@pytest.mark.parametrize("kind", ["unclaimed", "lost", "no-progress"])
 def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
     webhook(receiver, "push.stalled")
     job = push(build_commit(make_algorithm()), make_registry())

@@ -29,7 +29,7 @@ from workers.images import factory
 from workers.images.engine_transfer import save_image
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
-from workers.pushes import locate
+from workers.pushes import client_pool, locate
 from workers.pushes.plan import TRUST_BLOBS_MS
 from workers.pushes.push import PushWork
 
@@ -213,8 +213,12 @@ def test_what_a_registry_has_needs_no_image(
 
 
 @DIRECT
-def test_a_push_that_follows_another_asks_one_question(build: Build, registry: PrivateRegistry) -> None:
-    """The connection, what convinces the registry and its last answer are known from a moment ago."""
+def test_a_push_that_follows_another_asks_one_question(
+    build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pooled client has a connection and a token, and its ping is recent enough."""
+    monkeypatch.setattr(client_pool, "PING_TTL_SECONDS", 60)
+    monkeypatch.setattr(client_pool, "MAX_IDLE_SECONDS", 60)
     with lying_proxy(registry.host) as proxy:
         target = make_registry(f"http://{proxy.host}", PUSHER)
         first = run_push(build, target)

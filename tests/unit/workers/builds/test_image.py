@@ -17,7 +17,7 @@ from workers.builds.image import assemble_image
 from workers.builds.source_tree import open_source_tree
 from workers.images.archive import archived, file_entry
 from workers.images.image import Image, Step, add_image, derived_image, named_image
-from workers.images.layers import add_layer, fast
+from workers.images.layers import add_layer, fast_compressor
 
 BASE = {
     "os": "linux",
@@ -39,7 +39,7 @@ LABELS = {"org.opencontainers.image.revision": "1" * 40}
 
 
 def environment(store: DirectoryStore) -> Image:
-    layer = add_layer(store, archived([file_entry("opt/a", b"a")]), fast)
+    layer = add_layer(store, archived([file_entry("opt/a", b"a")]), fast_compressor)
     base = add_image(store, json.dumps(BASE).encode(), [])
     return derived_image(store, base, [Step(layer, "COPY env")], {"Cmd": None})
 
