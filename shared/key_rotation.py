@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from shared.db.engine import Database
 from shared.db.models import Algorithm, Job, Registry, Webhook
 from shared.encryption import DecryptionError, Keyring
-from shared.git.sources import open_source, seal_source
+from shared.git.sources import decrypt_source_credentials, encrypt_source_credentials
 from shared.registries.credentials import (
     decrypt_job_credentials,
     decrypt_registry_credentials,
@@ -53,9 +53,9 @@ def _job(keyring: Keyring, job: Job) -> str:
 
 
 def _algorithm(keyring: Keyring, algorithm: Algorithm) -> str:
-    credentials = open_source(keyring, algorithm)
+    credentials = decrypt_source_credentials(keyring, algorithm)
     assert credentials is not None  # noqa: S101 - only rows with a value are read
-    return seal_source(keyring, algorithm, *credentials)
+    return encrypt_source_credentials(keyring, algorithm, *credentials)
 
 
 def _webhook(keyring: Keyring, webhook: Webhook) -> str:

@@ -34,7 +34,7 @@ from shared.encryption import keyring
 from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
-from shared.git.sources import read_repository_url, refuse_forbidden_repository, seal_source
+from shared.git.sources import check_repository_address, encrypt_source_credentials, parse_repository_url
 from shared.net.address_rules import ForbiddenAddressError
 from shared.registry.reference import normalize_name
 from shared.settings import settings
@@ -199,7 +199,7 @@ def _require_allowed_repository(source: SourceRequest | None) -> None:
     if source is None or not source.repository_https_url:
         return
     try:
-        refuse_forbidden_repository(read_repository_url(source.repository_https_url))
+        check_repository_address(parse_repository_url(source.repository_https_url))
     except (InvalidRepositoryUrlError, ForbiddenAddressError) as error:
         raise InvalidInputError(f"source.repository_https_url: {error}") from None
 
@@ -215,7 +215,7 @@ def _apply_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
         return
     if source.repository_https_url:
         try:
-            url = read_repository_url(source.repository_https_url)
+            url = parse_repository_url(source.repository_https_url)
         except ValueError as error:
             raise InvalidInputError(f"source.repository_https_url: {error}") from None
         if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
@@ -228,7 +228,7 @@ def _apply_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
     if source.credentials is not None:
         if algorithm.repository_url is None:
             raise ConflictError(UNEXPECTED_CREDENTIALS)
-        algorithm.source_credentials = seal_source(
+        algorithm.source_credentials = encrypt_source_credentials(
             keyring(), algorithm, source.credentials.username, source.credentials.password
         )
 

@@ -1,1 +1,1 @@
-"""Git: the one way to start it, the addresses it may go to, and the service that hosts repositories."""
+"""Run git, limit which addresses it may reach, and call the service that hosts repositories."""

@@ -1,4 +1,4 @@
-"""How git reaches a repository: which transport it may use, and what it shows there, never in its arguments."""
+"""Let git reach one repository: by one transport, at checked addresses, with credentials outside of its arguments."""
 
 import base64
 import shlex
@@ -22,29 +22,29 @@ class GitCredentials:
 
 
 class Access(TypedDict):
-    """The arguments of `run_git` and `running_git` with which one repository can be reached and no other."""
+    """Arguments of `run_git` and `running_git` with which git can reach one repository and no other."""
 
     protocols: tuple[str, ...]
     config: list[tuple[str, str]]
     extra_environment: dict[str, str]
 
 
-def access_to(
+def make_access(
     url: RepositoryUrl, credentials: GitCredentials | None, networks: AllowedNetworks | None = None
 ) -> Access:
-    """What git needs to reach `url`: the one transport, the credentials for that URL only, the key for ssh.
+    """Return what git needs to reach `url`: the transport, the credentials for that URL only, the key for ssh.
 
-    With `networks` (for a URL that a caller wrote) the host is resolved and checked here, and git goes to the very
-    addresses that were found; unless a proxy stands in between, which resolves for itself.
+    With `networks` (for a URL from a caller) the host is resolved and checked here, and git connects to exactly these
+    addresses, except through a proxy, which resolves the name itself.
 
     Raises:
-        WorkError: an ssh:// URL, and no known_hosts file is set (invalid); an address that is not spoken to (invalid);
-            a name that cannot be resolved (transient).
+        WorkError: an ssh:// URL without a known_hosts file (invalid); a forbidden address (invalid); a name that cannot
+            be resolved (transient).
     """
     config, environment = [], {}
-    addresses = [] if networks is None or _is_proxied(url) else _resolved(url, networks)
+    addresses = [] if networks is None or _is_proxied(url) else _resolve(url, networks)
     if addresses and url.scheme != "ssh" and not is_ip_address(url.host):
-        # curl's CURLOPT_RESOLVE, as git-config(1) hands it on.
+        # Passed on to curl as CURLOPT_RESOLVE (git-config(1)).
         config.append(("http.curloptResolve", f"{url.host}:{_port(url)}:{','.join(addresses)}"))
     if url.scheme == "ssh":
         environment = {"GIT_SSH_COMMAND": _ssh_command(url.host, addresses), "GIT_SSH_VARIANT": "ssh"}
@@ -54,11 +54,11 @@ def access_to(
     return Access(protocols=(url.scheme,), config=config, extra_environment=environment)
 
 
-def _resolved(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
+def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
     try:
         return networks.resolve(url.host, _port(url))
-    except ForbiddenAddressError as refusal:
-        raise WorkError(ErrorClass.INVALID, f"The repository {url}: {refusal}") from None
+    except ForbiddenAddressError as error:
+        raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error}") from None
     except (OSError, UnicodeError):
         raise WorkError(
             ErrorClass.TRANSIENT, f"The repository {url} cannot be reached at the moment (its name cannot be resolved)."
@@ -80,7 +80,7 @@ def _ssh_command(host: str, addresses: Sequence[str]) -> str:
     if known_hosts is None:
         raise WorkError(
             ErrorClass.INVALID,
-            "Repositories at ssh:// URLs are not set up here: LONGSHORE_SOURCE_SSH_KNOWN_HOSTS names no file.",
+            "Repositories at ssh:// URLs cannot be used here: LONGSHORE_SOURCE_SSH_KNOWN_HOSTS is not set.",
         )
     options = {
         "BatchMode": "yes",

@@ -1,4 +1,4 @@
-"""What git's error messages mean: the class of error, and a sentence for the caller."""
+"""Translate git's error messages into the class of an error and a sentence for the caller."""
 
 import re
 
@@ -9,7 +9,7 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
     (
         r"No space left on device|Disk quota exceeded",
         ErrorClass.UNAVAILABLE,
-        "There is no disk space left for the source; it waits until there is.",
+        "There is no disk space left for the source; the job waits until there is.",
     ),
     (
         r"Host key verification failed",
@@ -24,7 +24,7 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
     (
         r"returned error: 429",
         ErrorClass.THROTTLED,
-        "The repository's server {host} asked to slow down.",
+        "The repository's server {host} limits the rate of requests.",
     ),
     (
         r"returned error: 30[12378]|unable to update url base from redirection",
@@ -46,7 +46,7 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
         r"dumb http transport does not support|not valid: (could not determine|is this a git)|"
         r"protocol error|transport '.*' not allowed",
         ErrorClass.INVALID,
-        "What answers at {url} does not speak git's smart protocol.",
+        "The server at {url} does not speak git's smart protocol.",
     ),
     (
         r"fsck error|index-pack failed|bad object|invalid index-pack|unpack-objects error|[Oo]ut of memory",
@@ -63,17 +63,17 @@ _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
 
 
 def git_error(errors: str, url: RepositoryUrl) -> WorkError:
-    """The error behind what git wrote to stderr while it spoke to `url`. What nobody foresaw counts as passing."""
-    # What the other side says ("remote:") decides nothing and is repeated nowhere.
+    """Return the error that git's stderr describes, of a command that connects to `url`. Unknown ones are transient."""
+    # Text from the server ("remote:") is not trusted: it decides nothing and is not shown.
     lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("remote:")]
     for pattern, error_class, sentence in _MEANINGS:
         for line in lines:
             if re.search(pattern, line):
-                return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_harmless(line)))
-    reason = _harmless(lines[-1]) if lines else "it gave no reason"
+                return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_printable(line)))
+    reason = _printable(lines[-1]) if lines else "it gave no reason"
     return WorkError(ErrorClass.TRANSIENT, f"Git could not read the repository {url} ({reason}).")
 
 
-def _harmless(line: str) -> str:
+def _printable(line: str) -> str:
     plain = "".join(character if character.isprintable() else " " for character in line)
     return plain.removeprefix("fatal: ").removeprefix("error: ").strip()[:200]

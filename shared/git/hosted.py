@@ -1,8 +1,7 @@
-"""The hosted repositories, seen from the API and the workers: a client of the git service.
+"""A client of the git service, for the API and the workers.
 
-Short-lived tokens with which the API and the workers speak to the git service, signed with the installation's keys.
-
-A token names what it is for, the one algorithm, and when it ends. The machines' clocks must agree to some seconds.
+They authenticate with short-lived tokens that are signed with the installation's keys. A token names its scope, one
+algorithm, and its expiry, so the clocks of the machines must agree to some seconds.
 """
 
 import json
@@ -17,15 +16,19 @@ from shared.encryption import keyring
 from shared.errors import InvalidInputError, RequestError, UnavailableError
 from shared.settings import settings
 
-CALL_SECONDS = 10
-TOKEN_SECONDS = 60
+REQUEST_TIMEOUT_SECONDS = 10
+TOKEN_LIFETIME_SECONDS = 60
 RETRY_SECONDS = 5
+PREFIX = "lsgit"
+PURPOSE = "git-token"
+TokenScope = Literal["fetch", "admin"]
+"""`fetch`: read the algorithm's repository. `admin`: its internal calls (resolve, delete)."""
 
 log = structlog.get_logger(__name__)
 
 
 def delete(algorithm_id: str) -> None:
-    """Remove the algorithm's repository. What is missed here the service finds at its next start.
+    """Remove the algorithm's repository. If this fails, the service removes it at its next start.
 
     Raises:
         UnavailableError: the git service does not respond.
@@ -34,7 +37,7 @@ def delete(algorithm_id: str) -> None:
 
 
 def resolve(algorithm_id: str, commit: str | None) -> str:
-    """The full hash of a commit that is kept from now on, whatever becomes of its branch.
+    """Return the full hash of a commit, which is kept from now on even if its branch is deleted or moved.
 
     `commit` is a full hash or an unambiguous prefix of 7 or more; None: the newest of the default branch.
 
@@ -42,61 +45,51 @@ def resolve(algorithm_id: str, commit: str | None) -> str:
         InvalidInputError: no such commit, an ambiguous one, an empty repository, or a deleted default branch.
         UnavailableError: the git service does not respond.
     """
-    answer = _call("POST", algorithm_id, "/resolve", {"commit": commit})
-    resolved: str = answer["commit"]
-    return resolved
+    return str(_call("POST", algorithm_id, "/resolve", {"commit": commit})["commit"])
 
 
 def internal_url(algorithm: Algorithm) -> str:
-    """What a worker fetches, straight from the git service."""
+    """Return the URL from which workers fetch a hosted repository, without the gateway."""
     return f"{settings().resolved_git_url.rstrip('/')}/git/{algorithm.path}.git"
 
 
 def _call(method: str, algorithm_id: str, suffix: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     url = f"{settings().resolved_git_url.rstrip('/')}/internal/repositories/{algorithm_id}{suffix}"
-    headers = {"Authorization": f"Bearer {git_token('admin', algorithm_id, TOKEN_SECONDS)}"}
+    headers = {"Authorization": f"Bearer {git_token('admin', algorithm_id, TOKEN_LIFETIME_SECONDS)}"}
     try:
-        with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=CALL_SECONDS)) as pool:
-            answer = pool.request(method, url, json=body, headers=headers)
-            content = json.loads(answer.data) if answer.data else {}
+        with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=REQUEST_TIMEOUT_SECONDS)) as pool:
+            response = pool.request(method, url, json=body, headers=headers)
+            content: dict[str, Any] = json.loads(response.data) if response.data else {}
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        log.warning("git_service_away", error=type(error).__name__, method=method)
-        raise _away() from None
-    if answer.status == 400:
+        log.warning("git_service_unreachable", error=type(error).__name__, method=method)
+        raise _unavailable() from None
+    if response.status == 400:
         raise InvalidInputError(content["error"]["message"])
-    if not 200 <= answer.status < 300:
-        log.warning("git_service_refused", status=answer.status, method=method, answer=content)
-        raise _away()
-    answered: dict[str, Any] = content
-    return answered
+    if not 200 <= response.status < 300:
+        log.warning("git_service_failed", status=response.status, method=method, response=content)
+        raise _unavailable()
+    return content
 
 
-def _away() -> RequestError:
+def _unavailable() -> RequestError:
     return UnavailableError(
-        "The git service is away; send the request again in a few seconds.", retry_after=RETRY_SECONDS
+        "The git service does not respond; send the request again in a few seconds.", retry_after=RETRY_SECONDS
     )
 
 
-TokenScope = Literal["fetch", "admin"]
-"""`fetch`: read the algorithm's repository. `admin`: its internal calls (create, resolve, delete)."""
-
-PREFIX = "lsgit"
-PURPOSE = "git-token"
-
-
 def git_token(scope: TokenScope, algorithm_id: str, seconds: float) -> str:
-    """A token for one algorithm's repository that is good for so many seconds."""
+    """Return a token for one algorithm's repository that expires after so many seconds."""
     claim = f"{scope}.{algorithm_id}.{int(time.time() + seconds)}"
     return f"{PREFIX}.{claim}.{keyring().digest(claim.encode(), purpose=PURPOSE)}"
 
 
 def is_git_token(secret: str) -> bool:
-    """Whether a password looks like such a token, good or not."""
+    """Return whether a password has the form of such a token, valid or not."""
     return secret.startswith(f"{PREFIX}.")
 
 
 def verify_git_token(token: str, scope: TokenScope, algorithm_id: str) -> bool:
-    """Whether the token was made here for this scope and algorithm, and has not ended."""
+    """Return whether this installation issued the token for this scope and algorithm, and it has not expired."""
     prefix, _, rest = token.partition(".")
     parts = rest.split(".", 3)
     if prefix != PREFIX or len(parts) != 4 or parts[:2] != [scope, algorithm_id]:

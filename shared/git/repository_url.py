@@ -1,43 +1,45 @@
-"""Addresses of repositories elsewhere, as callers write them: checked before git sees one."""
+"""Parse and check the URLs of repositories that callers give, before git gets them."""
 
 import re
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from shared.net.address_rules import is_legacy_ipv4
 
 MAX_URL = 512
-"""Characters of an address; what the database keeps."""
+"""Characters; the length of the column."""
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~+@=,:!$&'()*;-]+")
 _SCP = re.compile(r"(?:(?P<user>[^@/:]*)@)?(?P<host>[^@/:]+):(?P<path>[^/:].*|/.*)")
 _ESCAPE = re.compile(r"%(..?|$)")
-_HARMFUL_ESCAPES = frozenset(b"/\\%.?#@:&'\"")
+_HARMFUL_ESCAPES = frozenset(b"/\\%.?#@:&'\"\x7f") | frozenset(range(0x20))
 
 
 class InvalidRepositoryUrlError(ValueError):
-    """An address that is refused; the text is a sentence that never repeats a password."""
+    """Raised for a URL that is rejected. The text is a sentence that never contains a password."""
 
 
 @dataclass(frozen=True)
 class RepositoryUrl:
-    """An https, ssh or (where allowed) http address. `str` gives it in one spelling."""
+    """An https, ssh or (where allowed) http URL. `str` gives its normal form."""
 
     scheme: str
     host: str
     path: str
-    """Begins with a slash; percent-escapes are kept as they were written."""
+    """Begins with a slash; percent-escapes are kept unchanged."""
     user: str | None = None
-    """Only of ssh."""
+    """For ssh only."""
     port: int | None = None
 
     @classmethod
     def parse(cls, text: str, *, allow_http: bool = False, allow_ssh: bool = True) -> "RepositoryUrl":
-        """Read an address; git's short form `git@host:path` becomes `ssh://git@host/path`.
+        """Parse a URL; git's short form `git@host:path` becomes `ssh://git@host/path`.
 
         Raises:
-            InvalidRepositoryUrlError: it is no such address, or could mean something else to git or to a server.
+            InvalidRepositoryUrlError: it is no such URL, or git or a server could read it differently.
         """
         if len(text) > MAX_URL:
             raise InvalidRepositoryUrlError(f"A repository's URL has at most {MAX_URL} characters.")
@@ -54,7 +56,7 @@ class RepositoryUrl:
             raise InvalidRepositoryUrlError("A repository's URL cannot have a query or a fragment.")
         authority, slash, path = rest.partition("/")
         user, host, port = _split_authority(authority, scheme)
-        return cls(scheme, host, _checked_path(slash + path, escapes=scheme != "ssh"), user, port)
+        return cls(scheme, host, _check_path(slash + path, escapes=scheme != "ssh"), user, port)
 
     @classmethod
     def _parse_scp(cls, text: str, allow_ssh: bool) -> "RepositoryUrl":
@@ -67,16 +69,16 @@ class RepositoryUrl:
         path = match["path"]
         return cls(
             "ssh",
-            _checked_host(match["host"]),
-            _checked_path("/" + path.removeprefix("/"), escapes=False),
-            None if match["user"] is None else _checked_user(match["user"]),
+            _check_host(match["host"]),
+            _check_path("/" + path.removeprefix("/"), escapes=False),
+            None if match["user"] is None else _check_user(match["user"]),
         )
 
     @property
     def authority(self) -> str:
-        """Host and, where it was given, port."""
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
+    @override
     def __str__(self) -> str:
         user = "" if self.user is None else f"{self.user}@"
         return f"{self.scheme}://{user}{self.authority}{self.path}"
@@ -97,19 +99,19 @@ def _check_scheme(scheme: str, allow_http: bool, allow_ssh: bool) -> None:
 
 
 def _split_authority(authority: str, scheme: str) -> tuple[str | None, str, int | None]:
-    user, at, place = authority.rpartition("@")
+    user, at, host_and_port = authority.rpartition("@")
     if at and (scheme != "ssh" or ":" in user):
         raise InvalidRepositoryUrlError(
             "A repository's URL cannot hold credentials; give them as source.credentials {username, password}."
         )
-    host, bracket, rest = place.partition("]")
-    host, colon, port = (host + bracket, rest[:1], rest[1:]) if bracket else place.partition(":")
+    host, bracket, rest = host_and_port.partition("]")
+    host, colon, port = (host + bracket, rest[:1], rest[1:]) if bracket else host_and_port.partition(":")
     if colon not in ("", ":") or (colon and not (port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535)):
         raise InvalidRepositoryUrlError("The port in a repository's URL is a number from 1 to 65535.")
-    return (_checked_user(user) if at else None), _checked_host(host), (int(port) if colon else None)
+    return (_check_user(user) if at else None), _check_host(host), (int(port) if colon else None)
 
 
-def _checked_user(user: str) -> str:
+def _check_user(user: str) -> str:
     if not _USER.fullmatch(user):
         raise InvalidRepositoryUrlError(
             "The user in a repository's URL consists of letters, digits, '.', '_' and '-', and begins with no '-'."
@@ -117,7 +119,7 @@ def _checked_user(user: str) -> str:
     return user
 
 
-def _checked_host(host: str) -> str:
+def _check_host(host: str) -> str:
     if not _HOST.fullmatch(host) or ".." in host:
         raise InvalidRepositoryUrlError("The host in a repository's URL is a host name or an address.")
     if is_legacy_ipv4(host):
@@ -125,11 +127,11 @@ def _checked_host(host: str) -> str:
     return host.lower()
 
 
-def _checked_path(path: str, *, escapes: bool) -> str:
+def _check_path(path: str, *, escapes: bool) -> str:
     for escape in _ESCAPE.findall(path):
         if not escapes:
             raise InvalidRepositoryUrlError("An ssh:// URL cannot hold percent-escapes.")
-        if not re.fullmatch(r"[0-9A-Fa-f]{2}", escape) or _is_harmful(int(escape, 16)):
+        if not re.fullmatch(r"[0-9A-Fa-f]{2}", escape) or int(escape, 16) in _HARMFUL_ESCAPES:
             raise InvalidRepositoryUrlError(f"The repository's URL cannot hold the percent-escape %{escape}.")
     segments = path.removeprefix("/").removesuffix("/").split("/")
     for segment in segments:
@@ -140,7 +142,3 @@ def _checked_path(path: str, *, escapes: bool) -> str:
                 "none that begins with '-', and none with quotes, backslashes or brackets."
             )
     return "/" + "/".join(segments)
-
-
-def _is_harmful(byte: int) -> bool:
-    return byte < 0x20 or byte == 0x7F or byte in _HARMFUL_ESCAPES

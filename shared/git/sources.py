@@ -1,8 +1,6 @@
-"""Repositories elsewhere: which addresses are taken here, and their credentials, sealed in the algorithm's row.
+"""The source of an algorithm: its URL and encrypted credentials, and the full hash of the commit that a request names.
 
-Which commit a call means: resolved to its full hash when the call is made.
-
-Asking a repository elsewhere for its newest commit, without fetching anything.
+A repository is hosted here, or elsewhere at a URL. Nothing is fetched from one elsewhere to find its newest commit.
 """
 
 import time
@@ -12,7 +10,7 @@ from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
-from shared.git.access import Access, GitCredentials, access_to
+from shared.git.access import Access, GitCredentials, make_access
 from shared.git.command import GitResult, run_git
 from shared.git.errors import git_error
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
@@ -20,12 +18,16 @@ from shared.net.address_rules import source_networks
 from shared.settings import settings
 from shared.subprocesses import SubprocessTimeoutError
 
+RESOLVE_TIMEOUT_SECONDS = 8
+"""For a repository elsewhere to name its newest commit."""
+RETRY_SECONDS = 10
 
-def read_repository_url(text: str) -> RepositoryUrl:
-    """A repository's address, if the settings of this installation admit it.
+
+def parse_repository_url(text: str) -> RepositoryUrl:
+    """Parse the URL of a repository.
 
     Raises:
-        InvalidRepositoryUrlError: it cannot be one, or is not admitted here; with a sentence.
+        InvalidRepositoryUrlError: it is no such URL, or the settings do not allow it.
     """
     return RepositoryUrl.parse(
         text,
@@ -34,42 +36,38 @@ def read_repository_url(text: str) -> RepositoryUrl:
     )
 
 
-def refuse_forbidden_repository(url: RepositoryUrl) -> None:
-    """Refuse a repository at an address that is not spoken to; not within a transaction, since it resolves the name.
+def check_repository_address(url: RepositoryUrl) -> None:
+    """Check the address of a repository. It resolves the host name, so it must not be called in a transaction.
 
     Raises:
-        ForbiddenAddressError: with a sentence.
+        ForbiddenAddressError: the address rules forbid it.
     """
     source_networks().check_new_host(url.host, url.port or 443)
 
 
-def seal_source(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
-    """Seal a repository's credentials for the algorithm's row."""
+def encrypt_source_credentials(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
+    """Encrypt a repository's credentials for the algorithm's row."""
     return keyring.encrypt({"username": username, "password": password}, identity=_identity(algorithm.id))
 
 
-def open_source(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | None:
-    """Username and password of the algorithm's repository, if it has any.
+def decrypt_source_credentials(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | None:
+    """Return username and password of the algorithm's repository, if it has any.
 
     Raises:
-        DecryptionError: the key that sealed them is gone.
+        DecryptionError: the key that encrypted them is missing.
     """
     if algorithm.source_credentials is None:
         return None
-    opened = keyring.decrypt(algorithm.source_credentials, identity=_identity(algorithm.id))
-    return opened["username"], opened["password"]
+    credentials = keyring.decrypt(algorithm.source_credentials, identity=_identity(algorithm.id))
+    return credentials["username"], credentials["password"]
 
 
 def _identity(algorithm_id: str) -> str:
     return f"algorithms/{algorithm_id}/source"
 
 
-SECONDS = 8
-"""How long a repository elsewhere may take to answer."""
-
-
 def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
-    """The full hash of a commit: as given, of a prefix, or the newest of the default branch.
+    """Return the full hash of a commit that is given by hash or, if hosted, by prefix; None: the newest one.
 
     Raises:
         InvalidInputError: no such commit.
@@ -81,41 +79,41 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     if commit is not None:
         if not FULL_HASH.fullmatch(commit):
             raise InvalidInputError(
-                "commitSha must be a full hash: the repository is elsewhere, and cannot be asked for a part of one."
+                "commitSha must be a full hash: the repository is not hosted here, so a prefix cannot be looked up."
             )
         return commit
     try:
-        # Read again: the settings may be stricter than when the address was taken.
-        url = read_repository_url(algorithm.repository_url)
+        # Parsed again: the settings may be stricter than when the URL was recorded.
+        url = parse_repository_url(algorithm.repository_url)
     except InvalidRepositoryUrlError as error:
         raise InvalidInputError(f"The algorithm's repository: {error}") from None
     try:
-        opened = open_source(keyring(), algorithm)
+        pair = decrypt_source_credentials(keyring(), algorithm)
     except DecryptionError as error:
         raise InvalidInputError(f"The repository's credentials cannot be used: {error}. Give them again.") from None
     try:
-        return newest_commit(url, GitCredentials(*opened) if opened else None, timeout=SECONDS)
+        return newest_commit(url, GitCredentials(*pair) if pair else None, timeout=RESOLVE_TIMEOUT_SECONDS)
     except WorkError as error:
         if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
-            # It is not ours that is away, but what the caller named: no failure of this service.
-            raise ConflictError(error.message, retry_after=int(error.retry_after or 10)) from None
+            # A conflict, because the caller's server does not respond, not a part of the installation.
+            raise ConflictError(error.message, retry_after=int(error.retry_after or RETRY_SECONDS)) from None
         raise InvalidInputError(error.message) from None
 
 
 def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None, *, timeout: float = 10) -> str:
-    """The full hash of the newest commit of the default branch. `timeout` is in seconds, for everything.
+    """Return the full hash of the newest commit of the default branch. `timeout` is in seconds, in total.
 
     Raises:
         WorkError: empty repository (invalid), default branch deleted (invalid), no such repository (not_found),
-            credentials refused (auth), certificate not trusted or no git server (invalid), unreachable or no
-            answer in time (transient). The message is a sentence for the caller.
+            wrong credentials (auth), certificate not trusted or no git server (invalid), unreachable or too slow
+            (transient). The message is for the caller.
     """
     deadline = time.monotonic() + timeout
-    access = access_to(url, credentials, source_networks())
-    head = _names(_ls_remote(url, access, "HEAD", deadline)).get("HEAD")
+    access = make_access(url, credentials, source_networks())
+    head = _hashes_by_name(_ls_remote(url, access, "HEAD", deadline)).get("HEAD")
     if head is not None:
         return head
-    if _names(_ls_remote(url, access, "refs/heads/*", deadline)):
+    if _hashes_by_name(_ls_remote(url, access, "refs/heads/*", deadline)):
         raise WorkError(
             ErrorClass.INVALID,
             f"The default branch of {url} was deleted: name a commit, or choose another default there.",
@@ -125,16 +123,16 @@ def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None,
 
 def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float) -> GitResult:
     try:
-        answer = run_git(
+        result = run_git(
             ["ls-remote", "--quiet", "--", str(url), pattern], timeout=deadline - time.monotonic(), **access
         )
     except SubprocessTimeoutError:
         raise WorkError(ErrorClass.TRANSIENT, f"The repository {url} did not answer in time.") from None
-    if not answer.ok and not answer.is_cut:
-        raise git_error(answer.errors, url)
-    return answer
+    if not result.ok and not result.is_cut:
+        raise git_error(result.errors, url)
+    return result
 
 
-def _names(answer: GitResult) -> dict[str, str]:
-    pairs = (line.partition("\t") for line in answer.text.splitlines())
+def _hashes_by_name(result: GitResult) -> dict[str, str]:
+    pairs = (line.partition("\t") for line in result.text.splitlines())
     return {name: git_hash for git_hash, _, name in pairs if FULL_HASH.fullmatch(git_hash)}

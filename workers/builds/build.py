@@ -16,7 +16,7 @@ from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError, storable
 from shared.fence import Claim
 from shared.git.access import GitCredentials
-from shared.git.sources import open_source
+from shared.git.sources import decrypt_source_credentials
 from shared.settings import Settings, settings
 from workers.builds.context import BuildLimits
 from workers.builds.dockerfile import remove_interrupted
@@ -164,7 +164,7 @@ def make_image(
 
 def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
     try:
-        opened = open_source(keyring(), algorithm)
+        opened = decrypt_source_credentials(keyring(), algorithm)
     except DecryptionError as error:
         raise WorkError(ErrorClass.INVALID, f"The repository's credentials cannot be used: {error}.") from None
     return GitCredentials(*opened) if opened else None

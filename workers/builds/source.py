@@ -16,7 +16,7 @@ from shared.algorithms import FULL_HASH
 from shared.cancellation import CancelToken
 from shared.db.models import Algorithm
 from shared.errors import ErrorClass, WorkError
-from shared.git.access import Access, GitCredentials, access_to
+from shared.git.access import Access, GitCredentials, make_access
 from shared.git.command import GitResult, run_git, running_git
 from shared.git.errors import git_error
 from shared.git.hosted import git_token, internal_url
@@ -63,7 +63,7 @@ def fetch_source(
         fetch = _Fetch(directory, url, commit, log, stop)
         try:
             networks = None if algorithm.hosted else source_networks()
-            tar = fetch.run(access_to(url, credentials, networks))
+            tar = fetch.run(make_access(url, credentials, networks))
         except SubprocessTimeoutError:
             raise WorkError(
                 ErrorClass.TRANSIENT,

@@ -8,7 +8,7 @@ from flask import Flask
 
 from shared.db.models import Algorithm, Job, JobState
 from shared.encryption import keyring
-from shared.git.sources import open_source
+from shared.git.sources import decrypt_source_credentials
 from shared.settings import settings
 from tests.rows import HASH, build_commit, change, end_build, make_claim, the
 from tests.service.api.invocation import ELSEWHERE, Api
@@ -158,7 +158,7 @@ def test_an_admin_may(acme: Api, admin: Api) -> None:
 
 
 def credentials_of(algorithm_id: str) -> tuple[str, str] | None:
-    return open_source(keyring(), the(Algorithm, id=algorithm_id))
+    return decrypt_source_credentials(keyring(), the(Algorithm, id=algorithm_id))
 
 
 def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(acme: Api) -> None:

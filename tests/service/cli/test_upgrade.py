@@ -27,7 +27,7 @@ from shared.db.models import (
     WorkerProcess,
 )
 from shared.encryption import Keyring, load_keyring
-from shared.git.sources import open_source
+from shared.git.sources import decrypt_source_credentials
 from shared.jobs.claims import claim_job
 from shared.refreshes import read_steps
 from shared.registries.credentials import decrypt_job_credentials, decrypt_registry_credentials
@@ -253,7 +253,7 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
     assert own is not None
     assert (own.password, given.password) == ("secret", "secret")
     source = keyring.encrypt(SECRET, identity="algorithms/a-1/source")
-    assert open_source(keyring, Algorithm(id="a-1", source_credentials=source)) == ("pusher", "secret")
+    assert decrypt_source_credentials(keyring, Algorithm(id="a-1", source_credentials=source)) == ("pusher", "secret")
     secret = keyring.encrypt({"secret": "whsec_1"}, identity="webhooks/w-1/secret")
     assert open_secret(keyring, Webhook(id="w-1", secret=secret)) == "whsec_1"
 

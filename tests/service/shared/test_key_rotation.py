@@ -8,7 +8,7 @@ import pytest
 from shared.db.engine import database
 from shared.db.models import Registry
 from shared.encryption import Keyring, keyring
-from shared.git.sources import open_source, seal_source
+from shared.git.sources import decrypt_source_credentials, encrypt_source_credentials
 from shared.key_rotation import BATCH_SIZE, count_outdated, rotate
 from shared.registries.credentials import (
     decrypt_job_credentials,
@@ -45,7 +45,7 @@ def password_in(registry: Registry) -> str:
 
 def test_every_sealed_column_is_encrypted_again() -> None:
     algorithm = make_algorithm()
-    change(algorithm, source_credentials=seal_source(keyring(), algorithm, "git-user", "git-password"))
+    change(algorithm, source_credentials=encrypt_source_credentials(keyring(), algorithm, "git-user", "git-password"))
     registry = make_registry(credentials=OWN)
     job = push(build_commit(algorithm), registry, GIVEN)
 
@@ -56,7 +56,7 @@ def test_every_sealed_column_is_encrypted_again() -> None:
     assert (rotated.reencrypted, rotated.undecryptable, len(seen)) == (3, [], 3)
     assert count_outdated(database(), both_keys()) == 0
     assert decrypt_registry_credentials(FRESH_ALONE, fresh(registry)) == OWN
-    assert open_source(FRESH_ALONE, fresh(algorithm)) == ("git-user", "git-password")
+    assert decrypt_source_credentials(FRESH_ALONE, fresh(algorithm)) == ("git-user", "git-password")
     assert decrypt_job_credentials(FRESH_ALONE, fresh(job)) == GIVEN
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ErrorClass, WorkError
-from shared.git.access import access_to
+from shared.git.access import make_access
 from shared.git.repository_url import RepositoryUrl
 from shared.net.address_rules import AllowedNetworks
 
@@ -21,7 +21,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_git_gets_the_addresses_that_were_checked() -> None:
-    access = access_to(RepositoryUrl.parse("https://localhost:8443/team/hello.git"), None, EVERYTHING)
+    access = make_access(RepositoryUrl.parse("https://localhost:8443/team/hello.git"), None, EVERYTHING)
     ((name, value),) = access["config"]
     assert name == "http.curloptResolve"
     assert value.startswith("localhost:8443:")
@@ -34,7 +34,7 @@ def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch: pytest.Monkey
     (tmp_path / "known_hosts").touch()
     monkeypatch.setenv("LONGSHORE_SOURCE_SSH_KNOWN_HOSTS", str(tmp_path / "known_hosts"))
     settings.cache_clear()
-    access = access_to(RepositoryUrl.parse("git@localhost:team/hello.git"), None, EVERYTHING)
+    access = make_access(RepositoryUrl.parse("git@localhost:team/hello.git"), None, EVERYTHING)
     command = access["extra_environment"]["GIT_SSH_COMMAND"]
     assert "HostKeyAlias=localhost" in command
     assert "HostName=127.0.0.1" in command or "HostName=::1" in command
@@ -44,23 +44,23 @@ def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("url", ["https://127.0.0.1/t/h.git", "https://localhost/t/h.git", "ssh://git@[::1]/t/h.git"])
 def test_a_forbidden_address_is_refused(url: str) -> None:
     with pytest.raises(WorkError, match="LONGSHORE_SOURCE_NETWORKS") as caught:
-        access_to(RepositoryUrl.parse(url), None, NO_LOOPBACK)
+        make_access(RepositoryUrl.parse(url), None, NO_LOOPBACK)
     assert caught.value.error_class is ErrorClass.INVALID
 
 
 def test_a_name_that_cannot_be_resolved_is_not_left_to_git() -> None:
     with pytest.raises(WorkError, match="cannot be resolved") as caught:
-        access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
+        make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
     assert caught.value.error_class is ErrorClass.TRANSIENT
 
 
 def test_behind_a_proxy_the_proxy_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
-    assert access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)["config"] == []
+    assert make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)["config"] == []
     monkeypatch.setenv("no_proxy", "no-such-host.invalid")
     with pytest.raises(WorkError):
-        access_to(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
+        make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
 
 
 def test_our_own_git_service_is_not_asked_about() -> None:
-    assert access_to(RepositoryUrl.parse("http://127.0.0.1:8082/git/o/n.git", allow_http=True), None)["config"] == []
+    assert make_access(RepositoryUrl.parse("http://127.0.0.1:8082/git/o/n.git", allow_http=True), None)["config"] == []
