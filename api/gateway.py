@@ -1,7 +1,7 @@
-"""The gateway: one public address before the git service, the calls of algorithms, and the API for everything else.
+"""The gateway: one public address before the git service, the service of calls, and the API for everything else.
 
-A reverse proxy that streams both ways and keeps nothing: bodies pass as they come, with the pace of the slower side
-(RFC 9110, section 7.6: what an intermediary forwards, and what it does not).
+It is a reverse proxy that streams bodies both ways without buffering them, at the speed of the slower side. RFC 9110,
+section 7.6, says which headers an intermediary forwards.
 """
 
 import asyncio
@@ -17,180 +17,192 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
+from typing_extensions import override
 from yarl import URL
 
 from api.error_codes import Code
 from api.proxy_headers import is_in
+from shared.errors import LongshoreError
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-CONNECT_SECONDS = 5
-SILENT_BODY_SECONDS = 60
-"""A caller that sends a body, and then nothing for this long, is given up: its request holds a thread of the API."""
-IDLE_CONNECTION_SECONDS = 75
-KEPT_SECONDS = 1.0
+CONNECT_TIMEOUT_SECONDS = 5
+BODY_TIMEOUT_SECONDS = 60
+"""Time without a byte of a request's body after which the request is ended: it holds a thread of the API."""
+IDLE_CLIENT_TIMEOUT_SECONDS = 75
+IDLE_CALLS_TIMEOUT_SECONDS = 1.0
 """How long an idle connection to the service of calls is kept."""
-HEADER_BYTES = 16 * 1024
+DRAIN_POLL_INTERVAL_SECONDS = 0.05
+MAX_HEADER_BYTES = 16 * 1024
 CHUNK_BYTES = 64 * 1024
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection")
 ) | {"te", "trailer", "transfer-encoding", "upgrade"}
-OF_CALLS = ("/v1/algo/", "/v1/requests/")
-OURS = frozenset(("expect", "forwarded", "x-real-ip"))
-"""What a caller may not tell the services behind the gateway; with it goes every X-Forwarded-… header."""
+CALLS_PREFIXES = ("/v1/algo/", "/v1/requests/")
+REMOVED_HEADERS = frozenset(("expect", "forwarded", "x-real-ip"))
+"""Headers that callers may not send to the services behind the gateway, besides every X-Forwarded-… header."""
 
 
-class ClientSilentError(Exception):
-    """The caller stopped sending in the middle of a body."""
+class BodyTimeoutError(LongshoreError):
+    """Raised when a caller stopped sending in the middle of a body."""
 
 
 class Gateway:
-    """Hands requests on, and counts those that are under way."""
+    """Forwards requests to the services, and counts those in progress."""
 
     def __init__(self, *, api_url: str, git_url: str, calls_url: str, trusted_proxies: tuple[str, ...] = ()) -> None:
         self._trusted = trusted_proxies
         self._api_url = api_url.rstrip("/")
         self._git_url = git_url.rstrip("/")
         self._calls_url = calls_url.rstrip("/")
-        self._under_way = 0
-        self._stopping = False
-        self._away: set[str] = set()
-        # A fresh connection for each request: one that was kept may be closed by the other side at that moment, and a
-        # POST must not be sent twice to find out.
+        self._in_progress = 0
+        self._is_draining = False
+        self._unreachable: set[str] = set()
+        # A new connection for each request: the service may close one that was kept just when it is used again, and a
+        # POST must not be sent twice.
         self._session = _session(aiohttp.TCPConnector(limit=0, force_close=True))
-        # Calls are many and short: a tenth of a warm one was making its connection. The service keeps them far longer
-        # than this, so that one is closed under a call only where the service itself ends.
-        self._session_for_calls = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS))
+        # Calls are many and short: connecting took a tenth of a warm one. The service keeps idle connections much
+        # longer than the gateway, so it closes one during a call only when it ends itself.
+        self._calls_session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CALLS_TIMEOUT_SECONDS))
 
     async def close(self) -> None:
-        """Close the connections to the services."""
         await self._session.close()
-        await self._session_for_calls.close()
+        await self._calls_session.close()
 
     async def drain(self, *, seconds: float) -> None:
-        """Let the requests that are under way end, for so long at most."""
-        self._stopping = True
+        """Wait until the requests in progress have ended, for at most so many seconds."""
+        self._is_draining = True
         deadline = time.monotonic() + seconds
-        while self._under_way and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        while self._in_progress and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_POLL_INTERVAL_SECONDS)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Hand one request on and its answer back."""
-        began = time.monotonic()
-        self._under_way += 1
+        """Forward one request, and its response."""
+        began_at = time.monotonic()
+        self._in_progress += 1
         try:
             response = await self._forward(request)
             log.debug(
-                "handed on",
+                "request_forwarded",
                 method=request.method,
                 path=request.path,
                 status=response.status,
-                ms=round((time.monotonic() - began) * 1000),
+                ms=round((time.monotonic() - began_at) * 1000),
             )
             return response
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         if not request.raw_path.startswith("/"):
             return failure(400, "The request must name a path on this server.")
         upstream = self._upstream_of(request.path)
-        session = self._session_for_calls if upstream == self._calls_url else self._session
+        session = self._calls_session if upstream == self._calls_url else self._session
         try:
             async with session.request(
                 request.method,
                 URL(upstream + request.raw_path, encoded=True),
                 headers=forwarded_headers(request, self._trusted),
-                data=sent_body(request) if request.body_exists else None,
+                data=request_body(request) if request.body_exists else None,
                 allow_redirects=False,
-            ) as answer:
-                self._note_present(upstream)
-                return await self._answer(request, answer)
-        except ClientSilentError:
-            return failure(408, f"The body stopped coming for {SILENT_BODY_SECONDS} seconds; send the request again.")
+            ) as response:
+                self._note_reachable(upstream)
+                return await self._forward_response(request, response)
+        except BodyTimeoutError as error:
+            return failure(408, error.message)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            self._note_away(upstream)
+            self._note_unreachable(upstream)
             return failure(
-                503, "The service is starting or away; send it again in a moment.", headers={"Retry-After": "1"}
+                503,
+                "The service is starting or unreachable; send the request again in a moment.",
+                headers={"Retry-After": "1"},
             )
         except (aiohttp.ClientError, ConnectionError) as error:
-            log.warning("the service behind the gateway broke off", upstream=upstream, error=type(error).__name__)
-            return failure(502, "The service broke off before it answered; look whether it was done, then send again.")
+            log.warning("upstream_disconnected", upstream=upstream, error=type(error).__name__)
+            return failure(
+                502,
+                "The service closed the connection before it responded. Check whether the request was carried out before "
+                "you send it again.",
+            )
 
     def _upstream_of(self, path: str) -> str:
         if path.startswith("/git/"):
             return self._git_url
-        return self._calls_url if path.startswith(OF_CALLS) else self._api_url
+        return self._calls_url if path.startswith(CALLS_PREFIXES) else self._api_url
 
-    async def _answer(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=end_to_end(answer.headers))
-        if self._stopping:
+    async def _forward_response(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = end_to_end(upstream.headers)
+        response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+        if self._is_draining:
             response.force_close()
         try:
             await response.prepare(request)
-            async for chunk in answer.content.iter_any():
+            async for chunk in upstream.content.iter_any():
                 await response.write(chunk)
             await response.write_eof()
         except ConnectionResetError:
-            log.debug("the caller went away", path=request.path)
+            log.debug("caller_disconnected", path=request.path)
         except aiohttp.ClientError as error:
-            # Half an answer must not look like a whole one: break off as the service did.
-            log.warning("an answer broke off", path=request.path, error=type(error).__name__)
+            # An incomplete response must not look complete: disconnect, as the service did.
+            log.warning("response_interrupted", path=request.path, error=type(error).__name__)
             if request.transport is not None:
                 request.transport.abort()
         return response
 
-    def _note_away(self, upstream: str) -> None:
-        if upstream not in self._away:
-            self._away.add(upstream)
-            log.warning("a service behind the gateway cannot be reached", upstream=upstream)
+    def _note_unreachable(self, upstream: str) -> None:
+        if upstream not in self._unreachable:
+            self._unreachable.add(upstream)
+            log.warning("upstream_unreachable", upstream=upstream)
 
-    def _note_present(self, upstream: str) -> None:
-        if upstream in self._away:
-            self._away.discard(upstream)
-            log.info("the service behind the gateway is back", upstream=upstream)
+    def _note_reachable(self, upstream: str) -> None:
+        if upstream in self._unreachable:
+            self._unreachable.discard(upstream)
+            log.info("upstream_reachable", upstream=upstream)
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
         read_bufsize=CHUNK_BYTES,
-        max_line_size=HEADER_BYTES,
-        max_field_size=HEADER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
     )
 
 
-async def sent_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    """The request's body as it comes. Whoever waits for "100 Continue" gets it when the service is connected.
+async def request_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """Yield the request's body as it arrives, after "100 Continue" for a caller that expects it.
 
     Raises:
-        ClientSilentError: nothing came for too long.
+        BodyTimeoutError: nothing arrived for too long.
     """
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     while True:
         try:
-            async with asyncio.timeout(SILENT_BODY_SECONDS):
+            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 chunk = await request.content.readany()
         except TimeoutError:
-            raise ClientSilentError from None
+            message = f"No byte of the body arrived for {BODY_TIMEOUT_SECONDS} seconds; send the request again."
+            raise BodyTimeoutError(message) from None
         if not chunk:
             return
         yield chunk
 
 
 def forwarded_headers(request: web.BaseRequest, trusted: tuple[str, ...] = ()) -> CIMultiDict[str]:
-    """The caller's headers without those of its connection, and with where it came from, which only we say.
+    """Return the caller's end-to-end headers, with the caller's address in those that only the gateway may set.
 
-    What a peer in a `trusted` network says of that is kept in front.
+    The X-Forwarded-For of a peer in a `trusted` network is kept in front.
     """
     headers = end_to_end(request.headers)
-    for name in [name for name in headers if name.lower() in OURS or name.lower().startswith("x-forwarded-")]:
+    for name in [
+        name for name in headers if name.lower() in REMOVED_HEADERS or name.lower().startswith("x-forwarded-")
+    ]:
         headers.popall(name, None)
     peer = request.remote or "unknown"
     hops = request.headers.getall("X-Forwarded-For", []) if is_in(peer, trusted) else []
@@ -202,14 +214,13 @@ def forwarded_headers(request: web.BaseRequest, trusted: tuple[str, ...] = ()) -
 
 
 def end_to_end(headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> CIMultiDict[str]:
-    """Headers without those that are for one connection only (RFC 9110, section 7.6.1)."""
-    named = {part.strip().lower() for value in headers.getall("Connection", []) for part in value.split(",")}
-    left = ((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP | named)
-    return CIMultiDict(left)
+    """Return the headers without those for one connection only (RFC 9110, section 7.6.1)."""
+    listed = {part.strip().lower() for value in headers.getall("Connection", []) for part in value.split(",")}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP | listed)
 
 
 def failure(status: int, message: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An error as the contract shapes it."""
+    """Return an error in the shape that all errors of the API have."""
     request_id = uuid.uuid4().hex
     response = web.json_response(
         {"error": {"id": request_id, "code": int(Code.INVALID_REQUEST), "message": message}},
@@ -221,10 +232,11 @@ def failure(status: int, message: str, *, headers: Mapping[str, str] | None = No
 
 
 class JsonRequestHandler(RequestHandler):
-    """A connection whose errors, such as a request that is no HTTP, are answered in the contract's shape too."""
+    """A connection whose own errors, such as invalid HTTP, have the shape of the API's errors."""
 
     __slots__ = ()
 
+    @override
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -232,26 +244,25 @@ class JsonRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that could not be read or handled."""
         if status >= 500:
-            log.error("the gateway failed", exc_info=exc)
-            return failure(status, "Something went wrong here; the log has it.")
-        return failure(status, "This is no HTTP request that can be read.")
+            log.error("request_failed", exc_info=exc)
+            return failure(status, "An internal error; the log of the gateway has its cause.")
+        return failure(status, "This is not a valid HTTP request.")
 
 
 class GatewayServer(web.Server):
-    """Makes the connections."""
+    """Creates the handler of each connection."""
 
+    @override
     def __call__(self) -> RequestHandler:
-        """A handler for a new connection."""
         return JsonRequestHandler(self, loop=self._loop, **self._kwargs)
 
 
 async def serve(configured: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end for as long as `shutdown_seconds`.
+    """Serve until SIGTERM or SIGINT, then drain for at most `shutdown_seconds`.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the gateway cannot listen on the address.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -263,7 +274,7 @@ async def serve(configured: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(configured: Settings) -> AsyncIterator[int]:
-    """The gateway for the length of the block; gives the port that it listens on."""
+    """Run the gateway while the block runs, and give the port that it listens on."""
     gateway = Gateway(
         api_url=configured.resolved_api_url,
         git_url=configured.resolved_git_url,
@@ -273,12 +284,12 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
     options: dict[str, Any] = {
         "auto_decompress": False,
         "access_log": None,
-        "keepalive_timeout": IDLE_CONNECTION_SECONDS,
+        "keepalive_timeout": IDLE_CLIENT_TIMEOUT_SECONDS,
         "read_bufsize": CHUNK_BYTES,
-        "max_line_size": HEADER_BYTES,
-        "max_field_size": HEADER_BYTES,
+        "max_line_size": MAX_HEADER_BYTES,
+        "max_field_size": MAX_HEADER_BYTES,
     }
-    # handler_cancellation: a caller that goes away takes its request to the service with it.
+    # handler_cancellation: the request to the service ends when its caller disconnects.
     server = GatewayServer(gateway.handle, handler_cancellation=True, **options)
     runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
@@ -287,7 +298,7 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
     try:
         yield int(runner.addresses[0][1])
     finally:
-        # Not left to cleanup(): it would drop the rest of the bodies that are on their way.
+        # cleanup() alone would drop the rest of the bodies that are being sent.
         await site.stop()
         await gateway.drain(seconds=configured.shutdown_seconds)
         await runner.cleanup()
