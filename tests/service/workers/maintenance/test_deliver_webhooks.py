@@ -139,7 +139,7 @@ def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
     if kind == "unclaimed":
         change(job, created_at=now_ms() - 3_600_000)
         sweep()
-    elif kind == "still":
+    elif kind == "no-progress":
         make_claim(job)
         change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 3_600_000)
         sweep()
