@@ -1,4 +1,4 @@
-"""Rows for tests: algorithms, registries and jobs, brought as far as a test needs by what the workers call too."""
+"""Rows for tests: algorithms, registries and jobs, brought to a state by the functions that the workers call too."""
 
 import itertools
 from typing import Any, TypeVar
@@ -36,53 +36,52 @@ def _is_row(row: Any) -> ColumnElement[bool]:
 
 
 def fresh(row: Row) -> Row:
-    """What the database says of a row now."""
+    """Read a row again."""
     with database().reading() as session:
         return session.scalars(select(type(row)).where(_is_row(row))).one()
 
 
 def the(model: type[Row], **values: object) -> Row:
-    """The one row of a table with these values."""
+    """Return the one row of a table with these values."""
     with database().reading() as session:
         return session.scalars(select(model).filter_by(**values)).one()
 
 
 def columns_of(row: Base) -> dict[str, Any]:
-    """Everything that the database says of a row, its log included."""
+    """Return all columns of a row, also the deferred ones."""
     table = type(row).__table__
     with database().reading() as session:
         return dict(session.execute(select(table).where(_is_row(row))).mappings().one())
 
 
 def change(row: Base, **values: object) -> None:
-    """Write into a row, past every rule: to let time pass, or to make what only a crash leaves behind."""
+    """Write to a row without any rule: to let time pass, or to make a state that only a crash leaves."""
     with database().writing() as session:
         session.execute(update(type(row)).where(_is_row(row)).values(values))
 
 
 def make_registry(url: str | None = None, credentials: Credentials | None = None, **options: object) -> Registry:
-    """A recorded registry."""
     state = {"registry_url": url or f"registry{next(_numbers)}.example.com", **options}
     with database().writing() as session:
         return record_registry(session, keyring(), state, credentials)
 
 
-def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **how: Any) -> Enqueued:
-    """Order a compile, and pushes of it."""
+def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Registry, **options: Any) -> Enqueued:
+    """Enqueue a compile and its pushes."""
     pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:
-        return enqueue_compile(session, algorithm, git_hash, pushes=pushes, **how)
+        return enqueue_compile(session, algorithm, git_hash, pushes=pushes, **options)
 
 
-def publish(algorithm: Algorithm, *registries: Registry, **order: Any) -> Enqueued:
-    """Order a publish, and pushes of it."""
+def publish(algorithm: Algorithm, *registries: Registry, **options: Any) -> Enqueued:
+    """Enqueue a publish and its pushes."""
     pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:
-        return enqueue_publish(session, algorithm, PublishOptions(**order), pushes=pushes)
+        return enqueue_publish(session, algorithm, PublishOptions(**options), pushes=pushes)
 
 
 def push(build: Build, registry: Registry, credentials: Credentials | None = None) -> Job:
-    """Order a push of a build."""
+    """Enqueue the push of a build."""
     with database().writing() as session:
         algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
         version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
@@ -90,19 +89,19 @@ def push(build: Build, registry: Registry, credentials: Credentials | None = Non
 
 
 def try_claim(job: Job, owner: str = "worker/1") -> Claim | None:
-    """Try to claim a job, as a worker does that was dispatched."""
+    """Claim a job as a dispatched worker does; return None where it cannot be claimed."""
     return claim_job(database(), job.id, owner=owner, lease_seconds=settings().lease_seconds)
 
 
 def make_claim(job: Job, owner: str = "worker/1") -> Claim:
-    """Claim a job that is due and free."""
+    """Claim a job that can be claimed."""
     claim = try_claim(job, owner)
     assert claim is not None, f"{job.kind} {job.id} could not be claimed"
     return claim
 
 
 def end_build(claim: Claim) -> None:
-    """End a claimed build well."""
+    """End a claimed build as succeeded."""
     with database().writing() as session:
         write_built(
             session,
@@ -116,7 +115,7 @@ def end_build(claim: Claim) -> None:
 
 
 def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> None:
-    """End a claimed push well, as the image that its row names or another."""
+    """End a claimed push as succeeded, with the image that its row names or another."""
     image = image or the(ImagePush, id=claim.push_id).image
     with database().writing() as session:
         write_success(session, claim, digest=digest, image=image, message="Confirmed.")
@@ -124,27 +123,27 @@ def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> No
 
 
 def end_badly(claim: Claim, error_class: ErrorClass = ErrorClass.INVALID, message: str = "It broke.") -> None:
-    """End a try of a claimed job with an error, as a worker does."""
+    """End an attempt of a claimed job with an error, as a worker does."""
     with database().writing() as session:
         fail_or_retry(
             session, claim, WorkError(error_class, message), delays=settings().retry_delays, unavailable_delay=15
         )
 
 
-def build_commit(algorithm: Algorithm, git_hash: str = HASH, **order: Any) -> Build:
-    """Compile a commit and build it well."""
-    enqueued = compile_commit(algorithm, git_hash, **order)
+def build_commit(algorithm: Algorithm, git_hash: str = HASH, **options: Any) -> Build:
+    """Compile a commit with success."""
+    enqueued = compile_commit(algorithm, git_hash, **options)
     end_build(make_claim(enqueued.job))
     return the(Build, job_id=enqueued.job.id)
 
 
 def lose_lease(job: Job) -> None:
-    """Let a lease run out: by the database's clock it did a second ago."""
+    """Let a lease expire, a second ago by the database's clock."""
     change(job, lease_expires_at=now_ms() - 1000)
 
 
 def milliseconds_from_now(time: int | None) -> int:
-    """How far a time is ahead by the database's clock, in milliseconds."""
+    """Return how many milliseconds a time is ahead of the database's clock."""
     assert time is not None
     with database().reading() as session:
         return time - session.scalars(select(now_ms())).one()

@@ -62,7 +62,7 @@ def readiness(port: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("installed", ["sqlite", "postgresql"], indirect=True)
-def test_a_job_that_runs_is_handed_back_by_a_worker_that_stops(
+def test_a_job_that_runs_is_released_by_a_worker_that_stops(
     tmp_path: Path, silent_server: int, docker_host: str
 ) -> None:
     algorithm = make_algorithm(repository_url=f"http://127.0.0.1:{silent_server}/silent.git")

@@ -12,11 +12,11 @@ from workers.jobs.heartbeat import Heartbeat
 
 
 def nothing(_session: Session) -> None:
-    """Nothing is written."""
+    """Write nothing."""
 
 
 class StandIn:
-    """A kind of work. Called with a claim it is that work, as `BuildWork` and `PushWork` are."""
+    """A kind of work: called with a claim it returns the work, as `BuildWork` and `PushWork` do."""
 
     def __init__(
         self,
@@ -34,17 +34,15 @@ class StandIn:
         return self
 
     def write(self, session: Session) -> None:
-        """What moved since."""
         self._write(session)
 
     def do(self, heartbeat: Heartbeat) -> Finish:
-        """The work."""
         self._do(heartbeat)
         return self._finish
 
 
 def until_stopped(heartbeat: Heartbeat) -> None:
-    """Work that ends when it is stopped, as a read from a socket does that is shut."""
+    """Work until it is cancelled, as a read from a socket that is then shut."""
     shut = threading.Event()
     with heartbeat.cancel_token.on_cancel(shut.set):
-        assert shut.wait(SECONDS), "nobody stopped the work"
+        assert shut.wait(SECONDS), "the work was not cancelled"

@@ -1,4 +1,4 @@
-"""Ordering a compile: a new build, or the good or running one of the same commit."""
+"""Compile a commit: make a new build, or use the succeeded or running build of the same commit."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_a_running_build_is_joined() -> None:
     assert (second.job.build_id, second.job.awaits_id) == (first.job.build_id, first.job.id)
 
 
-def test_a_failed_build_is_made_anew() -> None:
+def test_after_a_failed_build_a_new_one_is_made() -> None:
     algorithm = make_algorithm()
     first = compile_commit(algorithm)
     end_badly(make_claim(first.job))
@@ -65,7 +65,7 @@ def test_a_failed_build_is_made_anew() -> None:
     assert try_claim(second.job) is not None
 
 
-def test_force_builds_a_succeeded_commit_anew() -> None:
+def test_force_builds_a_commit_again() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
     forced = compile_commit(algorithm, force=True)
@@ -82,7 +82,7 @@ def test_a_refresh_builds_again_and_asks_for_newer_requirements() -> None:
     assert not build.refreshes_environment
 
 
-def test_two_builds_of_one_version_never_run_at_once() -> None:
+def test_two_builds_of_one_version_never_run_at_the_same_time() -> None:
     algorithm = make_algorithm()
     first, second = compile_commit(algorithm), compile_commit(algorithm, force=True)
     make_claim(first.job, "worker/1")
@@ -106,7 +106,7 @@ def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
     assert compile_commit(algorithm, OTHER_HASH).messages != []  # nothing to join
 
 
-def test_compiles_of_one_commit_at_once_make_one_build() -> None:
+def test_compiles_of_one_commit_at_the_same_time_make_one_build() -> None:
     algorithm = make_algorithm()
     enqueued = together(*([lambda: compile_commit(algorithm)] * 4))
     assert len({one.job.build_id for one in enqueued}) == 1

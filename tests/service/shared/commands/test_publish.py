@@ -1,4 +1,4 @@
-"""Ordering a publish: the number is reserved in the request's transaction and given back if the publish fails."""
+"""Publish a version: its number is reserved in the request's transaction and freed again if the publish fails."""
 
 import pytest
 
@@ -110,7 +110,7 @@ def test_a_number_is_reserved_while_the_build_runs() -> None:
 
 
 @pytest.mark.parametrize("way", ["build fails", "cancelled"])
-def test_a_number_is_given_back(way: str) -> None:
+def test_a_number_is_freed_again(way: str) -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm, HASH)
     published = publish(algorithm)
@@ -138,7 +138,7 @@ def test_a_cancelled_publish_leaves_its_build_alone() -> None:
     assert version_of(algorithm).publish_state == PublishState.NO
 
 
-def test_publishes_of_two_commits_at_once_take_different_numbers() -> None:
+def test_publishes_of_two_commits_at_the_same_time_take_different_numbers() -> None:
     algorithm = make_algorithm()
     hashes = [f"{number:040x}" for number in range(4)]
     for git_hash in hashes:

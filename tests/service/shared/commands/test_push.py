@@ -1,4 +1,4 @@
-"""Ordering a push: one row for (version, registry), the older push ends at once, the last good one stays."""
+"""Push a build: one row for (version, registry), the older push is superseded, the last good one stays."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_an_older_push_ends_at_once() -> None:
     assert (row_of(new).id, row_of(new).job_id, row_of(new).state) == (old.push_id, new.id, PushState.QUEUED)
 
 
-def test_a_newer_push_waits_until_the_older_worker_has_let_go() -> None:
+def test_a_newer_push_waits_until_the_older_worker_has_released_the_lock() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     old = push(build, registry)
     slow = make_claim(old, "worker/1")
@@ -79,7 +79,7 @@ def test_an_older_push_that_never_began_is_no_obstacle() -> None:
     assert try_claim(push(build, registry)) is not None
 
 
-def test_of_pushes_ordered_at_once_one_is_left() -> None:
+def test_of_pushes_enqueued_at_the_same_time_one_is_left() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     jobs = together(*([lambda: push(build, registry)] * 4))
     row = row_of(jobs[0])
@@ -127,7 +127,7 @@ def test_a_later_push_of_a_published_version_takes_its_number() -> None:
     assert push(build, make_registry()).semantic_version == "0.0.1"
 
 
-def test_a_cancelled_push_is_shown_so_and_its_place_is_freed_by_its_worker() -> None:
+def test_a_cancelled_push_is_shown_so_and_its_worker_releases_the_lock() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry)
     claim = make_claim(job)
@@ -190,7 +190,7 @@ def test_the_last_good_push_survives_a_failed_one_and_a_waiting_one() -> None:
         )
 
 
-def test_the_latest_good_push_is_the_one_that_was_asked_for_last_not_the_one_that_ended_last() -> None:
+def test_the_latest_good_push_is_the_one_that_was_requested_last_not_the_one_that_ended_last() -> None:
     build = build_commit(make_algorithm())
     early, late = push(build, make_registry()), push(build, make_registry())
     early_claim, late_claim = make_claim(early, "worker/1"), make_claim(late, "worker/2")

@@ -1,4 +1,4 @@
-"""Pushing again what failed: each push on its own, and a reason for each that is left out."""
+"""Repeat failed pushes: each on its own, with a reason for each that is left out."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def reasons(result: Retried) -> list[str]:
     return [each.reason for each in result.skipped]
 
 
-def test_what_failed_is_ordered_again_and_what_did_not_is_left_alone() -> None:
+def test_failed_pushes_are_enqueued_again_and_others_are_left_alone() -> None:
     registry = make_registry()
     failed = failed_push(registry)
     good = push(build_commit(make_algorithm()), registry)
@@ -118,7 +118,7 @@ def test_a_stalled_push_is_superseded_by_its_retry() -> None:
     assert (fresh(job).state, fresh(job).superseded_by) == (JobState.SUPERSEDED, new_id)
 
 
-def test_retries_at_once_order_each_push_once() -> None:
+def test_retries_at_the_same_time_enqueue_each_push_once() -> None:
     registry = make_registry()
     jobs = [failed_push(registry) for _ in range(4)]
     results = together(retried, retried, retried)
@@ -141,8 +141,8 @@ def test_more_than_one_call_takes_is_done_in_several(monkeypatch: pytest.MonkeyP
     assert results[-1].last is None
 
 
-def test_a_retry_keeps_its_place_in_the_order_of_asking() -> None:
-    """Production fails, sandbox succeeds after it: production that is mended later does not take over."""
+def test_a_retry_keeps_the_request_number_of_the_push_that_it_repeats() -> None:
+    """Production fails, sandbox succeeds after it: a later success of production does not take over."""
     build, production, sandbox = build_commit(make_algorithm()), make_registry(), make_registry()
     failed = push(build, production)
     end_badly(make_claim(failed))
@@ -157,4 +157,4 @@ def test_a_retry_keeps_its_place_in_the_order_of_asking() -> None:
     orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
     assert orders == [failed.seq, later.seq]
     end_push(make_claim(push(build, production)))
-    assert (the(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, "asked for anew, it is the latest"
+    assert (the(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, "requested again, it is the latest"

@@ -1,4 +1,4 @@
-"""Rule 1: a job is done by whoever claimed it with the conditional UPDATE, whatever messages come."""
+"""Rule 1: a job is done by the worker that claimed it with the conditional UPDATE, whatever messages come."""
 
 import time
 from functools import partial
@@ -77,7 +77,7 @@ def test_a_claim_shows_in_the_push() -> None:
     assert row.started_at is not None
 
 
-def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_counted_by_the_database_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     job = compile_commit(make_algorithm()).job
     monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind
     claim = make_claim(job)
@@ -88,7 +88,7 @@ def test_a_lease_is_reckoned_by_the_database_clock(monkeypatch: pytest.MonkeyPat
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
 
 
-def test_a_lease_that_ran_out_is_taken_over_without_spending_a_try() -> None:
+def test_an_expired_lease_is_taken_over_and_spends_no_attempt() -> None:
     job = compile_commit(make_algorithm()).job
     first = make_claim(job, "worker/1")
     lose_lease(job)
@@ -105,7 +105,7 @@ def test_a_lost_lease_is_taken_over_by_one_only() -> None:
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
-def test_a_job_is_not_claimed_before_its_next_try_is_due() -> None:
+def test_a_job_is_not_claimed_before_its_next_attempt_is_due() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     end_badly(make_claim(job), ErrorClass.TRANSIENT)
     assert try_claim(job) is None
@@ -121,7 +121,7 @@ def test_a_push_is_not_claimed_before_its_build_has_succeeded() -> None:
     assert try_claim(waiting) is None
 
 
-def test_two_registries_that_name_one_place_are_never_written_at_once() -> None:
+def test_two_registry_rows_of_one_address_are_never_written_at_the_same_time() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com/team"))
     second = push(build, make_registry("https://Registry.Example.com:443/team"))
@@ -131,7 +131,7 @@ def test_two_registries_that_name_one_place_are_never_written_at_once() -> None:
     assert fresh(second).state == JobState.QUEUED
 
 
-def test_two_claims_of_one_place_at_once_give_it_to_one() -> None:
+def test_of_two_claims_of_one_lock_at_the_same_time_one_succeeds() -> None:
     algorithm, registries = make_algorithm(), [make_registry("https://r.example.com"), make_registry("r.example.com")]
     for git_hash in ("a" * 40, "b" * 40, "c" * 40):
         build = build_commit(algorithm, git_hash)
@@ -140,7 +140,7 @@ def test_two_claims_of_one_place_at_once_give_it_to_one() -> None:
         assert len([claim for claim in claims if claim is not None]) == 1
 
 
-def test_the_database_itself_refuses_a_second_worker_in_one_place() -> None:
+def test_the_database_itself_refuses_a_second_worker_with_one_lock() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("http://registry.example.com:443"))
@@ -149,7 +149,7 @@ def test_the_database_itself_refuses_a_second_worker_in_one_place() -> None:
         change(second, lease_owner="worker/2")
 
 
-def test_a_place_is_taken_from_a_worker_whose_lease_ran_out() -> None:
+def test_a_lock_is_taken_from_a_worker_whose_lease_has_expired() -> None:
     build = build_commit(make_algorithm())
     first = push(build, make_registry("registry.example.com"))
     second = push(build, make_registry("https://registry.example.com"))

@@ -1,4 +1,4 @@
-"""Jobs that wait for another: a relation of rows, settled with the other's end and repaired by query."""
+"""Jobs that wait for another job: resolved when that job ends, and repaired by query."""
 
 import pytest
 
@@ -29,7 +29,7 @@ from tests.together import together
 pytestmark = pytest.mark.usefixtures("installation")
 
 
-def settle() -> list[JobMessage]:
+def resolve() -> list[JobMessage]:
     with database().writing() as session:
         return resolve_overdue(session)
 
@@ -55,7 +55,7 @@ def test_a_push_fails_with_its_build_and_says_why() -> None:
     assert row.finished_at is not None
 
 
-def test_a_build_that_is_tried_again_keeps_its_push_waiting() -> None:
+def test_a_build_that_is_retried_keeps_its_push_waiting() -> None:
     enqueued = compile_commit(make_algorithm(), HASH, make_registry())
     end_badly(make_claim(enqueued.job), ErrorClass.TRANSIENT)
     assert the(Job, parent_id=enqueued.job.id).state == JobState.QUEUED
@@ -108,34 +108,34 @@ def test_a_compile_that_joined_ends_with_the_build_it_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended", "settled"), [(JobState.SUCCEEDED, JobState.SUCCEEDED), (JobState.FAILED, JobState.FAILED)]
+    ("ended", "resolved"), [(JobState.SUCCEEDED, JobState.SUCCEEDED), (JobState.FAILED, JobState.FAILED)]
 )
-def test_what_an_end_left_behind_is_settled_later(ended: JobState, settled: JobState) -> None:
+def test_dependents_that_an_end_left_behind_are_resolved_later(ended: JobState, resolved: JobState) -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry())
     change(compiled.job, state=ended, error_message="Its worker crashed.")
-    settle()
-    assert fresh(published.job).state == settled
-    expected = PublishState.PUBLISHED if settled == JobState.SUCCEEDED else PublishState.NO
+    resolve()
+    assert fresh(published.job).state == resolved
+    expected = PublishState.PUBLISHED if resolved == JobState.SUCCEEDED else PublishState.NO
     assert the(Version, algorithm_id=algorithm.id).publish_state == expected
     pushed = the(Job, parent_id=published.job.id)
-    assert pushed.state == (JobState.QUEUED if settled == JobState.SUCCEEDED else JobState.FAILED)
+    assert pushed.state == (JobState.QUEUED if resolved == JobState.SUCCEEDED else JobState.FAILED)
 
 
-def test_settling_leaves_what_waits_rightly() -> None:
+def test_resolving_leaves_jobs_whose_dependency_runs() -> None:
     algorithm = make_algorithm()
     compile_commit(algorithm, HASH, make_registry())
     published = publish(algorithm)
-    settle()
+    resolve()
     assert fresh(published.job).state == JobState.QUEUED
 
 
-def test_settling_twice_at_once_is_harmless() -> None:
+def test_resolving_twice_at_the_same_time_is_harmless() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm)
     change(compiled.job, state=JobState.SUCCEEDED)
-    together(settle, settle, settle)
+    together(resolve, resolve, resolve)
     assert fresh(published.job).state == JobState.SUCCEEDED
     assert the(Version, algorithm_id=algorithm.id).semantic_version == "0.0.1"

@@ -1,4 +1,4 @@
-"""Messages are sent again for what is due and unclaimed: losing every message loses no work (rule 1)."""
+"""Messages are sent again for jobs that are due and unclaimed: losing every message loses no work (rule 1)."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_what_was_dispatched_just_now_is_not_dispatched_again() -> None:
     assert due() == []
 
 
-def test_what_waits_or_runs_or_ended_is_not_nudged() -> None:
+def test_what_waits_or_runs_or_ended_is_not_dispatched() -> None:
     algorithm = make_algorithm()
     make_claim(compile_commit(algorithm, HASH, make_registry()).job)
     compile_commit(algorithm)  # joins
@@ -91,14 +91,14 @@ def test_a_claim_makes_messages_frequent_again() -> None:
     assert fresh(job).dispatch_count == 0
 
 
-def test_no_more_than_the_limit_at_once_and_the_oldest_first() -> None:
+def test_at_most_the_limit_is_dispatched_and_the_oldest_first() -> None:
     algorithm = make_algorithm()
     jobs = [compile_commit(algorithm, f"{number:040x}").job for number in range(5)]
     assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[:3]]
     assert [job_message.job_id for job_message in due(limit=3)] == [job.id for job in jobs[3:]]
 
 
-def test_two_sweeps_at_once_message_a_job_once() -> None:
+def test_two_sweeps_at_the_same_time_dispatch_a_job_once() -> None:
     jobs = [compile_commit(make_algorithm()).job for _ in range(5)]
     messages = [job_message.job_id for sent in together(due, due, due) for job_message in sent]
     assert sorted(messages) == sorted(job.id for job in jobs)

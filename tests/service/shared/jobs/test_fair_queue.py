@@ -1,4 +1,4 @@
-"""Whose turn it is: owners one after the other, whoever asked for how many."""
+"""The fair queue: owners take turns, however many pushes each has."""
 
 import pytest
 
@@ -19,8 +19,8 @@ def builds_of(owner: str, number: int) -> list[Build]:
     return [build_commit(algorithm, git_hash) for git_hash in HASHES[:number]]
 
 
-def turns(job_id: str = "nobody") -> list[str]:
-    """In the order in which a worker tries to claim them, if none of its claims succeeds."""
+def claim_order(job_id: str = "nobody") -> list[str]:
+    """Return job ids in the order in which a worker tries to claim them, if none of its claims succeeds."""
     tried = list[str]()
     with database().reading() as session:
         while more := next_pushes(session, job_id, tried):
@@ -42,7 +42,7 @@ def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry: Reg
     (one,) = [push(build, registry) for build in builds_of("one", 1)]
     served = []
     for _ in range(3):
-        job_id = turns()[0]
+        job_id = claim_order()[0]
         served.append(owner_of(job_id))
         end_push(make_claim(the(Job, id=job_id)))
     assert served == ["many", "one", "many"]
@@ -55,12 +55,12 @@ def test_who_has_fewer_running_comes_first(registry: Registry) -> None:
     (idle,) = [push(build, registry) for build in builds_of("idle", 1)]
     change(the(Owner, username="busy"), served_at=0)
     change(the(Owner, username="idle"), served_at=now_ms())
-    assert turns()[0] == idle.id
+    assert claim_order()[0] == idle.id
 
 
 def test_of_one_owner_the_oldest_comes_first(registry: Registry) -> None:
     jobs = [push(build, registry) for build in builds_of("acme", 3)]
-    assert turns() == [job.id for job in jobs]
+    assert claim_order() == [job.id for job in jobs]
 
 
 def test_what_cannot_begin_has_no_turn(registry: Registry) -> None:
@@ -70,11 +70,11 @@ def test_what_cannot_begin_has_no_turn(registry: Registry) -> None:
     due = push(other, registry)
     later = push(build_commit(make_algorithm("late")), registry)
     change(later, next_attempt_at=now_ms() + 60_000)
-    assert turns() == [due.id]
+    assert claim_order() == [due.id]
 
 
 def test_the_dispatched_push_is_tried_last_even_if_its_worker_was_lost(registry: Registry) -> None:
     lost, due = [push(build, registry) for build in builds_of("acme", 2)]
     make_claim(lost)
     lose_lease(lost)
-    assert turns(lost.id) == [due.id, lost.id]
+    assert claim_order(lost.id) == [due.id, lost.id]

@@ -70,13 +70,13 @@ def registry_deleted(job: Job) -> None:
         end_all_of_registry(session, str(job.registry_id))
 
 
-def handed_back(job: Job) -> None:
+def released(job: Job) -> None:
     with database().writing() as session:
         release_all(session, owner_prefix="worker/")
 
 
-def handed_back_and_taken(job: Job) -> None:
-    handed_back(job)
+def released_and_taken(job: Job) -> None:
+    released(job)
     make_claim(job, "worker/2")
 
 
@@ -87,7 +87,7 @@ def requeued(job: Job) -> None:
             requeue_lost(session, job_id, claim=claim, max_losses=5)
 
 
-def place_taken(job: Job) -> None:
+def lock_taken(job: Job) -> None:
     registry = the(Registry, id=job.registry_id)
     twin = make_registry(f"https://{registry.registry_url}")
     lose_lease(job)
@@ -101,12 +101,12 @@ WAYS_TO_LOSE_A_PUSH = [
     pushed_again_and_claimed,
     cancelled,
     registry_deleted,
-    handed_back,
-    handed_back_and_taken,
+    released,
+    released_and_taken,
     requeued,
-    place_taken,
+    lock_taken,
 ]
-WAYS_TO_LOSE_A_BUILD = [taken_over, cancelled, handed_back, handed_back_and_taken, requeued]
+WAYS_TO_LOSE_A_BUILD = [taken_over, cancelled, released, released_and_taken, requeued]
 
 PUSH_WRITES: dict[str, Callable[[Session, Claim], object]] = {
     "progress": lambda session, claim: write_progress(session, claim, NUMBERS, "Pushes."),
@@ -162,8 +162,8 @@ def test_a_worker_that_looks_sees_that_its_push_is_lost(lose: Callable[[Job], No
         assert not still_held(session, slow)
 
 
-@pytest.mark.parametrize("lose", [taken_over, handed_back_and_taken, pushed_again_and_claimed])
-def test_a_slow_worker_frees_no_place_that_is_another_workers(lose: Callable[[Job], None]) -> None:
+@pytest.mark.parametrize("lose", [taken_over, released_and_taken, pushed_again_and_claimed])
+def test_a_slow_worker_releases_no_lock_of_another_worker(lose: Callable[[Job], None]) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     slow = make_claim(job, "worker/1")
     lose(job)

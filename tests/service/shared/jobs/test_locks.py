@@ -1,4 +1,4 @@
-"""Rows are locked in one order: nobody is missed, and no two wait for each other (PostgreSQL; SQLite has one lock)."""
+"""Rows are locked in one order: no job is missed, no transactions deadlock (PostgreSQL; SQLite has one lock)."""
 
 import threading
 from collections.abc import Callable
@@ -33,23 +33,23 @@ pytestmark = pytest.mark.usefixtures("postgres_installation")
 WAITERS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 
-def until_somebody_waits_for_a_lock() -> None:
+def wait_until_a_lock_is_awaited() -> None:
     pause = threading.Event()
     for _ in range(SECONDS * 100):
         with database().reading() as session:
             if session.scalar(WAITERS):
                 return
         pause.wait(0.01)
-    pytest.fail("nobody waits for a lock")
+    pytest.fail("no transaction waits for a lock")
 
 
-class PushThatIsOrderedAgainAtItsEnd:
-    """A push whose last transaction has written its row when a newer push of the same comes in."""
+class PushThatIsRepeatedAtItsEnd:
+    """A push whose last transaction has written its row when a newer push of the same version is enqueued."""
 
     def __init__(self, claim: Claim, build: Build, registry: Registry) -> None:
         self.claim = claim
         self.newer: list[Job] = []
-        self._again = threading.Thread(target=lambda: self.newer.append(push(build, registry)))
+        self._newer_push = threading.Thread(target=lambda: self.newer.append(push(build, registry)))
 
     def write(self, _session: Session) -> None:
         """Nothing moved."""
@@ -59,20 +59,20 @@ class PushThatIsOrderedAgainAtItsEnd:
 
     def _finish(self, session: Session) -> None:
         write_success(session, self.claim, digest=DIGEST, image="i", message="Confirmed.")
-        self._again.start()
-        until_somebody_waits_for_a_lock()
+        self._newer_push.start()
+        wait_until_a_lock_is_awaited()
 
     def join(self) -> None:
-        self._again.join(SECONDS)
+        self._newer_push.join(SECONDS)
 
 
-def test_a_push_that_ends_while_it_is_ordered_again_waits_for_nobody_in_a_circle() -> None:
+def test_a_push_that_ends_while_it_is_repeated_does_not_deadlock() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
     job = push(build, registry)
     works = []
 
-    def work_for(claim: Claim) -> PushThatIsOrderedAgainAtItsEnd:
-        works.append(PushThatIsOrderedAgainAtItsEnd(claim, build, registry))
+    def work_for(claim: Claim) -> PushThatIsRepeatedAtItsEnd:
+        works.append(PushThatIsRepeatedAtItsEnd(claim, build, registry))
         return works[0]
 
     run_job(job.id, work_for)
@@ -91,7 +91,7 @@ def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind() -> None:
         assert fresh(second.job).state == JobState.SUCCEEDED
 
 
-def test_a_compile_and_a_push_to_the_same_registries_at_once_wait_for_nobody_in_a_circle() -> None:
+def test_a_compile_and_a_push_to_the_same_registries_do_not_deadlock() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     build = build_commit(algorithm)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""A job whose worker went away: reported, made due again without spending a try, and not for ever."""
+"""A job whose worker was lost: reported and requeued without spending an attempt, a limited number of times."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_a_job_that_costs_worker_after_worker_fails() -> None:
     assert the(ImagePush, id=job.push_id).state == PushState.FAILED
 
 
-def test_two_that_requeue_at_once_count_one_loss() -> None:
+def test_two_sweeps_that_requeue_at_the_same_time_count_one_loss() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     make_claim(job)
     lose_lease(job)
@@ -92,7 +92,7 @@ def test_two_that_requeue_at_once_count_one_loss() -> None:
     assert fresh(job).losses == 1
 
 
-def test_a_job_that_is_handed_back_is_due_at_once_and_spends_nothing() -> None:
+def test_a_released_job_is_due_now_and_spends_no_attempt() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = make_claim(job, "node-a/17")
     with database().writing() as session:
@@ -127,7 +127,7 @@ def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -
     assert (after.state, after.message) == (InstanceState.PENDING, WORKER_STOPPED)
 
 
-def test_a_stopping_worker_hands_back_only_its_own() -> None:
+def test_a_stopping_worker_releases_only_its_own_jobs() -> None:
     mine, theirs = compile_commit(make_algorithm()).job, compile_commit(make_algorithm()).job
     make_claim(mine, "node_a/1")
     make_claim(theirs, "nodeXa/1")  # the underscore is no wildcard
@@ -137,7 +137,7 @@ def test_a_stopping_worker_hands_back_only_its_own() -> None:
     assert fresh(theirs).state == JobState.RUNNING
 
 
-def test_a_stopping_worker_frees_the_places_of_its_cancelled_jobs() -> None:
+def test_a_stopping_worker_releases_the_locks_of_its_cancelled_jobs() -> None:
     build = build_commit(make_algorithm())
     job = push(build, make_registry("registry.example.com"))
     make_claim(job, "node-a/1")

@@ -1,4 +1,4 @@
-"""The sweep's mark: how an operator sees that the watchman is awake."""
+"""Periodic runs: an operator sees when the sweep ran last."""
 
 import pytest
 from sqlalchemy import update

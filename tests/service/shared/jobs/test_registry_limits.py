@@ -1,4 +1,4 @@
-"""Room in a registry: so many pushes at once and no more, whoever claims them, and the next when one has ended."""
+"""The capacity of a registry: a limited number of pushes at the same time, and the next one when one has ended."""
 
 import pytest
 
@@ -41,10 +41,10 @@ def test_a_full_registry_takes_no_more() -> None:
     make_claim(second, "worker/2")
     assert try_claim(third) is None
     other = push(build_commit(make_algorithm()), make_registry())
-    assert try_claim(other) is not None, "another registry has room"
+    assert try_claim(other) is not None, "another registry has capacity"
 
 
-def test_claims_at_once_do_not_both_take_the_last_room() -> None:
+def test_of_claims_at_the_same_time_one_takes_the_last_capacity() -> None:
     registry = make_registry(max_pushes=2)
     jobs = pushes_to(registry, 6)
     claims = together(*[lambda job=job: try_claim(job, f"worker/{job.seq}") for job in jobs])
@@ -62,7 +62,7 @@ def test_without_a_number_of_its_own_the_setting_counts(monkeypatch: pytest.Monk
     assert try_claim(second) is None
 
 
-def test_the_end_of_a_push_messages_the_next_where_it_was_full() -> None:
+def test_the_end_of_a_push_dispatches_the_next_one_where_the_registry_was_full() -> None:
     registry = make_registry(max_pushes=1)
     first, second, _third = pushes_to(registry, 3)
     claim = make_claim(first)
@@ -70,7 +70,7 @@ def test_the_end_of_a_push_messages_the_next_where_it_was_full() -> None:
         assert dispatched(succeed(session, claim)) == [second.id]
 
 
-def test_a_push_that_goes_round_makes_room_too() -> None:
+def test_a_requeued_push_frees_capacity_too() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     claim = make_claim(first)
@@ -79,7 +79,7 @@ def test_a_push_that_goes_round_makes_room_too() -> None:
         assert dispatched(fail_or_retry(session, claim, error, delays=(60,), unavailable_delay=15)) == [second.id]
 
 
-def test_a_cancelled_push_makes_room_when_its_worker_has_let_go() -> None:
+def test_a_cancelled_push_frees_capacity_when_its_worker_has_released_the_lock() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     claim = make_claim(first)
@@ -91,7 +91,7 @@ def test_a_cancelled_push_makes_room_when_its_worker_has_let_go() -> None:
     assert try_claim(second) is not None
 
 
-def test_where_there_is_room_nobody_is_dispatched_twice() -> None:
+def test_where_there_is_capacity_no_push_is_dispatched_twice() -> None:
     registry = make_registry(max_pushes=5)
     first, _second = pushes_to(registry, 2)
     claim = make_claim(first)
@@ -99,7 +99,7 @@ def test_where_there_is_room_nobody_is_dispatched_twice() -> None:
         assert succeed(session, claim) == []
 
 
-def test_a_lost_worker_takes_no_room() -> None:
+def test_a_lost_worker_takes_no_capacity() -> None:
     registry = make_registry(max_pushes=1)
     first, second = pushes_to(registry, 2)
     make_claim(first)

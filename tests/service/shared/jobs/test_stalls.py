@@ -1,4 +1,4 @@
-"""Stalled pushes: reported when nobody can claim them or no byte moves, and never for what only waits."""
+"""Stalled pushes: reported when no worker can claim them or no byte is transferred, and never while they only wait."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def unclaimed() -> list[str]:
         return report_unclaimed(session, after_seconds=60)
 
 
-def still() -> list[str]:
+def without_progress() -> list[str]:
     with database().writing() as session:
         return report_no_progress(session, after_seconds=300)
 
@@ -66,7 +66,7 @@ def test_a_due_push_that_nobody_can_claim_is_reported_once() -> None:
     assert unclaimed() == []
 
 
-def test_a_young_push_is_not_stalled() -> None:
+def test_a_push_that_is_due_for_a_moment_is_not_stalled() -> None:
     push(build_commit(make_algorithm()), make_registry())
     assert unclaimed() == []
 
@@ -83,13 +83,13 @@ def test_workers_of_other_queues_claim_no_push() -> None:
     assert unclaimed() == [job.push_id]
 
 
-def test_a_worker_that_was_not_heard_of_claims_nothing() -> None:
+def test_a_worker_that_does_not_refresh_its_row_claims_nothing() -> None:
     job = old_push()
     worker(seen_at=now_ms() - MAX_SILENCE_MS - 1)
     assert unclaimed() == [job.push_id]
 
 
-def test_a_wait_for_the_next_try_is_no_stall() -> None:
+def test_a_wait_for_the_next_attempt_is_no_stall() -> None:
     job = old_push()
     end_badly(make_claim(job), ErrorClass.TRANSIENT)
     assert unclaimed() == []
@@ -110,7 +110,7 @@ def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards() -> N
     assert unclaimed() == [waiting.push_id]
 
 
-def test_a_wait_for_a_place_is_no_stall() -> None:
+def test_a_wait_for_a_lock_is_no_stall() -> None:
     build = build_commit(make_algorithm())
     make_claim(push(build, make_registry("registry.example.com")))
     waiting = push(build, make_registry("https://registry.example.com"))
@@ -118,7 +118,7 @@ def test_a_wait_for_a_place_is_no_stall() -> None:
     assert unclaimed() == []
 
 
-def test_a_push_that_was_handed_back_a_moment_ago_is_no_stall() -> None:
+def test_a_push_that_was_released_a_moment_ago_is_no_stall() -> None:
     job = old_push()
     make_claim(job, "node/1")
     with database().writing() as session:
@@ -136,28 +136,28 @@ def test_a_claim_ends_the_stall() -> None:
 def test_a_running_push_that_moves_no_byte_is_reported_once() -> None:
     job = old_push()
     make_claim(job)
-    assert still() == []
+    assert without_progress() == []
     change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
-    assert still() == [job.push_id]
+    assert without_progress() == [job.push_id]
     row = the(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert "No byte has moved" in row.message
     assert the(PushEvent, push_id=row.id, kind="stalled-no-progress").state == PushState.STALLED
-    assert still() == []
+    assert without_progress() == []
 
 
-def test_a_lost_push_is_not_still() -> None:
+def test_a_lost_push_is_not_without_progress() -> None:
     job = old_push()
     make_claim(job)
     lose_lease(job)
     change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
-    assert still() == []
+    assert without_progress() == []
 
 
-@pytest.mark.parametrize("report", [unclaimed, still])
-def test_two_that_look_at_once_report_once(report: Callable[[], list[str]]) -> None:
+@pytest.mark.parametrize("report", [unclaimed, without_progress])
+def test_two_sweeps_at_the_same_time_report_once(report: Callable[[], list[str]]) -> None:
     job = old_push()
-    if report is still:
+    if report is without_progress:
         make_claim(job)
         change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert sorted(together(report, report, report)) == [[], [], [job.push_id]]

@@ -34,8 +34,8 @@ def make_push() -> Job:
     return push(build_commit(make_algorithm()), make_registry())
 
 
-def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None = None) -> Job:
-    """One try that fails; the wait before the next one is let pass."""
+def fail_attempt(job: Job, error_class: ErrorClass, retry_after: float | None = None) -> Job:
+    """Make one attempt that fails, without the wait before it."""
     change(job, next_attempt_at=None)
     claim = make_claim(job)
     error = WorkError(error_class, "It broke.", retry_after=retry_after)
@@ -46,56 +46,56 @@ def try_and_break(job: Job, error_class: ErrorClass, retry_after: float | None =
 
 @pytest.mark.parametrize("error_class", [ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID])
 def test_what_cannot_pass_fails_at_once(error_class: ErrorClass) -> None:
-    job = try_and_break(make_push(), error_class)
+    job = fail_attempt(make_push(), error_class)
     assert (job.state, job.error_class, job.error_message) == (JobState.FAILED, error_class, "It broke.")
     row = the(ImagePush, id=job.push_id)
     assert (row.state, row.message) == (PushState.FAILED, "It broke.")
     assert row.finished_at is not None
 
 
-def test_what_may_pass_is_tried_six_times() -> None:
+def test_an_error_that_may_pass_gets_six_attempts() -> None:
     job = make_push()
     for number, delay in enumerate((2, 8, 30, 120, 600), start=1):
-        after = try_and_break(job, ErrorClass.TRANSIENT)
+        after = fail_attempt(job, ErrorClass.TRANSIENT)
         assert (after.state, after.tries) == (JobState.QUEUED, number)
         assert delay * 1000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= delay * 1200
         row = the(ImagePush, id=job.push_id)
         assert (row.state, row.attempt) == (PushState.QUEUED, number + 1)
-    assert try_and_break(job, ErrorClass.TRANSIENT).state == JobState.FAILED
+    assert fail_attempt(job, ErrorClass.TRANSIENT).state == JobState.FAILED
 
 
 def test_jitter_only_adds_and_is_bounded() -> None:
     waits = set()
     for number in range(8):
         job = compile_commit(make_algorithm(), f"{number:040x}").job
-        wait = milliseconds_from_now(try_and_break(job, ErrorClass.TRANSIENT, retry_after=1000).next_attempt_at)
+        wait = milliseconds_from_now(fail_attempt(job, ErrorClass.TRANSIENT, retry_after=1000).next_attempt_at)
         assert 1_000_000 - SLACK_MS < wait <= 1_200_000
         waits.add(round(wait, -4))
     assert len(waits) > 1
 
 
 def test_throttled_waits_as_the_registry_said() -> None:
-    job = try_and_break(make_push(), ErrorClass.THROTTLED, retry_after=300)
+    job = fail_attempt(make_push(), ErrorClass.THROTTLED, retry_after=300)
     assert job.state == JobState.QUEUED
     assert 300_000 - SLACK_MS < milliseconds_from_now(job.next_attempt_at) <= 360_000
 
 
 def test_throttled_without_a_time_waits_as_any_other() -> None:
-    job = try_and_break(make_push(), ErrorClass.THROTTLED)
+    job = fail_attempt(make_push(), ErrorClass.THROTTLED)
     assert 0 < milliseconds_from_now(job.next_attempt_at) <= 2_400
 
 
-def test_what_is_missing_here_spends_no_try() -> None:
+def test_an_unavailable_engine_spends_no_attempt() -> None:
     job = make_push()
     for _ in range(8):
-        after = try_and_break(job, ErrorClass.UNAVAILABLE)
+        after = fail_attempt(job, ErrorClass.UNAVAILABLE)
     assert (after.state, after.tries) == (JobState.QUEUED, 0)
     assert 15_000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= 15_000
     assert "Looked at again in 15 s." in the(ImagePush, id=job.push_id).message
 
 
 def test_a_retry_of_a_build_shows_in_the_build() -> None:
-    job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.TRANSIENT)
+    job = fail_attempt(compile_commit(make_algorithm()).job, ErrorClass.TRANSIENT)
     build = the(Build, job_id=job.id)
     assert build.status == BuildStatus.QUEUED
     assert build.message is not None
@@ -103,7 +103,7 @@ def test_a_retry_of_a_build_shows_in_the_build() -> None:
 
 
 def test_a_failed_build_shows_why() -> None:
-    job = try_and_break(compile_commit(make_algorithm()).job, ErrorClass.INVALID)
+    job = fail_attempt(compile_commit(make_algorithm()).job, ErrorClass.INVALID)
     build = the(Build, job_id=job.id)
     assert (build.status, build.message) == (BuildStatus.FAILED, "It broke.")
     assert build.finished_at is not None
@@ -120,12 +120,12 @@ def test_credentials_are_deleted_when_the_job_ends(end: Callable[..., None]) -> 
 def test_a_retry_keeps_the_credentials() -> None:
     job = make_push()
     change(job, credentials="sealed")
-    assert try_and_break(job, ErrorClass.TRANSIENT).credentials == "sealed"
+    assert fail_attempt(job, ErrorClass.TRANSIENT).credentials == "sealed"
 
 
-def test_tries_and_ends_are_in_the_history() -> None:
+def test_attempts_and_ends_are_in_the_history() -> None:
     job = make_push()
-    try_and_break(job, ErrorClass.TRANSIENT)
+    fail_attempt(job, ErrorClass.TRANSIENT)
     change(job, next_attempt_at=now_ms())
     end_push(make_claim(job))
     retried, ended = (
@@ -136,7 +136,7 @@ def test_tries_and_ends_are_in_the_history() -> None:
     assert ended.state == PushState.SUCCEEDED
 
 
-def test_a_message_that_no_database_can_hold_is_mended() -> None:
+def test_a_message_that_no_database_can_hold_is_replaced() -> None:
     job = make_push()
     end_badly(make_claim(job), message="a registry's \0 and \ud800")
     assert fresh(job).state == JobState.FAILED

@@ -1,4 +1,4 @@
-"""Running one job: claimed, done outside of any transaction (rule 6), ended behind the fence."""
+"""Run one job: claimed, done outside of any transaction (rule 6), ended behind the fence."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -82,7 +82,7 @@ def test_a_message_that_comes_twice_does_the_work_once(job: Job) -> None:
     assert len(work.claims) == 1
 
 
-def test_messages_that_come_at_once_do_the_work_once(job: Job) -> None:
+def test_messages_at_the_same_time_do_the_work_once(job: Job) -> None:
     work = StandIn()
     together(*([partial(run_job, job.id, work)] * 4))
     assert len(work.claims) == 1
@@ -114,7 +114,7 @@ def test_no_connection_is_held_while_the_work_is_done(job: Job) -> None:
         (ErrorClass.UNAVAILABLE, JobState.QUEUED, 0),
     ],
 )
-def test_an_error_ends_the_try_as_its_class_says(
+def test_an_error_ends_the_attempt_as_its_class_says(
     job: Job, error_class: ErrorClass, state: JobState, tries: int
 ) -> None:
     run_job(job.id, StandIn(refuse(error_class)))
@@ -122,7 +122,7 @@ def test_an_error_ends_the_try_as_its_class_says(
     assert (after.state, after.tries, after.lease_owner, after.error_class) == (state, tries, None, error_class)
 
 
-def test_an_error_that_nobody_foresaw_is_tried_again_and_its_text_is_told_to_nobody(job: Job) -> None:
+def test_an_unexpected_error_is_retried_and_its_text_is_shown_to_no_caller(job: Job) -> None:
     def do(_heartbeat: Heartbeat) -> None:
         raise RuntimeError("password=open sesame")
 
@@ -156,7 +156,7 @@ def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: Th
     assert the(Build, job_id=job.id).status == BuildStatus.CANCELLED
 
 
-def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: Job, pool: ThreadPoolExecutor) -> None:
+def test_a_superseded_push_is_stopped_and_its_lock_goes_to_the_newer_one(job: Job, pool: ThreadPoolExecutor) -> None:
     algorithm, registry = make_algorithm(), make_registry()
     run_job(compile_commit(algorithm, HASH).job.id, StandIn())
     build = the(Build, algorithm_id=algorithm.id)
@@ -174,14 +174,14 @@ def test_a_superseded_push_is_stopped_and_its_place_goes_to_the_newer_one(job: J
     assert try_claim(new) is not None
 
 
-def test_work_that_does_not_heed_the_stop_ends_at_the_fence(job: Job) -> None:
+def test_work_that_ignores_the_cancel_token_ends_at_the_fence(job: Job) -> None:
     finished: list[object] = []
     run_job(job.id, StandIn(lambda _heartbeat: cancel(job), finish=finished.append))
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.CANCELLED, None)
     assert finished == []
 
 
-def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
+def test_a_worker_that_was_lost_writes_nothing(job: Job) -> None:
     def do(_heartbeat: Heartbeat) -> None:
         lose_lease(job)
         make_claim(job, "another/1")
@@ -190,7 +190,7 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing(job: Job) -> None:
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
 
 
-def test_a_job_that_waits_for_its_next_try_is_left_alone(job: Job) -> None:
+def test_a_job_that_waits_for_its_next_attempt_is_left_alone(job: Job) -> None:
     run_job(job.id, StandIn(refuse(ErrorClass.TRANSIENT)))
     work = StandIn()
     run_job(job.id, work)

@@ -1,4 +1,4 @@
-"""The thread that keeps a claim: it renews, writes down what moved, and stops the work when the claim is lost."""
+"""The heartbeat: it renews the lease, writes progress, and cancels the work when the claim is lost."""
 
 import threading
 from collections.abc import Callable
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("installation")
 
 
 @pytest.fixture(autouse=True)
-def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "POLL_INTERVAL_SECONDS", 0.02)
 
 
 def quick(**changes: object) -> Settings:
-    """The settings with a heartbeat at each look."""
+    """Return the settings with a renewal at each beat."""
     return settings().model_copy(update={"heartbeat_seconds": 0.01, **changes})
 
 
@@ -40,7 +40,7 @@ def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         pause.wait(0.02)
-    pytest.fail("it never came to that")
+    pytest.fail("the condition was not met in time")
 
 
 def test_a_lease_is_renewed_while_the_work_runs() -> None:
@@ -52,7 +52,7 @@ def test_a_lease_is_renewed_while_the_work_runs() -> None:
         assert not heartbeat.cancel_token.is_cancelled
 
 
-def test_work_is_stopped_when_somebody_took_the_claim() -> None:
+def test_work_is_cancelled_when_another_worker_took_the_claim() -> None:
     job = compile_commit(make_algorithm()).job
     claim = make_claim(job)
     with Heartbeat(database(), claim, settings(), nothing) as heartbeat:
@@ -62,7 +62,7 @@ def test_work_is_stopped_when_somebody_took_the_claim() -> None:
             until_stopped(heartbeat)
 
 
-def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
+def test_an_expired_lease_is_renewed_unless_another_worker_has_taken_the_job() -> None:
     job = compile_commit(make_algorithm()).job
     claim = make_claim(job)
     with Heartbeat(database(), claim, quick(), nothing) as heartbeat:
@@ -71,14 +71,14 @@ def test_a_lease_that_ran_out_is_held_until_somebody_else_takes_it() -> None:
         assert not heartbeat.cancel_token.is_cancelled
 
 
-def test_work_that_does_not_move_is_let_go() -> None:
+def test_work_without_progress_loses_its_claim() -> None:
     claim = make_claim(compile_commit(make_algorithm()).job)
-    keeping = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
-    with keeping as heartbeat, pytest.raises(WorkCancelledError, match="has made no progress"):
+    beating = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
+    with beating as heartbeat, pytest.raises(WorkCancelledError, match="has made no progress"):
         until_stopped(heartbeat)
 
 
-def test_work_that_moves_is_not_let_go() -> None:
+def test_work_with_progress_keeps_its_claim() -> None:
     claim = make_claim(compile_commit(make_algorithm()).job)
     looks: list[object] = []
     with Heartbeat(database(), claim, quick(stuck_seconds=5), looks.append) as heartbeat:
@@ -88,7 +88,7 @@ def test_work_that_moves_is_not_let_go() -> None:
         assert not heartbeat.cancel_token.is_cancelled
 
 
-def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
+def test_a_database_that_is_unreachable_for_a_moment_cancels_nothing() -> None:
     job = compile_commit(make_algorithm()).job
     claim = make_claim(job)
     looks: list[object] = []
@@ -104,18 +104,18 @@ def test_a_database_that_is_away_for_a_moment_stops_nothing() -> None:
     assert milliseconds_from_now(fresh(job).lease_expires_at) > 900_000
 
 
-def test_a_database_that_stays_away_ends_the_work_before_another_worker_begins() -> None:
+def test_a_database_that_stays_unreachable_cancels_the_work_before_another_worker_begins() -> None:
     claim = make_claim(compile_commit(make_algorithm()).job)
 
     def away(_session: Session) -> None:
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
-    keeping = Heartbeat(database(), claim, quick(lease_seconds=0), away)
-    with keeping as heartbeat, pytest.raises(WorkCancelledError, match="database does not respond"):
+    beating = Heartbeat(database(), claim, quick(lease_seconds=0), away)
+    with beating as heartbeat, pytest.raises(WorkCancelledError, match="database does not respond"):
         until_stopped(heartbeat)
 
 
-def test_an_error_that_nobody_foresaw_does_not_end_the_watch() -> None:
+def test_an_unexpected_error_does_not_end_the_heartbeat() -> None:
     claim = make_claim(compile_commit(make_algorithm()).job)
     looks: list[object] = []
 
