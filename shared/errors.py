@@ -1,8 +1,8 @@
 """The errors that Longshore raises, in one hierarchy below `LongshoreError`.
 
 `WorkError` says why a job could not be done; its class decides what happens next (design: a job's life). `RequestError`
-says why a caller's request was refused; `api` turns it into an HTTP status. Errors of one module derive from one of
-these, stand in that module, and are named `…Error`.
+says why a caller's request was refused; `api` turns it into an HTTP status. `InvalidValueError` says what is wrong with
+a value. Errors of one module derive from one of these, stand in that module, and are named `…Error`.
 """
 
 from enum import StrEnum
@@ -48,13 +48,17 @@ class WorkError(LongshoreError):
         self.error_class = error_class
         self.retry_after = retry_after
         self.first_response = False
-        """Whether it is the registry's response to the first request of a push, which concerns the registry as a whole."""
+        """Whether it is the response to the first request of a push, which concerns the registry as a whole."""
         self.at_registry = False
         """Whether it came from the registry that the push goes to, and not from the source of the image."""
 
 
 class WorkCancelledError(LongshoreError):
     """Raised in work that must stop (cancelled, superseded, lease lost or shutdown). Nothing more may be written."""
+
+
+class InvalidValueError(LongshoreError, ValueError):
+    """Raised when a value from outside is invalid. A `ValueError`, so that pydantic reports it for its field."""
 
 
 class RequestError(LongshoreError):

@@ -17,7 +17,7 @@ from shared.registries.credentials import (
     encrypt_job_credentials,
     encrypt_registry_credentials,
 )
-from shared.webhooks.signing import open_secret, seal_secret
+from shared.webhooks.signing import decrypt_secret, encrypt_secret
 
 BATCH_SIZE = 50
 """Rows of one transaction: another writer of SQLite waits no longer than for these."""
@@ -59,7 +59,7 @@ def _algorithm(keyring: Keyring, algorithm: Algorithm) -> str:
 
 
 def _webhook(keyring: Keyring, webhook: Webhook) -> str:
-    return seal_secret(keyring, webhook.id, open_secret(keyring, webhook))
+    return encrypt_secret(keyring, webhook.id, decrypt_secret(keyring, webhook))
 
 
 SEALED_COLUMNS = (

@@ -27,7 +27,7 @@ from shared.encryption import keyring
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.webhooks.deliveries import InvalidTargetError, check_target, fail_pending, redeliver
 from shared.webhooks.events import EventType, emit
-from shared.webhooks.signing import new_secret, seal_secret
+from shared.webhooks.signing import encrypt_secret, new_secret
 
 blueprint = v1_blueprint("webhooks")
 
@@ -47,7 +47,7 @@ def create_webhook(body: WebhookRequest) -> Response:
     _check_url(body.url)
     secret = body.secret or new_secret()
     webhook = Webhook(id=str(uuid.uuid4()), name=body.name, url=body.url, events=body.events, enabled=body.enabled)
-    webhook.secret = seal_secret(keyring(), webhook.id, secret)
+    webhook.secret = encrypt_secret(keyring(), webhook.id, secret)
     with database().writing() as session:
         session.add(webhook)
         session.flush()
@@ -90,7 +90,7 @@ def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
         if "name" in body.model_fields_set:
             webhook.name = body.name
         if body.secret is not None:
-            webhook.secret = seal_secret(keyring(), webhook.id, body.secret)
+            webhook.secret = encrypt_secret(keyring(), webhook.id, body.secret)
         if body.enabled is not None:
             webhook.enabled, webhook.disabled_reason = body.enabled, None
         if not webhook.enabled:

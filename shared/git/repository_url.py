@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from shared.errors import InvalidValueError
 from shared.net.address_rules import is_legacy_ipv4
 
 MAX_URL = 512
@@ -18,7 +19,7 @@ _ESCAPE = re.compile(r"%(..?|$)")
 _HARMFUL_ESCAPES = frozenset(b"/\\%.?#@:&'\"\x7f") | frozenset(range(0x20))
 
 
-class InvalidRepositoryUrlError(ValueError):
+class InvalidRepositoryUrlError(InvalidValueError):
     """Raised for a URL that is rejected. The text is a sentence that never contains a password."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from shared.errors import InvalidValueError
 from shared.settings import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -45,7 +46,7 @@ _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:
 _INET_ATON_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
-class ForbiddenAddressError(ValueError):
+class ForbiddenAddressError(InvalidValueError):
     """Raised for an address that must not be connected to. The text is a sentence for the caller."""
 
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from shared.errors import ErrorClass, WorkError
+from shared.errors import ErrorClass, InvalidValueError, WorkError
 from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError
 
 ANY_NETWORK = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
@@ -20,7 +20,7 @@ ANY_NETWORK = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
-class InvalidProxyError(ValueError):
+class InvalidProxyError(InvalidValueError):
     """Raised for an invalid `proxy_url`. The text is a sentence without the password."""
 
 

@@ -3,8 +3,10 @@
 import ssl
 from functools import lru_cache
 
+from shared.errors import InvalidValueError
 
-class InvalidCertificateError(ValueError):
+
+class InvalidCertificateError(InvalidValueError):
     """Raised for a `ca_certificate` that is not a PEM certificate. The text is a sentence."""
 
 

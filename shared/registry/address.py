@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from typing_extensions import override
 
+from shared.errors import InvalidValueError
 from shared.net.address_rules import is_legacy_ipv4, is_loopback_host
 from shared.net.origins import DEFAULT_PORTS
 
@@ -32,7 +33,7 @@ _FORBIDDEN_CHARACTERS = {
 }
 
 
-class InvalidAddressError(ValueError):
+class InvalidAddressError(InvalidValueError):
     """Raised for an invalid `registry_url`. The text is a sentence that says why and what to write."""
 
 

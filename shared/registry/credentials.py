@@ -5,6 +5,7 @@ import binascii
 import json
 from dataclasses import dataclass, field
 
+from shared.errors import InvalidValueError
 from shared.registry.address import InvalidAddressError, RegistryAddress
 
 MAX_REGISTRY_AUTH = 4096
@@ -14,7 +15,7 @@ IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - a name, not a secret
 """The username under which Docker stores an identity (refresh) token as the password."""
 
 
-class InvalidCredentialsError(ValueError):
+class InvalidCredentialsError(InvalidValueError):
     """Raised for invalid credentials. The text is a sentence that never repeats them."""
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from shared.errors import InvalidValueError
 from shared.registry.address import PATH_SEGMENT, RegistryAddress
 
 MAX_REPOSITORY_LENGTH = 255
@@ -12,7 +13,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _SEPARATORS = re.compile(r"[._-]+")
 
 
-class InvalidReferenceError(ValueError):
+class InvalidReferenceError(InvalidValueError):
     """Raised when an image cannot have a name. The text is a sentence that says why."""
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import DeliveryState, Webhook, WebhookDelivery
+from shared.errors import InvalidValueError
 from shared.net.address_rules import ForbiddenAddressError, is_loopback_host, webhook_networks
 from shared.net.origins import origin_of
 from shared.settings import settings
@@ -130,7 +131,7 @@ def delete_old_deliveries(session: Session, *, days: float) -> None:
     )
 
 
-class InvalidTargetError(ValueError):
+class InvalidTargetError(InvalidValueError):
     """Raised for a URL that no webhook may have; the text is a sentence that never contains a password."""
 
 

@@ -11,12 +11,13 @@ import secrets
 
 from shared.db.models import Webhook
 from shared.encryption import Keyring
+from shared.errors import InvalidValueError
 
 PREFIX = "whsec_"
 MIN_BYTES, MAX_BYTES = 24, 64
 
 
-class InvalidSecretError(ValueError):
+class InvalidSecretError(InvalidValueError):
     """Raised when a text is no secret for signatures; the text is a sentence for users."""
 
 
@@ -47,12 +48,12 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
 
 
-def seal_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
+def encrypt_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
     """Encrypt a secret for the row of its webhook."""
     return keyring.encrypt({"secret": secret}, identity=_identity(webhook_id))
 
 
-def open_secret(keyring: Keyring, webhook: Webhook) -> str:
+def decrypt_secret(keyring: Keyring, webhook: Webhook) -> str:
     """Decrypt the secret of a webhook.
 
     Raises:

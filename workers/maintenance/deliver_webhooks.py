@@ -26,7 +26,7 @@ from shared.webhooks.deliveries import (
     write_outcome,
 )
 from shared.webhooks.events import CONTENT_TYPE
-from shared.webhooks.signing import open_secret, signature
+from shared.webhooks.signing import decrypt_secret, signature
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ def _send(due: DueDelivery) -> Outcome:
         return Outcome(None, "The webhook was disabled or deleted.", is_final=True)
     body, now = due.delivery.body.encode(), int(time.time())
     try:
-        secret = open_secret(keyring(), due.webhook)
+        secret = decrypt_secret(keyring(), due.webhook)
     except DecryptionError as error:
         return Outcome(None, f"The webhook's secret cannot be used: {error}. Give it a new one.")
     headers = {

@@ -32,7 +32,7 @@ from shared.jobs.claims import claim_job
 from shared.refreshes import read_steps
 from shared.registries.credentials import decrypt_job_credentials, decrypt_registry_credentials
 from shared.settings import load_settings
-from shared.webhooks.signing import open_secret
+from shared.webhooks.signing import decrypt_secret
 from tests.environment import longshore_environment
 
 NOW = int(time.time() * 1000)
@@ -255,7 +255,7 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
     source = keyring.encrypt(SECRET, identity="algorithms/a-1/source")
     assert decrypt_source_credentials(keyring, Algorithm(id="a-1", source_credentials=source)) == ("pusher", "secret")
     secret = keyring.encrypt({"secret": "whsec_1"}, identity="webhooks/w-1/secret")
-    assert open_secret(keyring, Webhook(id="w-1", secret=secret)) == "whsec_1"
+    assert decrypt_secret(keyring, Webhook(id="w-1", secret=secret)) == "whsec_1"
 
 
 def test_going_back_leaves_what_was_there(before: Database) -> None:

@@ -23,7 +23,7 @@ from shared.errors import ErrorClass
 from shared.jobs.lost import requeue_lost
 from shared.registries.circuit_breaker import pause, resume
 from shared.registry.credentials import Credentials
-from shared.webhooks.signing import new_secret, seal_secret
+from shared.webhooks.signing import encrypt_secret, new_secret
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -58,7 +58,7 @@ def receiver() -> Iterator[Receiver]:
 
 def webhook(receiver: Receiver, *events: str, **columns: object) -> Webhook:
     made = Webhook(id=str(uuid.uuid4()), url=receiver.url, events=list(events) or ["*"], **columns)
-    made.secret = seal_secret(keyring(), made.id, SECRET)
+    made.secret = encrypt_secret(keyring(), made.id, SECRET)
     with database().writing() as session:
         session.add(made)
     return made
