@@ -55,13 +55,13 @@ test:  ## Every check and every test but the long ones, with the real services t
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
-	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
+	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) \
 		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
 
 test-long:  ## A short run of `make chaos` and of `make conformance`
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(LONG_TESTS) $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 $(LONG_TESTS) $(PYTEST_ARGS)
 
 chaos: setup  ## Inject faults into a whole Longshore for real, and check what must hold (about 15 minutes)
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test

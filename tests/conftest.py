@@ -5,10 +5,15 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from typing_extensions import override
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from dev.services.postgres import PrivatePostgres
 from dev.services.registry import PrivateRegistry
 from tests import real_services
+
+ACCEPTANCE = "tests/acceptance/"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,12 +26,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     real_services.end(config)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one test process; the acceptance tests share one running system."""
-    for item in items:
-        group = "acceptance" if "acceptance" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Give each file's tests to one test process, and all acceptance tests to one: they share a running system."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return ACCEPTANCE if path.startswith(ACCEPTANCE) else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling:
+    config.option.loadscopereorder = False  # the acceptance tests take longest and are collected first
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
