@@ -43,7 +43,7 @@ def requests_per_second(port: int, requests: Sequence[bytes], *, seconds: float)
     return sum(count for count in found if isinstance(count, int)) / seconds
 
 
-def _send(port: int, requests: list[bytes], seconds: float, counts: "Queue[int | str]") -> None:
+def _send(port: int, requests: list[bytes], seconds: float, counts: Queue[int | str]) -> None:
     try:
         counts.put(_count(port, requests, seconds))
     except (OSError, RuntimeError) as error:

@@ -27,7 +27,8 @@ def compiled(system: System, owner: str, body: dict[str, Any] | None = None) -> 
     return build, log
 
 
-def test_an_empty_repository(system: System, clone: Repository, owner: str) -> None:
+@pytest.mark.usefixtures("clone")
+def test_an_empty_repository(system: System, owner: str) -> None:
     status, code, message = system.call("POST", f"/v1/algorithms/{owner}/Echo/compile").error
     assert (status, code) == (400, 2015)
     assert "empty" in message

@@ -40,11 +40,11 @@ def served_digest(registry: PrivateRegistry, image: str) -> str:
     return found.stdout.strip()
 
 
+@pytest.mark.usefixtures("registry")
 def test_two_registries_are_two_rows_and_a_repush_overwrites_one(
     system: System,
     clone: Repository,
     owner: str,
-    registry: PrivateRegistry,
     registry_id: str,
     second_registry: PrivateRegistry,
     second_registry_id: str,

@@ -90,12 +90,12 @@ def _registries_serve_what_rows_say(stage: Stage) -> Iterator[str]:
         row = by_registry[push.registry_id]
         repository = push.image.removeprefix(f"{row.url}/").rpartition(":")[0]
         for tag in filter(None, (job.git_hash, job.semantic_version)):
-            served = _served_digest(stage, row.direct, repository, tag, (row.username, row.password))
+            served = _served_digest(row.direct, repository, tag, (row.username, row.password))
             if served != push.digest:
                 yield f"the row of {push.image} says {push.digest}, but the registry serves {served} as {tag}"
 
 
-def _served_digest(stage: Stage, direct: str, repository: str, tag: str, account: tuple[str, str]) -> str:
+def _served_digest(direct: str, repository: str, tag: str, account: tuple[str, str]) -> str:
     """The digest of a tag, asked of the registry itself."""
     host, _, path = direct.partition("/")
     url = f"http://{host}/v2/{path}/{repository}/manifests/{tag}"

@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     @override
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
+    def log_message(self, format: str, *args: object) -> None:
         """Keep request lines out of the test output."""
 
 

@@ -21,7 +21,7 @@ def any_app() -> Flask:
 
 
 @pytest.fixture
-def app(any_app: Flask, installation: str) -> Flask:
+def app(any_app: Flask, installation: str) -> Flask:  # noqa: ARG001 - it comes first
     """The application, on an empty database of each kind."""
     return any_app
 
@@ -45,7 +45,10 @@ def rival(app: Flask, admin: Api) -> Api:
 
 
 @pytest.fixture
-def short_serving_dir(installation: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_serving_dir(
+    installation: str,  # noqa: ARG001 - it comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
     """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="serving-") as directory:
         monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)

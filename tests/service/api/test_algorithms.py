@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from shared.db.models import Algorithm, Job, JobState
 from shared.encryption import keyring
@@ -197,8 +196,9 @@ def test_a_source_that_cannot_be_is_refused(acme: Api, source: dict[str, Any]) -
     acme.expect_refusal(404, 1001, "GET", "/v1/algorithms/acme/Hello")
 
 
+@pytest.mark.usefixtures("installation")
 def test_a_short_form_that_grows_too_long_is_refused(
-    acme: Api, installation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    acme: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     known_hosts = tmp_path / "known_hosts"
     known_hosts.touch()
@@ -219,7 +219,8 @@ def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme:
         assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api, app: Flask) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api) -> None:
     source = {**ELSEWHERE, "credentials": {"username": "git", "password": "word"}}
     path = acme.make_algorithm("acme", source=source)
     row = the(Algorithm, owner="acme")

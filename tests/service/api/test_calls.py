@@ -33,7 +33,8 @@ def served(algorithm: Algorithm, version: Version) -> Iterator[Runner]:
         yield running
 
 
-def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api) -> None:
     answered = acme.post(CALL, {"a": [1]})
     assert answered["result"] == {"content_type": "json", "data": {"a": [1]}}
     assert answered["metadata"]["content_type"] == "json"
@@ -44,7 +45,8 @@ def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api, served: Runner
     assert len(acme.post(CALL, ["x" * 3_000_000])["result"]["data"][0]) == 3_000_000
 
 
-def test_what_algorithms_do_not_take_is_refused(acme: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_what_algorithms_do_not_take_is_refused(acme: Api) -> None:
     acme.expect_refusal(415, 2015, "POST", CALL, b"<a/>", Content_Type="application/xml")
     acme.expect_refusal(400, 2013, "POST", CALL, b"{")
     acme.expect_refusal(413, 2015, "POST", CALL, b"1" * (10 * 1024 * 1024 + 1))
@@ -53,12 +55,14 @@ def test_what_algorithms_do_not_take_is_refused(acme: Api, served: Runner) -> No
     assert acme.post(f"{CALL}?unknown=1&stdout=False&timeout=20", 1)["result"]["data"] == 1
 
 
-def test_raw_output_is_the_bare_result(acme: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_raw_output_is_the_bare_result(acme: Api) -> None:
     answered = acme.call("POST", f"{CALL}?output=raw", [1])
     assert answered.get_json() == {"content_type": "json", "data": [1]}
 
 
-def test_only_owner_and_admin_may_see_what_is_printed(acme: Api, rival: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_only_owner_and_admin_may_see_what_is_printed(acme: Api, rival: Api) -> None:
     assert "stdout" in acme.post(f"{CALL}?stdout=TRUE", 1)["metadata"]
     rival.expect_refusal(403, 2001, "POST", f"{CALL}?stdout=true", 1)
 
@@ -107,7 +111,8 @@ def called(api: Api, path: str) -> str | None:
     return instance.version_id
 
 
-def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api) -> None:
     assert owner_api(app, admin, "lists", algo_acl=["acme/Hello"]).post(CALL, 1)
     owner_api(app, admin, "other", algo_acl=["acme/Else"]).expect_refusal(403, 2001, "POST", CALL, 1)
     owner_api(app, admin, "never", allow_algo=False).expect_refusal(403, 2001, "POST", CALL, 1)
@@ -136,7 +141,8 @@ def test_a_call_ends_at_its_timeout(acme: Api, algorithm: Algorithm, version: Ve
         assert acme.post(f"{CALL}?timeout=0.5", 1)["error"]["error_type"] == "TimeoutError"
 
 
-def test_fifty_callers_at_once_lose_no_call(acme: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_fifty_callers_at_once_lose_no_call(acme: Api) -> None:
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda each=number: answers.append(acme.post(CALL, each)["result"]["data"]))
@@ -214,7 +220,8 @@ def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version:
     assert answers[0]["result"]["data"] == 7
 
 
-def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api, served: Runner) -> None:
+@pytest.mark.usefixtures("served")
+def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api) -> None:
     from api.invocation.async_calls import async_calls
 
     begun = acme.post(f"{CALL}?output=void", 1)

@@ -135,14 +135,16 @@ def _is_page_of_everything(text: str) -> bool:
 
 
 @pytest.mark.parametrize("ask", WORK.values(), ids=WORK.keys())
-def test_workers_and_the_sweep_go_through_no_large_table(admin: Api, ask: Callable[..., Any]) -> None:
+@pytest.mark.usefixtures("admin")
+def test_workers_and_the_sweep_go_through_no_large_table(ask: Callable[..., Any]) -> None:
     with caught(database()) as statements, database().writing() as session:
         ask(session)
         session.rollback()
     expect_little_work(statements)
 
 
-def test_a_claim_goes_through_no_large_table(admin: Api) -> None:
+@pytest.mark.usefixtures("admin")
+def test_a_claim_goes_through_no_large_table() -> None:
     with caught(database()) as statements:
         claim = claim_job(database(), QUEUED, owner="worker/1", lease_seconds=60)
     assert claim is not None

@@ -90,7 +90,7 @@ def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
 
 
 @pytest.fixture
-def runner(admin: Api) -> Instance:
+def runner(admin: Api) -> Instance:  # noqa: ARG001 - it comes first
     """What takes calls, of a version in a registry."""
     algorithm, registry = make_algorithm("acme"), make_registry()
     instance = wanted_serving(algorithm, pushed_version(algorithm, registry))

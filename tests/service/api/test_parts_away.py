@@ -37,9 +37,8 @@ def test_a_push_is_accepted_while_redis_is_away(admin: Api) -> None:
     assert the(ImagePush, registry_id=registry.id).state == PushState.QUEUED
 
 
-def test_a_message_arrives_though_redis_forgot_everything(
-    admin: Api, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("admin")
+def test_a_message_arrives_though_redis_forgot_everything(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from shared.settings import settings
 
     monkeypatch.setenv("LONGSHORE_REDIS_URL", redis_url)
@@ -75,9 +74,8 @@ def test_a_pool_that_is_used_up_is_no_error_of_ours(admin: Api, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("moment", ["statement", "commit"])
-def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(
-    any_app: Flask, postgres_installation: str, moment: str
-) -> None:
+@pytest.mark.usefixtures("postgres_installation")
+def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app: Flask, moment: str) -> None:
     from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))
@@ -113,9 +111,8 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(
     assert (again.status_code, rows(Job)) == (204, before + 1)
 
 
-def test_a_locked_sqlite_database_is_said(
-    any_app: Flask, sqlite_installation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("sqlite_installation", "monkeypatch")
+def test_a_locked_sqlite_database_is_said(any_app: Flask) -> None:
     from shared.db.models import KeyKind
 
     admin = Api(any_app, make_key("admin", KeyKind.ADMIN))

@@ -22,7 +22,7 @@ def build(acme: Api) -> Build:
 
 
 @pytest.fixture
-def pull(build: Build) -> str:
+def pull(build: Build) -> str:  # noqa: ARG001 - it comes first
     """The address of a version's pull."""
     return f"/v1/algorithms/acme/Hello/versions/{HASH}/pull"
 

@@ -59,7 +59,8 @@ def calls() -> Calls:
 
 
 @pytest.mark.parametrize("named", [HASH, NUMBER])
-def test_a_warm_call_asks_one_question(version: Version, calls: Calls, named: str) -> None:
+@pytest.mark.usefixtures("version")
+def test_a_warm_call_asks_one_question(calls: Calls, named: str) -> None:
     first = calls.find(named)
     with caught(database()) as statements:
         assert calls.find(named) == first
@@ -83,7 +84,7 @@ def push_there_again(version: Version) -> None:
     end_push(make_claim(push(the(Build, version_id=version.id), the(Registry))), OTHER_DIGEST)
 
 
-def serve_elsewhere(version: Version) -> None:
+def serve_elsewhere(_version: Version) -> None:
     change(the(Instance), endpoint="unix:another")
 
 
@@ -122,20 +123,23 @@ def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> Non
     assert calls.find().desired.registry_id == production
 
 
-def test_what_does_not_run_yet_is_not_remembered(version: Version, calls: Calls) -> None:
+@pytest.mark.usefixtures("version")
+def test_what_does_not_run_yet_is_not_remembered(calls: Calls) -> None:
     change(the(Instance), state=InstanceState.STOPPED)
     assert calls.find().instance is None
     assert calls.find().instance is None
     assert calls.concluded == 2
 
 
-def test_of_a_pattern_each_call_is_concluded(version: Version, calls: Calls) -> None:
+@pytest.mark.usefixtures("version")
+def test_of_a_pattern_each_call_is_concluded(calls: Calls) -> None:
     calls.find("1.*")
     calls.find("1.*")
     assert calls.concluded == 2
 
 
-def test_what_changes_while_it_is_concluded_is_not_remembered(version: Version) -> None:
+@pytest.mark.usefixtures("version")
+def test_what_changes_while_it_is_concluded_is_not_remembered() -> None:
     remembered = TargetCache()
     concluded = 0
 

@@ -145,7 +145,8 @@ def swept() -> int | None:
         return sweep_age_seconds(session)
 
 
-def test_a_taken_health_port_is_said(tmp_path: Path, silent_server: int) -> None:
+@pytest.mark.usefixtures("tmp_path")
+def test_a_taken_health_port_is_said(silent_server: int) -> None:
     done = subprocess.run(
         [*LONGSHORE, "worker", "--queues", "maintenance"],
         env={**os.environ, "LONGSHORE_WORKER_HEALTH_PORT": str(silent_server)},

@@ -287,7 +287,7 @@ def test_a_caller_that_goes_away_takes_its_request_along() -> None:
     async def scenario() -> None:
         begun, cancelled = asyncio.Event(), asyncio.Event()
 
-        async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        async def slow(_request: web.BaseRequest) -> web.StreamResponse:
             begun.set()
             try:
                 await asyncio.sleep(SECONDS)
@@ -376,7 +376,7 @@ def test_what_runs_ends_before_the_gate_does() -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
         received: list[bytes] = []
 
-        async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        async def slow(_request: web.BaseRequest) -> web.StreamResponse:
             begun.set()
             received.append(await request.content.read())
             return web.Response(text="done")

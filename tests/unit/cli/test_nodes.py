@@ -26,7 +26,10 @@ def migrated(longshore: Longshore) -> Longshore:
 
 
 @pytest.fixture
-def nodes(migrated: Longshore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNodePool]:
+def nodes(
+    migrated: Longshore,  # noqa: ARG001 - it comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[FakeNodePool]:
     """Nodes, and a worker that refreshes them once it is ordered."""
     fake, ended = FakeNodePool(), threading.Event()
     monkeypatch.setattr(refresh, "node_pool", lambda: fake)

@@ -21,12 +21,12 @@ def migrated(longshore: Longshore) -> Longshore:
 
 
 @pytest.fixture
-def registry(migrated: Longshore) -> Registry:
+def registry(migrated: Longshore) -> Registry:  # noqa: ARG001 - it comes first
     return make_registry("registry.example.com", name="scanned")
 
 
 @pytest.fixture
-def build(migrated: Longshore) -> Build:
+def build(migrated: Longshore) -> Build:  # noqa: ARG001 - it comes first
     return build_commit(make_algorithm("acme"))
 
 

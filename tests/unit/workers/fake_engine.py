@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "unix"
 
     @override
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
     def _answer(self, status: int, body: object) -> None:

@@ -51,7 +51,8 @@ def test_a_large_push_is_chunked_and_arrives(service: GitService, tree: WorkTree
 
 
 @pytest.mark.parametrize("form", ["Simple {}", "Bearer {}", "{}", "basic"])
-def test_every_spelling_of_the_key_is_taken(service: GitService, form: str) -> None:
+@pytest.mark.usefixtures("service")
+def test_every_spelling_of_the_key_is_taken(form: str) -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner)
     answer = get(refs(algorithm), basic(key) if form == "basic" else form.format(key))
@@ -95,7 +96,8 @@ def test_another_owners_key_learns_nothing(service: GitService) -> None:
         assert answer.data.replace(algorithm.path.encode(), b"") == missing.data.replace(b"nobody/Nothing", b"")
 
 
-def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner(service: GitService) -> None:
+@pytest.mark.usefixtures("service")
+def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner() -> None:
     algorithm, stranger = make_algorithm(settings={"source_visibility": "open"}), make_key(make_algorithm().owner)
     assert get(refs(algorithm), basic(stranger)).status == 200
     refused = get(refs(algorithm, "git-receive-pack"), basic(stranger))
@@ -104,7 +106,8 @@ def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner(service: Gi
     assert get(refs(algorithm), None).status == 401
 
 
-def test_a_key_without_management_fetches_only(service: GitService) -> None:
+@pytest.mark.usefixtures("service")
+def test_a_key_without_management_fetches_only() -> None:
     algorithm = make_algorithm()
     key = make_key(algorithm.owner, allow_algo_management=False)
     assert get(refs(algorithm), basic(key)).status == 200
@@ -117,7 +120,8 @@ def test_an_administrator_pushes_anywhere(service: GitService, tree: WorkTree) -
     assert tree.push(url_with_key(service, algorithm, admin)).returncode == 0
 
 
-def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else(service: GitService) -> None:
+@pytest.mark.usefixtures("service")
+def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else() -> None:
     algorithm, other = make_algorithm(), make_algorithm()
     token = git_token("fetch", algorithm.id, 60)
     assert get(refs(algorithm), basic(token)).status == 200
@@ -127,7 +131,8 @@ def test_a_workers_token_fetches_its_own_algorithm_and_nothing_else(service: Git
     assert get(refs(algorithm), basic(git_token("fetch", algorithm.id, -1))).status == 401
 
 
-def test_a_repository_elsewhere_and_a_deleted_one_are_not_here(service: GitService) -> None:
+@pytest.mark.usefixtures("service")
+def test_a_repository_elsewhere_and_a_deleted_one_are_not_here() -> None:
     elsewhere = make_algorithm(repository_url="https://example.org/r")
     answer = get(refs(elsewhere), basic(make_key(elsewhere.owner)))
     assert (answer.status, b"elsewhere" in answer.data) == (404, True)
@@ -152,7 +157,8 @@ def test_a_repository_elsewhere_and_a_deleted_one_are_not_here(service: GitServi
         ("/git-upload-archive", "POST", 404),
     ],
 )
-def test_only_the_smart_protocol_is_spoken(service: GitService, path: str, method: str, status: int) -> None:
+@pytest.mark.usefixtures("service")
+def test_only_the_smart_protocol_is_spoken(path: str, method: str, status: int) -> None:
     algorithm = make_algorithm()
     answer = get(internal_url(algorithm) + path, basic(make_key(algorithm.owner)), method)
     assert answer.status == status

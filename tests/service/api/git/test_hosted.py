@@ -39,9 +39,8 @@ def test_a_commit_is_found_by_hash_by_prefix_and_as_the_newest(pushed: tuple[Alg
     assert hosted.resolve(algorithm.id, first[:7].upper()) == first
 
 
-def test_a_commit_that_was_named_is_kept_when_its_branch_goes(
-    pushed: tuple[Algorithm, str], tree: WorkTree, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("tmp_path")
+def test_a_commit_that_was_named_is_kept_when_its_branch_goes(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     algorithm, url = pushed
     first = tree.head
     tree.git("commit", "--amend", "--quiet", "--message", "other")
@@ -143,7 +142,8 @@ def test_main_takes_the_place_of_a_master_that_was_deleted(service: GitService, 
     assert hosted.resolve(algorithm.id, None) == tree.head
 
 
-def test_a_deleted_repository_is_gone(service: GitService, pushed: tuple[Algorithm, str]) -> None:
+@pytest.mark.usefixtures("service")
+def test_a_deleted_repository_is_gone(pushed: tuple[Algorithm, str]) -> None:
     algorithm, _ = pushed
     hosted.delete(algorithm.id)
     hosted.delete(algorithm.id)

@@ -67,7 +67,8 @@ def events(algorithm: Algorithm, action: str) -> list[AuditEvent]:
         return list(session.scalars(query))
 
 
-def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: GitService, uncounted: None) -> None:
+@pytest.mark.usefixtures("uncounted")
+def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: GitService) -> None:
     algorithm = make_algorithm()
     key, another = make_key(algorithm.owner), make_key(algorithm.owner)
     unknown = f"{strict.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack"
@@ -79,7 +80,8 @@ def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: Gi
     assert get(refs(algorithm), basic(another)).status == 200
 
 
-def test_git_shows_its_user_why(strict: GitService, uncounted: None, tree: WorkTree) -> None:
+@pytest.mark.usefixtures("uncounted")
+def test_git_shows_its_user_why(strict: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     url = url_with_key(strict, algorithm, make_key(algorithm.owner))
     assert tree.push(url).returncode == 0
@@ -100,7 +102,8 @@ def test_who_guesses_keys_is_slowed_down_and_who_asks_without_one_is_not(tmp_pat
         assert get(refs(algorithm), basic(key)).status == 200
 
 
-def test_a_push_that_is_not_allowed_is_written_down(service: GitService) -> None:
+@pytest.mark.usefixtures("service")
+def test_a_push_that_is_not_allowed_is_written_down() -> None:
     algorithm, stranger = make_algorithm(settings={"source_visibility": "open"}), make_algorithm()
     key = make_key(stranger.owner)
     assert get(refs(algorithm, "git-receive-pack"), basic(key)).status == 403

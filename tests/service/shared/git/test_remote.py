@@ -70,7 +70,8 @@ def test_empty_deleted_and_missing_are_told_apart(tree: WorkTree, tmp_path: Path
     assert missing.error_class == ErrorClass.NOT_FOUND
 
 
-def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("tmp_path")
+def test_a_server_that_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         failed = failure(f"http://127.0.0.1:{silent.getsockname()[1]}/r", timeout=0.5)
     assert (failed.error_class, "in time" in failed.message) == (ErrorClass.TRANSIENT, True)

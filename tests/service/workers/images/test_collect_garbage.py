@@ -35,7 +35,10 @@ IMAGE_BYTES = 48 * 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
-def limit(sqlite_installation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def limit(
+    sqlite_installation: str,  # noqa: ARG001 - it comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Room for one image and a half."""
     monkeypatch.setenv("LONGSHORE_STORE_MAX_BYTES", str(IMAGE_BYTES * 3 // 2))
     settings.cache_clear()

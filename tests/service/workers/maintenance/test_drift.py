@@ -265,7 +265,8 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same() -> None
         assert len(asked(server)) == MAX_CHECKS_PER_TICK + 3
 
 
-def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking(repairs: None) -> None:
+@pytest.mark.usefixtures("repairs")
+def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
@@ -285,7 +286,8 @@ def test_nothing_is_pushed_again_that_nobody_asked_to_repair() -> None:
         assert fresh(row).job_id == row.job_id
 
 
-def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired(repairs: None) -> None:
+@pytest.mark.usefixtures("repairs")
+def test_what_was_pushed_with_credentials_of_its_own_cannot_be_repaired() -> None:
     with fake_registry(answering(HAS_NOT)) as server:
         row = pushed_long_ago(make_registry(server.url), credentials=Credentials("pusher", "given"))
         check_drift()

@@ -41,7 +41,11 @@ DIRECT = pytest.mark.parametrize("transport", ["direct"], indirect=True)
 
 
 @pytest.fixture(params=["direct", "engine"], autouse=True)
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sqlite_installation: str) -> Any:
+def transport(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    sqlite_installation: str,  # noqa: ARG001 - it comes first
+) -> Any:
     """Both ways pass the same tests."""
     monkeypatch.setenv("LONGSHORE_TRANSPORT", request.param)
     settings.cache_clear()
