@@ -82,7 +82,7 @@ class OnCluster(Served):
     def runs(self, instance: Instance) -> None:
         """Check that the version's only pod runs this image, by the digest that its kubelet pulled."""
         (pod,) = pods_of(self.cluster, instance.id)
-        (status,) = pod.status.container_statuses or ()
+        (status,) = pod.status.container_statuses or []
         assert pod.spec.containers[0].image == instance.image
         assert status.image_id.rpartition("@")[2] == instance.digest
 

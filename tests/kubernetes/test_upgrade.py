@@ -8,6 +8,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,7 +84,8 @@ def spec_of(digest: str = DIGEST, instance_id: str = INSTANCE) -> InstanceSpec:
 
 
 def test_the_objects_of_an_instance_are_the_same_documents() -> None:
-    spec, document = spec_of(), ApiClient().sanitize_for_serialization
+    spec = spec_of()
+    document: Callable[[object], Any] = ApiClient().sanitize_for_serialization
     assert spec.registry is not None
     assert document(deployment_of(spec, Settings(), START)) == OBJECTS["deployment"]
     assert document(service_of(spec)) == OBJECTS["service"]

@@ -78,7 +78,8 @@ def test_a_preference_that_is_none_is_passed_over(acme: Api, hello: str, prefere
     assert "Preference-Applied" not in answer.headers
 
 
-def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.usefixtures("pool")
+def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str) -> None:
     wait_slots.cache_clear()
     rooms = wait_slots()
     taken_rooms = 0

@@ -376,7 +376,7 @@ def test_what_runs_ends_before_the_gate_does() -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
         received: list[bytes] = []
 
-        async def slow(_request: web.BaseRequest) -> web.StreamResponse:
+        async def slow(request: web.BaseRequest) -> web.StreamResponse:
             begun.set()
             received.append(await request.content.read())
             return web.Response(text="done")

@@ -12,10 +12,10 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from typing_extensions import override
@@ -35,7 +35,6 @@ from workers.docker.deadline import Deadline
 from workers.docker.images import described_image, local_reference, name_image
 from workers.images.engine_transfer import load_image
 from workers.images.image import Image, image_name, named_image
-from workers.images.image_store import BlobReader
 
 ADDS_NUMBERS = b"""
 import os
@@ -74,6 +73,12 @@ def failure(store: DirectoryStore) -> Callable[[BuildRequest], tuple[WorkError, 
         return caught.value, lines
 
     return build
+
+
+def description(image: str) -> dict[str, Any]:
+    found = described_image(image)
+    assert found is not None
+    return found
 
 
 def stored(store: DirectoryStore, built: BuiltImage) -> Image:
@@ -149,7 +154,7 @@ def test_source_for_the_platform_is_built_runs_and_is_installed_once(
     assert second.environment_reused
     assert second.environment_key == first.environment_key
     assert second.image_id != first.image_id
-    assert f"The requirements are installed already: reusing environment {first.environment_key[:12]}" in lines
+    assert f"The requirements are installed already: reusing environment {str(first.environment_key)[:12]}" in lines
 
 
 def test_the_configuration_of_an_image(
@@ -165,7 +170,7 @@ def test_the_configuration_of_an_image(
     assert store.named(f"{owner}/small:{request.commit}") == found.manifest.descriptor
     assert image.size_bytes == found.size_bytes
     with running(image) as container:
-        configuration = described_image(image.image_id)["Config"]
+        configuration = description(image.image_id)["Config"]
         assert configuration["User"] == "65532:65532"
         assert configuration["Entrypoint"][0] == "/opt/longshore/env/bin/python"
         assert configuration["WorkingDir"] == "/opt/algorithm"
@@ -195,6 +200,7 @@ def test_the_index_password_is_nowhere(
     assert any("successfully installed algorithmia-2.0.5" in line.lower() for line in lines)
     found = stored(store, image)
     environment = named_image(store, f"environment/{image.environment_key}")
+    assert environment is not None
     kept = io.BytesIO("".join(lines).encode())
     for blob in (found.manifest.descriptor, environment.manifest.descriptor, environment.manifest.config):
         kept.write(unpacked(store, blob.digest))
@@ -216,6 +222,7 @@ def test_an_environment_is_kept_with_its_lock(
 ) -> None:
     image, _ = built(request_for({"requirements.txt": b"small\n"}))
     environment = named_image(store, f"environment/{image.environment_key}")
+    assert environment is not None
     lock = environment.manifest.annotations["io.longshore.requirements"].splitlines()
     assert len(lock) == 1
     assert re.fullmatch(r"small==1\.0 --hash=sha256:[0-9a-f]{64}", lock[0])
@@ -228,7 +235,7 @@ def test_requirements_that_resolve_to_the_same_share_an_environment(
     second, lines = built(request_for({"requirements.txt": b"small>=1\n"}))
     assert second.environment_key == first.environment_key
     assert second.environment_reused
-    assert f"The same was installed before: reusing environment {first.environment_key[:12]}" in lines
+    assert f"The same was installed before: reusing environment {str(first.environment_key)[:12]}" in lines
 
 
 def test_a_refresh_resolves_again_and_later_builds_use_what_it_found(
@@ -289,9 +296,11 @@ class ReadingStore(DirectoryStore):
         self.read: set[str] = set()
 
     @override
-    def open(self, digest: str, offset: int = 0) -> AbstractContextManager[BlobReader]:
+    @contextmanager
+    def open(self, digest: str, offset: int = 0) -> Iterator[BinaryIO]:
         self.read.add(digest)
-        return super().open(digest, offset)
+        with super().open(digest, offset) as blob:
+            yield blob
 
 
 def test_one_environment_in_two_stores_gives_one_digest(
@@ -375,7 +384,7 @@ def test_a_dockerfile_of_the_source_is_built_where_that_is_allowed(
     assert described_image(image.image_id) is None, "the store has it, the engine keeps nothing"
     image_id = load_image(store, stored(store, image), CancelToken())
     try:
-        assert described_image(image_id)["Config"]["Entrypoint"] == ["python3", "-c", "input()"]
+        assert description(image_id)["Config"]["Entrypoint"] == ["python3", "-c", "input()"]
     finally:
         engine().remove_image(image_id)
 

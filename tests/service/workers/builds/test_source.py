@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
 
 import pytest
 
@@ -63,18 +62,18 @@ def members(
     algorithm: Algorithm,
     commit: str,
     credentials: GitCredentials | None = None,
-    log: Callable[[Any], None] = lambda _: None,
-) -> dict[str, bytes | Any | str]:
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, bytes | str]:
     """Return every member of the tar with its content or link; check that the directory is removed afterwards."""
     with (
         fetch_source(algorithm, commit, credentials, log=log, stop=CancelToken()) as source,
         tarfile.open(source) as archive,
     ):
-        found = {
-            member.name: archive.extractfile(member).read() if member.isreg() else member.linkname
-            for member in archive
-            if not member.isdir()
-        }
+        found: dict[str, bytes | str] = {}
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() else None
+            if not member.isdir():
+                found[member.name] = content.read() if content else member.linkname
     assert not source.parent.exists()
     return found
 

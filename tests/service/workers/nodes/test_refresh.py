@@ -126,7 +126,11 @@ def test_a_cluster_that_is_away_for_a_while_costs_no_node(nodes: FakeNodePool) -
 
 
 def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(nodes: FakeNodePool) -> None:
-    nodes.during = lambda now, _name, _stop: "node-2" in now.names and now.names.remove("node-2")
+    def during(now: FakeNodePool, _name: str, _stop: CancelToken) -> None:
+        if "node-2" in now.names:
+            now.names.remove("node-2")
+
+    nodes.during = during
     job = enqueued()
     assert run(job).state == JobState.SUCCEEDED
     assert states_of(job) == {"node-1": "done", "node-2": "skipped", "node-3": "done"}
@@ -201,7 +205,7 @@ def killed(nodes: FakeNodePool, job: Job) -> None:
     def during(now: FakeNodePool, name: str, _stop: CancelToken) -> None:
         if name == "node-2":
             now.leaves_cordoned = True
-            now.uncordon = lambda _mark: []  # type: ignore[method-assign]
+            now.uncordon = lambda mark: []  # type: ignore[method-assign]  # noqa: ARG005 - the name of the protocol
             raise Killed
 
     nodes.during = during
@@ -210,7 +214,9 @@ def killed(nodes: FakeNodePool, job: Job) -> None:
     del nodes.uncordon
 
 
-def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(nodes: FakeNodePool) -> None:
+def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
+    nodes: FakeNodePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = enqueued()
 
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
@@ -220,7 +226,12 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
 
     nodes.during = during
     released: list[str] = []
-    nodes.uncordon = released.append
+
+    def uncordon(mark: str) -> list[str]:
+        released.append(mark)
+        return []
+
+    monkeypatch.setattr(nodes, "uncordon", uncordon)
     run(job)
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
     assert released == []
