@@ -6,9 +6,8 @@ on purpose: a renamed constant must not change what is read from running cluster
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from collections.abc import Callable
 from typing import Any
 
 import pytest
