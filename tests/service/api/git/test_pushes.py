@@ -214,7 +214,7 @@ def within_seconds(seconds: int, condition: Callable[..., Any]) -> bool:
 def test_a_client_that_goes_away_leaves_no_process_behind(
     service: GitService, algorithm: Algorithm, url: str, tree: WorkTree
 ) -> None:
-    key = url.split(":")[2].split("@")[0]
+    key = url.split(":")[2].split("@", maxsplit=1)[0]
     host, port = service.url.removeprefix("http://").split(":")
     head = [
         f"POST /git/{algorithm.path}.git/git-receive-pack HTTP/1.1",

@@ -47,7 +47,7 @@ def test_a_registrys_own_proxy_takes_precedence_over_the_operators(
 ) -> None:
     registry = Registry(registry_url=url, proxy_url=own, verify_tls=True, plain_http=False)
     with client_of(registry, None) as client:
-        proxy = client._http._proxy  # noqa: SLF001 - nothing else shows which one is used
+        proxy = client._http._proxy
     assert (proxy and proxy.host) == through
 
 
