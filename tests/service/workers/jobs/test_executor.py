@@ -156,7 +156,8 @@ def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: Th
     assert the(Build, job_id=job.id).status == BuildStatus.CANCELLED
 
 
-def test_a_superseded_push_is_stopped_and_its_lock_goes_to_the_newer_one(job: Job, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.usefixtures("job")
+def test_a_superseded_push_is_stopped_and_its_lock_goes_to_the_newer_one(pool: ThreadPoolExecutor) -> None:
     algorithm, registry = make_algorithm(), make_registry()
     run_job(compile_commit(algorithm, HASH).job.id, StandIn())
     build = the(Build, algorithm_id=algorithm.id)
