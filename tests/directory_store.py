@@ -1,4 +1,4 @@
-"""A store in a directory, as small as can be: for tests of what puts images into one, not of the store."""
+"""A minimal image store in a directory, for tests of code that adds images to a store."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from workers.images.oci import Descriptor, Manifest
 
 
 class DirectoryStore:
-    """Blobs by their digests, and names; nothing is ever collected."""
+    """Blobs by digest, and names; nothing is ever removed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

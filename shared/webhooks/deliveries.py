@@ -27,10 +27,6 @@ class DueDelivery:
     delivery: WebhookDelivery
     webhook: Webhook
 
-    @property
-    def earlier_attempts(self) -> int:
-        return self.delivery.attempts
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -78,19 +74,20 @@ def _take(session: Session, delivery: WebhookDelivery, hold_seconds: float) -> b
 
 def write_outcome(session: Session, due: DueDelivery, outcome: Outcome, *, delays: Sequence[float]) -> None:
     """Write the outcome of an attempt: the delivery is delivered, failed, or retried after one of the delays."""
+    earlier_attempts = due.delivery.attempts
     values: dict[str, object] = {"last_status": outcome.status, "last_error": outcome.error}
     if outcome.error is None:
         values |= {"state": DeliveryState.DELIVERED, "finished_at": now_ms(), "next_attempt_at": None}
-    elif outcome.is_gone or outcome.is_final or due.earlier_attempts >= len(delays):
+    elif outcome.is_gone or outcome.is_final or earlier_attempts >= len(delays):
         values |= {"state": DeliveryState.FAILED, "finished_at": now_ms(), "next_attempt_at": None}
     else:
-        delay = delays[due.earlier_attempts] if outcome.retry_after is None else max(outcome.retry_after, delays[0])
+        delay = delays[earlier_attempts] if outcome.retry_after is None else max(outcome.retry_after, delays[0])
         values["next_attempt_at"] = now_ms() + int(delay * 1000)
     session.execute(
         update(WebhookDelivery)
         .where(
             WebhookDelivery.seq == due.delivery.seq,
-            WebhookDelivery.attempts == due.earlier_attempts + 1,
+            WebhookDelivery.attempts == earlier_attempts + 1,
             WebhookDelivery.state == DeliveryState.PENDING,
         )
         .values(values)

@@ -102,13 +102,14 @@ class ImageSearch:
             )
         except WorkError:
             # The registry that failed may have the image; another build might give a different one.
-            manifest = self._from_engine(use)
-            if manifest is None:
+            saved = self._from_engine(use)
+            if saved is None:
                 raise
-            return manifest
+            return saved
         if pulled is not None:
-            self.remark = f" The image was pulled from {pulled.registry_url}."
-            return pulled.manifest
+            manifest, registry_url = pulled
+            self.remark = f" The image was pulled from {registry_url}."
+            return manifest
         return self._from_engine(use) or self._rebuild(use)
 
     def _record(self, use: StoreUse, manifest: Manifest) -> None:

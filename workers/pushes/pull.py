@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sqlalchemy import case, select
 
@@ -20,14 +19,6 @@ from workers.images.image_store import StoreUse
 from workers.images.oci import InvalidManifestError, Manifest
 
 
-@dataclass(frozen=True)
-class PulledImage:
-    """An image that is now in the store, and the registry that had it."""
-
-    manifest: Manifest
-    registry_url: str
-
-
 def pull_from_registry(
     use: StoreUse,
     algorithm: Algorithm,
@@ -35,8 +26,8 @@ def pull_from_registry(
     digest: str | None,
     show_step: Callable[[str], None],
     stop: CancelToken,
-) -> PulledImage | None:
-    """Pull the image of a build, preferably with this digest. Return None if no registry has it.
+) -> tuple[Manifest, str] | None:
+    """Pull the image of a build, preferably with this digest; return it and the URL of its registry, if any has it.
 
     Raises:
         WorkCancelledError: the push was cancelled.
@@ -60,7 +51,7 @@ def pull_from_registry(
                 first_error = first_error or error
             continue
         if manifest is not None:
-            return PulledImage(_with_media_types_of_build(use, manifest, digest), registry.registry_url)
+            return _with_media_types_of_build(use, manifest, digest), registry.registry_url
     if first_error is not None:
         raise first_error
     return None

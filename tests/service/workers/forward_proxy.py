@@ -1,4 +1,4 @@
-"""An HTTP proxy as enterprises have them (RFC 9110 section 3.7): whole addresses for plain HTTP, CONNECT for TLS."""
+"""An HTTP forward proxy (RFC 9110 section 3.7): absolute URLs for plain HTTP, CONNECT for TLS."""
 
 import socket
 import threading
@@ -15,24 +15,24 @@ PIECE_BYTES = 65_536
 
 
 class ForwardProxy:
-    """Where it listens, what it was asked for, and what else than the asked-for passwords it saw."""
+    """The address of the proxy and the requests that it saw."""
 
     def __init__(self) -> None:
         self.host = ""
         self.asked: list[str] = []
         """`METHOD target` of each request."""
         self.authorizations: set[str] = set()
-        """What came as `Proxy-Authorization`."""
+        """Values of `Proxy-Authorization`."""
 
 
 @contextmanager
 def forward_proxy() -> Iterator[ForwardProxy]:
-    """A proxy on a loopback port, for the length of the block."""
+    """Run a proxy on a loopback port."""
     proxy = ForwardProxy()
 
     class Handler(BaseHTTPRequestHandler):
         def _pass_on(self) -> None:
-            """The request goes on as it came, on a connection that ends with it."""
+            """Forward the request unchanged on a connection of its own."""
             self._note()
             parts = urlsplit(self.path)
             path = f"{parts.path}?{parts.query}" if parts.query else parts.path

@@ -1,4 +1,4 @@
-"""A way to a registry that takes every push and then answers with something else than was pushed."""
+"""A proxy to a registry that forwards pushes and then responds with other content than was pushed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ OTHER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class LyingProxy:
-    """Where it listens, and what it says of manifests: the truth, that there is none (`gone`), or another (`other`).
+    """Responds to requests for manifests with the truth, with 404 (`gone`), or with another manifest (`other`).
 
-    It lies about those whose address ends with `about`. Where it says `slow down`, it answers everything with 429.
+    It lies about paths that end with `about`. With `slow down` it responds to every request with 429.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class LyingProxy:
         """`METHOD address` of each request."""
 
     def answer(self, method: str, path: str, _body: bytes) -> Reply | None:
-        """What it says itself; None where the registry is to answer."""
+        """Return its own response, or None to forward the request."""
         self.asked.append(f"{method} {path}")
         if self.says == "slow down":
             return Reply(429, [("Retry-After", "1")], b"{}")
@@ -38,7 +38,7 @@ class LyingProxy:
 
 @contextmanager
 def lying_proxy(target: str) -> Iterator[LyingProxy]:
-    """A proxy to the registry at `target` (host:port)."""
+    """Run a proxy to the registry at `target` (host:port)."""
     proxy = LyingProxy()
     with relay(target, proxy.answer) as proxy.host:
         yield proxy

@@ -1,4 +1,4 @@
-"""Work that stands in for a build or a push: it does what a test says, under a real claim."""
+"""A fake of builds and pushes: it does what a test specifies, under a real claim."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""An engine of a few lines on a unix socket, for answers that a real one gives too rarely to wait for."""
+"""A fake Docker engine on a unix socket, for responses that a real one rarely gives."""
 
 import json
 import socketserver
@@ -15,9 +15,9 @@ IMAGE = "sha256:" + "a" * 64
 
 
 class FakeEngine:
-    """Has one image without a name. What a push answers is `events`; then it ends, breaks off or goes on for ever.
+    """Has one untagged image. A push responds with `events`; then it ends, disconnects or hangs.
 
-    `ending` is "end", "break" or "hang"; `silent` makes a push answer nothing at all. `reached` is set by a push.
+    `ending` is "end", "break" or "hang"; with `silent` a push gets no response. `reached` is set by a push.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()

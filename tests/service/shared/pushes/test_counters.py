@@ -1,4 +1,4 @@
-"""Counts of what the history holds: tallied once, exact at every moment."""
+"""Counts of events and pushes: tallied once, and exact at any time."""
 
 from collections import Counter
 from typing import Any
@@ -24,13 +24,13 @@ HASHES = [f"{number:040x}" for number in range(1, 9)]
 
 @pytest.fixture
 def _small_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A history of a few events is worth a tally, and settled at once."""
+    """Tally even a few events, and new ones immediately."""
     monkeypatch.setattr(counters, "MIN_EVENTS_TO_TALLY", 1)
     monkeypatch.setattr(counters, "VISIBLE_AFTER_MS", -1_000)
 
 
 def live_through_everything() -> None:
-    """Pushes that ended in every way, were ordered again in every state, were tried again, lost and superseded."""
+    """Make pushes that ended in every way, were requested again in every state, were retried, lost and superseded."""
     algorithm, registry = make_algorithm(), make_registry(max_pushes=100)
     builds = [build_commit(algorithm, git_hash) for git_hash in HASHES]
     end_push(make_claim(push(builds[0], registry)))

@@ -1,4 +1,4 @@
-"""What a worker shows of a push while it runs."""
+"""The progress that a worker writes to a push row."""
 
 import pytest
 

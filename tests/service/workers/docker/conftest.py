@@ -1,4 +1,4 @@
-"""Fixtures for pushes through a real engine: its address, an image, a proxy that holds a body back."""
+"""Fixtures for pushes through a real engine: its address, an image, and a proxy that blocks uploads."""
 
 import os
 import uuid
@@ -21,7 +21,7 @@ def _engine_address(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_image() -> Iterator[str]:
-    """The id of an image with one layer of bytes that no registry has yet and that do not compress."""
+    """Return the id of an image with one layer of random bytes, which no registry has."""
     content = archive_of({"random": os.urandom(8 * MEBIBYTE)})
     name = f"small-{uuid.uuid4().hex[:12]}"
     client = engine()
@@ -33,6 +33,6 @@ def small_image() -> Iterator[str]:
 
 @pytest.fixture
 def holding_proxy(registry: PrivateRegistry) -> Iterator[HoldingProxy]:
-    """A way to the registry on which a body stays stuck once a megabyte of it has passed."""
+    """Return a proxy to the registry that blocks a connection after one megabyte."""
     with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""A TCP proxy before a registry that stops taking bytes in the middle of an upload, and notices who hangs up."""
+"""A TCP proxy to a registry that blocks in the middle of an upload, and notices when the client disconnects."""
 
 import contextlib
 import socket
@@ -9,10 +9,10 @@ from typing import Any, Self
 
 
 class HoldingProxy:
-    """Passes everything on, until one connection has sent more than `hold_after` bytes: that one gets stuck.
+    """Forwards everything until one connection has sent more than `hold_after` bytes, and blocks that one.
 
-    `lenient` lets whoever comes after the first stuck one pass. `stuck` is set when that happens; `hung_up` once the
-    other side gave the stuck connection up.
+    `lenient` forwards all connections after the first blocked one. `stuck` is set when one is blocked; `hung_up` when
+    its client has closed it.
     """
 
     def __init__(self, target: str, *, hold_after: int, lenient: bool = False) -> None:
@@ -29,11 +29,11 @@ class HoldingProxy:
 
     @property
     def host(self) -> str:
-        """Address and port, as an image's name begins."""
+        """Address and port, as in image references."""
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def resume(self) -> None:
-        """Look at the stuck connection again."""
+        """Check the blocked connection again."""
         self._resume.set()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Pushing through a real engine to a real registry."""
+"""Pushes through a real engine to a real registry."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ from workers.docker.push import pull_image, push_image
 from workers.pushes.transports.engine import tls_refusal
 
 DEADLINE = 10
-"""Seconds after which a thing that must happen is taken for one that does not."""
+"""Seconds after which a test fails."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def credentials(registry: PrivateRegistry) -> Credentials:
 
 
 def ignore(progress: Progress) -> None:
-    """Whoever wants no progress."""
+    """Ignore the progress."""
 
 
 def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: str, tag: str) -> str | None:
@@ -60,12 +60,12 @@ def test_what_was_pushed_is_what_the_registry_has(
     assert digest == digest_in(registry, credentials, repository, "one")
     assert seen[-1].layers_done == seen[-1].layers_total == 1
     assert seen[-1].done_bytes == seen[-1].total_bytes >= 8 * 1024 * 1024
-    assert image_id_of(f"{repository}:one") is None, "the name that the push needed is taken away again"
+    assert image_id_of(f"{repository}:one") is None, "the tag of the push is removed"
     assert has_image(small_image)
 
     again = push_image(small_image, repository, "two", credentials, on_progress=seen.append, stop=CancelToken())
     assert again == digest
-    assert seen[-1] == Progress(0, 0, 1, 1), "a layer that is there already is done, without a byte"
+    assert seen[-1] == Progress(0, 0, 1, 1), "a layer that exists is done, with no bytes"
 
 
 def test_a_name_that_stood_there_before_goes_back(
@@ -146,7 +146,7 @@ def test_a_stop_ends_a_push_in_the_middle_of_a_layer(
     pushing.join(DEADLINE)
     assert [(type(error), str(error)) for error in ended] == [(WorkCancelledError, "cancelled")]
     holding_proxy.resume()
-    assert holding_proxy.hung_up.wait(DEADLINE), "the engine itself gave the upload up"
+    assert holding_proxy.hung_up.wait(DEADLINE), "the engine itself ended the upload"
     assert image_id_of(f"{repository}:one") is None
 
 

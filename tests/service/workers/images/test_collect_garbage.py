@@ -1,4 +1,4 @@
-"""After a job the image store is brought back to its size; what pushes wait for stays."""
+"""After a job the image store is reduced to its limit; images that pushes need stay."""
 
 import os
 import time
@@ -31,7 +31,7 @@ from workers.jobs.heartbeat import Heartbeat
 pytestmark = pytest.mark.usefixtures("sqlite_installation", "broker")
 
 IMAGE_BYTES = 48 * 1024 * 1024
-"""The least size of a store is 64 MiB."""
+"""The minimum size of a store is 64 MiB."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +39,13 @@ def limit(
     sqlite_installation: str,  # noqa: ARG001 - it comes first
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Room for one image and a half."""
+    """Set a limit of one and a half images."""
     monkeypatch.setenv("LONGSHORE_STORE_MAX_BYTES", str(IMAGE_BYTES * 3 // 2))
     settings.cache_clear()
 
 
 def old_image(name: str, *, days: int, size: int = IMAGE_BYTES) -> Manifest:
-    """An image that was used last so many days ago."""
+    """Add an image whose last use was that many days ago."""
     with image_store().use() as use:
         manifest = add_image(use, name, os.urandom(size))
     used = time.time() - GRACE_SECONDS - days * 86_400
@@ -97,7 +97,7 @@ def test_a_job_that_fails_has_the_store_collected_as_well() -> None:
 
 
 def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it() -> None:
-    """The row says so only when the build's end is written: nothing is collected before."""
+    """The row has the digest only when the end of the build is written, so nothing is collected before."""
     made: list[Manifest] = []
 
     def build(_heartbeat: Heartbeat) -> None:

@@ -1,4 +1,4 @@
-"""Both image stores keep the same promises: the layout on disk, and a real registry of the platform's own."""
+"""Both image stores pass the same tests: the layout on disk, and a real home registry."""
 
 import os
 import subprocess
@@ -152,7 +152,7 @@ def test_a_stop_ends_what_waits_for_a_home_registry() -> None:
 
 
 def test_other_tools_read_the_layout(tmp_path: Path) -> None:
-    """image-spec 1.1: any tool that knows image layouts finds an image under its name."""
+    """image-spec 1.1: any tool for image layouts finds an image by its name."""
     store = LayoutStore(tmp_path / "images")
     with store.use() as use:
         manifest = add_image(use, "alice/hello:0123456789abcdef0123456789abcdef01234567")

@@ -1,4 +1,4 @@
-"""Webhooks: what is told to whom, signed so that its receiver can tell, tried again, and in nobody's way."""
+"""Deliveries of webhooks: which events, signatures, retries, and no delay for other work."""
 
 import json
 import time
@@ -269,7 +269,7 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver: 
     with ThreadPoolExecutor(1) as other:
         sending = other.submit(deliver)
         assert receiver.came.wait(SECONDS)
-        deliver()  # it is the other's turn, so this one is free again at once
+        deliver()  # the other process has the lease, so this one returns immediately
         sweep()
         assert not sending.done()
         receiver.held.set()

@@ -1,4 +1,4 @@
-"""Drift: what is gone from a registry is found, said and, where that is wanted, pushed again."""
+"""Drift checks: missing images are found, reported and, if enabled, pushed again."""
 
 import json
 import uuid
@@ -43,7 +43,7 @@ HAS_NOT = Reply(404, b"{}", VERSION)
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image is looked at again after an hour."""
+    """Check each image once an hour."""
     monkeypatch.setenv("LONGSHORE_DRIFT_SECONDS", "3600")
     settings.cache_clear()
 
@@ -57,7 +57,7 @@ def repairs(monkeypatch: pytest.MonkeyPatch) -> None:
 def pushed_long_ago(
     registry: Registry, build: Build | None = None, digest: str = DIGEST, **options: Credentials
 ) -> ImagePush:
-    """A good push that is due for a look."""
+    """Make a successful push whose check is due."""
     job = push(build or build_commit(make_algorithm()), registry, **options)
     end_push(make_claim(job), digest)
     row = the(ImagePush, id=job.push_id)
@@ -66,7 +66,7 @@ def pushed_long_ago(
 
 
 def answering(manifest: Reply) -> Callable[[Request], Reply]:
-    """A registry that says this when it is asked for a manifest."""
+    """Return the responses of a registry that responds so to requests for manifests."""
 
     def answer(request: Request) -> Reply:
         return manifest if "/manifests/" in request.path else Reply(200, b"{}", VERSION)
@@ -118,14 +118,14 @@ def test_what_was_deleted_from_a_real_registry_is_missing_until_it_is_there_agai
     check_drift()
     row = fresh(row)
     assert row.missing_at is not None
-    assert row.state == PushState.SUCCEEDED, "the last push did go well"
+    assert row.state == PushState.SUCCEEDED, "the last push was successful"
     ((kind_of_event, message),) = events(row)
     assert kind_of_event == "missing"
     assert f"does not have {digest} any more; it was last seen there 20" in message
 
     change(row, looked_at=LONG_AGO)
     check_drift()
-    assert len(events(row)) == 1, "what is known already is no news"
+    assert len(events(row)) == 1, "a known loss is reported once"
 
     put()
     change(row, looked_at=LONG_AGO)
@@ -214,7 +214,7 @@ def test_a_registry_that_fails_is_left_alone_and_asked_again_soon() -> None:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         rows = [pushed_long_ago(registry, build), pushed_long_ago(registry, build_commit(make_algorithm(), OTHER_HASH))]
         check_drift()
-        assert len(set(asked(server))) == 1, "the second was not asked for"
+        assert len(set(asked(server))) == 1, "the second was not checked"
         with database().reading() as session:
             now = session.scalars(select(now_ms())).one()
         for row in rows:

@@ -1,4 +1,4 @@
-"""The sweep: what fell through is found by query, and two sweeps at once do no harm."""
+"""The sweep finds lost work by query, and concurrent sweeps do no harm."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("installation", "broker")
 
 
 def dispatched(broker: redis.Redis, queue: str) -> list[str]:
-    """The ids of the jobs whose messages are in a queue."""
+    """Return the ids of the jobs whose messages are in a queue."""
     bodies = [json.loads(message)["headers"]["argsrepr"] for message in broker.lrange(queue, 0, -1)]
     return sorted(body.strip("[]',()") for body in bodies)
 
@@ -58,10 +58,10 @@ def test_a_push_goes_on_that_took_the_place_of_one_whose_worker_was_killed(broke
     killed = push(build, registry)
     make_claim(killed)
     newer = push(build, registry)
-    change(newer, dispatched_at=now_ms())  # in vain: the place was held
+    change(newer, dispatched_at=now_ms())  # in vain: the lock was held
     assert fresh(killed).state == JobState.SUPERSEDED
     sweep()
-    assert dispatched(broker, "pushes") == []  # its worker may still be about to let go
+    assert dispatched(broker, "pushes") == []  # its worker may still release it
     lose_lease(killed)
     sweep()
     assert fresh(killed).lease_owner is None
@@ -91,7 +91,7 @@ def test_every_message_can_be_lost(broker: redis.Redis) -> None:
     assert dispatched(broker, "pushes") == [the(Job, parent_id=ordered.job.id).id]
 
 
-def test_a_lost_job_is_due_again_and_nudged(broker: redis.Redis) -> None:
+def test_a_lost_job_is_due_again_and_dispatched(broker: redis.Redis) -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     make_claim(job)
     lose_lease(job)

@@ -1,4 +1,4 @@
-"""What users of other systems that push images complain of, each under the number of its issue there.
+"""Problems that users of other systems reported, each with the number of the issue there.
 
 Harbor's replication (goharbor/harbor), Quay's mirroring (quay/quay), and docker-py: a real engine and a real registry.
 """
@@ -50,7 +50,7 @@ def run(job: Job) -> ImagePush:
 def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
     build: Build, registry: PrivateRegistry, broker: redis.Redis
 ) -> None:
-    """There: executions stay in progress for a month, until somebody mends the table by hand."""
+    """There: executions stay in progress for a month, until an operator fixes the table."""
     job = push(build, make_registry(registry.url, PUSHER))
     make_claim(job, "a worker that dies/1")
     broker.flushdb()
@@ -58,13 +58,13 @@ def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
     sweep()
     row = the(ImagePush, id=job.push_id)
     assert (row.state, "was lost" in row.message) == (PushState.STALLED, True)
-    assert broker.llen("pushes") == 1, "somebody is told"
+    assert broker.llen("pushes") == 1, "it is reported"
     assert run(job).state == PushState.SUCCEEDED
     assert (fresh(job).state, fresh(job).tries) == (JobState.SUCCEEDED, 0)
 
 
 def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, registry: PrivateRegistry) -> None:
-    """There: a replication that is stopped goes on, or stays "stopping"."""
+    """There: a cancelled replication continues, or stays "stopping"."""
     with HoldingProxy(registry.host, hold_after=MEBIBYTE) as proxy:
         job = push(build, make_registry(f"http://{proxy.host}", PUSHER))
         worker = threading.Thread(target=run_job, args=(job.id, PushWork))
@@ -75,20 +75,20 @@ def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, regist
         assert the(ImagePush, id=job.push_id).state == PushState.CANCELLED
         worker.join(SECONDS)
         assert not worker.is_alive()
-        assert fresh(job).lease_owner is None, "nothing of it is left claimed"
+        assert fresh(job).lease_owner is None, "no claim is left"
         proxy.resume()
-        assert proxy.hung_up.wait(SECONDS), "the engine gave the upload up"
+        assert proxy.hung_up.wait(SECONDS), "the engine ended the upload"
     assert (fresh(job).state, the(ImagePush, id=job.push_id).state) == (JobState.CANCELLED, PushState.CANCELLED)
 
 
 def test_harbor_17269_runs_do_not_overlap(build: Build, registry: PrivateRegistry) -> None:
-    """There: a run begins while the one before still runs, and both push the same."""
+    """There: a run starts while the previous one still runs, and both push the same."""
     target, twin = make_registry(registry.url, PUSHER), make_registry(registry.url, PUSHER)
     old = push(build, target)
     make_claim(old, "worker/1")
     new, of_twin = push(build, target), push(build, twin)
     assert fresh(old).state == JobState.SUPERSEDED
-    assert (try_claim(new), try_claim(of_twin)) == (None, None), "the old worker has not let go of the place"
+    assert (try_claim(new), try_claim(of_twin)) == (None, None), "the old worker has not released the lock"
     change(old, lease_owner=None, lease_expires_at=None)
     claims = together(*[
         lambda job=job: claim_job(database(), job.id, owner=f"worker/{job.seq}", lease_seconds=60)
@@ -103,7 +103,7 @@ def test_harbor_19199_a_429_is_a_wait_and_not_a_failure(build: Build, registry: 
         target = make_registry(f"http://{proxy.host}", PUSHER)
         job = push(build, target)
         proxy.says = "slow down"
-        for _ in range(8):  # more often than a push is tried
+        for _ in range(8):  # more often than a push is attempted
             row = run(job)
             assert (row.state, "slow down" in row.message) == (PushState.QUEUED, True)
             change(target, throttled_until=now_ms() - 1)
@@ -146,19 +146,19 @@ def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry: Pr
     first = make_claim(job, "dead/1")
     assert try_claim(job) is None
     lose_lease(job)
-    row = run(job)  # straight away, before any sweep
+    row = run(job)  # immediately, before any sweep
     assert (row.state, fresh(job).claim, fresh(job).losses) == (PushState.SUCCEEDED, first.number + 1, 1)
 
 
 def test_docker_py_3161_an_error_inside_a_good_answer_is_an_error(
     build: Build, registry: PrivateRegistry, docker_host: str
 ) -> None:
-    """There: `push` returns as if all were well, though the registry refused the image."""
+    """There: `push` returns normally although the registry refused the image."""
     refused = {"username": "pusher", "password": "wrong"}
     with closing(APIClient(base_url=docker_host)) as client:
         client.tag(build.image_id, f"{registry.host}/complaint", tag="one")
         said = client.push(f"{registry.host}/complaint", tag="one", auth_config=refused)
-        with suppress(ImageNotFound):  # only tidying up: what is said of here is what docker-py answered
+        with suppress(ImageNotFound):  # only clean-up: the test is about the result of docker-py
             client.remove_image(f"{registry.host}/complaint:one")
     assert '"error"' in said, "docker-py did not raise"
     row = run(push(build, make_registry(registry.url, WRONG)))

@@ -1,4 +1,4 @@
-"""The direct transport against distribution's own registry: with passwords, tokens, TLS, and through proxies."""
+"""The direct transport with the registry of distribution: passwords, tokens, TLS, and proxies."""
 
 import base64
 import os
@@ -75,7 +75,7 @@ def test_layers_of_another_repository_are_mounted_and_not_sent(
     with client_of(registry, WRITERS[kind]) as client:
         pushed(client, image, use, first)
         for layer in image.layers:
-            use.forget(layer.digest)  # what is not there cannot be sent
+            use.forget(layer.digest)  # a missing blob cannot be sent
         second = new_path()
         assert pushed(client, image, use, second, mount_from=first).digest == image.descriptor.digest
         assert client.manifest(second, "2") == image.content
@@ -94,7 +94,7 @@ def test_a_mount_from_where_nothing_is_becomes_an_upload(
 def test_a_proxy_takes_the_push_there(
     kind: str, request: pytest.FixtureRequest, image: Manifest, use: StoreUse
 ) -> None:
-    """Plain HTTP is asked for by whole addresses, TLS goes through a tunnel, which sees nothing of it."""
+    """Plain HTTP requests have absolute URLs; TLS goes through a tunnel, which cannot read it."""
     registry, path = request.getfixturevalue(kind), new_path()
     with forward_proxy() as proxy:
         with client_of(registry, "pusher", proxy=f"http://worker:p%40ss@{proxy.host}") as client:

@@ -1,4 +1,4 @@
-"""Rules 3 and 7: a push is `succeeded` only when the registry itself shows, under every tag, what was pushed."""
+"""Rules 3 and 7: a push has `succeeded` only if the registry has what was pushed under every tag."""
 
 import json
 import os
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation",
 
 PUSHER = Credentials("pusher", "secret")
 DIRECT = pytest.mark.parametrize("transport", ["direct"], indirect=True)
-"""For what the engine does otherwise."""
+"""For behaviour that the engine transport does not have."""
 
 
 @pytest.fixture(params=["direct", "engine"], autouse=True)
@@ -46,7 +46,7 @@ def transport(
     monkeypatch: pytest.MonkeyPatch,
     sqlite_installation: str,  # noqa: ARG001 - it comes first
 ) -> Any:
-    """Both ways pass the same tests."""
+    """Run every test with both transports."""
     monkeypatch.setenv("LONGSHORE_TRANSPORT", request.param)
     settings.cache_clear()
     return request.param
@@ -54,7 +54,7 @@ def transport(
 
 @pytest.fixture
 def image_id(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An image with one small layer that no registry has yet."""
+    """Return the id of an image with one small layer that no registry has."""
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     client, name = APIClient(base_url=docker_host), f"pushed-{uuid.uuid4().hex[:12]}"
     client.import_image_from_data(archive_of({"random": os.urandom(4096)}), repository=name)
@@ -71,14 +71,14 @@ def build(image_id: Any) -> Build:
 
 
 def run_push(build: Build, registry: Registry, credentials: Credentials | None = None) -> ImagePush:
-    """What the row says after a push was ordered and run once."""
+    """Request a push and run it once; return its row."""
     job = push(build, registry, credentials)
     run_job(job.id, PushWork)
     return the(ImagePush, id=job.push_id)
 
 
 def digest_in(registry: Registry, row: ImagePush, tag: str) -> str | None:
-    """What the registry itself answers."""
+    """Return the digest that the registry has under a tag."""
     path = row.image.partition("/")[2].rpartition(":")[0]
     with RegistryClient(address_of(registry), PUSHER) as client:
         return client.manifest_digest(path, tag)
@@ -126,7 +126,7 @@ def test_a_wrong_password_fails_and_the_last_good_push_stays(build: Build, regis
 
 
 def with_the_registry(registry: Registry, row: ImagePush) -> dict[str, Any]:
-    """The manifest that a registry has under the commit's tag."""
+    """Return the manifest that a registry has under the commit's tag."""
     path = row.image.partition("/")[2].rpartition(":")[0]
     with RegistryClient(address_of(registry), PUSHER) as client:
         content = client.manifest(path, HASH)
@@ -180,7 +180,7 @@ def test_a_store_that_lost_the_image_pulls_it_from_a_registry_that_has_it(
 def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(
     build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry
 ) -> None:
-    """Rule 7: an engine compresses again, so its image would have another digest in the second registry."""
+    """Rule 7: the engine compresses again, so its image would have another digest in the second registry."""
     first = run_push(build, make_registry(registry.url, PUSHER))
     lose_store()
     second = run_push(build, make_registry(second_registry.url, PUSHER))
@@ -192,7 +192,7 @@ def test_a_registry_that_has_the_very_bytes_comes_before_an_engine(
 def test_a_registry_that_has_the_image_and_is_away_is_waited_for(
     build: Build, registry: PrivateRegistry, second_registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is built again may be another image, so nothing is built while a registry may still give it."""
+    """Another build may give another image, so nothing is built while a registry may still have it."""
     with lying_proxy(registry.host) as proxy:
         assert run_push(build, make_registry(f"http://{proxy.host}", PUSHER)).state == PushState.SUCCEEDED
         lose_store()
@@ -258,7 +258,7 @@ def test_a_layer_that_a_registry_lost_is_sent_again_by_a_push_again(build: Build
 def test_a_push_that_is_over_leaves_the_builds_row_alone(
     build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 2: a slow push that finds the image elsewhere writes nothing of what a newer one may have found."""
+    """Rule 2: a slow push that locates the image does not overwrite what a newer one may have written."""
     job = push(build, make_registry(registry.url, PUSHER))
     saved = save_image
 
@@ -298,7 +298,7 @@ def test_where_a_registry_has_a_large_layer_is_remembered(
 def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(
     build: Build, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 2: the fence cannot reach into a registry, so it is looked at before each tag moves."""
+    """Rule 2: the fence cannot reach into a registry, so it is checked before each tag is set."""
     job = push(build, make_registry(registry.url, PUSHER))
     held = Heartbeat.hold_for
 

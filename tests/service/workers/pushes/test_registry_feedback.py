@@ -1,4 +1,4 @@
-"""What a push finds out about its registry is noted for everybody, and its own job waits instead of failing for it."""
+"""What a push finds out about its registry is recorded for all pushes, and its own job waits instead of failing."""
 
 import uuid
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_recorded_credentials_that_are_refused_pause_it_and_the_next_pushes_wait
         asked = len(server.requests)
         run(third)
         assert fresh(third).state == JobState.QUEUED
-        assert len(server.requests) == asked, "nobody asks a paused registry"
+        assert len(server.requests) == asked, "a paused registry gets no requests"
 
 
 def test_given_credentials_that_are_refused_pause_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What a push costs the database beside the transfer: counted, so that it does not grow unnoticed."""
+"""The number of database statements of a push, so that it does not grow unnoticed."""
 
 import pytest
 
@@ -14,14 +14,14 @@ from workers.jobs.executor import run_next_push
 pytestmark = pytest.mark.usefixtures("installation", "broker")
 
 TURN = 2
-"""The first due push of each owner; and where there are few owners, further ones."""
+"""The first due push of each owner, and more for few owners."""
 CLAIM = 4
 """The registry is locked; job, push row and owner are written."""
 END = 9
-"""Version and job are locked; the push row and its history written; webhooks looked up; the job ended; who waited for
-it, who waits for its place, and whether its registry was full."""
+"""Version and job are locked; the push row and its history written; webhooks read; the job ended; its dependents, the
+jobs that wait for its lock, and whether its registry was full."""
 NOTE = 1
-"""Whether anything was held against the registry."""
+"""Whether the circuit breaker of the registry is closed."""
 
 
 @pytest.fixture

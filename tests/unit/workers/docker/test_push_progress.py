@@ -1,4 +1,4 @@
-"""Progress of a push, from the events as the engine sends them."""
+"""Progress of a push, from the events of the engine."""
 
 from typing import Any
 

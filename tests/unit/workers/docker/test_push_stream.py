@@ -1,4 +1,4 @@
-"""A push reads the engine's stream to its end: what it says there decides, not the 200 in front of it."""
+"""A push reads the engine's stream to its end: the events decide, not the status 200."""
 
 import threading
 from pathlib import Path

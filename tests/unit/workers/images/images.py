@@ -1,4 +1,4 @@
-"""Images for tests of the store: made of random bytes, so that no two have a blob in common unless they are told to."""
+"""Images for tests of the store, of random bytes: two images share a blob only if a test gives both the same."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Archives flow, and say the same on every machine."""
+"""Archives are streamed, and have the same bytes on every machine."""
 
 import io
 import tarfile
@@ -42,7 +42,7 @@ def test_an_archive_that_breaks_off_is_an_error() -> None:
 
 @pytest.mark.parametrize("after", [b"", b'{"message": "read error"}', b"junk" * 128])
 def test_an_archive_that_breaks_off_between_two_members_is_an_error(after: bytes) -> None:
-    """tarfile takes what is no header for the end: half an environment would be a whole one."""
+    """tarfile accepts anything that is no header as the end, so a truncated archive would seem complete."""
     first = b"".join([*archived([file_entry("a", b"x" * 5000)])][:-1])
     with streamed([first, after]) as archive:
         member = archive.next()

@@ -1,4 +1,4 @@
-"""The collector: it makes room, and never takes what a job needs."""
+"""The collector frees space and never removes what a job needs."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> LayoutStore:
 
 
 def age(store: LayoutStore, image: Manifest | None = None, seconds: float = LONG) -> None:
-    """Let it be long ago that an image, or everything, was used."""
+    """Set the last use of an image, or of all blobs, to long ago."""
     wanted = None if image is None else {image.descriptor.digest, *(blob.digest for blob in image.blobs)}
     for path in store._blobs.iterdir():
         if wanted is None or f"sha256:{path.name}" in wanted:
@@ -49,7 +49,7 @@ def collector(store: LayoutStore) -> Collector:
 
 @contextmanager
 def in_the_middle_of_a_collection(store: LayoutStore) -> Iterator[None]:
-    """What has a name was looked for, and nothing is needed; the block runs, and then all that may go goes."""
+    """Run the block after the collector has chosen all names as candidates, and before it removes them."""
     begun = collector(store)
     candidates = begun._candidates(0, stored_blobs(store._blobs), set())
     yield
@@ -84,7 +84,7 @@ def test_all_names_of_an_image_go_before_any_of_the_next(store: LayoutStore) -> 
         os.utime(path, (moment, moment))
     store.collect(store.size_bytes() - 1)
     assert sorted(is_whole(store, image) for image in images) == [False, True]
-    assert len(store._index.names()) == 2, "both of the other image"
+    assert len(store._index.names()) == 2, "both names of the other image"
 
 
 def test_within_the_limit_nothing_that_has_a_name_goes(store: LayoutStore) -> None:
@@ -161,7 +161,7 @@ def test_what_was_held_meanwhile_stays_and_keeps_its_name(store: LayoutStore) ->
 
 
 def test_what_was_named_meanwhile_out_of_what_is_old_stays(store: LayoutStore) -> None:
-    """As the layers of a base are that a long build held: old, and nobody's any more once it has ended."""
+    """Like the layers of a base image that a long build held: old, and without a root once it has ended."""
     old = added(store, "acme/base:1", b"the base")
     age(store)
     with in_the_middle_of_a_collection(store):
@@ -242,7 +242,7 @@ def test_what_a_killed_writer_left_is_removed(store: LayoutStore) -> None:
     os.utime(left, (time.time() - UNFINISHED_GRACE_SECONDS - 1,) * 2)
     store.collect(0)
     assert not left.exists()
-    assert begun.exists(), "its writer is about to lock it"
+    assert begun.exists(), "its writer may not have locked it yet"
 
 
 def test_one_collects_at_a_time(store: LayoutStore) -> None:

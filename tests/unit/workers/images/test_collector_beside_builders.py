@@ -1,4 +1,4 @@
-"""A collector in a process of its own, while builders add again, name anew and end their uses."""
+"""A collector in its own process, while builders add blobs again, move names and end their uses."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ BASE = b"the base of all"
 
 
 def _collect(directory: Path, begun: Event, over: Event, told: "multiprocessing.Queue[tuple[int, int]]") -> None:
-    """Collect without a pause, as if the store were always too large."""
+    """Collect continuously, as if the store were always too large."""
     store = LayoutStore(directory)
     names_removed = bytes_removed = 0
     while not over.is_set():
@@ -40,16 +40,16 @@ def _build(store: LayoutStore, number: int) -> None:
         with store.use() as use:
             held = held_image(use, old.descriptor.digest)
             _age(store, old)
-            assert held is None or held_image(use, old.descriptor.digest) is not None, "what is held was lost"
+            assert held is None or held_image(use, old.descriptor.digest) is not None, "a held blob was lost"
         _age(store, old)
         with store.use() as use:
             new = add_image(use, name, BASE, layer)
         with store.use() as use:
-            assert use.named(name) == new.descriptor, "what was named a moment ago was lost"
+            assert use.named(name) == new.descriptor, "an image that was just named was lost"
 
 
 def _age(store: LayoutStore, image: Manifest) -> None:
-    """From now on the image may go at any moment, and what it shares with others may seem to be old."""
+    """Allow the image to be collected; blobs that it shares with others then seem old too."""
     for blob in (image.descriptor, *image.blobs):
         with suppress(FileNotFoundError):
             os.utime(store._blobs / blob.digest.removeprefix("sha256:"), (time.time() - GRACE_SECONDS - 100,) * 2)
@@ -69,8 +69,8 @@ def test_whatever_builders_do_every_name_is_whole(tmp_path: Path) -> None:
         names_removed, bytes_removed = told.get(timeout=SECONDS)
         collector.join(SECONDS)
     assert collector.exitcode == 0
-    assert names_removed > 0, "nothing was put to the test"
-    assert bytes_removed > 0, "nothing was put to the test"
+    assert names_removed > 0, "the test proves nothing"
+    assert bytes_removed > 0, "the test proves nothing"
     names = store._index.names()
     assert set(names) == {f"acme/p{number}:1" for number in range(BUILDERS)}
     with store.use() as use:

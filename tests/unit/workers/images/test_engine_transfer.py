@@ -1,4 +1,4 @@
-"""Both forms in which engines save an image, written out here: the engine at hand knows only one of them."""
+"""Both forms in which engines save an image, written here: an engine knows only one of them."""
 
 import gzip
 import hashlib

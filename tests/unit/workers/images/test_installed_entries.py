@@ -1,4 +1,4 @@
-"""What comes out of a container is what goes into a layer, but for what differs from one installation to the next."""
+"""The entries of a layer equal the installed files, except what differs between installations."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""Layers are compressed and hashed as they flow."""
+"""Layers are compressed and hashed as streams."""
 
 import gzip
 import hashlib
@@ -48,7 +48,7 @@ def test_a_layer_does_not_depend_on_how_its_bytes_come(
 
 
 def test_a_small_layer_has_these_very_bytes_on_every_machine(store: DirectoryStore) -> None:
-    """The bytes are written down here: a machine whose zlib made others would give images other digests."""
+    """The bytes are fixed here: a machine with another zlib would give images other digests."""
     layer = add_layer(store, [b"def apply(input):\n    return input\n" * 20], reproducible_compressor)
     assert layer.blob.digest == "sha256:69937ab862568e5354d27cdac407646c22f2b6b04b359f89d374d20708e50ebf"
     header = content_of(store, layer.blob.digest)[:10]

@@ -1,4 +1,4 @@
-"""The image store on disk: content-addressed, whole or not at all, safe for several processes."""
+"""The image store on disk: content-addressed, atomic, and safe for several processes."""
 
 import json
 import multiprocessing
@@ -95,7 +95,7 @@ def test_an_image_of_which_something_is_missing_is_not_there(store: LayoutStore,
         layer.unlink() if harm == "removed" else os.truncate(layer, 5)
         assert use.named("acme/one:1") is None
         assert held_image(use, image.descriptor.digest) is None
-        assert not layer.exists(), "what is damaged is dropped, so that it is made again"
+        assert not layer.exists(), "a damaged blob is removed, so that it is made again"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100, None], ids=["empty", "cut short", "other", "zeros"])
@@ -245,7 +245,7 @@ def test_what_is_being_written_or_removed_meanwhile_is_no_part_of_its_size(store
     with store.use() as use:
         use.add([b"four"])
     (store._blobs / ".0123.part").write_bytes(b"half")
-    (store._blobs / ("0" * 64)).symlink_to("removed")  # it is listed, and not there when it is looked at
+    (store._blobs / ("0" * 64)).symlink_to("removed")  # it is listed, but missing when its status is read
     assert store.size_bytes() == 4
 
 

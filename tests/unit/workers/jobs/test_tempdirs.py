@@ -1,4 +1,4 @@
-"""Scratch directories: gone with the work, or with the next one's when a kill left one behind."""
+"""Temporary directories are removed with the work, or by the next process after a kill."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A registry in memory that can be told to behave as some real ones do that cannot run here."""
+"""A registry in memory that can imitate registries which cannot run here."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _MANIFEST = re.compile(r"/v2/(?P<repository>.+)/manifests/(?P<reference>[^/]+)")
 
 @dataclass
 class FakeRegistry:
-    """What it has, what it was asked, and how it behaves."""
+    """Its content, its requests, and its options."""
 
     host: str = ""
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -31,43 +31,43 @@ class FakeRegistry:
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     patch_status: int = 202
-    """ECR answers 201."""
+    """ECR responds with 201."""
     takes_chunks: bool = True
-    """Google's refuses them."""
+    """Google's registry refuses them."""
     most_bytes: int = 0
-    """Of one request; more is 413. 0: any number."""
+    """Limit of bytes per request; more is 413. 0: no limit."""
     refuses_silently: bool = False
-    """It hangs up instead, or the answer is lost with the connection that it closes."""
+    """It closes the connection instead of sending 413."""
     min_chunk: int = 0
-    """It advertises `OCI-Chunk-Min-Length`."""
+    """Value of `OCI-Chunk-Min-Length`."""
     breaks_after: list[int] = field(default_factory=list)
-    """Bytes after which the next uploads are broken off, one by one."""
+    """Numbers of bytes after which the next uploads are interrupted, one by one."""
     forgets: int = 0
-    """How many uploads it does not know any more when they are finished."""
+    """Number of uploads that it has forgotten when they are committed."""
     lies_of: set[str] = field(default_factory=set)
-    """Digests of blobs that its HEAD says it has."""
+    """Digests of blobs that HEAD reports although they do not exist."""
     words: str = ""
-    """The beginning of the only media types of manifests that it takes."""
+    """Prefix of the media types of manifests that it accepts."""
     mounts: bool = True
     uploads_at: str = ""
-    """Another origin to which it sends uploads."""
+    """Another origin to which it redirects uploads."""
     heads_at: str = ""
-    """Another origin to which it redirects those who look for a blob."""
+    """Another origin to which it redirects HEAD requests for blobs."""
     finishes_silently: list[int] = field(default_factory=list)
-    """What it answers to the next who finish an upload, though it went well; for 0 it hangs up."""
+    """Status for the next commits, although they succeed; 0 closes the connection."""
     refusals_of: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
-    """By the end of an address: the answer to every PUT there."""
+    """Response to every PUT, by the end of the path."""
     refusals: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
-    """By method: answers to give to the next requests instead."""
+    """Responses to the next requests, by method."""
 
     def requests(self, method: str) -> list[str]:
-        """The addresses that were asked with this method."""
+        """Return the paths that were requested with this method."""
         return [path for asked, path, _headers in self.asked if asked == method]
 
 
 @contextmanager
 def fake_registry() -> Iterator[FakeRegistry]:
-    """One that listens on a loopback port in plain HTTP."""
+    """Run one on a loopback port with plain HTTP."""
     registry = FakeRegistry()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     server.daemon_threads = True
@@ -227,4 +227,4 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, *_arguments: object) -> None:
-        """Says nothing."""
+        """Log nothing."""

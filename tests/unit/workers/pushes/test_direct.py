@@ -1,4 +1,4 @@
-"""The direct transport against registries that behave as some real ones do which cannot run here (a fake)."""
+"""The direct transport with a fake registry that imitates registries which cannot run here."""
 
 import os
 import threading
@@ -44,7 +44,7 @@ def _settings(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again follow at once."""
+    """Retry without delay."""
     monkeypatch.setattr(upload, "FIRST_DELAY_SECONDS", 0.001)
 
 
@@ -71,7 +71,7 @@ def image(use: StoreUse) -> Manifest:
 
 
 class Push:
-    """A push, and what was told of it."""
+    """A push, and its reported progress."""
 
     def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: Any) -> None:
         self.told: list[tuple[Progress, str]] = []
@@ -103,7 +103,7 @@ def test_an_image_is_pushed_as_it_is_under_every_tag(registry: FakeRegistry, ima
         image.descriptor.digest, outcomes=dict.fromkeys((blob.digest for blob in image.blobs), BlobOutcome.UPLOADED)
     )
     assert has_all(registry, image, "1", "1.0.0")
-    assert push.fences == ["1", "1.0.0"], "the fence is looked at before each tag moves"
+    assert push.fences == ["1", "1.0.0"], "the fence is checked before each tag is set"
 
 
 def test_the_manifest_comes_last_and_by_its_digest_first(
@@ -126,7 +126,7 @@ def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(
         ("GET", "1"),
         *(("HEAD", blob.digest) for blob in image.blobs),
     ]
-    assert push.fences == [], "no tag moved"
+    assert push.fences == [], "no tag was set"
 
 
 def test_a_new_tag_of_what_is_there_sends_no_blob(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
@@ -201,7 +201,7 @@ def test_what_was_all_sent_before_it_broke_is_only_finished(
 def test_a_refused_layer_ends_the_push_at_once(
     registry: FakeRegistry, image: Manifest, use: StoreUse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without waiting for the rests of those that are tried again."""
+    """It does not wait for the delays of uploads that are retried."""
     monkeypatch.setattr(upload, "FIRST_DELAY_SECONDS", 40.0)
     registry.refusals["PATCH"] = [(503, {}), (503, {}), (403, {})]
     with pytest.raises(WorkError) as refused:
@@ -212,7 +212,7 @@ def test_a_refused_layer_ends_the_push_at_once(
 def test_what_ends_the_waiting_for_uploads_ends_the_uploads(
     registry: FakeRegistry, image: Manifest, use: StoreUse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task's time limit is raised in the middle of the waiting."""
+    """The time limit of a task raises during the wait."""
 
     def out_of_time(*_arguments: object, **_options: object) -> object:
         raise TimeoutError
@@ -249,7 +249,7 @@ def test_an_upload_address_that_ended_is_asked_for_again(
 def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    """The fence was looked at: by the time that it may have been lost, nothing reaches the registry any more."""
+    """Once the claim may be lost after the fence was checked, nothing more reaches the registry."""
     with silent_server() as (host, _asked):
         registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'})
         with pytest.raises(WorkError) as slow:
@@ -263,7 +263,7 @@ def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(
 def test_as_many_uploads_as_there_are_places_run_at_once(
     registry: FakeRegistry, image: Manifest, use: StoreUse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one place is somebody else's, of another process perhaps: nothing is sent before it is free."""
+    """Another process has the only slot: nothing is sent before it is free."""
     limits = UploadLimits(per_push=1, per_registry=1, lock_directory=tmp_path)
     [slot] = upload_slots(tmp_path, registry.host, 1)
     sent_before: list[str] = []
@@ -321,11 +321,11 @@ def test_a_mount_that_fails_becomes_an_upload(
     registry: FakeRegistry, image: Manifest, use: StoreUse, refused: int | None
 ) -> None:
     if refused:
-        # Of the three blobs, one is asked to be mounted: the largest, which begins first and alone here.
+        # One of the three blobs is mounted: the largest, which starts first and alone here.
         registry.refusals["POST"] = [(refused, {})]
     Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
-    assert len(registry.requests("POST")) == (4 if refused else 3), "a mount that failed has opened an upload"
+    assert len(registry.requests("POST")) == (4 if refused else 3), "a failed mount has opened an upload"
 
 
 def test_a_patch_may_be_answered_with_201(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
@@ -423,7 +423,7 @@ def test_a_registry_of_one_vocabulary_is_told_in_it(
     assert (whose in pushed.remark) if whose else pushed.remark == ""
     registry.asked.clear()
     assert Push(registry, image, use).run() == PushedImage(pushed.digest, pushed.remark)
-    assert registry.requests("PUT") == [], "and is not told again"
+    assert registry.requests("PUT") == [], "and it is not reported again"
 
 
 def test_a_request_to_slow_down_is_the_whole_pushs(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
