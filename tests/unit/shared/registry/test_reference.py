@@ -65,8 +65,8 @@ def test_names_are_normalized(name: str, expected: str) -> None:
 
 
 def test_the_canonical_repository_does_not_depend_on_the_spelling_of_the_registry() -> None:
-    spellings = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
-    assert {canonical_repository(RegistryAddress.parse(each), "Team", "Hello") for each in spellings} == {
+    urls = ["registry.example.com/a", "https://Registry.example.com:443/a/"]
+    assert {canonical_repository(RegistryAddress.parse(each), "Team", "Hello") for each in urls} == {
         "registry.example.com/a/team/hello"
     }
 
