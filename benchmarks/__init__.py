@@ -1,1 +1,1 @@
-"""What Longshore costs, measured beside its peers in the same run: `make bench`."""
+"""Benchmarks of Longshore, compared with other tools in the same run: `make bench`."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks [CASE …]`: measure, beside peers in the same run, and say which targets are kept. `make bench`.
+"""`python -m benchmarks [CASE …]`: compare with other tools in the same run, and report which targets are met.
 
-Ends with status 0 when all are, 1 when one is missed, 2 when it could not be tried.
+Exits with status 0 if all targets are met, 1 if one is missed, 2 if a case could not run. Also: `make bench`.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import calls, reads, requests
-from benchmarks.environment import Stage, forget_settings
+from benchmarks.environment import Environment, unset_settings
 from benchmarks.results import Result, table, write_json
 from benchmarks.transfers import images, memory, repushes
 from dev.services.processes import ServiceFailedError, ending_on_sigterm, say
 from dev.services.workdir import services_directory
 
-CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
+CASES: dict[str, Callable[[Environment], Iterator[Result]]] = {
     "reads": reads.run,
     "requests": requests.run,
     "calls": calls.run,
@@ -27,16 +27,16 @@ CASES: dict[str, Callable[[Stage], Iterator[Result]]] = {
     "memory": memory.run,
     "repushes": repushes.run,
 }
-"""Each a module of its own, which yields its results as it finds them."""
+"""One module for each case, which yields its results."""
 
 WIDTH = 140
-"""Characters of the table, also where it goes into a file."""
+"""Width of the table in characters, also in a file."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read the command line, measure, and say what was found."""
+    """Measure the cases of the command line, and print the results."""
     asked = _arguments(arguments)
-    forget_settings()
+    unset_settings()
     try:
         with ending_on_sigterm():
             results = _measure(asked.cases or list(CASES))
@@ -65,9 +65,9 @@ def _measure(cases: Sequence[str]) -> list[Result]:
         directory = stack.enter_context(services_directory())
         console = Console(stderr=True, width=WIDTH)
         progress = stack.enter_context(Progress(console=console))
-        stage = Stage(directory, stack, progress)
+        environment = Environment(directory, stack, progress)
         for case in cases:
-            for result in CASES[case](stage):
+            for result in CASES[case](environment):
                 console.print(table([result]))
                 results.append(result)
     return results

@@ -1,4 +1,4 @@
-"""Calls of an algorithm that does next to nothing: what a warm one costs beyond its own time, and a cold one."""
+"""Measure calls of a trivial algorithm: the overhead of a warm call, and the duration of a cold one."""
 
 import http.client
 import json
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
 from benchmarks.results import Result
 from benchmarks.transfers.installation import OWNER, Algorithm, Installation, installation
 
@@ -28,11 +28,11 @@ NEXT_COLD_SECONDS = 2
 START_SECONDS = 120
 
 
-def run(stage: Stage) -> Iterator[Result]:
-    """Milliseconds through the gateway, each call on a connection of its own and all on one; seconds of first calls."""
-    directory = stage.directory / "calls"
+def run(environment: Environment) -> Iterator[Result]:
+    """Measure calls through the gateway in ms, with a connection each and with one for all; first calls in seconds."""
+    directory = environment.directory / "calls"
     directory.mkdir()
-    task = stage.progress.add_task("versions to call", total=COLD_STARTS)
+    task = environment.progress.add_task("versions to call", total=COLD_STARTS)
     with installation(directory, concurrency=2) as here:
         algorithm = here.new_algorithm(requirements="", source=SOURCE)
         registry_id, _ = here.new_registry()
@@ -42,7 +42,7 @@ def run(stage: Stage) -> Iterator[Result]:
             begun = time.perf_counter()
             _call(_connection(here), here, path)
             cold.append(time.perf_counter() - begun)
-            stage.progress.advance(task)
+            environment.progress.advance(task)
         yield Result.of("first call of a version, every layer pulled", cold[:1], "s", COLD_SECONDS)
         yield Result.of("first call of the next versions, other layers there", cold[1:], "s", NEXT_COLD_SECONDS)
         for case, kept in (("a connection each", None), ("one connection", _connection(here))):
@@ -51,7 +51,7 @@ def run(stage: Stage) -> Iterator[Result]:
 
 
 def _pushed(here: Installation, algorithm: Algorithm, registry_id: str) -> str:
-    """The address of a version that is in the registry and runs nowhere yet."""
+    """Return the path of a new version that is in the registry and has no instance yet."""
     commit = algorithm.commit()
     here.until_done(algorithm.compile(commit, registry_id))
     return f"/v1/algo/{OWNER}/{algorithm.name}/{commit}"
@@ -62,7 +62,7 @@ def _connection(here: Installation) -> http.client.HTTPConnection:
 
 
 def _call(connection: http.client.HTTPConnection, here: Installation, path: str) -> float:
-    """Milliseconds of a call beyond the time that the algorithm itself took.
+    """Return the milliseconds of a call minus the time that the algorithm itself took.
 
     Raises:
         RuntimeError: it was not answered as it should be.

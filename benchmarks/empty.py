@@ -1,4 +1,4 @@
-"""The peer of requests: an empty Flask view under the same gunicorn. `python -m benchmarks.empty PORT`."""
+"""Serve an empty Flask view with the same gunicorn, for comparison: `python -m benchmarks.empty PORT`."""
 
 import sys
 
@@ -9,7 +9,6 @@ from shared.settings import settings
 
 
 def create_empty() -> Flask:
-    """An application with one view, which does nothing."""
     app = Flask(__name__)
 
     @app.get("/")

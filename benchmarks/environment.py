@@ -1,4 +1,4 @@
-"""Where cases run: real services of this run alone, a `longshore api` on them, and nothing left at the end."""
+"""The environment of the cases: private services and a `longshore api` on them, all removed at the end."""
 
 import http.client
 import os
@@ -27,16 +27,16 @@ NO_LIMIT = "0"
 
 @dataclass(frozen=True)
 class Installation:
-    """A migrated database and what processes on it need to know."""
+    """A migrated database, and the settings for processes that use it."""
 
     database: Database
     variables: dict[str, str]
-    """The settings, as processes read them."""
+    """The settings as environment variables."""
     admin_key: str
 
 
-class Stage:
-    """The services of a run, each started when a case first asks for it."""
+class Environment:
+    """The services of a run, each started on first use."""
 
     def __init__(self, directory: Path, stack: ExitStack, progress: Progress) -> None:
         self.directory = directory
@@ -45,17 +45,15 @@ class Stage:
 
     @cached_property
     def postgres(self) -> PrivatePostgres:
-        """A PostgreSQL server."""
         return self._stack.enter_context(private_postgres(self.directory / "postgres"))
 
     @cached_property
     def redis(self) -> PrivateRedis:
-        """A Redis server."""
         return self._stack.enter_context(private_redis(self.directory / "redis"))
 
     @contextmanager
     def installation(self, kind: str, name: str) -> Iterator[Installation]:
-        """An empty installation on `sqlite` or `postgresql`, for the length of the block."""
+        """Make an empty installation on `sqlite` or `postgresql` for the block."""
         directory = self.directory / f"{name}-{kind}"
         directory.mkdir()
         sqlite = kind == "sqlite"
@@ -72,7 +70,7 @@ class Stage:
                 "LONGSHORE_REDIS_URL": self.redis.url(),
                 "LONGSHORE_SECRET_KEYS": new_key(),
                 "LONGSHORE_LOG_FORMAT": "json",
-                # A minute of one caller's requests is more than anybody may send.
+                # The benchmark sends more requests in a minute than the rate limit allows.
                 "LONGSHORE_RATE_LIMIT_READS": NO_LIMIT,
                 "LONGSHORE_RATE_LIMIT_CHANGES": NO_LIMIT,
             }
@@ -84,7 +82,7 @@ class Stage:
 
     @contextmanager
     def api(self, installation: Installation) -> Iterator[int]:
-        """`longshore api` with two processes, as it is by default; its port."""
+        """Run `longshore api` with two processes, the default, during the block; yield its port."""
         port = free_port()
         variables = {**installation.variables, "LONGSHORE_API_PORT": str(port), "LONGSHORE_API_WORKERS": "2"}
         with self.service("api", [*LONGSHORE, "api"], port, "/healthz", variables):
@@ -92,7 +90,7 @@ class Stage:
 
     @contextmanager
     def service(self, name: str, command: list[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
-        """A process that serves HTTP, for the length of the block."""
+        """Run a process that serves HTTP during the block."""
         log = self.directory / f"{name}.log"
         with running(
             name, command, log=log, ready=lambda: _answers(port, path), seconds=START_SECONDS, environment=variables
@@ -109,7 +107,7 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def forget_settings() -> None:
-    """Have this process take nothing from the settings of whoever started it."""
+def unset_settings() -> None:
+    """Unset all settings of Longshore in this process."""
     for name in [name for name in os.environ if name.startswith("LONGSHORE_") and name != "LONGSHORE_DEV_DIR"]:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""A long history: rows as an installation has them after years, made by the database itself in a few statements."""
+"""Fill a database with the rows of an installation after years, with a few statements in the database itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,48 +36,46 @@ HASH_BEGINS = "0123456789abcdef0123456789ab"
 
 LARGE = (Version, Build, Job, ImagePush, PushEvent)
 OWNERS, ALGORITHMS, VERSIONS, BUILDS, COMPILES, PUSHES, PUSH_JOBS, RECORDED = range(1, 9)
-"""What the ids of each table's rows begin with."""
+"""Prefix of the ids of each table's rows."""
 
 
 @dataclass(frozen=True)
 class History:
-    """How long it is; everything else is in proportion."""
+    """The size of the history; all other numbers are in proportion."""
 
     pushes: int
     queued: int = 1_000
-    """How many of the pushes wait for a worker, the newest; about one in ten thousand is stalled."""
+    """Number of pushes that are queued, the newest; about one in ten thousand is stalled."""
 
     @property
     def versions(self) -> int:
-        """How many versions have been pushed, each to several registries."""
+        """Number of pushed versions, each in several registries."""
         return self.pushes // PUSHES_A_VERSION
 
     @property
     def algorithms(self) -> int:
-        """How many algorithms these are versions of."""
         return self.versions // VERSIONS_AN_ALGORITHM + 1
 
     @property
     def owners(self) -> int:
-        """How many owners these belong to."""
         return self.algorithms // ALGORITHMS_AN_OWNER + 1
 
 
 def id_of(kind: int, number: int) -> str:
-    """The id of a row, by its number from 1."""
+    """Return the id of a row from its number, from 1."""
     return f"{kind:08d}-0000-4000-8000-{number:012d}"
 
 
 def hash_of(number: int) -> str:
-    """The commit of a version, by its number from 1."""
+    """Return the commit of a version from its number, from 1."""
     return f"{HASH_BEGINS}{number:012d}"
 
 
 def make_history(engine: Engine, history: History) -> None:
-    """Fill the empty tables. The statistics are as autovacuum would leave them (SQLite keeps none)."""
+    """Fill the empty tables, and update the statistics as autovacuum would (SQLite has none)."""
     indexes = [index for model in LARGE for index in Base.metadata.tables[model.__tablename__].indexes]
     with engine.begin() as connection:
-        for index in indexes:  # made at the end, they take a fraction of the time
+        for index in indexes:  # created at the end, they take a fraction of the time
             index.drop(connection)
         _insert(connection, Owner, history.owners, _owner)
         _insert(connection, Registry, REGISTRIES, _registry)
@@ -141,7 +139,7 @@ def _version_of(push: Number) -> Number:
 
 
 def _registry_of(push: Number) -> Number:
-    # Four of the twenty in a row, other ones for the next version.
+    # Four consecutive ones of the twenty, and others for the next version.
     return (push - 1) % REGISTRIES + 1
 
 

@@ -1,4 +1,4 @@
-"""Load: processes that send requests over kept connections as fast as they are answered, and count.
+"""Generate load: processes send requests over persistent connections as fast as responses arrive, and count them.
 
 Plain sockets: a client library would cost more than an empty view does, and all of it in the time that is measured.
 """
@@ -7,15 +7,17 @@ import multiprocessing
 import socket
 import time
 from collections.abc import Sequence
-from multiprocessing.queues import Queue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 CLIENTS = 4
-"""Processes with a connection each: twice the server's processes, so that none of those waits for a client."""
+"""Processes with one connection each: twice the server's, so that no server process waits for a client."""
 STATUS = slice(9, 12)
 
 
 def request_bytes(method: str, path: str, key: str, body: bytes = b"") -> bytes:
-    """One HTTP/1.1 request."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Simple {key}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -23,7 +25,7 @@ def request_bytes(method: str, path: str, key: str, body: bytes = b"") -> bytes:
 
 
 def requests_per_second(port: int, requests: Sequence[bytes], *, seconds: float) -> float:
-    """How many of these requests, over and over, are answered well within a second.
+    """Send these requests repeatedly, and return the number of successful responses per second.
 
     Raises:
         RuntimeError: one was not.
@@ -43,7 +45,7 @@ def requests_per_second(port: int, requests: Sequence[bytes], *, seconds: float)
     return sum(count for count in found if isinstance(count, int)) / seconds
 
 
-def _send(port: int, requests: list[bytes], seconds: float, counts: Queue[int | str]) -> None:
+def _send(port: int, requests: list[bytes], seconds: float, counts: "Queue[int | str]") -> None:
     try:
         counts.put(_count(port, requests, seconds))
     except (OSError, RuntimeError) as error:
@@ -62,7 +64,7 @@ def _count(port: int, requests: list[bytes], seconds: float) -> int:
 
 
 def exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send a request and read its answer to the end; the answer's body.
+    """Send a request, and return the body of the response.
 
     Raises:
         RuntimeError: the status says that it did not go well, or the server hung up.

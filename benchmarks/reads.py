@@ -1,10 +1,10 @@
-"""Reading among a million pushes: lists, a page deep in one, and counts by status, from the HTTP request on."""
+"""Measure reads with a million pushes: lists, a page far into one, and counts by status, from the HTTP request on."""
 
 import socket
 import time
 from collections.abc import Iterator
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
 from benchmarks.history import RECORDED, History, id_of, make_history
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
@@ -25,16 +25,15 @@ PATHS = {
 }
 
 
-def run(stage: Stage) -> Iterator[Result]:
-    """Measure each on both kinds of database."""
+def run(environment: Environment) -> Iterator[Result]:
     for kind in ("sqlite", "postgresql"):
-        with stage.installation(kind, "reads") as installation:
-            task = stage.progress.add_task(f"a million pushes into {kind}", total=None)
+        with environment.installation(kind, "reads") as installation:
+            task = environment.progress.add_task(f"a million pushes into {kind}", total=None)
             make_history(installation.database.engine, History(PUSHES))
             with installation.database.writing() as session:
                 tally_events(session)  # as the sweep does
-            stage.progress.update(task, total=1, completed=1)
-            with stage.api(installation) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+            environment.progress.update(task, total=1, completed=1)
+            with environment.api(installation) as port, socket.create_connection(("127.0.0.1", port)) as connection:
                 for case, path in PATHS.items():
                     request = request_bytes("GET", path, installation.admin_key)
                     exchange(connection, request)  # the first one compiles the statement

@@ -1,4 +1,4 @@
-"""What a case found: a number of ours, the same of its peer in the same run, and what was promised."""
+"""Results of a case: our number, the peer's number in the same run, and the target."""
 
 import json
 import statistics
@@ -17,7 +17,7 @@ class Result:
     ours: float
     unit: str
     target: float
-    """What it is held to: a ratio to the peer, or where there is none a number in `unit`."""
+    """The target: a ratio to the peer, or without a peer a number in `unit`."""
     peer: str | None = None
     peers: float | None = None
     more_is_better: bool = False
@@ -35,13 +35,13 @@ class Result:
         peers: Sequence[float] = (),
         more_is_better: bool = False,
     ) -> "Result":
-        """The result of several runs: their medians."""
+        """Return the result of several runs: their medians."""
         beside = statistics.median(peers) if peers else None
         return cls(case, statistics.median(ours), unit, target, peer, beside, more_is_better, len(ours))
 
     @property
     def ratio(self) -> float | None:
-        """Ours to the peer's; None where there is no peer."""
+        """Our number divided by the peer's; None without a peer."""
         return self.ours / self.peers if self.peers else None
 
     @property
@@ -52,7 +52,6 @@ class Result:
 
 
 def table(results: Iterable[Result]) -> Table:
-    """The results for people."""
     shown = Table("case", "ours", "peer", "", "ratio", "target", "")
     for result in results:
         sign = "≥" if result.more_is_better else "≤"
@@ -70,6 +69,6 @@ def table(results: Iterable[Result]) -> Table:
 
 
 def write_json(results: Sequence[Result], path: Path) -> None:
-    """Write the results for whoever compares runs."""
+    """Write the results to a file, to compare runs."""
     lines = [{**asdict(result), "ratio": result.ratio, "kept": result.kept} for result in results]
     path.write_text(json.dumps(lines, indent=2) + "\n")

@@ -1,1 +1,1 @@
-"""Images on their way: from the request to `succeeded`, beside the tools that bring the same bytes there."""
+"""Measure transfers of images, from the request to `succeeded`, compared with tools that transfer the same bytes."""

@@ -1,9 +1,9 @@
-"""The cases that bring an image of some 160 MB to a registry."""
+"""Measure transfers of an image of about 160 MB to a registry."""
 
 import time
 from collections.abc import Iterator
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
 from benchmarks.results import Result
 from benchmarks.transfers import peers
 from benchmarks.transfers.installation import Algorithm, Installation, installation
@@ -14,14 +14,13 @@ MANY = 5
 SECONDS = "s"
 
 
-def run(stage: Stage) -> Iterator[Result]:
-    """Each transfer, beside its peer."""
-    directory = stage.directory / "transfers"
+def run(environment: Environment) -> Iterator[Result]:
+    directory = environment.directory / "transfers"
     directory.mkdir()
     with installation(directory, concurrency=MANY) as here:
-        task = stage.progress.add_task("bringing the base image into the store")
+        task = environment.progress.add_task("bringing the base image into the store")
         _warm(here)
-        stage.progress.update(task, description="new requirements: ours and docker's (minutes)")
+        environment.progress.update(task, description="new requirements: ours and docker's (minutes)")
         algorithm = here.new_algorithm()
         commit = algorithm.commit()
         first_id, first = here.new_registry()
@@ -32,7 +31,7 @@ def run(stage: Stage) -> Iterator[Result]:
                         peer="docker build + push", peers=[theirs])  # fmt: skip
         image = algorithm.image(commit, first)
 
-        stage.progress.update(task, description="to a second, empty registry")
+        environment.progress.update(task, description="to a second, empty registry")
         ours_of, docker_of, copy_of = [], [], []
         for _ in range(RUNS):
             target_id, _ = here.new_registry()
@@ -43,17 +42,17 @@ def run(stage: Stage) -> Iterator[Result]:
         yield Result.of("to a second registry", ours_of, SECONDS, 1.5,
                         peer=f"{peers.copy_tool()} copy", peers=copy_of)  # fmt: skip
 
-        stage.progress.update(task, description="to a registry that has it")
+        environment.progress.update(task, description="to a registry that has it")
         again = [_push_to_all(here, algorithm, commit, [first_id]) for _ in range(4 * RUNS)]
         yield Result.of("to a registry that has it", again, SECONDS, 0.15)
 
-        stage.progress.update(task, description="a change of source alone")
+        environment.progress.update(task, description="a change of source alone")
         changes = [_compile(here, algorithm, algorithm.commit(), first_id) for _ in range(2 * RUNS)]
         yield Result.of("a change of source, compile and push", changes, SECONDS, 1.2)
 
         yield Result.of("its request bodies, beyond the source layer", [_beyond_the_layer(here, algorithm)], "KiB", 16)
 
-        stage.progress.update(task, description="to five registries at once")
+        environment.progress.update(task, description="to five registries at once")
         layout = peers.layout_of(here, image, first)
         ours_of, theirs_of = [], []
         for _ in range(RUNS):
@@ -62,24 +61,24 @@ def run(stage: Stage) -> Iterator[Result]:
             theirs_of.append(peers.layout_copies(layout, [here.new_registry()[1] for _ in range(MANY)]))
         yield Result.of("to five registries at once", ours_of, SECONDS, 1.0,
                         peer="five skopeo copy from a layout", peers=theirs_of)  # fmt: skip
-        stage.progress.remove_task(task)
+        environment.progress.remove_task(task)
 
 
 def _warm(here: Installation) -> None:
-    """Have the base image, and nothing else that the cases install, in the store."""
+    """Bring the base image into the store, and nothing else that the cases install."""
     algorithm = here.new_algorithm(requirements="")
     here.until_done(algorithm.compile(algorithm.commit()))
 
 
 def _compile(here: Installation, algorithm: Algorithm, commit: str, registry_id: str) -> float:
-    """Seconds until a commit is compiled and pushed to a registry."""
+    """Return the seconds until a commit is compiled and pushed to a registry."""
     begin = time.perf_counter()
     here.until_done(algorithm.compile(commit, registry_id))
     return time.perf_counter() - begin
 
 
 def _beyond_the_layer(here: Installation, algorithm: Algorithm) -> float:
-    """KiB of all request bodies of a push after a change of source, without the layer with the source."""
+    """Return the KiB of all request bodies of a push after a change of source, without the layer with the source."""
     _, registry = here.new_registry()
     sent = list[int]()
 
@@ -96,7 +95,7 @@ def _beyond_the_layer(here: Installation, algorithm: Algorithm) -> float:
 
 
 def _push_to_all(here: Installation, algorithm: Algorithm, commit: str, registry_ids: list[str]) -> float:
-    """Seconds until the pushes to all of these registries have succeeded."""
+    """Return the seconds until the pushes to all of these registries have succeeded."""
     begin = time.perf_counter()
     jobs = [algorithm.push(commit, registry_id) for registry_id in registry_ids]
     for job in jobs:

@@ -1,4 +1,4 @@
-"""A whole Longshore for the transfer cases: an engine, registries, an algorithm with a source of its own."""
+"""A complete Longshore for the transfer cases: engine, registries, and algorithms with their own sources."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def apply(input):
 
 @dataclass
 class Installation:
-    """Where everything answers, and the calls that the cases make."""
+    """The addresses of the services, and the API calls of the cases."""
 
     directory: Path
     url: str
@@ -44,7 +44,7 @@ class Installation:
     _registries: int = field(default=0)
 
     def call(self, method: str, path: str, body: object = None) -> tuple[Any, dict[str, str]]:
-        """A call of the interface: the answer's document and headers."""
+        """Call the API; return the response's document and headers."""
         request = urllib.request.Request(  # noqa: S310 - our own server's address
             f"{self.url}{path}",
             method=method,
@@ -56,35 +56,35 @@ class Installation:
             return json.loads(content) if content else None, {k.lower(): v for k, v in answer.getheaders()}
 
     def until_done(self, headers: Mapping[str, str]) -> None:
-        """Wait until the job of a call and its parts have succeeded; watched closely, so that waiting costs little."""
+        """Wait until the job of a call and its children have succeeded; the short poll interval adds little time."""
         deadline = time.monotonic() + JOB_SECONDS
         while time.monotonic() < deadline:
             job, _ = self.call("GET", f"/v1/jobs/{headers['x-job-id']}")
-            parts = [job, *job.get("children", [])]
-            if all(part["state"] == "succeeded" for part in parts):
+            jobs = [job, *job.get("children", [])]
+            if all(each["state"] == "succeeded" for each in jobs):
                 return
-            failed = [part for part in parts if part["state"] not in {"queued", "running", "succeeded"}]
+            failed = [each for each in jobs if each["state"] not in {"queued", "running", "succeeded"}]
             if failed:
                 raise RuntimeError(f"a {failed[0]['kind']} did not succeed: {failed[0].get('error')}")
             time.sleep(0.005)
         raise RuntimeError("a job did not end")
 
     def new_registry(self) -> tuple[str, PrivateRegistry]:
-        """An empty registry, recorded: its id and where it is."""
+        """Start and record an empty registry; return its id and addresses."""
         self._registries += 1
         place = self.directory / f"registry-{self._registries}"
         registry = self.stack.enter_context(private_registry(place))
         return self.record(registry.url, registry), registry
 
     def record(self, url: str, registry: PrivateRegistry) -> str:
-        """Record a registry as being at a URL; its id."""
+        """Record a registry with a URL; return its id."""
         ((name, password),) = registry.users.items()
         body = {"registry_url": url, "registry_username": name, "registry_password": password}
         made, _ = self.call("POST", "/v1/registries", body)
         return str(made["id"])
 
     def new_algorithm(self, requirements: str = REQUIREMENTS, source: str = SOURCE) -> "Algorithm":
-        """A hosted algorithm with a commit that nothing was compiled of."""
+        """Create a hosted algorithm with a commit that was not compiled."""
         name = f"A{uuid.uuid4().hex[:10]}"
         settings = {"language": "python3", "network_access": "isolated"}
         self.call("POST", f"/v1/algorithms/{OWNER}", {"name": name, "details": {"label": name}, "settings": settings})
@@ -95,7 +95,7 @@ class Installation:
 
 @dataclass
 class Algorithm:
-    """A source in git that grows by a commit each time."""
+    """An algorithm and its git repository."""
 
     installation: Installation
     name: str
@@ -106,11 +106,10 @@ class Algorithm:
 
     @property
     def path(self) -> str:
-        """Where it is in the interface."""
+        """Its path in the API."""
         return f"/v1/algorithms/{OWNER}/{self.name}"
 
     def begin(self) -> None:
-        """Make the repository."""
         (self.tree / "src").mkdir(parents=True)
         (self.tree / "requirements.txt").write_text(self.requirements)
         self._git("init", "--quiet", "--initial-branch=main")
@@ -118,7 +117,7 @@ class Algorithm:
         self._git("remote", "add", "origin", f"http://bench:{self.installation.key}@{host}/git/{OWNER}/{self.name}.git")
 
     def commit(self) -> str:
-        """Commit and push another source; nothing is compiled by that."""
+        """Commit and push a changed source, without a build."""
         self._commits += 1
         (self.tree / "src" / f"{self.name}.py").write_text(self.source.format(number=self._commits))
         self._git("add", "--all")
@@ -127,18 +126,18 @@ class Algorithm:
         return self._git("rev-parse", "HEAD")
 
     def compile(self, commit: str, *registry_ids: str) -> dict[str, str]:
-        """Ask for a compile, and pushes of it; the answer's headers."""
+        """Request a compile and pushes of it; return the response's headers."""
         pushes = [{"registry_id": registry_id} for registry_id in registry_ids]
         body = {"commitSha": commit, **({"registry_push_credentials": pushes} if pushes else {})}
         return self.installation.call("POST", f"{self.path}/compile", body)[1]
 
     def push(self, commit: str, registry_id: str) -> dict[str, str]:
-        """Ask for a push; the answer's headers."""
+        """Request a push; return the response's headers."""
         body = {"registry_id": registry_id}
         return self.installation.call("POST", f"{self.path}/versions/{commit}/registry", body)[1]
 
     def image(self, commit: str, registry: PrivateRegistry) -> str:
-        """What the image is called in a registry."""
+        """Return the image's reference in a registry."""
         return f"{registry.host}/{OWNER}/{self.name.lower()}:{commit}"
 
     def _git(self, *arguments: str) -> str:
@@ -152,7 +151,7 @@ class Algorithm:
 
 @contextmanager
 def installation(directory: Path, *, concurrency: int) -> Iterator[Installation]:
-    """A private engine and `longshore up` with so many jobs at once, for the length of the block."""
+    """Run a private engine and `longshore up` with this worker concurrency during the block."""
     with ExitStack() as stack:
         docker_host = stack.enter_context(private_engine(directory / "engine"))
         variables = build_variables(docker_host)

@@ -1,4 +1,4 @@
-"""What a worker's memory grows by while it pushes one very large layer."""
+"""Measure the memory that a worker needs to push one very large layer."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
 from benchmarks.results import Result
 from dev.services.registry import PrivateRegistry, private_registry
 from shared.cancellation import CancelToken
@@ -22,11 +22,11 @@ _CHUNK_BYTES = 1024 * 1024
 _KIBIBYTES = 1024
 
 
-def run(stage: Stage) -> Iterator[Result]:
-    """Peak memory over idle, in mebibytes, in a process that does what a worker's does."""
-    directory = stage.directory / "memory"
+def run(environment: Environment) -> Iterator[Result]:
+    """Measure peak memory above idle, in MiB, in a process that pushes as a worker does."""
+    directory = environment.directory / "memory"
     directory.mkdir()
-    task = stage.progress.add_task("a layer of 3 GB")
+    task = environment.progress.add_task("a layer of 3 GB")
     with private_registry(directory / "registry") as registry:
         manifest = _store(directory / "images")
         spawned = multiprocessing.get_context("spawn")
@@ -35,7 +35,7 @@ def run(stage: Stage) -> Iterator[Result]:
         process.start()
         idle, peak = told.get()
         process.join()
-    stage.progress.remove_task(task)
+    environment.progress.remove_task(task)
     yield Result.of("memory over idle, one layer of 3 GB", [(peak - idle) / _KIBIBYTES], "MiB", 32)
 
 

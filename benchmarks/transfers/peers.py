@@ -1,4 +1,4 @@
-"""The peers: docker and skopeo bring the same bytes to a registry, crane too where it is installed."""
+"""The tools to compare with: docker and skopeo, and crane if it is installed."""
 
 import base64
 import json
@@ -14,14 +14,14 @@ from dev.services.registry import PrivateRegistry
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
-    """Seconds that a program takes to its good end."""
+    """Return the seconds of a program, which must succeed."""
     begin = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **(environment or {})})
     return time.perf_counter() - begin
 
 
 def timed_together(commands: Sequence[Sequence[str]]) -> float:
-    """Seconds until all of these programs, begun at once, came to their good end."""
+    """Return the seconds of these programs, which run at the same time and must succeed."""
     begin = time.perf_counter()
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
     if any(process.wait() != 0 for process in running):
@@ -30,7 +30,7 @@ def timed_together(commands: Sequence[Sequence[str]]) -> float:
 
 
 def docker_environment(installation: Installation, *registries: PrivateRegistry) -> dict[str, str]:
-    """Variables under which docker and crane find the engine and the registries' passwords."""
+    """Return the variables with which docker and crane find the engine and the registries' passwords."""
     directory = installation.directory / "docker-config"
     directory.mkdir(exist_ok=True)
     auths = {
@@ -41,13 +41,13 @@ def docker_environment(installation: Installation, *registries: PrivateRegistry)
 
 
 def credentials(registry: PrivateRegistry) -> str:
-    """USER:PASSWORD, as skopeo takes them."""
+    """Return USER:PASSWORD, for skopeo."""
     ((name, password),) = registry.users.items()
     return f"{name}:{password}"
 
 
 def docker_build_and_push(installation: Installation, algorithm: Algorithm, registry: PrivateRegistry) -> float:
-    """`docker build` and `docker push` of a Dockerfile that installs the same and copies the same."""
+    """Time `docker build` and `docker push` of a Dockerfile that installs the same and copies the same."""
     context = installation.directory / "context"
     shutil.rmtree(context, ignore_errors=True)
     shutil.copytree(algorithm.tree, context, ignore=shutil.ignore_patterns(".git"))
@@ -72,7 +72,7 @@ def docker_build_and_push(installation: Installation, algorithm: Algorithm, regi
 
 
 def docker_push(installation: Installation, image: str, source: PrivateRegistry, target: PrivateRegistry) -> float:
-    """`docker push` of an image that the engine has, to an empty registry."""
+    """Time `docker push` of an image that the engine has, to an empty registry."""
     environment = docker_environment(installation, source, target)
     name = f"{target.host}/peer/push:1"
     timed(["docker", "pull", image], environment)
@@ -81,7 +81,7 @@ def docker_push(installation: Installation, image: str, source: PrivateRegistry,
 
 
 def registry_copy(installation: Installation, image: str, source: PrivateRegistry, target: PrivateRegistry) -> float:
-    """`crane copy` from registry to registry, `skopeo copy` where crane is not installed."""
+    """Time `crane copy` from registry to registry, or `skopeo copy` if crane is not installed."""
     name = f"{target.host}/peer/copy:1"
     if copy_tool() == "crane":
         environment = docker_environment(installation, source, target)
@@ -96,12 +96,12 @@ def registry_copy(installation: Installation, image: str, source: PrivateRegistr
 
 
 def copy_tool() -> str:
-    """What copies from registry to registry here."""
+    """Return the tool that copies between registries."""
     return "crane" if shutil.which("crane") else "skopeo"
 
 
 def layer_sizes(image: str, registry: PrivateRegistry) -> list[int]:
-    """The bytes of each layer of an image, the lowest first, as the registry says."""
+    """Return the size of each layer of an image in bytes, the lowest first, from the registry's manifest."""
     shown = subprocess.run(
         ["skopeo", "inspect", "--raw", "--tls-verify=false", "--creds", credentials(registry), f"docker://{image}"],
         check=True,
@@ -111,7 +111,7 @@ def layer_sizes(image: str, registry: PrivateRegistry) -> list[int]:
 
 
 def layout_of(installation: Installation, image: str, source: PrivateRegistry) -> Path:
-    """The image as an OCI layout, for `skopeo copy` out of it."""
+    """Copy the image to an OCI layout, for `skopeo copy` from it."""
     layout = installation.directory / "layout"
     shutil.rmtree(layout, ignore_errors=True)
     timed(
@@ -124,7 +124,7 @@ def layout_of(installation: Installation, image: str, source: PrivateRegistry) -
 
 
 def layout_copies(layout: Path, targets: Sequence[PrivateRegistry]) -> float:
-    """As many `skopeo copy` out of a layout at once as there are registries."""
+    """Time one `skopeo copy` from a layout to each registry, all at the same time."""
     return timed_together(
         [
             [

@@ -1,4 +1,4 @@
-"""Two thousand re-pushes of versions that the registry has: what a push costs that is not the transfer."""
+"""Measure two thousand re-pushes of versions that the registry has: the cost of a push without the transfer."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import insert, select
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
 from benchmarks.transfers.installation import Algorithm, Installation, installation
@@ -20,15 +20,15 @@ from shared.db.models import Build, ImagePush, Version
 VERSIONS = 2000
 PROCESSES = 2
 CALLERS = 4
-MAX_SECONDS = 600
+TIMEOUT_SECONDS = 600
 POLL_INTERVAL_SECONDS = 0.1
 
 
-def run(stage: Stage) -> Iterator[Result]:
-    """Seconds a push, from the first request until the last has succeeded, with one pool of two processes."""
-    directory = stage.directory / "repushes"
+def run(environment: Environment) -> Iterator[Result]:
+    """Measure seconds per push, from the first request to the last success, with one pool of two processes."""
+    directory = environment.directory / "repushes"
     directory.mkdir()
-    task = stage.progress.add_task("2,000 versions into a registry", total=None)
+    task = environment.progress.add_task("2,000 versions into a registry", total=None)
     with installation(directory, concurrency=PROCESSES) as here, closing(_database(here)) as database:
         algorithm = here.new_algorithm(requirements="")
         commit = algorithm.commit()
@@ -36,7 +36,7 @@ def run(stage: Stage) -> Iterator[Result]:
         registry_id, _ = here.new_registry()
         hashes = _like(database, commit)
         _push_all(here, database, algorithm, registry_id, hashes)
-        stage.progress.update(task, description="2,000 re-pushes", total=1, completed=1)
+        environment.progress.update(task, description="2,000 re-pushes", total=1, completed=1)
         seconds = _push_all(here, database, algorithm, registry_id, hashes)
     yield Result.of("2,000 re-pushes, each", [seconds / VERSIONS], "s", 0.02)
 
@@ -46,7 +46,7 @@ def _database(here: Installation) -> Database:
 
 
 def _like(database: Database, commit: str) -> list[str]:
-    """Versions with the image of this one's build: two thousand compiles would be a measurement of builds."""
+    """Make versions with the image of one build: two thousand compiles would measure builds."""
     hashes = [f"{number:040x}" for number in range(1, VERSIONS + 1)]
     with database.writing() as session:
         build = session.scalars(select(Build).where(Build.commit_sha == commit)).one()
@@ -68,7 +68,7 @@ def _like(database: Database, commit: str) -> list[str]:
 def _push_all(
     here: Installation, database: Database, algorithm: Algorithm, registry_id: str, hashes: list[str]
 ) -> float:
-    """Push every version, ordered by a few callers at once; seconds until all have succeeded."""
+    """Push every version, requested by a few concurrent callers; return the seconds until all have succeeded."""
     body = json.dumps({"registry_push_credentials": {"registry_id": registry_id}}).encode()
     orders = [
         request_bytes("POST", f"{algorithm.path}/versions/{git_hash}/registry", here.key, body) for git_hash in hashes
@@ -77,8 +77,8 @@ def _push_all(
     with ThreadPoolExecutor(CALLERS) as callers:
         list(callers.map(lambda number: _send(here, orders[number::CALLERS]), range(CALLERS)))
     while _unfinished(database):
-        if time.perf_counter() - begun > MAX_SECONDS:
-            raise RuntimeError(f"the re-pushes did not end within {MAX_SECONDS} seconds")
+        if time.perf_counter() - begun > TIMEOUT_SECONDS:
+            raise RuntimeError(f"the re-pushes did not end within {TIMEOUT_SECONDS} seconds")
         time.sleep(POLL_INTERVAL_SECONDS)
     return time.perf_counter() - begun
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 
+from typing_extensions import override
+
 _WIDTH = 96
 _INDENT = "   "
 _TICK_INTERVAL_SECONDS = 0.2
@@ -111,6 +113,7 @@ class _Lines(io.TextIOBase):
         self._screen = screen
         self._rest = ""
 
+    @override
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:

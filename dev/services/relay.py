@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from typing_extensions import override
+
 from dev.services.server_thread import serve_in_thread
 
 _TIMEOUT_SECONDS = 60
@@ -78,5 +80,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(reply.body)
 
+    @override
     def log_message(self, *_arguments: object) -> None:
         """Log nothing."""

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from typing_extensions import override
 
 from dev.services.certificates import new_key, self_signed
 from dev.services.server_thread import serve_in_thread
@@ -142,5 +143,6 @@ class _TokenRequest(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
         """Keep request lines out of the test output."""
