@@ -53,10 +53,10 @@ class BlobUploads:
         self.outcomes: dict[str, BlobOutcome] = {}
         """How each blob came to the repository, by digest."""
 
-    def run(self, *, look: bool) -> None:
+    def run(self, *, check_exists: bool) -> None:
         """Upload the blobs that the repository does not have.
 
-        With `look` the registry is asked which it has; without, every blob is sent that was not sent before.
+        With `check_exists` the registry is asked which it has; without, every blob is sent that was not sent before.
 
         Raises:
             WorkCancelledError: the push was cancelled.
@@ -73,7 +73,7 @@ class BlobUploads:
                     descriptor = next(pending, None)
                 if descriptor is None:
                     return
-                self._upload(client, descriptor, look=look)
+                self._upload(client, descriptor, check_exists=check_exists)
 
         try:
             failed = self._run_in_threads(clients, upload_pending)
@@ -108,7 +108,7 @@ class BlobUploads:
         for client in clients:
             client.abort()
 
-    def _upload(self, client: RegistryClient, descriptor: Descriptor, *, look: bool) -> None:
+    def _upload(self, client: RegistryClient, descriptor: Descriptor, *, check_exists: bool) -> None:
         upload = BlobUpload(
             client,
             self._path,
@@ -119,7 +119,7 @@ class BlobUploads:
             abandoned=self._given_up,
         )
         with self._slot(self._check_not_given_up):
-            outcome = upload.run(check_exists=look)
+            outcome = upload.run(check_exists=check_exists)
         self.outcomes[descriptor.digest] = outcome
         self._progress.set_done(descriptor, outcome)
         log.info(

@@ -132,11 +132,11 @@ class DirectTransport:
 
     def _put_by_digest(self, uploads: BlobUploads) -> Manifest:
         """Upload the blobs and put the manifest; return the variant that the registry accepted."""
-        uploads.run(look=True)
+        uploads.run(check_exists=True)
         response = self._put(self._manifest)
         if _lacks_a_blob(response):
             # It reported a blob that its garbage collection has removed: what it reports about blobs is not trusted.
-            uploads.run(look=False)
+            uploads.run(check_exists=False)
             response = self._put(self._manifest)
         if _is_accepted(response):
             return self._manifest
