@@ -1,4 +1,4 @@
-"""Virtual environments with the published clients, made once and shared by every suite and every test process."""
+"""Virtual environments with the published clients, created once and shared by all test processes."""
 
 import shutil
 import subprocess
@@ -11,23 +11,23 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "clients"
 
 
 def published_client_python() -> Path:
-    """The Python of an environment with `algorithmia` 2.0.5, which brings the development kit along."""
+    """Return the Python of an environment with `algorithmia` 2.0.5, which includes the development kit."""
     return _python_with("algorithmia", "algorithmia==2.0.5")
 
 
 def generated_client_python() -> Path:
-    """The Python of an environment with `algorithmia-api-client` 1.5.5, the first with a registries part."""
+    """Return the Python of an environment with `algorithmia-api-client` 1.5.5, the first with registries."""
     return _python_with("algorithmia-api-client", "algorithmia-api-client==1.5.5")
 
 
 def _python_with(name: str, requirement: str) -> Path:
     directory = CACHE / name
-    python, made = directory / "bin" / "python", directory / "made"
+    python, marker = directory / "bin" / "python", directory / "requirement"
     CACHE.mkdir(parents=True, exist_ok=True)
     with file_lock(CACHE / f"{name}.lock"):
-        if not (made.exists() and made.read_text() == requirement):
+        if not (marker.exists() and marker.read_text() == requirement):
             shutil.rmtree(directory, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", directory], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
-            made.write_text(requirement)
+            marker.write_text(requirement)
     return python

@@ -1,4 +1,4 @@
-"""Settings for a test: a directory, a key, and whatever else it names, for this process and those that it starts."""
+"""Set the environment of a test: a data directory, a key and other settings, for this process and its child processes."""
 
 import os
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from shared.settings import settings
 
 @contextmanager
 def longshore_environment(directory: Path, *, tables: bool = True, **variables: object) -> Iterator[Path]:
-    """While the block runs, settings, database, keyring and the sender of messages are fresh ones on `directory`.
+    """Use new settings, database, keyring and message producer, on `directory`, during the block.
 
-    `variables` are settings by field name (`source_max_bytes=1024`). `tables`: the database's tables are made.
+    `variables` are settings by field name (`source_max_bytes=1024`). With `tables` the database's tables are created.
     """
-    wanted = {
+    environment = {
         "LONGSHORE_DATA_DIR": str(directory),
         "LONGSHORE_SECRET_KEYS": new_key(),
-        # Nobody listens there: a message fails at once, which is harmless.
+        # No server listens there: sending a message fails immediately, which is harmless.
         "LONGSHORE_REDIS_URL": "redis://127.0.0.1:1/0",
     } | {f"LONGSHORE_{name.upper()}": str(value) for name, value in variables.items()}
     before = {name: value for name, value in os.environ.items() if name.startswith("LONGSHORE_")}
-    _replace_variables(wanted)
+    _replace_variables(environment)
     try:
         if tables:
             Base.metadata.create_all(database().engine)

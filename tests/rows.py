@@ -41,7 +41,7 @@ def fresh(row: Row) -> Row:
         return session.scalars(select(type(row)).where(_is_row(row))).one()
 
 
-def the(model: type[Row], **values: object) -> Row:
+def one_row(model: type[Row], **values: object) -> Row:
     """Return the one row of a table with these values."""
     with database().reading() as session:
         return session.scalars(select(model).filter_by(**values)).one()
@@ -116,7 +116,7 @@ def end_build(claim: Claim) -> None:
 
 def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> None:
     """End a claimed push as succeeded, with the image that its row names or another."""
-    image = image or the(ImagePush, id=claim.push_id).image
+    image = image or one_row(ImagePush, id=claim.push_id).image
     with database().writing() as session:
         write_success(session, claim, digest=digest, image=image, message="Confirmed.")
         succeed(session, claim)
@@ -134,7 +134,7 @@ def build_commit(algorithm: Algorithm, git_hash: str = HASH, **options: Any) -> 
     """Compile a commit with success."""
     enqueued = compile_commit(algorithm, git_hash, **options)
     end_build(make_claim(enqueued.job))
-    return the(Build, job_id=enqueued.job.id)
+    return one_row(Build, job_id=enqueued.job.id)
 
 
 def lose_lease(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""A server that takes connections and never answers."""
+"""A server that accepts connections and never responds."""
 
 import socket
 import threading
@@ -8,21 +8,21 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """Where it listens, and an event that says that somebody came."""
+    """Yield its address (host:port) and an event that is set when a client connects."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = threading.Event()
-        kept = list[socket.socket]()
+        connected = threading.Event()
+        connections = list[socket.socket]()
 
-        def take() -> None:
+        def accept() -> None:
             with suppress(OSError):
                 while True:
-                    kept.append(server.accept()[0])
-                    asked.set()
+                    connections.append(server.accept()[0])
+                    connected.set()
 
-        taker = threading.Thread(target=take, daemon=True)
-        taker.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}", asked
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", connected
         server.shutdown(socket.SHUT_RDWR)
-        taker.join()
-        for connection in kept:
+        acceptor.join()
+        for connection in connections:
             connection.close()

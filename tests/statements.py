@@ -1,4 +1,4 @@
-"""The statements that the code runs, caught on their way to the database; and how the database carries them out."""
+"""Record the statements that the code sends to the database, and read how the database executes them."""
 
 import json
 import re
@@ -17,30 +17,30 @@ SCAN = re.compile(r"^SCAN (\w+?)(?:_\d+)?(?: USING (?:COVERING )?INDEX (\w+))?$"
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement as it was sent."""
+    """A statement as it was sent to the database."""
 
     text: str
     parameters: Any
 
 
 @contextmanager
-def caught(database: Database) -> Iterator[list[Statement]]:
-    """The statements that are run while the block runs, those of transactions (BEGIN and so on) left out."""
+def recorded_statements(database: Database) -> Iterator[list[Statement]]:
+    """Yield a list that collects the statements sent during the block, without BEGIN."""
     statements: list[Statement] = []
 
-    def catch(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
+    def record(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
         if not text.startswith("BEGIN"):
             statements.append(Statement(text, parameters))
 
-    event.listen(database.engine, "before_cursor_execute", catch)
+    event.listen(database.engine, "before_cursor_execute", record)
     try:
         yield statements
     finally:
-        event.remove(database.engine, "before_cursor_execute", catch)
+        event.remove(database.engine, "before_cursor_execute", record)
 
 
 def rows_read(database: Database, statement: Statement) -> int:
-    """PostgreSQL: how many rows of tables were looked at to answer, those included that a filter then left out."""
+    """Return the number of table rows that PostgreSQL read for a statement, including those that a filter removed."""
     if not statement.text.lstrip().upper().startswith(EXPLAINED):
         return 0
     with database.writing() as session:
@@ -60,7 +60,7 @@ def _rows(node: dict[str, Any]) -> int:
 
 
 def whole_scans(database: Database, statement: Statement) -> set[str]:
-    """SQLite: the tables and indexes that are gone through from one end to the other."""
+    """Return the tables and indexes that SQLite scans completely."""
     if not statement.text.lstrip().upper().startswith(EXPLAINED):
         return set()
     with database.engine.connect() as connection:
@@ -69,6 +69,6 @@ def whole_scans(database: Database, statement: Statement) -> set[str]:
     return {scan[2] or scan[1] for scan in scans if scan}
 
 
-def shown(statement: Statement) -> str:
-    """For a failure: which statement it was."""
+def describe(statement: Statement) -> str:
+    """Return the statement with its parameters, for the message of a failed test."""
     return f"{statement.text}\n{json.dumps(statement.parameters, default=str)}"

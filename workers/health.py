@@ -168,5 +168,5 @@ class _HealthRequest(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     @override
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name for it
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing: probes come every few seconds."""

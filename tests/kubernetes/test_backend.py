@@ -26,7 +26,7 @@ def started(backend: KubernetesBackend, spec: InstanceSpec) -> str:
     return backend.start(spec, lambda _text: None, CancelToken()).endpoint
 
 
-def the(api: SimulatedApi, plural: str) -> Document:
+def only(api: SimulatedApi, plural: str) -> Document:
     (only,) = api.all(plural)
     return only
 
@@ -37,7 +37,7 @@ def test_a_version_runs_hardened_behind_its_service(
     start = new_spec()
     name = f"longshore-{start.instance.version_id}"
     assert started(backend, start) == f"http://{name}.algorithms.svc:8080"
-    deployment = the(api, "deployments")
+    deployment = only(api, "deployments")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == start.instance.image
@@ -58,7 +58,7 @@ def test_a_version_runs_hardened_behind_its_service(
     }
     assert pod["volumes"] == [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(256 * 1024**2)}}]
     assert container["resources"]["limits"] == {"cpu": "1000m", "memory": str(1024**3)}
-    assert the(api, "services")["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert only(api, "services")["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
     assert api.all("networkpolicies") == []
 
 
@@ -68,11 +68,11 @@ def test_the_pull_secret_holds_the_registrys_credentials_and_is_replaced_with_th
     caplog.set_level(logging.DEBUG)
     started(backend, new_spec(password="first-secret"))
     started(backend, new_spec(password="second-secret"))
-    secret = the(api, "secrets")
+    secret = only(api, "secrets")
     assert secret["type"] == "kubernetes.io/dockerconfigjson"
     held = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
     assert held == {"auths": {"registry.example": {"auth": base64.b64encode(b"reader:second-secret").decode()}}}
-    pod = the(api, "deployments")["spec"]["template"]["spec"]
+    pod = only(api, "deployments")["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": secret["metadata"]["name"]}]
     assert "secret" not in caplog.text.replace("secrets", "").replace("longshore-pull", "")
 
@@ -81,7 +81,7 @@ def test_docker_hub_is_named_as_the_kubelet_looks_for_it(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     started(backend, new_spec(host="docker.io"))
-    held = json.loads(base64.b64decode(the(api, "secrets")["data"][".dockerconfigjson"]))
+    held = json.loads(base64.b64decode(only(api, "secrets")["data"][".dockerconfigjson"]))
     assert list(held["auths"]) == ["https://index.docker.io/v1/"]
 
 
@@ -97,30 +97,30 @@ def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
     first, second = new_spec(), new_spec(host="sandbox.example")
     started(backend, first)
     started(backend, second)
-    assert the(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.instance.image
+    assert only(api, "deployments")["spec"]["template"]["spec"]["containers"][0]["image"] == second.instance.image
     seen = backend.observe([first.instance, second.instance])
     assert list(seen) == [second.instance.id]
     assert seen[second.instance.id].alive
     backend.stop(first.instance)  # it does not run any more
-    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert only(api, "deployments")["spec"]["replicas"] == 1
     backend.stop(second.instance)
-    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert only(api, "deployments")["spec"]["replicas"] == 0
     assert backend.observe([second.instance]) == {}
     started(backend, new_spec())
-    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert only(api, "deployments")["spec"]["replicas"] == 1
 
 
 def test_an_isolated_algorithm_reaches_nothing(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     started(backend, new_spec(network="isolated"))
-    policy = the(api, "networkpolicies")["spec"]
-    labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
+    policy = only(api, "networkpolicies")["spec"]
+    labels = only(api, "deployments")["spec"]["template"]["metadata"]["labels"]
     assert policy["policyTypes"] == ["Egress"]
     assert "egress" not in policy
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     started(backend, new_spec(network="full"))
-    labels = the(api, "deployments")["spec"]["template"]["metadata"]["labels"]
+    labels = only(api, "deployments")["spec"]["template"]["metadata"]["labels"]
     assert not policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_pulled_is_said_and_scaled_to_zero(
     with pytest.raises(WorkError, match=r"registry\.example/ann/fit@sha256") as failed:
         started(backend, new_spec())
     assert failed.value.error_class == error_class
-    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert only(api, "deployments")["spec"]["replicas"] == 0
 
 
 @pytest.mark.parametrize("waits_with", ["ImagePullBackOff", "ErrImagePull"])
@@ -180,11 +180,11 @@ def test_a_pod_that_was_moved_is_given_time_to_be_pulled(
 ) -> None:
     start = new_spec()
     started(backend, start)
-    deployment = the(api, "deployments")
+    deployment = only(api, "deployments")
     for pod in api.all("pods"):
         api.remove("pods", pod["metadata"]["name"])
     kubelets.waits("ErrImagePull", "401 Unauthorized")(api, deployment)
-    the(api, "pods")["status"]["startTime"] = (datetime.now(UTC) - age).isoformat()
+    only(api, "pods")["status"]["startTime"] = (datetime.now(UTC) - age).isoformat()
     assert backend.observe([start.instance])[start.instance.id].alive is alive
 
 
@@ -210,7 +210,7 @@ def test_a_start_that_another_image_overtakes_ends(
     with pytest.raises(WorkError, match="Another image") as failed:
         backend.start(new_spec(), overtake, CancelToken())
     assert failed.value.error_class == ErrorClass.TRANSIENT
-    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert only(api, "deployments")["spec"]["replicas"] == 1
     assert backend.observe([newer.instance])[newer.instance.id].alive
 
 
@@ -295,7 +295,7 @@ def test_a_start_that_is_stopped_leaves_nothing_running(
     api.kubelet = kubelet
     with pytest.raises(WorkCancelledError):
         backend.start(new_spec(), lambda _text: None, stop)
-    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert only(api, "deployments")["spec"]["replicas"] == 0
 
 
 def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
@@ -311,7 +311,7 @@ def test_a_start_that_was_taken_over_is_left_alone_by_the_one_before(
     api.kubelet = kubelets.waits("ContainerCreating", "")
     with pytest.raises(WorkCancelledError):
         backend.start(start, take_over, stop)
-    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert only(api, "deployments")["spec"]["replicas"] == 1
 
 
 def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
@@ -320,13 +320,13 @@ def test_what_nobody_knows_is_cleared_but_not_what_was_wanted_just_now(
     start = new_spec()
     started(backend, start)
     backend.remove_orphans([], set().intersection)
-    assert the(api, "deployments")["spec"]["replicas"] == 1  # its row may be newer than the list of known instances
+    assert only(api, "deployments")["spec"]["replicas"] == 1  # its row may be newer than the list of known instances
     monkeypatch.setattr(backend_module, "ORPHAN_GRACE_SECONDS", -1)
     backend.remove_orphans([start.instance.id], {start.instance.version_id}.intersection)
-    assert the(api, "deployments")["spec"]["replicas"] == 1
+    assert only(api, "deployments")["spec"]["replicas"] == 1
     assert len(api.all("secrets")) == 1
     backend.remove_orphans([], {start.instance.version_id}.intersection)
-    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert only(api, "deployments")["spec"]["replicas"] == 0
     assert api.all("secrets") == []
     assert len(api.all("services")) == 1
     backend.remove_orphans([], set().intersection)
@@ -337,7 +337,7 @@ def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec
 ) -> None:
     def template() -> Document:
-        found: Document = the(api, "deployments")["spec"]["template"]
+        found: Document = only(api, "deployments")["spec"]["template"]
         return found
 
     first, second = new_spec(), new_spec()
@@ -356,7 +356,7 @@ def test_a_restart_replaces_the_pods_of_what_runs_and_of_nothing_else(
     assert template() == now
     backend.stop(second.instance)
     backend.restart(second.instance)
-    assert the(api, "deployments")["spec"]["replicas"] == 0
+    assert only(api, "deployments")["spec"]["replicas"] == 0
     assert template() == now
 
 

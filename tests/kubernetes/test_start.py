@@ -14,7 +14,18 @@ from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import SimulatedApi
-from tests.rows import DIGEST, OTHER_DIGEST, build_commit, change, end_push, fresh, make_claim, make_registry, push, the
+from tests.rows import (
+    DIGEST,
+    OTHER_DIGEST,
+    build_commit,
+    change,
+    end_push,
+    fresh,
+    make_claim,
+    make_registry,
+    one_row,
+    push,
+)
 from workers.jobs.executor import run_job
 from workers.serving import start
 from workers.serving.kubernetes.backend import KubernetesBackend
@@ -36,7 +47,7 @@ def pushed(build: Build, digest: str) -> Registry:
 
 
 def rows(build: Build) -> tuple[Algorithm, Version]:
-    return the(Algorithm, id=build.algorithm_id), the(Version, id=build.version_id)
+    return one_row(Algorithm, id=build.algorithm_id), one_row(Version, id=build.version_id)
 
 
 def needed_instance(build: Build) -> Instance:

@@ -26,7 +26,7 @@ from tests.git_service import make_algorithm
 from tests.kubernetes import kubelets
 from tests.kubernetes.nodes.worker_nodes import is_as_before, is_cordoned, node_of, put_node, put_pod, reboot
 from tests.kubernetes.simulated import Document, SimulatedApi
-from tests.rows import build_commit, change, fresh, the
+from tests.rows import build_commit, change, fresh, one_row
 from workers import tasks
 from workers.kubernetes.cluster import Cluster
 from workers.nodes import refresh
@@ -150,7 +150,7 @@ def test_the_row_of_an_instance_goes_on_and_drains(
     monkeypatch.setattr(reconcile_module, "serving_backend", lambda: backend)
     why: list[str | None] = [None, None, "Calls go to another image now."]
     monkeypatch.setattr(reconcile_module, "why_outdated", lambda _session, _instance: why.pop(0))
-    change(the(Version, id=build_commit(make_algorithm()).version_id), id=VERSION)
+    change(one_row(Version, id=build_commit(make_algorithm()).version_id), id=VERSION)
     row = spec_of().instance
     row.job_id, row.state = "its-job", InstanceState.READY
     row.endpoint, row.runtime_ref = f"http://{NAME}.algorithms.svc:8080", NAME
@@ -198,7 +198,7 @@ def job(
         {"name": "n2", "state": "waiting", "step": "Its worker was lost.", "instance_id": None, "plan": None,
          "started_at": 1764268800000, "finished_at": None},
     ]  # fmt: skip
-    change(the(Refresh, job_id=job.id), progress=progress)
+    change(one_row(Refresh, job_id=job.id), progress=progress)
     return job
 
 
@@ -226,7 +226,7 @@ def test_a_refresh_goes_on_with_the_node_that_it_had_cordoned(api: SimulatedApi,
     assert (fresh(job).state, restarts, api.all("pods")) == (JobState.SUCCEEDED, ["n2"], [])
     assert is_as_before(api, "n1")
     assert is_as_before(api, "n2")
-    assert [step["state"] for step in the(Refresh, job_id=job.id).progress] == ["done", "done"]
+    assert [step["state"] for step in one_row(Refresh, job_id=job.id).progress] == ["done", "done"]
 
 
 def test_a_node_whose_restart_was_requested_is_not_restarted_again(
@@ -252,7 +252,7 @@ def test_nodes_of_a_job_that_has_ended_are_uncordoned(api: SimulatedApi, job: Jo
     change(job, state=JobState.CANCELLED)
     tasks.uncordon()
     assert is_as_before(api, "n2")
-    assert the(Refresh, job_id=job.id).uncordoned_at is not None
+    assert one_row(Refresh, job_id=job.id).uncordoned_at is not None
 
 
 def test_the_annotation_is_written_as_workers_of_the_release_before_read_it(

@@ -1,4 +1,4 @@
-"""One installation for each test, on each kind of database."""
+"""An installation for each test, on each kind of database."""
 
 import shutil
 import uuid
@@ -18,14 +18,14 @@ from tests.environment import longshore_environment
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_logs() -> None:
-    """Tracebacks without the values of variables, which take long to print."""
+    """Log tracebacks without the values of variables, which take long to print."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.stdlib.add_log_level, plain])
 
 
 @pytest.fixture(scope="session")
 def postgres_tables_url(postgres: PrivatePostgres) -> str:
-    """A PostgreSQL database with Longshore's tables, of this test process alone."""
+    """A PostgreSQL database with Longshore's tables, which only this test process uses."""
     url = postgres.create_database(f"tables_{uuid.uuid4().hex[:12]}")
     engine = sqlalchemy.create_engine(url)
     Base.metadata.create_all(engine)
@@ -35,7 +35,7 @@ def postgres_tables_url(postgres: PrivatePostgres) -> str:
 
 @pytest.fixture
 def postgres_installation(postgres_tables_url: str, tmp_path: Path) -> Iterator[str]:
-    """Settings, keys and an empty PostgreSQL database: for races that SQLite's one write lock does not know."""
+    """Settings, keys and an empty PostgreSQL database: for races that SQLite's single write lock prevents."""
     with longshore_environment(tmp_path, tables=False, database_url=postgres_tables_url):
         with database().writing() as session:
             for table in reversed(Base.metadata.sorted_tables):
@@ -45,12 +45,12 @@ def postgres_installation(postgres_tables_url: str, tmp_path: Path) -> Iterator[
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[redis.Redis]:
-    """The Redis that workers of this process send their messages to, empty."""
-    from workers.app import celery  # it reads the settings
+    """The empty Redis to which this process sends messages."""
+    from workers.app import celery  # importing it reads the settings
 
     before = celery.conf.broker_url
     celery.conf.broker_url = redis_url
-    celery._after_fork()  # it forgets its connections
+    celery._after_fork()  # drops its connections
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
         yield client
@@ -60,7 +60,7 @@ def broker(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def sqlite_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite database with Longshore's tables, to be copied."""
+    """An SQLite database with Longshore's tables, which tests copy."""
     directory = tmp_path_factory.mktemp("tables")
     with longshore_environment(directory):
         return directory / "longshore.db"
@@ -76,6 +76,6 @@ def sqlite_installation(sqlite_tables: Path, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def installation(request: pytest.FixtureRequest) -> str:
-    """Settings, keys and an empty database; the test runs once on each kind."""
+    """Settings, keys and an empty database; the test runs once with each kind."""
     fixture = "sqlite_installation" if request.param == "sqlite" else "postgres_installation"
     return str(request.getfixturevalue(fixture))

@@ -9,7 +9,7 @@ from shared.db.models import Algorithm, KeyKind, Version
 from shared.db.models.algorithms import PublishState
 from shared.settings import settings
 from tests.git_service import make_key
-from tests.rows import the
+from tests.rows import one_row
 from tests.service.api.invocation import Api, owner_api
 from tests.service.api.serving import pushed_version
 
@@ -60,7 +60,7 @@ def short_serving_dir(
 def algorithm(acme: Api) -> Algorithm:
     """The algorithm `acme/Hello`."""
     acme.make_algorithm("acme")
-    return the(Algorithm, owner="acme", name="Hello")
+    return one_row(Algorithm, owner="acme", name="Hello")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from shared.instances.endpoints import endpoint_of
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
-from tests.rows import HASH, build_commit, change, end_push, make_claim, make_registry, push, the
+from tests.rows import HASH, build_commit, change, end_push, make_claim, make_registry, one_row, push
 from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
 
 ECHO = f"""{PROTOCOL}
@@ -30,10 +30,10 @@ def pushed_version(
     registry = registry or make_registry()
     image = f"{registry.registry_url}/{algorithm.image_path}:{git_hash}"
     end_push(make_claim(push(build_commit(algorithm, git_hash), registry)), image=image)
-    version = the(Version, algorithm_id=algorithm.id, git_hash=git_hash)
+    version = one_row(Version, algorithm_id=algorithm.id, git_hash=git_hash)
     if fields:
         change(version, **fields)
-    return the(Version, id=version.id)
+    return one_row(Version, id=version.id)
 
 
 def wanted_serving(algorithm: Algorithm, version: Version) -> Instance:

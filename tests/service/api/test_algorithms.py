@@ -9,7 +9,7 @@ from shared.db.models import Algorithm, Job, JobState
 from shared.encryption import keyring
 from shared.git.sources import decrypt_source_credentials
 from shared.settings import settings
-from tests.rows import HASH, build_commit, change, end_build, make_claim, the
+from tests.rows import HASH, build_commit, change, end_build, make_claim, one_row
 from tests.service.api.invocation import ELSEWHERE, Api
 
 LABEL = {"label": "Hello"}
@@ -36,7 +36,7 @@ def test_an_algorithm_is_created_as_the_page_has_it(acme: Api) -> None:
     assert body["source"]["repository_https_url"] == "http://localhost/git/acme/Hello.git"
     assert body["source"]["scm"]["provider"] == "internal"
     assert body["self_link"] == "http://localhost/v1/algorithms/acme/Hello"
-    assert the(Algorithm, id=body["id"]).sample_input == '"you"'
+    assert one_row(Algorithm, id=body["id"]).sample_input == '"you"'
 
 
 def test_it_is_found_by_name_and_by_id(acme: Api) -> None:
@@ -82,7 +82,7 @@ def test_a_deleted_one_is_gone_its_jobs_end_and_its_name_is_free(acme: Api) -> N
     acme.expect_refusal(404, 1001, "GET", path)
     acme.expect_refusal(404, 1009, "GET", f"/v1/algorithms/{old}")
     assert acme.get("/v1/users/acme/algorithms") == []
-    assert the(Job, algorithm_id=old).state == JobState.FAILED
+    assert one_row(Job, algorithm_id=old).state == JobState.FAILED
     acme.make_algorithm("acme")
     assert acme.get(path)["id"] != old
     assert acme.get(f"{path}/builds")["results"] == []
@@ -157,7 +157,7 @@ def test_an_admin_may(acme: Api, admin: Api) -> None:
 
 
 def credentials_of(algorithm_id: str) -> tuple[str, str] | None:
-    return decrypt_source_credentials(keyring(), the(Algorithm, id=algorithm_id))
+    return decrypt_source_credentials(keyring(), one_row(Algorithm, id=algorithm_id))
 
 
 def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(acme: Api) -> None:
@@ -223,7 +223,7 @@ def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme:
 def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api) -> None:
     source = {**ELSEWHERE, "credentials": {"username": "git", "password": "word"}}
     path = acme.make_algorithm("acme", source=source)
-    row = the(Algorithm, owner="acme")
+    row = one_row(Algorithm, owner="acme")
     change(row, source_credentials="gone." + (row.source_credentials or "").partition(".")[2])
     assert "'gone'" in acme.expect_refusal(400, 2015, "POST", f"{path}/compile")
 
@@ -231,12 +231,12 @@ def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api) -> None:
 def test_the_latest_version_stands_for_the_algorithm(acme: Api) -> None:
     path = acme.make_algorithm("acme")
     first, second = "a" * 40, "b" * 40
-    build_commit(the(Algorithm, owner="acme"), first)
+    build_commit(one_row(Algorithm, owner="acme"), first)
     assert acme.get(path)["version_info"]["git_hash"] == first
     acme.post(f"{path}/version", {})
     acme.post(f"{path}/compile", {"commitSha": second})
     assert acme.get(path)["version_info"]["git_hash"] == first  # published goes before compiled
-    end_build(make_claim(the(Job, git_hash=second)))
+    end_build(make_claim(one_row(Job, git_hash=second)))
     acme.post(f"{path}/version", {})
     shown = acme.get(path)
     assert (shown["version_info"]["git_hash"], shown["version_info"]["semantic_version"]) == (second, "0.0.2")

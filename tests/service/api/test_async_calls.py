@@ -11,7 +11,7 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, CallRequest, CallState, Version
 from shared.invocation.async_calls import DAY_MS
 from shared.settings import settings
-from tests.rows import change, fresh, the
+from tests.rows import change, fresh, one_row
 from tests.service.api.invocation import Api
 from tests.service.api.runners import treated, unix_listener
 from tests.service.api.serving import wanted_serving
@@ -49,7 +49,7 @@ def ended(api: Api) -> CallRequest:
     """A call that has ended."""
     begun = api.post(CALL, 1)
     assert async_calls.wait_until_idle(SECONDS) == []
-    return the(CallRequest, id=begun["request_id"])
+    return one_row(CallRequest, id=begun["request_id"])
 
 
 def test_more_than_a_process_takes_are_refused_until_one_has_ended(

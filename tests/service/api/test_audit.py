@@ -7,7 +7,7 @@ from flask import Flask
 
 from shared.db.models import Algorithm, AuditEvent
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, end_badly, make_claim, make_registry, push, the
+from tests.rows import build_commit, end_badly, make_claim, make_registry, one_row, push
 from tests.service.api.invocation import Api, owner_api
 
 PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
@@ -42,7 +42,7 @@ def test_what_is_done_to_a_registry_is_written_down_without_its_secrets(admin: A
 
 def test_pushes_compiles_and_cancels_are_their_owners(admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
-    build = build_commit(the(Algorithm, owner="acme"))
+    build = build_commit(one_row(Algorithm, owner="acme"))
     registry = make_registry()
     body = {"registry_push_credentials": {"registry_id": registry.id, **PAIR}}
     pushed = acme.call("POST", f"{path}/versions/{build.commit_sha}/registry", body)
@@ -138,7 +138,7 @@ def test_where_a_request_came_from(
         headers=headers,
         environ_base={"REMOTE_ADDR": peer},
     )
-    assert the(AuditEvent, target_id=made.get_json()["id"]).address == address
+    assert one_row(AuditEvent, target_id=made.get_json()["id"]).address == address
 
 
 def test_a_key_that_may_not_manage_is_told_apart(app: Flask, admin: Api) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shared.db.models import Algorithm
-from tests.rows import HASH, build_commit, the
+from tests.rows import HASH, build_commit, one_row
 from tests.service.api.invocation import Api
 
 REGISTRY = "/v1/registries"
@@ -36,7 +36,7 @@ class Place:
     def __init__(self, admin: Api, acme: Api, rival: Api) -> None:
         self.admin, self.acme, self.rival = admin, acme, rival
         acme.make_algorithm("acme")
-        build_commit(the(Algorithm, owner="acme"))
+        build_commit(one_row(Algorithm, owner="acme"))
         self.registry = admin.make_registry("localhost:1")
 
     def answers(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, int, str]:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.db.models.algorithms import PublishState
-from tests.rows import HASH, OTHER_HASH, change, fresh, the
+from tests.rows import HASH, OTHER_HASH, change, fresh, one_row
 from tests.service.api.invocation import Api, owner_api
 from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL, Runner
@@ -106,7 +106,7 @@ def called(api: Api, path: str) -> str | None:
         return None
     assert answered.status_code == 503, answered.get_data(as_text=True)
     assert answered.headers["Retry-After"]
-    instance = the(Instance, state=InstanceState.PENDING)
+    instance = one_row(Instance, state=InstanceState.PENDING)
     change(instance, state=InstanceState.STOPPED)
     return instance.version_id
 

@@ -12,9 +12,9 @@ from api.enqueue import wait_slots
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, JobKind
-from tests.rows import HASH, OTHER_HASH, Row, build_commit, change, end_build, end_push, make_claim, the
+from tests.concurrency import TIMEOUT_SECONDS, run_concurrently
+from tests.rows import HASH, OTHER_HASH, Row, build_commit, change, end_build, end_push, make_claim, one_row
 from tests.service.api.invocation import Api
-from tests.together import SECONDS, together
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def count(model: type) -> int:
 
 def until_there_is(model: type[Row], **values: object) -> Row:
     pause = threading.Event()
-    for _ in range(SECONDS * 50):
+    for _ in range(TIMEOUT_SECONDS * 50):
         with database().reading() as session:
             row = session.scalar(select(model).filter_by(**values))
         if row is not None:
@@ -52,8 +52,8 @@ def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_ha
     waiting = pool.submit(acme.call, "POST", f"{hello}/compile", body, Prefer="wait=60")
     end_build(make_claim(until_there_is(Job, kind=JobKind.COMPILE)))
     assert not waiting.done()
-    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
-    answer = waiting.result(SECONDS)
+    end_push(make_claim(one_row(Job, kind=JobKind.PUSH)))
+    answer = waiting.result(TIMEOUT_SECONDS)
     assert answer.get_json()["build"]["status"] == "succeeded"
     assert answer.get_json()["build"]["registry_status"]["status"] == "succeeded"
     assert answer.headers["Preference-Applied"] == "wait=60"
@@ -66,7 +66,7 @@ def test_nobody_waits_longer_than_he_said(acme: Api, hello: str) -> None:
 
 
 def test_nobody_waits_longer_than_the_settings_say(acme: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=999999")
     assert answer.headers["Preference-Applied"] == "wait=60"
 
@@ -104,18 +104,18 @@ def test_a_request_sent_again_under_its_key_gives_the_same_job(acme: Api, hello:
 
 
 def test_a_publish_sent_again_under_its_key_is_no_1007(acme: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     first = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
     again = acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one")
     assert first.get_json() == again.get_json()
 
 
 def test_a_push_sent_again_under_its_key_supersedes_nothing(acme: Api, admin: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     body = {"registry_id": admin.make_registry()}
     for _ in range(2):
         acme.call("POST", f"{hello}/versions/{HASH}/registry", body, Idempotency_Key="one")
-    assert the(ImagePush).generation == 1
+    assert one_row(ImagePush).generation == 1
 
 
 @pytest.mark.parametrize(
@@ -140,16 +140,16 @@ def test_the_key_of_another_caller_is_another_key(acme: Api, admin: Api, hello: 
 
 def test_a_refused_request_leaves_its_key_free(acme: Api, hello: str) -> None:
     acme.expect_refusal(400, 2015, "POST", f"{hello}/version", {}, Idempotency_Key="one")
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     assert acme.call("POST", f"{hello}/version", {}, Idempotency_Key="one").status_code == 200
 
 
 def test_a_key_is_free_again_after_a_day(acme: Api, hello: str) -> None:
     first = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
-    change(the(IdempotencyKey), created_at=now_ms() - 24 * 3600 * 1000 - 1)
+    change(one_row(IdempotencyKey), created_at=now_ms() - 24 * 3600 * 1000 - 1)
     again = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
     assert again.headers["X-Job-Id"] != first.headers["X-Job-Id"]
-    assert the(IdempotencyKey).job_id == again.headers["X-Job-Id"]
+    assert one_row(IdempotencyKey).job_id == again.headers["X-Job-Id"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
@@ -158,18 +158,18 @@ def test_a_key_that_cannot_be_one_is_400(acme: Api, hello: str, key: str) -> Non
 
 
 def test_what_a_key_is_kept_with_shows_no_password(acme: Api, admin: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     body = {"registry_id": admin.make_registry(), "registry_username": "u", "registry_password": "open sesame"}
     acme.call("POST", f"{hello}/versions/{HASH}/registry", body, Idempotency_Key="one")
-    assert "sesame" not in the(IdempotencyKey).request
-    assert the(IdempotencyKey).key != "one"
+    assert "sesame" not in one_row(IdempotencyKey).request
+    assert one_row(IdempotencyKey).key != "one"
 
 
 def test_the_same_request_twice_at_once_makes_one_job(acme: Api, hello: str) -> None:
     def compile_it() -> TestResponse:
         return acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
 
-    answers = together(*([compile_it] * 4))
+    answers = run_concurrently(*([compile_it] * 4))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
     assert count(Job) == 1
@@ -177,13 +177,13 @@ def test_the_same_request_twice_at_once_makes_one_job(acme: Api, hello: str) -> 
 
 @pytest.mark.parametrize("installation", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_the_same_publish_twice_at_once_is_no_1007(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
-    algorithm = the(Algorithm, owner="acme")
+    algorithm = one_row(Algorithm, owner="acme")
     build_commit(algorithm)
     with database().writing() as session:  # both have found no job of their key by the time that one may go on
         session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
         sent = [pool.submit(acme.call, "POST", f"{hello}/version", {}, Idempotency_Key="one") for _ in range(2)]
         until_so_many_wait_for_locks(2)
-    answers = [answer.result(SECONDS) for answer in sent]
+    answers = [answer.result(TIMEOUT_SECONDS) for answer in sent]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
 
@@ -193,7 +193,7 @@ def until_so_many_wait_for_locks(number: int) -> None:
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    for _ in range(SECONDS * 50):
+    for _ in range(TIMEOUT_SECONDS * 50):
         with database().reading() as session:
             if session.scalar(waiting) == number:
                 return
@@ -202,7 +202,7 @@ def until_so_many_wait_for_locks(number: int) -> None:
 
 
 def test_publishes_at_once_are_one_publish(acme: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
-    answers = together(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
+    build_commit(one_row(Algorithm, owner="acme"))
+    answers = run_concurrently(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
     assert acme.get(hello)["version_info"]["semantic_version"] == "0.0.1"

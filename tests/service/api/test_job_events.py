@@ -16,7 +16,7 @@ from shared.builds import append_log
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim
-from tests.rows import HASH, change, end_build, end_push, make_claim, the
+from tests.rows import HASH, change, end_build, end_push, make_claim, one_row
 from tests.service.api.invocation import Api
 
 SECONDS = 30
@@ -32,7 +32,7 @@ def job(acme: Api, admin: Api, hello: str) -> Job:
     """A compile with one push."""
     body = {"commitSha": HASH, "registry_push_credentials": {"registry_id": admin.make_registry()}}
     acme.post(f"{hello}/compile", body)
-    return the(Job, kind=JobKind.COMPILE)
+    return one_row(Job, kind=JobKind.COMPILE)
 
 
 def ask(api: Api, job: Job, after: str = "") -> TestResponse:
@@ -88,8 +88,8 @@ def finish(job: Job) -> None:
     claim = make_claim(job)
     write(claim, "Step 1\nStep 2 ✓\n")
     end_build(claim)
-    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
-    change(the(ImagePush), done_bytes=7, total_bytes=7)
+    end_push(make_claim(one_row(Job, kind=JobKind.PUSH)))
+    change(one_row(ImagePush), done_bytes=7, total_bytes=7)
 
 
 def test_a_job_that_has_ended_is_told_to_the_end_and_no_more(acme: Api, job: Job) -> None:
@@ -144,7 +144,7 @@ def test_what_happens_is_told_while_it_happens(acme: Api, job: Job) -> None:
         assert heard.get(timeout=SECONDS)["data"] == {"offset": 4, "text": "two\n"}
         end_build(claim)
         assert heard.get(timeout=SECONDS)["data"]["state"] == "succeeded"
-        end_push(make_claim(the(Job, kind=JobKind.PUSH)))
+        end_push(make_claim(one_row(Job, kind=JobKind.PUSH)))
         rest = list(iter(lambda: heard.get(timeout=SECONDS), None))
     assert rest[-1]["data"]["children"][0]["state"] == "succeeded"
 

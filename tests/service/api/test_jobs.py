@@ -4,7 +4,7 @@ import pytest
 
 from shared.db.models import Algorithm, Job, JobKind
 from shared.errors import ErrorClass
-from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, make_claim, the
+from tests.rows import HASH, OTHER_HASH, build_commit, end_badly, make_claim, one_row
 from tests.service.api.invocation import Api
 
 
@@ -34,7 +34,7 @@ def test_a_job_is_read_with_its_parts(acme: Api, admin: Api, hello: str) -> None
 
 def test_a_job_that_failed_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    job = the(Job)
+    job = one_row(Job)
     end_badly(make_claim(job), ErrorClass.TRANSIENT, "The repository did not answer.")
     waiting = acme.get(f"/v1/jobs/{job.id}")
     assert (waiting["state"], waiting["attempt"]) == ("queued", 2)
@@ -44,11 +44,11 @@ def test_a_job_that_failed_says_why(acme: Api, hello: str) -> None:
 
 
 def test_jobs_are_filtered_and_paged(acme: Api, admin: Api, hello: str) -> None:
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     registry_id = admin.make_registry()
     acme.post(f"{hello}/versions/{HASH}/registry", {"registry_id": registry_id})
     acme.post(f"{hello}/compile", {"commitSha": OTHER_HASH})
-    algorithm_id = the(Algorithm, owner="acme").id
+    algorithm_id = one_row(Algorithm, owner="acme").id
     for query, kinds in {
         "": ["compile", "push", "compile"],
         "?kind=compile": ["compile", "compile"],
@@ -73,7 +73,7 @@ def test_what_no_job_can_be_is_400(acme: Api, query: str) -> None:
 
 def test_jobs_are_their_owners(acme: Api, rival: Api, admin: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    job = the(Job)
+    job = one_row(Job)
     assert rival.get("/v1/jobs")["results"] == []
     rival.expect_refusal(403, 2001, "GET", "/v1/jobs?algorithm=acme/Hello")
     rival.expect_refusal(403, 2001, "GET", f"/v1/jobs/{job.id}")
@@ -85,7 +85,7 @@ def test_jobs_are_their_owners(acme: Api, rival: Api, admin: Api, hello: str) ->
 def test_a_job_is_cancelled_once(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     acme.post(f"{hello}/version")
-    job, publish = the(Job, kind=JobKind.COMPILE), the(Job, kind=JobKind.PUBLISH)
+    job, publish = one_row(Job, kind=JobKind.COMPILE), one_row(Job, kind=JobKind.PUBLISH)
     acme.delete(f"/v1/jobs/{job.id}")
     assert acme.get(f"/v1/jobs/{job.id}")["state"] == "cancelled"
     failed = acme.get(f"/v1/jobs/{publish.id}")

@@ -6,9 +6,9 @@ import pytest
 from flask import Flask
 
 from shared.db.models import ApiKey
-from tests.rows import the
+from tests.concurrency import run_concurrently
+from tests.rows import one_row
 from tests.service.api.invocation import Api, owner_api
-from tests.together import together
 
 
 def test_an_admin_makes_an_owner_with_its_first_key(admin: Api, app: Flask) -> None:
@@ -22,7 +22,7 @@ def test_the_secret_is_shown_once_and_kept_nowhere(admin: Api) -> None:
     (listed,) = admin.get("/v1/users/newcomer/keys")
     assert listed["api_key"] == listed["api_key_mask"] == made["api_key_mask"]
     assert made["api_key"] not in str(listed)
-    row = the(ApiKey, id=made["id"])
+    row = one_row(ApiKey, id=made["id"])
     assert made["api_key"] not in (row.digest, row.mask, row.label)
 
 
@@ -83,7 +83,9 @@ def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin: A
 
 
 def test_an_owners_first_keys_at_once_make_one_owner(admin: Api) -> None:
-    answers = together(*([lambda: admin.call("POST", "/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})] * 4))
+    answers = run_concurrently(
+        *([lambda: admin.call("POST", "/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})] * 4)
+    )
     assert {answer.status_code for answer in answers} <= {200, 409}
     assert len(admin.get("/v1/users/newcomer/keys")) == [answer.status_code for answer in answers].count(200) > 0
 

@@ -29,7 +29,7 @@ from shared.pushes.drift import take_due_checks
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.invocation import Api
-from tests.statements import Statement, caught, rows_read, shown, whole_scans
+from tests.statements import Statement, describe, recorded_statements, rows_read, whole_scans
 
 HISTORY = History(pushes=20_000, queued=200)
 FEW = 2_000
@@ -115,16 +115,16 @@ def expect_little_work(statements: list[Statement]) -> None:
     assert statements
     for statement in statements:
         if database().engine.dialect.name == "postgresql":
-            assert rows_read(database(), statement) <= FEW, shown(statement)
+            assert rows_read(database(), statement) <= FEW, describe(statement)
         else:
-            assert whole_scans(database(), statement) <= SMALL | OF_FEW_ROWS, shown(statement)
+            assert whole_scans(database(), statement) <= SMALL | OF_FEW_ROWS, describe(statement)
 
 
 @pytest.mark.parametrize("path", READS.values(), ids=READS.keys())
 def test_a_read_goes_through_no_large_table(admin: Api, path: str) -> None:
     if "marker" not in path:
         admin.call("GET", path)
-    with caught(database()) as statements:
+    with recorded_statements(database()) as statements:
         assert admin.call("GET", path).status_code == 200
     expect_little_work([each for each in statements if not _is_page_of_everything(each.text)])
 
@@ -137,7 +137,7 @@ def _is_page_of_everything(text: str) -> bool:
 @pytest.mark.parametrize("ask", WORK.values(), ids=WORK.keys())
 @pytest.mark.usefixtures("admin")
 def test_workers_and_the_sweep_go_through_no_large_table(ask: Callable[..., Any]) -> None:
-    with caught(database()) as statements, database().writing() as session:
+    with recorded_statements(database()) as statements, database().writing() as session:
         ask(session)
         session.rollback()
     expect_little_work(statements)
@@ -145,7 +145,7 @@ def test_workers_and_the_sweep_go_through_no_large_table(ask: Callable[..., Any]
 
 @pytest.mark.usefixtures("admin")
 def test_a_claim_goes_through_no_large_table() -> None:
-    with caught(database()) as statements:
+    with recorded_statements(database()) as statements:
         claim = claim_job(database(), QUEUED, owner="worker/1", lease_seconds=60)
     assert claim is not None
     expect_little_work(statements)
@@ -158,7 +158,7 @@ def test_fifty_rows_take_as_many_statements_as_ten(admin: Api, path: str) -> Non
     numbers = []
     for limit in (10, 50):
         known_keys.forget()  # who asks is remembered for a moment: both ask
-        with caught(database()) as statements:
+        with recorded_statements(database()) as statements:
             found = admin.get(f"{path}{'&' if '?' in path else '?'}limit={limit}")
         assert len(found["results"]) == limit
         numbers.append(len(statements))
@@ -168,6 +168,6 @@ def test_fifty_rows_take_as_many_statements_as_ten(admin: Api, path: str) -> Non
 def test_the_status_of_a_version_is_one_statement(admin: Api) -> None:
     path = READS["the status of a version"]
     admin.get(path)
-    with caught(database()) as statements:
+    with recorded_statements(database()) as statements:
         assert len(admin.get(path)) == 4
     assert len(statements) <= 2, "one, and one to ask whose key it is where that was a second ago"

@@ -8,7 +8,17 @@ from shared.db.models import ImagePush, PauseCause
 from shared.jobs.stalls import report_unclaimed
 from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, compile_commit, end_badly, end_push, make_claim, make_registry, push, the
+from tests.rows import (
+    build_commit,
+    change,
+    compile_commit,
+    end_badly,
+    end_push,
+    make_claim,
+    make_registry,
+    one_row,
+    push,
+)
 from tests.service.api.invocation import Api
 
 
@@ -36,7 +46,7 @@ def test_what_is_measured(admin: Api) -> None:
         report_unclaimed(session, after_seconds=60)
         refresh_worker(session, "worker-1", ("pushes",), "No engine.")
         record_run(session, SWEEP)
-    assert the(ImagePush, id=stalled.push_id).state == "stalled"
+    assert one_row(ImagePush, id=stalled.push_id).state == "stalled"
     found = scraped(admin)
     assert found["pushes", (("status", "succeeded"),)] == 1
     assert found["push_results_total", (("status", "failed"),)] == 1

@@ -5,11 +5,11 @@ import pytest
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Instance, InstanceState, Job, JobKind, JobState, Refresh, StepState
 from shared.refreshes import RefreshStep, write_steps
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
-from tests.rows import HASH, end_badly, fresh, make_claim, make_registry, the
+from tests.rows import HASH, end_badly, fresh, make_claim, make_registry, one_row
 from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
-from tests.together import together
 
 REFRESH = "/v1/nodes/refresh"
 
@@ -33,16 +33,16 @@ def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
         "refresh": {"what": "nodes", "dry_run": False, "restart": "none", "steps": []},
         "children": [],
     }
-    assert the(Refresh, job_id=job_id).options["nodes"] == ["node-1", "node-2"]
+    assert one_row(Refresh, job_id=job_id).options["nodes"] == ["node-1", "node-2"]
     (listed,) = admin.get("/v1/jobs?kind=refresh")["results"]
     assert listed == {key: value for key, value in admin.get(f"/v1/jobs/{job_id}").items() if key != "children"}
-    entry = the(AuditEvent, action="nodes.refresh")
+    entry = one_row(AuditEvent, action="nodes.refresh")
     assert (entry.target_id, entry.detail) == (job_id, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
 
 
 def test_its_steps_are_told_and_followed(admin: Api) -> None:
     job_id = ordered(admin)
-    claim = make_claim(the(Job))
+    claim = make_claim(one_row(Job))
     with database().writing() as session:
         done = RefreshStep("node-1", StepState.DONE, "It is ready.")
         write_steps(session, job_id, [done, RefreshStep("node-2", StepState.RUNNING, "Evicts its pods.")])
@@ -64,12 +64,12 @@ def test_one_refresh_of_nodes_at_a_time(admin: Api) -> None:
     ordered(admin, {"dry_run": True})  # which touches no node
     ordered(admin, {"what": "runners"})
     admin.delete(f"/v1/jobs/{first}")
-    assert fresh(the(Job, id=first)).state == JobState.CANCELLED
+    assert fresh(one_row(Job, id=first)).state == JobState.CANCELLED
     ordered(admin)
 
 
 def test_two_orders_at_once_are_one_refresh(admin: Api) -> None:
-    answers = together(*([lambda: admin.call("POST", REFRESH)] * 4))
+    answers = run_concurrently(*([lambda: admin.call("POST", REFRESH)] * 4))
     assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
 
 
@@ -86,7 +86,7 @@ def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
         acme.expect_refusal(404, 5004, method, f"/v1/jobs/{job_id}{path}")
     assert acme.get("/v1/jobs")["results"] == []
-    assert the(Job).state == JobState.QUEUED
+    assert one_row(Job).state == JobState.QUEUED
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def runner(admin: Api) -> Instance:  # noqa: ARG001 - it comes first
 
 
 def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin: Api, runner: Instance) -> None:
-    name = the(Algorithm, id=runner.algorithm_id).path
+    name = one_row(Algorithm, id=runner.algorithm_id).path
     shown = {"algorithm": name, "git_hash": HASH, "image": runner.image, "registry_id": runner.registry_id}
     other = make_registry()
     for narrowed, runners in (

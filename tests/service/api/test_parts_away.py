@@ -16,7 +16,7 @@ from shared.db.models import AuditEvent, ImagePush, Job, JobKind, PushState
 from shared.jobs.dispatch import JobMessage
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
-from tests.rows import build_commit, make_registry, the
+from tests.rows import build_commit, make_registry, one_row
 from tests.service.api.invocation import Api
 
 DELETE_BACKENDS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid"
@@ -33,8 +33,8 @@ def test_a_push_is_accepted_while_redis_is_away(admin: Api) -> None:
     path = f"/v1/algorithms/{build.algorithm_id}/versions/{build.commit_sha}/registry"
     accepted = admin.call("POST", path, {"registry_id": registry.id})  # nobody listens where the settings say
     assert accepted.status_code == 204
-    assert the(Job, id=accepted.headers["X-Job-Id"]).kind == JobKind.PUSH
-    assert the(ImagePush, registry_id=registry.id).state == PushState.QUEUED
+    assert one_row(Job, id=accepted.headers["X-Job-Id"]).kind == JobKind.PUSH
+    assert one_row(ImagePush, registry_id=registry.id).state == PushState.QUEUED
 
 
 @pytest.mark.usefixtures("admin")

@@ -9,7 +9,7 @@ from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Registry, 
 from shared.instances.desired import DesiredState
 from shared.instances.states import mark_ready
 from shared.pulls.resolution import resolve_pull
-from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, make_claim, push, the
+from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, make_claim, one_row, push
 from tests.service.api.invocation import Api
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -18,7 +18,7 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 @pytest.fixture
 def build(acme: Api) -> Build:
     acme.make_algorithm("acme")
-    return build_commit(the(Algorithm, owner="acme"))
+    return build_commit(one_row(Algorithm, owner="acme"))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def sandbox(admin: Api) -> str:
 
 
 def pushed(build: Build, registry_id: str, digest: str = DIGEST) -> None:
-    end_push(make_claim(push(build, the(Registry, id=registry_id))), digest)
+    end_push(make_claim(push(build, one_row(Registry, id=registry_id))), digest)
 
 
 def test_anybody_who_may_read_sees_where_from_and_why(
@@ -82,7 +82,7 @@ def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_say
     acme: Api, build: Build, pull: str, production: str
 ) -> None:
     pushed(build, production)
-    change(the(ImagePush, registry_id=production), missing_at=now_ms())
+    change(one_row(ImagePush, registry_id=production), missing_at=now_ms())
     shown = acme.get(pull)
     assert shown["registry_id"] == production
     assert "did not have the last good image any more" in shown["reason"]
@@ -114,10 +114,10 @@ def test_what_cannot_be_pulled_from_there_is_not_pinned(
     acme.expect_refusal(400, 2015, "PUT", pull, {})
     assert "never pushed there" in acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
     pushed(build, sandbox)
-    end_badly(make_claim(push(build, the(Registry, id=production))), message="The password is wrong.")
+    end_badly(make_claim(push(build, one_row(Registry, id=production))), message="The password is wrong.")
     message = acme.expect_refusal(409, 2015, "PUT", pull, {"registry_id": production})
     assert "The password is wrong." in message
-    assert the(Version, id=build.version_id).pinned_registry_id is None
+    assert one_row(Version, id=build.version_id).pinned_registry_id is None
     assert acme.get(pull)["registry_id"] == sandbox
 
 
@@ -145,16 +145,16 @@ def test_pins_stand_in_the_audit_trail(acme: Api, build: Build, pull: str, produ
     pushed(build, production)
     acme.put(pull, {"registry_id": production})
     acme.delete(pull)
-    entry = the(AuditEvent, action="pull.pin")
+    entry = one_row(AuditEvent, action="pull.pin")
     assert (entry.actor, entry.target_id, entry.detail["registry"]) == ("acme", build.version_id, production)
-    assert the(AuditEvent, action="pull.unpin").detail["commit"] == HASH
+    assert one_row(AuditEvent, action="pull.unpin").detail["commit"] == HASH
 
 
 def test_it_tells_of_what_runs(acme: Api, build: Build, pull: str, production: str) -> None:
     pushed(build, production)
     with database().writing() as session:
-        algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
-        version = session.get_one(Version, the(Version, id=build.version_id).seq)
+        algorithm = session.get_one(Algorithm, one_row(Algorithm, id=build.algorithm_id).seq)
+        version = session.get_one(Version, one_row(Version, id=build.version_id).seq)
         wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
         assert wanted is not None
         instance, _ = ensure_instance(session, wanted)

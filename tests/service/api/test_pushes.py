@@ -18,7 +18,7 @@ from tests.rows import (
     fresh,
     lose_lease,
     make_claim,
-    the,
+    one_row,
 )
 from tests.service.api.invocation import Api
 
@@ -27,7 +27,7 @@ from tests.service.api.invocation import Api
 def hello(acme: Api) -> str:
     """The path of a version with a succeeded build."""
     path = acme.make_algorithm("acme")
-    build_commit(the(Algorithm, owner="acme"))
+    build_commit(one_row(Algorithm, owner="acme"))
     return f"{path}/versions/{HASH}"
 
 
@@ -37,7 +37,7 @@ def registry(admin: Api) -> str:
 
 
 def newest_push() -> Job:
-    return the(Job, id=the(ImagePush).job_id)
+    return one_row(Job, id=one_row(ImagePush).job_id)
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -81,7 +81,7 @@ def test_an_image_that_is_gone_is_marked_and_can_be_asked_for(acme: Api, hello: 
     (status,) = acme.get(f"{hello}/registry")
     assert (status["missing"], status["last_seen_at"]) == (False, status["finished_at"])
     assert acme.get("/v1/pushes?missing=true")["results"] == []
-    change(the(ImagePush, registry_id=registry), missing_at=now_ms())
+    change(one_row(ImagePush, registry_id=registry), missing_at=now_ms())
     (status,) = acme.get(f"{hello}/registry")
     assert (status["status"], status["missing"]) == ("succeeded", True)
     assert f"last seen there {status['last_seen_at']}. Push the version there again." in status["status_message"]
@@ -97,9 +97,9 @@ def test_two_registries_are_two_rows_and_a_push_again_overwrites_one(
     second = admin.make_registry("second.example.com")
     for registry_id in (registry, second):
         acme.post(f"{hello}/registry", {"registry_id": registry_id})
-        end_push(make_claim(the(Job, id=the(ImagePush, registry_id=registry_id).job_id)))
+        end_push(make_claim(one_row(Job, id=one_row(ImagePush, registry_id=registry_id).job_id)))
     acme.post(f"{hello}/registry", {"registry_id": second})
-    job = the(Job, id=the(ImagePush, registry_id=second).job_id)
+    job = one_row(Job, id=one_row(ImagePush, registry_id=second).job_id)
     end_badly(make_claim(job), message="The password is wrong.")
     one, two = acme.get(f"{hello}/registry")
     assert (one["status"], two["status"], two["status_message"]) == ("succeeded", "failed", "The password is wrong.")
@@ -129,7 +129,7 @@ def test_a_push_is_cancelled_once(acme: Api, hello: str, registry: str) -> None:
 def test_dashboards_read_every_push_they_may(acme: Api, rival: Api, admin: Api, hello: str, registry: str) -> None:
     acme.post(f"{hello}/registry", {"registry_id": registry})
     rivals = rival.make_algorithm("rival")
-    build_commit(the(Algorithm, owner="rival"), OTHER_HASH)
+    build_commit(one_row(Algorithm, owner="rival"), OTHER_HASH)
     rival.post(f"{rivals}/versions/{OTHER_HASH}/registry", {"registry_id": registry})
     both = admin.get(f"/v1/pushes?status=queued&registry={registry}")["results"]
     assert [(row["algorithm"], row["git_hash"]) for row in both] == [("rival/Hello", OTHER_HASH), ("acme/Hello", HASH)]

@@ -13,7 +13,7 @@ from shared.registries.circuit_breaker import record_failure
 from shared.registries.credentials import decrypt_registry_credentials
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, push, the, try_claim
+from tests.rows import build_commit, change, fresh, one_row, push, try_claim
 from tests.service.api.invocation import Api
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -21,7 +21,7 @@ PAIR = {"registry_username": "pusher", "registry_password": "open sesame"}
 
 
 def credentials_of(registry_id: str) -> Credentials | None:
-    return decrypt_registry_credentials(keyring(), the(Registry, id=registry_id))
+    return decrypt_registry_credentials(keyring(), one_row(Registry, id=registry_id))
 
 
 def test_a_registry_is_recorded_and_read(admin: Api, acme: Api) -> None:
@@ -145,14 +145,14 @@ def test_plain_http_does_not_stay_where_the_new_address_forbids_it(admin: Api) -
 
 def test_a_deleted_registry_is_gone_and_its_pushes_end(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
-    job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
+    job = push(build_commit(make_algorithm()), one_row(Registry, id=registry_id))
     admin.delete(f"/v1/registries/{registry_id}")
     assert admin.get("/v1/registries") == []
     admin.expect_refusal(404, 5004, "GET", f"/v1/registries/{registry_id}")
     admin.expect_refusal(404, 5004, "DELETE", f"/v1/registries/{registry_id}")
-    assert (fresh(job).state, the(ImagePush, id=job.push_id).state) == (JobState.FAILED, PushState.FAILED)
-    assert the(Registry, id=registry_id).credentials is None
-    assert the(Job, id=job.id).error_message == "The registry was deleted."
+    assert (fresh(job).state, one_row(ImagePush, id=job.push_id).state) == (JobState.FAILED, PushState.FAILED)
+    assert one_row(Registry, id=registry_id).credentials is None
+    assert one_row(Job, id=job.id).error_message == "The registry was deleted."
 
 
 def test_a_check_of_a_registry_that_is_not_there_says_so(admin: Api) -> None:
@@ -165,7 +165,7 @@ def test_a_check_of_a_registry_that_is_not_there_says_so(admin: Api) -> None:
 
 def test_a_check_with_credentials_whose_key_is_gone_says_so(admin: Api) -> None:
     registry_id = admin.make_registry("localhost:1", **PAIR)
-    registry = the(Registry, id=registry_id)
+    registry = one_row(Registry, id=registry_id)
     change(registry, credentials="gone." + (registry.credentials or "").partition(".")[2])
     message = admin.expect_refusal(409, 2015, "POST", f"/v1/registries/{registry_id}/check")
     assert "'gone'" in message
@@ -187,7 +187,7 @@ def test_changes_need_an_admin_key(admin: Api, acme: Api, method: str, path: str
 
 def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin: Api, acme: Api) -> None:
     registry_id = admin.make_registry()
-    job = push(build_commit(make_algorithm()), the(Registry, id=registry_id))
+    job = push(build_commit(make_algorithm()), one_row(Registry, id=registry_id))
     paused = admin.post(f"/v1/registries/{registry_id}/pause", {"reason": "moving house"})
     assert (paused["paused"]["by"], paused["paused"]["reason"]) == ("operator", "Moving house.")
     assert paused["paused"]["next_try_at"] is None
@@ -207,7 +207,7 @@ def test_a_registry_is_paused_and_resumed_and_its_pushes_say_so(admin: Api, acme
 
 def test_a_registry_that_was_mended_is_tried_again_at_once(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
-    registry = the(Registry, id=registry_id)
+    registry = one_row(Registry, id=registry_id)
     with database().writing() as session:
         record_failure(session, registry_id, PauseCause.AUTH, "Refused.", pause_after=1, probe_delays=(30,))
     assert admin.get(f"/v1/registries/{registry_id}")["paused"]["by"] == "auth"

@@ -9,10 +9,10 @@ from api.resources import retries
 from shared.commands import repush
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState, Registry
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, end_badly, make_claim, make_registry, push, the
+from tests.rows import build_commit, end_badly, make_claim, make_registry, one_row, push
 from tests.service.api.invocation import Api
-from tests.together import together
 
 RETRY = "/v1/pushes/retry"
 OWN = Credentials("pusher", "open sesame")
@@ -32,7 +32,7 @@ def test_everything_that_failed_is_enqueued_and_the_call_names_its_job(admin: Ap
     assert response.get_json() == {"enqueued": 3, "skipped": [], "more": False}
     job = admin.get(response.headers["Location"])
     assert [part["kind"] for part in (job, *job["children"])] == ["push"] * 3
-    assert {the(ImagePush, id=job.push_id).state for job in jobs} == {PushState.QUEUED}
+    assert {one_row(ImagePush, id=job.push_id).state for job in jobs} == {PushState.QUEUED}
 
 
 def test_what_is_skipped_says_why(admin: Api) -> None:
@@ -50,7 +50,7 @@ def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin: Ap
     admin.expect_refusal(400, 2015, "POST", RETRY, GIVEN)
     response = admin.call("POST", RETRY, {"registry_id": registry.id, **GIVEN})
     assert response.get_json()["enqueued"] == 1
-    assert the(Job, id=response.headers["X-Job-Id"]).credentials is not None
+    assert one_row(Job, id=response.headers["X-Job-Id"]).credentials is not None
     assert b"another secret" not in response.data
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_recorded_is_not_enqueued(admin: Api, monkeypatch: pytest
 
     monkeypatch.setattr(retries, write, fail)
     assert admin.call("POST", RETRY, {}, Idempotency_Key="once").status_code == 503
-    push_row = the(ImagePush, id=job.push_id)
+    push_row = one_row(ImagePush, id=job.push_id)
     assert (push_row.job_id, push_row.state) == (job.id, PushState.FAILED)
     monkeypatch.undo()
     assert admin.call("POST", RETRY, {}, Idempotency_Key="once").get_json()["enqueued"] == 1
@@ -91,14 +91,14 @@ def test_each_transaction_of_a_long_retry_is_audited_and_the_first_one_keeps_the
     assert response.get_json()["enqueued"] == 3
     events = admin.get("/v1/audit?action=pushes.retry")["results"]
     assert [event["detail"]["number"] for event in events] == [1, 2]
-    assert events[1]["target_id"] == the(IdempotencyKey).job_id == response.headers["X-Job-Id"]
+    assert events[1]["target_id"] == one_row(IdempotencyKey).job_id == response.headers["X-Job-Id"]
 
 
 def test_the_same_retry_sent_twice_at_the_same_time_enqueues_once(admin: Api) -> None:
     registry = make_registry()
     for _ in range(3):
         failed_push(registry)
-    responses = together(*([lambda: admin.call("POST", RETRY, {}, Idempotency_Key="once")] * 3))
+    responses = run_concurrently(*([lambda: admin.call("POST", RETRY, {}, Idempotency_Key="once")] * 3))
     assert [response.status_code for response in responses] == [200] * 3
     assert {response.get_json()["enqueued"] for response in responses} == {3}
     assert len({response.headers["X-Job-Id"] for response in responses}) == 1
@@ -124,7 +124,7 @@ def test_only_administrators_retry_everything(acme: Api) -> None:
 
 def test_a_retry_is_not_what_a_build_asked_for(admin: Api, acme: Api) -> None:
     path = acme.make_algorithm("acme")
-    algorithm = the(Algorithm, owner="acme", name="Hello")
+    algorithm = one_row(Algorithm, owner="acme", name="Hello")
     registry = make_registry()
     build = build_commit(algorithm)
     end_badly(make_claim(push(build, registry)))

@@ -14,10 +14,10 @@ from shared.db.models.algorithms import PublishState
 from shared.errors import RequestError
 from shared.invocation.versions import find_called_version
 from shared.keys import Caller
-from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_claim, make_registry, push, the
+from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_claim, make_registry, one_row, push
 from tests.service.api.invocation import Api
 from tests.service.api.serving import pushed_version, ready, wanted_serving
-from tests.statements import caught
+from tests.statements import recorded_statements
 
 ACME = Caller("key", "acme", admin=False)
 RIVAL = Caller("key", "rival", admin=False)
@@ -44,7 +44,7 @@ class Calls:
 def version(acme: Api) -> Version:
     """A version whose serving takes calls."""
     acme.make_algorithm("acme")
-    algorithm = the(Algorithm, owner="acme", name="Hello")
+    algorithm = one_row(Algorithm, owner="acme", name="Hello")
     registry = make_registry("production.example.com")
     version = pushed_version(
         algorithm, registry, semantic_version=NUMBER, publish_state=PublishState.PUBLISHED, callability="public"
@@ -62,7 +62,7 @@ def calls() -> Calls:
 @pytest.mark.usefixtures("version")
 def test_a_warm_call_asks_one_question(calls: Calls, named: str) -> None:
     first = calls.find(named)
-    with caught(database()) as statements:
+    with recorded_statements(database()) as statements:
         assert calls.find(named) == first
     assert (calls.concluded, len(statements)) == (1, 1)
 
@@ -76,30 +76,30 @@ def test_each_caller_is_judged_by_itself(version: Version, calls: Calls) -> None
 
 
 def push_elsewhere(version: Version) -> None:
-    job = push(the(Build, version_id=version.id), make_registry("sandbox.example.com"))
+    job = push(one_row(Build, version_id=version.id), make_registry("sandbox.example.com"))
     end_push(make_claim(job), OTHER_DIGEST)
 
 
 def push_there_again(version: Version) -> None:
-    end_push(make_claim(push(the(Build, version_id=version.id), the(Registry))), OTHER_DIGEST)
+    end_push(make_claim(push(one_row(Build, version_id=version.id), one_row(Registry))), OTHER_DIGEST)
 
 
 def serve_elsewhere(_version: Version) -> None:
-    change(the(Instance), endpoint="unix:another")
+    change(one_row(Instance), endpoint="unix:another")
 
 
 CHANGES: dict[str, Callable[[Version], None]] = {
     "a push to another registry": push_elsewhere,
     "another image pushed to the same": push_there_again,
-    "a pin": lambda version: change(version, pinned_registry_id=the(Registry).id),
-    "the registry deleted": lambda _version: change(the(Registry), deleted_at=now_ms()),
-    "the registry moved": lambda _version: change(the(Registry), registry_url="moved.example.com"),
-    "another kind of network": lambda _version: change(the(Algorithm), settings={"network_access": "isolated"}),
-    "the serving drains": lambda _version: change(the(Instance), state=InstanceState.DRAINING),
+    "a pin": lambda version: change(version, pinned_registry_id=one_row(Registry).id),
+    "the registry deleted": lambda _version: change(one_row(Registry), deleted_at=now_ms()),
+    "the registry moved": lambda _version: change(one_row(Registry), registry_url="moved.example.com"),
+    "another kind of network": lambda _version: change(one_row(Algorithm), settings={"network_access": "isolated"}),
+    "the serving drains": lambda _version: change(one_row(Instance), state=InstanceState.DRAINING),
     "the serving is elsewhere": serve_elsewhere,
     "another callability": lambda version: change(version, callability="private"),
     "not published": lambda version: change(version, publish_state=PublishState.NO),
-    "the algorithm deleted": lambda _version: change(the(Algorithm), deleted_at=now_ms()),
+    "the algorithm deleted": lambda _version: change(one_row(Algorithm), deleted_at=now_ms()),
 }
 
 
@@ -115,7 +115,7 @@ def test_whatever_it_follows_from_has_it_concluded_anew(
 
 
 def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> None:
-    production = the(Registry).id
+    production = one_row(Registry).id
     assert calls.find().desired.registry_id == production
     push_elsewhere(version)
     assert calls.find().desired.image.startswith("sandbox.example.com/")
@@ -125,7 +125,7 @@ def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> Non
 
 @pytest.mark.usefixtures("version")
 def test_what_does_not_run_yet_is_not_remembered(calls: Calls) -> None:
-    change(the(Instance), state=InstanceState.STOPPED)
+    change(one_row(Instance), state=InstanceState.STOPPED)
     assert calls.find().instance is None
     assert calls.find().instance is None
     assert calls.concluded == 2
@@ -149,7 +149,7 @@ def test_what_changes_while_it_is_concluded_is_not_remembered() -> None:
         with database().reading() as session:
             found = find_target(session, *find_called_version(session, ACME, "acme/Hello", HASH))
         if concluded == 1:
-            change(the(ImagePush), last_success_seq=10_000)
+            change(one_row(ImagePush), last_success_seq=10_000)
         return found
 
     for _ in range(3):

@@ -16,7 +16,7 @@ from tests.rows import (
     end_push,
     fresh,
     make_claim,
-    the,
+    one_row,
 )
 from tests.service.api.invocation import Api
 
@@ -30,12 +30,12 @@ def hello(acme: Api) -> str:
 
 
 def built(git_hash: str) -> None:
-    build_commit(the(Algorithm, owner="acme"), git_hash)
+    build_commit(one_row(Algorithm, owner="acme"), git_hash)
 
 
 def test_a_compile_answers_as_the_page_has_it(acme: Api, hello: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
-    job = the(Job, kind=JobKind.COMPILE)
+    job = one_row(Job, kind=JobKind.COMPILE)
     assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
     assert answer.headers["X-Job-Id"] == job.id
     shown = answer.get_json()
@@ -74,7 +74,7 @@ def test_a_list_pushes_to_several_registries(acme: Api, admin: Api, hello: str) 
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": pushes})
     listed = acme.get(f"{hello}/versions/{HASH}/registry")
     assert [status["registry_id"] for status in listed] == registries
-    job = acme.get(f"/v1/jobs/{the(Job, kind=JobKind.COMPILE).id}")
+    job = acme.get(f"/v1/jobs/{one_row(Job, kind=JobKind.COMPILE).id}")
     assert [child["registry_id"] for child in job["children"]] == registries
 
 
@@ -131,7 +131,7 @@ def test_a_publish_that_waits_for_its_build(acme: Api, hello: str) -> None:
     again = acme.call("POST", f"{hello}/version")
     assert first.headers["X-Job-Id"] == again.headers["X-Job-Id"]
     assert first.get_json()["build"]["status"] == "in-progress"
-    end_build(make_claim(the(Job, kind=JobKind.COMPILE)))
+    end_build(make_claim(one_row(Job, kind=JobKind.COMPILE)))
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert (shown["build"]["status"], shown["build"]["version_info"]) == (
         "succeeded",
@@ -151,7 +151,7 @@ def test_publishing_nothing_is_400(acme: Api, hello: str) -> None:
 
 def test_publishing_a_failed_build_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    end_badly(make_claim(the(Job)), message="src/Hello.py is missing.")
+    end_badly(make_claim(one_row(Job)), message="src/Hello.py is missing.")
     assert "src/Hello.py is missing." in acme.expect_refusal(400, 2015, "POST", f"{hello}/version")
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert shown["build"]["status"] == "failed"
@@ -174,7 +174,7 @@ def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, 
     built(HASH)
     registry_id = admin.make_registry()
     answer = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
-    pushed = the(Job, kind=JobKind.PUSH)
+    pushed = one_row(Job, kind=JobKind.PUSH)
     assert (pushed.parent_id, pushed.semantic_version) == (answer.headers["X-Job-Id"], "0.0.1")
     assert answer.get_json()["build"]["registry_status"]["status"] == "queued"
 
@@ -182,9 +182,9 @@ def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, 
 def test_a_failed_push_does_not_undo_a_publish(acme: Api, admin: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/version", {"registry_push_credentials": {"registry_id": admin.make_registry()}})
-    end_badly(make_claim(the(Job, kind=JobKind.PUSH)))
-    assert the(Version, git_hash=HASH).publish_state == "published"
-    assert the(ImagePush).state == PushState.FAILED
+    end_badly(make_claim(one_row(Job, kind=JobKind.PUSH)))
+    assert one_row(Version, git_hash=HASH).publish_state == "published"
+    assert one_row(ImagePush).state == PushState.FAILED
 
 
 @pytest.mark.parametrize("path", ["compile", "version", "versions"])
@@ -192,8 +192,8 @@ def test_an_unknown_registry_is_404_before_anything_is_done(acme: Api, hello: st
     built(OTHER_HASH)
     body = {"registry_push_credentials": [{"registry_id": "00000000-0000-4000-8000-000000000000"}]}
     acme.expect_refusal(404, 5004, "POST", f"{hello}/{path}", body)
-    assert the(Version).publish_state == "no"
-    assert the(Job).state == JobState.SUCCEEDED
+    assert one_row(Version).publish_state == "no"
+    assert one_row(Job).state == JobState.SUCCEEDED
 
 
 def test_versions_are_found_by_a_prefix_that_fits_one(acme: Api, hello: str) -> None:
@@ -223,7 +223,7 @@ def test_versions_are_filtered(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/version")
     built(private)
     acme.post(f"{hello}/compile", {"commitSha": failed})
-    end_badly(make_claim(the(Job, git_hash=failed)))
+    end_badly(make_claim(one_row(Job, git_hash=failed)))
     for query, seen in {
         "": [failed, private, published],
         "?published=true": [published],
@@ -255,8 +255,8 @@ def test_pages_follow_each_other_by_their_markers(acme: Api, hello: str) -> None
 def test_a_version_shows_the_push_that_its_build_asked_for(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     acme.post(f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": {"registry_id": registry_id}})
-    end_build(make_claim(the(Job, kind=JobKind.COMPILE)))
-    end_push(make_claim(the(Job, kind=JobKind.PUSH)))
+    end_build(make_claim(one_row(Job, kind=JobKind.COMPILE)))
+    end_push(make_claim(one_row(Job, kind=JobKind.PUSH)))
     status = acme.get(f"{hello}/versions/{HASH}")["build"]["registry_status"]
     assert (status["status"], status["digest"]) == ("succeeded", DIGEST)
 
@@ -265,7 +265,7 @@ def test_a_cancelled_build_shows_as_failed(acme: Api, hello: str) -> None:
     answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
     acme.delete(answer.headers["Location"])
     assert acme.get(f"{hello}/versions/{HASH}")["build"]["status"] == "failed"
-    assert fresh(the(Job)).state == JobState.CANCELLED
+    assert fresh(one_row(Job)).state == JobState.CANCELLED
 
 
 def test_builds_are_listed_and_read(acme: Api, hello: str) -> None:
@@ -284,10 +284,10 @@ def test_builds_are_listed_and_read(acme: Api, hello: str) -> None:
 
 def test_logs_are_there_when_the_build_has_ended_or_in_part_before(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
-    build = the(Build)
+    build = one_row(Build)
     change(build, log="one\n")
     logs = f"{hello}/builds/{build.id}/logs"
     acme.expect_refusal(404, 5004, "GET", logs)
     assert acme.get(f"{logs}?partial=True") == {"logs": "one\n"}
-    end_build(make_claim(the(Job)))
+    end_build(make_claim(one_row(Job)))
     assert acme.get(logs) == {"logs": "one\n"}

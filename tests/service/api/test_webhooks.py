@@ -9,7 +9,7 @@ from shared.db.models import Webhook
 from shared.encryption import Keyring, keyring
 from shared.key_rotation import rotate
 from shared.webhooks.signing import decrypt_secret, key_of
-from tests.rows import the
+from tests.rows import one_row
 from tests.service.api.invocation import Api
 from tests.service.webhook_receiver import webhook_receiver
 from workers.maintenance.deliver_webhooks import deliver
@@ -25,7 +25,7 @@ def test_a_webhook_is_recorded_and_its_secret_shown_once(admin: Api) -> None:
     assert (made["events"], made["enabled"]) == (["push.failed", "push.stalled"], True)
     assert admin.get(f"/v1/webhooks/{made['id']}") == made
     assert admin.get("/v1/webhooks") == [made]
-    row = the(Webhook, id=made["id"])
+    row = one_row(Webhook, id=made["id"])
     assert secret not in row.secret
     assert decrypt_secret(keyring(), row) == secret
 
@@ -35,7 +35,7 @@ def test_a_given_secret_is_taken_and_can_be_changed(admin: Api) -> None:
     assert made["secret"] == GIVEN
     other = "whsec_" + base64.b64encode(b"o" * 24).decode()
     assert "secret" not in admin.put(f"/v1/webhooks/{made['id']}", {"secret": other})
-    assert decrypt_secret(keyring(), the(Webhook, id=made["id"])) == other
+    assert decrypt_secret(keyring(), one_row(Webhook, id=made["id"])) == other
 
 
 def test_what_is_left_out_of_a_change_stays(admin: Api) -> None:
@@ -128,4 +128,4 @@ def test_secrets_are_sealed_again_when_keys_rotate(admin: Api) -> None:
     both = Keyring({"fresh": b"f" * 32, old.primary_key_id: old._keys[old.primary_key_id]})
     assert rotate(database(), both).undecryptable == []
     only_new = Keyring({"fresh": b"f" * 32})
-    assert decrypt_secret(only_new, the(Webhook, id=made["id"])) == made["secret"]
+    assert decrypt_secret(only_new, one_row(Webhook, id=made["id"])) == made["secret"]

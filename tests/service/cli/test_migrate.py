@@ -14,7 +14,7 @@ from cli.runtime import configuration, migrate, require_migrated
 from shared.db.engine import Database
 from shared.db.models import Base, Owner
 from shared.settings import SettingsError
-from tests.together import together
+from tests.concurrency import run_concurrently
 
 HEAD = ScriptDirectory.from_config(configuration()).get_current_head()
 
@@ -66,7 +66,7 @@ def test_a_second_time_nothing_is_done(database: Database) -> None:
 
 def test_two_at_once_do_it_once(url: str) -> None:
     databases = [Database(url) for _ in range(4)]
-    done = together(*(lambda opened=opened: migrate(opened) for opened in databases))
+    done = run_concurrently(*(lambda opened=opened: migrate(opened) for opened in databases))
     assert sorted(done, key=str) == [(HEAD, HEAD)] * 3 + [(None, HEAD)]
     assert differences(databases[0]) == []
     for opened in databases:

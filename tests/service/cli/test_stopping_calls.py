@@ -20,7 +20,7 @@ from shared.db.engine import database
 from shared.db.models import CallRequest, CallState
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
-from tests.rows import HASH, change, the
+from tests.rows import HASH, change, one_row
 from tests.service.api.serving import directory_of, pushed_version, ready, runner, wanted_serving
 from tests.service.cli.running import kill, longshore, until
 from tests.unit.workers.runner.running import PROTOCOL
@@ -108,7 +108,7 @@ def test_killed_in_the_middle_of_a_call_it_is_lost_when_its_time_is_over(called:
         kill(pool)
         until(lambda: pool not in calls.child.family(), "the process is gone")
         assert calls.told(begun)["state"] == "running"  # nobody can know yet that it is not
-        change(the(CallRequest, id=begun), deadline_at=now_ms() - 1)
+        change(one_row(CallRequest, id=begun), deadline_at=now_ms() - 1)
         told = calls.told(begun)
         assert told["state"] == "lost"
         assert "not made again" in told["error"]["message"]
@@ -124,10 +124,10 @@ def test_told_to_stop_it_lets_the_call_end(called: Called, tmp_path: Path) -> No
         begun = calls.begin()
         os.kill(calls.child.pid, signal.SIGTERM)
         until(lambda: not port_answers(calls.port), "it takes no more calls")
-        assert the(CallRequest, id=begun).state == CallState.RUNNING
+        assert one_row(CallRequest, id=begun).state == CallState.RUNNING
         calls.let_go()
         assert calls.child.wait(60) == 0
-    assert the(CallRequest, id=begun).state == CallState.SUCCEEDED
+    assert one_row(CallRequest, id=begun).state == CallState.SUCCEEDED
 
 
 def test_a_call_that_outlasts_the_stop_is_written_as_lost(called: Called, tmp_path: Path) -> None:
@@ -135,6 +135,6 @@ def test_a_call_that_outlasts_the_stop_is_written_as_lost(called: Called, tmp_pa
         begun = calls.begin()
         calls.child.stop(grace=60)
         assert calls.child.exit_status == 0
-    cut_off = the(CallRequest, id=begun)
+    cut_off = one_row(CallRequest, id=begun)
     assert cut_off.state == CallState.LOST
     assert cut_off.ended_at is not None

@@ -15,7 +15,7 @@ from shared.db.models import Build, ImagePush, Job, JobState, PushState
 from shared.jobs.dispatch import JobMessage
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment
-from tests.rows import fresh, make_registry, push, the
+from tests.rows import fresh, make_registry, one_row, push
 from tests.service.cli.running import longshore, until
 from tests.service.large_build import large_build
 from tests.service.workers.docker.holding_proxy import HoldingProxy
@@ -69,7 +69,7 @@ def test_another_worker_goes_on_at_once(tmp_path: Path, build: Build, registry: 
             until(lambda: fresh(job).state == JobState.SUCCEEDED, "the second worker has pushed it")
     done = fresh(job)
     assert (done.claim > 1, done.tries, done.losses) == (True, 0, 0)
-    assert the(ImagePush, id=job.push_id).state == PushState.SUCCEEDED
+    assert one_row(ImagePush, id=job.push_id).state == PushState.SUCCEEDED
 
 
 def test_a_push_that_ends_within_the_grace_period_is_not_handed_back(

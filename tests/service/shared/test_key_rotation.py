@@ -17,9 +17,9 @@ from shared.registries.credentials import (
 )
 from shared.registry.credentials import Credentials
 from shared.settings import settings
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, change, columns_of, fresh, make_registry, push
-from tests.together import together
 
 OWN = Credentials("own", "own-password")
 GIVEN = Credentials("given", "given-password")
@@ -106,5 +106,5 @@ def test_a_password_that_is_changed_meanwhile_is_not_overwritten() -> None:
                 registry, credentials=encrypt_registry_credentials(ring, registry, Credentials("own", "new-password"))
             )
 
-    together(lambda: rotate(database(), ring), replace)
+    run_concurrently(lambda: rotate(database(), ring), replace)
     assert {password_in(registry) for registry in registries} == {"new-password"}

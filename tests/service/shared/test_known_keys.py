@@ -7,7 +7,7 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import ApiKey, KeyKind
 from shared.keys import KnownKeys, create_key, known_keys, revoke_key
-from tests.statements import caught
+from tests.statements import recorded_statements
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -22,7 +22,7 @@ def key() -> tuple[str, str]:
 
 def test_a_key_that_was_just_recognised_is_not_asked_for_again(key: tuple[str, str]) -> None:
     keys = KnownKeys(seconds=60)
-    with caught(database()) as statements:
+    with recorded_statements(database()) as statements:
         assert [keys.authenticate_key(database(), key[1]) for _ in range(3)] == [
             keys.authenticate_key(database(), key[1])
         ] * 3

@@ -9,11 +9,11 @@ from sqlalchemy import select
 from shared.db.engine import database
 from shared.db.models import AuditEvent, Job, JobState, Refresh
 from shared.errors import ErrorClass, WorkError
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.git_service import make_algorithm
-from tests.rows import HASH, fresh, make_registry, the
+from tests.rows import HASH, fresh, make_registry, one_row
 from tests.service.api.serving import pushed_version, ready, wanted_serving
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
-from tests.together import SECONDS
 from tests.unit.cli.conftest import Longshore
 from workers import tasks
 from workers.nodes import refresh
@@ -45,7 +45,7 @@ def nodes(
     worker.start()
     yield fake
     ended.set()
-    worker.join(SECONDS)
+    worker.join(TIMEOUT_SECONDS)
 
 
 def test_each_node_is_shown_until_the_end(migrated: Longshore, nodes: FakeNodePool) -> None:
@@ -56,7 +56,7 @@ def test_each_node_is_shown_until_the_end(migrated: Longshore, nodes: FakeNodePo
     assert "node-1: done It is ready, and pulls images again." in lines
     assert done.stderr.endswith("Done.\n")
     assert nodes.done == ["node-1", "node-2"]
-    entry = the(AuditEvent, action="nodes.refresh")
+    entry = one_row(AuditEvent, action="nodes.refresh")
     assert (entry.actor, entry.detail) == ("cli", {"what": "nodes", "nodes": ["node-2", "node-1"], "restart": "none"})
 
 
@@ -84,7 +84,7 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_cancel_it(migrated: Longshore, m
 
     monkeypatch.setattr("cli.nodes.time.sleep", interrupt)
     left = migrated("nodes", "refresh")
-    job = the(Job)
+    job = one_row(Job)
     assert left.exit_code == 130
     assert f"`longshore nodes cancel {job.id}` ends it" in left.stderr
     assert job.state == JobState.QUEUED
@@ -96,7 +96,7 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_cancel_it(migrated: Longshore, m
     assert migrated("nodes", "cancel", job.id).exit_code == 1
     assert migrated("nodes", "cancel", "nothing").exit_code == 1
     ordered = migrated("nodes", "refresh", "--no-wait")
-    assert the(Job, id=ordered.stdout.strip()).state == JobState.QUEUED
+    assert one_row(Job, id=ordered.stdout.strip()).state == JobState.QUEUED
 
 
 def test_runners_are_named_by_version_and_registry(migrated: Longshore) -> None:
@@ -110,7 +110,7 @@ def test_runners_are_named_by_version_and_registry(migrated: Longshore) -> None:
     make_registry(name="other")
     assert instance.image not in migrated(*runners, "--dry-run", "--registry", "other").stdout
     ordered = migrated(*runners, "--no-wait", "--registry", "scanned", *of_version).stdout.strip()
-    options = the(Refresh, job_id=ordered).options
+    options = one_row(Refresh, job_id=ordered).options
     assert (options["registry_id"], options["version_id"]) == (registry.id, instance.version_id)
 
 

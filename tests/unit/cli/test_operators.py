@@ -8,7 +8,7 @@ from shared.db.models import Build, ImagePush, PauseCause, PushState, Registry
 from shared.registries.circuit_breaker import record_failure
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_badly, end_push, make_claim, make_registry, push, the
+from tests.rows import build_commit, change, end_badly, end_push, make_claim, make_registry, one_row, push
 from tests.unit.cli.conftest import Longshore
 
 OWN = Credentials("pusher", "open sesame")
@@ -33,11 +33,11 @@ def build(migrated: Longshore) -> Build:  # noqa: ARG001 - it comes first
 def test_a_registry_is_paused_and_resumed_by_any_of_its_names(migrated: Longshore, registry: Registry) -> None:
     for name in (registry.id, "scanned", "registry.example.com"):
         assert "is paused" in migrated("registries", "pause", name, "--reason", "moving").output
-        assert the(Registry, id=registry.id).pause_reason == "Moving."
+        assert one_row(Registry, id=registry.id).pause_reason == "Moving."
         assert "was paused already" in migrated("registries", "pause", name).output
         assert "takes pushes again" in migrated("registries", "resume", name).output
         assert "was open already" in migrated("registries", "resume", name).output
-        assert the(Registry, id=registry.id).paused_at is None
+        assert one_row(Registry, id=registry.id).paused_at is None
 
 
 def test_the_list_says_why_a_registry_is_paused_and_what_waits(
@@ -68,7 +68,7 @@ def test_stalled_pushes_are_listed_and_told_by_the_exit_status(
 ) -> None:
     assert migrated("pushes", "stalled").exit_code == 0
     job = push(build, registry)
-    change(the(ImagePush, id=job.push_id), state=PushState.STALLED, message="No byte has moved since noon.")
+    change(one_row(ImagePush, id=job.push_id), state=PushState.STALLED, message="No byte has moved since noon.")
     result = migrated("pushes", "stalled")
     assert (result.exit_code, "No byte has moved since noon." in result.output) == (1, True)
     assert "acme/Hello" in migrated("pushes", "list", "--status", "stalled", "--registry", "scanned").output
@@ -80,7 +80,7 @@ def test_missing_images_are_listed_and_told_by_the_exit_status(
     job = push(build, registry)
     end_push(make_claim(job))
     assert migrated("pushes", "missing").exit_code == 0
-    change(the(ImagePush, id=job.push_id), missing_at=now_ms())
+    change(one_row(ImagePush, id=job.push_id), missing_at=now_ms())
     result = migrated("pushes", "missing")
     assert (result.exit_code, "last seen there" in result.output) == (1, True)
 

@@ -16,10 +16,10 @@ from api.gateway import listening
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent
 from shared.settings import Settings
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.git_service import GitService, WorkTree, git_service, make_algorithm, make_key, url_with_key
-from tests.rows import the
+from tests.rows import one_row
 from tests.service.api.git.test_access import basic, get, refs
-from tests.together import SECONDS
 
 MOST = 4
 MEBIBYTE = 1024 * 1024
@@ -54,7 +54,7 @@ def gateway_before(service: GitService) -> Iterator[GitService]:
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
-        assert ready.wait(SECONDS)
+        assert ready.wait(TIMEOUT_SECONDS)
         yield GitService(f"http://127.0.0.1:{ports[0]}", service.directory)
     finally:
         stop.set()
@@ -122,7 +122,7 @@ def test_a_push_that_compiles_is_its_keys(service: GitService, tree: WorkTree) -
     (pushed,) = events(algorithm, "git.push")
     assert (pushed.target_id, pushed.detail["commit"]) == (algorithm.id, tree.head)
     assert pushed.key_id is not None
-    assert the(AuditEvent, id=pushed.id).address == "127.0.0.1"
+    assert one_row(AuditEvent, id=pushed.id).address == "127.0.0.1"
 
 
 @pytest.mark.parametrize("through_gateway", [False, True])

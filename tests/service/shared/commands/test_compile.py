@@ -4,6 +4,7 @@ import pytest
 
 from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Version
 from shared.errors import NotFoundError
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -15,11 +16,10 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     publish,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -28,7 +28,7 @@ def test_a_commit_is_one_version_whatever_it_is_compiled() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     compile_commit(algorithm, force=True)
-    assert the(Version, algorithm_id=algorithm.id).git_hash == HASH
+    assert one_row(Version, algorithm_id=algorithm.id).git_hash == HASH
 
 
 def test_a_succeeded_build_is_used_again() -> None:
@@ -43,7 +43,7 @@ def test_a_push_of_a_succeeded_build_is_due_at_once() -> None:
     algorithm = make_algorithm()
     build_commit(algorithm)
     again = compile_commit(algorithm, HASH, make_registry())
-    pushed = the(Job, parent_id=again.job.id)
+    pushed = one_row(Job, parent_id=again.job.id)
     assert [job_message.job_id for job_message in again.messages] == [pushed.id]
     assert try_claim(pushed) is not None
 
@@ -71,13 +71,13 @@ def test_force_builds_a_commit_again() -> None:
     forced = compile_commit(algorithm, force=True)
     assert forced.job.build_id != build.id
     end_build(make_claim(forced.job))
-    assert the(Build, job_id=forced.job.id).status == BuildStatus.SUCCEEDED
+    assert one_row(Build, job_id=forced.job.id).status == BuildStatus.SUCCEEDED
 
 
 def test_a_refresh_builds_again_and_asks_for_newer_requirements() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
-    refreshed = the(Build, job_id=compile_commit(algorithm, refresh=True).job.id)
+    refreshed = one_row(Build, job_id=compile_commit(algorithm, refresh=True).job.id)
     assert (refreshed.id != build.id, refreshed.refreshes_environment) == (True, True)
     assert not build.refreshes_environment
 
@@ -93,9 +93,9 @@ def test_a_push_is_one_row_for_each_registry() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     enqueued = compile_commit(algorithm, HASH, *registries)
     for registry in registries:
-        row = the(ImagePush, registry_id=registry.id)
+        row = one_row(ImagePush, registry_id=registry.id)
         assert (row.registry_url, row.message) == (registry.registry_url, "Waits for its build.")
-        assert the(Job, push_id=row.id).awaits_id == enqueued.job.id
+        assert one_row(Job, push_id=row.id).awaits_id == enqueued.job.id
 
 
 def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
@@ -108,7 +108,7 @@ def test_a_compile_with_an_unknown_registry_leaves_nothing_behind() -> None:
 
 def test_compiles_of_one_commit_at_the_same_time_make_one_build() -> None:
     algorithm = make_algorithm()
-    enqueued = together(*([lambda: compile_commit(algorithm)] * 4))
+    enqueued = run_concurrently(*([lambda: compile_commit(algorithm)] * 4))
     assert len({one.job.build_id for one in enqueued}) == 1
     assert sum(len(one.messages) for one in enqueued) == 1
 
@@ -118,7 +118,7 @@ def test_a_push_that_does_not_wait_for_a_publish_takes_no_number_that_is_only_re
     compiled = compile_commit(algorithm)
     published = publish(algorithm, first)
     compile_commit(algorithm, HASH, second)
-    assert the(Job, kind=JobKind.PUSH, registry_id=first.id).semantic_version == "0.0.1"
-    assert the(Job, kind=JobKind.PUSH, registry_id=second.id).semantic_version is None
+    assert one_row(Job, kind=JobKind.PUSH, registry_id=first.id).semantic_version == "0.0.1"
+    assert one_row(Job, kind=JobKind.PUSH, registry_id=second.id).semantic_version is None
     end_build(make_claim(compiled.job))
     assert fresh(published.job).state == JobState.SUCCEEDED

@@ -8,6 +8,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Job, JobState, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -19,16 +20,15 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     publish,
-    the,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
 
 def version_of(algorithm: Algorithm, git_hash: str = HASH) -> Version:
-    return the(Version, algorithm_id=algorithm.id, git_hash=git_hash)
+    return one_row(Version, algorithm_id=algorithm.id, git_hash=git_hash)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_publishes_of_two_commits_at_the_same_time_take_different_numbers() -> N
     for git_hash in hashes:
         build_commit(algorithm, git_hash)
     versions = [version_of(algorithm, git_hash) for git_hash in hashes]
-    together(*(lambda version=version: publish(algorithm, version=version) for version in versions))
+    run_concurrently(*(lambda version=version: publish(algorithm, version=version) for version in versions))
     assert sorted(str(version_of(algorithm, git_hash).semantic_version) for git_hash in hashes) == [
         "0.0.1",
         "0.0.2",
@@ -157,5 +157,5 @@ def test_a_push_of_a_publish_takes_its_number() -> None:
     algorithm, registry = make_algorithm(), make_registry()
     build_commit(algorithm)
     published = publish(algorithm, registry)
-    pushed = the(Job, parent_id=published.job.id)
+    pushed = one_row(Job, parent_id=published.job.id)
     assert (pushed.semantic_version, pushed.awaits_id) == ("0.0.1", None)

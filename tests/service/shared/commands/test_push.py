@@ -9,6 +9,7 @@ from shared.errors import ConflictError, ErrorClass, NotFoundError
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.leases import release_lock
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -21,18 +22,17 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     publish,
     push,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
 
 def row_of(job: Job) -> ImagePush:
-    return the(ImagePush, id=job.push_id)
+    return one_row(ImagePush, id=job.push_id)
 
 
 def test_an_image_is_named_by_registry_owner_name_and_hash() -> None:
@@ -81,11 +81,11 @@ def test_an_older_push_that_never_began_is_no_obstacle() -> None:
 
 def test_of_pushes_enqueued_at_the_same_time_one_is_left() -> None:
     build, registry = build_commit(make_algorithm()), make_registry()
-    jobs = together(*([lambda: push(build, registry)] * 4))
+    jobs = run_concurrently(*([lambda: push(build, registry)] * 4))
     row = row_of(jobs[0])
     states = sorted(fresh(job).state for job in jobs)
     assert states == ["queued", "superseded", "superseded", "superseded"]
-    assert (row.generation, fresh(the(Job, id=row.job_id)).state) == (4, JobState.QUEUED)
+    assert (row.generation, fresh(one_row(Job, id=row.job_id)).state) == (4, JobState.QUEUED)
 
 
 def test_a_push_to_another_registry_supersedes_nothing() -> None:
@@ -100,11 +100,11 @@ def test_what_a_row_said_is_in_the_history() -> None:
     first = push(build, registry)
     end_push(make_claim(first))
     push(build, registry)
-    said = the(PushEvent, push_id=first.push_id, kind="overwritten")
+    said = one_row(PushEvent, push_id=first.push_id, kind="overwritten")
     assert (said.job_id, said.state, said.digest) == (first.id, PushState.SUCCEEDED, DIGEST)
-    second = the(ImagePush, id=first.push_id).job_id
+    second = one_row(ImagePush, id=first.push_id).job_id
     push(build, registry)
-    assert the(PushEvent, push_id=first.push_id, kind="superseded").job_id == second
+    assert one_row(PushEvent, push_id=first.push_id, kind="superseded").job_id == second
 
 
 def test_credentials_given_for_a_push_are_kept_sealed_and_end_with_it() -> None:
@@ -165,7 +165,7 @@ def test_a_deleted_algorithm_ends_everything_of_it() -> None:
     published = publish(algorithm, make_registry())
     with database().writing() as session:
         end_all_of_algorithm(session, algorithm.id)
-    parts = [the(Job, parent_id=compiled.job.id), the(Job, parent_id=published.job.id)]
+    parts = [one_row(Job, parent_id=compiled.job.id), one_row(Job, parent_id=published.job.id)]
     assert {fresh(job).state for job in (compiled.job, published.job, *parts)} == {JobState.FAILED}
     assert {fresh(job).error_class for job in (compiled.job, *parts)} == {ErrorClass.INVALID}
 

@@ -10,6 +10,7 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     OTHER_HASH,
@@ -20,10 +21,9 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -51,17 +51,17 @@ def test_failed_pushes_are_enqueued_again_and_others_are_left_alone() -> None:
     end_push(make_claim(good))
     result = retried()
     (new_id,) = result.jobs
-    row = the(ImagePush, id=failed.push_id)
+    row = one_row(ImagePush, id=failed.push_id)
     assert (row.job_id, row.state, row.generation) == (new_id, PushState.QUEUED, 2)
     assert [job_message.job_id for job_message in result.messages] == [new_id]
-    assert the(ImagePush, id=good.push_id).job_id == good.id
+    assert one_row(ImagePush, id=good.push_id).job_id == good.id
     assert retried().jobs == []
 
 
 def test_only_those_of_the_registry_algorithm_and_state_that_are_named() -> None:
     first, second = failed_push(make_registry()), failed_push(make_registry())
     cancelled = push(build_commit(make_algorithm()), make_registry())
-    change(the(ImagePush, id=cancelled.push_id), state=PushState.CANCELLED)
+    change(one_row(ImagePush, id=cancelled.push_id), state=PushState.CANCELLED)
     assert len(retried(registry_id=first.registry_id).jobs) == 1
     assert len(retried(algorithm_id=second.algorithm_id).jobs) == 1
     assert len(retried(status=PushState.CANCELLED).jobs) == 1
@@ -72,15 +72,15 @@ def test_all_of_one_call_have_one_parent() -> None:
     for _ in range(3):
         failed_push(registry)
     first, *others = retried().jobs
-    assert {the(Job, id=job_id).parent_id for job_id in others} == {first}
-    assert the(Job, id=first).parent_id is None
+    assert {one_row(Job, id=job_id).parent_id for job_id in others} == {first}
+    assert one_row(Job, id=first).parent_id is None
 
 
 def test_given_credentials_are_sealed_for_each() -> None:
     registry = make_registry()
     failed_push(registry, OWN)
     (job_id,) = retried(registry_id=registry.id, credentials=OWN).jobs
-    job = the(Job, id=job_id)
+    job = one_row(Job, id=job_id)
     assert job.credentials is not None
     assert "sesame" not in job.credentials
 
@@ -90,18 +90,18 @@ def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some() -
     with_own = make_registry(None, OWN)
     failed_push(with_own, OWN)
     result = retried()
-    assert [the(Job, id=job_id).registry_id for job_id in result.jobs] == [with_own.id]
+    assert [one_row(Job, id=job_id).registry_id for job_id in result.jobs] == [with_own.id]
     (reason,) = reasons(result)
     assert "credentials of its own" in reason
 
 
 def test_what_is_deleted_or_not_built_is_a_reason() -> None:
     of_registry, of_algorithm, of_build = (failed_push(make_registry()) for _ in range(3))
-    change(the(Registry, id=of_registry.registry_id), deleted_at=now_ms())
+    change(one_row(Registry, id=of_registry.registry_id), deleted_at=now_ms())
     from shared.db.models import Algorithm, Build
 
-    change(the(Algorithm, id=of_algorithm.algorithm_id), deleted_at=now_ms())
-    change(the(Build, id=of_build.build_id), status=BuildStatus.FAILED)
+    change(one_row(Algorithm, id=of_algorithm.algorithm_id), deleted_at=now_ms())
+    change(one_row(Build, id=of_build.build_id), status=BuildStatus.FAILED)
     result = retried()
     assert result.jobs == []
     assert reasons(result) == [
@@ -113,7 +113,7 @@ def test_what_is_deleted_or_not_built_is_a_reason() -> None:
 
 def test_a_stalled_push_is_superseded_by_its_retry() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
-    change(the(ImagePush, id=job.push_id), state=PushState.STALLED)
+    change(one_row(ImagePush, id=job.push_id), state=PushState.STALLED)
     (new_id,) = retried(status=PushState.STALLED).jobs
     assert (fresh(job).state, fresh(job).superseded_by) == (JobState.SUPERSEDED, new_id)
 
@@ -121,15 +121,15 @@ def test_a_stalled_push_is_superseded_by_its_retry() -> None:
 def test_retries_at_the_same_time_enqueue_each_push_once() -> None:
     registry = make_registry()
     jobs = [failed_push(registry) for _ in range(4)]
-    results = together(retried, retried, retried)
+    results = run_concurrently(retried, retried, retried)
     assert len([job_id for result in results for job_id in result.jobs]) == 4
-    assert [the(ImagePush, id=job.push_id).generation for job in jobs] == [2] * 4
+    assert [one_row(ImagePush, id=job.push_id).generation for job in jobs] == [2] * 4
 
 
 def test_more_than_one_call_takes_is_done_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "MAX_AT_ONCE", 2)
     gone = failed_push(make_registry())
-    change(the(Registry, id=gone.registry_id), deleted_at=now_ms())
+    change(one_row(Registry, id=gone.registry_id), deleted_at=now_ms())
     registry = make_registry()
     for git_hash in ("a" * 40, "b" * 40, "c" * 40, OTHER_HASH):
         job = push(build_commit(make_algorithm(), git_hash), registry)
@@ -150,11 +150,13 @@ def test_a_retry_keeps_the_request_number_of_the_push_that_it_repeats() -> None:
     end_push(make_claim(later))
     for _ in range(2):  # the second one repeats what repeats
         (again,) = retried(registry_id=production.id).jobs
-        assert the(Job, id=again).request_seq == failed.seq
-        end_badly(make_claim(the(Job, id=again)))
+        assert one_row(Job, id=again).request_seq == failed.seq
+        end_badly(make_claim(one_row(Job, id=again)))
     (third,) = retried(registry_id=production.id).jobs
-    end_push(make_claim(the(Job, id=third)))
-    orders = [the(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
+    end_push(make_claim(one_row(Job, id=third)))
+    orders = [one_row(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
     assert orders == [failed.seq, later.seq]
     end_push(make_claim(push(build, production)))
-    assert (the(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, "requested again, it is the latest"
+    assert (one_row(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, (
+        "requested again, it is the latest"
+    )

@@ -12,6 +12,7 @@ from shared.db.models import Build, BuildStatus, ImagePush, Job, JobState, PushS
 from shared.errors import ErrorClass
 from shared.jobs.leases import renew_lease
 from shared.settings import settings
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     build_commit,
@@ -23,18 +24,17 @@ from tests.rows import (
     make_claim,
     make_registry,
     milliseconds_from_now,
+    one_row,
     push,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
 
 def test_of_workers_that_claim_at_once_one_wins() -> None:
     job = compile_commit(make_algorithm()).job
-    claims = together(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(6)))
+    claims = run_concurrently(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(6)))
     winners = [claim for claim in claims if claim is not None]
     assert len(winners) == 1
     assert (fresh(job).lease_owner, fresh(job).claim) == (winners[0].owner, 1)
@@ -52,7 +52,7 @@ def test_a_second_message_does_nothing() -> None:
 def test_a_message_for_an_ended_job_does_nothing() -> None:
     algorithm = make_algorithm()
     build = build_commit(algorithm)
-    assert try_claim(the(Job, id=build.job_id)) is None
+    assert try_claim(one_row(Job, id=build.job_id)) is None
 
 
 def test_a_message_for_an_unknown_job_does_nothing() -> None:
@@ -64,7 +64,7 @@ def test_a_message_for_an_unknown_job_does_nothing() -> None:
 def test_a_claim_shows_in_the_build() -> None:
     job = compile_commit(make_algorithm()).job
     make_claim(job)
-    build = the(Build, job_id=job.id)
+    build = one_row(Build, job_id=job.id)
     assert build.status == BuildStatus.RUNNING
     assert build.started_at is not None
 
@@ -72,7 +72,7 @@ def test_a_claim_shows_in_the_build() -> None:
 def test_a_claim_shows_in_the_push() -> None:
     job = push(build_commit(make_algorithm()), make_registry())
     claim = make_claim(job)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, row.claim, row.generation) == (PushState.IN_PROGRESS, claim.number, claim.generation)
     assert row.started_at is not None
 
@@ -101,7 +101,7 @@ def test_a_lost_lease_is_taken_over_by_one_only() -> None:
     job = compile_commit(make_algorithm()).job
     make_claim(job)
     lose_lease(job)
-    claims = together(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(2, 6)))
+    claims = run_concurrently(*(lambda number=number: try_claim(job, f"worker/{number}") for number in range(2, 6)))
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
@@ -115,7 +115,7 @@ def test_a_job_is_not_claimed_before_its_next_attempt_is_due() -> None:
 
 def test_a_push_is_not_claimed_before_its_build_has_succeeded() -> None:
     enqueued = compile_commit(make_algorithm(), "a" * 40, make_registry())
-    waiting = the(Job, parent_id=enqueued.job.id)
+    waiting = one_row(Job, parent_id=enqueued.job.id)
     assert try_claim(waiting) is None
     make_claim(enqueued.job)
     assert try_claim(waiting) is None
@@ -136,7 +136,7 @@ def test_of_two_claims_of_one_lock_at_the_same_time_one_succeeds() -> None:
     for git_hash in ("a" * 40, "b" * 40, "c" * 40):
         build = build_commit(algorithm, git_hash)
         jobs = [push(build, registry) for registry in registries]
-        claims = together(partial(try_claim, jobs[0], "worker/1"), partial(try_claim, jobs[1], "worker/2"))
+        claims = run_concurrently(partial(try_claim, jobs[0], "worker/1"), partial(try_claim, jobs[1], "worker/2"))
         assert len([claim for claim in claims if claim is not None]) == 1
 
 
@@ -157,4 +157,4 @@ def test_a_lock_is_taken_from_a_worker_whose_lease_has_expired() -> None:
     lose_lease(first)
     assert try_claim(second, "worker/2") is not None
     assert fresh(first).claim > slow.number
-    assert the(ImagePush, id=first.push_id).claim > slow.number
+    assert one_row(ImagePush, id=first.push_id).claim > slow.number

@@ -9,6 +9,7 @@ from shared.db.models.algorithms import PublishState
 from shared.errors import ErrorClass
 from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.dispatch import JobMessage
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -20,11 +21,10 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     publish,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -36,7 +36,7 @@ def resolve() -> list[JobMessage]:
 
 def test_a_push_is_due_when_its_build_has_succeeded() -> None:
     enqueued = compile_commit(make_algorithm(), HASH, make_registry())
-    waiting = the(Job, parent_id=enqueued.job.id)
+    waiting = one_row(Job, parent_id=enqueued.job.id)
     assert enqueued.messages == [JobMessage(enqueued.job.id, JobKind.COMPILE)]
     end_build(make_claim(enqueued.job))
     end_push(make_claim(waiting))
@@ -45,12 +45,12 @@ def test_a_push_is_due_when_its_build_has_succeeded() -> None:
 
 def test_a_push_fails_with_its_build_and_says_why() -> None:
     enqueued = compile_commit(make_algorithm(), HASH, make_registry())
-    waiting = the(Job, parent_id=enqueued.job.id)
+    waiting = one_row(Job, parent_id=enqueued.job.id)
     end_badly(make_claim(enqueued.job), ErrorClass.INVALID, "requirements.txt, line 3: no such package.")
     after = fresh(waiting)
     assert (after.state, after.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "requirements.txt, line 3: no such package." in (after.error_message or "")
-    row = the(ImagePush, id=waiting.push_id)
+    row = one_row(ImagePush, id=waiting.push_id)
     assert (row.state, row.message) == (PushState.FAILED, after.error_message)
     assert row.finished_at is not None
 
@@ -58,19 +58,19 @@ def test_a_push_fails_with_its_build_and_says_why() -> None:
 def test_a_build_that_is_retried_keeps_its_push_waiting() -> None:
     enqueued = compile_commit(make_algorithm(), HASH, make_registry())
     end_badly(make_claim(enqueued.job), ErrorClass.TRANSIENT)
-    assert the(Job, parent_id=enqueued.job.id).state == JobState.QUEUED
+    assert one_row(Job, parent_id=enqueued.job.id).state == JobState.QUEUED
 
 
 def test_a_publish_and_its_push_wait_for_the_build() -> None:
     algorithm = make_algorithm()
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry())
-    pushed = the(Job, parent_id=published.job.id)
+    pushed = one_row(Job, parent_id=published.job.id)
     assert (published.job.state, pushed.awaits_id) == (JobState.QUEUED, published.job.id)
     assert try_claim(pushed) is None
     end_build(make_claim(compiled.job))
     assert fresh(published.job).state == JobState.SUCCEEDED
-    assert the(Version, algorithm_id=algorithm.id).publish_state == PublishState.PUBLISHED
+    assert one_row(Version, algorithm_id=algorithm.id).publish_state == PublishState.PUBLISHED
     assert try_claim(pushed) is not None
 
 
@@ -79,11 +79,11 @@ def test_a_failed_build_fails_the_publish_and_its_push() -> None:
     compiled = compile_commit(algorithm)
     published = publish(algorithm, make_registry(), callability="public")
     end_badly(make_claim(compiled.job), ErrorClass.INVALID, "src/Hello.py is missing.")
-    pushed = the(Job, parent_id=published.job.id)
+    pushed = one_row(Job, parent_id=published.job.id)
     assert (fresh(published.job).state, pushed.state) == (JobState.FAILED, JobState.FAILED)
     for job in (fresh(published.job), pushed):
         assert "src/Hello.py is missing" in (job.error_message or "")
-    version = the(Version, algorithm_id=algorithm.id)
+    version = one_row(Version, algorithm_id=algorithm.id)
     assert (version.publish_state, version.semantic_version, version.build_id) == (PublishState.NO, None, None)
     assert version.callability == "private"
 
@@ -95,7 +95,7 @@ def test_a_cancelled_build_ends_what_waits_for_it() -> None:
     with database().writing() as session:
         cancel_job(session, session.get_one(Job, compiled.job.seq))
     assert fresh(published.job).state == JobState.FAILED
-    assert the(Job, parent_id=compiled.job.id).state == JobState.FAILED
+    assert one_row(Job, parent_id=compiled.job.id).state == JobState.FAILED
 
 
 def test_a_compile_that_joined_ends_with_the_build_it_joined() -> None:
@@ -104,7 +104,7 @@ def test_a_compile_that_joined_ends_with_the_build_it_joined() -> None:
     assert second.job.awaits_id == first.job.id
     end_build(make_claim(first.job))
     assert fresh(second.job).state == JobState.SUCCEEDED
-    assert try_claim(the(Job, parent_id=second.job.id)) is not None
+    assert try_claim(one_row(Job, parent_id=second.job.id)) is not None
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_dependents_that_an_end_left_behind_are_resolved_later(ended: JobState, 
     resolve()
     assert fresh(published.job).state == resolved
     expected = PublishState.PUBLISHED if resolved == JobState.SUCCEEDED else PublishState.NO
-    assert the(Version, algorithm_id=algorithm.id).publish_state == expected
-    pushed = the(Job, parent_id=published.job.id)
+    assert one_row(Version, algorithm_id=algorithm.id).publish_state == expected
+    pushed = one_row(Job, parent_id=published.job.id)
     assert pushed.state == (JobState.QUEUED if resolved == JobState.SUCCEEDED else JobState.FAILED)
 
 
@@ -136,6 +136,6 @@ def test_resolving_twice_at_the_same_time_is_harmless() -> None:
     compiled = compile_commit(algorithm)
     published = publish(algorithm)
     change(compiled.job, state=JobState.SUCCEEDED)
-    together(resolve, resolve, resolve)
+    run_concurrently(resolve, resolve, resolve)
     assert fresh(published.job).state == JobState.SUCCEEDED
-    assert the(Version, algorithm_id=algorithm.id).semantic_version == "0.0.1"
+    assert one_row(Version, algorithm_id=algorithm.id).semantic_version == "0.0.1"

@@ -8,6 +8,7 @@ from shared.db.models import Job, JobKind
 from shared.errors import ErrorClass
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import MAX_DISPATCHES, REDISPATCH_INTERVAL_MS, take_due_messages
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -19,11 +20,10 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     publish,
     push,
-    the,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -59,7 +59,7 @@ def test_what_waits_or_runs_or_ended_is_not_dispatched() -> None:
 def test_a_push_is_dispatched_when_its_build_has_succeeded_though_every_message_was_lost() -> None:
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
     change(compiled, state="succeeded")
-    assert due() == [JobMessage(the(Job, parent_id=compiled.id).id, JobKind.PUSH)]
+    assert due() == [JobMessage(one_row(Job, parent_id=compiled.id).id, JobKind.PUSH)]
 
 
 def test_a_lost_job_is_dispatched() -> None:
@@ -100,5 +100,5 @@ def test_at_most_the_limit_is_dispatched_and_the_oldest_first() -> None:
 
 def test_two_sweeps_at_the_same_time_dispatch_a_job_once() -> None:
     jobs = [compile_commit(make_algorithm()).job for _ in range(5)]
-    messages = [job_message.job_id for sent in together(due, due, due) for job_message in sent]
+    messages = [job_message.job_id for sent in run_concurrently(due, due, due) for job_message in sent]
     assert sorted(messages) == sorted(job.id for job in jobs)

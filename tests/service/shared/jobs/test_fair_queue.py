@@ -7,7 +7,7 @@ from shared.db.engine import database
 from shared.db.models import Build, Job, Owner, Registry
 from shared.jobs.fair_queue import next_pushes
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, end_push, lose_lease, make_claim, make_registry, push, the
+from tests.rows import build_commit, change, end_push, lose_lease, make_claim, make_registry, one_row, push
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -29,7 +29,7 @@ def claim_order(job_id: str = "nobody") -> list[str]:
 
 
 def owner_of(job_id: str) -> str:
-    return the(Job, id=job_id).owner
+    return one_row(Job, id=job_id).owner
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_an_owner_with_one_push_does_not_wait_behind_one_with_many(registry: Reg
     for _ in range(3):
         job_id = claim_order()[0]
         served.append(owner_of(job_id))
-        end_push(make_claim(the(Job, id=job_id)))
+        end_push(make_claim(one_row(Job, id=job_id)))
     assert served == ["many", "one", "many"]
     assert many[0].seq < one.seq
 
@@ -53,8 +53,8 @@ def test_who_has_fewer_running_comes_first(registry: Registry) -> None:
     first, _second = [push(build, registry) for build in builds_of("busy", 2)]
     make_claim(first)
     (idle,) = [push(build, registry) for build in builds_of("idle", 1)]
-    change(the(Owner, username="busy"), served_at=0)
-    change(the(Owner, username="idle"), served_at=now_ms())
+    change(one_row(Owner, username="busy"), served_at=0)
+    change(one_row(Owner, username="idle"), served_at=now_ms())
     assert claim_order()[0] == idle.id
 
 

@@ -27,8 +27,8 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
 )
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -50,12 +50,12 @@ def taken_over_and_done(job: Job) -> None:
 
 
 def pushed_again(job: Job) -> None:
-    push(the(Build, id=job.build_id), the(Registry, id=job.registry_id))
+    push(one_row(Build, id=job.build_id), one_row(Registry, id=job.registry_id))
 
 
 def pushed_again_and_claimed(job: Job) -> None:
     # Both claims have the number 1: only the generation tells them apart.
-    newer = push(the(Build, id=job.build_id), the(Registry, id=job.registry_id))
+    newer = push(one_row(Build, id=job.build_id), one_row(Registry, id=job.registry_id))
     lose_lease(job)
     make_claim(newer, "worker/2")
 
@@ -88,10 +88,10 @@ def requeued(job: Job) -> None:
 
 
 def lock_taken(job: Job) -> None:
-    registry = the(Registry, id=job.registry_id)
+    registry = one_row(Registry, id=job.registry_id)
     twin = make_registry(f"https://{registry.registry_url}")
     lose_lease(job)
-    make_claim(push(the(Build, id=job.build_id), twin), "worker/2")
+    make_claim(push(one_row(Build, id=job.build_id), twin), "worker/2")
 
 
 WAYS_TO_LOSE_A_PUSH = [
@@ -169,7 +169,7 @@ def test_a_slow_worker_releases_no_lock_of_another_worker(lose: Callable[[Job], 
     lose(job)
     with database().writing() as session:
         release_lock(session, slow)
-    holder = the(Job, lease_owner="worker/2")
+    holder = one_row(Job, lease_owner="worker/2")
     assert holder.lock_name == fresh(job).lock_name
 
 
@@ -179,4 +179,4 @@ def test_the_holder_of_a_claim_writes() -> None:
     for write in PUSH_WRITES.values():
         with database().writing() as session:
             write(session, claim)
-    assert the(ImagePush, id=job.push_id).digest == DIGEST
+    assert one_row(ImagePush, id=job.push_id).digest == DIGEST

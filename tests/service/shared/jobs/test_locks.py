@@ -12,6 +12,7 @@ from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, JobState, PushState, Registry
 from shared.fence import Claim
 from shared.pushes.progress import write_success
+from tests.concurrency import TIMEOUT_SECONDS, run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -21,10 +22,9 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
 )
-from tests.together import SECONDS, together
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
 
@@ -35,7 +35,7 @@ WAITERS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_da
 
 def wait_until_a_lock_is_awaited() -> None:
     pause = threading.Event()
-    for _ in range(SECONDS * 100):
+    for _ in range(TIMEOUT_SECONDS * 100):
         with database().reading() as session:
             if session.scalar(WAITERS):
                 return
@@ -63,7 +63,7 @@ class PushThatIsRepeatedAtItsEnd:
         wait_until_a_lock_is_awaited()
 
     def join(self) -> None:
-        self._newer_push.join(SECONDS)
+        self._newer_push.join(TIMEOUT_SECONDS)
 
 
 def test_a_push_that_ends_while_it_is_repeated_does_not_deadlock() -> None:
@@ -78,7 +78,7 @@ def test_a_push_that_ends_while_it_is_repeated_does_not_deadlock() -> None:
     run_job(job.id, work_for)
     works[0].join()
     assert fresh(job).state == JobState.SUCCEEDED
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, row.last_success_digest, row.job_id) == (PushState.QUEUED, DIGEST, works[0].newer[0].id)
 
 
@@ -87,7 +87,7 @@ def test_a_compile_that_joins_while_the_build_ends_is_not_left_behind() -> None:
     for number in range(20):
         first = compile_commit(algorithm, f"{number:040x}").job
         claim = make_claim(first)
-        _, second = together(partial(end_build, claim), partial(compile_commit, algorithm, f"{number:040x}"))
+        _, second = run_concurrently(partial(end_build, claim), partial(compile_commit, algorithm, f"{number:040x}"))
         assert fresh(second.job).state == JobState.SUCCEEDED
 
 
@@ -95,7 +95,7 @@ def test_a_compile_and_a_push_to_the_same_registries_do_not_deadlock() -> None:
     algorithm, registries = make_algorithm(), [make_registry(), make_registry()]
     build = build_commit(algorithm)
     for _ in range(10):
-        enqueued = together(
+        enqueued = run_concurrently(
             lambda: compile_commit(algorithm, build.commit_sha, *registries),
             lambda: compile_commit(algorithm, build.commit_sha, *reversed(registries)),
             lambda: push(build, registries[0]),
@@ -103,6 +103,6 @@ def test_a_compile_and_a_push_to_the_same_registries_do_not_deadlock() -> None:
         )
         assert len(enqueued) == 4
     for registry in registries:
-        row = the(ImagePush, registry_id=registry.id)
-        live = the(Job, push_id=row.id, state=JobState.QUEUED)
+        row = one_row(ImagePush, registry_id=registry.id)
+        live = one_row(Job, push_id=row.id, state=JobState.QUEUED)
         assert (live.id, live.generation) == (row.job_id, row.generation)

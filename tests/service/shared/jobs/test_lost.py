@@ -11,6 +11,7 @@ from shared.instances.states import record_start_progress
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.leases import WORKER_STOPPED, release_all
 from shared.jobs.lost import lost_jobs, requeue_lost
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -21,11 +22,10 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -49,12 +49,12 @@ def test_a_lost_push_is_due_again_and_says_so() -> None:
     assert requeue(job) == [JobMessage(job.id, job.kind)]
     after = fresh(job)
     assert (after.state, after.tries, after.losses, after.lease_owner) == (JobState.QUEUED, 0, 1, None)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert "lost" in row.message
-    assert the(PushEvent, push_id=row.id, kind="stalled-lost").state == PushState.STALLED
+    assert one_row(PushEvent, push_id=row.id, kind="stalled-lost").state == PushState.STALLED
     assert try_claim(job, "worker/2") is not None
-    assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
+    assert one_row(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
 def test_a_lost_build_is_due_again() -> None:
@@ -62,7 +62,7 @@ def test_a_lost_build_is_due_again() -> None:
     make_claim(job)
     lose_lease(job)
     requeue(job)
-    assert the(Build, job_id=job.id).status == BuildStatus.QUEUED
+    assert one_row(Build, job_id=job.id).status == BuildStatus.QUEUED
     assert try_claim(job, "worker/2") is not None
 
 
@@ -74,7 +74,7 @@ def test_a_job_that_costs_worker_after_worker_fails() -> None:
         requeue(job, max_losses=3)
     after = fresh(job)
     assert (after.state, after.error_class, after.losses) == (JobState.FAILED, ErrorClass.LOST, 3)
-    assert the(ImagePush, id=job.push_id).state == PushState.FAILED
+    assert one_row(ImagePush, id=job.push_id).state == PushState.FAILED
 
 
 def test_two_sweeps_that_requeue_at_the_same_time_count_one_loss() -> None:
@@ -87,7 +87,7 @@ def test_two_sweeps_that_requeue_at_the_same_time_count_one_loss() -> None:
         with database().writing() as session:
             return requeue_lost(session, job.id, claim=claim, max_losses=5)
 
-    messages = together(requeue_seen, requeue_seen, requeue_seen)
+    messages = run_concurrently(requeue_seen, requeue_seen, requeue_seen)
     assert sorted(len(sent) for sent in messages) == [0, 0, 1]
     assert fresh(job).losses == 1
 
@@ -101,7 +101,7 @@ def test_a_released_job_is_due_now_and_spends_no_attempt() -> None:
     assert messages == [JobMessage(job.id, job.kind)]
     assert (after.state, after.tries, after.losses) == (JobState.QUEUED, 0, 0)
     assert after.claim > claim.number
-    assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
+    assert one_row(ImagePush, id=job.push_id).state == PushState.QUEUED
     assert try_claim(job, "node-b/1") is not None
 
 
@@ -120,7 +120,7 @@ def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -
         )
         instance, _messages = ensure_instance(session, desired)
         record_start_progress(session, instance.id, "Pulls the image.")
-    make_claim(the(Job, id=instance.job_id), "node-a/1")
+    make_claim(one_row(Job, id=instance.job_id), "node-a/1")
     with database().writing() as session:
         release_all(session, owner_prefix="node-a/")
     after = fresh(instance)

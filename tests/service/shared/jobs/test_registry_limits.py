@@ -9,6 +9,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.leases import release_lock
 from shared.jobs.transitions import fail_or_retry, succeed
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     build_commit,
@@ -21,7 +22,6 @@ from tests.rows import (
     push,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -47,7 +47,7 @@ def test_a_full_registry_takes_no_more() -> None:
 def test_of_claims_at_the_same_time_one_takes_the_last_capacity() -> None:
     registry = make_registry(max_pushes=2)
     jobs = pushes_to(registry, 6)
-    claims = together(*[lambda job=job: try_claim(job, f"worker/{job.seq}") for job in jobs])
+    claims = run_concurrently(*[lambda job=job: try_claim(job, f"worker/{job.seq}") for job in jobs])
     assert len([claim for claim in claims if claim is not None]) == 2
     assert len([job for job in jobs if fresh(job).state == JobState.RUNNING]) == 2
 

@@ -11,6 +11,7 @@ from shared.errors import ErrorClass
 from shared.jobs.leases import release_all
 from shared.jobs.stalls import report_no_progress, report_unclaimed
 from shared.jobs.worker_processes import MAX_SILENCE_MS, refresh_worker
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -22,11 +23,10 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -53,16 +53,16 @@ def worker(queues: tuple[str, ...] = ("pushes",), seen_at: object = None) -> Non
     with database().writing() as session:
         refresh_worker(session, "worker-1", queues, None)
     if seen_at is not None:
-        change(the(WorkerProcess, name="worker-1"), seen_at=seen_at)
+        change(one_row(WorkerProcess, name="worker-1"), seen_at=seen_at)
 
 
 def test_a_due_push_that_nobody_can_claim_is_reported_once() -> None:
     job = old_push()
     assert unclaimed() == [job.push_id]
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert "No worker" in row.message
-    assert the(PushEvent, push_id=row.id, kind="stalled-unclaimed").state == PushState.STALLED
+    assert one_row(PushEvent, push_id=row.id, kind="stalled-unclaimed").state == PushState.STALLED
     assert unclaimed() == []
 
 
@@ -99,7 +99,7 @@ def test_a_wait_for_the_next_attempt_is_no_stall() -> None:
 
 def test_a_wait_for_a_build_is_no_stall_and_counts_for_nothing_afterwards() -> None:
     compiled = compile_commit(make_algorithm(), HASH, make_registry()).job
-    waiting = the(Job, parent_id=compiled.id)
+    waiting = one_row(Job, parent_id=compiled.id)
     for job in (compiled, waiting):
         change(job, created_at=LONG_AGO)
     claim = make_claim(compiled)
@@ -130,19 +130,19 @@ def test_a_claim_ends_the_stall() -> None:
     job = old_push()
     unclaimed()
     assert try_claim(job) is not None
-    assert the(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
+    assert one_row(ImagePush, id=job.push_id).state == PushState.IN_PROGRESS
 
 
 def test_a_running_push_that_moves_no_byte_is_reported_once() -> None:
     job = old_push()
     make_claim(job)
     assert without_progress() == []
-    change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
+    change(one_row(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert without_progress() == [job.push_id]
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert "No byte has moved" in row.message
-    assert the(PushEvent, push_id=row.id, kind="stalled-no-progress").state == PushState.STALLED
+    assert one_row(PushEvent, push_id=row.id, kind="stalled-no-progress").state == PushState.STALLED
     assert without_progress() == []
 
 
@@ -150,7 +150,7 @@ def test_a_lost_push_is_not_without_progress() -> None:
     job = old_push()
     make_claim(job)
     lose_lease(job)
-    change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
+    change(one_row(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
     assert without_progress() == []
 
 
@@ -159,5 +159,5 @@ def test_two_sweeps_at_the_same_time_report_once(report: Callable[[], list[str]]
     job = old_push()
     if report is without_progress:
         make_claim(job)
-        change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
-    assert sorted(together(report, report, report)) == [[], [], [job.push_id]]
+        change(one_row(ImagePush, id=job.push_id), progressed_at=now_ms() - 301_000)
+    assert sorted(run_concurrently(report, report, report)) == [[], [], [job.push_id]]

@@ -21,8 +21,8 @@ from tests.rows import (
     make_claim,
     make_registry,
     milliseconds_from_now,
+    one_row,
     push,
-    the,
 )
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -48,7 +48,7 @@ def fail_attempt(job: Job, error_class: ErrorClass, retry_after: float | None = 
 def test_what_cannot_pass_fails_at_once(error_class: ErrorClass) -> None:
     job = fail_attempt(make_push(), error_class)
     assert (job.state, job.error_class, job.error_message) == (JobState.FAILED, error_class, "It broke.")
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, row.message) == (PushState.FAILED, "It broke.")
     assert row.finished_at is not None
 
@@ -59,7 +59,7 @@ def test_an_error_that_may_pass_gets_six_attempts() -> None:
         after = fail_attempt(job, ErrorClass.TRANSIENT)
         assert (after.state, after.tries) == (JobState.QUEUED, number)
         assert delay * 1000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= delay * 1200
-        row = the(ImagePush, id=job.push_id)
+        row = one_row(ImagePush, id=job.push_id)
         assert (row.state, row.attempt) == (PushState.QUEUED, number + 1)
     assert fail_attempt(job, ErrorClass.TRANSIENT).state == JobState.FAILED
 
@@ -91,12 +91,12 @@ def test_an_unavailable_engine_spends_no_attempt() -> None:
         after = fail_attempt(job, ErrorClass.UNAVAILABLE)
     assert (after.state, after.tries) == (JobState.QUEUED, 0)
     assert 15_000 - SLACK_MS < milliseconds_from_now(after.next_attempt_at) <= 15_000
-    assert "Looked at again in 15 s." in the(ImagePush, id=job.push_id).message
+    assert "Looked at again in 15 s." in one_row(ImagePush, id=job.push_id).message
 
 
 def test_a_retry_of_a_build_shows_in_the_build() -> None:
     job = fail_attempt(compile_commit(make_algorithm()).job, ErrorClass.TRANSIENT)
-    build = the(Build, job_id=job.id)
+    build = one_row(Build, job_id=job.id)
     assert build.status == BuildStatus.QUEUED
     assert build.message is not None
     assert build.message.startswith("It broke.")
@@ -104,7 +104,7 @@ def test_a_retry_of_a_build_shows_in_the_build() -> None:
 
 def test_a_failed_build_shows_why() -> None:
     job = fail_attempt(compile_commit(make_algorithm()).job, ErrorClass.INVALID)
-    build = the(Build, job_id=job.id)
+    build = one_row(Build, job_id=job.id)
     assert (build.status, build.message) == (BuildStatus.FAILED, "It broke.")
     assert build.finished_at is not None
 
@@ -129,8 +129,8 @@ def test_attempts_and_ends_are_in_the_history() -> None:
     change(job, next_attempt_at=now_ms())
     end_push(make_claim(job))
     retried, ended = (
-        the(PushEvent, push_id=job.push_id, kind="retry"),
-        the(PushEvent, push_id=job.push_id, kind="ended"),
+        one_row(PushEvent, push_id=job.push_id, kind="retry"),
+        one_row(PushEvent, push_id=job.push_id, kind="ended"),
     )
     assert retried.message.startswith("It broke.")
     assert ended.state == PushState.SUCCEEDED

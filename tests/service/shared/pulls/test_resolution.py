@@ -21,8 +21,8 @@ from tests.rows import (
     end_push,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
 )
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -47,15 +47,15 @@ def fallback(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def resolved(build: Build) -> Resolution:
     with database().reading() as session:
-        algorithm = session.get_one(Algorithm, the(Algorithm, id=build.algorithm_id).seq)
-        return resolve_pull(session, algorithm, session.get_one(Version, the(Version, id=build.version_id).seq))
+        algorithm = session.get_one(Algorithm, one_row(Algorithm, id=build.algorithm_id).seq)
+        return resolve_pull(session, algorithm, session.get_one(Version, one_row(Version, id=build.version_id).seq))
 
 
 def pushed(build: Build, registry: Registry, digest: str = DIGEST) -> ImagePush:
     """Return the row of a successful push."""
     job = push(build, registry)
     end_push(make_claim(job), digest)
-    return the(ImagePush, id=job.push_id)
+    return one_row(ImagePush, id=job.push_id)
 
 
 def delete(registry: Registry) -> None:
@@ -63,7 +63,7 @@ def delete(registry: Registry) -> None:
 
 
 def pin(build: Build, registry: Registry) -> None:
-    change(the(Version, id=build.version_id), pinned_registry_id=registry.id)
+    change(one_row(Version, id=build.version_id), pinned_registry_id=registry.id)
 
 
 def test_the_latest_good_push_is_used_by_its_digest(build: Build) -> None:

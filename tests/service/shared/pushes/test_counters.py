@@ -13,9 +13,9 @@ from shared.db.models import ImagePush, PushEvent, PushTally
 from shared.errors import ErrorClass
 from shared.pushes import counters
 from shared.pushes.counters import count_events, count_pushes, tally_events
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, end_push, lose_lease, make_claim, make_registry, push
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -93,7 +93,7 @@ def test_a_tally_changes_no_count_and_neither_does_what_comes_after_it() -> None
 @pytest.mark.usefixtures("_small_tallies")
 def test_tallies_at_once_count_once() -> None:
     live_through_everything()
-    together(tally, tally, tally)
+    run_concurrently(tally, tally, tally)
     assert counted() == counted_by_hand()
 
 

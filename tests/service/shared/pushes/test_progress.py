@@ -15,8 +15,8 @@ from tests.rows import (
     make_claim,
     make_registry,
     milliseconds_from_now,
+    one_row,
     push,
-    the,
 )
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -29,7 +29,7 @@ def test_progress_is_shown() -> None:
     claim = make_claim(job)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.done_bytes, row.total_bytes, row.layers_done, row.layers_total) == (5, 10, 1, 2)
     assert (row.message, row.state) == ("Pushes.", PushState.IN_PROGRESS)
 
@@ -43,17 +43,17 @@ def test_moving_again_ends_a_stall_and_standing_still_does_not(moved: Progress, 
     claim = make_claim(job)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     long_ago = now_ms() - 600_000
     change(row, state=PushState.STALLED, progressed_at=long_ago)
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.state == PushState.STALLED
     assert milliseconds_from_now(row.progressed_at) <= -600_000
     with database().writing() as session:
         write_progress(session, claim, moved, message)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.state == PushState.IN_PROGRESS
     assert milliseconds_from_now(row.progressed_at) > -60_000
 
@@ -64,6 +64,6 @@ def test_a_success_shows_everything_done() -> None:
     with database().writing() as session:
         write_progress(session, claim, SOME, "Pushes.")
     end_push(claim)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, row.digest, row.done_bytes, row.layers_done) == (PushState.SUCCEEDED, DIGEST, 10, 2)
-    assert the(Job, id=job.id).state == "succeeded"
+    assert one_row(Job, id=job.id).state == "succeeded"

@@ -6,8 +6,8 @@ from shared.db.engine import database
 from shared.encryption import keyring
 from shared.registries.blob_locations import known_blob_locations, record_blob_locations
 from shared.registries.rows import change_registry, find_registry
+from tests.concurrency import run_concurrently
 from tests.rows import make_registry
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -53,5 +53,5 @@ def test_a_registry_with_a_new_address_has_no_known_locations() -> None:
 
 def test_pushes_that_record_the_same_layers_at_the_same_time_do_not_fail() -> None:
     orders = [[ONE, TWO, THREE], [THREE, TWO, ONE]] * 4
-    together(*[lambda order=order: note(order, "acme/first") for order in orders])
+    run_concurrently(*[lambda order=order: note(order, "acme/first") for order in orders])
     assert set(known(ONE, TWO, THREE)) == {ONE, TWO, THREE}

@@ -10,6 +10,7 @@ from shared.jobs.due import take_due_messages
 from shared.jobs.stalls import report_unclaimed
 from shared.registries import circuit_breaker
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     OTHER_HASH,
@@ -20,11 +21,10 @@ from tests.rows import (
     make_claim,
     make_registry,
     milliseconds_from_now,
+    one_row,
     push,
-    the,
     try_claim,
 )
-from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -102,7 +102,7 @@ def test_a_success_resets_the_count() -> None:
 
 def test_simultaneous_failures_pause_it_once() -> None:
     registry = make_registry()
-    assert sorted(together(*[lambda: fail(registry)] * 6)) == [False] * 5 + [True]
+    assert sorted(run_concurrently(*[lambda: fail(registry)] * 6)) == [False] * 5 + [True]
     assert fresh(registry).failures == 6
 
 
@@ -207,4 +207,4 @@ def test_waiting_for_a_paused_registry_is_not_a_stall(build: Build) -> None:
     change(job, created_at=now_ms() - 3_600_000)
     with database().writing() as session:
         assert report_unclaimed(session, after_seconds=60) == []
-    assert the(ImagePush, id=job.push_id).state == PushState.QUEUED
+    assert one_row(ImagePush, id=job.push_id).state == PushState.QUEUED

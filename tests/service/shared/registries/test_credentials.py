@@ -14,7 +14,7 @@ from shared.registries.credentials import (
 )
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, make_registry, push, the
+from tests.rows import build_commit, change, fresh, make_registry, one_row, push
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
 
@@ -83,4 +83,4 @@ def test_credentials_whose_key_is_gone_fail_the_push_with_a_message() -> None:
     run_job(job.id, PushWork)
     assert fresh(job).error_class == ErrorClass.INVALID
     assert "'gone'" in (fresh(job).error_message or "")
-    assert isinstance(the(Job, id=job.id).finished_at, int)
+    assert isinstance(one_row(Job, id=job.id).finished_at, int)

@@ -16,7 +16,7 @@ from shared.registries.credentials import (
 from shared.registries.rows import change_registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import HASH, build_commit, change, end_badly, fresh, make_claim, make_registry, push, the
+from tests.rows import HASH, build_commit, change, end_badly, fresh, make_claim, make_registry, one_row, push
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
 
@@ -95,7 +95,7 @@ def test_a_queued_push_with_the_registrys_credentials_goes_to_the_new_address() 
     algorithm = make_algorithm()
     job = push(build_commit(algorithm), registry)
     move(registry, Credentials("owner", "new"), registry_url=NOWHERE)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert row.registry_url == NOWHERE
     assert row.image.startswith(f"{NOWHERE}/")
     assert fresh(job).lock_name == image_lock_name(fresh(registry), algorithm, HASH)
@@ -109,7 +109,7 @@ def test_a_push_that_ran_while_the_registry_was_changed_does_not_go_to_a_referen
     job = push(build_commit(make_algorithm()), registry)
     claim = make_claim(job)
     move(registry, registry_url=NOWHERE)
-    assert the(ImagePush, id=job.push_id).registry_url == "localhost:2"
+    assert one_row(ImagePush, id=job.push_id).registry_url == "localhost:2"
     end_badly(claim, ErrorClass.TRANSIENT)
     change(job, next_attempt_at=None)
     run_job(job.id, PushWork)
@@ -123,4 +123,4 @@ def test_a_push_whose_registry_was_deleted_fails() -> None:
     change(registry, deleted_at=1)
     run_job(job.id, PushWork)
     assert (fresh(job).state, fresh(job).error_message) == (JobState.FAILED, "The registry was deleted.")
-    assert the(ImagePush, id=job.push_id).state == PushState.FAILED
+    assert one_row(ImagePush, id=job.push_id).state == PushState.FAILED

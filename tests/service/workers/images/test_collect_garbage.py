@@ -18,7 +18,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import HASH, OTHER_HASH, build_commit, change, compile_commit, fresh, make_registry, push
-from tests.service.workers.standing_in import StandIn
+from tests.service.workers.fake_work import FakeWork
 from tests.unit.workers.images.images import add_image
 from workers.images.collect_garbage import collect_if_full
 from workers.images.collector import GRACE_SECONDS
@@ -92,7 +92,7 @@ def test_a_job_that_fails_has_the_store_collected_as_well() -> None:
     def fail(_heartbeat: Heartbeat) -> None:
         raise WorkError(ErrorClass.INVALID, "It broke.")
 
-    run_job(compile_commit(make_algorithm()).job.id, StandIn(fail))
+    run_job(compile_commit(make_algorithm()).job.id, FakeWork(fail))
     assert (is_there(older), is_there(newer)) == (False, True)
 
 
@@ -114,7 +114,7 @@ def test_what_a_build_has_made_just_now_stays_for_the_push_that_waits_for_it() -
             environment_key=None,
         )
 
-    work = StandIn(build, finish=finish)
+    work = FakeWork(build, finish=finish)
     run_job(compile_commit(make_algorithm(), HASH, make_registry()).job.id, work)
     assert is_there(made[0])
 
@@ -128,7 +128,7 @@ def test_a_job_that_found_no_room_finds_some_when_it_comes_back() -> None:
             pytest.skip(str(refused))
         images = [old_image(f"a:{days}", days=days, size=megabyte) for days in range(6)]
         job = compile_commit(make_algorithm()).job
-        work = StandIn(lambda _heartbeat: old_image("a:new", days=0, size=3 * megabyte))
+        work = FakeWork(lambda _heartbeat: old_image("a:new", days=0, size=3 * megabyte))
         run_job(job.id, work)
         assert (fresh(job).state, fresh(job).error_class) == (JobState.QUEUED, ErrorClass.UNAVAILABLE)
         assert [is_there(image) for image in images] == [True] * 4 + [False] * 2

@@ -14,8 +14,8 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.silent_server import silent_server
-from tests.together import SECONDS
 from tests.unit.workers.images.images import add_image
 from workers.images.home_registry import BLOCK_BYTES, HomeRegistry
 from workers.images.image_store import ImageStore, StoreUse, held_image
@@ -141,7 +141,7 @@ def test_a_stop_ends_what_waits_for_a_home_registry() -> None:
         store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
 
         def cancel() -> None:
-            if asked.wait(SECONDS):
+            if asked.wait(TIMEOUT_SECONDS):
                 stop.cancel("cancelled")
 
         canceller = threading.Thread(target=cancel)

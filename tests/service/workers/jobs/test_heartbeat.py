@@ -13,10 +13,10 @@ from shared.db.models import Build
 from shared.errors import WorkCancelledError
 from shared.jobs.leases import release_all
 from shared.settings import Settings, settings
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.git_service import make_algorithm
-from tests.rows import compile_commit, fresh, lose_lease, make_claim, milliseconds_from_now, the
-from tests.service.workers.standing_in import nothing, until_stopped
-from tests.together import SECONDS
+from tests.rows import compile_commit, fresh, lose_lease, make_claim, milliseconds_from_now, one_row
+from tests.service.workers.fake_work import nothing, wait_until_stopped
 from workers.builds.build import BuildWork
 from workers.jobs import heartbeat
 from workers.jobs.heartbeat import Heartbeat
@@ -36,7 +36,7 @@ def quick(**changes: object) -> Settings:
 
 def until(condition: Callable[[], bool]) -> None:
     pause = threading.Event()
-    for _ in range(SECONDS * 50):
+    for _ in range(TIMEOUT_SECONDS * 50):
         if condition():
             return
         pause.wait(0.02)
@@ -59,7 +59,7 @@ def test_work_is_cancelled_when_another_worker_took_the_claim() -> None:
         with database().writing() as session:
             release_all(session, owner_prefix="worker/")
         with pytest.raises(WorkCancelledError, match="taken over"):
-            until_stopped(heartbeat)
+            wait_until_stopped(heartbeat)
 
 
 def test_an_expired_lease_is_renewed_unless_another_worker_has_taken_the_job() -> None:
@@ -75,7 +75,7 @@ def test_work_without_progress_loses_its_claim() -> None:
     claim = make_claim(compile_commit(make_algorithm()).job)
     beating = Heartbeat(database(), claim, quick(stuck_seconds=0), nothing)
     with beating as heartbeat, pytest.raises(WorkCancelledError, match="has made no progress"):
-        until_stopped(heartbeat)
+        wait_until_stopped(heartbeat)
 
 
 def test_work_with_progress_keeps_its_claim() -> None:
@@ -112,7 +112,7 @@ def test_a_database_that_stays_unreachable_cancels_the_work_before_another_worke
 
     beating = Heartbeat(database(), claim, quick(lease_seconds=0), away)
     with beating as heartbeat, pytest.raises(WorkCancelledError, match="database does not respond"):
-        until_stopped(heartbeat)
+        wait_until_stopped(heartbeat)
 
 
 def test_an_unexpected_error_does_not_end_the_heartbeat() -> None:
@@ -140,4 +140,4 @@ def test_a_line_of_the_log_outlives_a_transaction_that_failed() -> None:
         with database().writing() as session:
             work.write(session)
     with database().reading() as session:
-        assert session.get_one(Build, the(Build, job_id=job.id).seq).log == "one\ntwo\N{REPLACEMENT CHARACTER}\n"
+        assert session.get_one(Build, one_row(Build, job_id=job.id).seq).log == "one\ntwo\N{REPLACEMENT CHARACTER}\n"

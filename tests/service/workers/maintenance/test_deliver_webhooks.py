@@ -24,6 +24,7 @@ from shared.jobs.lost import requeue_lost
 from shared.registries.circuit_breaker import pause, resume
 from shared.registry.credentials import Credentials
 from shared.webhooks.signing import encrypt_secret, new_secret
+from tests.concurrency import TIMEOUT_SECONDS, run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -37,11 +38,10 @@ from tests.rows import (
     make_claim,
     make_registry,
     milliseconds_from_now,
+    one_row,
     push,
-    the,
 )
 from tests.service.webhook_receiver import Receiver, webhook_receiver
-from tests.together import SECONDS, together
 from workers.maintenance.deliver_webhooks import deliver
 from workers.maintenance.sweep import sweep
 
@@ -114,13 +114,13 @@ def test_each_thing_that_happens_has_its_event(receiver: Receiver) -> None:
     registry = make_registry()
     build = build_commit(make_algorithm())
     end_badly(make_claim(push(build, registry)), ErrorClass.TRANSIENT)
-    old = the(ImagePush, registry_id=registry.id)
+    old = one_row(ImagePush, registry_id=registry.id)
     end_badly(make_claim(push(build, registry)))
     push(build, registry)
     last = push(build, registry)
     with database().writing() as session:
         cancel_job(session, session.get_one(type(last), last.seq))
-    assert the(ImagePush, id=old.id).state == "cancelled"
+    assert one_row(ImagePush, id=old.id).state == "cancelled"
     end_badly(make_claim(compile_commit(make_algorithm()).job))
     with database().writing() as session:
         pause(session, session.get_one(Registry, registry.seq), "Maintenance.")
@@ -141,7 +141,7 @@ def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
         sweep()
     elif kind == "no-progress":
         make_claim(job)
-        change(the(ImagePush, id=job.push_id), progressed_at=now_ms() - 3_600_000)
+        change(one_row(ImagePush, id=job.push_id), progressed_at=now_ms() - 3_600_000)
         sweep()
     else:
         claim = make_claim(job)
@@ -151,7 +151,7 @@ def test_a_stall_is_told_with_its_kind(receiver: Receiver, kind: str) -> None:
     deliver()
     (event,) = events(receiver)
     assert (event["data"]["stall"], event["data"]["status"]) == (kind, "stalled")
-    assert event["data"]["status_message"] == the(ImagePush, id=job.push_id).message
+    assert event["data"]["status_message"] == one_row(ImagePush, id=job.push_id).message
 
 
 def test_only_what_was_asked_for_is_told(receiver: Receiver) -> None:
@@ -256,7 +256,7 @@ def test_senders_at_once_send_everything_once(receiver: Receiver) -> None:
     for _ in range(6):
         with database().writing() as session:
             pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
-    together(deliver, deliver, deliver)
+    run_concurrently(deliver, deliver, deliver)
     deliver()
     assert len(receiver.received) == len({received.headers["webhook-id"] for received in receiver.received}) == 6
 
@@ -268,12 +268,12 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver: 
     receiver.held.clear()
     with ThreadPoolExecutor(1) as other:
         sending = other.submit(deliver)
-        assert receiver.came.wait(SECONDS)
+        assert receiver.came.wait(TIMEOUT_SECONDS)
         deliver()  # the other process has the lease, so this one returns immediately
         sweep()
         assert not sending.done()
         receiver.held.set()
-        sending.result(SECONDS)
+        sending.result(TIMEOUT_SECONDS)
     assert deliveries()[0].state == DeliveryState.DELIVERED
 
 
@@ -290,7 +290,7 @@ def test_a_sender_that_died_leaves_its_turn_and_its_deliveries_to_the_next(recei
         assert len(take_due_deliveries(session, limit=10, hold_seconds=60)) == 1
     deliver()
     assert receiver.received == []
-    change(the(PeriodicRun, name="delivery"), at=now_ms() - 1)
+    change(one_row(PeriodicRun, name="delivery"), at=now_ms() - 1)
     due_now()
     deliver()
     assert len(receiver.received) == 1

@@ -15,6 +15,7 @@ from shared.db.models import Build, ImagePush, Job, PushEvent, PushState, Regist
 from shared.registry.client import MANIFEST_TYPES
 from shared.registry.credentials import Credentials
 from shared.settings import settings
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     DIGEST,
@@ -26,10 +27,9 @@ from tests.rows import (
     fresh,
     make_claim,
     make_registry,
+    one_row,
     push,
-    the,
 )
-from tests.together import together
 from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, Request, fake_registry
 from workers.maintenance.drift import MAX_CHECKS_PER_TICK, check_drift, check_drift_on_tick
 
@@ -60,7 +60,7 @@ def pushed_long_ago(
     """Make a successful push whose check is due."""
     job = push(build or build_commit(make_algorithm()), registry, **options)
     end_push(make_claim(job), digest)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     change(row, looked_at=LONG_AGO, seen_at=LONG_AGO)
     return fresh(row)
 
@@ -141,7 +141,7 @@ def test_a_good_push_is_a_look_and_a_look_lasts() -> None:
         end_push(make_claim(job))
         check_drift()
         assert asked(server) == []
-        row = the(ImagePush, id=job.push_id)
+        row = one_row(ImagePush, id=job.push_id)
         change(row, looked_at=LONG_AGO)
         before = fresh(row).updated_at
         check_drift()
@@ -261,7 +261,7 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same() -> None
             pushed_long_ago(registry, build_commit(algorithm, f"{number:040x}"))
         check_drift()
         assert len(asked(server)) == MAX_CHECKS_PER_TICK
-        together(check_drift, check_drift)
+        run_concurrently(check_drift, check_drift)
         assert len(asked(server)) == MAX_CHECKS_PER_TICK + 3
 
 
@@ -271,7 +271,7 @@ def test_what_is_missing_is_pushed_again_in_its_place_in_the_order_of_asking() -
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         row = pushed_long_ago(registry, build)
         check_drift()
-        repaired = the(Job, id=fresh(row).job_id)
+        repaired = one_row(Job, id=fresh(row).job_id)
         assert repaired.request_seq == row.last_success_seq
         assert fresh(row).state == PushState.QUEUED
         change(row, looked_at=LONG_AGO)

@@ -13,6 +13,7 @@ from shared.db.models import ImagePush, Job, JobState, PeriodicRun, PushEvent, P
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -24,11 +25,10 @@ from tests.rows import (
     lose_lease,
     make_claim,
     make_registry,
+    one_row,
     publish,
     push,
-    the,
 )
-from tests.together import together
 from workers.app import celery
 from workers.maintenance.sweep import sweep, sweep_on_tick
 
@@ -88,7 +88,7 @@ def test_every_message_can_be_lost(broker: redis.Redis) -> None:
     assert dispatched(broker, "builds") == [ordered.job.id]
     end_build(make_claim(ordered.job))
     sweep()
-    assert dispatched(broker, "pushes") == [the(Job, parent_id=ordered.job.id).id]
+    assert dispatched(broker, "pushes") == [one_row(Job, parent_id=ordered.job.id).id]
 
 
 def test_a_lost_job_is_due_again_and_dispatched(broker: redis.Redis) -> None:
@@ -115,10 +115,10 @@ def test_stalled_pushes_are_reported() -> None:
     change(unclaimed, created_at=now_ms() - 3_600_000)
     still = push(build_commit(make_algorithm()), make_registry())
     make_claim(still)
-    change(the(ImagePush, id=still.push_id), progressed_at=now_ms() - 3_600_000)
+    change(one_row(ImagePush, id=still.push_id), progressed_at=now_ms() - 3_600_000)
     sweep()
-    assert the(ImagePush, id=unclaimed.push_id).state == PushState.STALLED
-    assert the(ImagePush, id=still.push_id).state == PushState.STALLED
+    assert one_row(ImagePush, id=unclaimed.push_id).state == PushState.STALLED
+    assert one_row(ImagePush, id=still.push_id).state == PushState.STALLED
 
 
 def test_a_sweep_without_a_broker_does_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_sweeps_at_once_do_everything_once(broker: redis.Redis) -> None:
         lose_lease(job)
     unclaimed = push(build_commit(make_algorithm()), make_registry())
     change(unclaimed, created_at=now_ms() - 3_600_000)
-    together(sweep, sweep, sweep)
+    run_concurrently(sweep, sweep, sweep)
     assert [fresh(job).losses for job in lost] == [1, 1, 1]
     assert dispatched(broker, "builds") == sorted(job.id for job in due)
     assert dispatched(broker, "pushes") == sorted(job.id for job in (*lost, unclaimed))

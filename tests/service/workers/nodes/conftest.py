@@ -8,7 +8,7 @@ from shared.commands.refresh import enqueue_refresh
 from shared.db.engine import database
 from shared.db.models import Job, Refresh
 from shared.refreshes import RefreshOptions, RefreshStep, read_steps
-from tests.rows import the
+from tests.rows import one_row
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from workers.nodes import refresh
 
@@ -29,7 +29,7 @@ def enqueued(**options: Any) -> Job:
 
 def steps_of(job: Job) -> list[RefreshStep]:
     """Return its steps from the database."""
-    return read_steps(the(Refresh, job_id=job.id).progress)
+    return read_steps(one_row(Refresh, job_id=job.id).progress)
 
 
 def states_of(job: Job) -> dict[str, str]:

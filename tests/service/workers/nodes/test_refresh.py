@@ -16,10 +16,10 @@ from shared.jobs.leases import release_all, revoke_claims
 from shared.jobs.lost import requeue_lost
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
-from tests.rows import change, fresh, lose_lease, make_claim, the
+from tests.concurrency import TIMEOUT_SECONDS
+from tests.rows import change, fresh, lose_lease, make_claim, one_row
 from tests.service.workers.nodes.conftest import enqueued, states_of, steps_of
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
-from tests.together import SECONDS
 from workers import tasks
 from workers.jobs.worker_id import WORKER_ID
 from workers.maintenance.sweep import sweep
@@ -63,7 +63,7 @@ class Held:
     def __call__(self, _nodes: FakeNodePool, name: str, stop: CancelToken) -> None:
         if name == self._node:
             self.begun.set()
-            stop.sleep(SECONDS)
+            stop.sleep(TIMEOUT_SECONDS)
 
 
 def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -> None:
@@ -77,7 +77,7 @@ def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -
     for step in steps_of(job):
         assert (step.started_at or 0) <= (step.finished_at or 0)
         assert step.started_at is not None
-    assert the(Refresh, job_id=job.id).uncordoned_at is not None
+    assert one_row(Refresh, job_id=job.id).uncordoned_at is not None
 
 
 def test_only_the_named_nodes_are_refreshed(nodes: FakeNodePool) -> None:
@@ -155,10 +155,10 @@ def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
 ) -> None:
     held, job = Held(nodes, "node-2"), enqueued()
     running = pool.submit(run, job)
-    assert held.begun.wait(SECONDS)
+    assert held.begun.wait(TIMEOUT_SECONDS)
     assert nodes.marks == {"node-2": job.id}
     cancel(job)
-    ended = running.result(SECONDS)
+    ended = running.result(TIMEOUT_SECONDS)
     assert (ended.state, ended.lease_owner, nodes.marks) == (JobState.CANCELLED, None, {})
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
     assert steps_of(job)[1].step == "It was cancelled."
@@ -169,10 +169,10 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
 ) -> None:
     held, job = Held(nodes, "node-2"), enqueued()
     running = pool.submit(run, job)
-    assert held.begun.wait(SECONDS)
+    assert held.begun.wait(TIMEOUT_SECONDS)
     with database().writing() as session:
         revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
-    let_go = running.result(SECONDS)
+    let_go = running.result(TIMEOUT_SECONDS)
     assert nodes.marks == {}
     assert let_go.lease_owner is not None  # so nobody can claim it until the pool has ended
     with database().writing() as session:
@@ -222,7 +222,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
         lose_lease(job)
         make_claim(job, "another/1")
-        stop.sleep(SECONDS)
+        stop.sleep(TIMEOUT_SECONDS)
 
     nodes.during = during
     released: list[str] = []
@@ -265,8 +265,8 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
     assert broker.llen(Queues.NODES) == 1
     uncordon_after_lost_workers()
     assert nodes.marks == {}
-    assert the(Refresh, job_id=job.id).uncordoned_at is not None
-    change(the(PeriodicRun, name="uncordon"), at=0)
+    assert one_row(Refresh, job_id=job.id).uncordoned_at is not None
+    change(one_row(PeriodicRun, name="uncordon"), at=0)
     sweep()
     assert broker.llen(Queues.NODES) == 1
 
@@ -276,4 +276,4 @@ def test_on_one_docker_machine_there_are_no_nodes() -> None:
     assert (failed.state, failed.error_class) == (JobState.FAILED, ErrorClass.INVALID)
     assert "what=runners" in (failed.error_message or "")
     uncordon_after_lost_workers()
-    assert the(Refresh, job_id=failed.id).uncordoned_at is not None
+    assert one_row(Refresh, job_id=failed.id).uncordoned_at is not None

@@ -14,9 +14,9 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.refreshes import RestartKind
 from shared.settings import Settings
 from shared.webhooks.signing import new_secret
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.processes import has_ended
 from tests.service.webhook_receiver import webhook_receiver
-from tests.together import SECONDS
 from workers.nodes import restart_hooks
 from workers.nodes.node_pool import RestartHook
 from workers.nodes.restart_hooks import restart_hook
@@ -88,7 +88,7 @@ time.sleep(600)
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -104,7 +104,7 @@ def test_a_stop_kills_the_command_and_its_children(monkeypatch: pytest.MonkeyPat
         until(started.exists)
         stop.cancel("it was cancelled")
         with pytest.raises(WorkCancelledError):
-            running.result(SECONDS)
+            running.result(TIMEOUT_SECONDS)
     until(lambda: has_ended(int(started.read_text())))
 
 

@@ -20,11 +20,11 @@ from shared.db.models import Build, ImagePush, Job, JobState, PushState
 from shared.errors import ErrorClass
 from shared.jobs.claims import claim_job
 from shared.registry.credentials import Credentials
-from tests.rows import change, end_push, fresh, lose_lease, make_claim, make_registry, push, the, try_claim
+from tests.concurrency import TIMEOUT_SECONDS, run_concurrently
+from tests.rows import change, end_push, fresh, lose_lease, make_claim, make_registry, one_row, push, try_claim
 from tests.service.large_build import large_build
 from tests.service.workers.docker.holding_proxy import HoldingProxy
 from tests.service.workers.lying_proxy import lying_proxy
-from tests.together import SECONDS, together
 from workers.jobs.executor import run_job
 from workers.maintenance.sweep import sweep
 from workers.pushes.push import PushWork
@@ -44,7 +44,7 @@ def build(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
 
 def run(job: Job) -> ImagePush:
     run_job(job.id, PushWork)
-    return the(ImagePush, id=job.push_id)
+    return one_row(ImagePush, id=job.push_id)
 
 
 def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
@@ -56,7 +56,7 @@ def test_harbor_8202_a_push_whose_worker_and_message_are_gone_ends_by_itself(
     broker.flushdb()
     lose_lease(job)
     sweep()
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, "was lost" in row.message) == (PushState.STALLED, True)
     assert broker.llen("pushes") == 1, "it is reported"
     assert run(job).state == PushState.SUCCEEDED
@@ -69,16 +69,16 @@ def test_harbor_15708_a_stop_stops_in_the_middle_of_a_layer(build: Build, regist
         job = push(build, make_registry(f"http://{proxy.host}", PUSHER))
         worker = threading.Thread(target=run_job, args=(job.id, PushWork))
         worker.start()
-        assert proxy.stuck.wait(SECONDS)
+        assert proxy.stuck.wait(TIMEOUT_SECONDS)
         with database().writing() as session:
             cancel_job(session, session.get_one(Job, job.seq))
-        assert the(ImagePush, id=job.push_id).state == PushState.CANCELLED
-        worker.join(SECONDS)
+        assert one_row(ImagePush, id=job.push_id).state == PushState.CANCELLED
+        worker.join(TIMEOUT_SECONDS)
         assert not worker.is_alive()
         assert fresh(job).lease_owner is None, "no claim is left"
         proxy.resume()
-        assert proxy.hung_up.wait(SECONDS), "the engine ended the upload"
-    assert (fresh(job).state, the(ImagePush, id=job.push_id).state) == (JobState.CANCELLED, PushState.CANCELLED)
+        assert proxy.hung_up.wait(TIMEOUT_SECONDS), "the engine ended the upload"
+    assert (fresh(job).state, one_row(ImagePush, id=job.push_id).state) == (JobState.CANCELLED, PushState.CANCELLED)
 
 
 def test_harbor_17269_runs_do_not_overlap(build: Build, registry: PrivateRegistry) -> None:
@@ -90,7 +90,7 @@ def test_harbor_17269_runs_do_not_overlap(build: Build, registry: PrivateRegistr
     assert fresh(old).state == JobState.SUPERSEDED
     assert (try_claim(new), try_claim(of_twin)) == (None, None), "the old worker has not released the lock"
     change(old, lease_owner=None, lease_expires_at=None)
-    claims = together(*[
+    claims = run_concurrently(*[
         lambda job=job: claim_job(database(), job.id, owner=f"worker/{job.seq}", lease_seconds=60)
         for job in (new, of_twin)
     ])  # fmt: skip
@@ -137,7 +137,7 @@ def test_harbor_15355_a_late_failure_of_an_older_push_does_not_hide_it(build: Bu
 
     with pytest.raises(FenceLostError):
         end_badly(claim)
-    assert the(ImagePush, id=new.push_id).state == PushState.SUCCEEDED
+    assert one_row(ImagePush, id=new.push_id).state == PushState.SUCCEEDED
 
 
 def test_quay_7000_a_lease_that_ran_out_is_taken_over(build: Build, registry: PrivateRegistry) -> None:
@@ -162,5 +162,5 @@ def test_docker_py_3161_an_error_inside_a_good_answer_is_an_error(
             client.remove_image(f"{registry.host}/complaint:one")
     assert '"error"' in said, "docker-py did not raise"
     row = run(push(build, make_registry(registry.url, WRONG)))
-    job = the(Job, id=row.job_id)
+    job = one_row(Job, id=row.job_id)
     assert (row.state, job.error_class, row.digest) == (PushState.FAILED, ErrorClass.AUTH, None)

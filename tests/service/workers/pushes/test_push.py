@@ -21,7 +21,7 @@ from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.settings import settings
 from tests.git_service import make_algorithm
-from tests.rows import HASH, build_commit, change, fresh, make_registry, publish, push, the
+from tests.rows import HASH, build_commit, change, fresh, make_registry, one_row, publish, push
 from tests.service.large_build import large_build
 from tests.service.workers.lying_proxy import lying_proxy
 from tests.unit.workers.builds.sources import archive_of
@@ -74,7 +74,7 @@ def run_push(build: Build, registry: Registry, credentials: Credentials | None =
     """Request a push and run it once; return its row."""
     job = push(build, registry, credentials)
     run_job(job.id, PushWork)
-    return the(ImagePush, id=job.push_id)
+    return one_row(ImagePush, id=job.push_id)
 
 
 def digest_in(registry: Registry, row: ImagePush, tag: str) -> str | None:
@@ -88,7 +88,7 @@ def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(
     build: Build, registry: PrivateRegistry
 ) -> None:
     target = make_registry(registry.url, PUSHER)
-    algorithm = the(Algorithm, id=build.algorithm_id)
+    algorithm = one_row(Algorithm, id=build.algorithm_id)
     publish(algorithm)
     row = run_push(build, target)
     assert (row.state, row.last_success_digest) == (PushState.SUCCEEDED, row.digest)
@@ -101,7 +101,7 @@ def test_a_push_has_succeeded_when_the_registry_shows_it_under_both_tags(
 def test_a_push_that_the_registry_does_not_show_has_not_succeeded(
     build: Build, registry: PrivateRegistry, lie: str, about: str
 ) -> None:
-    publish(the(Algorithm, id=build.algorithm_id))
+    publish(one_row(Algorithm, id=build.algorithm_id))
     with lying_proxy(registry.host) as proxy:
         proxy.says, proxy.about = lie, about
         row = run_push(build, make_registry(f"http://{proxy.host}", PUSHER))
@@ -119,7 +119,7 @@ def test_a_wrong_password_fails_and_the_last_good_push_stays(build: Build, regis
     target = make_registry(registry.url, PUSHER)
     good = run_push(build, target)
     row = run_push(build, target, Credentials("pusher", "wrong"))
-    job = the(Job, id=row.job_id)
+    job = one_row(Job, id=row.job_id)
     assert (row.state, job.state, job.error_class) == (PushState.FAILED, JobState.FAILED, ErrorClass.AUTH)
     assert (row.digest, row.last_success_digest) == (None, good.digest)
     assert run_push(build, target).digest == good.digest
@@ -237,7 +237,7 @@ def test_what_one_push_was_let_in_with_lets_no_other_in(build: Build, registry: 
     target = make_registry(registry.url, PUSHER)
     run_push(build, target)
     row = run_push(build, target, Credentials("pusher", "wrong"))
-    assert (row.state, the(Job, id=row.job_id).error_class) == (PushState.FAILED, ErrorClass.AUTH)
+    assert (row.state, one_row(Job, id=row.job_id).error_class) == (PushState.FAILED, ErrorClass.AUTH)
 
 
 @DIRECT
@@ -309,6 +309,6 @@ def test_a_push_notices_that_it_was_cancelled_before_the_tag_moves(
 
     monkeypatch.setattr(Heartbeat, "hold_for", cancelled_first)
     run_job(job.id, PushWork)
-    row = the(ImagePush, id=job.push_id)
+    row = one_row(ImagePush, id=job.push_id)
     assert (row.state, fresh(job).state) == (PushState.CANCELLED, JobState.CANCELLED)
-    assert digest_in(the(Registry, id=row.registry_id), row, HASH) is None
+    assert digest_in(one_row(Registry, id=row.registry_id), row, HASH) is None

@@ -11,7 +11,7 @@ from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, JobState, PauseCause, PushState, Registry
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import OTHER_HASH, build_commit, change, fresh, make_registry, push, the
+from tests.rows import OTHER_HASH, build_commit, change, fresh, make_registry, one_row, push
 from tests.unit.shared.registry.fake_registry import VERSION, FakeRegistry, Reply, Request, fake_registry
 from workers.jobs.executor import run_job, run_next_push
 from workers.pushes.push import PushWork
@@ -38,7 +38,7 @@ def build() -> Build:
 
 def run(job: Job) -> ImagePush:
     run_job(job.id, PushWork)
-    return the(ImagePush, id=job.push_id)
+    return one_row(ImagePush, id=job.push_id)
 
 
 def refuses_everybody(_request: Request) -> Reply:

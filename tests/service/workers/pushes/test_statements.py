@@ -7,8 +7,8 @@ from shared.db.models import Job, JobState
 from shared.pushes.progress import write_success
 from tests.git_service import make_algorithm
 from tests.rows import DIGEST, build_commit, fresh, make_registry, push
-from tests.service.workers.standing_in import StandIn
-from tests.statements import caught
+from tests.service.workers.fake_work import FakeWork
+from tests.statements import recorded_statements
 from workers.jobs.executor import run_next_push
 
 pytestmark = pytest.mark.usefixtures("installation", "broker")
@@ -30,8 +30,10 @@ def job() -> Job:
 
 
 def test_a_push_that_goes_well_costs_these_statements_and_no_more(job: Job) -> None:
-    work = StandIn(finish=lambda session: write_success(session, work.claims[0], digest=DIGEST, image="i", message="m"))
-    with caught(database()) as statements:
+    work = FakeWork(
+        finish=lambda session: write_success(session, work.claims[0], digest=DIGEST, image="i", message="m")
+    )
+    with recorded_statements(database()) as statements:
         run_next_push(job.id, work)
     assert fresh(job).state == JobState.SUCCEEDED
     assert len(statements) <= TURN + CLAIM + END + NOTE, "\n".join(each.text for each in statements)

@@ -25,7 +25,7 @@ from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials
 from shared.settings import settings
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, make_registry, push, the
+from tests.rows import build_commit, change, fresh, make_registry, one_row, push
 from tests.unit.workers.builds.sources import archive_of
 from tests.unit.workers.runner.running import PROTOCOL
 from workers.jobs.executor import run_job
@@ -111,11 +111,11 @@ class Served:
 
     @property
     def algorithm(self) -> Algorithm:
-        return the(Algorithm, id=self.build.algorithm_id)
+        return one_row(Algorithm, id=self.build.algorithm_id)
 
     @property
     def version(self) -> Version:
-        return the(Version, id=self.build.version_id)
+        return one_row(Version, id=self.build.version_id)
 
     def pushed_to(self, registry: PrivateRegistry) -> Registry:
         """Push the image; the push must succeed."""
@@ -181,4 +181,4 @@ def newest(build: Build) -> Instance:
 
 
 def job_of(instance: Instance) -> Job:
-    return the(Job, id=instance.job_id)
+    return one_row(Job, id=instance.job_id)

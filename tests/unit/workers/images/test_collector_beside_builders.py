@@ -7,7 +7,7 @@ from contextlib import suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from tests.together import SECONDS, together
+from tests.concurrency import TIMEOUT_SECONDS, run_concurrently
 from tests.unit.workers.images.images import add_image
 from workers.images.collector import GRACE_SECONDS
 from workers.images.image_store import held_image
@@ -62,12 +62,12 @@ def test_whatever_builders_do_every_name_is_whole(tmp_path: Path) -> None:
     collector = spawned.Process(target=_collect, args=(store._directory, begun, over, told))
     collector.start()
     try:
-        assert begun.wait(SECONDS)
-        together(*[lambda number=number: _build(store, number) for number in range(BUILDERS)])
+        assert begun.wait(TIMEOUT_SECONDS)
+        run_concurrently(*[lambda number=number: _build(store, number) for number in range(BUILDERS)])
     finally:
         over.set()
-        names_removed, bytes_removed = told.get(timeout=SECONDS)
-        collector.join(SECONDS)
+        names_removed, bytes_removed = told.get(timeout=TIMEOUT_SECONDS)
+        collector.join(TIMEOUT_SECONDS)
     assert collector.exitcode == 0
     assert names_removed > 0, "the test proves nothing"
     assert bytes_removed > 0, "the test proves nothing"

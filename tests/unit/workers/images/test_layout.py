@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ErrorClass, WorkError
-from tests.together import together
+from tests.concurrency import run_concurrently
 from tests.unit.workers.images.images import add_image
 from workers.images.image_store import StoreUse, held_image
 from workers.images.layout import LayoutStore
@@ -162,7 +162,7 @@ def test_names_written_at_once_by_threads_are_all_kept(store: LayoutStore) -> No
         with store.use() as use:
             add_image(use, f"acme/one:{number}")
 
-    together(*[lambda number=number: add(number) for number in range(16)])
+    run_concurrently(*[lambda number=number: add(number) for number in range(16)])
     assert set(store._index.names()) == {f"acme/one:{number}" for number in range(16)}
 
 

@@ -20,9 +20,9 @@ from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.registry.upload import BlobOutcome
+from tests.concurrency import TIMEOUT_SECONDS
 from tests.environment import longshore_environment
 from tests.silent_server import silent_server
-from tests.together import SECONDS
 from tests.unit.workers.images.images import add_image
 from tests.unit.workers.pushes.fake_registry import FakeRegistry, fake_registry
 from workers.images.image_store import StoreUse
@@ -500,7 +500,7 @@ def test_a_stop_ends_all_uploads(registry: FakeRegistry, image: Manifest, use: S
 
     def slow_open(digest: str, offset: int = 0) -> object:
         reached.set()
-        assert gate.wait(SECONDS)
+        assert gate.wait(TIMEOUT_SECONDS)
         return opened(digest, offset)
 
     use.open = slow_open  # type: ignore[method-assign, assignment]
@@ -513,9 +513,9 @@ def test_a_stop_ends_all_uploads(registry: FakeRegistry, image: Manifest, use: S
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert reached.wait(SECONDS)
+    assert reached.wait(TIMEOUT_SECONDS)
     push.stop.cancel("cancelled")
     gate.set()
-    thread.join(SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert [str(each) for each in stopped] == ["cancelled"]
     assert registry.manifests == {}

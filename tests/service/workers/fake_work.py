@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from typing import Self
 
 from sqlalchemy.orm import Session
 
 from shared.fence import Claim
-from tests.together import SECONDS
+from tests.concurrency import TIMEOUT_SECONDS
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 
@@ -15,7 +16,7 @@ def nothing(_session: Session) -> None:
     """Write nothing."""
 
 
-class StandIn:
+class FakeWork:
     """A kind of work: called with a claim it returns the work, as `BuildWork` and `PushWork` do."""
 
     def __init__(
@@ -29,7 +30,7 @@ class StandIn:
         self._finish = finish
         self.claims: list[Claim] = []
 
-    def __call__(self, claim: Claim) -> "StandIn":
+    def __call__(self, claim: Claim) -> Self:
         self.claims.append(claim)
         return self
 
@@ -41,8 +42,8 @@ class StandIn:
         return self._finish
 
 
-def until_stopped(heartbeat: Heartbeat) -> None:
+def wait_until_stopped(heartbeat: Heartbeat) -> None:
     """Work until it is cancelled, as a read from a socket that is then shut."""
     shut = threading.Event()
     with heartbeat.cancel_token.on_cancel(shut.set):
-        assert shut.wait(SECONDS), "the work was not cancelled"
+        assert shut.wait(TIMEOUT_SECONDS), "the work was not cancelled"
