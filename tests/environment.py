@@ -1,4 +1,4 @@
-"""Set the environment of a test: a data directory, a key and other settings, for this process and its child processes."""
+"""Set the environment of a test: data directory, key and other settings, for this process and its children."""
 
 import os
 from collections.abc import Iterator

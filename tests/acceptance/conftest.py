@@ -9,14 +9,14 @@ from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import System, longshore_up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
     """A Redis for the system alone, so that all it is told can be watched."""
     with private_redis(tmp_path_factory.mktemp("redis")) as redis:
         yield redis
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(
     tmp_path_factory: pytest.TempPathFactory, docker_host: str, base_image: str, own_redis: PrivateRedis
 ) -> Iterator[System]:
@@ -33,13 +33,13 @@ def system(
         yield running_system
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def registry_id(system: System, registry: PrivateRegistry) -> str:
     """The first registry, recorded with its own credentials."""
     return system.record_registry(registry.host, "pusher", registry.users["pusher"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second_registry_id(system: System, second_registry: PrivateRegistry) -> str:
     """The second registry, recorded without credentials: every push brings its own."""
     return system.record_registry(second_registry.host)
