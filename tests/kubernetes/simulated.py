@@ -10,6 +10,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -88,7 +89,7 @@ class SimulatedApi:
         "pods", pod["metadata"]["name"]
     )
     """Called with a pod whose eviction was allowed."""
-    on_answer: Callable[["SimulatedApi"], None] = lambda _api: None
+    on_answer: Callable[["SimulatedApi"], object] = lambda _api: None
     """Called after each request."""
     refuse: dict[str, ApiError] = field(default_factory=dict)
     """The error for every write of a kind, by its plural."""
@@ -251,8 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         if retry_after:
             self.send_header("Retry-After", str(retry_after))
-        self.end_headers()
-        self.wfile.write(raw)
+        with suppress(ConnectionError):  # a client whose timeout is over
+            self.end_headers()
+            self.wfile.write(raw)
 
     do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import ApiError, Document, SimulatedApi
+from workers.kubernetes import cluster as cluster_module
 from workers.kubernetes.cluster import Cluster
 from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
@@ -280,6 +282,18 @@ def test_a_cluster_that_is_not_configured_is_unavailable(tmp_path: Path, monkeyp
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
     with pytest.raises(WorkError, match="KUBECONFIG") as failed:
         Cluster.connect("algorithms")
+    assert failed.value.error_class == ErrorClass.UNAVAILABLE
+
+
+def test_a_cluster_that_does_not_respond_in_time_is_unavailable(
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: NewSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 0.1)
+    over = threading.Event()
+    api.on_answer = lambda _api: over.wait(10)
+    with pytest.raises(WorkError, match="does not respond") as failed:
+        backend.observe([new_spec().instance])
+    over.set()
     assert failed.value.error_class == ErrorClass.UNAVAILABLE
 
 

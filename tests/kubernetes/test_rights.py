@@ -70,7 +70,7 @@ def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, c
     put_node(api, "n1")
     put_pod(api, "n1", "web-1")
     pool = KubernetesNodePool(Settings(), cluster)
-    pool.nodes()
+    pool.node_names()
     pool.plan("n1")
     pool.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, CancelToken())
     pool.uncordon("job")

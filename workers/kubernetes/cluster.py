@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from kubernetes.client import (
@@ -17,6 +18,7 @@ from kubernetes.client import (
 )
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
 from shared.errors import ErrorClass, WorkError
@@ -26,21 +28,32 @@ FIELD_MANAGER = "longshore"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_SECONDS = 30
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, TOO_MANY_REQUESTS, SERVER_ERROR = 401, 403, 404, 409, 429, 500
 CLASS_AND_ADVICE = {
-    UNAUTHORIZED: (
+    HTTPStatus.UNAUTHORIZED: (
         ErrorClass.UNAVAILABLE,
         "Check Longshore's own credentials for it: KUBECONFIG, or the service account.",
     ),
-    FORBIDDEN: (ErrorClass.UNAVAILABLE, "Apply {rights}, which has the rights that Longshore needs for it."),
-    NOT_FOUND: (ErrorClass.UNAVAILABLE, "Apply deploy/kubernetes/namespace.yaml, which makes the namespace."),
-    CONFLICT: (ErrorClass.TRANSIENT, ""),
-    TOO_MANY_REQUESTS: (ErrorClass.THROTTLED, ""),
+    HTTPStatus.FORBIDDEN: (ErrorClass.UNAVAILABLE, "Apply {rights}, which has the rights that Longshore needs for it."),
+    HTTPStatus.NOT_FOUND: (
+        ErrorClass.UNAVAILABLE,
+        "Apply deploy/kubernetes/namespace.yaml, which makes the namespace.",
+    ),
+    HTTPStatus.CONFLICT: (ErrorClass.TRANSIENT, ""),
+    HTTPStatus.TOO_MANY_REQUESTS: (ErrorClass.THROTTLED, ""),
 }
 """By HTTP status: the class of the work error, and what an operator should do."""
 
 Resource = TypeVar("Resource")
 Changed = TypeVar("Changed", bound=KubernetesObject)
+
+
+class ClusterClient(ApiClient):
+    """Limits the time of every request, which the API's methods by default do not."""
+
+    @override
+    def call_api(self, *arguments: Any, _request_timeout: Any = None, **options: Any) -> Any:
+        timeout = _request_timeout or REQUEST_TIMEOUT_SECONDS
+        return super().call_api(*arguments, _request_timeout=timeout, **options)
 
 
 class Cluster:
@@ -68,7 +81,7 @@ class Cluster:
                 load_incluster_config(client_configuration=configuration)
             else:
                 load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
-        return cls(ApiClient(configuration), namespace)
+        return cls(ClusterClient(configuration), namespace)
 
     def apply(self, patch: Callable[..., Resource], document: Any) -> Resource:
         """Create or update an object of the namespace (server-side apply); return it as the API has it.
@@ -87,7 +100,6 @@ class Cluster:
                 field_manager=FIELD_MANAGER,
                 force=True,
                 _content_type=APPLY_PATCH,
-                _request_timeout=REQUEST_TIMEOUT_SECONDS,
             )
 
 
@@ -118,9 +130,9 @@ def cluster_errors(action: str, *, rights: str = "deploy/kubernetes/rights.yaml"
 def if_exists(call: Callable[..., Resource], *names: str) -> Resource | None:
     """Call a method of the client; return None if the object does not exist."""
     try:
-        return call(*names, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+        return call(*names)
     except ApiException as error:
-        if error.status == NOT_FOUND:
+        if error.status == HTTPStatus.NOT_FOUND:
             return None
         raise
 
@@ -144,16 +156,11 @@ def change_object(
         # The API refuses the patch with 409 if the object has another version by then.
         metadata = {**body.get("metadata", {}), "resourceVersion": metadata_of(current).resource_version}
         try:
-            return patch(
-                *names,
-                {**body, "metadata": metadata},
-                _content_type=MERGE_PATCH,
-                _request_timeout=REQUEST_TIMEOUT_SECONDS,
-            )
+            return patch(*names, {**body, "metadata": metadata}, _content_type=MERGE_PATCH)
         except ApiException as error:
-            if error.status == NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
-            if error.status != CONFLICT:
+            if error.status != HTTPStatus.CONFLICT:
                 raise
 
 

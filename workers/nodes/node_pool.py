@@ -1,4 +1,4 @@
-"""The interface of a node pool: list, plan, refresh and uncordon the worker nodes. A pool keeps no state itself."""
+"""The interface of a node pool: list, plan, refresh and uncordon worker nodes. A pool keeps no state itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,6 @@ from typing import Protocol
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.settings import settings
-
-
-@dataclass(frozen=True)
-class Node:
-    """A worker node as it is now."""
-
-    name: str
-    ready: bool
-    cordoned: bool
-    """Whether it takes no new pods, whoever cordoned it."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +31,8 @@ RestartHook = Callable[[str], None]
 class NodePool(Protocol):
     """The worker nodes. Every method is idempotent; after a lost worker, another one resumes by calling it again."""
 
-    def nodes(self) -> list[Node]:
-        """Return the nodes with the labels of worker nodes, by name.
+    def node_names(self) -> list[str]:
+        """Return the sorted names of the nodes that have the labels of worker nodes.
 
         Raises:
             WorkError: the cluster does not respond, or refuses (both unavailable).

@@ -17,8 +17,8 @@ def steps_for_nodes(pool: NodePool, options: RefreshOptions, done_before: Collec
     Raises:
         WorkError: there are no nodes, or none with a requested name (not_found).
     """
-    existing = {node.name for node in pool.nodes()}
-    unknown = sorted(set(options.nodes) - existing)
+    existing = pool.node_names()
+    unknown = sorted(set(options.nodes).difference(existing))
     if unknown:
         message = f"No worker node is called {', '.join(unknown)}: name nodes that have the labels of worker nodes."
         raise WorkError(ErrorClass.NOT_FOUND, message)

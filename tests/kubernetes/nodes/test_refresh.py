@@ -16,7 +16,7 @@ from tests.kubernetes.nodes.worker_nodes import (
 )
 from tests.kubernetes.simulated import Document, SimulatedApi
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
-from workers.nodes.node_pool import Node, RestartHook
+from workers.nodes.node_pool import RestartHook
 
 
 def test_the_nodes_of_algorithms_by_name(api: SimulatedApi, pool: KubernetesNodePool) -> None:
@@ -24,7 +24,7 @@ def test_the_nodes_of_algorithms_by_name(api: SimulatedApi, pool: KubernetesNode
     put_node(api, "n1")
     put_node(api, "database", labels={})
     lose(api, "n1", "the disk is full")
-    assert pool.nodes() == [Node("n1", ready=False, cordoned=False), Node("n2", ready=True, cordoned=True)]
+    assert pool.node_names() == ["n1", "n2"]
 
 
 def test_a_node_is_cordoned_emptied_restarted_and_takes_pods_again(api: SimulatedApi, pool: KubernetesNodePool) -> None:
@@ -185,7 +185,7 @@ def test_a_right_that_is_missing_is_said_with_the_manifest_that_gives_it(
     api.forbidden.add((verb, resource))
 
     def use_all_rights() -> None:
-        pool.nodes()
+        pool.node_names()
         pool.plan("n1")
         refresh(pool)
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from kubernetes.client import (
     V1DeleteOptions,
@@ -19,16 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import (
-    CONFLICT,
-    FORBIDDEN,
-    NOT_FOUND,
-    REQUEST_TIMEOUT_SECONDS,
-    SERVER_ERROR,
-    TOO_MANY_REQUESTS,
-    Cluster,
-    status_message,
-)
+from workers.kubernetes.cluster import Cluster, status_message
 from workers.kubernetes.metadata import is_terminating, metadata_of, name_of
 from workers.nodes.kubernetes.nodes import POLL_INTERVAL_SECONDS, is_cordoned, is_ready, node_errors
 from workers.nodes.kubernetes.pods import is_own, join_first, path_of, paths_of, phase_of, pods_on
@@ -102,7 +94,7 @@ def _check_evictable(cluster: Cluster, node_name: str, evictable: Sequence[V1Pod
     if not any(map(is_own, evictable)):
         return
     # A worker that can only be scheduled on this node again would evict itself again and again.
-    nodes = cluster.core.list_node(_request_timeout=REQUEST_TIMEOUT_SECONDS).items
+    nodes = cluster.core.list_node().items
     if not any(is_ready(node) and not is_cordoned(node) for node in nodes if name_of(node) != node_name):
         message = (
             f"This worker runs on node {node_name} itself, and no other node takes pods: run Longshore's workers "
@@ -131,18 +123,17 @@ def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
         delete_options=V1DeleteOptions(preconditions=V1Preconditions(uid=metadata.uid)),
     )
     try:
-        cluster.core.create_namespaced_pod_eviction(
-            str(metadata.name), str(metadata.namespace), eviction, _request_timeout=REQUEST_TIMEOUT_SECONDS
-        )
+        cluster.core.create_namespaced_pod_eviction(str(metadata.name), str(metadata.namespace), eviction)
     except ApiException as error:
         causes = _causes(error)
-        is_gone = error.status in (NOT_FOUND, CONFLICT)  # 409: a pod of this name with another uid exists
-        if is_gone or (error.status == FORBIDDEN and "NamespaceTerminating" in causes):
+        # 409: the pod of this name has another uid by now.
+        is_gone = error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+        if is_gone or (error.status == HTTPStatus.FORBIDDEN and "NamespaceTerminating" in causes):
             return None
-        if error.status == SERVER_ERROR and "more than one" in status_message(error):
+        if error.status == HTTPStatus.INTERNAL_SERVER_ERROR and "more than one" in status_message(error):
             message = f"Pod {path_of(pod)} cannot be evicted: {status_message(error)}. Let only one budget select it."
             raise WorkError(ErrorClass.INVALID, message) from None
-        if error.status != TOO_MANY_REQUESTS:
+        if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             raise
         retry_after = str((error.headers or {}).get("Retry-After", ""))
         return RefusedEviction(
@@ -185,9 +176,7 @@ def exhausted_budgets(cluster: Cluster, pods: Iterable[V1Pod]) -> list[str]:
     exhausted = []
     for namespace in sorted({str(metadata_of(pod).namespace) for pod in checked}):
         labels = [metadata_of(pod).labels or {} for pod in checked if metadata_of(pod).namespace == namespace]
-        budgets = cluster.policy.list_namespaced_pod_disruption_budget(
-            namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS
-        )
+        budgets = cluster.policy.list_namespaced_pod_disruption_budget(namespace)
         exhausted += [
             f"{namespace}/{name_of(budget)}"
             for budget in budgets.items

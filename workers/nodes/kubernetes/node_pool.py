@@ -8,13 +8,13 @@ from typing_extensions import override
 from shared.cancellation import CancelToken
 from shared.errors import WorkError
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
+from workers.kubernetes.cluster import Cluster
 from workers.kubernetes.metadata import name_of
 from workers.nodes.kubernetes.cordon import Cordon, cordon_state_of, uncordon_node
 from workers.nodes.kubernetes.drain import drain_node, exhausted_budgets
-from workers.nodes.kubernetes.nodes import await_ready, is_cordoned, is_ready, node_errors, read_node
+from workers.nodes.kubernetes.nodes import await_ready, node_errors, read_node
 from workers.nodes.kubernetes.pods import paths_of, pods_on
-from workers.nodes.node_pool import DrainPlan, Node, NodePool, RestartHook
+from workers.nodes.node_pool import DrainPlan, NodePool, RestartHook
 
 
 class KubernetesNodePool(NodePool):
@@ -25,12 +25,11 @@ class KubernetesNodePool(NodePool):
         self._cluster = cluster
 
     @override
-    def nodes(self) -> list[Node]:
+    def node_names(self) -> list[str]:
         selector = ",".join(f"{key}={value}" for key, value in self._settings.kubernetes_node_labels.items())
         with node_errors("list its nodes"):
-            listed = self._cluster.core.list_node(label_selector=selector, _request_timeout=REQUEST_TIMEOUT_SECONDS)
-        nodes = [Node(name_of(node), ready=is_ready(node), cordoned=is_cordoned(node)) for node in listed.items]
-        return sorted(nodes, key=lambda node: node.name)
+            listed = self._cluster.core.list_node(label_selector=selector)
+        return sorted(map(name_of, listed.items))
 
     @override
     def plan(self, name: str) -> DrainPlan:
@@ -63,7 +62,7 @@ class KubernetesNodePool(NodePool):
     def uncordon(self, job_id: str) -> list[str]:
         """Uncordon the nodes of the job among all nodes: their labels may have changed meanwhile."""
         with node_errors("list its nodes"):
-            listed = self._cluster.core.list_node(_request_timeout=REQUEST_TIMEOUT_SECONDS)
+            listed = self._cluster.core.list_node()
         states = {name_of(node): cordon_state_of(node) for node in listed.items}
         names = sorted(name for name, state in states.items() if state and state.job_id == job_id)
         for name in names:

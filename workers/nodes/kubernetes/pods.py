@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kubernetes.client import V1Pod
 
-from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
+from workers.kubernetes.cluster import Cluster
 from workers.kubernetes.metadata import is_terminating, metadata_of
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -36,9 +36,7 @@ def pods_on(cluster: Cluster, node_name: str) -> NodePods:
     Raises:
         ApiException: the API refuses.
     """
-    listed = cluster.core.list_pod_for_all_namespaces(
-        field_selector=f"spec.nodeName={node_name}", _request_timeout=REQUEST_TIMEOUT_SECONDS
-    )
+    listed = cluster.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node_name}")
     evictable: list[V1Pod] = []
     staying: list[V1Pod] = []
     unmanaged: list[V1Pod] = []

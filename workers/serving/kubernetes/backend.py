@@ -14,7 +14,7 @@ from shared.cancellation import CancelToken
 from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster, change_object, cluster_errors, if_exists
+from workers.kubernetes.cluster import Cluster, change_object, cluster_errors, if_exists
 from workers.kubernetes.metadata import KubernetesObject, annotation_of, is_terminating, label_of, name_of
 from workers.runner import PORT
 from workers.serving.backend import InstanceSpec, ObservedInstance, ServingBackend, StartedInstance
@@ -139,7 +139,7 @@ class KubernetesBackend(ServingBackend):
 
     def _list(self, method: Callable[..., Any], selector: str = RUNNER_SELECTOR) -> list[Any]:
         """Return the objects of one kind in the namespace that a label selector matches."""
-        response = method(self._cluster.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+        response = method(self._cluster.namespace, label_selector=selector)
         return list(response.items)
 
     def _scale_to_zero(self, version_id: str, is_meant: Callable[[V1Deployment], bool]) -> None:

@@ -8,7 +8,7 @@ from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import REQUEST_TIMEOUT_SECONDS, Cluster, cluster_errors
+from workers.kubernetes.cluster import Cluster, cluster_errors
 from workers.kubernetes.metadata import is_terminating, label_of, metadata_of, name_of
 from workers.serving.backend import load_timeout
 from workers.serving.kubernetes.labels import INSTANCE
@@ -65,9 +65,7 @@ def await_rollout(
     while True:
         stop.check()
         with cluster_errors(f"read Deployment {name}"):
-            current = cluster.apps.read_namespaced_deployment(
-                name, cluster.namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS
-            )
+            current = cluster.apps.read_namespaced_deployment(name, cluster.namespace)
             if label_of(current, INSTANCE) != instance_id:
                 raise WorkError(ErrorClass.TRANSIENT, "Another image of the version was started meanwhile.")
             pods = pods_of(cluster, instance_id)
@@ -97,9 +95,7 @@ def _progress(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) 
 
 def pods_of(cluster: Cluster, instance_id: str) -> list[V1Pod]:
     """Return the pods of one instance that are not terminating."""
-    pods = cluster.core.list_namespaced_pod(
-        cluster.namespace, label_selector=f"{INSTANCE}={instance_id}", _request_timeout=REQUEST_TIMEOUT_SECONDS
-    )
+    pods = cluster.core.list_namespaced_pod(cluster.namespace, label_selector=f"{INSTANCE}={instance_id}")
     return [pod for pod in pods.items if not is_terminating(pod)]
 
 
@@ -172,9 +168,7 @@ def _is_rolled_out(current: V1Deployment, applied: V1Deployment) -> bool:
 def _only_these_take_calls(cluster: Cluster, service: str, pods: Sequence[V1Pod]) -> bool:
     """Return whether the Service leads to these pods and to no other."""
     slices = cluster.discovery.list_namespaced_endpoint_slice(
-        cluster.namespace,
-        label_selector=f"kubernetes.io/service-name={service}",
-        _request_timeout=REQUEST_TIMEOUT_SECONDS,
+        cluster.namespace, label_selector=f"kubernetes.io/service-name={service}"
     )
     endpoints = [endpoint for part in slices.items for endpoint in part.endpoints or []]
     ready = {end.target_ref.name for end in endpoints if end.target_ref and end.conditions and end.conditions.ready}

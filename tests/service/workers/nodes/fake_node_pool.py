@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.nodes.node_pool import DrainPlan, Node, RestartHook
+from workers.nodes.node_pool import DrainPlan, RestartHook
 
 During = Callable[["FakeNodePool", str, CancelToken], None]
 
@@ -15,28 +15,30 @@ class FakeNodePool:
     """Behaves as `NodePool` describes: a node is cordoned by a job, and uncordoned however `refresh` ends."""
 
     names: list[str] = field(default_factory=lambda: ["node-1", "node-2", "node-3"])
-    during: During = lambda _fleet, _name, _stop: None
+    during: During = lambda _nodes, _name, _stop: None
     """Called while a node is cordoned."""
-    marks: dict[str, str] = field(default_factory=dict)
+    cordoned: dict[str, str] = field(default_factory=dict)
     """The job of each cordoned node."""
     done: list[str] = field(default_factory=list)
     """The refreshed nodes, in order."""
+    uncordon_calls: list[str] = field(default_factory=list)
+    """The job of each call of `uncordon`."""
     leaves_cordoned: bool = False
     """Leaves the node cordoned, as a worker does that is killed."""
 
-    def nodes(self) -> list[Node]:
-        return [Node(name, ready=True, cordoned=name in self.marks) for name in self.names]
+    def node_names(self) -> list[str]:
+        return list(self.names)
 
     def plan(self, name: str) -> DrainPlan:
         return DrainPlan((f"default/pod-of-{name}",), ("kube-system/proxy",), ("default/budget",))
 
     def refresh(
-        self, name: str, mark: str, restart: RestartHook | None, say: Callable[[str], None], stop: CancelToken
+        self, name: str, job_id: str, restart: RestartHook | None, report: Callable[[str], None], stop: CancelToken
     ) -> None:
         if name not in self.names:
             raise WorkError(ErrorClass.NOT_FOUND, f"There is no node {name} any more.")
-        self.marks[name] = mark
-        say(f"Cordoned {name}.")
+        self.cordoned[name] = job_id
+        report(f"Cordoned {name}.")
         try:
             self.during(self, name, stop)
             stop.check()
@@ -44,11 +46,14 @@ class FakeNodePool:
                 restart(name)
         finally:
             if not self.leaves_cordoned:
-                del self.marks[name]
+                del self.cordoned[name]
         self.done.append(name)
 
-    def uncordon(self, mark: str) -> list[str]:
-        released = [name for name, known in self.marks.items() if known == mark]
-        for name in released:
-            del self.marks[name]
-        return released
+    def uncordon(self, job_id: str) -> list[str]:
+        self.uncordon_calls.append(job_id)
+        if self.leaves_cordoned:
+            return []
+        names = [name for name, owner in self.cordoned.items() if owner == job_id]
+        for name in names:
+            del self.cordoned[name]
+        return names

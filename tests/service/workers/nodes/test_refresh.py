@@ -68,7 +68,7 @@ class Held:
 
 def test_every_node_is_refreshed_once_one_after_the_other(nodes: FakeNodePool) -> None:
     seen = []
-    nodes.during = lambda now, _name, _stop: seen.append(set(now.marks))
+    nodes.during = lambda now, _name, _stop: seen.append(set(now.cordoned))
     job = enqueued()
     assert run(job).state == JobState.SUCCEEDED
     assert nodes.done == ["node-1", "node-2", "node-3"]
@@ -103,7 +103,7 @@ def test_a_node_that_fails_ends_it_and_the_next_order_begins_with_what_is_left(n
     failed = run(job)
     assert (failed.state, failed.error_message) == (JobState.FAILED, "node-2: A budget allows no eviction.")
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
-    assert nodes.marks == {}
+    assert nodes.cordoned == {}
     nodes.during, nodes.done = (lambda *_: None), []
     assert run(enqueued()).state == JobState.SUCCEEDED
     assert nodes.done == ["node-2", "node-3", "node-1"]
@@ -126,11 +126,11 @@ def test_a_cluster_that_is_away_for_a_while_costs_no_node(nodes: FakeNodePool) -
 
 
 def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(nodes: FakeNodePool) -> None:
-    def during(now: FakeNodePool, _name: str, _stop: CancelToken) -> None:
+    def remove_second(now: FakeNodePool, _name: str, _stop: CancelToken) -> None:
         if "node-2" in now.names:
             now.names.remove("node-2")
 
-    nodes.during = during
+    nodes.during = remove_second
     job = enqueued()
     assert run(job).state == JobState.SUCCEEDED
     assert states_of(job) == {"node-1": "done", "node-2": "skipped", "node-3": "done"}
@@ -139,7 +139,7 @@ def test_a_node_that_is_gone_when_its_turn_comes_is_passed_over(nodes: FakeNodeP
 def test_a_dry_run_writes_the_plan_of_each_node_and_touches_none(nodes: FakeNodePool) -> None:
     job = enqueued(dry_run=True)
     assert run(job).state == JobState.SUCCEEDED
-    assert (nodes.done, nodes.marks) == ([], {})
+    assert (nodes.done, nodes.cordoned) == ([], {})
     first = steps_of(job)[0]
     assert first.state == "skipped"
     assert first.plan == {
@@ -156,10 +156,10 @@ def test_a_cancelled_refresh_stops_in_the_middle_and_leaves_no_node_cordoned(
     held, job = Held(nodes, "node-2"), enqueued()
     running = pool.submit(run, job)
     assert held.begun.wait(TIMEOUT_SECONDS)
-    assert nodes.marks == {"node-2": job.id}
+    assert nodes.cordoned == {"node-2": job.id}
     cancel(job)
     ended = running.result(TIMEOUT_SECONDS)
-    assert (ended.state, ended.lease_owner, nodes.marks) == (JobState.CANCELLED, None, {})
+    assert (ended.state, ended.lease_owner, nodes.cordoned) == (JobState.CANCELLED, None, {})
     assert states_of(job) == {"node-1": "done", "node-2": "failed", "node-3": "waiting"}
     assert steps_of(job)[1].step == "It was cancelled."
 
@@ -173,7 +173,7 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
     with database().writing() as session:
         revoke_claims(session, owner_prefix=f"{WORKER_ID}/", kind=JobKind.REFRESH)
     let_go = running.result(TIMEOUT_SECONDS)
-    assert nodes.marks == {}
+    assert nodes.cordoned == {}
     assert let_go.lease_owner is not None  # so nobody can claim it until the pool has ended
     with database().writing() as session:
         release_all(session, owner_prefix=f"{WORKER_ID}/")
@@ -186,14 +186,14 @@ def test_a_worker_that_stops_lets_go_of_the_node_before_anybody_else_begins(
 def test_the_next_worker_goes_on_where_a_dead_one_was(nodes: FakeNodePool) -> None:
     job = enqueued()
     killed(nodes, job)
-    assert nodes.marks == {"node-2": job.id}
+    assert nodes.cordoned == {"node-2": job.id}
     lose_lease(job)
     sweep()
     assert states_of(job) == {"node-1": "done", "node-2": "waiting", "node-3": "waiting"}
-    nodes.during, nodes.leaves_cordoned = (lambda *_: None), False
+    nodes.during = lambda *_: None
     assert run(job).state == JobState.SUCCEEDED
     assert nodes.done == ["node-1", "node-2", "node-3"]
-    assert nodes.marks == {}
+    assert nodes.cordoned == {}
 
 
 def killed(nodes: FakeNodePool, job: Job) -> None:
@@ -205,18 +205,15 @@ def killed(nodes: FakeNodePool, job: Job) -> None:
     def during(now: FakeNodePool, name: str, _stop: CancelToken) -> None:
         if name == "node-2":
             now.leaves_cordoned = True
-            now.uncordon = lambda mark: []  # type: ignore[method-assign]  # noqa: ARG005 - the name of the protocol
             raise Killed
 
     nodes.during = during
     with pytest.raises(Killed):
         tasks.refresh(job.id)
-    del nodes.uncordon
+    nodes.leaves_cordoned = False
 
 
-def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
-    nodes: FakeNodePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(nodes: FakeNodePool) -> None:
     job = enqueued()
 
     def during(_now: FakeNodePool, _name: str, stop: CancelToken) -> None:
@@ -225,16 +222,9 @@ def test_a_worker_that_was_taken_for_dead_leaves_the_node_of_the_next_one_alone(
         stop.sleep(TIMEOUT_SECONDS)
 
     nodes.during = during
-    released: list[str] = []
-
-    def uncordon(mark: str) -> list[str]:
-        released.append(mark)
-        return []
-
-    monkeypatch.setattr(nodes, "uncordon", uncordon)
     run(job)
     assert (fresh(job).state, fresh(job).lease_owner) == (JobState.RUNNING, "another/1")
-    assert released == []
+    assert nodes.uncordon_calls == []
 
 
 @pytest.mark.parametrize("end", ["cancelled", "lost"])
@@ -247,11 +237,11 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
         cancel(job)
     lose_lease(job)
     uncordon_after_lost_workers()
-    assert nodes.marks == {"node-2": job.id}  # its worker may still be at it
+    assert nodes.cordoned == {"node-2": job.id}  # its worker may still be at it
     if end == "lost":
         sweep()
         uncordon_after_lost_workers()
-        assert nodes.marks == {"node-2": job.id}  # the next worker goes on with it
+        assert nodes.cordoned == {"node-2": job.id}  # the next worker goes on with it
         change(job, state=JobState.RUNNING)  # and is lost as well
         with database().writing() as session:
             requeue_lost(session, job.id, claim=fresh(job).claim, max_losses=2)
@@ -264,7 +254,7 @@ def test_what_a_dead_worker_left_cordoned_is_released_once_its_job_has_ended(
     sweep()
     assert broker.llen(Queues.NODES) == 1
     uncordon_after_lost_workers()
-    assert nodes.marks == {}
+    assert nodes.cordoned == {}
     assert one_row(Refresh, job_id=job.id).uncordoned_at is not None
     change(one_row(PeriodicRun, name="uncordon"), at=0)
     sweep()
