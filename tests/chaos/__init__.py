@@ -1,1 +1,1 @@
-"""Faults injected for real into a whole Longshore, and what must hold when the dust has settled."""
+"""Inject real faults into a complete Longshore, and check its state after they end."""

@@ -1,4 +1,4 @@
-"""The interface as callers use it: each request an answer, or none."""
+"""Call the HTTP API as callers do; a request may get no response."""
 
 import json
 import threading
@@ -7,12 +7,12 @@ from typing import Any
 
 import requests
 
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back; status 0 where nothing did."""
+class Response:
+    """A response; status 0 if there was none."""
 
     status: int
     job_id: str | None = None
@@ -21,22 +21,21 @@ class Answer:
 
     @property
     def accepted(self) -> bool:
-        """Whether it is a promise."""
+        """Return whether the call was accepted."""
         return 200 <= self.status < 300
 
     @property
     def json(self) -> Any:
-        """The body."""
         return json.loads(self.text)
 
 
 @dataclass
 class Api:
-    """A caller with a key. Every answer is kept, so that secrets can be looked for in them."""
+    """A caller with a key. It keeps every response, so that a check can search them for secrets."""
 
     url: str
     key: str = field(repr=False)
-    answers: list[str] = field(default_factory=list, repr=False)
+    responses: list[str] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def send(
@@ -46,20 +45,20 @@ class Api:
         body: object = None,
         *,
         idempotency_key: str | None = None,
-        seconds: float = SECONDS,
-    ) -> Answer:
-        """Send one request; give up on its answer after so many seconds."""
+        seconds: float = TIMEOUT_SECONDS,
+    ) -> Response:
+        """Send one request and wait for its response for at most `seconds`."""
         headers = {"Authorization": f"Simple {self.key}", "Connection": "close"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         try:
             response = requests.request(method, self.url + path, json=body, headers=headers, timeout=seconds)
         except requests.RequestException:
-            return Answer(0)
+            return Response(0)
         with self._lock:
-            self.answers.append(f"{response.headers}\n{response.text}")
+            self.responses.append(f"{response.headers}\n{response.text}")
         wait = response.headers.get("Retry-After")
-        return Answer(
+        return Response(
             response.status_code,
             response.headers.get("X-Job-Id"),
             float(wait) if wait is not None else None,
@@ -67,5 +66,5 @@ class Api:
         )
 
     def other(self, key: str) -> "Api":
-        """Another caller, whose answers are kept with these."""
-        return Api(self.url, key, self.answers, self._lock)
+        """Return a caller with another key, whose responses are kept in the same list."""
+        return Api(self.url, key, self.responses, self._lock)

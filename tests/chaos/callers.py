@@ -1,4 +1,4 @@
-"""Callers: each takes calls one by one, and sends each until it is accepted, with its idempotency key."""
+"""Callers: each takes calls one by one and sends a call, with its idempotency key, until it is accepted."""
 
 import queue
 import threading
@@ -8,67 +8,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.chaos.api import Answer
+from tests.chaos.api import Response
 from tests.chaos.plan import Call, CallKind
-from tests.chaos.stage import Stage
+from tests.chaos.scenario import Scenario
 
 CALLERS = 4
-IMPATIENCE_SECONDS = 0.03
+HANG_UP_SECONDS = 0.03
 RETRY_INTERVAL_SECONDS = 0.5
-PATIENCE_SECONDS = 120
-"""A call that is not accepted for so long is reported."""
+ACCEPT_TIMEOUT_SECONDS = 120
+"""A call that is not accepted within this time is a violation."""
 
 
 @dataclass
 class Outcome:
-    """What became of one call."""
+    """The outcome of one call."""
 
     call: Call
     job_ids: set[str] = field(default_factory=set)
-    """More than one would be work done twice."""
+    """More than one means that work was done twice."""
     sent: int = 0
     accepted: bool = False
-    complaint: str | None = None
-    """An answer that no caller should get."""
+    violation: str | None = None
+    """A response that no caller should get."""
 
 
 class Callers:
-    """Threads that work on the calls they are given."""
+    """Threads that send the calls of a queue."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self.outcomes: list[Outcome] = []
         self.errors: Counter[str] = Counter()
-        """Answers other than an acceptance, and their absence."""
-        self._stage = stage
+        """The number of each response that is not an acceptance, and of missing responses."""
+        self._scenario = scenario
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._given = 0
+        self._submitted = 0
         self._threads = [threading.Thread(target=self._work, name=f"caller-{n}", daemon=True) for n in range(CALLERS)]
 
     def start(self) -> None:
-        """Begin."""
         for thread in self._threads:
             thread.start()
 
-    def give(self, calls: list[Call]) -> None:
-        """Have these calls made."""
-        self._given += len(calls)
+    def submit(self, calls: list[Call]) -> None:
+        """Queue calls."""
+        self._submitted += len(calls)
         for call in calls:
             self._calls.put(call)
 
     @property
     def open(self) -> int:
-        """How many calls have no outcome yet."""
-        return self._given - len(self.outcomes)
+        """The number of calls without an outcome."""
+        return self._submitted - len(self.outcomes)
 
     @property
     def accepted(self) -> int:
-        """How many calls were accepted."""
+        """The number of accepted calls."""
         return sum(outcome.accepted for outcome in list(self.outcomes))
 
     def stop(self) -> None:
-        """Make no more calls."""
+        """Stop the threads; queued calls are not sent."""
         self._stopping.set()
         for _ in self._threads:
             self._calls.put(None)
@@ -87,50 +86,52 @@ class Callers:
                 self.outcomes.append(outcome)
 
     def _send_until_accepted(self, outcome: Outcome) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + ACCEPT_TIMEOUT_SECONDS
         while not self._stopping.is_set():
-            answer = self._send(outcome)
+            response = self._send(outcome)
             outcome.sent += 1
-            if answer.job_id is not None:
-                outcome.job_ids.add(answer.job_id)
-            if answer.accepted:
+            if response.job_id is not None:
+                outcome.job_ids.add(response.job_id)
+            if response.accepted:
                 outcome.accepted = True
                 return
             with self._lock:
-                self.errors[str(answer.status or "no answer")] += 1
-            if answer.status and answer.status not in (429, 503):
-                outcome.complaint = f"{outcome.call.kind} was answered {answer.status}: {answer.text}"
-                if answer.status < 500:
+                self.errors[str(response.status or "no answer")] += 1
+            if response.status and response.status not in (429, 503):
+                outcome.violation = f"{outcome.call.kind} got response {response.status}: {response.text}"
+                if response.status < 500:
                     return
             if time.monotonic() > deadline:
-                outcome.complaint = f"{outcome.call.kind} was not accepted for {PATIENCE_SECONDS} s: {answer.text}"
+                outcome.violation = (
+                    f"{outcome.call.kind} was not accepted for {ACCEPT_TIMEOUT_SECONDS} s: {response.text}"
+                )
                 return
-            self._stopping.wait(answer.retry_after or RETRY_INTERVAL_SECONDS)
+            self._stopping.wait(response.retry_after or RETRY_INTERVAL_SECONDS)
 
-    def _send(self, outcome: Outcome) -> Answer:
-        path, body = self._stage.request(outcome.call)
+    def _send(self, outcome: Outcome) -> Response:
+        path, body = self._scenario.request(outcome.call)
         hangs_up = outcome.call.impatient and outcome.sent == 0
-        patience = {"seconds": IMPATIENCE_SECONDS} if hangs_up else {}
-        return self._stage.caller.send("POST", path, body, idempotency_key=outcome.call.key, **patience)
+        timeout = {"seconds": HANG_UP_SECONDS} if hangs_up else {}
+        return self._scenario.caller.send("POST", path, body, idempotency_key=outcome.call.key, **timeout)
 
     def _cancel(self, outcome: Outcome) -> None:
         (job_id,) = outcome.job_ids
         while not self._stopping.is_set():
-            answer = self._stage.caller.send("DELETE", f"/v1/jobs/{job_id}")
-            if answer.status in (204, 409):  # cancelled, or ended before
+            response = self._scenario.caller.send("DELETE", f"/v1/jobs/{job_id}")
+            if response.status in (204, 409):  # cancelled, or ended before
                 return
-            if answer.status not in (0, 429, 503):
-                outcome.complaint = f"cancelling was answered {answer.status}: {answer.text}"
+            if response.status not in (0, 429, 503):
+                outcome.violation = f"cancelling got response {response.status}: {response.text}"
                 return
-            self._stopping.wait(answer.retry_after or RETRY_INTERVAL_SECONDS)
+            self._stopping.wait(response.retry_after or RETRY_INTERVAL_SECONDS)
 
 
 @contextmanager
-def callers(stage: Stage) -> Iterator[Callers]:
-    """Callers for the length of the block."""
-    working = Callers(stage)
-    working.start()
+def callers(scenario: Scenario) -> Iterator[Callers]:
+    """Run callers during the block."""
+    running = Callers(scenario)
+    running.start()
     try:
-        yield working
+        yield running
     finally:
-        working.stop()
+        running.stop()

@@ -1,4 +1,4 @@
-"""What must hold when the dust has settled. Each check gives the sentences of what does not."""
+"""Check what must hold after all faults. Each check yields one sentence per violation."""
 
 import re
 from collections import defaultdict
@@ -14,49 +14,49 @@ from shared.db.clock import now_ms
 from shared.db.models import Base, Build, IdempotencyKey, ImagePush, Job, JobKind, JobState, PushEvent, PushState
 from shared.db.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
-from tests.chaos.stage import Stage
+from tests.chaos.scenario import Scenario
 
 TIMEOUT_SECONDS = 30
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 
-def violations(stage: Stage, callers: Callers, before: "Engine") -> list[str]:
-    """Everything that does not hold."""
+def violations(scenario: Scenario, callers: Callers, before: "Engine") -> list[str]:
+    """Return all violations."""
     checks: tuple[Callable[[], Iterator[str]], ...] = (
-        lambda: _calls_were_taken_once(stage, callers),
-        lambda: _everything_has_an_end(stage),
-        lambda: _registries_serve_what_rows_say(stage),
-        lambda: _successes_were_confirmed(stage),
-        lambda: _newest_push_has_the_row(stage),
-        lambda: _no_password_anywhere(stage),
-        lambda: _nothing_left_behind(stage, before),
+        lambda: _calls_were_taken_once(scenario, callers),
+        lambda: _everything_has_an_end(scenario),
+        lambda: _registries_serve_what_rows_say(scenario),
+        lambda: _successes_were_confirmed(scenario),
+        lambda: _newest_push_has_the_row(scenario),
+        lambda: _no_password_anywhere(scenario),
+        lambda: _nothing_left_behind(scenario, before),
     )
     return [found for check in checks for found in check()]
 
 
-def _calls_were_taken_once(stage: Stage, callers: Callers) -> Iterator[str]:
+def _calls_were_taken_once(scenario: Scenario, callers: Callers) -> Iterator[str]:
     known: set[str] = set()
     for outcome in callers.outcomes:
         what = f"call {outcome.call.number} ({outcome.call.kind}, {outcome.call.key})"
-        if outcome.complaint:
+        if outcome.violation:
             yield f"{what}: {outcome.complaint}"
         elif len(outcome.job_ids) != 1:
             yield f"{what} was accepted and names {len(outcome.job_ids)} jobs: {sorted(outcome.job_ids)}"
         known |= outcome.job_ids
-    with stage.system.database.reading() as session:
+    with scenario.system.database.reading() as session:
         jobs = set(session.scalars(select(Job.id)))
         remembered = session.execute(select(IdempotencyKey.job_id, func.count()).group_by(IdempotencyKey.job_id)).all()
-        # Who has a key of its own was asked for by a call; the probes have keys too.
+        # A job without a parent was requested by a call or by a probe.
         by_call = set(session.scalars(select(Job.id).where(Job.owner == "chaos", Job.parent_id.is_(None))))
-        asked = {job_id for job_id, _ in remembered}
+        with_key = {job_id for job_id, _ in remembered}
     for job_id in sorted(known - jobs):
-        yield f"the job {job_id} was promised and is not there"
-    for job_id in sorted((by_call & asked) - known):
-        yield f"the job {job_id} was made by a call that was not told of it"
+        yield f"the job {job_id} was accepted but is not in the database"
+    for job_id in sorted((by_call & with_key) - known):
+        yield f"the job {job_id} was created by a call whose response did not name it"
 
 
-def _everything_has_an_end(stage: Stage) -> Iterator[str]:
-    with stage.system.database.reading() as session:
+def _everything_has_an_end(scenario: Scenario) -> Iterator[str]:
+    with scenario.system.database.reading() as session:
         for job in session.scalars(select(Job).where(Job.state.in_(LIVE_STATES))):
             lease = "" if job.lease_expires_at is None else f", its lease ends at {job.lease_expires_at}"
             yield (
@@ -78,9 +78,9 @@ def _everything_has_an_end(stage: Stage) -> Iterator[str]:
             yield f"the push row {push.id} is {push.state} while its job {job.id} is {job.state}: {push.message}"
 
 
-def _registries_serve_what_rows_say(stage: Stage) -> Iterator[str]:
-    by_registry = {row.registry_id: row for row in [*stage.rows, stage.probe_row]}
-    with stage.system.database.reading() as session:
+def _registries_serve_what_rows_say(scenario: Scenario) -> Iterator[str]:
+    by_registry = {row.registry_id: row for row in [*scenario.rows, scenario.probe_row]}
+    with scenario.system.database.reading() as session:
         found = session.execute(
             select(ImagePush, Job).join(Job, Job.id == ImagePush.job_id).where(ImagePush.state == PushState.SUCCEEDED)
         ).all()
@@ -96,24 +96,24 @@ def _registries_serve_what_rows_say(stage: Stage) -> Iterator[str]:
 
 
 def _served_digest(direct: str, repository: str, tag: str, account: tuple[str, str]) -> str:
-    """The digest of a tag, asked of the registry itself."""
+    """Return the digest of a tag from the registry itself, past the proxy."""
     host, _, path = direct.partition("/")
     url = f"http://{host}/v2/{path}/{repository}/manifests/{tag}"
     headers = {"Accept": MANIFESTS}
-    answer = requests.head(url, headers=headers, auth=account, timeout=TIMEOUT_SECONDS)
-    challenge = answer.headers.get("WWW-Authenticate", "")
-    if answer.status_code == 401 and challenge.startswith("Bearer "):
-        asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        realm = asked.pop("realm")
-        token = requests.get(realm, params=asked, auth=account, timeout=TIMEOUT_SECONDS).json()["token"]
+    response = requests.head(url, headers=headers, auth=account, timeout=TIMEOUT_SECONDS)
+    challenge = response.headers.get("WWW-Authenticate", "")
+    if response.status_code == 401 and challenge.startswith("Bearer "):
+        parameters = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        realm = parameters.pop("realm")
+        token = requests.get(realm, params=parameters, auth=account, timeout=TIMEOUT_SECONDS).json()["token"]
         headers["Authorization"] = f"Bearer {token}"
-        answer = requests.head(url, headers=headers, timeout=TIMEOUT_SECONDS)
-    return answer.headers.get("Docker-Content-Digest", f"nothing ({answer.status_code})")
+        response = requests.head(url, headers=headers, timeout=TIMEOUT_SECONDS)
+    return response.headers.get("Docker-Content-Digest", f"nothing ({response.status_code})")
 
 
-def _successes_were_confirmed(stage: Stage) -> Iterator[str]:
-    """A push that succeeded has its digest in the history; a compile that did has its image."""
-    with stage.system.database.reading() as session:
+def _successes_were_confirmed(scenario: Scenario) -> Iterator[str]:
+    """A succeeded push has its digest in the history; a succeeded compile has its image."""
+    with scenario.system.database.reading() as session:
         confirmed = {
             (event.job_id, event.generation)
             for event in session.scalars(select(PushEvent).where(PushEvent.kind == "ended"))
@@ -129,8 +129,8 @@ def _successes_were_confirmed(stage: Stage) -> Iterator[str]:
                 yield f"the compile job {job.id} succeeded without an image"
 
 
-def _newest_push_has_the_row(stage: Stage) -> Iterator[str]:
-    with stage.system.database.reading() as session:
+def _newest_push_has_the_row(scenario: Scenario) -> Iterator[str]:
+    with scenario.system.database.reading() as session:
         rows = {push.id: push for push in session.scalars(select(ImagePush))}
         by_row: dict[str, list[Job]] = defaultdict(list)
         for job in session.scalars(select(Job).where(Job.kind == JobKind.PUSH).order_by(Job.seq)):
@@ -151,31 +151,31 @@ def _newest_push_has_the_row(stage: Stage) -> Iterator[str]:
             )
 
 
-def _no_password_anywhere(stage: Stage) -> Iterator[str]:
+def _no_password_anywhere(scenario: Scenario) -> Iterator[str]:
     places = {
-        **_texts_of_database(stage),
-        "Redis": _kept_in_redis(stage),
-        "answers": "\n".join(stage.system.admin.answers).encode(),
-        **{f"the log {log.name}": log.read_bytes() for log in _log_files(stage.system.directory)},
+        **_texts_of_database(scenario),
+        "Redis": _kept_in_redis(scenario),
+        "responses": "\n".join(scenario.system.admin.responses).encode(),
+        **{f"the log {log.name}": log.read_bytes() for log in _log_files(scenario.system.directory)},
     }
-    made_known = {"caller's key": "answers", "prober's key": "answers"}  # shown once, to whoever made the key
-    for what, secret in stage.secrets.items():
+    disclosed = {"caller's key": "responses", "prober's key": "responses"}  # in the response that creates the key
+    for what, secret in scenario.secrets.items():
         for place, content in places.items():
-            if secret.encode() in content and made_known.get(what) != place:
+            if secret.encode() in content and disclosed.get(what) != place:
                 yield f"the {what} stands in clear in: {place}"
 
 
-def _texts_of_database(stage: Stage) -> dict[str, bytes]:
+def _texts_of_database(scenario: Scenario) -> dict[str, bytes]:
     texts = {}
-    with stage.system.database.reading() as session:
+    with scenario.system.database.reading() as session:
         for table in Base.metadata.sorted_tables:
             rows = session.execute(select(*(cast(column, String) for column in table.columns))).all()
             texts[f"the table {table.name}"] = repr([tuple(row) for row in rows]).encode()
     return texts
 
 
-def _kept_in_redis(stage: Stage) -> bytes:
-    with redis.Redis(port=stage.system.redis.service.port) as client:
+def _kept_in_redis(scenario: Scenario) -> bytes:
+    with redis.Redis(port=scenario.system.redis.service.port) as client:
         return b"".join(client.dump(key) or b"" for key in client.scan_iter())
 
 
@@ -184,7 +184,7 @@ def _log_files(directory: Path) -> list[Path]:
 
 
 class Engine:
-    """What is on the engine."""
+    """The containers and dangling images on the engine."""
 
     def __init__(self, docker_host: str) -> None:
         client = docker.DockerClient(base_url=docker_host, timeout=TIMEOUT_SECONDS)
@@ -195,13 +195,13 @@ class Engine:
             client.close()
 
 
-def _nothing_left_behind(stage: Stage, before: Engine) -> Iterator[str]:
-    for left in sorted(stage.system.scratch.glob("longshore-*")):
+def _nothing_left_behind(scenario: Scenario, before: Engine) -> Iterator[str]:
+    for left in sorted(scenario.system.scratch.glob("longshore-*")):
         yield f"{left.name} is left in the workers' temporary directory"
-    now = Engine(stage.system.docker_host)
+    now = Engine(scenario.system.docker_host)
     for container in sorted(now.containers.keys() - before.containers.keys()):
         yield f"the container {now.containers[container]} is left on the engine"
-    with stage.system.database.reading() as session:
+    with scenario.system.database.reading() as session:
         known = set(session.scalars(select(Build.image_id)))
     for image in sorted(now.dangling - before.dangling):
         used = " (a build knows it)" if image in known else ""

@@ -1,4 +1,4 @@
-"""Every message delivered twice: what stands in Redis' queues, or is being worked on, is put there once more."""
+"""Deliver every message twice: each message in Redis' queues, or not acknowledged yet, is sent once more."""
 
 import json
 import threading
@@ -13,11 +13,11 @@ from shared.jobs.queues import Queues
 
 POLL_INTERVAL_SECONDS = 0.02
 UNACKNOWLEDGED = "unacked"
-"""Where Celery's Redis transport keeps what was delivered and is not acknowledged yet."""
+"""The key under which Celery's Redis transport keeps messages that are not acknowledged yet."""
 
 
 class Duplicator:
-    """A thread that sees messages and sends each a second time."""
+    """A thread that sends each message a second time."""
 
     def __init__(self, url: str) -> None:
         self.copied = 0
@@ -27,18 +27,16 @@ class Duplicator:
         self._thread = threading.Thread(target=self._run, name="duplicator", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
         self._ended.set()
         self._thread.join()
 
     def _run(self) -> None:
         with redis.Redis.from_url(self._url, socket_timeout=2, socket_connect_timeout=2) as client:
             while not self._ended.wait(POLL_INTERVAL_SECONDS):
-                with suppress(redis.RedisError):  # it is away at times
+                with suppress(redis.RedisError):  # Redis is stopped at times
                     self._look(client)
 
     def _look(self, client: redis.Redis) -> None:
@@ -61,8 +59,8 @@ class Duplicator:
 
 
 @contextmanager
-def everything_twice(url: str) -> Iterator[Duplicator]:
-    """Deliver every message of this Redis twice for the length of the block."""
+def duplicate_messages(url: str) -> Iterator[Duplicator]:
+    """Deliver every message of this Redis twice during the block."""
     duplicator = Duplicator(url)
     duplicator.start()
     try:

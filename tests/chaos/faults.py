@@ -1,4 +1,4 @@
-"""Injecting the faults of a plan: each begins, lasts, and is over when its block ends."""
+"""Inject the faults of a plan: a fault begins with its block and ends with it."""
 
 import os
 import signal
@@ -17,28 +17,28 @@ from shared.db.models import Job, JobKind, JobState
 from tests.chaos.plan import Fault, Kind, is_proxied
 from tests.chaos.system import Process, System
 
-IN_THE_MIDDLE_SECONDS = 8
-"""How long an engine waits to be restarted until something runs that it is in the middle of."""
+BUSY_WAIT_SECONDS = 8
+"""Seconds for which a fault waits until it can interrupt work."""
 POLL_INTERVAL_SECONDS = 0.02
-CLOCK_SECONDS = 300
+CLOCK_OFFSET_SECONDS = 300
 
 
-class Skipped(Exception):  # noqa: N818 - no error: this machine does not permit the fault
-    """The fault cannot be injected here; the text says why."""
+class Skipped(Exception):  # noqa: N818 - not an error: this machine does not permit the fault
+    """Raised when the fault cannot be injected here; the message has the cause."""
 
 
 @dataclass
-class Caught:
-    """Whether a fault caught something in the middle, where it is one that waits for that; else None."""
+class Effect:
+    """Whether a fault interrupted work; None for faults that do not wait for work."""
 
-    something: bool | None = None
+    interrupted_work: bool | None = None
 
 
-def inject(system: System, fault: Fault) -> AbstractContextManager[Caught]:
-    """The fault, from the beginning of the block to its end; the block decides how long it lasts.
+def inject(system: System, fault: Fault) -> AbstractContextManager[Effect]:
+    """Return a context manager during which the fault lasts.
 
     Raises:
-        Skipped: it cannot be had here.
+        Skipped: the fault cannot be injected here.
     """
     if is_proxied(fault):
         return _registry_misbehaves(system, fault)
@@ -46,8 +46,8 @@ def inject(system: System, fault: Fault) -> AbstractContextManager[Caught]:
 
 
 @contextmanager
-def _registry_misbehaves(system: System, fault: Fault) -> Iterator[Caught]:
-    """Both registries do, until at least one request has met it (which may be later than the block's end)."""
+def _registry_misbehaves(system: System, fault: Fault) -> Iterator[Effect]:
+    """Make both proxies misbehave, until at least one request has met the fault."""
     proxies = system.proxies if fault.kind != Kind.TOKEN_EXPIRES else system.proxies[1:]
 
     def hits() -> int:
@@ -56,25 +56,25 @@ def _registry_misbehaves(system: System, fault: Fault) -> Iterator[Caught]:
     before = hits()
     for proxy in proxies:
         proxy.misbehave(fault.kind)
-    caught = Caught()
+    effect = Effect()
     try:
-        yield caught
+        yield effect
     finally:
-        caught.something = _within(
-            IN_THE_MIDDLE_SECONDS, lambda: sum(proxy.hits[fault.kind] for proxy in proxies) > before
+        effect.interrupted_work = _wait_until(
+            BUSY_WAIT_SECONDS, lambda: sum(proxy.hits[fault.kind] for proxy in proxies) > before
         )
         for proxy in proxies:
             proxy.behave()
 
 
 def _worker(system: System, fault: Fault) -> Process:
-    # Those that push have most of the work, so they are hit most often.
+    # Workers of pushes have most of the work, so they are chosen most often.
     names = [*system.worker_names("pushes"), *system.worker_names("pushes"), "builds", "maintenance"]
     return system.processes[names[fault.choice % len(names)]]
 
 
 def _busy_worker(system: System, fault: Fault) -> tuple[Process, int | None]:
-    """A worker, and which of its children holds a lease at this moment; the first of a kind that does, if one does."""
+    """Return a worker of the chosen kind and its child that holds a lease, if one does within `BUSY_WAIT_SECONDS`."""
     chosen = _worker(system, fault)
     if chosen.name == "maintenance":  # it holds none
         return chosen, None
@@ -86,7 +86,7 @@ def _busy_worker(system: System, fault: Fault) -> tuple[Process, int | None]:
         found.extend((process, pid) for process in alike for pid in process.child.family() if pid in pids)
         return bool(found)
 
-    _within(IN_THE_MIDDLE_SECONDS, look)
+    _wait_until(BUSY_WAIT_SECONDS, look)
     return found[0] if found else (chosen, None)
 
 
@@ -96,7 +96,7 @@ def _pids_with_leases(system: System) -> set[int]:
         return {int((owner or "").rpartition("/")[2]) for owner in session.scalars(owners)}
 
 
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+def _wait_until(seconds: float, condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -106,16 +106,16 @@ def _within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 @contextmanager
-def _child_killed(system: System, fault: Fault) -> Iterator[Caught]:
+def _child_killed(system: System, fault: Fault) -> Iterator[Effect]:
     process, busy = _busy_worker(system, fault)
     _kill_one([busy] if busy is not None else process.child.family()[:-1], fault)
-    yield Caught(busy is not None)
+    yield Effect(busy is not None)
 
 
 @contextmanager
-def _api_child_killed(system: System, fault: Fault) -> Iterator[Caught]:
+def _api_child_killed(system: System, fault: Fault) -> Iterator[Effect]:
     _kill_one(system.processes["api"].child.family()[:-1], fault)
-    yield Caught()
+    yield Effect()
 
 
 def _kill_one(children: list[int], fault: Fault) -> None:
@@ -124,22 +124,22 @@ def _kill_one(children: list[int], fault: Fault) -> None:
 
 
 @contextmanager
-def _worker_killed(system: System, fault: Fault) -> Iterator[Caught]:
+def _worker_killed(system: System, fault: Fault) -> Iterator[Effect]:
     process, busy = _busy_worker(system, fault)
     _signal(process.child.pid, signal.SIGKILL)
     process.child.wait()
-    yield Caught(busy is not None)
-    _start_anew(process)
+    yield Effect(busy is not None)
+    _restart(process)
 
 
 @contextmanager
-def _worker_frozen(system: System, fault: Fault) -> Iterator[Caught]:
+def _worker_frozen(system: System, fault: Fault) -> Iterator[Effect]:
     process, busy = _busy_worker(system, fault)
     family = process.child.family()
     for pid in reversed(family):  # the parent first, or it would replace its children
         _signal(pid, signal.SIGSTOP)
     try:
-        yield Caught(busy is not None)
+        yield Effect(busy is not None)
     finally:
         for pid in family:
             _signal(pid, signal.SIGCONT)
@@ -151,18 +151,18 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _worker_replaced(system: System, fault: Fault) -> Iterator[Caught]:
+def _worker_replaced(system: System, fault: Fault) -> Iterator[Effect]:
     process, busy = _busy_worker(system, fault)
     process.switch.off()
-    _start_anew(process)
-    yield Caught(busy is not None)
+    _restart(process)
+    yield Effect(busy is not None)
 
 
 @contextmanager
-def _clock_off(system: System, fault: Fault) -> Iterator[Caught]:
-    """The worker keeps its wrong clock until something else has it started anew."""
+def _clock_off(system: System, fault: Fault) -> Iterator[Effect]:
+    """Restart a worker with a wrong clock, which it keeps until another fault restarts it."""
     try:
-        variables = wrong_clock(CLOCK_SECONDS if fault.choice % 2 else -CLOCK_SECONDS)
+        variables = wrong_clock(CLOCK_OFFSET_SECONDS if fault.choice % 2 else -CLOCK_OFFSET_SECONDS)
     except ServiceFailedError as error:
         raise Skipped(str(error)) from None
     process = _worker(system, fault)
@@ -171,75 +171,75 @@ def _clock_off(system: System, fault: Fault) -> Iterator[Caught]:
     process.switch.on()
     process.wait()
     process.variables = {}
-    yield Caught()
+    yield Effect()
 
 
-def _start_anew(process: Process) -> None:
-    process.switch.off()  # what is left of the old one
+def _restart(process: Process) -> None:
+    process.switch.off()  # the remaining children of the old one
     process.switch.on()
     process.wait()
 
 
 @contextmanager
-def _redis_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
+def _redis_restarted(system: System, _fault: Fault) -> Iterator[Effect]:
     system.redis.off()
     system.redis.on()
-    yield Caught()
+    yield Effect()
 
 
 @contextmanager
-def _redis_flushed(system: System, _fault: Fault) -> Iterator[Caught]:
+def _redis_flushed(system: System, _fault: Fault) -> Iterator[Effect]:
     with redis.Redis(port=system.redis.service.port) as client:
         client.flushall()
-    yield Caught()
+    yield Effect()
 
 
 @contextmanager
-def _redis_away(system: System, _fault: Fault) -> Iterator[Caught]:
+def _redis_away(system: System, _fault: Fault) -> Iterator[Effect]:
     system.redis.off()
     try:
-        yield Caught()
+        yield Effect()
     finally:
         system.redis.on()
 
 
 @contextmanager
-def _postgres_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
+def _postgres_restarted(system: System, _fault: Fault) -> Iterator[Effect]:
     system.postgres.off()
     try:
-        yield Caught()
+        yield Effect()
     finally:
         system.postgres.on()
 
 
 @contextmanager
-def _registry_restarted(system: System, _fault: Fault) -> Iterator[Caught]:
+def _registry_restarted(system: System, _fault: Fault) -> Iterator[Effect]:
     system.passwords.off()
     try:
-        yield Caught()
+        yield Effect()
     finally:
         system.passwords.on()
 
 
 @contextmanager
-def _engine_restarted(system: System, wait: Callable[[], bool]) -> Iterator[Caught]:
+def _engine_restarted(system: System, wait: Callable[[], bool]) -> Iterator[Effect]:
     if system.engine is None:
-        raise Skipped("the engine is not ours to restart")
-    in_the_middle = wait()
+        raise Skipped("the engine belongs to the machine, so it is not restarted")
+    busy = wait()
     system.engine.off()
     try:
-        yield Caught(in_the_middle)
+        yield Effect(busy)
     finally:
         system.engine.on()
         assert engine_answers(system.docker_host)
 
 
-def _engine_restarted_in_build(system: System, _fault: Fault) -> AbstractContextManager[Caught]:
+def _engine_restarted_in_build(system: System, _fault: Fault) -> AbstractContextManager[Effect]:
     return _engine_restarted(system, lambda: _wait_for_build(system))
 
 
-def _engine_restarted_in_push(system: System, fault: Fault) -> AbstractContextManager[Caught]:
-    return _engine_restarted(system, lambda: system.proxies[fault.choice % 2].wait_for_upload(IN_THE_MIDDLE_SECONDS))
+def _engine_restarted_in_push(system: System, fault: Fault) -> AbstractContextManager[Effect]:
+    return _engine_restarted(system, lambda: system.proxies[fault.choice % 2].wait_for_upload(BUSY_WAIT_SECONDS))
 
 
 def _wait_for_build(system: System) -> bool:
@@ -249,11 +249,11 @@ def _wait_for_build(system: System) -> bool:
         with system.database.reading() as session:
             return bool(session.scalar(runs))
 
-    return _within(IN_THE_MIDDLE_SECONDS, look)
+    return _wait_until(BUSY_WAIT_SECONDS, look)
 
 
 @contextmanager
-def _disk_full(system: System, _fault: Fault) -> Iterator[Caught]:
+def _disk_full(system: System, _fault: Fault) -> Iterator[Effect]:
     if not system.can_fill_disk:
         raise Skipped("mounting a small disk is not permitted")
     filling = system.scratch / "filling"
@@ -262,12 +262,12 @@ def _disk_full(system: System, _fault: Fault) -> Iterator[Caught]:
             file.write(bytes(1024 * 1024))
             file.flush()
     try:
-        yield Caught()
+        yield Effect()
     finally:
         filling.unlink()
 
 
-_INJECTIONS: dict[Kind, Callable[[System, Fault], AbstractContextManager[Caught]]] = {
+_INJECTIONS: dict[Kind, Callable[[System, Fault], AbstractContextManager[Effect]]] = {
     Kind.CHILD_KILLED: _child_killed,
     Kind.WORKER_KILLED: _worker_killed,
     Kind.WORKER_FROZEN: _worker_frozen,

@@ -1,4 +1,4 @@
-"""What a run does, drawn from its seed: which faults in which order, and which calls while they last."""
+"""Draw the plan of a run from its seed: the faults in their order, and the calls made while they last."""
 
 import random
 from collections import Counter
@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 
 class CallKind(StrEnum):
-    """What a caller asks for."""
+    """A request of a caller."""
 
     PUSH = "push"
     PUSH_WITH_OWN = "push with credentials of its own"
@@ -60,11 +60,11 @@ _SECONDS = {
     Kind.REGISTRY_429: (2, 4),
     Kind.POSTGRES_RESTARTED: (0.2, 2),
 }
-_USUAL_SECONDS = (1.5, 4)
+_DEFAULT_SECONDS = (1.5, 4)
 _NEEDS_A_BUILD = (Kind.ENGINE_RESTARTED_IN_BUILD, Kind.DISK_FULL)
 LONG_AWAY_SECONDS = 60
 _LONG_PLAN = len(Kind)
-"""A plan with at least so many faults has every kind, and the minute without Redis."""
+"""A plan with at least this many faults has every kind, and a minute without Redis."""
 
 QUICK = (
     Kind.CHILD_KILLED,
@@ -79,7 +79,7 @@ QUICK = (
     Kind.REGISTRY_503,
     Kind.REGISTRY_LIES,
 )
-"""What a plan with few faults chooses from; its registries have passwords only."""
+"""The faults from which a short plan chooses; its registries use passwords only."""
 
 _SHARES = {
     CallKind.PUSH: 60,
@@ -94,7 +94,7 @@ _SHARES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: what, for how many seconds, and a number that chooses its victim."""
+    """One fault: its kind, its duration in seconds, and a number that chooses its target."""
 
     kind: Kind
     seconds: float
@@ -103,87 +103,86 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """One request that a caller sends until it is accepted."""
+    """One request, which a caller sends until it is accepted."""
 
     number: int
     kind: CallKind
     commit: int
-    """An index into the commits of the run; what is compiled or published has one of its own."""
+    """An index into the commits of the run; each compile and publish has its own commit."""
     registry: int
     key: str
     impatient: bool
-    """The first time the caller hangs up before it has read the answer."""
+    """The caller closes its first connection before it has read the response."""
     pause: float
-    """Seconds that the caller rests before it, or between a push and its cancelling."""
+    """Seconds that the caller waits before the call, or between a push and its cancellation."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A fault, another one at the same time where the registry misbehaves as well, and the calls made meanwhile."""
+    """A fault, perhaps a second one of the registry at the same time, and the calls made meanwhile."""
 
     fault: Fault
-    beside: Fault | None
+    second: Fault | None
     calls: list[Call]
 
     @property
     def faults(self) -> list[Fault]:
-        """Both."""
-        return [self.fault] if self.beside is None else [self.fault, self.beside]
+        return [self.fault] if self.second is None else [self.fault, self.second]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run."""
+    """A complete run."""
 
     seed: int
     steps: list[Step]
     commits: int
-    """How many commits it needs; the first `BUILT` are built before the first fault."""
+    """The number of commits; the first `built` of them are built before the first fault."""
     built: int
     registries: int
-    """How many registries; the third is the one with tokens."""
+    """The number of registries; the third one uses tokens."""
 
     @property
     def faults(self) -> Counter[Kind]:
-        """How many faults of each kind."""
+        """The number of faults of each kind."""
         return Counter(fault.kind for step in self.steps for fault in step.faults)
 
     @property
     def calls(self) -> Counter[CallKind]:
-        """How many calls of each kind."""
+        """The number of calls of each kind."""
         return Counter(call.kind for step in self.steps for call in step.calls)
 
 
 def draw(seed: int, *, jobs: int, faults: int) -> Plan:
-    """The plan that a seed stands for."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
-    drawn = [_fault(chance, kind) for kind in _kinds(chance, faults)]
+    """Return the plan of a seed."""
+    rng = random.Random(seed)  # noqa: S311 - not a secret
+    drawn = [_fault(rng, kind) for kind in _kinds(rng, faults)]
     if faults >= _LONG_PLAN:
         first_away = next(index for index, fault in enumerate(drawn) if fault.kind == Kind.REDIS_AWAY)
         drawn[first_away] = Fault(Kind.REDIS_AWAY, LONG_AWAY_SECONDS, drawn[first_away].choice)
-    pairs = _paired(chance, drawn)
+    pairs = _paired(rng, drawn)
     built, registries = (6, 3) if faults >= _LONG_PLAN else (2, 2)
-    calls, commits = _calls(chance, jobs, built, registries)
+    calls, commits = _calls(rng, jobs, built, registries)
     return Plan(seed, _steps(pairs, calls), commits, built, registries)
 
 
-def _kinds(chance: random.Random, faults: int) -> list[Kind]:
+def _kinds(rng: random.Random, faults: int) -> list[Kind]:
     if faults < _LONG_PLAN:
-        return chance.sample(QUICK, min(faults, len(QUICK))) + chance.choices(QUICK, k=max(0, faults - len(QUICK)))
-    kinds = [*Kind, *chance.choices(list(Kind), k=faults - len(Kind))]
-    chance.shuffle(kinds)
+        return rng.sample(QUICK, min(faults, len(QUICK))) + rng.choices(QUICK, k=max(0, faults - len(QUICK)))
+    kinds = [*Kind, *rng.choices(list(Kind), k=faults - len(Kind))]
+    rng.shuffle(kinds)
     return kinds
 
 
-def _fault(chance: random.Random, kind: Kind) -> Fault:
-    return Fault(kind, round(chance.uniform(*_SECONDS.get(kind, _USUAL_SECONDS)), 1), chance.randrange(1_000_000))
+def _fault(rng: random.Random, kind: Kind) -> Fault:
+    return Fault(kind, round(rng.uniform(*_SECONDS.get(kind, _DEFAULT_SECONDS)), 1), rng.randrange(1_000_000))
 
 
-def _paired(chance: random.Random, faults: list[Fault]) -> list[tuple[Fault, Fault | None]]:
-    """Some faults of the registry fall together with a fault of something else."""
+def _paired(rng: random.Random, faults: list[Fault]) -> list[tuple[Fault, Fault | None]]:
+    """Put some faults of the registry together with another fault."""
     pairs: list[tuple[Fault, Fault | None]] = []
     for fault in faults:
-        if pairs and chance.random() < 0.25 and is_proxied(fault) and not is_proxied(pairs[-1][0]) and not pairs[-1][1]:
+        if pairs and rng.random() < 0.25 and is_proxied(fault) and not is_proxied(pairs[-1][0]) and not pairs[-1][1]:
             pairs[-1] = (pairs[-1][0], fault)
         else:
             pairs.append((fault, None))
@@ -191,18 +190,18 @@ def _paired(chance: random.Random, faults: list[Fault]) -> list[tuple[Fault, Fau
 
 
 def is_proxied(fault: Fault) -> bool:
-    """Whether it is the proxy in front of the registry that misbehaves."""
+    """Return whether the proxy in front of the registry injects the fault."""
     return (fault.kind.value.startswith("registry ") and fault.kind != Kind.REGISTRY_RESTARTED) or (
         fault.kind == Kind.TOKEN_EXPIRES
     )
 
 
-def _calls(chance: random.Random, jobs: int, built: int, registries: int) -> tuple[list[Call], int]:
+def _calls(rng: random.Random, jobs: int, built: int, registries: int) -> tuple[list[Call], int]:
     calls: list[Call] = []
     commits, unpublished = built, list(range(built))
-    kinds = chance.choices(list(_SHARES), weights=list(_SHARES.values()), k=jobs)
+    kinds = rng.choices(list(_SHARES), weights=list(_SHARES.values()), k=jobs)
     for number, kind in enumerate(kinds):
-        commit = chance.randrange(built)
+        commit = rng.randrange(built)
         if kind == CallKind.COMPILE:
             commit, commits = commits, commits + 1
         elif kind == CallKind.PUBLISH:
@@ -215,31 +214,31 @@ def _calls(chance: random.Random, jobs: int, built: int, registries: int) -> tup
                 number,
                 kind,
                 commit,
-                registry=chance.randrange(registries),
-                key=f"chaos-{chance.getrandbits(96):024x}",
-                impatient=chance.random() < 0.2,
-                pause=round(chance.uniform(0, 0.4), 2),
+                registry=rng.randrange(registries),
+                key=f"chaos-{rng.getrandbits(96):024x}",
+                impatient=rng.random() < 0.2,
+                pause=round(rng.uniform(0, 0.4), 2),
             )
         )
     return calls, commits
 
 
 def _steps(pairs: list[tuple[Fault, Fault | None]], calls: list[Call]) -> list[Step]:
-    """The calls, spread over the faults by how long these last."""
+    """Spread the calls over the faults, by the duration of each."""
     weights = [2 + fault.seconds for fault, _ in pairs]
     steps, given, passed = [], 0, 0.0
-    for (fault, beside), weight in zip(pairs, weights, strict=True):
+    for (fault, second), weight in zip(pairs, weights, strict=True):
         passed += weight
         until = round(len(calls) * passed / sum(weights))
         if fault.kind in _NEEDS_A_BUILD:
             _bring_forward(CallKind.COMPILE, calls, given)
-        steps.append(Step(fault, beside, calls[given:until]))
+        steps.append(Step(fault, second, calls[given:until]))
         given = until
     return steps
 
 
-def _bring_forward(kind: CallKind, calls: list[Call], place: int) -> None:
-    """Exchange the call at this place for the next one of a kind, if one is left."""
-    found = next((index for index in range(place, len(calls)) if calls[index].kind == kind), None)
+def _bring_forward(kind: CallKind, calls: list[Call], position: int) -> None:
+    """Exchange the call at this index with the next one of a kind, if there is one."""
+    found = next((index for index in range(position, len(calls)) if calls[index].kind == kind), None)
     if found is not None:
-        calls[place], calls[found] = calls[found], calls[place]
+        calls[position], calls[found] = calls[found], calls[position]

@@ -1,4 +1,4 @@
-"""A proxy in front of a registry, which passes everything on until it is told to misbehave."""
+"""A proxy in front of a registry, which forwards every request except during a fault."""
 
 import asyncio
 import json
@@ -16,16 +16,16 @@ from yarl import URL
 from tests.chaos.plan import Kind
 
 SHARE = 0.5
-"""Of the requests while it misbehaves, so many meet the fault."""
+"""The share of the requests that meet the fault while it lasts."""
 DELAY_SECONDS = (0.3, 3.0)
-USUAL_BYTES_PER_SECOND = 1_500_000
-"""Of one upload, so that a push takes long enough for faults to fall into it; of large layers only the beginning."""
+DEFAULT_BYTES_PER_SECOND = 1_500_000
+"""The speed of an upload, so that a push takes long enough for a fault; only the beginning of a large layer is slow."""
 SLOWED_BYTES = 4_000_000
 THROTTLED_BYTES_PER_SECOND = 300_000
 CUT_AFTER_BYTES = 100_000
 USES_OF_A_TOKEN = 3
 FORGOTTEN_BYTES = 8 * 1024 * 1024
-"""Blobs smaller than this are never said to be there, so that every push has something to upload."""
+"""Smaller blobs are reported as missing, so that every push has something to upload."""
 HOP_BY_HOP = ("Connection", "Keep-Alive", "Transfer-Encoding", "Host")
 ERRORS = {
     Kind.REGISTRY_401: (401, "UNAUTHORIZED"),
@@ -40,19 +40,19 @@ ERRORS = {
 
 
 class _CutError(Exception):
-    """The connection is to be broken off here."""
+    """Raised when the connection is to be cut."""
 
 
 class FaultyProxy:
-    """Where it listens, and how it misbehaves at the moment."""
+    """A proxy with the fault that it injects at the moment."""
 
     def __init__(self, target: str, seed: int) -> None:
         self.host = ""
         self.hits: Counter[Kind] = Counter()
-        """How many requests met each kind of fault."""
+        """The number of requests that met each kind of fault."""
         self._target = target
         self._kind: Kind | None = None
-        self._chance = random.Random(seed)  # noqa: S311 - no secret
+        self._chance = random.Random(seed)  # noqa: S311 - not a secret
         self._uses: Counter[str] = Counter()
         self._forgotten: set[str] = set()
         self._uploaded: set[tuple[str, str]] = set()
@@ -60,31 +60,31 @@ class FaultyProxy:
         self._session: aiohttp.ClientSession | None = None
 
     def misbehave(self, kind: Kind) -> None:
-        """Begin with a fault."""
+        """Start a fault."""
         self._uses.clear()
         self._kind = kind
 
     def behave(self) -> None:
-        """Pass everything on."""
+        """End the fault."""
         self._kind = None
 
     def wait_for_upload(self, seconds: float) -> bool:
-        """Wait until the next bytes of a layer come through; whether some did."""
+        """Wait for the next bytes of a layer; return whether they came within `seconds`."""
         self._uploading.clear()
         return self._uploading.wait(seconds)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Pass a request on, or meet it with the fault of the moment."""
+        """Forward a request, or respond to it with the fault."""
         kind = self._kind_for(request)
         try:
-            answer = await self._misbehaved(request, kind)
-            if answer is None:
-                answer = await self._pass_on(request, kind)
+            response = await self._misbehaved(request, kind)
+            if response is None:
+                response = await self._pass_on(request, kind)
         except (aiohttp.ClientError, ConnectionError, _CutError):
             if request.transport is not None:
                 request.transport.abort()
-            return web.Response()  # nobody gets it
-        return answer
+            return web.Response()  # the connection is closed
+        return response
 
     def _kind_for(self, request: web.BaseRequest) -> Kind | None:
         kind = self._kind
@@ -127,12 +127,12 @@ class FaultyProxy:
         return web.Response(status=200, headers=headers, body=b"" if request.method == "HEAD" else other)
 
     async def _challenge(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What the registry says to whom it does not know, as it also says to whose token has ended."""
+        """Respond with the registry's challenge, as it does when a token has expired."""
         headers = self._headers(request)
         headers.popall("Authorization", None)
         headers.popall("Content-Length", None)
-        async with self._upstream.request(request.method, self._url(request), headers=headers) as answer:
-            challenge = answer.headers.get("WWW-Authenticate", 'Basic realm="chaos"')
+        async with self._upstream.request(request.method, self._url(request), headers=headers) as response:
+            challenge = response.headers.get("WWW-Authenticate", 'Basic realm="chaos"')
         if challenge.startswith("Bearer "):
             challenge += ',error="invalid_token"'
         return _error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
@@ -141,17 +141,17 @@ class FaultyProxy:
         body = self._body(request, kind) if request.can_read_body else None
         async with self._upstream.request(
             request.method, self._url(request), headers=self._headers(request), data=body, allow_redirects=False
-        ) as answer:
-            if self._forgets(request, answer):
+        ) as response:
+            if self._forgets(request, response):
                 return _error(404, "BLOB_UNKNOWN", {})
-            if request.method == "PUT" and answer.status == 201:
+            if request.method == "PUT" and response.status == 201:
                 self._uploaded.add((_repository(request), request.query.get("digest", "")))
-            headers = CIMultiDict(answer.headers)
+            headers = CIMultiDict(response.headers)
             for name in HOP_BY_HOP:
                 headers.popall(name, None)
-            passed = web.StreamResponse(status=answer.status, headers=headers)
+            passed = web.StreamResponse(status=response.status, headers=headers)
             await passed.prepare(request)
-            async for chunk in answer.content.iter_any():
+            async for chunk in response.content.iter_any():
                 await passed.write(chunk)
                 if kind == Kind.REGISTRY_CUTS:
                     raise _CutError
@@ -171,17 +171,17 @@ class FaultyProxy:
             if kind == Kind.REGISTRY_THROTTLES:
                 await asyncio.sleep(len(chunk) / THROTTLED_BYTES_PER_SECOND)
             elif passed < SLOWED_BYTES:
-                await asyncio.sleep(len(chunk) / USUAL_BYTES_PER_SECOND)
+                await asyncio.sleep(len(chunk) / DEFAULT_BYTES_PER_SECOND)
             yield chunk
 
-    def _forgets(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
-        if request.method != "HEAD" or "/blobs/" not in request.path or answer.status != 200:
+    def _forgets(self, request: web.BaseRequest, response: aiohttp.ClientResponse) -> bool:
+        if request.method != "HEAD" or "/blobs/" not in request.path or response.status != 200:
             return False
-        if int(answer.headers.get("Content-Length", 0)) >= FORGOTTEN_BYTES:
+        if int(response.headers.get("Content-Length", 0)) >= FORGOTTEN_BYTES:
             return False
         digest = request.path.rpartition("/")[2]
         if (_repository(request), digest) in self._uploaded:
-            # Whoever has just uploaded it asks once whether it is there.
+            # A push checks once that the blob it uploaded exists.
             self._uploaded.remove((_repository(request), digest))
             return False
         self._forgotten.add(digest)
@@ -190,24 +190,24 @@ class FaultyProxy:
     @property
     def _upstream(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise RuntimeError("the proxy does not run")
+            raise RuntimeError("the proxy is not running")
         return self._session
 
     def _url(self, request: web.BaseRequest) -> URL:
         url = URL(f"http://{self._target}{request.raw_path}", encoded=True)
-        # What it says not to have it cannot mount from elsewhere either.
+        # A blob that is reported as missing cannot be mounted either.
         return url.with_query(None) if url.query.get("mount") in self._forgotten else url
 
     def _headers(self, request: web.BaseRequest) -> CIMultiDict[str]:
         headers = CIMultiDict(request.headers)
         for name in HOP_BY_HOP:
             headers.popall(name, None)
-        # The registry names its uploads by the address at which it was asked.
+        # The registry builds upload URLs from the Host header.
         headers["Host"] = self.host
         return headers
 
     async def run(self, listening: threading.Event, ended: asyncio.Event) -> None:
-        """Listen until `ended`."""
+        """Listen until `ended` is set."""
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=120)
         async with aiohttp.ClientSession(
@@ -226,7 +226,7 @@ class FaultyProxy:
 
 @contextmanager
 def faulty_proxy(target: str, seed: int) -> Iterator[FaultyProxy]:
-    """A proxy to the registry at `target` (host:port), in a thread of this process."""
+    """Run a proxy to the registry at `target` (host:port) in a thread, during the block."""
     proxy = FaultyProxy(target, seed)
     listening = threading.Event()
     loop = asyncio.new_event_loop()

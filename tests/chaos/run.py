@@ -1,4 +1,4 @@
-"""One run: the plan's faults one after the other, calls meanwhile, and after each the time until a push goes well."""
+"""Run a plan: inject its faults in turn, with calls meanwhile; measure after each the time until a push succeeds."""
 
 import contextlib
 import time
@@ -11,114 +11,116 @@ from dev.services.processes import say
 from shared.db.models import Job
 from shared.db.models.jobs import LIVE_STATES
 from tests.chaos.callers import Callers
-from tests.chaos.faults import Caught, Skipped, inject
+from tests.chaos.faults import Effect, Skipped, inject
 from tests.chaos.plan import Fault, Kind, Plan, Step
-from tests.chaos.stage import PROBE, PROBER, Stage
+from tests.chaos.scenario import PROBE, PROBER, Scenario
 
-RECOVERY_SECONDS = 120
-SETTLING_SECONDS = 150
+RECOVERY_TIMEOUT_SECONDS = 120
+SETTLE_TIMEOUT_SECONDS = 150
 POLL_INTERVAL_SECONDS = 0.1
 PROBE_RETRY_INTERVAL_SECONDS = 15
-"""A probe that has not gone well for so long is sent afresh: a newer push takes its place."""
+"""A probe that has not succeeded within this time is sent again; the newer push supersedes it."""
 
 
 @dataclass
-class SentSoFar:
-    """What happened."""
+class RunRecord:
+    """The events of a run."""
 
     injected: Counter[Kind] = field(default_factory=Counter)
-    in_vain: Counter[Kind] = field(default_factory=Counter)
-    """Faults that were to catch something in the middle, and caught nothing."""
+    without_effect: Counter[Kind] = field(default_factory=Counter)
+    """Faults that were meant to interrupt work, and found none."""
     skipped: dict[Kind, str] = field(default_factory=dict)
     recoveries: list[tuple[Kind, float]] = field(default_factory=list)
-    """After which fault how many seconds passed until a push went well."""
+    """Each fault, with the seconds until a push succeeded after it."""
     probes: list[str] = field(default_factory=list)
     """The jobs of the pushes that measured it."""
     accepted_without_redis: int = 0
-    complaints: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
 
-def carry_out(stage: Stage, plan: Plan, callers: Callers) -> SentSoFar:
-    """Inject every fault of the plan, and wait until all that was accepted has ended."""
-    told = SentSoFar()
+def run_plan(scenario: Scenario, plan: Plan, callers: Callers) -> RunRecord:
+    """Inject every fault of the plan, and wait until all accepted work has ended."""
+    record = RunRecord()
     for number, step in enumerate(plan.steps, 1):
         names = " + ".join(fault.kind for fault in step.faults)
         say(f"[{number}/{len(plan.steps)}] {names}; {len(step.calls)} calls")
-        _take_step(stage, step, callers, told)
-        _recover(stage, step.fault.kind, told)
-    _resolve(stage, callers, told)
-    return told
+        _run_step(scenario, step, callers, record)
+        _recover(scenario, step.fault.kind, record)
+    _wait_for_ends(scenario, callers, record)
+    return record
 
 
-def _take_step(stage: Stage, step: Step, callers: Callers, told: SentSoFar) -> None:
+def _run_step(scenario: Scenario, step: Step, callers: Callers, record: RunRecord) -> None:
     accepted = callers.accepted
-    caught: list[tuple[Kind, Caught]] = []
+    effects: list[tuple[Kind, Effect]] = []
     with contextlib.ExitStack() as stack:
-        callers.give(step.calls)
+        callers.submit(step.calls)
         for fault in step.faults:
-            _inject(stage, fault, stack, told, caught)
+            _inject(scenario, fault, stack, record, effects)
         time.sleep(max(fault.seconds for fault in step.faults))
         if step.fault.kind == Kind.REDIS_AWAY:
-            told.accepted_without_redis += callers.accepted - accepted
-    told.in_vain.update(kind for kind, what in caught if what.something is False)
+            record.accepted_without_redis += callers.accepted - accepted
+    record.without_effect.update(kind for kind, effect in effects if effect.interrupted_work is False)
 
 
 def _inject(
-    stage: Stage, fault: Fault, stack: contextlib.ExitStack, told: SentSoFar, caught: list[tuple[Kind, Caught]]
+    scenario: Scenario, fault: Fault, stack: contextlib.ExitStack, record: RunRecord, effects: list[tuple[Kind, Effect]]
 ) -> None:
     try:
-        caught.append((fault.kind, stack.enter_context(inject(stage.system, fault))))
+        effects.append((fault.kind, stack.enter_context(inject(scenario.system, fault))))
     except Skipped as why:
         say(f"  skipped: {why}")
-        told.skipped[fault.kind] = str(why)
+        record.skipped[fault.kind] = str(why)
     else:
-        told.injected[fault.kind] += 1
+        record.injected[fault.kind] += 1
 
 
-def _recover(stage: Stage, kind: Kind, told: SentSoFar) -> None:
-    """Push until a push goes well; how long that took is the time to recover."""
+def _recover(scenario: Scenario, kind: Kind, record: RunRecord) -> None:
+    """Push until a push succeeds, and record how long it took."""
     began = time.monotonic()
     sent = 0
-    while time.monotonic() - began < RECOVERY_SECONDS:
+    while time.monotonic() - began < RECOVERY_TIMEOUT_SECONDS:
         sent += 1
-        job_id = _send_probe(stage, f"probe-{len(told.probes)}-{sent}-{began}")
-        if job_id is not None and _goes_well(stage, job_id):
-            told.probes.append(job_id)
-            told.recoveries.append((kind, time.monotonic() - began))
-            say(f"  a push went well after {told.recoveries[-1][1]:.1f} s")
+        job_id = _send_probe(scenario, f"probe-{len(record.probes)}-{sent}-{began}")
+        if job_id is not None and _succeeds(scenario, job_id):
+            record.probes.append(job_id)
+            record.recoveries.append((kind, time.monotonic() - began))
+            say(f"  a push succeeded after {record.recoveries[-1][1]:.1f} s")
             return
-    told.complaints.append(f"after {kind!r} no push went well within {RECOVERY_SECONDS} s")
+    record.violations.append(f"after {kind!r} no push succeeded within {RECOVERY_TIMEOUT_SECONDS} s")
 
 
-def _send_probe(stage: Stage, key: str) -> str | None:
-    path = f"/v1/algorithms/{PROBER}/{PROBE}/versions/{stage.probe_commit}/registry"
-    body = {"registry_id": stage.probe_row.registry_id}
-    answer = stage.prober.send("POST", path, body, idempotency_key=key)
-    if not answer.accepted:
+def _send_probe(scenario: Scenario, key: str) -> str | None:
+    path = f"/v1/algorithms/{PROBER}/{PROBE}/versions/{scenario.probe_commit}/registry"
+    body = {"registry_id": scenario.probe_row.registry_id}
+    response = scenario.prober.send("POST", path, body, idempotency_key=key)
+    if not response.accepted:
         time.sleep(POLL_INTERVAL_SECONDS)
-    return answer.job_id if answer.accepted else None
+    return response.job_id if response.accepted else None
 
 
-def _goes_well(stage: Stage, job_id: str) -> bool:
+def _succeeds(scenario: Scenario, job_id: str) -> bool:
     deadline = time.monotonic() + PROBE_RETRY_INTERVAL_SECONDS
     while time.monotonic() < deadline:
-        answer = stage.prober.send("GET", f"/v1/jobs/{job_id}")
-        if answer.accepted and answer.json["state"] not in ("queued", "running"):
-            return bool(answer.json["state"] == "succeeded")
+        response = scenario.prober.send("GET", f"/v1/jobs/{job_id}")
+        if response.accepted and response.json["state"] not in ("queued", "running"):
+            return bool(response.json["state"] == "succeeded")
         time.sleep(POLL_INTERVAL_SECONDS)
     return False
 
 
-def _resolve(stage: Stage, callers: Callers, told: SentSoFar) -> None:
-    """Wait until every call has its answer, and everything that was accepted its end."""
+def _wait_for_ends(scenario: Scenario, callers: Callers, record: RunRecord) -> None:
+    """Wait until every call has an outcome and all accepted work has ended."""
     say("waiting until everything has ended")
     live = select(exists().where(Job.state.in_(LIVE_STATES)))
     held = select(exists().where(Job.lease_owner.is_not(None)))
-    deadline = time.monotonic() + SETTLING_SECONDS
+    deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        with stage.system.database.reading() as session:
+        with scenario.system.database.reading() as session:
             if not callers.open and not session.scalar(live) and not session.scalar(held):
                 return
         time.sleep(POLL_INTERVAL_SECONDS)
     if callers.open:
-        told.complaints.append(f"{callers.open} calls have no outcome {SETTLING_SECONDS} s after the last fault")
+        record.violations.append(
+            f"{callers.open} calls have no outcome {SETTLE_TIMEOUT_SECONDS} s after the last fault"
+        )

@@ -1,4 +1,4 @@
-"""What a run was like, as a table for people and as JSON for whoever compares runs."""
+"""Summarise a run as a table for people and as JSON for comparisons."""
 
 import json
 import statistics
@@ -12,16 +12,16 @@ from shared.db.models import Job, PushEvent
 from tests.chaos.callers import Callers
 from tests.chaos.duplicates import Duplicator
 from tests.chaos.plan import Plan
-from tests.chaos.run import SentSoFar
-from tests.chaos.stage import Stage
+from tests.chaos.run import RunRecord
+from tests.chaos.scenario import Scenario
 
 
 def summary(
-    plan: Plan, stage: Stage, told: SentSoFar, callers: Callers, duplicator: Duplicator, violations: list[str]
+    plan: Plan, scenario: Scenario, record: RunRecord, callers: Callers, duplicator: Duplicator, violations: list[str]
 ) -> dict[str, Any]:
-    """Everything worth knowing of a run."""
-    seconds = [seconds for _, seconds in told.recoveries]
-    with stage.system.database.reading() as session:
+    """Return the summary of a run."""
+    seconds = [seconds for _, seconds in record.recoveries]
+    with scenario.system.database.reading() as session:
         ends = session.execute(select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)).all()
         classes = session.execute(
             select(Job.error_class, func.count()).where(Job.state == "failed").group_by(Job.error_class)
@@ -29,19 +29,19 @@ def summary(
         losses = session.scalar(select(func.coalesce(func.sum(Job.losses), 0)))
         retries = session.scalar(select(func.count()).where(PushEvent.kind == "retry"))
     hits = Counter[str]()
-    for proxy in stage.system.proxies:
+    for proxy in scenario.system.proxies:
         hits.update({kind.value: number for kind, number in proxy.hits.items()})
     return {
         "seed": plan.seed,
-        "faults": {kind.value: number for kind, number in sorted(told.injected.items())},
-        "faults_injected": told.injected.total(),
-        "faults_that_caught_nothing": {kind.value: number for kind, number in sorted(told.in_vain.items())},
-        "faults_skipped": {kind.value: why for kind, why in told.skipped.items()},
+        "faults": {kind.value: number for kind, number in sorted(record.injected.items())},
+        "faults_injected": record.injected.total(),
+        "faults_that_caught_nothing": {kind.value: number for kind, number in sorted(record.without_effect.items())},
+        "faults_skipped": {kind.value: why for kind, why in record.skipped.items()},
         "whole_run": {"beats": 2, "messages_delivered_again": duplicator.copied},
         "requests_met_by_the_proxies": dict(sorted(hits.items())),
         "calls": len(callers.outcomes),
         "accepted": callers.accepted,
-        "accepted_while_redis_was_away": told.accepted_without_redis,
+        "accepted_while_redis_was_away": record.accepted_without_redis,
         "sent": sum(outcome.sent for outcome in callers.outcomes),
         "answers_that_were_no_acceptance": dict(callers.errors),
         "jobs": sum(number for _, _, number in ends),
@@ -52,19 +52,19 @@ def summary(
         "recovery_seconds": {
             "median": round(statistics.median(seconds), 1) if seconds else None,
             "maximum": round(max(seconds), 1) if seconds else None,
-            "slowest": [[kind.value, round(took, 1)] for kind, took in sorted(told.recoveries, key=_slowest)[:5]],
+            "slowest": [[kind.value, round(took, 1)] for kind, took in sorted(record.recoveries, key=_slowest)[:5]],
         },
         "violations": violations,
     }
 
 
 def write_json(found: dict[str, Any], path: Path) -> None:
-    """Write a summary to a file."""
+    """Write a summary to a file as JSON."""
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def table(found: dict[str, Any]) -> str:
-    """A summary for people."""
+    """Return the summary as a table."""
     lines: list[str] = []
     for name, value in found.items():
         title = name.replace("_", " ")

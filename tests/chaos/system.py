@@ -1,4 +1,4 @@
-"""The whole Longshore under test: every part and every process of its own, so that each can be turned off and on."""
+"""Start the complete Longshore under test: each service and process can be stopped and started on its own."""
 
 import os
 import secrets
@@ -25,10 +25,10 @@ from tests.chaos.plan import LEASE_SECONDS
 from tests.chaos.proxy import FaultyProxy, faulty_proxy
 
 LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
-START_SECONDS = 90
+START_TIMEOUT_SECONDS = 90
 GRACE_SECONDS = 30
 DISK_MEGABYTES = 64
-HASTE = {
+SHORT_INTERVALS = {
     "LONGSHORE_LEASE_SECONDS": str(LEASE_SECONDS),
     "LONGSHORE_HEARTBEAT_SECONDS": "1.5",
     "LONGSHORE_RETRY_DELAYS": "0.5,1,2,4,8",
@@ -38,7 +38,7 @@ HASTE = {
     "LONGSHORE_MAX_LOSSES": "50",
     "LONGSHORE_SHUTDOWN_SECONDS": "3",
 }
-"""Everything that waits, waits shorter."""
+"""Settings that make retries, leases and sweeps faster."""
 
 WORKERS = {
     "pushes-1": ("pushes", 2),
@@ -54,13 +54,13 @@ class Process:
 
     name: str
     queue: str
-    """What it works on, if it is a worker."""
+    """The queue of a worker; empty for other processes."""
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str]
     port: int | None = None
     variables: dict[str, str] = field(default_factory=dict)
-    """What it has beside the others, from its next start on."""
+    """Environment variables for its next start only."""
     switch: Switch[Child] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,12 +68,12 @@ class Process:
 
     @property
     def child(self) -> Child:
-        """The process that runs, or ran last."""
+        """The process that runs now or ran last."""
         return self.switch.service
 
     def wait(self) -> None:
-        """Wait until it works."""
-        self.child.wait_until(self._is_ready, seconds=START_SECONDS)
+        """Wait until the process is ready."""
+        self.child.wait_until(self._is_ready, seconds=START_TIMEOUT_SECONDS)
 
     def _begin(self) -> AbstractContextManager[Child]:
         return running(
@@ -93,7 +93,7 @@ class Process:
 
 @dataclass
 class System:
-    """Where everything is."""
+    """The services and processes of the run."""
 
     directory: Path
     scratch: Path
@@ -104,10 +104,10 @@ class System:
     passwords: Switch[PrivateRegistry]
     tokens: PrivateRegistry
     engine: Switch[str] | None
-    """None where it is not ours to restart."""
+    """None where the engine belongs to the machine and cannot be restarted."""
     docker_host: str
     proxies: tuple[FaultyProxy, FaultyProxy]
-    """In front of the registry with passwords, and of the one with tokens."""
+    """In front of the registry with passwords and of the one with tokens."""
     processes: dict[str, Process]
     database: Database
     api_url: str
@@ -116,20 +116,20 @@ class System:
 
     @property
     def logs(self) -> Path:
-        """Where all Longshore processes log."""
+        """The directory of the logs of all Longshore processes."""
         return self.directory / "logs"
 
     def worker_names(self, queue: str) -> list[str]:
-        """The workers of a queue."""
+        """Return the names of the workers of a queue."""
         return [name for name, (queues, _) in WORKERS.items() if queues == queue]
 
 
 @contextmanager
 def system(directory: Path, seed: int) -> Iterator[System]:
-    """Everything, running, for the length of the block.
+    """Run all services and processes during the block.
 
     Raises:
-        ServiceFailedError: a part cannot be had; the text says why.
+        ServiceFailedError: a service cannot be started; the message has the cause.
     """
     with ExitStack() as stack:
         scratch, can_fill_disk = _scratch(stack, directory / "scratch")
@@ -191,7 +191,7 @@ def _engine(stack: ExitStack, directory: Path) -> tuple[Switch[str] | None, str]
         named = running_engine()
         if named is None:
             raise ServiceFailedError("no Docker engine answers, and a private one needs root")
-        say("the engine is not restarted in this run: that needs root, for an engine of its own")
+        say("the engine is not restarted in this run, because a private engine needs root")
         return None, named
     sockets = engine_sockets()
     stack.callback(shutil.rmtree, sockets, ignore_errors=True)
@@ -206,7 +206,7 @@ def _environment(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LONGSHORE_", "DOCKER_"))}
     return {
         **inherited,
-        **HASTE,
+        **SHORT_INTERVALS,
         "DOCKER_HOST": docker_host,
         "TMPDIR": str(scratch),
         "LONGSHORE_DATA_DIR": str(directory / "data"),
@@ -228,7 +228,7 @@ def _environment(
 
 
 def _migrate(directory: Path, environment: dict[str, str]) -> str:
-    """Make the tables and the first admin key."""
+    """Create the tables and the first admin key; return the key."""
     (directory / "data").mkdir(mode=0o700)
     key = directory / "admin-key"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A few faults of each big part, in every run of the tests; `make chaos` has them all."""
+"""A short chaos run, for `make test-long`; `make chaos` injects all faults."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SEED = 202
-"""Its faults are of the worker, the engine, Redis, PostgreSQL and the registry."""
+"""The faults of this seed concern a worker, the engine, Redis, PostgreSQL and the registry."""
 
 
 @pytest.mark.timeout(900)

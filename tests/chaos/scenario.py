@@ -1,4 +1,4 @@
-"""What the callers work with: an algorithm with its commits, registries, and the passwords to look for afterwards."""
+"""Prepare what calls use: an algorithm with its commits, registries, and the secrets that checks search for."""
 
 import base64
 import random
@@ -17,38 +17,38 @@ from tests.chaos.system import System
 OWNER, ALGORITHM = "chaos", "Storm"
 PROBER, PROBE = "prober", "Probe"
 SOURCE_BYTES = 1_500_000
-READY_SECONDS = 180
+READY_TIMEOUT_SECONDS = 180
 POLL_INTERVAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Row:
-    """A registry as it is recorded: the path in it, and who may push there."""
+class RegistryRow:
+    """A recorded registry, with a path and the account that may push there."""
 
     registry_id: str
     url: str
     username: str
     password: str = field(repr=False)
     direct: str
-    """Where the registry itself answers, without the proxy."""
+    """The address (host:port/path) of the registry itself, without the proxy."""
 
 
 @dataclass
-class Stage:
-    """Everything that a call can be about."""
+class Scenario:
+    """The algorithms, registries and keys that calls use."""
 
     system: System
     caller: Api
     prober: Api
-    rows: list[Row]
-    probe_row: Row
+    rows: list[RegistryRow]
+    probe_row: RegistryRow
     commits: list[str]
     probe_commit: str
     wrong_password: str = field(default_factory=lambda: f"pw-wrong-{secrets.token_hex(12)}", repr=False)
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What must stand nowhere in clear, by what it is."""
+        """The secrets that must not appear in clear text, by description."""
         found = {
             "wrong password": self.wrong_password,
             "caller's key": self.caller.key,
@@ -62,7 +62,7 @@ class Stage:
         return found
 
     def request(self, call: Call) -> tuple[str, dict[str, Any]]:
-        """The address and body of a call."""
+        """Return the path and body of a call."""
         row, commit = self.rows[call.registry], self.commits[call.commit]
         push: dict[str, Any] = {"registry_id": row.registry_id}
         if call.kind == CallKind.PUSH_WITH_OWN:
@@ -78,49 +78,49 @@ class Stage:
         return f"{algorithm}/versions/{commit}/registry", {"registry_push_credentials": push}
 
 
-def set_stage(system: System, plan: Plan) -> Stage:
-    """Make owners, registries and repositories, and build and push what the plan takes for granted.
+def prepare_scenario(system: System, plan: Plan) -> Scenario:
+    """Create owners, registries and repositories, and do the builds and pushes that the plan needs.
 
     Raises:
-        ServiceFailedError: it does not work even without faults.
+        ServiceFailedError: something fails without any fault.
     """
     caller, prober = (system.admin.other(_key(system, owner)) for owner in (OWNER, PROBER))
     with_passwords, with_tokens = system.proxies
     pusher, writer = (next(iter(registry.users.items())) for registry in (system.passwords.service, system.tokens))
     direct, direct_tokens = system.passwords.service.host, system.tokens.host
     rows = [
-        _record(system, with_passwords.host, "one", pusher, direct),
-        _record(system, with_passwords.host, "two", pusher, direct),
-        _record(system, with_tokens.host, "three", writer, direct_tokens),
+        _record_registry(system, with_passwords.host, "one", pusher, direct),
+        _record_registry(system, with_passwords.host, "two", pusher, direct),
+        _record_registry(system, with_tokens.host, "three", writer, direct_tokens),
     ][: plan.registries]
-    probe_row = _record(system, with_passwords.host, "probe", pusher, direct)
+    probe_row = _record_registry(system, with_passwords.host, "probe", pusher, direct)
     commits = _commits(system, caller, OWNER, ALGORITHM, plan.commits, random.Random(plan.seed))  # noqa: S311
     (probe_commit,) = _commits(system, prober, PROBER, PROBE, 1, random.Random(0))  # noqa: S311
-    stage = Stage(system, caller, prober, rows, probe_row, commits, probe_commit)
-    say("building and pushing what there is before the first fault")
+    scenario = Scenario(system, caller, prober, rows, probe_row, commits, probe_commit)
+    say("building and pushing before the first fault")
     jobs = []
     for number, commit in enumerate(commits[: plan.built]):
         pushes = [{"registry_id": row.registry_id} for row in rows] if number == 0 else []
         jobs.append(_compile(caller, f"{OWNER}/{ALGORITHM}", commit, pushes))
     jobs.append(_compile(prober, f"{PROBER}/{PROBE}", probe_commit, [{"registry_id": probe_row.registry_id}]))
     for job in jobs:
-        _await_success(system.admin, job)
-    return stage
+        _wait_for_success(system.admin, job)
+    return scenario
 
 
-def _must(api: Api, method: str, path: str, body: object) -> Any:
-    answer = api.send(method, path, body)
-    if not answer.accepted:
-        raise ServiceFailedError(f"{method} {path} was answered {answer.status} before any fault: {answer.text}")
-    return answer.json
+def _expect_success(api: Api, method: str, path: str, body: object) -> Any:
+    response = api.send(method, path, body)
+    if not response.accepted:
+        raise ServiceFailedError(f"{method} {path} got response {response.status} before any fault: {response.text}")
+    return response.json
 
 
 def _key(system: System, owner: str) -> str:
     body = {"key_label": "chaos", "key_type": "AlgorithmKey"}
-    return str(_must(system.admin, "POST", f"/v1/admin/users/{owner}/keys", body)["api_key"])
+    return str(_expect_success(system.admin, "POST", f"/v1/admin/users/{owner}/keys", body)["api_key"])
 
 
-def _record(system: System, host: str, path: str, account: tuple[str, str], direct: str) -> Row:
+def _record_registry(system: System, host: str, path: str, account: tuple[str, str], direct: str) -> RegistryRow:
     username, password = account
     body = {
         "registry_url": f"http://{host}/{path}",
@@ -128,21 +128,21 @@ def _record(system: System, host: str, path: str, account: tuple[str, str], dire
         "registry_password": password,
         "name": path,
     }
-    made = _must(system.admin, "POST", "/v1/registries", body)
-    return Row(made["id"], f"{host}/{path}", username, password, f"{direct}/{path}")
+    made = _expect_success(system.admin, "POST", "/v1/registries", body)
+    return RegistryRow(made["id"], f"{host}/{path}", username, password, f"{direct}/{path}")
 
 
-def _commits(system: System, api: Api, owner: str, name: str, count: int, chance: random.Random) -> list[str]:
-    """Create an algorithm and push so many commits to its repository, each with bytes of its own."""
+def _commits(system: System, api: Api, owner: str, name: str, count: int, rng: random.Random) -> list[str]:
+    """Create an algorithm and push `count` commits to its repository, each with other bytes; return their hashes."""
     body = {"name": name, "details": {"label": name}, "settings": {"language": "python3"}}
-    _must(api, "POST", f"/v1/algorithms/{owner}", body)
+    _expect_success(api, "POST", f"/v1/algorithms/{owner}", body)
     directory = system.directory / "clones" / name
     (directory / "src").mkdir(parents=True)
     (directory / "src" / f"{name}.py").write_text("def apply(given):\n    return given\n")
     _git(directory, "init", "--quiet", "--initial-branch=main")
     commits = []
     for number in range(count):
-        (directory / "bytes").write_bytes(chance.randbytes(SOURCE_BYTES))
+        (directory / "bytes").write_bytes(rng.randbytes(SOURCE_BYTES))
         _git(directory, "add", "--all")
         _git(directory, "commit", "--quiet", "--message", f"commit {number}")
         commits.append(_git(directory, "rev-parse", "HEAD"))
@@ -161,16 +161,16 @@ def _git(directory: Path, *arguments: str) -> str:
 
 def _compile(api: Api, algorithm: str, commit: str, pushes: list[dict[str, str]]) -> str:
     body = {"commitSha": commit, "registry_push_credentials": pushes}
-    answer = api.send("POST", f"/v1/algorithms/{algorithm}/compile", body)
-    if answer.job_id is None:
-        raise ServiceFailedError(f"a compile was answered {answer.status} before any fault: {answer.text}")
-    return answer.job_id
+    response = api.send("POST", f"/v1/algorithms/{algorithm}/compile", body)
+    if response.job_id is None:
+        raise ServiceFailedError(f"a compile got response {response.status} before any fault: {response.text}")
+    return response.job_id
 
 
-def _await_success(api: Api, job_id: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+def _wait_for_success(api: Api, job_id: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while True:
-        job = _must(api, "GET", f"/v1/jobs/{job_id}", None)
+        job = _expect_success(api, "GET", f"/v1/jobs/{job_id}", None)
         states = {part["state"] for part in [job, *job["children"]]}
         if states == {"succeeded"}:
             return
