@@ -28,7 +28,7 @@ FIELD_MANAGER = "longshore"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_SECONDS = 30
-CLASS_AND_ADVICE = {
+CLASS_AND_ADVICE: dict[int, tuple[ErrorClass, str]] = {
     HTTPStatus.UNAUTHORIZED: (
         ErrorClass.UNAVAILABLE,
         "Check Longshore's own credentials for it: KUBECONFIG, or the service account.",
@@ -51,9 +51,9 @@ class ClusterClient(ApiClient):
     """Limits the time of every request, which the API's methods by default do not."""
 
     @override
-    def call_api(self, *arguments: Any, _request_timeout: Any = None, **options: Any) -> Any:
-        timeout = _request_timeout or REQUEST_TIMEOUT_SECONDS
-        return super().call_api(*arguments, _request_timeout=timeout, **options)
+    def call_api(self, *arguments: Any, **options: Any) -> Any:
+        options["_request_timeout"] = options.get("_request_timeout") or REQUEST_TIMEOUT_SECONDS
+        return super().call_api(*arguments, **options)
 
 
 class Cluster:

@@ -102,13 +102,13 @@ def open_gate(instance: Instance, gate: str) -> None:
     (socket_directory(instance.id) / gate).touch()
 
 
-def loading(build: Build, *, beside: str | None = None) -> tuple[Instance, str]:
-    """Return the newest instance and its container once the algorithm loads; another container than `beside`."""
+def loading(build: Build, *, other_than: str | None = None) -> tuple[Instance, str]:
+    """Return the newest instance and its container once the algorithm loads; another container than `other_than`."""
 
     def loads() -> bool:
         made = container_of(newest(build))
         sealed = socket_directory(newest(build).id).stat().st_mode & 0o777 == SEALED_MODE
-        return made is not None and made != beside and sealed
+        return made is not None and made != other_than and sealed
 
     swept_until(lambda: _quietly(loads), "an algorithm loads")
     instance = newest(build)

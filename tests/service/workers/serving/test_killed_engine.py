@@ -121,7 +121,7 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
         # The engine's grace period is as long as the runner's, so the message may come from either.
         assert "during the call" in cut_off.result(30)["error"]["message"]
         following = caller.begin("next")
-        again, _ = loading(served.build, beside=container)
+        again, _ = loading(served.build, other_than=container)
         open_gate(again, LOAD)
         open_gate(again, "next")
         assert following.result(30)["result"] == "next"
@@ -141,7 +141,7 @@ def test_a_start_that_it_was_killed_in_is_begun_anew(
         swept_until(lambda: "does not answer" in fresh(instance).message, "it is said that the engine is away")
         assert "does not answer" in caller.refused("first")
         engine.start()
-        again, _ = loading(served.build, beside=abandoned)
+        again, _ = loading(served.build, other_than=abandoned)
         assert again.id == instance.id
         open_gate(again, LOAD)
         open_gate(again, "first")

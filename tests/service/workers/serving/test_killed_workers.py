@@ -48,7 +48,7 @@ def test_in_the_middle_of_a_start_another_takes_over(served: Served, registry: P
         assert "send it again" in caller.refused("go")
         assert set(list_containers()) == {instance.id}
         with worker(tmp_path, "second"):
-            again, _ = loading(served.build, beside=abandoned)
+            again, _ = loading(served.build, other_than=abandoned)
             assert again.id == instance.id
             open_gate(instance, LOAD)
             open_gate(instance, "go")
