@@ -4,7 +4,7 @@ Nothing here needs a fence of its own. The writer holds the job's row in the sam
 claim, other writers because they have just changed the row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -110,32 +110,20 @@ def write_steps(session: Session, job_id: str, steps: Sequence[RefreshStep]) -> 
 
 def record_requeued(session: Session, job_id: str, message: str) -> None:
     """Write that running steps wait for the next worker."""
-
-    def wait(step: RefreshStep) -> None:
-        step.state, step.step = StepState.WAITING, message
-
-    _change_running(session, job_id, wait)
+    _change_running(session, job_id, StepState.WAITING, message)
 
 
 def record_ended(session: Session, job_id: str, message: str) -> None:
     """Write that running steps failed with their job."""
-    now = session.scalars(select(now_ms())).one()
-
-    def fail(step: RefreshStep) -> None:
-        step.state, step.step, step.finished_at = StepState.FAILED, message, now
-
-    _change_running(session, job_id, fail)
+    _change_running(session, job_id, StepState.FAILED, message)
 
 
-def _change_running(session: Session, job_id: str, change: Callable[[RefreshStep], None]) -> None:
-    refresh = session.scalar(select(Refresh).where(Refresh.job_id == job_id))
-    if refresh is None:
-        return
-    steps = read_steps(refresh.progress)
+def _change_running(session: Session, job_id: str, state: StepState, message: str) -> None:
+    steps = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
     for step in steps:
         if step.state == StepState.RUNNING:
-            change(step)
-    refresh.progress = [asdict(step) for step in steps]
+            step.state, step.step = state, message
+    write_steps(session, job_id, steps)
 
 
 Runner = tuple[Instance, Algorithm, Version]
@@ -154,7 +142,7 @@ def matching_runners(session: Session, options: RefreshOptions) -> list[Runner]:
         query = query.where(Instance.version_id == options.version_id)
     if options.registry_id is not None:
         query = query.where(Instance.registry_id == options.registry_id)
-    return [row._tuple() for row in session.execute(query)]
+    return [(row.Instance, row.Algorithm, row.Version) for row in session.execute(query)]
 
 
 def steps_of(runners: list[Runner]) -> list[RefreshStep]:

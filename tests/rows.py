@@ -14,7 +14,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Base, Build, ImagePush, Job, Registry, Version
 from shared.encryption import keyring
 from shared.errors import ErrorClass, WorkError
-from shared.fence import Claim
+from shared.fence import Claim, lock_claimed
 from shared.jobs.claims import claim_job
 from shared.jobs.transitions import fail_or_retry, succeed
 from shared.pushes.progress import write_success
@@ -103,6 +103,7 @@ def make_claim(job: Job, owner: str = "worker/1") -> Claim:
 def end_build(claim: Claim) -> None:
     """End a claimed build as succeeded."""
     with database().writing() as session:
+        lock_claimed(session, claim)
         write_built(
             session,
             claim,
@@ -118,6 +119,7 @@ def end_push(claim: Claim, digest: str = DIGEST, image: str | None = None) -> No
     """End a claimed push as succeeded, with the image that its row names or another."""
     image = image or one_row(ImagePush, id=claim.push_id).image
     with database().writing() as session:
+        lock_claimed(session, claim)
         write_success(session, claim, digest=digest, image=image, message="Confirmed.")
         succeed(session, claim)
 

@@ -97,11 +97,8 @@ class WorkerHealth:
     def _needs_engine(self) -> bool:
         if Queues.BUILDS in self._queues or (Queues.SERVING in self._queues and settings().serving == "docker"):
             return True
-        if Queues.PUSHES not in self._queues:
-            return False
-        return settings().transport == "engine" or self._has_registry_for_engine()
-
-    def _has_registry_for_engine(self) -> bool:
+        if Queues.PUSHES not in self._queues or settings().transport == "engine":
+            return Queues.PUSHES in self._queues
         try:
             with opened_between_forks(self._database) as database, database.reading() as session:
                 return session.scalars(_A_REGISTRY_USES_THE_ENGINE).one()

@@ -79,17 +79,12 @@ def enqueue_publish(
 
 def next_version(reserved: Sequence[str], version_type: VersionType) -> str:
     """Return the semantic version after the highest reserved one; the first is 1.0.0, 0.1.0 or 0.0.1 by its type."""
-    major, minor, revision = max((_numbers(text) for text in reserved), default=(0, 0, 0))
+    major, minor, revision = max(([int(part) for part in text.split(".")] for text in reserved), default=[0, 0, 0])
     if version_type == VersionType.MAJOR:
         return f"{major + 1}.0.0"
     if version_type == VersionType.MINOR:
         return f"{major}.{minor + 1}.0"
     return f"{major}.{minor}.{revision + 1}"
-
-
-def _numbers(semantic_version: str) -> tuple[int, int, int]:
-    major, minor, revision = (int(part) for part in semantic_version.split("."))
-    return major, minor, revision
 
 
 def _refuse_unpublishable(version: Version, build: Build) -> None:

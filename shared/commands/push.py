@@ -181,7 +181,7 @@ def _overwrite_row(
         superseded = False
         for old in older:
             message = "A newer push of the same version to the same registry took its place."
-            released = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id, locked=True)
+            released = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
             superseded, messages = superseded or released is not None, [*messages, *(released or [])]
         record_event(session, known.id, "superseded" if superseded else "overwritten")
     values = {

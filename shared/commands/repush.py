@@ -184,7 +184,9 @@ def _repush(
         return skipped("The registry was deleted.")
     if build is None:
         return skipped("The version has no succeeded build; compile it first.")
-    if credentials is None and registry.credentials is None and _had_own_credentials(session, push):
+    # The fingerprint that credentials of its own were bound to stays when they are deleted.
+    own_fingerprint = session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id))
+    if credentials is None and registry.credentials is None and own_fingerprint is not None:
         return skipped(
             "It was pushed with credentials of its own, which are not kept, and the registry has none: give some."
         )
@@ -192,8 +194,3 @@ def _repush(
         session, algorithm, version, build, PushRequest(registry.id, credentials),
         parent=parent, request_seq=request_seq, request_id=request_id,
     )  # fmt: skip
-
-
-def _had_own_credentials(session: Session, push: ImagePush) -> bool:
-    # The fingerprint that the credentials were bound to stays when they are deleted.
-    return session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id)) is not None

@@ -4,7 +4,9 @@ A backlog is no stall, nor is a push that waits for its next attempt, its build 
 repeats the state that was seen, so that two sweeps at the same time report a stall once.
 """
 
-from sqlalchemy import and_, exists, func, select, update
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.db.clock import now_ms, rfc3339
@@ -25,79 +27,64 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
             WorkerProcess.queues.contains(f",{Queues.PUSHES},"), WorkerProcess.seen_at > now_ms() - MAX_SILENCE_MS
         )
     )
-    seen = session.execute(
-        select(ImagePush.id, ImagePush.generation, ImagePush.claim, due_since)
-        .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
-        .where(
-            ImagePush.state == PushState.QUEUED,
-            Job.state == JobState.QUEUED,
-            due_since < now_ms() - after_seconds * 1000,
-            dependencies_met(),
-            lock_is_free(),
-            registry_accepts(),
-            no_worker,
-        )
-    ).all()
-    return [
-        push_id
-        for push_id, generation, claim, since in seen
-        if _mark(
-            session,
-            push_id,
-            generation,
-            claim,
-            PushState.QUEUED,
-            "stalled-unclaimed",
-            f"No worker has claimed it since {rfc3339(since)}, and none is alive on the queue {Queues.PUSHES!r}; "
-            "it goes on as soon as one is (`longshore worker --queues pushes`).",
-        )
-    ]
+    conditions = (
+        Job.state == JobState.QUEUED,
+        due_since < now_ms() - after_seconds * 1000,
+        dependencies_met(),
+        lock_is_free(),
+        registry_accepts(),
+        no_worker,
+    )
+    message = (
+        f"No worker has claimed it since {{since}}, and none is alive on the queue {Queues.PUSHES!r}; "
+        "it goes on as soon as one is (`longshore worker --queues pushes`)."
+    )
+    return _report(session, PushState.QUEUED, due_since, conditions, "stalled-unclaimed", message)
 
 
 def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
     """Mark the claimed pushes that transfer no byte though the lease is renewed; return the ids of their rows."""
-    seen = session.execute(
-        select(ImagePush.id, ImagePush.generation, ImagePush.claim, ImagePush.progressed_at)
-        .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
-        .where(
-            ImagePush.state == PushState.IN_PROGRESS,
-            Job.state == JobState.RUNNING,
-            Job.lease_expires_at >= now_ms(),
-            ImagePush.progressed_at < now_ms() - after_seconds * 1000,
-        )
-    ).all()
-    return [
-        push_id
-        for push_id, generation, claim, since in seen
-        if _mark(
-            session,
-            push_id,
-            generation,
-            claim,
-            PushState.IN_PROGRESS,
-            "stalled-no-progress",
-            f"No byte has moved since {rfc3339(since)}, though its worker is alive; it goes on by itself when the "
-            "registry answers, and a re-push starts it afresh.",
-        )
-    ]
-
-
-def _mark(
-    session: Session, push_id: str, generation: int, claim: int, state: PushState, kind: str, message: str
-) -> bool:
-    marked = session.execute(
-        update(ImagePush)
-        .where(
-            ImagePush.id == push_id,
-            ImagePush.generation == generation,
-            ImagePush.claim == claim,
-            ImagePush.state == state,
-        )
-        .values(state=PushState.STALLED, message=message)
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
+    conditions = (
+        Job.state == JobState.RUNNING,
+        Job.lease_expires_at >= now_ms(),
+        ImagePush.progressed_at < now_ms() - after_seconds * 1000,
     )
-    if marked.first() is None:
-        return False
-    record_event(session, push_id, kind)
-    return True
+    message = (
+        "No byte has moved since {since}, though its worker is alive; it goes on by itself when the registry responds, "
+        "and a re-push starts it again."
+    )
+    return _report(session, PushState.IN_PROGRESS, ImagePush.progressed_at, conditions, "stalled-no-progress", message)
+
+
+def _report(
+    session: Session,
+    state: PushState,
+    since: SQLColumnExpression[int | None],
+    conditions: Iterable[ColumnElement[bool]],
+    kind: str,
+    message: str,
+) -> list[str]:
+    """Mark the pushes in a state that meet the conditions; `message` has a place for the time `since`."""
+    seen = session.execute(
+        select(ImagePush.id, ImagePush.generation, ImagePush.claim, since)
+        .join(Job, and_(Job.push_id == ImagePush.id, Job.generation == ImagePush.generation))
+        .where(ImagePush.state == state, *conditions)
+    ).all()
+    marked = []
+    for push_id, generation, claim, stalled_since in seen:
+        row = session.execute(
+            update(ImagePush)
+            .where(
+                ImagePush.id == push_id,
+                ImagePush.generation == generation,
+                ImagePush.claim == claim,
+                ImagePush.state == state,
+            )
+            .values(state=PushState.STALLED, message=message.format(since=rfc3339(stalled_since)))
+            .returning(ImagePush.id)
+            .execution_options(synchronize_session=False)
+        ).first()
+        if row is not None:
+            record_event(session, push_id, kind)
+            marked.append(push_id)
+    return marked

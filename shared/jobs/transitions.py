@@ -21,6 +21,7 @@ from shared.registries.circuit_breaker import pause_cause
 
 PERMANENT_ERRORS = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
+_PAUSED_AT = select(Registry.paused_at).where(Registry.id == bindparam("registry"))
 _FORCE_END = (
     update(Job)
     .where(Job.id == bindparam("job"), Job.state.in_(LIVE_STATES))
@@ -52,16 +53,12 @@ _END = (
 )
 
 
-def succeed(session: Session, claim: Claim, *, locked: bool = False) -> list[JobMessage]:
-    """End a claimed job as succeeded. The caller writes its build or push row in the same transaction.
-
-    `locked`: the caller has called `lock_claimed` before it wrote that row.
+def succeed(session: Session, claim: Claim) -> list[JobMessage]:
+    """End a claimed job as succeeded. In the same transaction the caller has locked it and written its other rows.
 
     Raises:
         FenceLostError: the job no longer belongs to this claim.
     """
-    if not locked:
-        lock_claimed(session, claim)
     return _release_dependents(session, _end(session, claim, JobState.SUCCEEDED, None))
 
 
@@ -94,7 +91,7 @@ def fail_or_retry(
     # A registry that slows everybody down, or is paused for everybody, costs this push no attempt.
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
     concerns_everybody = error.first_response and pause_cause(error, own_credentials=claim.own_credentials)
-    if throttled or (concerns_everybody and _is_paused(session, claim)):
+    if throttled or (concerns_everybody and session.scalar(_PAUSED_AT, {"registry": claim.registry_id}) is not None):
         return _requeue(session, claim, error, delay=0, tries=tries, outlook="It waits for the registry.")
     if error.error_class in PERMANENT_ERRORS or tries >= len(delays):
         job = _end(session, claim, JobState.FAILED, error)
@@ -106,11 +103,6 @@ def fail_or_retry(
     return _requeue(session, claim, error, delay=delay, tries=tries + 1, outlook=outlook)
 
 
-def _is_paused(session: Session, claim: Claim) -> bool:
-    paused_at = select(Registry.paused_at).where(Registry.id == claim.registry_id)
-    return session.scalar(paused_at) is not None
-
-
 def force_end(
     session: Session,
     job: Job,
@@ -119,15 +111,13 @@ def force_end(
     *,
     error_class: ErrorClass | None = None,
     superseded_by: str | None = None,
-    locked: bool = False,
 ) -> list[JobMessage] | None:
     """End a job whatever its worker does. Return the messages to send, or None when the job had ended before.
 
     Its worker notices at its next write or check (within a second), stops and releases the lock. Until then, or until
-    the lease expires, no other job gets the lock. `locked`: the caller has locked the version.
+    the lease expires, no other job gets the lock.
     """
-    if not locked:
-        lock_version(session, job.version_id)
+    lock_version(session, job.version_id)
     values = {
         "job": job.id,
         "new_state": state,

@@ -1,4 +1,4 @@
-"""Retry the write of a job's end while the database does not respond, so that finished work is not done again."""
+"""Write the end of a job, also when the database does not respond for a while: finished work is not done again."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
 
+from shared.db.engine import database
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -15,8 +17,8 @@ RETRY_INTERVAL_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-def retry_db_write(write: Callable[[], Result]) -> Result:
-    """Return the result of `write`, retried while the database does not respond, for as long as a lease lasts.
+def retry_db_write(write: Callable[[Session], Result]) -> Result:
+    """Run `write` in a transaction, retried while the database does not respond, for as long as a lease lasts.
 
     After that another worker may have the job. A commit whose response was lost does no harm: it has ended the
     claim, so that the retry raises `FenceLostError`.
@@ -27,7 +29,8 @@ def retry_db_write(write: Callable[[], Result]) -> Result:
     deadline = time.monotonic() + settings().lease_seconds
     while True:
         try:
-            return write()
+            with database().writing() as session:
+                return write(session)
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() > deadline:
                 raise

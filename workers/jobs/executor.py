@@ -68,7 +68,7 @@ def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
     try:
         with Heartbeat(database(), claim, settings(), work.write) as heartbeat:
             finish = work.do(heartbeat)
-        messages = retry_db_write(lambda: _succeed(claim, work, finish))
+        messages = retry_db_write(lambda session: _succeed(session, claim, work, finish))
     except WorkCancelledError as cancelled:
         log.info("job_cancelled", reason=str(cancelled))
         return _release(claim)
@@ -87,38 +87,29 @@ def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
     return messages
 
 
-def _succeed(claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
-    with database().writing() as session:
-        lock_claimed(session, claim)
-        work.write(session)
-        finish(session)
-        return succeed(session, claim, locked=True)
+def _succeed(session: Session, claim: Claim, work: Work, finish: Finish) -> list[JobMessage]:
+    lock_claimed(session, claim)
+    work.write(session)
+    finish(session)
+    return succeed(session, claim)
 
 
 def _fail(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
-    def write() -> list[JobMessage]:
-        with database().writing() as session:
-            lock_claimed(session, claim)
-            work.write(session)
-            return fail_or_retry(
-                session,
-                claim,
-                error,
-                delays=settings().retry_delays,
-                unavailable_delay=settings().unavailable_delay_seconds,
-            )
-
     # Before the job's end, because this may pause the registry, and then the job waits instead of failing.
     registry_feedback.record_error(claim, error)
     try:
-        return retry_db_write(write)
+        return retry_db_write(lambda session: _write_error(session, claim, work, error))
     except WorkCancelledError:
         return _release(claim)
 
 
-def _release(claim: Claim) -> list[JobMessage]:
-    def write() -> list[JobMessage]:
-        with database().writing() as session:
-            return release_lock(session, claim)
+def _write_error(session: Session, claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
+    lock_claimed(session, claim)
+    work.write(session)
+    return fail_or_retry(
+        session, claim, error, delays=settings().retry_delays, unavailable_delay=settings().unavailable_delay_seconds
+    )
 
-    return retry_db_write(write)
+
+def _release(claim: Claim) -> list[JobMessage]:
+    return retry_db_write(lambda session: release_lock(session, claim))

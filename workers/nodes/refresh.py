@@ -112,11 +112,7 @@ class RefreshWork:
             raise
 
     def _save(self) -> None:
-        def write() -> None:
-            with database().writing() as session:
-                self.write(session)
-
-        retry_db_write(write)
+        retry_db_write(self.write)
 
     def _uncordon(self, pool: NodePool) -> None:
         """Leave no node cordoned, unless another worker has taken the job over and may be changing one.

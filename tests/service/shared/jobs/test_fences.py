@@ -70,7 +70,7 @@ def registry_deleted(job: Job) -> None:
         end_all_of_registry(session, str(job.registry_id))
 
 
-def released(job: Job) -> None:  # noqa: ARG001 - it comes first
+def released(_job: Job) -> None:
     with database().writing() as session:
         release_all(session, owner_prefix="worker/")
 

@@ -167,7 +167,6 @@ def test_a_cancelled_job_is_stopped_in_the_middle_of_its_work(job: Job, pool: Th
     assert one_row(Build, job_id=job.id).status == BuildStatus.CANCELLED
 
 
-@pytest.mark.usefixtures("job")
 def test_a_superseded_push_is_stopped_and_its_lock_goes_to_the_newer_one(pool: ThreadPoolExecutor) -> None:
     algorithm, registry = make_algorithm(), make_registry()
     run_job(compile_commit(algorithm, HASH).job.id, FakeWork())
