@@ -38,10 +38,10 @@ class DirectoryStore:
             for chunk in chunks:
                 hashed.update(chunk)
                 blob.write(chunk)
-        found = f"sha256:{hashed.hexdigest()}"
-        assert digest in {None, found}
-        os.replace(partial, self._path(found))
-        return found, self._path(found).stat().st_size
+        actual = f"sha256:{hashed.hexdigest()}"
+        assert digest in {None, actual}
+        os.replace(partial, self._path(actual))
+        return actual, self._path(actual).stat().st_size
 
     def forget(self, digest: str) -> None:
         self._path(digest).unlink(missing_ok=True)

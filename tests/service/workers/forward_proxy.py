@@ -19,7 +19,7 @@ class ForwardProxy:
 
     def __init__(self) -> None:
         self.host = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         """`METHOD target` of each request."""
         self.authorizations: set[str] = set()
         """Values of `Proxy-Authorization`."""
@@ -68,7 +68,7 @@ def forward_proxy() -> Iterator[ForwardProxy]:
             self.close_connection = True
 
         def _note(self) -> None:
-            proxy.asked.append(f"{self.command} {self.path}")
+            proxy.requests.append(f"{self.command} {self.path}")
             proxy.authorizations.add(self.headers.get("Proxy-Authorization", ""))
 
         @override

@@ -20,16 +20,16 @@ class LyingProxy:
         self.says = "truth"
         self.about = ""
         self.host = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         """`METHOD address` of each request."""
 
     def answer(self, method: str, path: str, _body: bytes) -> Reply | None:
         """Return its own response, or None to forward the request."""
-        self.asked.append(f"{method} {path}")
+        self.requests.append(f"{method} {path}")
         if self.says == "slow down":
             return Reply(429, [("Retry-After", "1")], b"{}")
-        asked = method in ("GET", "HEAD") and "/manifests/" in path
-        if self.says == "truth" or not asked or not path.endswith(self.about):
+        is_manifest = method in ("GET", "HEAD") and "/manifests/" in path
+        if self.says == "truth" or not is_manifest or not path.endswith(self.about):
             return None
         if self.says == "gone":
             return Reply(404, [("Content-Type", "application/json")], b'{"errors": []}')

@@ -40,7 +40,7 @@ def ignore(progress: Progress) -> None:
 
 def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: str, tag: str) -> str | None:
     path = repository.partition("/")[2]
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"{registry.url}/v2/{path}/manifests/{tag}",
         method="HEAD",
         headers={
@@ -48,7 +48,7 @@ def digest_in(registry: PrivateRegistry, credentials: Credentials, repository: s
             "Accept": "application/vnd.docker.distribution.manifest.v2+json",
         },
     )
-    with urllib.request.urlopen(asked) as answer:
+    with urllib.request.urlopen(request) as answer:
         return str(answer.headers["Docker-Content-Digest"])
 
 
@@ -189,5 +189,5 @@ def test_an_engine_that_is_away_makes_the_job_wait(
 def test_what_the_engine_cannot_be_told_is_refused_in_a_sentence(
     url: str, verify_tls: bool, ca_certificate: str | None, refused: str | None
 ) -> None:
-    said = tls_refusal(RegistryAddress.parse(url), verify_tls=verify_tls, ca_certificate=ca_certificate)
-    assert said is None if refused is None else refused in str(said)
+    refusal = tls_refusal(RegistryAddress.parse(url), verify_tls=verify_tls, ca_certificate=ca_certificate)
+    assert refusal is None if refused is None else refused in str(refusal)

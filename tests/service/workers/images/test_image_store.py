@@ -91,13 +91,13 @@ def test_a_name_stands_for_what_it_was_given_last(store: ImageStore) -> None:
 def test_several_threads_read_at_once(store: ImageStore) -> None:
     with store.use() as use:
         blobs = {use.add([content])[0]: content for content in (os.urandom(300_000) for _ in range(4))}
-        found: dict[str, bytes] = {}
-        threads = [threading.Thread(target=lambda each=each: found.update({each: read(use, each)})) for each in blobs]
+        parts: dict[str, bytes] = {}
+        threads = [threading.Thread(target=lambda each=each: parts.update({each: read(use, each)})) for each in blobs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert found == blobs
+    assert parts == blobs
 
 
 def test_an_image_of_which_a_layer_is_lost_is_not_there_under_its_name(store: ImageStore) -> None:
@@ -137,11 +137,11 @@ def failing() -> Iterator[bytes]:
 
 def test_a_stop_ends_what_waits_for_a_home_registry() -> None:
     stop = CancelToken()
-    with silent_server() as (host, asked):
+    with silent_server() as (host, reached):
         store = HomeRegistry(RegistryAddress.parse(f"http://{host}/x"), PUSHER)
 
         def cancel() -> None:
-            if asked.wait(TIMEOUT_SECONDS):
+            if reached.wait(TIMEOUT_SECONDS):
                 stop.cancel("cancelled")
 
         canceller = threading.Thread(target=cancel)
@@ -158,10 +158,10 @@ def test_other_tools_read_the_layout(tmp_path: Path) -> None:
         manifest = add_image(use, "alice/hello:0123456789abcdef0123456789abcdef01234567")
         add_image(use, f"environment/{'0' * 64}")
     for name in ("alice/hello:0123456789abcdef0123456789abcdef01234567", f"environment/{'0' * 64}"):
-        shown = subprocess.run(
+        done = subprocess.run(
             ["skopeo", "inspect", "--raw", f"oci:{tmp_path / 'images'}:{name}"], check=True, capture_output=True
         )
-        assert (shown.stdout == manifest.content) == name.startswith("alice/")
+        assert (done.stdout == manifest.content) == name.startswith("alice/")
 
 
 def test_a_home_registry_that_refuses_has_the_job_wait(registry: PrivateRegistry) -> None:

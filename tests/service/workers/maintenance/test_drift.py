@@ -76,13 +76,13 @@ def answering(manifest: Reply) -> Callable[[Request], Reply]:
 
 def events(row: ImagePush) -> list[tuple[str, str]]:
     with database().reading() as session:
-        found = session.execute(
+        rows = session.execute(
             select(PushEvent.kind, PushEvent.message).where(PushEvent.push_id == row.id).order_by(PushEvent.seq)
         )
-        return [(kind, message) for kind, message in found if kind in ("missing", "found")]
+        return [(kind, message) for kind, message in rows if kind in ("missing", "found")]
 
 
-def asked(server: FakeRegistry) -> list[str]:
+def manifest_requests(server: FakeRegistry) -> list[str]:
     return [request.path for request in server.requests if "/manifests/" in request.path]
 
 
@@ -140,13 +140,13 @@ def test_a_good_push_is_a_look_and_a_look_lasts() -> None:
         job = push(build_commit(make_algorithm()), registry)
         end_push(make_claim(job))
         check_drift()
-        assert asked(server) == []
+        assert manifest_requests(server) == []
         row = one_row(ImagePush, id=job.push_id)
         change(row, looked_at=LONG_AGO)
         before = fresh(row).updated_at
         check_drift()
         check_drift()
-        assert asked(server) == [f"/v2/{row.image.partition('/')[2].rpartition(':')[0]}/manifests/{DIGEST}"]
+        assert manifest_requests(server) == [f"/v2/{row.image.partition('/')[2].rpartition(':')[0]}/manifests/{DIGEST}"]
         assert fresh(row).updated_at == before, "nothing has happened to the push"
 
 
@@ -193,7 +193,7 @@ def test_only_a_registry_that_knows_us_is_believed(answer: Reply) -> None:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
         check_drift()
         assert fresh(row).missing_at is None
-        assert asked(server) == []
+        assert manifest_requests(server) == []
 
 
 def test_a_repository_that_is_hidden_from_us_is_not_missing() -> None:
@@ -205,7 +205,7 @@ def test_a_repository_that_is_hidden_from_us_is_not_missing() -> None:
     with fake_registry(hides) as server:
         row = pushed_long_ago(make_registry(server.url, RECORDED))
         check_drift()
-        assert len(asked(server)) == 1
+        assert len(manifest_requests(server)) == 1
         assert fresh(row).missing_at is None
 
 
@@ -214,7 +214,7 @@ def test_a_registry_that_fails_is_left_alone_and_asked_again_soon() -> None:
         registry, build = make_registry(server.url, RECORDED), build_commit(make_algorithm())
         rows = [pushed_long_ago(registry, build), pushed_long_ago(registry, build_commit(make_algorithm(), OTHER_HASH))]
         check_drift()
-        assert len(set(asked(server))) == 1, "the second was not checked"
+        assert len(set(manifest_requests(server))) == 1, "the second was not checked"
         with database().reading() as session:
             now = session.scalars(select(now_ms())).one()
         for row in rows:
@@ -249,7 +249,7 @@ def test_a_registry_that_moved_is_not_asked_for_what_it_was_never_given() -> Non
         row = pushed_long_ago(registry)
         change(registry, registry_url=server.url, plain_http=True)
         check_drift()
-        assert asked(server) == []
+        assert manifest_requests(server) == []
         assert fresh(row).missing_at is None
 
 
@@ -260,9 +260,9 @@ def test_few_are_asked_for_at_once_and_no_two_workers_ask_for_the_same() -> None
         for number in range(MAX_CHECKS_PER_TICK + 3):
             pushed_long_ago(registry, build_commit(algorithm, f"{number:040x}"))
         check_drift()
-        assert len(asked(server)) == MAX_CHECKS_PER_TICK
+        assert len(manifest_requests(server)) == MAX_CHECKS_PER_TICK
         run_concurrently(check_drift, check_drift)
-        assert len(asked(server)) == MAX_CHECKS_PER_TICK + 3
+        assert len(manifest_requests(server)) == MAX_CHECKS_PER_TICK + 3
 
 
 @pytest.mark.usefixtures("repairs")
@@ -310,4 +310,4 @@ def test_of_ticks_that_piled_up_one_looks() -> None:
         check_drift_on_tick()
         change(row, looked_at=LONG_AGO)
         check_drift_on_tick()
-        assert len(asked(server)) == 1
+        assert len(manifest_requests(server)) == 1

@@ -35,9 +35,9 @@ def test_what_runs_is_pulled_afresh_by_the_next_call(served: Served, registry: P
         assert fresh(job).state == JobState.SUCCEEDED
         assert states_of(job) == {f"{served.algorithm.path}@{served.version.git_hash}": "done"}
         assert (fresh(first).state, fresh(first).message) == (InstanceState.DRAINING, "It was drained by a refresh.")
-        proxy.asked.clear()
+        proxy.requests.clear()
         again = served.started()
-        assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
+        assert [line for line in proxy.requests if line.endswith(f"/manifests/{again.digest}")]
     assert (again.state, again.id == first.id) == (InstanceState.READY, False)
     assert reconciled(first).state == InstanceState.STOPPED
 

@@ -157,10 +157,10 @@ def test_docker_py_3161_an_error_inside_a_good_answer_is_an_error(
     refused = {"username": "pusher", "password": "wrong"}
     with closing(APIClient(base_url=docker_host)) as client:
         client.tag(build.image_id, f"{registry.host}/complaint", tag="one")
-        said = client.push(f"{registry.host}/complaint", tag="one", auth_config=refused)
+        output = client.push(f"{registry.host}/complaint", tag="one", auth_config=refused)
         with suppress(ImageNotFound):  # only clean-up: the test is about the result of docker-py
             client.remove_image(f"{registry.host}/complaint:one")
-    assert '"error"' in said, "docker-py did not raise"
+    assert '"error"' in output, "docker-py did not raise"
     row = run(push(build, make_registry(registry.url, WRONG)))
     job = one_row(Job, id=row.job_id)
     assert (row.state, job.error_class, row.digest) == (PushState.FAILED, ErrorClass.AUTH, None)

@@ -100,9 +100,9 @@ def test_a_proxy_takes_the_push_there(
         with client_of(registry, "pusher", proxy=f"http://worker:p%40ss@{proxy.host}") as client:
             assert pushed(client, image, use, path).digest == image.descriptor.digest
         assert proxy.authorizations == {f"Basic {base64.b64encode(b'worker:p@ss').decode()}"}
-        methods = {asked.partition(" ")[0] for asked in proxy.asked}
+        methods = {request.partition(" ")[0] for request in proxy.requests}
     assert methods == ({"CONNECT"} if kind == "tls_registry" else {"GET", "HEAD", "POST", "PATCH", "PUT"})
-    assert all(registry.host in asked for asked in proxy.asked)
+    assert all(registry.host in request for request in proxy.requests)
 
 
 def test_a_home_registrys_bytes_go_on_to_another_registry(

@@ -226,10 +226,10 @@ def test_a_push_that_follows_another_asks_one_question(
     with lying_proxy(registry.host) as proxy:
         target = make_registry(f"http://{proxy.host}", PUSHER)
         first = run_push(build, target)
-        proxy.asked.clear()
+        proxy.requests.clear()
         assert run_push(build, target).digest == first.digest
     path = first.image.partition("/")[2].rpartition(":")[0]
-    assert proxy.asked == [f"GET /v2/{path}/manifests/{HASH}"]
+    assert proxy.requests == [f"GET /v2/{path}/manifests/{HASH}"]
 
 
 @DIRECT
@@ -263,10 +263,10 @@ def test_a_push_that_is_over_leaves_the_builds_row_alone(
     saved = save_image
 
     def cancelled_meanwhile(*arguments: Any) -> Any:
-        found = saved(*arguments)
+        image = saved(*arguments)
         with database().writing() as session:
             cancel_job(session, session.get_one(Job, job.seq))
-        return found
+        return image
 
     monkeypatch.setattr(locate, "save_image", cancelled_meanwhile)
     run_job(job.id, PushWork)

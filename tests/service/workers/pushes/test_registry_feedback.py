@@ -53,10 +53,10 @@ def test_recorded_credentials_that_are_refused_pause_it_and_the_next_pushes_wait
         row = run(second)
         assert (row.state, "answered 401" in row.message) == (PushState.QUEUED, True)
         assert (fresh(registry).paused_by, fresh(second).tries) == (PauseCause.AUTH, 0)
-        asked = len(server.requests)
+        before = len(server.requests)
         run(third)
         assert fresh(third).state == JobState.QUEUED
-        assert len(server.requests) == asked, "a paused registry gets no requests"
+        assert len(server.requests) == before, "a paused registry gets no requests"
 
 
 def test_given_credentials_that_are_refused_pause_nothing() -> None:
@@ -86,9 +86,9 @@ def test_a_429_slows_everybody_and_costs_no_try() -> None:
         first, second = push(build(), registry), push(build(), registry, OWN)
         assert run(first).state == PushState.QUEUED
         assert (fresh(first).tries, fresh(first).state) == (0, JobState.QUEUED)
-        asked = len(server.requests)
+        before = len(server.requests)
         run(second)
-        assert len(server.requests) == asked
+        assert len(server.requests) == before
         assert fresh(registry).throttled_until is not None
 
 

@@ -25,11 +25,11 @@ def test_a_second_start_asks_the_registry_and_costs_no_bytes(served: Served, reg
         served.pushed_to(at(proxy.host))
         first = served.started()
         stop_all()
-        proxy.asked.clear()
+        proxy.requests.clear()
         again = served.started()
     assert (fresh(first).state, again.state) == (InstanceState.STOPPED, InstanceState.READY)
-    assert [line for line in proxy.asked if line.endswith(f"/manifests/{again.digest}")]
-    assert not [line for line in proxy.asked if "/blobs/" in line]
+    assert [line for line in proxy.requests if line.endswith(f"/manifests/{again.digest}")]
+    assert not [line for line in proxy.requests if "/blobs/" in line]
 
 
 def test_what_the_engine_has_and_the_registry_lost_does_not_run(served: Served, registry: PrivateRegistry) -> None:

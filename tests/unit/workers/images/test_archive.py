@@ -27,8 +27,8 @@ def in_pieces(content: bytes, size: int) -> list[bytes]:
 def test_an_archive_is_read_however_it_is_cut(size: int) -> None:
     whole = b"".join(archived([file_entry("a", b"x" * 1000), directory_entry("d"), file_entry("d/b", b"")]))
     with streamed(in_pieces(whole, size)) as archive:
-        found = [(member.name, b"".join(content_of(archive, member))) for member in archive]
-    assert found == [("a", b"x" * 1000), ("d", b""), ("d/b", b"")]
+        members = [(member.name, b"".join(content_of(archive, member))) for member in archive]
+    assert members == [("a", b"x" * 1000), ("d", b""), ("d/b", b"")]
 
 
 def test_an_archive_that_breaks_off_is_an_error() -> None:

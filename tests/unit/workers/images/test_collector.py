@@ -32,9 +32,9 @@ def store(tmp_path: Path) -> LayoutStore:
 
 def age(store: LayoutStore, image: Manifest | None = None, seconds: float = LONG) -> None:
     """Set the last use of an image, or of all blobs, to long ago."""
-    wanted = None if image is None else {image.descriptor.digest, *(blob.digest for blob in image.blobs)}
+    digests = None if image is None else {image.descriptor.digest, *(blob.digest for blob in image.blobs)}
     for path in store._blobs.iterdir():
-        if wanted is None or f"sha256:{path.name}" in wanted:
+        if digests is None or f"sha256:{path.name}" in digests:
             os.utime(path, (time.time() - seconds,) * 2)
 
 

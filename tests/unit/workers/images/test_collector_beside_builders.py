@@ -18,7 +18,7 @@ BUILDERS, ROUNDS = 3, 25
 BASE = b"the base of all"
 
 
-def _collect(directory: Path, begun: Event, over: Event, told: "multiprocessing.Queue[tuple[int, int]]") -> None:
+def _collect(directory: Path, begun: Event, over: Event, results: "multiprocessing.Queue[tuple[int, int]]") -> None:
     """Collect continuously, as if the store were always too large."""
     store = LayoutStore(directory)
     names_removed = bytes_removed = 0
@@ -28,7 +28,7 @@ def _collect(directory: Path, begun: Event, over: Event, told: "multiprocessing.
         if done is not None:
             names_removed += done.names_removed
             bytes_removed += done.bytes_before - done.bytes_after
-    told.put((names_removed, bytes_removed))
+    results.put((names_removed, bytes_removed))
 
 
 def _build(store: LayoutStore, number: int) -> None:
@@ -58,15 +58,15 @@ def _age(store: LayoutStore, image: Manifest) -> None:
 def test_whatever_builders_do_every_name_is_whole(tmp_path: Path) -> None:
     store = LayoutStore(tmp_path / "images")
     spawned = multiprocessing.get_context("spawn")
-    begun, over, told = spawned.Event(), spawned.Event(), spawned.Queue()
-    collector = spawned.Process(target=_collect, args=(store._directory, begun, over, told))
+    begun, over, results = spawned.Event(), spawned.Event(), spawned.Queue()
+    collector = spawned.Process(target=_collect, args=(store._directory, begun, over, results))
     collector.start()
     try:
         assert begun.wait(TIMEOUT_SECONDS)
         run_concurrently(*[lambda number=number: _build(store, number) for number in range(BUILDERS)])
     finally:
         over.set()
-        names_removed, bytes_removed = told.get(timeout=TIMEOUT_SECONDS)
+        names_removed, bytes_removed = results.get(timeout=TIMEOUT_SECONDS)
         collector.join(TIMEOUT_SECONDS)
     assert collector.exitcode == 0
     assert names_removed > 0, "the test proves nothing"

@@ -52,12 +52,12 @@ def as_layout() -> tuple[bytes, bytes]:
     config = configuration(ONE, EMPTY, TWO, ONE)
     packed = gzip.compress(TWO)
     names = {f"blobs/sha256/{hexadecimal(blob)}": blob for blob in (ONE, EMPTY, packed, config, b'{"manifests": []}')}
-    one, empty, two, said, _ = names
+    one, empty, two, config_path, _ = names
     files = {
         **names,
         "index.json": b"{}",
         "oci-layout": b"{}",
-        "manifest.json": manifest(said, one, empty, two, one),
+        "manifest.json": manifest(config_path, one, empty, two, one),
     }
     return archive_of(files), config
 

@@ -22,9 +22,9 @@ def test_only_what_is_installed_counts() -> None:
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(member)
     with layer_of(target.getvalue()) as layer:
-        (found,) = layer.getmembers()
-    assert (found.name, found.mode, found.uid, found.gid) == ("opt/longshore/env/a", 0o2755, 65531, 65531)
-    assert (found.mtime, found.uname, found.pax_headers) == (MOMENT, "", {})
+        (member,) = layer.getmembers()
+    assert (member.name, member.mode, member.uid, member.gid) == ("opt/longshore/env/a", 0o2755, 65531, 65531)
+    assert (member.mtime, member.uname, member.pax_headers) == (MOMENT, "", {})
 
 
 def test_hard_links_lead_within_the_layer_and_symbolic_ones_where_they_did() -> None:

@@ -82,9 +82,9 @@ def test_an_image_is_found_by_its_name_and_by_its_digest(store: LayoutStore) -> 
         image = add_image(use, "acme/one:1")
     with store.use() as use:
         assert use.named("acme/one:1") == image.descriptor
-        found = held_image(use, image.descriptor.digest)
-        assert found is not None
-        assert found.blobs == image.blobs
+        held = held_image(use, image.descriptor.digest)
+        assert held is not None
+        assert held.blobs == image.blobs
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut short"])
@@ -221,8 +221,8 @@ def test_a_lost_index_is_not_taken_for_one_without_names(store: LayoutStore) -> 
     index = store._directory / "index.json"
     content = index.read_bytes()
     index.unlink()
-    for found in (store, LayoutStore(store._directory)):
-        with found.use() as use, pytest.raises(WorkError, match="put it back") as refused:
+    for opened in (store, LayoutStore(store._directory)):
+        with opened.use() as use, pytest.raises(WorkError, match="put it back") as refused:
             use.name("acme/two:1", image.descriptor)
         assert refused.value.error_class == ErrorClass.UNAVAILABLE
     index.write_bytes(content)
@@ -270,7 +270,7 @@ def test_who_adds_nothing_does_not_look_at_the_size_again(store: LayoutStore) ->
     assert store.collection_target(999) == 899
 
 
-def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
+def _note_on_a_full_disk(directory: Path, results: "multiprocessing.Queue[tuple[str, set[str]]]") -> None:
     store = LayoutStore(directory)
     noted, cut_short, after = ("sha256:" + digit * 64 for digit in "123")
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -282,21 +282,21 @@ def _note_on_a_full_disk(directory: Path, told: "multiprocessing.Queue[tuple[str
         except WorkError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
             use.hold(after)
-            told.put((error.message, store._roots.read() & {noted, cut_short, after}))
+            results.put((error.message, store._roots.read() & {noted, cut_short, after}))
 
 
 def test_a_note_that_was_cut_short_is_an_error_and_spoils_no_other(store: LayoutStore) -> None:
     spawned = multiprocessing.get_context("spawn")
-    told = spawned.Queue()
-    process = spawned.Process(target=_note_on_a_full_disk, args=(store._directory, told))
+    results = spawned.Queue()
+    process = spawned.Process(target=_note_on_a_full_disk, args=(store._directory, results))
     process.start()
     process.join(60)
-    message, held = told.get(timeout=1)
+    message, held = results.get(timeout=1)
     assert "no space left" in message
     assert held == {"sha256:" + digit * 64 for digit in "13"}
 
 
-def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]]") -> None:
+def _fill_the_disk(directory: Path, results: "multiprocessing.Queue[tuple[str, str]]") -> None:
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -306,15 +306,15 @@ def _fill_the_disk(directory: Path, told: "multiprocessing.Queue[tuple[str, str]
         with store.use() as use:
             use.add([b"x" * 8192])
     except WorkError as error:
-        told.put((error.error_class.value, error.message))
+        results.put((error.error_class.value, error.message))
 
 
 def test_a_disk_that_takes_no_more_makes_the_job_wait(store: LayoutStore) -> None:
     spawned = multiprocessing.get_context("spawn")
-    told = spawned.Queue()
-    process = spawned.Process(target=_fill_the_disk, args=(store._directory, told))
+    results = spawned.Queue()
+    process = spawned.Process(target=_fill_the_disk, args=(store._directory, results))
     process.start()
-    error_class, message = told.get(timeout=60)
+    error_class, message = results.get(timeout=60)
     process.join(60)
     assert error_class == ErrorClass.UNAVAILABLE
     assert "the job waits" in message

@@ -28,32 +28,32 @@ class FakeRegistry:
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    received: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     patch_status: int = 202
     """ECR responds with 201."""
     takes_chunks: bool = True
     """Google's registry refuses them."""
-    most_bytes: int = 0
+    max_bytes: int = 0
     """Limit of bytes per request; more is 413. 0: no limit."""
     refuses_silently: bool = False
     """It closes the connection instead of sending 413."""
     min_chunk: int = 0
     """Value of `OCI-Chunk-Min-Length`."""
-    breaks_after: list[int] = field(default_factory=list)
+    interrupts_after: list[int] = field(default_factory=list)
     """Numbers of bytes after which the next uploads are interrupted, one by one."""
-    forgets: int = 0
+    forgotten_uploads: int = 0
     """Number of uploads that it has forgotten when they are committed."""
-    lies_of: set[str] = field(default_factory=set)
+    phantom_blobs: set[str] = field(default_factory=set)
     """Digests of blobs that HEAD reports although they do not exist."""
-    words: str = ""
+    media_type_prefix: str = ""
     """Prefix of the media types of manifests that it accepts."""
     mounts: bool = True
     uploads_at: str = ""
     """Another origin to which it redirects uploads."""
     heads_at: str = ""
     """Another origin to which it redirects HEAD requests for blobs."""
-    finishes_silently: list[int] = field(default_factory=list)
+    commit_statuses: list[int] = field(default_factory=list)
     """Status for the next commits, although they succeed; 0 closes the connection."""
     refusals_of: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """Response to every PUT, by the end of the path."""
@@ -62,7 +62,7 @@ class FakeRegistry:
 
     def requests(self, method: str) -> list[str]:
         """Return the paths that were requested with this method."""
-        return [path for asked, path, _headers in self.asked if asked == method]
+        return [path for used, path, _headers in self.received if used == method]
 
 
 @contextmanager
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _any(self) -> None:
-        self.registry.asked.append((self.command, self.path, dict(self.headers)))
+        self.registry.received.append((self.command, self.path, dict(self.headers)))
         planned = self.registry.refusals.get(self.command)
         if planned:
             status, headers = planned.pop(0)
@@ -100,8 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             (_BLOB, self._blob),
             (_MANIFEST, self._manifest),
         ):
-            if found := pattern.fullmatch(path):
-                answer(**found.groupdict())
+            if match := pattern.fullmatch(path):
+                answer(**match.groupdict())
                 return
         self._answer(200 if path == "/v2/" else 404)
 
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _blob(self, repository: str, digest: str) -> None:
         content = self.registry.blobs.get((repository, digest))
-        if content is None and self.command == "HEAD" and digest in self.registry.lies_of:
+        if content is None and self.command == "HEAD" and digest in self.registry.phantom_blobs:
             content = b""
         if self.command == "HEAD" and self.registry.heads_at:
             self._answer(307, {"Location": f"{self.registry.heads_at}{self.path}"})
@@ -145,13 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._finish(repository, upload, kept)
 
     def _receive(self, kept: bytearray) -> None:
-        length, wanted = int(self.headers["Content-Length"]), self.headers.get("Content-Range")
+        length, content_range = int(self.headers["Content-Length"]), self.headers.get("Content-Range")
         refused = None
-        if wanted and not self.registry.takes_chunks:
+        if content_range and not self.registry.takes_chunks:
             refused = 400
-        elif self.registry.most_bytes and length > self.registry.most_bytes:
+        elif self.registry.max_bytes and length > self.registry.max_bytes:
             refused = 413
-        elif wanted and int(wanted.partition("-")[0]) != len(kept):
+        elif content_range and int(content_range.partition("-")[0]) != len(kept):
             refused = 416
         if refused == 413 and self.registry.refuses_silently:
             self.close_connection = True
@@ -161,8 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._answer(refused, {"Connection": "close"})
             return
-        if self.registry.breaks_after:
-            kept += self.rfile.read(min(self.registry.breaks_after.pop(0), length))
+        if self.registry.interrupts_after:
+            kept += self.rfile.read(min(self.registry.interrupts_after.pop(0), length))
             self.close_connection = True
             self.connection.shutdown(2)
             return
@@ -172,14 +172,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _finish(self, repository: str, upload: str, kept: bytearray) -> None:
         digest = parse_qs(urlsplit(self.path).query)["digest"][0]
         del self.registry.uploads[upload]
-        if self.registry.forgets:
-            self.registry.forgets -= 1
+        if self.registry.forgotten_uploads:
+            self.registry.forgotten_uploads -= 1
             self._answer(404, content=b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
         elif digest != f"sha256:{hashlib.sha256(kept).hexdigest()}":
             self._answer(400, content=b'{"errors":[{"code":"DIGEST_INVALID"}]}')
         else:
             self.registry.blobs[repository, digest] = bytes(kept)
-            status = self.registry.finishes_silently.pop(0) if self.registry.finishes_silently else 201
+            status = self.registry.commit_statuses.pop(0) if self.registry.commit_statuses else 201
             if status:
                 self._answer(status)
             else:
@@ -190,17 +190,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             self._take_manifest(repository, reference)
             return
-        found = self.registry.manifests.get((repository, reference))
-        if found is None:
+        manifest = self.registry.manifests.get((repository, reference))
+        if manifest is None:
             self._answer(404)
             return
-        media_type, content = found
+        media_type, content = manifest
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self._answer(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, content)
 
     def _take_manifest(self, repository: str, reference: str) -> None:
         content, media_type = self.rfile.read(int(self.headers["Content-Length"])), self.headers["Content-Type"]
-        if not media_type.startswith(self.registry.words):
+        if not media_type.startswith(self.registry.media_type_prefix):
             self._answer(400, content=b'{"errors":[{"code":"MANIFEST_INVALID"}]}')
             return
         document = json.loads(content)

@@ -74,7 +74,7 @@ class Push:
     """A push, and its reported progress."""
 
     def __init__(self, registry: FakeRegistry, image: Manifest, use: StoreUse, **options: Any) -> None:
-        self.told: list[tuple[Progress, str]] = []
+        self.reports: list[tuple[Progress, str]] = []
         self.fences: list[str] = []
         self.fence = self.fences.append
         self.stop = CancelToken()
@@ -88,7 +88,7 @@ class Push:
         ) as client:
             transport = DirectTransport(client, PATH, self._image, self._use, stop=self.stop, **self._options)
             return transport.push(
-                tags or ("1",), before_tag=self.fence, on_progress=lambda *told: self.told.append(told)
+                tags or ("1",), before_tag=self.fence, on_progress=lambda *report: self.reports.append(report)
             )
 
 
@@ -119,10 +119,10 @@ def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
     Push(registry, image, use).run("1")
-    registry.asked.clear()
+    registry.received.clear()
     push = Push(registry, image, use)
     assert push.run("1").digest == image.descriptor.digest
-    assert [(method, path.rpartition("/")[2]) for method, path, _ in registry.asked] == [
+    assert [(method, path.rpartition("/")[2]) for method, path, _ in registry.received] == [
         ("GET", "1"),
         *(("HEAD", blob.digest) for blob in image.blobs),
     ]
@@ -131,7 +131,7 @@ def test_what_is_there_under_the_tag_is_looked_at_and_left_alone(
 
 def test_a_new_tag_of_what_is_there_sends_no_blob(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     Push(registry, image, use).run("1")
-    registry.asked.clear()
+    registry.received.clear()
     Push(registry, image, use).run("1", "1.0.0")
     assert registry.requests("PATCH") == []
     assert has_all(registry, image, "1.0.0")
@@ -151,10 +151,10 @@ def test_a_layer_that_was_lost_while_its_manifest_stayed_is_sent_again(
 def test_a_layer_that_was_finished_without_our_hearing_of_it_is_not_sent_again(
     registry: FakeRegistry, image: Manifest, use: StoreUse, heard: int
 ) -> None:
-    registry.finishes_silently = [heard]
+    registry.commit_statuses = [heard]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
-    assert sum(int(headers["Content-Length"]) for method, _, headers in registry.asked if method == "PATCH") == sum(
+    assert sum(int(headers["Content-Length"]) for method, _, headers in registry.received if method == "PATCH") == sum(
         blob.size for blob in image.blobs
     )
 
@@ -184,7 +184,7 @@ def test_a_registry_that_asks_for_a_long_rest_is_left_alone_by_the_whole_push(
 def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.breaks_after = [MEBIBYTE // 4] * 10
+    registry.interrupts_after = [MEBIBYTE // 4] * 10
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
 
@@ -192,7 +192,7 @@ def test_a_long_layer_over_a_bad_line_arrives_as_long_as_it_gets_on(
 def test_what_was_all_sent_before_it_broke_is_only_finished(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.breaks_after = [3 * MEBIBYTE]
+    registry.interrupts_after = [3 * MEBIBYTE]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("PATCH")) == 3, "each blob once"
@@ -284,15 +284,15 @@ def test_as_many_uploads_as_there_are_places_run_at_once(
 
 def test_the_way_of_each_blob_is_told(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
     registry.blobs["acme/other", image.layers[0].digest] = registry.blobs[PATH, image.layers[1].digest] = b"x"
-    with capture_logs() as said:
+    with capture_logs() as logs:
         Push(registry, image, use, mount_from={image.layers[0].digest: "acme/other"}).run()
-    told = {
+    logged = {
         line["digest"]: (line["outcome"], line["media_type"], line["bytes"])
-        for line in said
+        for line in logs
         if line["event"] == "blob_done"
     }
     ways = ("mounted", "existed", "uploaded")
-    assert told == {
+    assert logged == {
         blob.digest: (how, blob.media_type, blob.size)
         for blob, how in zip((*image.layers, image.config), ways, strict=True)
     }
@@ -304,7 +304,7 @@ def test_a_layer_that_is_there_is_not_sent(registry: FakeRegistry, image: Manife
     push = Push(registry, image, use)
     push.run()
     assert len(registry.requests("PATCH")) == 2, "the other layer and the configuration"
-    last = push.told[-1][0]
+    last = push.reports[-1][0]
     assert (last.layers_done, last.layers_total) == (2, 2)
 
 
@@ -350,19 +350,19 @@ def test_a_registry_that_wants_chunks_gets_them(
     monkeypatch.setattr(upload_session, "CHUNK_BYTES", 1024 * 1024)
     registry.refuses_silently = how == "hangs up"
     if how != "advertised":
-        registry.most_bytes = 1024 * 1024
+        registry.max_bytes = 1024 * 1024
     else:
         registry.min_chunk = 1000
     Push(registry, image, use).run()
     assert has_all(registry, image)
-    ranges = [headers["Content-Range"] for _, _, headers in registry.asked if "Content-Range" in headers]
+    ranges = [headers["Content-Range"] for _, _, headers in registry.received if "Content-Range" in headers]
     assert "1048576-2097151" in ranges
 
 
 def test_a_registry_that_takes_no_chunk_of_any_size_is_refused_with_its_answer(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.most_bytes = 1
+    registry.max_bytes = 1
     with pytest.raises(WorkError) as refused:
         Push(registry, image, use).run()
     assert (refused.value.error_class, "413" in refused.value.message) == (ErrorClass.INVALID, True)
@@ -371,23 +371,23 @@ def test_a_registry_that_takes_no_chunk_of_any_size_is_refused_with_its_answer(
 def test_an_upload_that_breaks_is_taken_up_where_it_broke(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.breaks_after = [MEBIBYTE]
+    registry.interrupts_after = [MEBIBYTE]
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
-    ranges = [headers["Content-Range"] for _, _, headers in registry.asked if "Content-Range" in headers]
+    ranges = [headers["Content-Range"] for _, _, headers in registry.received if "Content-Range" in headers]
     assert ranges == [f"{MEBIBYTE}-{3 * MEBIBYTE - 1}"]
     assert len(registry.requests("POST")) == 3
 
 
 def test_an_upload_whose_rest_is_refused_begins_anew(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
-    registry.breaks_after, registry.takes_chunks = [MEBIBYTE], False
+    registry.interrupts_after, registry.takes_chunks = [MEBIBYTE], False
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("POST")) == 4
 
 
 def test_an_upload_that_the_registry_forgot_begins_anew(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
-    registry.forgets = 1
+    registry.forgotten_uploads = 1
     Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
     assert has_all(registry, image)
     assert len(registry.requests("POST")) == 4
@@ -396,7 +396,7 @@ def test_an_upload_that_the_registry_forgot_begins_anew(registry: FakeRegistry, 
 def test_a_registry_that_breaks_off_again_and_again_is_given_up(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.breaks_after = [10] * 100
+    registry.interrupts_after = [10] * 100
     with pytest.raises(WorkError) as broken:
         Push(registry, image, use).run()
     assert broken.value.error_class == ErrorClass.TRANSIENT
@@ -406,7 +406,7 @@ def test_a_registry_that_breaks_off_again_and_again_is_given_up(
 def test_a_registry_that_says_it_has_what_it_lost_gets_it_all(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
-    registry.lies_of = {blob.digest for blob in image.blobs}
+    registry.phantom_blobs = {blob.digest for blob in image.blobs}
     Push(registry, image, use).run()
     assert has_all(registry, image)
 
@@ -415,13 +415,13 @@ def test_a_registry_that_says_it_has_what_it_lost_gets_it_all(
 def test_a_registry_of_one_vocabulary_is_told_in_it(
     registry: FakeRegistry, image: Manifest, use: StoreUse, words: str, whose: str | None
 ) -> None:
-    registry.words = words
+    registry.media_type_prefix = words
     pushed = Push(registry, image, use).run()
     media_type, content = registry.manifests[PATH, "1"]
     assert media_type.startswith(words)
     assert pushed.digest == Manifest.parse(content).descriptor.digest
     assert (whose in pushed.remark) if whose else pushed.remark == ""
-    registry.asked.clear()
+    registry.received.clear()
     assert Push(registry, image, use).run() == PushedImage(pushed.digest, pushed.remark)
     assert registry.requests("PUT") == [], "and it is not reported again"
 
@@ -442,9 +442,9 @@ def test_credentials_do_not_follow_an_upload_to_another_host(
         registry.uploads_at = f"http://{elsewhere.host}"
         registry.refusals["HEAD"] = [(401, {"WWW-Authenticate": 'Basic realm="r"'})]
         Push(registry, image, use).run(credentials=Credentials("pusher", "secret"))
-        assert any("Authorization" in headers for _, _, headers in registry.asked)
+        assert any("Authorization" in headers for _, _, headers in registry.received)
         assert len(elsewhere.requests("PATCH")) == 3
-        assert not any("Authorization" in headers for _, _, headers in elsewhere.asked)
+        assert not any("Authorization" in headers for _, _, headers in elsewhere.received)
 
 
 def test_an_upload_is_not_sent_to_where_a_registry_may_not_lead(
@@ -477,8 +477,8 @@ def test_progress_is_told_by_bytes_and_layers(registry: FakeRegistry, image: Man
     push = Push(registry, image, use)
     push.run()
     size = sum(blob.size for blob in image.blobs)
-    assert push.told[-1][0] == Progress(size, size, 2, 2)
-    assert {seen.total_bytes for seen, _ in push.told} == {size}
+    assert push.reports[-1][0] == Progress(size, size, 2, 2)
+    assert {progress.total_bytes for progress, _ in push.reports} == {size}
 
 
 def test_a_fence_that_is_lost_keeps_the_tag_where_it_is(registry: FakeRegistry, image: Manifest, use: StoreUse) -> None:
