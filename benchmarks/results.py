@@ -36,8 +36,8 @@ class Result:
         more_is_better: bool = False,
     ) -> "Result":
         """Return the result of several runs: their medians."""
-        beside = statistics.median(peers) if peers else None
-        return cls(case, statistics.median(ours), unit, target, peer, beside, more_is_better, len(ours))
+        compared_with = statistics.median(peers) if peers else None
+        return cls(case, statistics.median(ours), unit, target, peer, compared_with, more_is_better, len(ours))
 
     @property
     def ratio(self) -> float | None:

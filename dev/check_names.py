@@ -101,7 +101,7 @@ def check_file(path: Path, root: Path, rules: list[Rule]) -> Iterator[Use]:
 def check_tree(root: Path = ROOT, folders: tuple[str, ...] = FOLDERS, table: Path = TABLE) -> list[Use]:
     """Return every use of a replaced name below the folders, and every module with a replaced name."""
     rules = read_rules(table)
-    uses = []
+    uses: list[Use] = []
     for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
             if HISTORY not in path.as_posix():

@@ -20,7 +20,7 @@ WAIT_SECONDS = 60
 
 
 @dataclass
-class Answer:
+class HttpResponse:
     """What the interface answered."""
 
     status: int
@@ -50,7 +50,7 @@ class System:
 
     def call(
         self, method: str, path: str, body: object = None, *, key: str | None = None, wait: int | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send one request; `wait` seconds for its job, if any."""
         headers = {"Authorization": f"Simple {key or self.admin_key}"}
         if wait is not None:
@@ -61,10 +61,10 @@ class System:
         request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
-                return Answer(response.status, dict(response.headers), response.read().decode())
+                return HttpResponse(response.status, dict(response.headers), response.read().decode())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, dict(error.headers), error.read().decode())
+                return HttpResponse(error.code, dict(error.headers), error.read().decode())
 
     def owner_key(self, owner: str) -> str:
         """A fresh AlgorithmKey of an owner, who is made if new."""
@@ -94,7 +94,7 @@ class System:
                 return job
             time.sleep(0.2)
 
-    def compile(self, algorithm: str, commit: str | None = None, pushes: object = None) -> Answer:
+    def compile(self, algorithm: str, commit: str | None = None, pushes: object = None) -> HttpResponse:
         """Compile a commit and wait until it is built and pushed."""
         body: dict[str, Any] = {"commitSha": commit} if commit else {}
         if pushes is not None:

@@ -120,7 +120,7 @@ class _Fetch:
 
     def _init_repository(self) -> None:
         object_format = "sha1" if len(self.commit) == 40 else "sha256"
-        answer = run_git(
+        result = run_git(
             [
                 "init",
                 "--quiet",
@@ -133,23 +133,23 @@ class _Fetch:
             timeout=self.remaining,
             stop=self.stop,
         )
-        if not answer.ok:
-            raise git_error(answer.errors, self.url)
+        if not result.ok:
+            raise git_error(result.errors, self.url)
         (self.repository / "info").mkdir(exist_ok=True)
         (self.repository / "info" / "attributes").write_text(_ATTRIBUTES)
 
     def _download(self, access: Access) -> None:
-        answer = self._fetch(access, 1, f"{self.commit}:refs/longshore/source")
-        if not answer.ok and _HASH_REFUSED.search(answer.errors):
+        result = self._fetch(access, 1, f"{self.commit}:refs/longshore/source")
+        if not result.ok and _HASH_REFUSED.search(result.errors):
             self.log("The server does not return a commit by its hash; looking for it on the branches and tags.")
-            answer = self._fetch(access, FALLBACK_DEPTH, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-        if answer.ok:
+            result = self._fetch(access, FALLBACK_DEPTH, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        if result.ok:
             return
         if self._hit_file_limit():
             raise self._too_large_error(packed=f"more than {self.limit:,} bytes packed")
-        if _NO_SUCH_COMMIT.search(answer.errors):
+        if _NO_SUCH_COMMIT.search(result.errors):
             raise self._no_commit_error()
-        raise git_error(answer.errors, self.url)
+        raise git_error(result.errors, self.url)
 
     def _fetch(self, access: Access, depth: int, *refspecs: str) -> GitResult:
         return run_git(
@@ -168,13 +168,13 @@ class _Fetch:
         return any(pack.stat().st_size >= self.limit // 512 * 512 for pack in packs)
 
     def _check_type(self) -> None:
-        answer = run_git(
+        result = run_git(
             ["cat-file", "-t", self.commit], git_dir=self.repository, timeout=self.remaining, stop=self.stop
         )
-        if not answer.ok:
+        if not result.ok:
             raise self._no_commit_error()
-        if answer.text != "commit":
-            raise WorkError(ErrorClass.INVALID, f"{self.commit} in {self.url} is a {answer.text}, not a commit.")
+        if result.text != "commit":
+            raise WorkError(ErrorClass.INVALID, f"{self.commit} in {self.url} is a {result.text}, not a commit.")
 
     def _check_files(self) -> None:
         """Check the number and size of the commit's files before any of them is unpacked."""

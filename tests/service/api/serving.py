@@ -73,7 +73,7 @@ def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str
             running.process.wait()
 
 
-def the_present(version: Version) -> Instance:
+def live_instance(version: Version) -> Instance:
     """The one serving of a version that is wanted or ready."""
     with database().reading() as session:
         return (

@@ -15,7 +15,7 @@ from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.db.models.algorithms import PublishState
 from tests.rows import HASH, OTHER_HASH, change, fresh, one_row
 from tests.service.api.invocation import Api, owner_api
-from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, the_present, wanted_serving
+from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, live_instance, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL, Runner
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
@@ -203,7 +203,7 @@ def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on
         assert "ended during the call" in acme.post(CALL, 1)["error"]["message"]
         acme.expect_refusal(503, 2015, "POST", f"{CALL}?timeout=2", 1)
     assert fresh(instance).state == InstanceState.STOPPED
-    again = the_present(version)
+    again = live_instance(version)
     with runner(again, ECHO):
         ready(again)
         assert acme.post(CALL, 2)["result"]["data"] == 2

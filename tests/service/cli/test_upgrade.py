@@ -72,7 +72,7 @@ def insert(database: Database, table: str, **values: Any) -> None:
         session.execute(metadata.tables[table].insert().values(**values))
 
 
-def insert_job(database: Database, job_id: str, **values: Any) -> None:
+def insert_job(database: Database, job_id: str, values: dict[str, Any]) -> None:
     row = COMMON | {
         "id": job_id,
         "git_hash": HASH,
@@ -87,23 +87,23 @@ def insert_job(database: Database, job_id: str, **values: Any) -> None:
     insert(database, "jobs", **(row | values))
 
 
-def insert_serving(database: Database, serving_id: str, state: str, **values: Any) -> None:
+def insert_serving(database: Database, row_id: str, state: str, values: dict[str, Any] | None = None) -> None:
     row = COMMON | {
-        "id": serving_id,
-        "job_id": f"job of {serving_id}",
-        "image": f"{IMAGE}{serving_id}",
+        "id": row_id,
+        "job_id": f"job of {row_id}",
+        "image": f"{IMAGE}{row_id}",
         "digest": "sha256:" + "a" * 64,
         "network": "full",
         "message": "It runs.",
         "updated_at": NOW,
     }
-    insert(database, "servings", state=state, **(row | values))
+    insert(database, "servings", state=state, **(row | (values or {})))
 
 
 def test_instances_keep_their_states_and_where_they_run(before: Database) -> None:
     insert_serving(before, "s-1", "wanted")
-    insert_serving(before, "s-2", "ready", runs_as="container", endpoint="unix:s-2", ready_at=NOW)
-    insert_serving(before, "s-3", "stopped", ended_at=NOW)
+    insert_serving(before, "s-2", "ready", {"runs_as": "container", "endpoint": "unix:s-2", "ready_at": NOW})
+    insert_serving(before, "s-3", "stopped", {"ended_at": NOW})
     migrate(before)
     with before.reading() as session:
         rows = {row.id: row for row in session.query(Instance)}
@@ -116,16 +116,18 @@ def test_instances_keep_their_states_and_where_they_run(before: Database) -> Non
 
 
 def test_queued_and_running_jobs_go_on(before: Database) -> None:
-    insert_job(before, "j-1", kind="compile", nudged_at=NOW - 1, nudges=3, asked_order=7)
+    insert_job(before, "j-1", {"kind": "compile", "nudged_at": NOW - 1, "nudges": 3, "asked_order": 7})
     insert_job(
         before,
         "j-2",
-        kind="serve",
-        state="running",
-        claim=4,
-        lease_owner="worker/1",
-        lease_expires_at=NOW - 1,
-        serving_id="s-1",
+        {
+            "kind": "serve",
+            "state": "running",
+            "claim": 4,
+            "lease_owner": "worker/1",
+            "lease_expires_at": NOW - 1,
+            "serving_id": "s-1",
+        },
     )
     migrate(before)
     with before.reading() as session:
@@ -240,10 +242,12 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
     insert_job(
         before,
         "j-1",
-        kind="push",
-        registry_id="r-1",
-        registry_fingerprint=FINGERPRINT,
-        credentials=keyring.encrypt(SECRET, identity=f"jobs/j-1/credentials/{FINGERPRINT}"),
+        {
+            "kind": "push",
+            "registry_id": "r-1",
+            "registry_fingerprint": FINGERPRINT,
+            "credentials": keyring.encrypt(SECRET, identity=f"jobs/j-1/credentials/{FINGERPRINT}"),
+        },
     )
     migrate(before)
     with before.reading() as session:
@@ -260,7 +264,7 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
 
 def test_going_back_leaves_what_was_there(before: Database) -> None:
     insert_serving(before, "s-1", "wanted")
-    insert_job(before, "j-1", kind="compile", nudges=2)
+    insert_job(before, "j-1", {"kind": "compile", "nudges": 2})
     migrate(before)
     with before.writing() as session:
         command.downgrade(configuration(session.connection()), "0007")

@@ -387,13 +387,13 @@ def test_what_runs_ends_before_the_gate_does() -> None:
                 writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nhalf")
                 await begun.wait()
 
-                async def the_other_half() -> None:
+                async def second_half() -> None:
                     await go_on.wait()
                     with pytest.raises(ConnectionRefusedError):
                         await asyncio.open_connection("127.0.0.1", port)
                     writer.write(b"half")
 
-                rest = asyncio.create_task(the_other_half())
+                rest = asyncio.create_task(second_half())
                 asyncio.get_running_loop().call_later(0.2, go_on.set)  # while the gateway drains, below
             answered = await reader.read()
             await rest

@@ -103,13 +103,13 @@ def test_runners_are_named_by_version_and_registry(migrated: Longshore) -> None:
     algorithm, registry = make_algorithm("acme"), make_registry(name="scanned")
     instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
     ready(instance)
-    of_version = ("--algorithm", algorithm.path, "--git-hash", HASH[:7])
+    one_version = ("--algorithm", algorithm.path, "--git-hash", HASH[:7])
     runners = ("nodes", "refresh", "--what", "runners")
-    shown = migrated(*runners, "--dry-run", "--registry", "scanned", *of_version).stdout
+    shown = migrated(*runners, "--dry-run", "--registry", "scanned", *one_version).stdout
     assert instance.image in shown
     make_registry(name="other")
     assert instance.image not in migrated(*runners, "--dry-run", "--registry", "other").stdout
-    ordered = migrated(*runners, "--no-wait", "--registry", "scanned", *of_version).stdout.strip()
+    ordered = migrated(*runners, "--no-wait", "--registry", "scanned", *one_version).stdout.strip()
     options = one_row(Refresh, job_id=ordered).options
     assert (options["registry_id"], options["version_id"]) == (registry.id, instance.version_id)
 

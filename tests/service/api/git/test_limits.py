@@ -21,7 +21,7 @@ from tests.git_service import GitService, WorkTree, git_service, make_algorithm,
 from tests.rows import one_row
 from tests.service.api.git.test_access import basic, get, refs
 
-MOST = 4
+MAX_REQUESTS = 4
 MEBIBYTE = 1024 * 1024
 
 
@@ -29,7 +29,7 @@ MEBIBYTE = 1024 * 1024
 def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[GitService]:
     """A git service that answers four requests of a key in a minute, and two of nobody's key from an address."""
     directory = tmp_path_factory.mktemp("strict")
-    with git_service(directory, redis_url=redis_url, rate_limit_git=MOST, rate_limit_unknown=2) as running:
+    with git_service(directory, redis_url=redis_url, rate_limit_git=MAX_REQUESTS, rate_limit_unknown=2) as running:
         yield running
 
 
@@ -72,7 +72,7 @@ def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: Gi
     algorithm = make_algorithm()
     key, another = make_key(algorithm.owner), make_key(algorithm.owner)
     unknown = f"{strict.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack"
-    assert [get(unknown, basic(key)).status for _ in range(MOST)] == [404] * MOST
+    assert [get(unknown, basic(key)).status for _ in range(MAX_REQUESTS)] == [404] * MAX_REQUESTS
     refused = get(refs(algorithm), basic(key))
     assert refused.status == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 61
