@@ -1,4 +1,4 @@
-"""`longshore api`: the HTTP interface."""
+"""`longshore api`: run the HTTP interface."""
 
 import click
 
@@ -13,7 +13,7 @@ from cli.wsgi import serve
 def command() -> None:
     """Run the HTTP interface (/v1, /docs, /openapi.json, /healthz, /readyz).
 
-    As many of these as you like can run at the same time, each with LONGSHORE_API_WORKERS processes of
+    Any number of these can run at the same time, each with LONGSHORE_API_WORKERS processes of
     LONGSHORE_API_THREADS threads.
     """
     configured = start_service("api")

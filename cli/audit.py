@@ -1,11 +1,11 @@
-"""`longshore audit`: who did what, when, from where."""
+"""`longshore audit`: show who did what, when, from where."""
 
 import getpass
 import json
 
 import click
 
-from cli.common import data_dir_option, print_table, start
+from cli.common import data_dir_option, print_table, set_up
 from cli.runtime import open_database
 from shared.audit import Actor, entries
 from shared.db.clock import rfc3339
@@ -13,18 +13,24 @@ from shared.db.models import AuditEvent
 
 
 @click.command("audit")
-@click.option("--actor", metavar="OWNER", help="Only what this owner's keys did; `cli`: commands beside the database.")
-@click.option("--action", metavar="ACTION", help="Only this (registry.create), or what begins so (registry.).")
-@click.option("--target", metavar="ID", help="Only what was done to this.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many, of the newest.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, for programs.")
+@click.option(
+    "--actor",
+    metavar="OWNER",
+    help="Only actions of this owner's keys; `cli`: those of `longshore` commands.",
+)
+@click.option("--action", metavar="ACTION", help="Only this (registry.create), or all that begin with it (registry.).")
+@click.option("--target", metavar="ID", help="Only what was done to the object with this id.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Maximum number, the newest."
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry, for programs.")
 @data_dir_option
 def command(actor: str | None, action: str | None, target: str | None, limit: int, as_json: bool) -> None:
     """Show the audit trail, the newest entry last.
 
-    It acts on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so it needs no key.
+    It works on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so it needs no key.
     """
-    start("audit")
+    set_up("audit")
     query = entries(actor=actor, action=action, target=target).order_by(AuditEvent.seq.desc()).limit(limit)
     with open_database().reading() as session:
         events = list(reversed(session.scalars(query).all()))
@@ -47,14 +53,14 @@ def command(actor: str | None, action: str | None, target: str | None, limit: in
             )
             for event in events
         ],
-        whole=("Time",),
+        unwrapped=("Time",),
     )
 
 
 def operator() -> Actor:
-    """Who runs a command beside the database, for the audit trail."""
+    """Return the user of a command that works on the database itself, for the audit trail."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+    except (KeyError, OSError):  # the user of a container may have no name
         user = "unknown"
     return Actor("cli", address=f"user {user}"[:64])

@@ -1,4 +1,4 @@
-"""`longshore beat`: the clock."""
+"""`longshore beat`: run the scheduler of periodic tasks."""
 
 import click
 
@@ -9,13 +9,13 @@ from cli.runtime import start_service
 @click.command("beat")
 @data_dir_option
 def command() -> None:
-    """Run the clock that sends due work again and reports what stalls.
+    """Run the scheduler of periodic tasks: it dispatches due jobs again and reports stalled pushes.
 
     One of these is enough; two do no harm.
     """
     configured = start_service("beat")
     configured.data_dir.mkdir(parents=True, exist_ok=True)
-    # Importing Celery's application reads the settings, so not before they are checked.
+    # Importing Celery's application reads the settings, so it is done after they are checked.
     from workers.app import celery  # noqa: PLC0415
 
     schedule = str(configured.data_dir / "beat-schedule")

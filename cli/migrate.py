@@ -1,7 +1,4 @@
-"""`longshore migrate`: the database's schema.
-
-The first admin key, without which nobody could make another.
-"""
+"""`longshore migrate`: migrate the database, and make the first admin key."""
 
 import os
 from pathlib import Path
@@ -10,13 +7,16 @@ import click
 from sqlalchemy import exists, select
 
 from cli.audit import operator
-from cli.common import data_dir_option, start
+from cli.common import data_dir_option, set_up
 from cli.runtime import migrate, open_database
 from shared.audit import record
 from shared.db.engine import Database
 from shared.db.models import ApiKey, KeyKind
 from shared.keys import create_key, create_owner
 from shared.settings import SettingsError
+
+OWNER = "admin"
+LABEL = "first admin key"
 
 
 @click.command("migrate")
@@ -29,12 +29,12 @@ from shared.settings import SettingsError
 )
 @data_dir_option
 def command(admin_key: Path | None) -> None:
-    """Bring the database to the newest schema.
+    """Migrate the database to the newest schema.
 
-    All missing steps are applied in one transaction. It can run on several machines at once: one does it, the
-    others wait and find nothing to do. `longshore up` does this by itself.
+    All missing migrations are applied in one transaction. It can run on several machines at the same time: one does
+    it, the others wait and find nothing to do. `longshore up` does this itself.
     """
-    start("migrate")
+    set_up("migrate")
     database = open_database(migrated=False)
     before, after = migrate(database)
     if before == after:
@@ -46,15 +46,13 @@ def command(admin_key: Path | None) -> None:
     database.close()
 
 
-OWNER = "admin"
-LABEL = "first admin key"
-
-
 def ensure_admin_key(database: Database, path: Path) -> bool:
     """Make an admin key and write it to `path`, readable by its owner only, unless an admin key exists.
 
+    Return whether it was made.
+
     Raises:
-        SettingsError: the file cannot be written; then no key was made.
+        SettingsError: the file cannot be written; then no key is made.
     """
     with database.writing() as session:
         if session.scalar(select(exists().where(ApiKey.kind == KeyKind.ADMIN, ApiKey.revoked_at.is_(None)))):
@@ -62,7 +60,7 @@ def ensure_admin_key(database: Database, path: Path) -> bool:
         owner = create_owner(session, OWNER)
         key, secret = create_key(session, owner.username, label=LABEL, kind=KeyKind.ADMIN)
         record(session, operator(), "key.create", key.id, owner=owner.username, kind=key.kind, label=LABEL)
-        # Before the commit: a key that nobody could read would be worse than a file whose key was never made.
+        # Before the commit: a key whose secret is lost would be worse than a file without a valid key.
         try:
             _write_private(path, secret)
         except OSError as error:
@@ -71,8 +69,8 @@ def ensure_admin_key(database: Database, path: Path) -> bool:
 
 
 def _write_private(path: Path, secret: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
-    fresh.replace(path)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""`longshore nodes`: having worker nodes, or what runs on them, pull afresh."""
+"""`longshore nodes`: make worker nodes, or running instances, pull their images again."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, start
+from cli.common import data_dir_option, print_table, set_up
 from cli.errors import CommandError
-from cli.registries import named_registry
+from cli.registries import find_registry
 from cli.runtime import open_database
 from shared.algorithms import find_algorithm, find_version
 from shared.audit import record
@@ -24,21 +24,21 @@ from shared.jobs.worker_processes import live_workers
 from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, matching_runners, read_steps
 
 POLL_INTERVAL_SECONDS = 0.5
-PLANNED = (
-    ("evicted", "would go"),
+PLAN_LABELS = (
+    ("evicted", "would be evicted"),
     ("stay", "would stay"),
-    ("waits_for", "held up by"),
-    ("refused_for", "refused, for nothing would bring back"),
+    ("waits_for", "waits for"),
+    ("refused_for", "refused, because nothing recreates"),
 )
 INTERRUPTED = 130
-"""The exit status of what Ctrl-C ended."""
+"""The exit status after Ctrl-C."""
 
 
 @click.group("nodes")
 def command() -> None:
-    """Have worker nodes, or what runs on them, pull afresh.
+    """Make worker nodes, or running instances, pull their images again.
 
-    These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
+    These work on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
     """
 
 
@@ -48,19 +48,21 @@ def command() -> None:
     type=click.Choice([kind.value for kind in RefreshKind]),
     default=RefreshKind.NODES.value,
     show_default=True,
-    help="nodes: empty them, restart them, put them back, one by one. runners: start what runs anew.",
+    help="nodes: drain, restart and uncordon them one by one. runners: restart the running instances.",
 )
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this node; may be given several times.")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this node; can be given several times.")
 @click.option(
     "--restart",
     type=click.Choice([kind.value for kind in RestartKind]),
-    help="How a node is restarted once it is empty; as the worker's settings say where it is left out.",
+    help="How a drained node is restarted. Default: by the settings of the worker.",
 )
-@click.option("--registry", metavar="REGISTRY", help="Only runners that were pulled from this: its id, name or URL.")
-@click.option("--algorithm", metavar="OWNER/NAME", help="Only runners of one version of this; goes with --git-hash.")
-@click.option("--git-hash", metavar="HASH", help="The commit of that version, 7 characters of it or more.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--no-wait", is_flag=True, help="Order it and end, instead of showing how far it is until its end.")
+@click.option("--registry", metavar="REGISTRY", help="Only runners with an image from this registry: id, name or URL.")
+@click.option(
+    "--algorithm", metavar="OWNER/NAME", help="Only runners of a version of this algorithm; needs --git-hash."
+)
+@click.option("--git-hash", metavar="HASH", help="Commit of that version: 7 characters of its hash or more.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
+@click.option("--no-wait", is_flag=True, help="Enqueue the job and exit, without showing its progress.")
 @data_dir_option
 def refresh(
     what: str,
@@ -72,11 +74,11 @@ def refresh(
     dry_run: bool,
     no_wait: bool,
 ) -> None:
-    """Have every worker node, or what runs, pull afresh. Ends with status 1 if that was not done.
+    """Make every worker node, or the running instances, pull their images again. Exits with status 1 on failure.
 
-    Ctrl-C leaves it going.
+    Ctrl-C ends the display, not the job.
     """
-    start("nodes")
+    set_up("nodes")
     if RefreshKind(what) == RefreshKind.NODES and (registry or algorithm or git_hash):
         raise click.UsageError("--registry, --algorithm and --git-hash go with --what runners")
     if RefreshKind(what) == RefreshKind.RUNNERS and (nodes or restart):
@@ -93,14 +95,14 @@ def refresh(
             nodes=tuple(dict.fromkeys(nodes)),
             restart=None if restart is None else RestartKind(restart),
             version_id=version_id,
-            registry_id=None if registry is None else named_registry(session, registry).id,
+            registry_id=None if registry is None else find_registry(session, registry).id,
             dry_run=dry_run,
         )
     if dry_run and options.what == RefreshKind.RUNNERS:
         _print_runners(database, options)
         return
-    job_id = _order(database, options)
-    click.echo(f"Job {job_id} is ordered.", err=True)
+    job_id = _enqueue(database, options)
+    click.echo(f"Job {job_id} is enqueued.", err=True)
     if no_wait:
         click.echo(job_id)
         return
@@ -111,22 +113,22 @@ def refresh(
 @click.argument("job_id", metavar="JOB")
 @data_dir_option
 def cancel(job_id: str) -> None:
-    """End the refresh JOB; the node that it is at is put back as it was."""
-    start("nodes")
+    """Cancel the refresh JOB. The node that it works on is uncordoned."""
+    set_up("nodes")
     with open_database().writing() as session:
         job = session.scalar(select(Job).where(Job.id == job_id, Job.kind == JobKind.REFRESH))
         if job is None:
-            raise CommandError(f"No refresh is the job {job_id!r}; GET /v1/jobs?kind=refresh lists them.")
+            raise CommandError(f"No refresh has the job id {job_id!r}; GET /v1/jobs?kind=refresh lists them.")
         cancel_job(session, job)
         record(session, operator(), "job.cancel", job.id, kind=JobKind.REFRESH)
     click.echo(f"The job {job_id} is cancelled.", err=True)
 
 
-def _order(database: Database, options: RefreshOptions) -> str:
+def _enqueue(database: Database, options: RefreshOptions) -> str:
     try:
         return _enqueue_once(database, options)
     except IntegrityError:
-        # Another order met this one; it is committed by now, so this one is refused with its name.
+        # Another refresh was enqueued at the same time. It is committed now, so this attempt fails with its id.
         return _enqueue_once(database, options)
 
 
@@ -134,27 +136,30 @@ def _enqueue_once(database: Database, options: RefreshOptions) -> str:
     actor = operator()
     with database.writing() as session:
         job = enqueue_refresh(session, options, owner=actor.name).job
-        ordered = {name: value for name, value in options.as_document().items() if value}
-        record(session, actor, "nodes.refresh", job.id, **ordered)
+        detail = {name: value for name, value in options.as_document().items() if value}
+        record(session, actor, "nodes.refresh", job.id, **detail)
     with database.reading() as session:
-        if not any(Queues.NODES in node.queues.split(",") for node in live_workers(session)):
-            click.echo("No worker is alive that does it; it waits for a `longshore worker --queues nodes`.", err=True)
+        if not any(Queues.NODES in worker.queues.split(",") for worker in live_workers(session)):
+            click.echo(
+                "No worker of the queue nodes is running; the job waits for a `longshore worker --queues nodes`.",
+                err=True,
+            )
     return job.id
 
 
 def _follow(database: Database, job_id: str) -> None:
-    """Show what changes until the job has ended.
+    """Print each change of the job's steps until it has ended.
 
     Raises:
-        Failure: it did not end well.
+        CommandError: it did not succeed.
     """
     shown: dict[str, str] = {}
     try:
         while True:
             with database.reading() as session:
                 job = session.scalars(select(Job).where(Job.id == job_id)).one()
-                entries = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
-            lines = {entry.name: _line(entry) for entry in entries}
+                steps = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
+            lines = {step.name: _line(step) for step in steps}
             for name, line in lines.items():
                 if line != shown.get(name):
                     click.echo(line)
@@ -163,18 +168,18 @@ def _follow(database: Database, job_id: str) -> None:
                 break
             time.sleep(POLL_INTERVAL_SECONDS)
     except KeyboardInterrupt:
-        click.echo(f"\nThe job {job_id} goes on; `longshore nodes cancel {job_id}` ends it.", err=True)
+        click.echo(f"\nThe job {job_id} continues; `longshore nodes cancel {job_id}` cancels it.", err=True)
         sys.exit(INTERRUPTED)
     if job.state != JobState.SUCCEEDED:
         raise CommandError(f"{job.error_message or 'It was not done.'} ({job.state})")
-    click.echo("Done." if entries else "There was nothing to do.", err=True)
+    click.echo("Done." if steps else "There was nothing to do.", err=True)
 
 
-def _line(entry: RefreshStep) -> str:
+def _line(step: RefreshStep) -> str:
     plan = "".join(
-        f"\n  {meaning}: {', '.join(entry.plan[key])}" for key, meaning in PLANNED if entry.plan and entry.plan[key]
+        f"\n  {meaning}: {', '.join(step.plan[key])}" for key, meaning in PLAN_LABELS if step.plan and step.plan[key]
     )
-    return f"{entry.name}: {entry.state} {entry.step}".rstrip() + plan
+    return f"{step.name}: {step.state} {step.step}".rstrip() + plan
 
 
 def _print_runners(database: Database, options: RefreshOptions) -> None:
@@ -186,5 +191,5 @@ def _print_runners(database: Database, options: RefreshOptions) -> None:
             (algorithm.path, version.git_hash[:12], instance.image, instance.registry_id)
             for instance, algorithm, version in runners
         ],
-        whole=("Hash",),
+        unwrapped=("Hash",),
     )

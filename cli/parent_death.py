@@ -1,6 +1,7 @@
-"""Becomes a program that ends when its parent does. Run by its path, with nothing but the standard library.
+"""Replace this process by a program that gets SIGTERM when its parent ends.
 
-Linux keeps the wish (PR_SET_PDEATHSIG, prctl(2)) over exec. Elsewhere the program simply starts.
+It is run by its path and imports the standard library only. Linux keeps PR_SET_PDEATHSIG (prctl(2)) over exec. On other
+systems the program starts without that signal.
 """
 
 import ctypes
@@ -12,12 +13,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """`parent_death.py PARENT_PID PROGRAM ARGUMENT…`."""
+    """Run `parent_death.py PARENT_PID PROGRAM ARGUMENT…`."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit("its parent is gone already")
+        sys.exit("its parent has ended already")
     os.execv(command[0], command)  # noqa: S606 - a fixed program, no shell
 
 

@@ -1,4 +1,4 @@
-"""`longshore pushes`: what is pushed, what stalls, what is gone, and pushing again what failed."""
+"""`longshore pushes`: list pushes, stalled ones and lost images among them, and repeat failed ones."""
 
 import sys
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, start
+from cli.common import data_dir_option, print_table, set_up
 from cli.errors import CommandError
-from cli.registries import named_registry
+from cli.registries import find_registry
 from cli.runtime import open_database
 from shared.algorithms import find_algorithm
 from shared.audit import record
@@ -24,27 +24,25 @@ from shared.registry.credentials import Credentials, InvalidCredentialsError
 
 @click.group("pushes")
 def command() -> None:
-    """List pushes, those that stall or whose image is gone among them, and push again what failed.
+    """List pushes, also those that are stalled or whose image is missing, and repeat those that failed.
 
-    These act on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
+    These work on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
     """
 
 
-_registry = click.option("--registry", metavar="REGISTRY", help="Only those to this one: its id, name or URL.")
-_limit = click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many at most."
-)
+_registry = click.option("--registry", metavar="REGISTRY", help="Only pushes to this registry: its id, name or URL.")
+_limit = click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Maximum number.")
 
 
 @command.command("list")
-@click.option("--status", type=click.Choice([state.value for state in PushState]), help="Only those in this state.")
+@click.option("--status", type=click.Choice([state.value for state in PushState]), help="Only pushes in this state.")
 @_registry
 @_limit
 @data_dir_option
 def list_pushes(status: str | None, registry: str | None, limit: int) -> None:
     """List the latest push of every version and registry, newest first."""
-    start("pushes")
-    _print([ImagePush.state == status] if status else [], registry, limit)
+    set_up("pushes")
+    _print_pushes([ImagePush.state == status] if status else [], registry, limit)
 
 
 @command.command("stalled")
@@ -52,9 +50,9 @@ def list_pushes(status: str | None, registry: str | None, limit: int) -> None:
 @_limit
 @data_dir_option
 def list_stalled(registry: str | None, limit: int) -> None:
-    """List the pushes that stall, since when, and what happens next. Ends with status 1 if there are any."""
-    start("pushes")
-    if _print([ImagePush.state == PushState.STALLED], registry, limit):
+    """List stalled pushes, since when, and what happens next. Exits with status 1 if there are any."""
+    set_up("pushes")
+    if _print_pushes([ImagePush.state == PushState.STALLED], registry, limit):
         sys.exit(1)
 
 
@@ -63,9 +61,9 @@ def list_stalled(registry: str | None, limit: int) -> None:
 @_limit
 @data_dir_option
 def list_missing(registry: str | None, limit: int) -> None:
-    """List the pushes whose last good image is gone from its registry. Ends with status 1 if there are any."""
-    start("pushes")
-    if _print([ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None)], registry, limit):
+    """List the pushes whose last good image is missing in its registry. Exits with status 1 if there are any."""
+    set_up("pushes")
+    if _print_pushes([ImagePush.missing_at.is_not(None), Registry.deleted_at.is_(None)], registry, limit):
         sys.exit(1)
 
 
@@ -76,42 +74,42 @@ def list_missing(registry: str | None, limit: int) -> None:
     type=click.Choice([state.value for state in RETRIABLE]),
     default=PushState.FAILED.value,
     show_default=True,
-    help="Which pushes.",
+    help="Only pushes in this state.",
 )
-@click.option("--algorithm", metavar="OWNER/NAME", help="Only those of this one.")
+@click.option("--algorithm", metavar="OWNER/NAME", help="Only pushes of this algorithm.")
 @click.option("--username", metavar="NAME", help="Push with these credentials instead of the registry's own.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 @data_dir_option
 def retry(registry: str | None, status: str, algorithm: str | None, username: str | None, password_stdin: bool) -> None:
     """Push again what failed, the oldest first.
 
-    Credentials given for one push are gone by now: without new ones the registry's own are used.
+    Credentials that were given for one push are deleted after it: without new ones, the registry's own are used.
     """
-    start("pushes")
+    set_up("pushes")
     database = open_database()
     with database.reading() as session:
-        found_registry = named_registry(session, registry) if registry else None
-        found_algorithm = find_algorithm(session, algorithm) if algorithm else None
-    wanted = Retry(
+        registry_row = find_registry(session, registry) if registry else None
+        algorithm_row = find_algorithm(session, algorithm) if algorithm else None
+    request = Retry(
         status=PushState(status),
-        registry_id=found_registry.id if found_registry else None,
-        algorithm_id=found_algorithm.id if found_algorithm else None,
+        registry_id=registry_row.id if registry_row else None,
+        algorithm_id=algorithm_row.id if algorithm_row else None,
         credentials=_credentials(registry, username, password_stdin),
     )
     enqueued = skipped = 0
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("pushing again", total=None)
-        for retried in retry_all(database, wanted):
+        for retried in retry_all(database, request):
             enqueued, skipped = enqueued + len(retried.jobs), skipped + len(retried.skipped)
             progress.advance(bar, len(retried.jobs))
-            for each in retried.skipped:
-                where = f"{each.algorithm}@{each.git_hash[:12]} to {each.registry_id}"
-                click.echo(f"skipped: {where}: {each.reason}", err=True)
+            for push in retried.skipped:
+                name = f"{push.algorithm}@{push.git_hash[:12]} to {push.registry_id}"
+                click.echo(f"skipped: {name}: {push.reason}", err=True)
     with database.writing() as session:
-        to = wanted.registry_id or ""
-        record(session, operator(), "pushes.retry", to, number=enqueued, status=status, algorithm=algorithm)
-    click.echo(f"{enqueued} ordered again, {skipped} skipped; workers take them within seconds.")
+        target = request.registry_id or ""
+        record(session, operator(), "pushes.retry", target, number=enqueued, status=status, algorithm=algorithm)
+    click.echo(f"{enqueued} enqueued again, {skipped} skipped; workers start them within seconds.")
 
 
 def _credentials(registry: str | None, username: str | None, password_stdin: bool) -> Credentials | None:
@@ -128,7 +126,7 @@ def _credentials(registry: str | None, username: str | None, password_stdin: boo
         raise CommandError(str(error)) from None
 
 
-def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limit: int) -> int:
+def _print_pushes(conditions: Sequence[ColumnElement[bool]], registry: str | None, limit: int) -> int:
     query = (
         select(ImagePush, Version, Algorithm)
         .join(Version, Version.id == ImagePush.version_id)
@@ -140,10 +138,10 @@ def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limi
     )
     with open_database().reading() as session:
         if registry is not None:
-            query = query.where(ImagePush.registry_id == named_registry(session, registry).id)
-        found = [row._tuple() for row in session.execute(query)]
+            query = query.where(ImagePush.registry_id == find_registry(session, registry).id)
+        rows = session.execute(query).tuples().all()
     print_table(
-        ("Algorithm", "Hash", "Registry", "Status", "Try", "Changed", "Message"),
+        ("Algorithm", "Hash", "Registry", "Status", "Attempt", "Changed", "Message"),
         [
             (
                 algorithm.path,
@@ -154,8 +152,8 @@ def _print(conditions: Sequence[ColumnElement[bool]], registry: str | None, limi
                 rfc3339(push.updated_at),
                 " ".join(filter(None, [push.message, missing_message(push)])),
             )
-            for push, version, algorithm in found
+            for push, version, algorithm in rows
         ],
-        whole=("Hash",),
+        unwrapped=("Hash",),
     )
-    return len(found)
+    return len(rows)

@@ -1,4 +1,4 @@
-"""`longshore settings`: what can be set, and what is set."""
+"""`longshore settings`: show all settings and their values."""
 
 import json
 
@@ -17,8 +17,8 @@ from shared.settings import load_settings
 def command(as_json: bool) -> None:
     """Show every setting: variable, meaning, default and present value.
 
-    Values that can hold a password are shown as "(set)". DOCKER_HOST and the other variables of Docker are
-    understood as Docker's own command does.
+    Values that can hold a password are shown as "(set)". DOCKER_HOST and the other variables of Docker have the
+    same meaning as for Docker's own command.
     """
     rows = load_settings().described()
     if as_json:
@@ -35,6 +35,6 @@ def command(as_json: bool) -> None:
         changed = "bold" if present != default else ""
         table.add_row(f"[{changed}]{variable}[/]" if changed else variable, escape(meaning), default, escape(present))
     console = Console()
-    if not console.is_terminal:  # wide enough that no name is cut when it is piped somewhere
+    if not console.is_terminal:  # wide enough that no name is cut
         console = Console(width=160)
     console.print(table)

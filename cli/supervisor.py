@@ -1,4 +1,4 @@
-"""Running the parts on one machine: in order, until somebody says stop, and stopped in order."""
+"""Run all processes of one machine: start them in order, wait for a signal, stop them in order."""
 
 import asyncio
 import contextlib
@@ -9,33 +9,34 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.data_directory import free_port
-from cli.embedded_redis import find_redis_server, redis_answers, redis_command, socket_directory, socket_in
+from cli.embedded_redis import find_redis_server, is_redis_ready, redis_command, socket_directory, socket_in
 from cli.errors import CommandError
+from cli.ports import find_free_port
 from cli.processes import Child, Output
+from shared.errors import LongshoreError
 from shared.jobs.queues import Queues
 from shared.settings import Settings
 
 ADMIN_KEY_FILE = "admin-key"
 REDIS_NOTE_FILE = "redis-directory"
-POLL_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 MAX_FAILED_STARTS = 3
-MARGIN_SECONDS = 10
-"""On top of the time that jobs and requests get to end: for ending itself."""
-WIDTH = len("maintenance")
+EXIT_MARGIN_SECONDS = 10
+"""For a process to exit, after the time that its jobs and requests get to end."""
+NAME_WIDTH = len("maintenance")
 
 
-class StartFailedError(Exception):
-    """A part does not stay up."""
+class StartFailedError(LongshoreError):
+    """Raised when a process does not stay up."""
 
 
-class StoppedEarlyError(Exception):
-    """Somebody said stop before all was up."""
+class StoppedEarlyError(LongshoreError):
+    """Raised when a signal stopped the start."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run where."""
+    """The settings of one `longshore up`."""
 
     configured: Settings
     directory: Path
@@ -44,7 +45,7 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """The one address."""
+        """The public address."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
             self.configured.host, self.configured.host
         )
@@ -52,16 +53,15 @@ class Plan:
 
     @property
     def admin_key_file(self) -> Path:
-        """Where the first admin key is."""
         return self.directory / ADMIN_KEY_FILE
 
 
 async def run(plan: Plan) -> int:
-    """Run everything until SIGINT, SIGTERM or SIGHUP; the exit status.
+    """Run everything until SIGINT, SIGTERM or SIGHUP, and return the exit status.
 
     Raises:
-        SettingsError: there is no Redis to start.
-        Failure: something did not come up.
+        SettingsError: no Redis is installed.
+        CommandError: a process did not start.
     """
     with contextlib.ExitStack() as stack:
         redis: list[str] | None = None
@@ -76,29 +76,28 @@ async def run(plan: Plan) -> int:
 
 
 class Supervisor:
-    """The children, and the signals that end them."""
+    """Starts and stops the children."""
 
     def __init__(self, plan: Plan, redis_url: str) -> None:
         self._plan = plan
-        self._output = Output(as_json=plan.as_json, width=WIDTH)
+        self._output = Output(as_json=plan.as_json, width=NAME_WIDTH)
         self._stop = asyncio.Event()
         self._children: list[Child] = []
         self._environment = _environment(plan, redis_url)
 
     async def run(self, redis: list[str] | None, redis_directory: Path) -> int:
-        """Start in order, wait for the signal, stop in order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._on_signal)
         failed: StartFailedError | None = None
         try:
             if redis is not None:
                 self._start("redis", redis)
-                await self._until(lambda: redis_answers(redis_directory))
+                await self._wait_until(lambda: is_redis_ready(redis_directory))
             await self._migrate()
             self._start_services()
-            await self._until(self._ready)
-            self._say_ready()
+            await self._wait_until(self._ready)
+            self._print_ready()
             await self._stop.wait()
         except StoppedEarlyError:
             pass
@@ -109,12 +108,12 @@ class Supervisor:
             raise CommandError(str(failed))
         return 0
 
-    def _signalled(self) -> None:
+    def _on_signal(self) -> None:
         if self._stop.is_set():
             for child in self._children:
                 child.kill()
             return
-        self._say("stopping; again to stop at once without waiting for what runs")
+        self._print("stopping; a second signal kills all processes immediately")
         self._stop.set()
 
     async def _migrate(self) -> None:
@@ -123,13 +122,13 @@ class Supervisor:
         status = await child.finished()
         self._children.remove(child)
         if self._stop.is_set():
-            raise StoppedEarlyError
+            raise StoppedEarlyError("Stopped before everything was ready.")
         if status != 0:
-            raise StartFailedError("The database could not be prepared; what is above says why.")
+            raise StartFailedError("The database could not be migrated; the lines above say why.")
 
     def _start_services(self) -> None:
         private = {"LONGSHORE_HOST": "127.0.0.1"}
-        without_port = {"LONGSHORE_WORKER_HEALTH_PORT": "0"}  # one machine has one engine: one worker tells of it
+        without_port = {"LONGSHORE_WORKER_HEALTH_PORT": "0"}  # there is one engine: one worker reports its health
         self._start("git", _longshore("git"), private)
         self._start("api", _longshore("api"), private)
         self._start("calls", _longshore("calls"), private)
@@ -140,11 +139,11 @@ class Supervisor:
         queues = Queues.SERVING if on_cluster else f"{Queues.SERVING},{Queues.NODES}"
         self._start(Queues.SERVING, _longshore("worker", "--queues", queues, "--concurrency", "4"), without_port)
         if on_cluster:
-            # Of its own, or emptying nodes for hours would take a place from starts of algorithms. Two: while one is at
-            # the nodes, the other restarts what runs, and releases nodes.
+            # A worker of its own: draining nodes takes hours and would keep a process from starting instances. Two
+            # processes: while one drains nodes, the other restarts instances and uncordons nodes.
             nodes = _longshore("worker", "--queues", Queues.NODES, "--concurrency", "2")
             self._start(Queues.NODES, nodes, without_port)
-        # Two: while one sends to webhooks, which may be slow, the other sweeps.
+        # Two processes: while one delivers webhooks, which may be slow, the other sweeps.
         maintenance = _longshore("worker", "--queues", Queues.MAINTENANCE, "--concurrency", "2")
         self._start(Queues.MAINTENANCE, maintenance, without_port)
         self._start("beat", _longshore("beat"))
@@ -157,47 +156,48 @@ class Supervisor:
         child.start()
         return child
 
-    async def _until(self, ready: Callable[[], Awaitable[bool]]) -> None:
+    async def _wait_until(self, ready: Callable[[], Awaitable[bool]]) -> None:
         while not await ready():
             for child in self._children:
-                if child.ends >= MAX_FAILED_STARTS:
-                    raise StartFailedError(f"{child.name} does not stay up; what it said is above.")
+                if child.unexpected_ends >= MAX_FAILED_STARTS:
+                    raise StartFailedError(f"{child.name} does not stay up; its output is above.")
             if self._stop.is_set():
-                raise StoppedEarlyError
-            await asyncio.sleep(POLL_SECONDS)
+                raise StoppedEarlyError("Stopped before everything was ready.")
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _ready(self) -> bool:
-        # The gateway's answer is the API's; git service and calls have their own.
-        if not await _says_ready(self._plan.configured.host, self._plan.port):
+        # The gateway's response is that of the API. The git service and the service of calls have their own.
+        if not await _is_ready_at(self._plan.configured.host, self._plan.port):
             return False
         behind = ("LONGSHORE_GIT_PORT", "LONGSHORE_CALLS_PORT")
-        return all([await _says_ready("127.0.0.1", int(self._environment[port])) for port in behind])
+        return all([await _is_ready_at("127.0.0.1", int(self._environment[port])) for port in behind])
 
     async def _stop_all(self) -> None:
-        longest = self._plan.configured.shutdown_seconds + MARGIN_SECONDS
+        timeout = self._plan.configured.shutdown_seconds + EXIT_MARGIN_SECONDS
         behind = [child for child in self._children if child.name in ("api", "calls", "git")]
         redis = [child for child in self._children if child.name == "redis"]
         front = [child for child in self._children if child not in behind and child not in redis]
-        # The gateway's requests need API, calls and git to end, jobs need git; everything needs Redis.
+        # Requests of the gateway need API, calls and git until they end, jobs need git, and everything needs Redis.
         for group in (front, behind, redis):
-            await asyncio.gather(*(child.stop(seconds=longest) for child in group))
-        self._say("stopped")
+            await asyncio.gather(*(child.stop(seconds=timeout) for child in group))
+        self._print("stopped")
 
-    def _say(self, text: str) -> None:
-        self._output.line("longshore", text)
+    def _print(self, text: str) -> None:
+        self._output.print_line("longshore", text)
 
-    def _say_ready(self) -> None:
-        key = self._plan.admin_key_file
-        shown = key if key.exists() else "not kept here; `longshore keys create --owner NAME --kind admin` makes one"
+    def _print_ready(self) -> None:
+        key = str(self._plan.admin_key_file)
+        if not self._plan.admin_key_file.exists():
+            key = "not stored here; `longshore keys create --owner NAME --kind admin` makes one"
         for line in (
-            f"Longshore is ready at {self._plan.url} (its interface: {self._plan.url}/docs)",
-            f"admin key: {shown}",
+            f"Longshore is ready at {self._plan.url} (API documentation: {self._plan.url}/docs)",
+            f"admin key: {key}",
             "logs: here (LONGSHORE_LOG_LEVEL, LONGSHORE_LOG_FORMAT); stop with Ctrl-C",
         ):
-            self._say(line)
+            self._print(line)
 
 
-async def _says_ready(host: str, port: int) -> bool:
+async def _is_ready_at(host: str, port: int) -> bool:
     try:
         reader, writer = await asyncio.open_connection(host or None, port)
     except OSError:
@@ -212,16 +212,16 @@ async def _says_ready(host: str, port: int) -> bool:
 
 
 def _longshore(*arguments: str) -> list[str]:
-    # -P: the directory that one happens to be in may have packages of the same names.
+    # -P: the current directory may have packages of the same names.
     return [sys.executable, "-P", "-m", "cli.main", *arguments]
 
 
 def _environment(plan: Plan, redis_url: str) -> dict[str, str]:
     configured = plan.configured
-    chosen = configured.model_fields_set
-    api_port = configured.api_port if "api_port" in chosen else free_port()
-    git_port = configured.git_port if "git_port" in chosen else free_port()
-    calls_port = configured.calls_port if "calls_port" in chosen else free_port()
+    explicit = configured.model_fields_set
+    api_port = configured.api_port if "api_port" in explicit else find_free_port()
+    git_port = configured.git_port if "git_port" in explicit else find_free_port()
+    calls_port = configured.calls_port if "calls_port" in explicit else find_free_port()
     return {
         **os.environ,
         "LONGSHORE_DATA_DIR": str(plan.directory),

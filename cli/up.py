@@ -1,4 +1,4 @@
-"""`longshore up`: everything on one machine."""
+"""`longshore up`: run everything on one machine."""
 
 import asyncio
 import os
@@ -7,10 +7,11 @@ import sys
 import click
 
 from cli.common import data_dir_option, port_option
-from cli.data_directory import locked, make_private, require_free
+from cli.data_directory import create_private, locked
+from cli.ports import require_free_port
 from cli.supervisor import Plan, run
 from shared.encryption import ensure_key_file, load_keyring
-from shared.settings import Settings, settings
+from shared.settings import settings
 
 HOST_NETWORK_WARNING = (
     "WARNING: LONGSHORE_BUILD_NETWORK=host: what callers build can reach every service of this machine and its "
@@ -37,18 +38,14 @@ def command() -> None:
       admin-key       the first admin key
     """
     configured = settings()
-    directory = make_private(configured.data_dir)
+    directory = create_private(configured.data_dir)
     os.environ["LONGSHORE_DATA_DIR"] = str(directory)
     with locked(directory):
         if not configured.secret_keys:
             ensure_key_file(directory)
         load_keyring(configured)
-        port = require_free(configured.host, configured.port)
+        port = require_free_port(configured.host, configured.port)
         if configured.build_network == "host":
             click.echo(HOST_NETWORK_WARNING, err=True)
-        plan = Plan(configured, directory, port, as_json=_as_json(configured))
-        sys.exit(asyncio.run(run(plan)))
-
-
-def _as_json(configured: Settings) -> bool:
-    return configured.log_format == "json" or (configured.log_format == "auto" and not sys.stdout.isatty())
+        as_json = configured.log_format == "json" or (configured.log_format == "auto" and not sys.stdout.isatty())
+        sys.exit(asyncio.run(run(Plan(configured, directory, port, as_json))))

@@ -1,4 +1,4 @@
-"""`longshore worker`: a Celery worker on some of the queues."""
+"""`longshore worker`: run a Celery worker on some of the queues."""
 
 import os
 import sys
@@ -24,25 +24,25 @@ def _queues(_ctx: click.Context, _option: click.Parameter, value: str) -> list[s
     show_default=True,
     metavar="NAMES",
     callback=_queues,
-    help="Which queues to work on. builds, pushes and serving need a Docker engine (DOCKER_HOST), "
+    help="Queues to work on. builds, pushes and serving need a Docker engine (DOCKER_HOST), "
     "nodes (and then serving) a cluster.",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Jobs at the same time; LONGSHORE_WORKER_CONCURRENCY where it is left out.",
+    help="Jobs at the same time. Default: LONGSHORE_WORKER_CONCURRENCY.",
 )
 @data_dir_option
 def command(queues: list[str], concurrency: int | None) -> None:
     """Run a worker.
 
-    On SIGTERM it takes no more jobs, lets those that run go on for LONGSHORE_SHUTDOWN_SECONDS, then hands them back
-    to other workers. A worker that is killed is replaced as soon as its leases run out.
+    On SIGTERM it takes no more jobs, waits LONGSHORE_SHUTDOWN_SECONDS for those in progress, then releases them to
+    other workers. The jobs of a worker that is killed are taken over when its leases expire.
     """
     configured = start_service("worker")
-    # Read when Celery is imported, which is why that is not done above: without it SIGTERM waits for every job to
-    # end, however long that takes.
+    # Celery reads this when it is imported, so the import is below. Without it, SIGTERM waits for the end of every job,
+    # without a limit.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from cli.worker_process import work  # noqa: PLC0415
 

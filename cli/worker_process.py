@@ -12,7 +12,6 @@ import structlog
 from celery.platforms import SecurityWarning
 from typing_extensions import override
 
-from cli.errors import SettingError
 from cli.graceful_shutdown import GracefulStop
 from shared.db.engine import Database, database
 from shared.db.models import JobKind
@@ -20,7 +19,7 @@ from shared.errors import WorkError
 from shared.jobs.leases import release_all, revoke_claims
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers, remove_worker
-from shared.settings import Settings, settings
+from shared.settings import Settings, SettingsError, settings
 from workers.app import celery
 from workers.health import HealthServer, WorkerHealth
 from workers.jobs import dispatch
@@ -34,7 +33,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     """Work until SIGTERM or SIGINT, and return the exit status.
 
     Raises:
-        SettingError: the health port is in use.
+        SettingsError: the health port is in use.
     """
     # Celery warns of running as root. Messages hold an id in JSON, and a user of a Docker engine is root there anyway.
     warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -51,8 +50,8 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
     stop = worker.stopping = GracefulStop(
         worker,
         seconds=configured.shutdown_seconds,
-        when_asked=lambda: _revoke_refreshes(database()),
-        when_stuck=lambda: _abandon(database()),
+        on_request=lambda: _revoke_refreshes(database()),
+        on_timeout=lambda: _abandon(database()),
     )
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), WORKER_ID, queues))
@@ -61,7 +60,7 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         try:
             worker.start()
         finally:
-            stop.ended()
+            stop.note_ended()
             _release_all(database())
             if Queues.SERVING in queues:
                 _stop_instances(database())
@@ -81,7 +80,7 @@ def _health_server(host: str, port: int, health: WorkerHealth) -> HealthServer:
     try:
         return HealthServer((host, port), health)
     except OSError as error:
-        raise SettingError(f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
+        raise SettingsError(f"LONGSHORE_WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _stop_instances(opened: Database) -> None:

@@ -93,6 +93,6 @@ def test_a_database_of_a_newer_release_is_left_alone(database: Database) -> None
     migrate(database)
     with database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SettingsError, match="9999, which this Longshore does not know"):
+    with pytest.raises(SettingsError, match="9999, which this version of Longshore does not know"):
         migrate(database)
     require_migrated(database)  # replicas of the older release go on while the newer one is rolled out

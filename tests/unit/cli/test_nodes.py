@@ -63,7 +63,10 @@ def test_each_node_is_shown_until_the_end(migrated: Longshore, nodes: FakeNodePo
 def test_a_dry_run_shows_the_plan_of_each_node(migrated: Longshore, nodes: FakeNodePool) -> None:
     shown = migrated("nodes", "refresh", "--dry-run", "--node", "node-1").stdout
     assert "node-1: skipped Nothing was done: 1 pods would be evicted." in shown
-    assert "  would go: default/pod-of-node-1\n  would stay: kube-system/proxy\n  held up by: default/budget" in shown
+    assert (
+        "  would be evicted: default/pod-of-node-1\n  would stay: kube-system/proxy\n  waits for: default/budget"
+        in shown
+    )
     assert nodes.done == []
 
 
@@ -86,9 +89,9 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_cancel_it(migrated: Longshore, m
     left = migrated("nodes", "refresh")
     job = one_row(Job)
     assert left.exit_code == 130
-    assert f"`longshore nodes cancel {job.id}` ends it" in left.stderr
+    assert f"`longshore nodes cancel {job.id}` cancels it" in left.stderr
     assert job.state == JobState.QUEUED
-    assert "No worker is alive that does it" in left.stderr
+    assert "No worker of the queue nodes is running" in left.stderr
     again = migrated("nodes", "refresh", "--no-wait")
     assert (again.exit_code, job.id in again.stderr) == (1, True)
     assert migrated("nodes", "cancel", job.id).exit_code == 0

@@ -88,14 +88,14 @@ def test_missing_images_are_listed_and_told_by_the_exit_status(
 def test_what_failed_is_pushed_again(migrated: Longshore, registry: Registry, build: Build) -> None:
     end_badly(make_claim(push(build, registry)))
     result = migrated("pushes", "retry", "--registry", "scanned", "--status", "failed")
-    assert "1 ordered again, 0 skipped" in result.output
-    assert "0 ordered again, 0 skipped" in migrated("pushes", "retry").output
+    assert "1 enqueued again, 0 skipped" in result.output
+    assert "0 enqueued again, 0 skipped" in migrated("pushes", "retry").output
 
 
 def test_credentials_that_are_gone_are_asked_for(migrated: Longshore, registry: Registry, build: Build) -> None:
     end_badly(make_claim(push(build, registry, OWN)))
     result = migrated("pushes", "retry")
-    assert "0 ordered again, 1 skipped" in result.output
+    assert "0 enqueued again, 1 skipped" in result.output
     assert "give some" in result.output
     assert migrated("pushes", "retry", "--username", "pusher").exit_code == 2
     given = ("--registry", "scanned", "--username", "pusher", "--password-stdin")
@@ -104,5 +104,5 @@ def test_credentials_that_are_gone_are_asked_for(migrated: Longshore, registry: 
     from cli.main import group
 
     result = CliRunner().invoke(group, ("pushes", "retry", *given), input="open sesame\n")
-    assert "1 ordered again" in result.output
+    assert "1 enqueued again" in result.output
     assert "sesame" not in result.output

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.data_directory import PRIVATE_PORTS, locked, make_private, require_free
+from cli.data_directory import create_private, locked
 from cli.embedded_redis import MAX_SOCKET_PATH, socket_directory, socket_in
+from cli.ports import PRIVATE_PORTS, require_free_port
 from cli.processes import Child, Output
 from shared.settings import SettingsError
 from tests.processes import has_ended
@@ -68,7 +69,7 @@ def test_a_child_that_ends_is_started_again_and_said_so(capsys: pytest.CaptureFi
     async def scenario() -> None:
         failing = child("raise SystemExit(7)")
         failing.start()
-        await until(lambda: failing.ends == 2)
+        await until(lambda: failing.unexpected_ends == 2)
         await failing.stop(seconds=SECONDS)
 
     asyncio.run(scenario())
@@ -112,7 +113,7 @@ def test_a_child_that_does_not_end_is_killed(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_data_directory_is_private_and_for_one(tmp_path: Path) -> None:
-    directory = make_private(tmp_path / "new" / "data")
+    directory = create_private(tmp_path / "new" / "data")
     assert directory.stat().st_mode & 0o777 == 0o700
     with (
         locked(directory),
@@ -127,7 +128,7 @@ def test_a_data_directory_is_private_and_for_one(tmp_path: Path) -> None:
 def test_a_data_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be used"):
-        make_private(tmp_path / "file" / "data")
+        create_private(tmp_path / "file" / "data")
 
 
 def test_the_socket_of_redis_has_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +157,6 @@ def test_a_taken_port_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{port}.*--port"):
-            require_free("127.0.0.1", port)
-    assert require_free("127.0.0.1", port) == port
-    assert require_free("127.0.0.1", 0) in PRIVATE_PORTS
+            require_free_port("127.0.0.1", port)
+    assert require_free_port("127.0.0.1", port) == port
+    assert require_free_port("127.0.0.1", 0) in PRIVATE_PORTS
