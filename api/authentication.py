@@ -48,7 +48,6 @@ def _bad_key(message: str) -> ApiError:
 
 
 def caller() -> Caller:
-    """Return the caller of this request."""
     known: Caller = g.caller
     return known
 

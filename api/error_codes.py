@@ -1,4 +1,4 @@
-"""HTTP statuses and the platform's error codes (contract: errors, codes). Domain errors get theirs here."""
+"""HTTP statuses and the platform's error codes (contract: errors, codes), also for domain errors."""
 
 from enum import IntEnum
 
@@ -36,7 +36,7 @@ class Code(IntEnum):
 
 
 class ApiError(RequestError):
-    """Raised in `api` where a request is refused with a status or code of its own.
+    """Raised in `api` for an error with its own HTTP status or code.
 
     `headers` are sent with the response. `Retry-After` is taken from `retry_after`.
     """

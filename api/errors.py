@@ -29,7 +29,6 @@ DATABASE_UNREACHABLE = (
 
 
 def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Return an error response in the contract's form."""
     response = jsonify({"error": {"id": g.get("request_id", ""), "code": int(code), "message": message}})
     response.status_code = status
     response.headers.update(headers or {})

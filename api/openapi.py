@@ -68,7 +68,6 @@ RESPONSE_HEADERS: dict[str, Part] = {
 
 
 def complete_document(document: Part) -> Part:
-    """Return the document with the additions."""
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"key": KEY_SCHEME}
     error = ErrorResponse.model_json_schema(ref_template="#/components/schemas/{model}")

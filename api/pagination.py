@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from flask import Response, request
 from pydantic import BaseModel, Field
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from typing_extensions import override
 
@@ -52,6 +52,11 @@ class Page(ResponseModel, Generic[Item]):
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
         """Return the name of the model in the OpenAPI document."""
         return f"{params[0].__name__.removesuffix('Response')}Page"
+
+
+def filters(*pairs: tuple[InstrumentedAttribute[Any], object]) -> list[ColumnElement[bool]]:
+    """Return the conditions of a list query: each column equals its value, unless that is None."""
+    return [column == value for column, value in pairs if value is not None]
 
 
 def page_response(

@@ -79,7 +79,6 @@ def present_jobs(session: Session, jobs: Sequence[Job]) -> list[JobSummaryRespon
 
 
 def present_job(session: Session, job: Job) -> JobResponse:
-    """Return a job with its children."""
     children = session.scalars(select(Job).where(Job.parent_id == job.id).order_by(Job.seq)).all()
     response, *child_responses = present_jobs(session, [job, *children])
     return JobResponse(**dict(response), children=child_responses)

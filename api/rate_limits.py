@@ -105,7 +105,6 @@ class RateLimits:
 
 
 def rate_limits() -> RateLimits:
-    """Return the rate limits of this process."""
     return _rate_limits_of(os.getpid())
 
 

@@ -27,7 +27,6 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def v1_blueprint(name: str) -> APIBlueprint:
-    """Return a blueprint of the v1 API."""
     install_strict_reading()  # before the first `input` of a blueprint
     blueprint = APIBlueprint(name, __name__, url_prefix="/v1", tag=name.capitalize())
     blueprint.url_value_preprocessor(_name_algorithm)
@@ -35,7 +34,7 @@ def v1_blueprint(name: str) -> APIBlueprint:
 
 
 def algorithm_route(blueprint: APIBlueprint, path: str, methods: list[str]) -> Callable[[View], View]:
-    """Route `path` below an algorithm. The view gets the name or id of the algorithm as `algorithm`."""
+    """Route `path` below an algorithm. The view gets its name or id as `algorithm_name`."""
 
     def decorate(view: View) -> View:
         for prefix in ("/algorithms/<owner>/<name>", "/algorithms/<algorithm_id>"):
@@ -54,6 +53,6 @@ def _name_algorithm(_endpoint: str | None, values: dict[str, Any] | None) -> Non
     if not values:
         return
     if "name" in values:
-        values["algorithm"] = f"{values.pop('owner')}/{values.pop('name')}"
+        values["algorithm_name"] = f"{values.pop('owner')}/{values.pop('name')}"
     elif "algorithm_id" in values:
-        values["algorithm"] = values.pop("algorithm_id")
+        values["algorithm_name"] = values.pop("algorithm_id")

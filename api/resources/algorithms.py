@@ -97,56 +97,56 @@ def create_algorithm(username: str, body: AlgorithmRequest) -> Response:
 
 @algorithm_route(blueprint, "", ["GET"])
 @blueprint.output(LatestResponse)
-def get_algorithm(algorithm: str) -> Response:
+def get_algorithm(algorithm_name: str) -> Response:
     """Return the newest published version, or else the newest compiled one, or else the algorithm alone."""
     with database().reading() as session:
-        found = readable_algorithm(session, algorithm)
-        version = latest_version(session, found)
+        algorithm = readable_algorithm(session, algorithm_name)
+        version = latest_version(session, algorithm)
         if version is None:
-            return json_response(present_algorithm(found, public_url()))
-        return json_response(present_versions(session, found, [version])[0])
+            return json_response(present_algorithm(algorithm, public_url()))
+        return json_response(present_versions(session, algorithm, [version])[0])
 
 
 @algorithm_route(blueprint, "", ["PUT"])
 @blueprint.input(AlgorithmUpdate, arg_name="body")
 @blueprint.output(AlgorithmResponse)
-def update_algorithm(algorithm: str, body: AlgorithmUpdate) -> Response:
+def update_algorithm(algorithm_name: str, body: AlgorithmUpdate) -> Response:
     """Change details, settings or source of an algorithm. Omitted fields stay as they are."""
     with database().reading() as session:
-        managed_algorithm(session, algorithm)
+        managed_algorithm(session, algorithm_name)
     _require_allowed_repository(body.source)
     with database().writing() as session:
-        found = managed_algorithm(session, algorithm)
+        algorithm = managed_algorithm(session, algorithm_name)
         if body.details is not None:
-            found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
+            algorithm.details = {**algorithm.details, **body.details.model_dump(exclude_none=True)}
         if body.settings is not None:
-            found.settings = _merge_settings(found.settings, body.settings)
+            algorithm.settings = _merge_settings(algorithm.settings, body.settings)
         if body.version_info is not None and body.version_info.sample_input is not None:
-            found.sample_input = body.version_info.sample_input
-        _apply_source(found, body.source)
+            algorithm.sample_input = body.version_info.sample_input
+        _apply_source(algorithm, body.source)
         session.flush()
-        session.refresh(found)
-        audit(session, "algorithm.update", found.id, owner=found.owner, given=sorted(body.model_fields_set))
-        return json_response(present_algorithm(found, public_url()))
+        session.refresh(algorithm)
+        audit(session, "algorithm.update", algorithm.id, owner=algorithm.owner, given=sorted(body.model_fields_set))
+        return json_response(present_algorithm(algorithm, public_url()))
 
 
 @algorithm_route(blueprint, "", ["DELETE"])
 @blueprint.output({}, status_code=204)
-def delete_algorithm(algorithm: str) -> Response:
+def delete_algorithm(algorithm_name: str) -> Response:
     """Delete an algorithm and its repository, end its jobs and free its name. Images in registries stay there."""
     with database().writing() as session:
-        found = managed_algorithm(session, algorithm)
-        found.deleted_at = session.scalar(select(now_ms()))
-        found.source_credentials = None
-        messages = end_all_of_algorithm(session, found.id)
-        audit(session, "algorithm.delete", found.id, owner=found.owner, name=found.name)
+        algorithm = managed_algorithm(session, algorithm_name)
+        algorithm.deleted_at = session.scalar(select(now_ms()))
+        algorithm.source_credentials = None
+        messages = end_all_of_algorithm(session, algorithm.id)
+        audit(session, "algorithm.delete", algorithm.id, owner=algorithm.owner, name=algorithm.name)
     dispatch.send(messages)
-    if found.hosted:
+    if algorithm.hosted:
         try:
-            hosted.delete(found.id)
+            hosted.delete(algorithm.id)
         except RequestError as error:
             # It is unreachable for callers already; the git service removes it at its next start.
-            log.warning("repository_not_removed", algorithm_id=found.id, reason=error.message)
+            log.warning("repository_not_removed", algorithm_id=algorithm.id, reason=error.message)
     return no_content()
 
 

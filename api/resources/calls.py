@@ -40,13 +40,13 @@ def _call_route(view: View) -> View:
 
 @_call_route
 @blueprint.input(CallQuery, location="query", arg_name="query")
-def call_algorithm(algorithm: str, query: CallQuery, version: str | None = None) -> Response:
+def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = None) -> Response:
     """Call an algorithm with the body as its input.
 
     An error of the algorithm itself is a response with the status 200 and `error`; other errors have their own status.
     """
     runner_request = _read_input(query)
-    target = _find(algorithm, version, query)
+    target = _find(algorithm_name, version, query)
     if query.output == "void":
         call_id = async_calls.start(caller(), target, runner_request, timeout=query.timeout, request_id=g.request_id)
         return json_response(AsyncCallAccepted(request_id=call_id))
@@ -87,14 +87,14 @@ def _read_input(query: CallQuery) -> RunnerRequest:
     return RunnerRequest(request.get_data(cache=False), request.content_type, stdout=query.stdout)
 
 
-def _find(algorithm: str, version: str | None, query: CallQuery) -> Target:
+def _find(algorithm_name: str, version: str | None, query: CallQuery) -> Target:
     def find() -> Target:
         with database().reading() as session:
-            called, found_version = find_called_version(session, caller(), algorithm, version)
+            called, found_version = find_called_version(session, caller(), algorithm_name, version)
             _require_output_access(called, query)
             return find_target(session, called, found_version)
 
-    target = target_cache.find(caller(), algorithm, version, find)
+    target = target_cache.find(caller(), algorithm_name, version, find)
     _require_output_access(target.algorithm, query)
     return target
 

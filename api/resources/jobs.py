@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api import dispatch
 from api.authentication import audit, caller, readable_algorithm
 from api.enqueue import wait_slots
-from api.pagination import Page, PageQuery, page_response
+from api.pagination import Page, PageQuery, filters, page_response
 from api.presenters import present_job, present_jobs
 from api.responses import json_response, no_content
 from api.routing import v1_blueprint
@@ -63,11 +63,7 @@ class JobsQuery(PageQuery):
 def list_jobs(query: JobsQuery) -> Response:
     """List the jobs that the caller may read, newest first."""
     with database().reading() as session:
-        rows = select(Job)
-        if query.kind is not None:
-            rows = rows.where(Job.kind == query.kind)
-        if query.state is not None:
-            rows = rows.where(Job.state == query.state)
+        rows = select(Job).where(*filters((Job.kind, query.kind), (Job.state, query.state)))
         if query.registry is not None:
             # Only pushes have a registry. Without this, the database would scan them all for another kind.
             is_empty = query.kind not in (None, JobKind.PUSH)

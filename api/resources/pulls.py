@@ -17,33 +17,33 @@ blueprint = v1_blueprint("pulls")
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
 @blueprint.output(PullResponse)
-def get_pull(algorithm: str, git_hash: str) -> Response:
+def get_pull(algorithm_name: str, git_hash: str) -> Response:
     """Return where instances of the version pull its image from now, why, and the other candidates."""
     with database().reading() as session:
-        found, version = readable_version(session, algorithm, git_hash)
-        return _response(session, version, resolve_pull(session, found, version))
+        algorithm, version = readable_version(session, algorithm_name, git_hash)
+        return _response(session, version, resolve_pull(session, algorithm, version))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
 @blueprint.input(PinRequest, arg_name="body")
 @blueprint.output(PullResponse)
-def pin(algorithm: str, git_hash: str, body: PinRequest) -> Response:
+def pin(algorithm_name: str, git_hash: str, body: PinRequest) -> Response:
     """Make instances of the version pull from one registry, whatever is pushed later. Idempotent."""
     with database().writing() as session:
-        found, version = managed_version(session, algorithm, git_hash)
-        resolution = pin_pull(session, found, version, body.registry_id)
-        audit(session, "pull.pin", version.id, **about(found, version), registry=body.registry_id)
+        algorithm, version = managed_version(session, algorithm_name, git_hash)
+        resolution = pin_pull(session, algorithm, version, body.registry_id)
+        audit(session, "pull.pin", version.id, **about(algorithm, version), registry=body.registry_id)
         return _response(session, version, resolution)
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
 @blueprint.output({}, status_code=204)
-def unpin(algorithm: str, git_hash: str) -> Response:
+def unpin(algorithm_name: str, git_hash: str) -> Response:
     """Make instances of the version pull from the registry of the latest good push. Idempotent."""
     with database().writing() as session:
-        found, version = managed_version(session, algorithm, git_hash)
+        algorithm, version = managed_version(session, algorithm_name, git_hash)
         unpin_pull(session, version)
-        audit(session, "pull.unpin", version.id, **about(found, version))
+        audit(session, "pull.unpin", version.id, **about(algorithm, version))
     return no_content()
 
 

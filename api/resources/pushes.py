@@ -8,7 +8,7 @@ from api import dispatch
 from api.authentication import about, audit, caller, managed_version, readable_version
 from api.credentials import push_request
 from api.enqueue import add_job_headers, enqueue
-from api.pagination import Page, PageQuery, fetch_page, page_body
+from api.pagination import Page, PageQuery, fetch_page, filters, page_body
 from api.presenters import present_pushes
 from api.responses import json_response, no_content
 from api.routing import algorithm_route, list_of, v1_blueprint
@@ -43,22 +43,22 @@ class PushesQuery(PageQuery):
 @algorithm_route(blueprint, "/versions/<git_hash>/registry", ["POST"])
 @blueprint.input(RepushRequest, arg_name="body")
 @blueprint.output({}, status_code=204)
-def repush(algorithm: str, git_hash: str, body: RepushRequest) -> Response:
+def repush(algorithm_name: str, git_hash: str, body: RepushRequest) -> Response:
     """Push the image of a version to a registry, with credentials for this push or the registry's own."""
 
     def command(session: Session) -> Enqueued:
         with database().before(session) as before:
-            found, version = managed_version(before, algorithm, git_hash)
+            algorithm, version = managed_version(before, algorithm_name, git_hash)
             build = image_build(before, version)
             if build is None:
                 raise InvalidInputError(f"{version.git_hash[:12]} has no succeeded build; compile it first.")
             push = push_request(before, body.registry_push_credentials)
-        enqueued = enqueue_push(session, found, version, build, push, request_id=g.request_id)
+        enqueued = enqueue_push(session, algorithm, version, build, push, request_id=g.request_id)
         audit(
             session,
             "push",
             enqueued.job.id,
-            **about(found, version),
+            **about(algorithm, version),
             to=[push.registry_id],
             own_credentials=push.credentials is not None,
         )
@@ -67,32 +67,32 @@ def repush(algorithm: str, git_hash: str, body: RepushRequest) -> Response:
     try:
         return add_job_headers(no_content(), enqueue(command))
     except NotFoundError:
-        if _is_only_committed(algorithm, git_hash):
+        if _is_only_committed(algorithm_name, git_hash):
             raise InvalidInputError(f"{git_hash[:12]} was never compiled; compile it first.") from None
         raise
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry", ["GET"])
 @blueprint.output(list_of(PushResponse))
-def list_version_pushes(algorithm: str, git_hash: str) -> Response:
+def list_version_pushes(algorithm_name: str, git_hash: str) -> Response:
     """Return the latest push of the version to each registry."""
-    pushes = pushes_of_version(database(), algorithm, git_hash)
+    pushes = pushes_of_version(database(), algorithm_name, git_hash)
     may_read = bool(pushes) and caller().reads(pushes[0].owner, pushes[0].name)
     if may_read and all(push.state != PushState.QUEUED for push in pushes):
         return json_response([present_push(push) for push in pushes])
     # More queries: for the reasons of queued pushes, or for the error if there are no readable ones.
     with database().reading() as session:
-        _, version = readable_version(session, algorithm, git_hash)
+        _, version = readable_version(session, algorithm_name, git_hash)
         rows = session.scalars(select(ImagePush).where(ImagePush.version_id == version.id).order_by(ImagePush.seq))
         return json_response(present_pushes(session, rows.all()))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>/registry/<registry_id>", ["DELETE"])
 @blueprint.output({}, status_code=204)
-def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
+def cancel_push(algorithm_name: str, git_hash: str, registry_id: str) -> Response:
     """Cancel a push that has not ended."""
     with database().writing() as session:
-        found, version = managed_version(session, algorithm, git_hash)
+        algorithm, version = managed_version(session, algorithm_name, git_hash)
         push = session.scalar(
             select(ImagePush).where(ImagePush.version_id == version.id, ImagePush.registry_id == registry_id)
         )
@@ -102,23 +102,23 @@ def cancel_push(algorithm: str, git_hash: str, registry_id: str) -> Response:
         if job is None:
             raise ConflictError("The push has ended; there is nothing to cancel.")
         messages = cancel_job(session, job)
-        audit(session, "push.cancel", job.id, **about(found, version))
+        audit(session, "push.cancel", job.id, **about(algorithm, version))
     dispatch.send(messages)
     return no_content()
 
 
-def _is_only_committed(algorithm: str, git_hash: str) -> bool:
+def _is_only_committed(algorithm_name: str, git_hash: str) -> bool:
     """Return whether a hash names no version, but a commit that can be compiled."""
     with database().reading() as session:
-        found = find_algorithm(session, algorithm)
+        algorithm = find_algorithm(session, algorithm_name)
         version_id = session.scalar(
-            select(Version.id).where(Version.algorithm_id == found.id, HASH_HAS_PREFIX).limit(1),
+            select(Version.id).where(Version.algorithm_id == algorithm.id, HASH_HAS_PREFIX).limit(1),
             hash_range(git_hash.lower()),
         )
-    if version_id is not None or not found.hosted:
+    if version_id is not None or not algorithm.hosted:
         return False
     try:
-        hosted.resolve(found.id, git_hash.lower())
+        hosted.resolve(algorithm.id, git_hash.lower())
     except RequestError:
         return False
     return True
@@ -134,11 +134,8 @@ def list_pushes(query: PushesQuery) -> Response:
             select(ImagePush, Version, Algorithm)
             .join(Version, Version.id == ImagePush.version_id)
             .join(Algorithm, Algorithm.id == Version.algorithm_id)
+            .where(*filters((ImagePush.state, query.status), (ImagePush.registry_id, query.registry)))
         )
-        if query.status is not None:
-            rows = rows.where(ImagePush.state == query.status)
-        if query.registry is not None:
-            rows = rows.where(ImagePush.registry_id == query.registry)
         if query.missing is not None:
             rows = rows.where(ImagePush.missing_at.is_not(None) if query.missing else ImagePush.missing_at.is_(None))
         readable = readable_algorithms(caller())

@@ -49,19 +49,19 @@ class VersionsQuery(PageQuery):
 @blueprint.input(CompileQuery, location="query", arg_name="query")
 @blueprint.input(CompileRequest, arg_name="body")
 @blueprint.output(VersionResponse)
-def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest) -> Response:
+def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileRequest) -> Response:
     """Build the image of a commit, and push it when it is built."""
     pushes: list[PushRequest] = []
     job_id = repeated_job_id()
     with database().reading() as session:
-        found = managed_algorithm(session, algorithm)
+        algorithm = managed_algorithm(session, algorithm_name)
         if job_id is None:  # a repeat returns its job even if a registry was deleted since
             pushes = _push_requests(session, body.registry_push_credentials)
     # Resolving the commit takes up to ten seconds, so no transaction is open meanwhile (rule 6).
-    commit = "" if job_id else resolve_commit(found, body.commitSha)
+    commit = "" if job_id else resolve_commit(algorithm, body.commitSha)
 
     def command(session: Session) -> Enqueued:
-        present = find_algorithm(session, found.id)
+        present = find_algorithm(session, algorithm.id)
         enqueued = enqueue_compile(
             session,
             present,
@@ -81,23 +81,23 @@ def compile_algorithm(algorithm: str, query: CompileQuery, body: CompileRequest)
 @algorithm_route(blueprint, "/versions", ["POST"])
 @blueprint.input(PublishRequest, arg_name="body")
 @blueprint.output(VersionResponse)
-def publish_version(algorithm: str, body: PublishRequest) -> Response:
+def publish_version(algorithm_name: str, body: PublishRequest) -> Response:
     """Give the commit of the newest build a semantic version, make it callable, and push its image."""
 
     def command(session: Session) -> Enqueued:
-        found = managed_algorithm(session, algorithm)
+        algorithm = managed_algorithm(session, algorithm_name)
         pushes = _push_requests(session, body.registry_push_credentials)
         if body.details is not None:
-            found.details = {**found.details, **body.details.model_dump(exclude_none=True)}
-        version = _pinned_version(session, found, body.commitSha) if body.commitSha else None
+            algorithm.details = {**algorithm.details, **body.details.model_dump(exclude_none=True)}
+        version = _pinned_version(session, algorithm, body.commitSha) if body.commitSha else None
         info = body.version_info or PublishVersionRequest()
         options = PublishOptions(
             **info.model_dump(),
             callability=body.settings.algorithm_callability if body.settings else "private",
             version=version,
         )
-        enqueued = enqueue_publish(session, found, options, pushes=pushes, request_id=g.request_id)
-        _audit(session, "publish", found, enqueued, pushes)
+        enqueued = enqueue_publish(session, algorithm, options, pushes=pushes, request_id=g.request_id)
+        _audit(session, "publish", algorithm, enqueued, pushes)
         return enqueued
 
     return _version_response(enqueue(command))
@@ -106,27 +106,27 @@ def publish_version(algorithm: str, body: PublishRequest) -> Response:
 @algorithm_route(blueprint, "/versions", ["GET"])
 @blueprint.input(VersionsQuery, location="query", arg_name="query")
 @blueprint.output(Page[VersionResponse])
-def list_versions(algorithm: str, query: VersionsQuery) -> Response:
+def list_versions(algorithm_name: str, query: VersionsQuery) -> Response:
     """List the compiled and published versions, newest first."""
     with database().reading() as session:
-        found = readable_algorithm(session, algorithm)
-        rows = select(Version).where(Version.algorithm_id == found.id)
+        algorithm = readable_algorithm(session, algorithm_name)
+        rows = select(Version).where(Version.algorithm_id == algorithm.id)
         if query.published is not None:
             is_published = Version.publish_state == PublishState.PUBLISHED
             rows = rows.where(is_published if query.published else ~is_published)
         if query.callable is not None:
             built = exists().where(Build.version_id == Version.id, Build.status == BuildStatus.SUCCEEDED)
             rows = rows.where(built if query.callable else ~built)
-        return page_response(session, rows, Version.seq, query, partial(present_versions, session, found))
+        return page_response(session, rows, Version.seq, query, partial(present_versions, session, algorithm))
 
 
 @algorithm_route(blueprint, "/versions/<git_hash>", ["GET"])
 @blueprint.output(VersionResponse)
-def get_version(algorithm: str, git_hash: str) -> Response:
+def get_version(algorithm_name: str, git_hash: str) -> Response:
     """Return a version."""
     with database().reading() as session:
-        found, version = readable_version(session, algorithm, git_hash)
-        return json_response(present_versions(session, found, [version])[0])
+        algorithm, version = readable_version(session, algorithm_name, git_hash)
+        return json_response(present_versions(session, algorithm, [version])[0])
 
 
 def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -> list[PushRequest]:

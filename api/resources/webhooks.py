@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.authentication import audit, caller
-from api.pagination import Page, PageQuery, page_response
+from api.pagination import Page, PageQuery, filters, page_response
 from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.patterns import WEBHOOK_URL
@@ -134,9 +134,9 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     """List the past and pending deliveries of a webhook, newest first."""
     caller().require_admin()
     with database().reading() as session:
-        rows = select(WebhookDelivery).where(WebhookDelivery.webhook_id == _find(session, webhook_id).id)
-        if query.state is not None:
-            rows = rows.where(WebhookDelivery.state == query.state)
+        rows = select(WebhookDelivery).where(
+            WebhookDelivery.webhook_id == _find(session, webhook_id).id, *filters((WebhookDelivery.state, query.state))
+        )
         return page_response(
             session, rows, WebhookDelivery.seq, query, lambda deliveries: [present_delivery(row) for row in deliveries]
         )

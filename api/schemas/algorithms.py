@@ -177,7 +177,6 @@ def present_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
 
 
 def present_algorithm(algorithm: Algorithm, public_url: str) -> AlgorithmResponse:
-    """Return an algorithm without a version."""
     return AlgorithmResponse(
         id=algorithm.id,
         name=algorithm.name,

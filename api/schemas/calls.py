@@ -59,7 +59,6 @@ class AsyncCallResponse(ResponseModel):
 
 
 def present_call(row: Row[Any]) -> AsyncCallResponse:
-    """Return an asynchronous call as callers read it."""
     error = None
     if row.state in (CallState.FAILED, CallState.LOST):
         error = CallErrorResponse(message=row.message or LOST, error_type=row.error_type)

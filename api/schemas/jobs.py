@@ -61,7 +61,6 @@ class JobResponse(JobSummaryResponse):
 def present_job_summary(
     job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None
 ) -> JobSummaryResponse:
-    """Return a job without its children."""
     error = None
     if job.error_message is not None:
         error = JobErrorResponse(error_class=job.error_class, message=job.error_message)

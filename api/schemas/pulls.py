@@ -46,7 +46,6 @@ class PullResponse(ResponseModel):
 
 
 def present_pull(resolution: Resolution, version: Version, instance: Instance | None) -> PullResponse:
-    """Return a resolution, with the newest instance of the version."""
     return PullResponse(
         image=resolution.image,
         digest=resolution.digest,

@@ -175,7 +175,6 @@ def present_build(build: Build, version: Version, push: PushResponse | None) -> 
 def present_version(
     algorithm: Algorithm, version: Version, build: Build | None, push: PushResponse | None, public_url: str
 ) -> VersionResponse:
-    """Return a version with one of its builds."""
     compilation = None
     if build is not None and BuildStatus(build.status).ended:
         compilation = CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")

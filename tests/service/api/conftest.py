@@ -16,40 +16,40 @@ from tests.service.api.serving import pushed_version
 
 @pytest.fixture(scope="session")
 def any_app() -> Flask:
-    """The application: which database it speaks to is asked anew in each test."""
+    """The application. It looks up its database again in each test."""
     return create_app()
 
 
 @pytest.fixture
-def app(any_app: Flask, installation: str) -> Flask:  # noqa: ARG001 - it comes first
-    """The application, on an empty database of each kind."""
+def app(any_app: Flask, installation: str) -> Flask:  # noqa: ARG001 - it must run first
+    """The application with an empty database of each kind."""
     return any_app
 
 
 @pytest.fixture
 def admin(app: Flask) -> Api:
-    """The interface under an admin key."""
+    """A client with an admin key."""
     return Api(app, make_key("admin", KeyKind.ADMIN))
 
 
 @pytest.fixture
 def acme(app: Flask, admin: Api) -> Api:
-    """The interface under a key of the owner `acme`."""
+    """A client with a key of the owner `acme`."""
     return owner_api(app, admin, "acme")
 
 
 @pytest.fixture
 def rival(app: Flask, admin: Api) -> Api:
-    """The interface under a key of the owner `rival`."""
+    """A client with a key of the owner `rival`."""
     return owner_api(app, admin, "rival")
 
 
 @pytest.fixture
 def short_serving_dir(
-    installation: str,  # noqa: ARG001 - it comes first
+    installation: str,  # noqa: ARG001 - it must run first
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
-    """Sockets whose paths are short enough to be bound: 107 bytes (unix(7))."""
+    """A directory with a short path: paths of unix sockets have at most 107 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="serving-") as directory:
         monkeypatch.setenv("LONGSHORE_SERVING_DIR", directory)
         settings.cache_clear()
@@ -65,7 +65,7 @@ def algorithm(acme: Api) -> Algorithm:
 
 @pytest.fixture
 def version(algorithm: Algorithm) -> Version:
-    """Its version 1.0.0, which was built and pushed, and which everybody may call."""
+    """The version 1.0.0 of the algorithm, built, pushed and public."""
     return pushed_version(
         algorithm, semantic_version="1.0.0", publish_state=PublishState.PUBLISHED, callability="public"
     )

@@ -1,4 +1,4 @@
-"""`/v1/algorithms`: creating, reading, changing and deleting."""
+"""`/v1/algorithms`: create, read, change and delete."""
 
 from pathlib import Path
 from typing import Any
@@ -212,11 +212,11 @@ def test_a_short_form_that_grows_too_long_is_refused(
 
 def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme: Api) -> None:
     acme.post("/v1/algorithms/acme", {"name": "Hosted", "details": LABEL})
-    # The git service is ours; what is elsewhere is not, and no failure of this service.
+    # 503 is for the git service, which belongs to the installation; a repository elsewhere is 409.
     for path, status in {"/v1/algorithms/acme/Hosted": 503, acme.make_algorithm("acme", "Elsewhere"): 409}.items():
-        answer = acme.call("POST", f"{path}/compile")
-        assert (answer.status_code, answer.get_json()["error"]["code"]) == (status, 2015)
-        assert int(answer.headers["Retry-After"]) > 0
+        response = acme.call("POST", f"{path}/compile")
+        assert (response.status_code, response.get_json()["error"]["code"]) == (status, 2015)
+        assert int(response.headers["Retry-After"]) > 0
 
 
 @pytest.mark.usefixtures("app")
@@ -235,7 +235,7 @@ def test_the_latest_version_stands_for_the_algorithm(acme: Api) -> None:
     assert acme.get(path)["version_info"]["git_hash"] == first
     acme.post(f"{path}/version", {})
     acme.post(f"{path}/compile", {"commitSha": second})
-    assert acme.get(path)["version_info"]["git_hash"] == first  # published goes before compiled
+    assert acme.get(path)["version_info"]["git_hash"] == first  # a published version comes before a compiled one
     end_build(make_claim(one_row(Job, git_hash=second)))
     acme.post(f"{path}/version", {})
     shown = acme.get(path)

@@ -1,4 +1,4 @@
-"""Whatever JSON stands in a body, the answer is one of the contract's."""
+"""Any JSON as a body gets a response of the contract."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.service.api.invocation import Api
-from tests.service.api.test_bad_input import BODIES, Place
+from tests.service.api.test_bad_input import BODIES, Setup
 
 FIELDS = [
     "registry_url", "registry_username", "registry_password", "registry_auth", "name", "verify_tls", "plain_http",
@@ -29,13 +29,13 @@ bodies = st.dictionaries(st.sampled_from(FIELDS), values, max_size=6)
 
 
 def test_no_json_breaks(admin: Api, acme: Api, rival: Api) -> None:
-    place = Place(admin, acme, rival)
+    setup = Setup(admin, acme, rival)
 
     @settings(max_examples=80, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(BODIES), bodies)
     def throw(call: tuple[str, str], body: dict[str, Any]) -> None:
         method, path = call
-        status, _code, _message = place.answers(method, path, body)
+        status, _code, _message = setup.send(method, path, body)
         assert status < 500
 
     throw()

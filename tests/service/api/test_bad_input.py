@@ -1,4 +1,4 @@
-"""The table of bad input: each with its status and code, and never a failure of ours."""
+"""A table of invalid input with its status and code; none causes an internal error."""
 
 import json
 
@@ -30,8 +30,8 @@ BODIES = [
 """Every call that reads a body."""
 
 
-class Place:
-    """An algorithm of acme with one good build, a registry, and the keys to them."""
+class Setup:
+    """An algorithm of acme with a succeeded build, a registry, and clients with keys."""
 
     def __init__(self, admin: Api, acme: Api, rival: Api) -> None:
         self.admin, self.acme, self.rival = admin, acme, rival
@@ -39,18 +39,18 @@ class Place:
         build_commit(one_row(Algorithm, owner="acme"))
         self.registry = admin.make_registry("localhost:1")
 
-    def answers(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, int, str]:
-        """Status, code and message of what should be refused; 0 and the body where it is not."""
-        answer = self.admin.call(method, path.format(registry=self.registry), body, **headers)
-        if answer.status_code < 400:
-            return answer.status_code, 0, answer.get_data(as_text=True)
-        error = answer.get_json()["error"]
-        return answer.status_code, error["code"], error["message"]
+    def send(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, int, str]:
+        """Return status, code and message of an error; 0 and the body of a success."""
+        response = self.admin.call(method, path.format(registry=self.registry), body, **headers)
+        if response.status_code < 400:
+            return response.status_code, 0, response.get_data(as_text=True)
+        error = response.get_json()["error"]
+        return response.status_code, error["code"], error["message"]
 
 
 @pytest.fixture
-def place(admin: Api, acme: Api, rival: Api) -> Place:
-    return Place(admin, acme, rival)
+def setup(admin: Api, acme: Api, rival: Api) -> Setup:
+    return Setup(admin, acme, rival)
 
 
 WELL_FORMED_NO_OBJECTS = [[], "text", 5, True, [{}]]
@@ -58,32 +58,32 @@ NO_JSON = [b"{", b"{'a': 1}", b'{"a": NaN}', b'{"a": 1}}', b"\xff\xfe", b'{"a": 
 NO_JSON += [b'{"a":' * 50_000, b'{"a": ' + b"9" * 5_000 + b"}", b'{"a": "\x01"}', b"\xed\xa0\x80"]
 
 
-def test_no_call_takes_what_is_no_json_object(place: Place) -> None:
+def test_no_call_takes_what_is_no_json_object(setup: Setup) -> None:
     for method, path in BODIES:
         for body in NO_JSON:
-            assert place.answers(method, path, body)[:2] == (400, 2013), (method, path, body[:20])
+            assert setup.send(method, path, body)[:2] == (400, 2013), (method, path, body[:20])
         for given in WELL_FORMED_NO_OBJECTS:
-            assert place.answers(method, path, given)[:2] == (400, 2015), (method, path, given)
+            assert setup.send(method, path, given)[:2] == (400, 2015), (method, path, given)
 
 
-def test_no_call_takes_another_content_type(place: Place) -> None:
+def test_no_call_takes_another_content_type(setup: Setup) -> None:
     for method, path in BODIES:
         for kind in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"):
-            status, code, message = place.answers(method, path, b"a=b", Content_Type=kind)
+            status, code, message = setup.send(method, path, b"a=b", Content_Type=kind)
             assert (status, code, "application/json" in message) == (415, 2015, True), (method, path, kind)
 
 
-def test_no_call_takes_a_body_that_is_too_large(place: Place) -> None:
+def test_no_call_takes_a_body_that_is_too_large(setup: Setup) -> None:
     for method, path in BODIES:
-        assert place.answers(method, path, b'{"a": "' + b"x" * 2 * 1024 * 1024 + b'"}')[:2] == (413, 2015), path
+        assert setup.send(method, path, b'{"a": "' + b"x" * 2 * 1024 * 1024 + b'"}')[:2] == (413, 2015), path
 
 
-def test_json_is_taken_however_its_type_is_written(place: Place) -> None:
+def test_json_is_taken_however_its_type_is_written(setup: Setup) -> None:
     body = json.dumps({"registry_url": "registry.example.com"}).encode()
     for kind in ("application/json; charset=utf-8", "application/vnd.longshore+json", ""):
-        assert place.admin.call("POST", REGISTRY, body, Content_Type=kind).status_code == 200
+        assert setup.admin.call("POST", REGISTRY, body, Content_Type=kind).status_code == 200
     bom = b"\xef\xbb\xbf" + body
-    assert place.admin.call("POST", REGISTRY, bom).status_code == 200
+    assert setup.admin.call("POST", REGISTRY, bom).status_code == 200
 
 
 URLS = {
@@ -115,10 +115,10 @@ URLS = {
 }
 
 
-def test_the_table_of_registry_urls(place: Place) -> None:
+def test_the_table_of_registry_urls(setup: Setup) -> None:
     for what, url in URLS.items():
         for method, path in (("POST", REGISTRY), ("PUT", f"{REGISTRY}/{{registry}}")):
-            status, code, message = place.answers(method, path, {"registry_url": url})
+            status, code, message = setup.send(method, path, {"registry_url": url})
             assert (status, code, "sesame" in message) == (400, 2015, False), what
 
 
@@ -151,8 +151,8 @@ HALVES: list[dict[str, object]] = [
 ]
 
 
-def test_the_table_of_credentials(place: Place) -> None:
-    url, registry_id = {"registry_url": "r.example.com"}, {"registry_id": place.registry}
+def test_the_table_of_credentials(setup: Setup) -> None:
+    url, registry_id = {"registry_url": "r.example.com"}, {"registry_id": setup.registry}
     for given in HALVES:
         for method, path, body in (
             ("POST", REGISTRY, {**url, **given}),
@@ -162,7 +162,7 @@ def test_the_table_of_credentials(place: Place) -> None:
             ("POST", COMPILE, {"registry_push_credentials": {**registry_id, **given}}),
             ("POST", PUBLISH, {"registry_push_credentials": [{**registry_id, **given}]}),
         ):
-            assert place.answers(method, path, body)[:2] == (400, 2015), (method, path, str(given)[:80])
+            assert setup.send(method, path, body)[:2] == (400, 2015), (method, path, str(given)[:80])
 
 
 DETAILS = {"details": {"label": "l"}}
@@ -289,9 +289,9 @@ TABLE: list[tuple[int, int, str, str, object]] = [
 ]
 
 
-def test_the_table(place: Place) -> None:
+def test_the_table(setup: Setup) -> None:
     for status, code, method, path, body in TABLE:
-        answered = place.answers(method, path, body)
+        answered = setup.send(method, path, body)
         assert answered[:2] == (status, code), (method, path, str(body)[:80], answered)
 
 
@@ -350,35 +350,35 @@ STRINGS: dict[tuple[str, str], list[dict[str, object]]] = {
 UNSTORABLE = {"NUL": "a\0b", "half a surrogate pair": "a\ud800b", "the other half": "\udfff", "an escape": "\x1b[31m"}
 
 
-def test_no_string_holds_what_no_database_does(place: Place) -> None:
+def test_no_string_holds_what_no_database_does(setup: Setup) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             for what, unstorable in UNSTORABLE.items():
                 text = json.dumps(body).replace("?", json.dumps(unstorable)[1:-1])
-                assert place.answers(method, path, text.encode())[0] == 400, (method, path, text, what)
+                assert setup.send(method, path, text.encode())[0] == 400, (method, path, text, what)
 
 
-def test_nothing_else_stands_for_a_string(place: Place) -> None:
+def test_nothing_else_stands_for_a_string(setup: Setup) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             if '"?"' not in json.dumps(body):
                 continue
             for value in (10**30, -(10**4000), 1e308, True, [[["?"]]]):
                 text = json.dumps(body).replace('"?"', json.dumps(value))
-                assert place.answers(method, path, text.encode())[0] == 400, (method, path, text[:80])
+                assert setup.send(method, path, text.encode())[0] == 400, (method, path, text[:80])
 
 
-def test_null_and_an_empty_object_stand_for_nothing_or_are_refused(place: Place) -> None:
+def test_null_and_an_empty_object_stand_for_nothing_or_are_refused(setup: Setup) -> None:
     for (method, path), bodies in STRINGS.items():
         for body in bodies:
             for value in ("null", "{}"):
                 text = json.dumps(body).replace('"?"', value)
-                status = place.answers(method, path, text.encode())[0]
-                # 409: without a commit, a compile asks the repository, where nobody answers.
+                status = setup.send(method, path, text.encode())[0]
+                # 409: without a commit, a compile asks the repository, which does not respond.
                 assert status in (200, 201, 400, 409), (method, path, text)
 
 
-def test_an_error_repeats_nothing_that_may_be_a_password(place: Place) -> None:
+def test_an_error_repeats_nothing_that_may_be_a_password(setup: Setup) -> None:
     body = {
         "registry_url": "r.example.com",
         "registry_password": ["open sesame"],
@@ -389,16 +389,16 @@ def test_an_error_repeats_nothing_that_may_be_a_password(place: Place) -> None:
         "permissions": "open sesame",
     }
     for method, path in BODIES:
-        assert "sesame" not in place.answers(method, path, body)[2], (method, path)
+        assert "sesame" not in setup.send(method, path, body)[2], (method, path)
 
 
-def test_the_wrong_keys(place: Place) -> None:
-    for api, status, code in ((place.rival, 403, 2001), (Api(place.acme.app, "revoked"), 401, 2002)):
+def test_the_wrong_keys(setup: Setup) -> None:
+    for api, status, code in ((setup.rival, 403, 2001), (Api(setup.acme.app, "revoked"), 401, 2002)):
         for method, path in BODIES[3:]:
             api.expect_refusal(
                 status, code, method, path, {**DETAILS, "name": "X", "key_type": "AlgorithmKey", "registry_id": "x"}
             )
         for method, path in BODIES[:3]:
             api.expect_refusal(
-                status, code, method, path.format(registry=place.registry), {"registry_url": "r.example.com"}
+                status, code, method, path.format(registry=setup.registry), {"registry_url": "r.example.com"}
             )

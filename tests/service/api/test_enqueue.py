@@ -1,4 +1,4 @@
-"""Calls that enqueue: waiting for the job, and the same request sent again."""
+"""Requests that enqueue: waiting for the job, and repeated requests."""
 
 import threading
 from collections.abc import Iterator
@@ -53,42 +53,42 @@ def test_a_caller_that_prefers_to_wait_is_answered_when_the_job_and_its_parts_ha
     end_build(make_claim(until_there_is(Job, kind=JobKind.COMPILE)))
     assert not waiting.done()
     end_push(make_claim(one_row(Job, kind=JobKind.PUSH)))
-    answer = waiting.result(TIMEOUT_SECONDS)
-    assert answer.get_json()["build"]["status"] == "succeeded"
-    assert answer.get_json()["build"]["registry_status"]["status"] == "succeeded"
-    assert answer.headers["Preference-Applied"] == "wait=60"
+    response = waiting.result(TIMEOUT_SECONDS)
+    assert response.get_json()["build"]["status"] == "succeeded"
+    assert response.get_json()["build"]["registry_status"]["status"] == "succeeded"
+    assert response.headers["Preference-Applied"] == "wait=60"
 
 
 def test_nobody_waits_longer_than_he_said(acme: Api, hello: str) -> None:
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="respond-async, wait=0")
-    assert answer.get_json()["build"]["status"] == "in-progress"
-    assert answer.headers["Preference-Applied"] == "wait=0"
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="respond-async, wait=0")
+    assert response.get_json()["build"]["status"] == "in-progress"
+    assert response.headers["Preference-Applied"] == "wait=0"
 
 
 def test_nobody_waits_longer_than_the_settings_say(acme: Api, hello: str) -> None:
     build_commit(one_row(Algorithm, owner="acme"))
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=999999")
-    assert answer.headers["Preference-Applied"] == "wait=60"
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=999999")
+    assert response.headers["Preference-Applied"] == "wait=60"
 
 
 @pytest.mark.parametrize("preference", ["", "wait", "wait=", "wait=soon", "wait=-1", "await=5"])
 def test_a_preference_that_is_none_is_passed_over(acme: Api, hello: str, preference: str) -> None:
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer=preference)
-    assert answer.status_code == 200
-    assert "Preference-Applied" not in answer.headers
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer=preference)
+    assert response.status_code == 200
+    assert "Preference-Applied" not in response.headers
 
 
 @pytest.mark.usefixtures("pool")
 def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str) -> None:
     wait_slots.cache_clear()
-    rooms = wait_slots()
-    taken_rooms = 0
-    while rooms.acquire(blocking=False):
-        taken_rooms += 1
+    slots = wait_slots()
+    taken_slots = 0
+    while slots.acquire(blocking=False):
+        taken_slots += 1
     try:
-        answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=60")
-        assert "Preference-Applied" not in answer.headers
-        assert taken_rooms == 4
+        response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Prefer="wait=60")
+        assert "Preference-Applied" not in response.headers
+        assert taken_slots == 4
     finally:
         wait_slots.cache_clear()
 
@@ -169,9 +169,9 @@ def test_the_same_request_twice_at_once_makes_one_job(acme: Api, hello: str) -> 
     def compile_it() -> TestResponse:
         return acme.call("POST", f"{hello}/compile", {"commitSha": HASH}, Idempotency_Key="one")
 
-    answers = run_concurrently(*([compile_it] * 4))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
+    responses = run_concurrently(*([compile_it] * 4))
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.headers["X-Job-Id"] for response in responses}) == 1
     assert count(Job) == 1
 
 
@@ -179,13 +179,13 @@ def test_the_same_request_twice_at_once_makes_one_job(acme: Api, hello: str) -> 
 def test_the_same_publish_twice_at_once_is_no_1007(acme: Api, hello: str, pool: ThreadPoolExecutor) -> None:
     algorithm = one_row(Algorithm, owner="acme")
     build_commit(algorithm)
-    with database().writing() as session:  # both have found no job of their key by the time that one may go on
+    with database().writing() as session:  # both find no job for their key before one of them continues
         session.execute(select(Algorithm.id).where(Algorithm.id == algorithm.id).with_for_update())
         sent = [pool.submit(acme.call, "POST", f"{hello}/version", {}, Idempotency_Key="one") for _ in range(2)]
         until_so_many_wait_for_locks(2)
-    answers = [answer.result(TIMEOUT_SECONDS) for answer in sent]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert len({answer.headers["X-Job-Id"] for answer in answers}) == 1
+    responses = [response.result(TIMEOUT_SECONDS) for response in sent]
+    assert [response.status_code for response in responses] == [200, 200]
+    assert len({response.headers["X-Job-Id"] for response in responses}) == 1
 
 
 def until_so_many_wait_for_locks(number: int) -> None:
@@ -203,6 +203,6 @@ def until_so_many_wait_for_locks(number: int) -> None:
 
 def test_publishes_at_once_are_one_publish(acme: Api, hello: str) -> None:
     build_commit(one_row(Algorithm, owner="acme"))
-    answers = run_concurrently(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
-    assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
+    responses = run_concurrently(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
+    assert sorted(response.status_code for response in responses) == [200, 400, 400]
     assert acme.get(hello)["version_info"]["semantic_version"] == "0.0.1"

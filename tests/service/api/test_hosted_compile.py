@@ -1,4 +1,4 @@
-"""A compile asks the hosted repository for its commit when the call is made, through the real git service."""
+"""A compile resolves its commit in the hosted repository during the request, through the real git service."""
 
 from collections.abc import Iterator
 from pathlib import Path

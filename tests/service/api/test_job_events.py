@@ -1,4 +1,4 @@
-"""`GET /v1/jobs/ID/events`: what happens to a job, told once and to the end."""
+"""`GET /v1/jobs/ID/events`: each event of a job is sent once, up to the last one."""
 
 import json
 import queue
@@ -36,13 +36,13 @@ def job(acme: Api, admin: Api, hello: str) -> Job:
 
 
 def ask(api: Api, job: Job, after: str = "") -> TestResponse:
-    """The answer, its stream not read yet."""
+    """Return the response before its stream is read."""
     headers = {"Authorization": f"Simple {api.key}", "Last-Event-ID": after}
     return api.app.test_client().get(f"/v1/jobs/{job.id}/events", headers=headers, buffered=False)
 
 
 def parsed(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The events of a stream; comments are left out."""
+    """Return the events of a stream without comments."""
     for chunk in chunks:
         assert isinstance(chunk, bytes)
         lines = chunk.decode().removesuffix("\n\n").split("\n")
@@ -52,22 +52,22 @@ def parsed(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def all_events(api: Api, job: Job, after: str = "") -> list[dict[str, Any]]:
-    answer = ask(api, job, after)
-    assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
-    with answer:
-        return list(parsed(answer.response))
+    response = ask(api, job, after)
+    assert (response.status_code, response.mimetype) == (200, "text/event-stream")
+    with response:
+        return list(parsed(response.response))
 
 
 @contextmanager
 def listening(api: Api, job: Job, after: str = "") -> Iterator["queue.Queue[Any]"]:
-    """The events as they come, then None."""
+    """A queue of the events as they arrive, then None."""
     heard: queue.Queue[Any] = queue.Queue()
-    answer = ask(api, job, after)
-    assert answer.status_code == 200
+    response = ask(api, job, after)
+    assert response.status_code == 200
 
     def listen() -> None:
-        with answer:
-            for event in parsed(answer.response):
+        with response:
+            for event in parsed(response.response):
                 heard.put(event)
         heard.put(None)
 
@@ -84,7 +84,7 @@ def write(claim: Claim, text: str) -> None:
 
 
 def finish(job: Job) -> None:
-    """The build with a log, then the push with progress."""
+    """Finish the build with a log, then the push with progress."""
     claim = make_claim(job)
     write(claim, "Step 1\nStep 2 ✓\n")
     end_build(claim)
@@ -154,17 +154,17 @@ def test_a_silent_stream_says_that_it_lives(acme: Api, job: Job, monkeypatch: py
 
     monkeypatch.setenv("LONGSHORE_KEEPALIVE_SECONDS", "0.01")
     settings.cache_clear()
-    with ask(acme, job) as answer:
-        assert any(str(chunk).startswith("b':") for chunk in answer.response)
+    with ask(acme, job) as response:
+        assert any(str(chunk).startswith("b':") for chunk in response.response)
 
 
 def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: Job) -> None:
     wait_slots.cache_clear()
     streams = []
     try:
-        while (answer := ask(acme, job)).status_code == 200:
-            streams.append(answer)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        while (response := ask(acme, job)).status_code == 200:
+            streams.append(response)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert len(streams) == 4  # of eight threads
         streams.pop().close()
         streams.append(ask(acme, job))

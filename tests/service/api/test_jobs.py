@@ -1,4 +1,4 @@
-"""`/v1/jobs`: what was enqueued, by owner, and stopping it."""
+"""`/v1/jobs`: list and cancel jobs."""
 
 import pytest
 
@@ -16,13 +16,13 @@ def hello(acme: Api) -> str:
 def test_a_job_is_read_with_its_parts(acme: Api, admin: Api, hello: str) -> None:
     registry_id = admin.make_registry()
     push = {"registry_id": registry_id}
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": push})
-    shown = acme.get(answer.headers["Location"])
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH, "registry_push_credentials": push})
+    shown = acme.get(response.headers["Location"])
     (child,) = shown.pop("children")
     created = shown.pop("created_at")
     assert created.endswith("Z")
     assert shown == {
-        "id": answer.headers["X-Job-Id"],
+        "id": response.headers["X-Job-Id"],
         "kind": "compile",
         "state": "queued",
         "algorithm": "acme/Hello",
@@ -35,10 +35,10 @@ def test_a_job_is_read_with_its_parts(acme: Api, admin: Api, hello: str) -> None
 def test_a_job_that_failed_says_why(acme: Api, hello: str) -> None:
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = one_row(Job)
-    end_badly(make_claim(job), ErrorClass.TRANSIENT, "The repository did not answer.")
+    end_badly(make_claim(job), ErrorClass.TRANSIENT, "The repository did not respond.")
     waiting = acme.get(f"/v1/jobs/{job.id}")
     assert (waiting["state"], waiting["attempt"]) == ("queued", 2)
-    assert waiting["error"] == {"class": "transient", "message": "The repository did not answer."}
+    assert waiting["error"] == {"class": "transient", "message": "The repository did not respond."}
     (listed,) = acme.get("/v1/jobs")["results"]
     assert listed["error"] == waiting["error"]
 

@@ -1,4 +1,4 @@
-"""API keys: who makes them, what they may do, and that they are shown once."""
+"""API keys: who may create them, what they allow, and that a secret is returned once."""
 
 from typing import Any
 
@@ -83,11 +83,11 @@ def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin: A
 
 
 def test_an_owners_first_keys_at_once_make_one_owner(admin: Api) -> None:
-    answers = run_concurrently(
+    responses = run_concurrently(
         *([lambda: admin.call("POST", "/v1/users/newcomer/keys", {"key_type": "AlgorithmKey"})] * 4)
     )
-    assert {answer.status_code for answer in answers} <= {200, 409}
-    assert len(admin.get("/v1/users/newcomer/keys")) == [answer.status_code for answer in answers].count(200) > 0
+    assert {response.status_code for response in responses} <= {200, 409}
+    assert len(admin.get("/v1/users/newcomer/keys")) == [response.status_code for response in responses].count(200) > 0
 
 
 def test_a_key_that_may_not_manage_reads_and_changes_nothing(app: Flask, admin: Api, acme: Api) -> None:

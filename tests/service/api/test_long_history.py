@@ -1,7 +1,7 @@
-"""Reading stays quick however long the history is: the very statements that the code runs are explained.
+"""Reads stay fast with a long history: EXPLAIN is run on the statements that the code executes.
 
-PostgreSQL says how many rows it looked at, with the statistics that it keeps; SQLite, which has none, which tables it
-goes through whole.
+PostgreSQL reports the number of rows that it read, based on its statistics; SQLite, which has none, the tables that it
+scans.
 """
 
 import uuid
@@ -49,7 +49,7 @@ OF_FEW_ROWS = {
     "ix_jobs_leased_registry",
     "ix_jobs_queued_awaits",
     "uq_jobs_lock_key_leased",
-    "ix_webhook_deliveries_state_next",  # forgotten after a week
+    "ix_webhook_deliveries_state_next",  # deliveries are deleted after a week
 }
 REGISTRY = id_of(RECORDED, 3)
 QUEUED = id_of(PUSH_JOBS, HISTORY.pushes)
@@ -96,7 +96,7 @@ def _queued() -> Select[tuple[Job]]:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def admin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An installation that has been used for years."""
+    """A client of an installation with years of history."""
     directory, variables = tmp_path_factory.mktemp("history"), {}
     if request.param == "postgresql":
         name = f"long_history_{uuid.uuid4().hex[:12]}"
@@ -130,7 +130,7 @@ def test_a_read_goes_through_no_large_table(admin: Api, path: str) -> None:
 
 
 def _is_page_of_everything(text: str) -> bool:
-    """Without a filter, the newest rows are the end of the table, where SQLite begins a SCAN and soon stops."""
+    """Return whether SQLite scans from the end of the table and stops after one page, as it does without a filter."""
     return "WHERE" not in text and "LIMIT" in text
 
 
@@ -157,7 +157,7 @@ def test_a_claim_goes_through_no_large_table() -> None:
 def test_fifty_rows_take_as_many_statements_as_ten(admin: Api, path: str) -> None:
     numbers = []
     for limit in (10, 50):
-        known_keys.forget()  # who asks is remembered for a moment: both ask
+        known_keys.forget()  # the key is cached briefly; both must read it
         with recorded_statements(database()) as statements:
             found = admin.get(f"{path}{'&' if '?' in path else '?'}limit={limit}")
         assert len(found["results"]) == limit

@@ -1,4 +1,4 @@
-"""`/metrics`: what an operator measures, in Prometheus' format."""
+"""`/metrics` in Prometheus' format."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,10 +23,10 @@ from tests.service.api.invocation import Api
 
 
 def scraped(admin: Api) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    answer = admin.app.test_client().get("/metrics")
-    assert answer.status_code == 200
-    assert answer.mimetype == "text/plain"
-    families = text_string_to_metric_families(answer.get_data(as_text=True))
+    response = admin.app.test_client().get("/metrics")
+    assert response.status_code == 200
+    assert response.mimetype == "text/plain"
+    families = text_string_to_metric_families(response.get_data(as_text=True))
     return {
         (sample.name.removeprefix("longshore_"), tuple(sorted(sample.labels.items()))): sample.value
         for family in families

@@ -1,4 +1,4 @@
-"""Addresses that callers name: refused when they are recorded, with a sentence."""
+"""Forbidden addresses in requests are rejected with a message when they are recorded."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`POST /v1/nodes/refresh`: having nodes, or what runs, pull afresh; and its job, which is about no algorithm."""
+"""`POST /v1/nodes/refresh`, and its job, which has no algorithm."""
 
 import pytest
 
@@ -15,10 +15,10 @@ REFRESH = "/v1/nodes/refresh"
 
 
 def ordered(admin: Api, body: object = None) -> str:
-    answer = admin.call("POST", REFRESH, body)
-    assert answer.status_code == 202
-    assert answer.headers["Location"] == f"/v1/jobs/{answer.headers['X-Job-Id']}"
-    return str(answer.get_json()["job_id"])
+    response = admin.call("POST", REFRESH, body)
+    assert response.status_code == 202
+    assert response.headers["Location"] == f"/v1/jobs/{response.headers['X-Job-Id']}"
+    return str(response.get_json()["job_id"])
 
 
 def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
@@ -61,7 +61,7 @@ def test_its_steps_are_told_and_followed(admin: Api) -> None:
 def test_one_refresh_of_nodes_at_a_time(admin: Api) -> None:
     first = ordered(admin)
     assert first in admin.expect_refusal(409, 2015, "POST", REFRESH, {"nodes": ["node-1"]})
-    ordered(admin, {"dry_run": True})  # which touches no node
+    ordered(admin, {"dry_run": True})  # it changes no node
     ordered(admin, {"what": "runners"})
     admin.delete(f"/v1/jobs/{first}")
     assert fresh(one_row(Job, id=first)).state == JobState.CANCELLED
@@ -69,8 +69,8 @@ def test_one_refresh_of_nodes_at_a_time(admin: Api) -> None:
 
 
 def test_two_orders_at_once_are_one_refresh(admin: Api) -> None:
-    answers = run_concurrently(*([lambda: admin.call("POST", REFRESH)] * 4))
-    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
+    responses = run_concurrently(*([lambda: admin.call("POST", REFRESH)] * 4))
+    assert sorted(response.status_code for response in responses) == [202, 409, 409, 409]
 
 
 def test_an_order_sent_again_under_its_key_is_the_same_job(admin: Api) -> None:
@@ -90,8 +90,8 @@ def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
 
 
 @pytest.fixture
-def runner(admin: Api) -> Instance:  # noqa: ARG001 - it comes first
-    """What takes calls, of a version in a registry."""
+def runner(admin: Api) -> Instance:  # noqa: ARG001 - it must run first
+    """A ready instance of a version in a registry."""
     algorithm, registry = make_algorithm("acme"), make_registry()
     instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
     ready(instance)
@@ -108,9 +108,9 @@ def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing
         ({"algorithm": name, "git_hash": HASH[:7]}, [shown]),
         ({"registry_id": other.id}, []),
     ):
-        answer = admin.call("POST", REFRESH, {"what": "runners", "dry_run": True, **narrowed})
-        assert answer.status_code == 200
-        assert answer.get_json() == {"what": "runners", "dry_run": True, "runners": runners}
-        assert "X-Job-Id" not in answer.headers
+        response = admin.call("POST", REFRESH, {"what": "runners", "dry_run": True, **narrowed})
+        assert response.status_code == 200
+        assert response.get_json() == {"what": "runners", "dry_run": True, "runners": runners}
+        assert "X-Job-Id" not in response.headers
     assert fresh(runner).state == InstanceState.READY
     assert admin.get(f"/v1/jobs?kind={JobKind.REFRESH}")["results"] == []

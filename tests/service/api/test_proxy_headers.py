@@ -1,4 +1,4 @@
-"""Addresses outside of the resources, and what every answer has in common."""
+"""Paths outside of the resources, and what all responses have in common."""
 
 import re
 
@@ -16,10 +16,10 @@ def test_alive_without_a_key(app: Flask) -> None:
 def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask) -> None:
     with database().writing() as session:
         record_run(session, SWEEP)
-        refresh_worker(session, "w1", ["builds"], "The Docker engine does not answer.")
-    answer = app.test_client().get("/readyz")
-    assert answer.status_code == 503  # there is no Redis here
-    said = answer.get_json()
+        refresh_worker(session, "w1", ["builds"], "The Docker engine does not response.")
+    response = app.test_client().get("/readyz")
+    assert response.status_code == 503  # there is no Redis here
+    said = response.get_json()
     error = said.pop("error")
     assert error["code"] == 2015
     assert "Redis" in error["message"]
@@ -29,7 +29,7 @@ def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask)
         "broker": "does not respond",
         "seconds_since_sweep": 0,
         "workers": [
-            {"name": "w1", "queues": ["builds"], "ready": False, "problem": "The Docker engine does not answer."}
+            {"name": "w1", "queues": ["builds"], "ready": False, "problem": "The Docker engine does not response."}
         ],
     }
 
@@ -51,8 +51,8 @@ def test_the_pages_need_nothing_from_outside(app: Flask) -> None:
     assert addresses
     for address in addresses:
         assert address.startswith("/"), address
-        with app.test_client().get(address) as answer:
-            assert answer.status_code == 200, address
+        with app.test_client().get(address) as response:
+            assert response.status_code == 200, address
 
 
 NO_ADDRESSES = [
@@ -79,19 +79,19 @@ NO_ADDRESSES = [
 
 def test_what_is_no_address(admin: Api) -> None:
     for method, path, status, code in NO_ADDRESSES:
-        answer = admin.call(method, path)
-        assert (answer.status_code, answer.get_json()["error"]["code"]) == (status, code), (method, path[:60])
+        response = admin.call(method, path)
+        assert (response.status_code, response.get_json()["error"]["code"]) == (status, code), (method, path[:60])
 
 
 def test_a_method_that_is_not_taken_names_those_that_are(admin: Api) -> None:
-    answer = admin.call("PATCH", "/v1/registries")
-    assert {"GET", "POST"} <= set(re.split(r",\s*", answer.headers["Allow"]))
+    response = admin.call("PATCH", "/v1/registries")
+    assert {"GET", "POST"} <= set(re.split(r",\s*", response.headers["Allow"]))
 
 
 def test_a_request_keeps_the_id_that_it_brings(app: Flask) -> None:
     for given, kept in (("build-42.a_b", True), ("short", False), ("a b c d e f", False), ("x" * 65, False)):
-        answer = Api(app, None).call("GET", "/v1/jobs", X_Request_Id=given)
-        assert (answer.headers["X-Request-Id"] == given) == kept
+        response = Api(app, None).call("GET", "/v1/jobs", X_Request_Id=given)
+        assert (response.headers["X-Request-Id"] == given) == kept
 
 
 def test_answers_are_kept_by_no_cache(admin: Api) -> None:
@@ -102,10 +102,10 @@ def test_a_database_that_does_not_answer_is_503(admin: Api) -> None:
     with database().writing() as session:
         session.connection().exec_driver_sql("ALTER TABLE registries RENAME TO away")
     try:
-        answer = admin.app.test_client().get("/v1/registries", headers={"Authorization": admin.key or ""})
-        assert answer.status_code in (500, 503)  # SQLite calls a missing table operational, PostgreSQL does not
-        assert set(answer.get_json()["error"]) == {"id", "code", "message"}
-        assert "away" not in answer.get_data(as_text=True)
+        response = admin.app.test_client().get("/v1/registries", headers={"Authorization": admin.key or ""})
+        assert response.status_code in (500, 503)  # a missing table is an OperationalError in SQLite only
+        assert set(response.get_json()["error"]) == {"id", "code", "message"}
+        assert "away" not in response.get_data(as_text=True)
     finally:
         with database().writing() as session:
             session.connection().exec_driver_sql("ALTER TABLE away RENAME TO registries")

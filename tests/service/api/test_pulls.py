@@ -1,4 +1,4 @@
-"""`…/versions/HASH/pull`: where executions pull from, why, and the pin."""
+"""`…/versions/HASH/pull`: where instances pull from, why, and the pin."""
 
 import pytest
 
@@ -22,8 +22,8 @@ def build(acme: Api) -> Build:
 
 
 @pytest.fixture
-def pull(build: Build) -> str:  # noqa: ARG001 - it comes first
-    """The address of a version's pull."""
+def pull(build: Build) -> str:  # noqa: ARG001 - it must run first
+    """The path of the pull of a version."""
     return f"/v1/algorithms/acme/Hello/versions/{HASH}/pull"
 
 

@@ -1,4 +1,4 @@
-"""Pushing again, the status of pushes, and the list of them for dashboards."""
+"""Re-pushes, the status of pushes, and the list of all pushes."""
 
 import pytest
 
@@ -43,11 +43,11 @@ def newest_push() -> Job:
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_a_push_again_is_taken_wrapped_and_bare(acme: Api, hello: str, registry: str, wrapped: bool) -> None:
     push = {"registry_id": registry, "registry_username": "pusher", "registry_password": "open sesame"}
-    answer = acme.call("POST", f"{hello}/registry", {"registry_push_credentials": push} if wrapped else push)
-    assert (answer.status_code, answer.data) == (204, b"")
-    assert "Content-Type" not in answer.headers
+    response = acme.call("POST", f"{hello}/registry", {"registry_push_credentials": push} if wrapped else push)
+    assert (response.status_code, response.data) == (204, b"")
+    assert "Content-Type" not in response.headers
     job = newest_push()
-    assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
+    assert response.headers["Location"] == f"/v1/jobs/{job.id}"
     opened = decrypt_job_credentials(keyring(), job)
     assert opened == Credentials("pusher", "open sesame")
 

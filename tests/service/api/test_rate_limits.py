@@ -1,4 +1,4 @@
-"""How much one caller may ask: per key, counted in Redis, and a clear answer to who asks too much."""
+"""Rate limits per key, counted in Redis, and the response above a limit."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from tests.service.api.invocation import Api
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Callable[..., None]]:
-    """Sets limits; the counters are empty."""
+    """A function that sets limits and clears the counters."""
 
     def set_limits(url: str = redis_url, **limits: int) -> None:
         monkeypatch.setenv("LONGSHORE_REDIS_URL", url)
@@ -50,14 +50,14 @@ def test_too_many_changes_by_one_key_are_refused_for_a_while(admin: Api, acme: A
 def test_calls_are_counted_by_themselves(acme: Api, limit: Callable[..., None]) -> None:
     limit(changes=1, calls=2)
     called = [acme.call("POST", "/v1/algo/acme/None/1.0.0", 1) for _ in range(3)]
-    assert [answer.status_code for answer in called] == [404, 404, 429]
+    assert [response.status_code for response in called] == [404, 404, 429]
     assert "More than 2 calls within a minute" in called[-1].get_json()["error"]["message"]
 
 
 def test_processes_count_together(admin: Api, limit: Callable[..., None]) -> None:
     limit(changes=2)
     make(admin, "r")
-    _rate_limits_of.cache_clear()  # as another process would
+    _rate_limits_of.cache_clear()  # as in another process
     make(admin, "r")
     _rate_limits_of.cache_clear()
     assert make(admin, "r").status_code == 429
@@ -69,7 +69,7 @@ def test_redis_on_a_socket_is_one_place_for_all_processes(
     with private_redis(tmp_path / "r") as private:
         limit(f"redis+socket://{private.socket}?virtual_host=7", changes=2)
         for status in (200, 200, 429):
-            _rate_limits_of.cache_clear()  # as another process would
+            _rate_limits_of.cache_clear()  # as in another process
             assert make(admin, "r").status_code == status
         with redis.Redis.from_url(private.url(7)) as client:
             assert client.dbsize() > 0

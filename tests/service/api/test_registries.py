@@ -66,14 +66,14 @@ def test_a_docker_document_gives_each_registry_its_own_credentials_only(admin: A
 
 def test_no_answer_shows_a_credential(admin: Api) -> None:
     registry_id = admin.make_registry(**PAIR)
-    for answer in (
+    for response in (
         admin.call("GET", "/v1/registries"),
         admin.call("GET", f"/v1/registries/{registry_id}"),
         admin.call("PUT", f"/v1/registries/{registry_id}", {"registry_url": "registry.example.com", **PAIR}),
         admin.call("DELETE", f"/v1/registries/{registry_id}"),
     ):
-        assert b"sesame" not in answer.data
-        assert b"pusher" not in answer.data
+        assert b"sesame" not in response.data
+        assert b"pusher" not in response.data
 
 
 def test_the_newest_is_listed_first(admin: Api) -> None:

@@ -1,4 +1,4 @@
-"""Compiling, publishing and reading versions."""
+"""Compile, publish and read versions."""
 
 from typing import Any
 
@@ -34,11 +34,11 @@ def built(git_hash: str) -> None:
 
 
 def test_a_compile_answers_as_the_page_has_it(acme: Api, hello: str) -> None:
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
     job = one_row(Job, kind=JobKind.COMPILE)
-    assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
-    assert answer.headers["X-Job-Id"] == job.id
-    shown = answer.get_json()
+    assert response.headers["Location"] == f"/v1/jobs/{job.id}"
+    assert response.headers["X-Job-Id"] == job.id
+    shown = response.get_json()
     assert shown["build"]["status"] == "in-progress"
     assert (shown["build"]["commit_sha"], shown["build"]["resource_type"]) == (HASH, "algorithm_build")
     assert shown["build"]["started_at"] is not None
@@ -173,10 +173,10 @@ def test_a_publish_pins_another_commit_by_part_of_its_hash(acme: Api, hello: str
 def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, hello: str) -> None:
     built(HASH)
     registry_id = admin.make_registry()
-    answer = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
+    response = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
     pushed = one_row(Job, kind=JobKind.PUSH)
-    assert (pushed.parent_id, pushed.semantic_version) == (answer.headers["X-Job-Id"], "0.0.1")
-    assert answer.get_json()["build"]["registry_status"]["status"] == "queued"
+    assert (pushed.parent_id, pushed.semantic_version) == (response.headers["X-Job-Id"], "0.0.1")
+    assert response.get_json()["build"]["registry_status"]["status"] == "queued"
 
 
 def test_a_failed_push_does_not_undo_a_publish(acme: Api, admin: Api, hello: str) -> None:
@@ -262,8 +262,8 @@ def test_a_version_shows_the_push_that_its_build_asked_for(acme: Api, admin: Api
 
 
 def test_a_cancelled_build_shows_as_failed(acme: Api, hello: str) -> None:
-    answer = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
-    acme.delete(answer.headers["Location"])
+    response = acme.call("POST", f"{hello}/compile", {"commitSha": HASH})
+    acme.delete(response.headers["Location"])
     assert acme.get(f"{hello}/versions/{HASH}")["build"]["status"] == "failed"
     assert fresh(one_row(Job)).state == JobState.CANCELLED
 

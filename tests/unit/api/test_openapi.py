@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises of every operation."""
+"""What the OpenAPI document has for every operation."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from api.app import create_app
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """The document of the whole interface."""
+    """The OpenAPI document of the API."""
     with create_app().test_client() as client:
         described: dict[str, Any] = client.get("/openapi.json").get_json()
         return described
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Every method, path and operation."""
+    """Return every method, path and operation."""
     return [
         (method, path, operation)
         for path, methods in document["paths"].items()
@@ -65,7 +65,7 @@ def test_only_what_callers_use_is_described(document: dict[str, Any]) -> None:
 
 
 def test_limits_are_told_in_words_that_json_schema_knows(document: dict[str, Any]) -> None:
-    """Where a number is read by a function of ours first, pydantic tells its limits as `ge` and `le`."""
+    """With a validator before the limits of a number, pydantic would write them as `ge` and `le`."""
     fields = document["components"]["schemas"]["RegistryRequest"]["properties"]
     assert {"type": "integer", "minimum": 1, "maximum": 10_000} in fields["max_pushes"]["anyOf"]
     assert not re.search(r'"(?:ge|le|gt|lt)":', json.dumps(document))

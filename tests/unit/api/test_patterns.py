@@ -1,4 +1,4 @@
-"""The document's patterns say what the code that reads addresses says."""
+"""The patterns in the OpenAPI document match exactly what the parsers of addresses accept."""
 
 import re
 
@@ -11,7 +11,7 @@ from shared.git.repository_url import MAX_URL, RepositoryUrl
 from shared.registry.address import MAX_LENGTH, RegistryAddress
 from shared.settings import Settings
 
-# Nothing is made smaller: these patterns are long, and what fails is an address that can be read as it is.
+# Examples are not shrunk: the patterns are long, and a failing address is readable as it is.
 PHASES = [Phase.explicit, Phase.generate]
 SOME = settings(max_examples=20, deadline=None, database=None, derandomize=True, phases=PHASES)
 

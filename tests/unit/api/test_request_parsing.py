@@ -1,4 +1,4 @@
-"""How bodies are read: what stands for nothing, what no database can hold, and the sentences of refusals."""
+"""Parsing of bodies: absent fields, text that no database can store, and error messages."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from shared.errors import InvalidInputError
 
 
 def read(model: type[RequestModel], body: object) -> RequestModel:
-    """The model of a body as the interface reads it."""
+    """Return the model of a body as the API parses it."""
     with Flask(__name__).test_request_context(method="POST", data=json.dumps(body), content_type="application/json"):
         given = StrictAdapter(model).validate_input(request, "json")
     assert isinstance(given, model)
@@ -23,7 +23,7 @@ def read(model: type[RequestModel], body: object) -> RequestModel:
 
 
 def refusal_of(model: type[RequestModel], body: object) -> str:
-    """The sentence with which a body is refused."""
+    """Return the error message of an invalid body."""
     with pytest.raises(InvalidInputError) as refused:
         read(model, body)
     return refused.value.message

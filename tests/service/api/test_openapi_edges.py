@@ -1,4 +1,4 @@
-"""What the document says of the API's edges, and the API does."""
+"""Edge cases in which the API does what its OpenAPI document says."""
 
 import pytest
 
@@ -23,8 +23,8 @@ def test_options_tell_the_methods_of_what_the_address_can_only_mean(acme: Api, p
 
 
 def test_an_id_is_no_owner(acme: Api) -> None:
-    answer = acme.call("POST", f"/v1/algorithms/{ID}", {"name": "X", "details": {"label": "X"}})
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, OPTIONS, PUT")
+    response = acme.call("POST", f"/v1/algorithms/{ID}", {"name": "X", "details": {"label": "X"}})
+    assert (response.status_code, response.headers["Allow"]) == (405, "DELETE, GET, HEAD, OPTIONS, PUT")
 
 
 def test_credentials_for_a_repository_that_longshore_hosts_are_refused(acme: Api) -> None:

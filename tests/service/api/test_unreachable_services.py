@@ -1,4 +1,4 @@
-"""With the queue away requests are accepted, with the database away they are refused, and nothing is half done."""
+"""Without the broker, requests are accepted; without the database, they fail completely."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def test_a_push_is_accepted_while_redis_is_away(admin: Api) -> None:
     build = build_commit(make_algorithm())
     registry = make_registry()
     path = f"/v1/algorithms/{build.algorithm_id}/versions/{build.commit_sha}/registry"
-    accepted = admin.call("POST", path, {"registry_id": registry.id})  # nobody listens where the settings say
+    accepted = admin.call("POST", path, {"registry_id": registry.id})  # the settings name an unreachable Redis
     assert accepted.status_code == 204
     assert one_row(Job, id=accepted.headers["X-Job-Id"]).kind == JobKind.PUSH
     assert one_row(ImagePush, registry_id=registry.id).state == PushState.QUEUED
@@ -56,10 +56,10 @@ def test_a_message_arrives_though_redis_forgot_everything(redis_url: str, monkey
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_database_that_is_away_is_said(any_app: Flask, tmp_path: Path, method: str) -> None:
     with longshore_environment(tmp_path, tables=False, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none"):
-        answer = Api(any_app, "lskey").call(method, "/v1/registries", {} if method == "POST" else None)
-        assert answer.status_code == 503
-        assert int(answer.headers["Retry-After"]) > 0
-        assert "send it again" in answer.get_json()["error"]["message"]
+        response = Api(any_app, "lskey").call(method, "/v1/registries", {} if method == "POST" else None)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert "send it again" in response.get_json()["error"]["message"]
         metrics = any_app.test_client().get("/metrics")
         assert (metrics.status_code, metrics.is_json) == (503, True)
 

@@ -1,4 +1,4 @@
-"""What compiles, publishes and pushes answer: the build of the very call, and a repeat of it."""
+"""Responses of compiles and publishes have the build of the request; a repeated request has the same response."""
 
 import pytest
 from sqlalchemy import update
@@ -12,7 +12,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def build_well(build_id: str) -> None:
-    """A worker's part: the build ends well."""
+    """Let the build succeed, as a worker does."""
     with database().writing() as session:
         session.execute(update(Build).where(Build.id == build_id).values(status=BuildStatus.SUCCEEDED))
         done = {"state": JobState.SUCCEEDED, "finished_at": now_ms()}
