@@ -106,8 +106,8 @@ def create_app() -> APIFlask:
 
 def _before_request() -> None:
     """Give the request an id, authenticate its caller, and reject paths that no database can store."""
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else uuid.uuid4().hex
+    client_id = request.headers.get("X-Request-Id", "")
+    g.request_id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
     if not request.path.startswith(PUBLIC_PATHS):
