@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
 
-from shared.builds import write_built
+from workers.builds.build import (write_built)
 from shared.commands.compile import enqueue_compile
 from shared.commands.publish import PublishOptions, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest, enqueue_push

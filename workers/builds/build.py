@@ -1,23 +1,27 @@
-"""Run a build job: fetch the commit's source, build its image, and write the log to the row meanwhile."""
+"""Run a build job: fetch the source of the commit, build its image, and write log and result to the build's row.
+
+Writes to the row are fenced by the claim of the job (rule 2).
+"""
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 
-from sqlalchemy import event, select
+from sqlalchemy import event, exists, select, update
 from sqlalchemy.orm import Session
 
-from shared.builds import append_log, write_built
 from shared.cancellation import CancelToken
+from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build
+from shared.db.models import Algorithm, Build, BuildStatus, Job
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError, storable
-from shared.fence import Claim
+from shared.fence import HELD, Claim, FenceLostError, held_by
 from shared.git.access import GitCredentials
 from shared.git.sources import decrypt_source_credentials
 from shared.settings import Settings, settings
+from shared.webhooks.events import EventType, emit_build
 from workers.builds.context import BuildLimits
 from workers.builds.dockerfile import remove_interrupted
 from workers.builds.environment.container import name_prefix, remove_leftover_containers
@@ -27,6 +31,50 @@ from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
+
+
+def append_log(session: Session, claim: Claim, text: str) -> None:
+    """Append to the build's log.
+
+    Raises:
+        FenceLostError: the job no longer belongs to this claim.
+    """
+    written = session.execute(
+        update(Build)
+        .where(Build.id == claim.build_id, exists(select(Job.id).where(HELD)))
+        .values(log=Build.log + text)
+        .returning(Build.id)
+        .execution_options(synchronize_session=False),
+        held_by(claim),
+    )
+    if written.first() is None:
+        raise FenceLostError
+
+
+def write_built(
+    session: Session,
+    claim: Claim,
+    *,
+    image_id: str,
+    manifest_digest: str | None,
+    image_bytes: int,
+    environment_key: str | None,
+) -> None:
+    """Write that the build has succeeded. The job's end, in the same transaction, is the fence."""
+    session.execute(
+        update(Build)
+        .where(Build.id == claim.build_id)
+        .values(
+            status=BuildStatus.SUCCEEDED,
+            message=None,
+            image_id=image_id,
+            manifest_digest=manifest_digest,
+            image_bytes=image_bytes,
+            environment_key=environment_key,
+            finished_at=now_ms(),
+        )
+    )
+    emit_build(session, claim.build_id or "", EventType.BUILD_SUCCEEDED)
 
 
 class LogBuffer:

@@ -1,14 +1,102 @@
-"""The limits of a build, and the log, cancellation and deadline that all of its steps share."""
+"""What all steps of a build share: log, limits, deadline, cancellation, and locks with other builds on the machine."""
 
-from collections.abc import Iterator
+import codecs
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from shared.cancellation import CancelToken
 from shared.file_lock import poll_file_lock
-from workers.builds.log import BuildLog
 from workers.docker.deadline import Deadline
+
+MAX_LINE = 4000
+MAX_PARTIAL_LINE = 64 * 1024
+"""Characters after which a line that has not ended is returned in pieces."""
+MASK = "****"
+
+
+class BuildLog:
+    """Passes lines on to `write`, with secrets masked, up to `limit` bytes of UTF-8 including line ends."""
+
+    def __init__(self, write: Callable[[str], None], limit: int, secrets: Iterable[str] = ()) -> None:
+        self._write = write
+        self._left = limit
+        self._limit = limit
+        # The longest first, so that nothing remains of a secret that has another in it.
+        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def __call__(self, line: str) -> None:
+        """Add one line. Lines beyond the limit are dropped, and the log says so once."""
+        line = self.masked(line)[:MAX_LINE]
+        size = len(line.encode(errors="replace")) + 1
+        if self._left <= 0:
+            return
+        if size > self._left:
+            self._left = 0
+            self._write(f"(the log is longer than {self._limit} bytes; the rest of it was dropped)")
+            return
+        self._left -= size
+        self._write(line)
+
+    def add_failure(self, line: str) -> None:
+        """Add the cause of a failed build, even to a log that has reached its limit."""
+        self._write(self.masked(line)[:MAX_LINE])
+
+    def masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Add the title of a step, and at its end its duration if that is a second or more."""
+        self(title)
+        started_at = time.monotonic()
+        yield
+        seconds = time.monotonic() - started_at
+        if seconds >= 1:
+            self(f"… done in {seconds:.1f} s")
+
+
+def without_credentials(url: str) -> str:
+    """Return the URL without user name and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def url_secrets(url: str) -> list[str]:
+    """Return the URL's user information, and its password (or sole user name) both encoded and decoded."""
+    user_information = urlsplit(url).netloc.rpartition("@")[0]
+    if not user_information:
+        return []
+    user, _, password = user_information.partition(":")
+    secret = password or user
+    return [user_information, secret, unquote(secret)]
+
+
+def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream of UTF-8; a carriage return ends a line as well, an invalid byte becomes U+FFFD.
+
+    An endless line is yielded in pieces, so that output without line ends takes no memory.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    for chunk in chunks:
+        text = (rest + decoder.decode(chunk)).replace("\r\n", "\n")
+        # A carriage return at the very end may be the first half of a line end.
+        pending = "\r" if text.endswith("\r") else ""
+        *lines, rest = text.removesuffix(pending).replace("\r", "\n").split("\n")
+        rest += pending
+        yield from lines
+        if len(rest) > MAX_PARTIAL_LINE:
+            yield rest
+            rest = ""
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield rest.removesuffix("\r")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from typing import BinaryIO
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.context import BuildContext, BuildLimits
+from workers.builds.context import BuildContext, BuildLimits, BuildLog, url_secrets
 from workers.builds.dockerfile import ALGORITHM, DOCKERFILE, REVISION, build_by_dockerfile
 from workers.builds.environment.container import PYTHON
 from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import EnvironmentSpec
-from workers.builds.log import BuildLog, url_secrets
 from workers.builds.source_tree import SourceTree, open_source_tree
 from workers.docker.deadline import Deadline
 from workers.docker.images import local_reference, remove_reference

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from api import sse
 from api.enqueue import wait_slots
-from shared.builds import append_log
+from workers.builds.build import (append_log)
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim

@@ -16,8 +16,7 @@ from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.context import BuildContext, BuildLimits
-from workers.builds.log import lines_of
+from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.containers import remove_container
 from workers.images.archive import Entry, archived, directory_entry

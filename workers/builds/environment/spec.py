@@ -5,9 +5,8 @@ import json
 from dataclasses import dataclass
 
 from workers.builds.base_image import BaseImage
-from workers.builds.context import BuildLimits
+from workers.builds.context import BuildLimits, without_credentials
 from workers.builds.environment.requirements import Requirements
-from workers.builds.log import without_credentials
 
 BUILDER_VERSION = 2
 """To be raised when environments are made in another way, so that old ones are not reused."""

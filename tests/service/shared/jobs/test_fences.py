@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.builds import append_log
+from workers.builds.build import (append_log)
 from shared.commands.cancel import cancel_job, end_all_of_registry
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, PushEvent, Registry

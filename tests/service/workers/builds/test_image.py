@@ -29,7 +29,7 @@ from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.dockerfile import ALGORITHM, REVISION, remove_interrupted
 from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
-from workers.builds.log import BuildLog
+from workers.builds.context import (BuildLog)
 from workers.docker.connection import engine
 from workers.docker.deadline import Deadline
 from workers.docker.images import described_image, local_reference, name_image

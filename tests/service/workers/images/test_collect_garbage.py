@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dev.services.mounts import memory_disk
 from dev.services.processes import ServiceFailedError
-from shared.builds import write_built
+from workers.builds.build import (write_built)
 from shared.db.engine import database
 from shared.db.models import JobState
 from shared.errors import ErrorClass, WorkError

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from shared.builds import append_log, write_built
+from workers.builds.build import (append_log, write_built)
 from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Build, BuildStatus, Job, JobState
