@@ -20,7 +20,7 @@ from tests.environment import longshore_environment
 
 @dataclass
 class GitService:
-    """Where the service listens and keeps its things."""
+    """The URL of a git service and its directory."""
 
     url: str
     directory: Path
@@ -116,7 +116,7 @@ class WorkTree:
         return self.git("rev-parse", "HEAD").stdout.strip()
 
     def push(self, url: str, *refs: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-        """Push branches (main) to a URL; whether it went well is the caller's to see."""
+        """Push branches (main) to a URL. The caller checks the exit status."""
         flags = [f"--push-option={option}" for option in options]
         return self.git("push", "--quiet", *flags, url, *(refs or ("main",)), check=False)
 

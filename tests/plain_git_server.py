@@ -1,4 +1,4 @@
-"""A git server as old ones are: protocol version 0, and no commit by its hash unless a branch stands there."""
+"""A git server like old ones: protocol version 0, and no commit by its hash unless a branch points to it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dev.services.server_thread import serve_in_thread
 class _Quiet(WSGIRequestHandler):
     @override
     def log(self, *_args: object) -> None:
-        """Nothing: the tests look at answers."""
+        """Log nothing."""
 
 
 @contextmanager

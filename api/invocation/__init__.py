@@ -1,1 +1,1 @@
-"""Calling algorithms: what runs is found or waited for, the call handed on, its answer brought back."""
+"""Call algorithms: find the instance, send the call to its runner, and return the response."""

@@ -116,7 +116,7 @@ def _read(response: http.client.HTTPResponse, max_bytes: int) -> RunnerResponse:
     is_too_large = response.length is not None and response.length > max_bytes
     body = b"" if is_too_large else response.read(max_bytes + 1)
     if is_too_large or len(body) > max_bytes:
-        message = f"The algorithm's answer is larger than {max_bytes} bytes, the most that is handed on; return less."
+        message = f"The algorithm's answer is larger than {max_bytes} bytes, which is the limit; return less."
         return error_response(message)
     if response.length:
         raise http.client.IncompleteRead(body, response.length)

@@ -1,1 +1,1 @@
-"""Calls of algorithms: which version is meant, and what became of calls whose callers did not wait."""
+"""Calls of algorithms: the version that a call names, and the records of asynchronous calls."""

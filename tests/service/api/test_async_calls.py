@@ -1,4 +1,4 @@
-"""Calls with `output=void`: how many there may be at once, how they end, and how long one can ask for them."""
+"""Calls with `output=void`: how many a process takes, how they end, and how long their records are kept."""
 
 import socket
 import threading
@@ -24,7 +24,7 @@ SECONDS = 30
 
 
 class Algorithms:
-    """Those that run, which answer when they are told to."""
+    """Stand-ins for instances, which respond when the test lets them."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()

@@ -1,4 +1,4 @@
-"""What a call was served by is known again as long as nothing that it follows from has changed; then it is not."""
+"""The cache of targets: used while nothing that a target follows from has changed, and never after that."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,24 +25,24 @@ NUMBER = "1.0.0"
 
 
 class Calls:
-    """A process that calls `acme/Hello`, and how often it had to conclude what by."""
+    """A process that calls `acme/Hello`, and how often it had to find the target."""
 
     def __init__(self) -> None:
-        self.concluded = 0
-        self._remembered = TargetCache()
+        self.finds = 0
+        self._cache = TargetCache()
 
     def find(self, version: str = HASH, caller: Caller = ACME) -> Target:
         def find() -> Target:
-            self.concluded += 1
+            self.finds += 1
             with database().reading() as session:
                 return find_target(session, *find_called_version(session, caller, "acme/Hello", version))
 
-        return self._remembered.find(caller, "acme/Hello", version, find)
+        return self._cache.find(caller, "acme/Hello", version, find)
 
 
 @pytest.fixture
 def version(acme: Api) -> Version:
-    """A version whose serving takes calls."""
+    """A version with an instance that takes calls."""
     acme.make_algorithm("acme")
     algorithm = one_row(Algorithm, owner="acme", name="Hello")
     registry = make_registry("production.example.com")
@@ -60,11 +60,11 @@ def calls() -> Calls:
 
 @pytest.mark.parametrize("named", [HASH, NUMBER])
 @pytest.mark.usefixtures("version")
-def test_a_warm_call_asks_one_question(calls: Calls, named: str) -> None:
+def test_a_warm_call_costs_one_query(calls: Calls, named: str) -> None:
     first = calls.find(named)
     with recorded_statements(database()) as statements:
         assert calls.find(named) == first
-    assert (calls.concluded, len(statements)) == (1, 1)
+    assert (calls.finds, len(statements)) == (1, 1)
 
 
 def test_each_caller_is_judged_by_itself(version: Version, calls: Calls) -> None:
@@ -104,17 +104,17 @@ CHANGES: dict[str, Callable[[Version], None]] = {
 
 
 @pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES.keys())
-def test_whatever_it_follows_from_has_it_concluded_anew(
+def test_a_change_of_anything_that_it_follows_from_ends_its_use(
     version: Version, calls: Calls, changed: Callable[[Version], None]
 ) -> None:
     calls.find()
     changed(version)
     with suppress(RequestError):
         calls.find()
-    assert calls.concluded == 2
+    assert calls.finds == 2
 
 
-def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> None:
+def test_a_push_and_a_pin_change_the_target_of_the_next_call(version: Version, calls: Calls) -> None:
     production = one_row(Registry).id
     assert calls.find().desired.registry_id == production
     push_elsewhere(version)
@@ -124,34 +124,34 @@ def test_the_page_s_story_is_told_at_once(version: Version, calls: Calls) -> Non
 
 
 @pytest.mark.usefixtures("version")
-def test_what_does_not_run_yet_is_not_remembered(calls: Calls) -> None:
+def test_a_target_without_an_instance_is_not_cached(calls: Calls) -> None:
     change(one_row(Instance), state=InstanceState.STOPPED)
     assert calls.find().instance is None
     assert calls.find().instance is None
-    assert calls.concluded == 2
+    assert calls.finds == 2
 
 
 @pytest.mark.usefixtures("version")
-def test_of_a_pattern_each_call_is_concluded(calls: Calls) -> None:
+def test_the_target_of_a_pattern_is_not_cached(calls: Calls) -> None:
     calls.find("1.*")
     calls.find("1.*")
-    assert calls.concluded == 2
+    assert calls.finds == 2
 
 
 @pytest.mark.usefixtures("version")
-def test_what_changes_while_it_is_concluded_is_not_remembered() -> None:
-    remembered = TargetCache()
-    concluded = 0
+def test_a_target_that_changes_while_it_is_found_is_not_cached() -> None:
+    cache = TargetCache()
+    finds = 0
 
     def find() -> Target:
-        nonlocal concluded
-        concluded += 1
+        nonlocal finds
+        finds += 1
         with database().reading() as session:
             found = find_target(session, *find_called_version(session, ACME, "acme/Hello", HASH))
-        if concluded == 1:
+        if finds == 1:
             change(one_row(ImagePush), last_success_seq=10_000)
         return found
 
     for _ in range(3):
-        remembered.find(ACME, "acme/Hello", HASH, find)
-    assert concluded == 2
+        cache.find(ACME, "acme/Hello", HASH, find)
+    assert finds == 2
