@@ -1,4 +1,4 @@
-"""One running system for all acceptance tests: they share a test process."""
+"""One running system for all acceptance tests, which share a test process."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.acceptance.system import System, longshore_up
 
 @pytest.fixture(scope="package")
 def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
-    """A Redis for the system alone, so that all it is told can be watched."""
+    """A Redis that only the system uses, so that tests can watch all its messages."""
     with private_redis(tmp_path_factory.mktemp("redis")) as redis:
         yield redis
 

@@ -1,4 +1,4 @@
-"""What callers, repositories and registries can get wrong, met by the whole system: each ends with a sentence."""
+"""Errors of callers, repositories and registries in the whole system: each ends with a message that explains it."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def clone(system: System, tmp_path: Path, owner: str, owner_key: str) -> Reposit
 
 
 def compiled(system: System, owner: str, body: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """The build that a compile made, ended, and its log."""
+    """Compile and wait; return the ended build and its log."""
     answer = system.call("POST", f"/v1/algorithms/{owner}/Echo/compile", body, wait=60)
     assert answer.status == 200, answer.text
     build = answer.json["build"]
@@ -126,7 +126,7 @@ def test_a_push_to_the_default_branch_compiles(system: System, clone: Repository
 
 @pytest.fixture
 def built(system: System, clone: Repository, owner: str) -> str:
-    """A commit that was built."""
+    """A built commit."""
     clone.write({"src/Echo.py": ECHO})
     commit = clone.commit()
     clone.push()
@@ -137,7 +137,7 @@ def built(system: System, clone: Repository, owner: str) -> str:
 def pushed(
     system: System, owner: str, commit: str, registry_id: str, username: str = "", password: str = ""
 ) -> dict[str, Any]:
-    """The status of a push once its job has ended."""
+    """Push, wait for the end of the job, and return the status."""
     body = {"registry_id": registry_id}
     if username:
         body |= {"registry_username": username, "registry_password": password}
@@ -162,7 +162,7 @@ def test_registries_that_cannot_be_pushed_to(
 
     no_registry = pushed(system, owner, built, system.record_registry(system.url))
     assert no_registry["status"] == "failed"
-    assert "no container registry" in no_registry["status_message"]
+    assert "is not a container registry" in no_registry["status_message"]
 
     untrusted = pushed(
         system, owner, built, system.record_registry(tls_registry.host), "pusher", tls_registry.users["pusher"]

@@ -39,7 +39,7 @@ def _calls_were_taken_once(scenario: Scenario, callers: Callers) -> Iterator[str
     for outcome in callers.outcomes:
         what = f"call {outcome.call.number} ({outcome.call.kind}, {outcome.call.key})"
         if outcome.violation:
-            yield f"{what}: {outcome.complaint}"
+            yield f"{what}: {outcome.violation}"
         elif len(outcome.job_ids) != 1:
             yield f"{what} was accepted and names {len(outcome.job_ids)} jobs: {sorted(outcome.job_ids)}"
         known |= outcome.job_ids

@@ -1,4 +1,4 @@
-"""`make conformance`: a running Longshore against its own document, with as many examples as are asked for."""
+"""`make conformance`: check a running Longshore against its OpenAPI document, with a number of examples."""
 
 import argparse
 import json
@@ -16,30 +16,30 @@ from tests.service.cli.running import longshore_up
 
 
 def main() -> int:
-    """Run, tell what was found, and give the exit status."""
+    """Run schemathesis and print its report; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=5000)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed")
-    asked = parser.parse_args()
-    began = time.monotonic()
+    arguments = parser.parse_args()
+    started = time.monotonic()
     with (
         services_directory() as directory,
-        settings_for(asked.database, directory) as variables,
+        settings_for(arguments.database, directory) as variables,
         longshore_up(directory, **variables) as up,
     ):
-        each = -(-asked.examples // operations(up.url))
-        seed = ("--seed", asked.seed) if asked.seed else ()
+        each = -(-arguments.examples // operations(up.url))
+        seed = ("--seed", arguments.seed) if arguments.seed else ()
         done = run_schemathesis(up, directory, "--max-examples", str(each), *seed)
     generated = examples_in(done.stdout)
     sys.stdout.write(done.stdout + done.stderr)
-    sys.stdout.write(f"{generated} examples on {asked.database} in {time.monotonic() - began:.0f} s\n")
-    return done.returncode or int(generated < asked.examples)
+    sys.stdout.write(f"{generated} examples on {arguments.database} in {time.monotonic() - started:.0f} s\n")
+    return done.returncode or int(generated < arguments.examples)
 
 
 @contextmanager
 def settings_for(database: str, directory: Path) -> Iterator[dict[str, str]]:
-    """What `longshore up` is told of the database."""
+    """Yield the settings of `longshore up` for a database."""
     if database == "sqlite":
         yield {}
         return
@@ -48,7 +48,7 @@ def settings_for(database: str, directory: Path) -> Iterator[dict[str, str]]:
 
 
 def operations(url: str) -> int:
-    """How many operations the document has."""
+    """Return the number of operations in the document."""
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=30) as answer:
         document = json.load(answer)
     return sum("responses" in operation for path in document["paths"].values() for operation in path.values())

@@ -1,4 +1,4 @@
-"""A running Longshore against its own OpenAPI document, by a stranger's means: its address and a key."""
+"""Run schemathesis on a running Longshore, with its address and a key only."""
 
 import re
 import subprocess
@@ -12,13 +12,13 @@ GENERATED = re.compile(r"^ *(\d+) generated", re.MULTILINE)
 
 
 def run_schemathesis(up: Up, directory: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    """Every check of schemathesis; what it keeps stays in `directory`."""
+    """Run every check of schemathesis, in `directory`."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
     command += [f"{up.url}/openapi.json", "--header", f"Authorization: Simple {up.admin_key}", "--no-color"]
     return subprocess.run([*command, *options], cwd=directory, capture_output=True, text=True, check=False)
 
 
 def examples_in(report: str) -> int:
-    """How many requests a report counts."""
+    """Return the number of requests in a report."""
     found = GENERATED.search(report)
     return int(found[1]) if found else 0

@@ -1,7 +1,4 @@
-"""Whatever the document allows is answered as it says, and whatever it does not allow is refused: a short run.
-
-`make conformance EXAMPLES=5000` is the long one.
-"""
+"""A short run of schemathesis, for `make test-long`; `make conformance EXAMPLES=5000` is a long one."""
 
 from pathlib import Path
 
@@ -11,7 +8,7 @@ from tests.service.cli.running import longshore_up
 
 def test_each_rule_of_the_document_on_sqlite(tmp_path: Path) -> None:
     with longshore_up(tmp_path) as up:
-        # Both spellings of an algorithm have one view: here the names, below the ids too.
+        # Paths with names only; the test below also uses the paths with ids, which have the same views.
         done = run_schemathesis(up, tmp_path, "--phases", "coverage", "--exclude-path-regex", r"\{algorithm_id\}")
     assert done.returncode == 0, done.stdout[-20_000:]
     assert examples_in(done.stdout) > 1000

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a loopback port, which answers as it is told and believes only what is signed."""
+"""A receiver of webhooks on a loopback port, with responses that a test chooses."""
 
 import threading
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from dev.services.server_thread import serve_in_thread
 
 @dataclass(frozen=True)
 class Received:
-    """One request."""
+    """A received request."""
 
     headers: dict[str, str]
     body: bytes
 
     def verified(self, secret: str) -> Any:
-        """The event, if it is signed with the secret (Standard Webhooks' own library)."""
+        """Return the event after verifying its signature with the library of Standard Webhooks."""
         return standardwebhooks.Webhook(secret).verify(self.body, self.headers)
 
 
 class Receiver(ThreadingHTTPServer):
-    """What came, and what is answered: `status`, with `headers`; held back while `held` is clear."""
+    """Keep requests in `received`; respond with `status` and `response_headers` once `release` is set."""
 
     daemon_threads = True
     block_on_close = False
@@ -34,10 +34,10 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 204
-        self.answered_headers: dict[str, str] = {}
-        self.held = threading.Event()
-        self.held.set()
-        self.came = threading.Event()
+        self.response_headers: dict[str, str] = {}
+        self.release = threading.Event()
+        self.release.set()
+        self.request_received = threading.Event()
         self.received: list[Received] = []
 
     @property
@@ -51,10 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.received.append(Received({name.lower(): value for name, value in self.headers.items()}, body))
-        self.server.came.set()
-        self.server.held.wait(30)
+        self.server.request_received.set()
+        self.server.release.wait(30)
         self.send_response(self.server.status)
-        for name, value in {"Content-Length": "0", **self.server.answered_headers}.items():
+        for name, value in {"Content-Length": "0", **self.server.response_headers}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -65,10 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def webhook_receiver() -> Iterator[Receiver]:
-    """A receiver for the length of the block."""
+    """Run a receiver during the block."""
     server = Receiver()
     with serve_in_thread(server):
         try:
             yield server
         finally:
-            server.held.set()
+            server.release.set()

@@ -208,7 +208,7 @@ def test_a_target_that_fails_is_tried_again_later_each_time_and_given_up_at_last
 
 
 def test_a_target_says_when_to_come_back(receiver: Receiver) -> None:
-    receiver.status, receiver.answered_headers = 429, {"Retry-After": "300"}
+    receiver.status, receiver.response_headers = 429, {"Retry-After": "300"}
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
@@ -228,7 +228,7 @@ def test_a_target_that_is_gone_is_told_nothing_more(receiver: Receiver) -> None:
 
 
 def test_redirects_are_not_followed(receiver: Receiver) -> None:
-    receiver.status, receiver.answered_headers = 302, {"Location": receiver.url}
+    receiver.status, receiver.response_headers = 302, {"Location": receiver.url}
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
@@ -265,14 +265,14 @@ def test_a_slow_target_holds_up_neither_the_sweep_nor_a_second_sender(receiver: 
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
-    receiver.held.clear()
+    receiver.release.clear()
     with ThreadPoolExecutor(1) as other:
         sending = other.submit(deliver)
-        assert receiver.came.wait(TIMEOUT_SECONDS)
+        assert receiver.request_received.wait(TIMEOUT_SECONDS)
         deliver()  # the other process has the lease, so this one returns immediately
         sweep()
         assert not sending.done()
-        receiver.held.set()
+        receiver.release.set()
         sending.result(TIMEOUT_SECONDS)
     assert deliveries()[0].state == DeliveryState.DELIVERED
 
