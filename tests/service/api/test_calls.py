@@ -15,7 +15,7 @@ from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.db.models.algorithms import PublishState
 from tests.rows import HASH, OTHER_HASH, change, fresh, one_row
 from tests.service.api.invocation import Api, owner_api
-from tests.service.api.serving import ECHO, directory_of, pushed_version, ready, runner, live_instance, wanted_serving
+from tests.service.api.serving import ECHO, directory_of, live_instance, pushed_version, ready, runner, wanted_serving
 from tests.unit.workers.runner.running import PROTOCOL, Runner
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
