@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
 
-from workers.builds.build import (write_built)
 from shared.commands.compile import enqueue_compile
 from shared.commands.publish import PublishOptions, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest, enqueue_push
@@ -21,6 +20,7 @@ from shared.pushes.progress import write_success
 from shared.registries.rows import record_registry
 from shared.registry.credentials import Credentials
 from shared.settings import settings
+from workers.builds.build import write_built
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 OTHER_HASH = "89abcdef0123456789abcdef0123456789abcdef"

@@ -12,12 +12,12 @@ from werkzeug.test import TestResponse
 
 from api import sse
 from api.enqueue import wait_slots
-from workers.builds.build import (append_log)
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim
 from tests.rows import HASH, change, end_build, end_push, make_claim, one_row
 from tests.service.api.invocation import Api
+from workers.builds.build import append_log
 
 SECONDS = 30
 

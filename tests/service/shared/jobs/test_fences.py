@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from workers.builds.build import (append_log)
 from shared.commands.cancel import cancel_job, end_all_of_registry
 from shared.db.engine import database
 from shared.db.models import Build, ImagePush, Job, PushEvent, Registry
@@ -30,6 +29,7 @@ from tests.rows import (
     one_row,
     push,
 )
+from workers.builds.build import append_log
 
 pytestmark = pytest.mark.usefixtures("installation")
 

@@ -25,11 +25,10 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex, wheel_of
 from tests.unit.workers.builds.sources import archive_of
-from workers.builds.context import BuildContext, BuildLimits
+from workers.builds.context import BuildContext, BuildLimits, BuildLog
 from workers.builds.dockerfile import ALGORITHM, REVISION, remove_interrupted
 from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
-from workers.builds.context import (BuildLog)
 from workers.docker.connection import engine
 from workers.docker.deadline import Deadline
 from workers.docker.images import described_image, local_reference, name_image

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from dev.services.mounts import memory_disk
 from dev.services.processes import ServiceFailedError
-from workers.builds.build import (write_built)
 from shared.db.engine import database
 from shared.db.models import JobState
 from shared.errors import ErrorClass, WorkError
@@ -20,6 +19,7 @@ from tests.git_service import make_algorithm
 from tests.rows import HASH, OTHER_HASH, build_commit, change, compile_commit, fresh, make_registry, push
 from tests.service.workers.fake_work import FakeWork
 from tests.unit.workers.images.images import add_image
+from workers.builds.build import write_built
 from workers.images.collect_garbage import collect_if_full
 from workers.images.collector import GRACE_SECONDS
 from workers.images.factory import image_store

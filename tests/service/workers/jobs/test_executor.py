@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from workers.builds.build import (append_log, write_built)
 from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Build, BuildStatus, Job, JobState
@@ -31,6 +30,7 @@ from tests.rows import (
     try_claim,
 )
 from tests.service.workers.fake_work import FakeWork, wait_until_stopped
+from workers.builds.build import append_log, write_built
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
 from workers.jobs.worker_id import lease_owner

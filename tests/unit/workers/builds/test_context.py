@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.builds.context import (BuildLog, lines_of, url_secrets, without_credentials)
+from workers.builds.context import BuildLog, lines_of, url_secrets, without_credentials
 
 
 def test_a_log_that_grows_too_long_is_cut_and_says_so_once() -> None:

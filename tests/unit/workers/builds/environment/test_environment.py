@@ -13,10 +13,9 @@ from shared.errors import WorkCancelledError
 from shared.file_lock import file_lock
 from tests.unit.workers.builds.sources import archive_of
 from workers.builds.base_image import BaseImage
-from workers.builds.context import BuildContext, BuildLimits
+from workers.builds.context import BuildContext, BuildLimits, BuildLog
 from workers.builds.environment.requirements import Requirements, read_requirements
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
-from workers.builds.context import (BuildLog)
 from workers.builds.source_tree import open_source_tree
 from workers.docker.deadline import Deadline
 from workers.images.image import Image
