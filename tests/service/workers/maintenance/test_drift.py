@@ -49,7 +49,10 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def repairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def repairs(
+    monkeypatch: pytest.MonkeyPatch,
+    installation: str,  # noqa: ARG001 - it comes first: it removes all settings
+) -> None:
     monkeypatch.setenv("LONGSHORE_REPAIR_MISSING", "1")
     settings.cache_clear()
 
