@@ -1,7 +1,7 @@
 """The order of due pushes between owners: a worker takes the push of the owner with the fewest running ones.
 
 A message only tells a worker that there is work; which push it takes is decided when it takes one. Otherwise an owner
-who enqueues a thousand pushes would have all others wait behind them in the Celery queue.
+that enqueues a thousand pushes would have all others wait behind them in the Celery queue.
 """
 
 from collections.abc import Sequence
