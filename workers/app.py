@@ -24,7 +24,6 @@ from shared.jobs.handlers import TASKS
 from shared.jobs.queues import Queues
 from shared.logging import configure_logs
 from shared.settings import settings
-from workers.jobs.tempdirs import remove_abandoned_directories
 
 SOFT_LIMIT_MARGIN_SECONDS = 15 * 60
 HARD_LIMIT_MARGIN_SECONDS = 5 * 60
@@ -101,7 +100,6 @@ celery = _create_celery()
 def _start_pool_process(**_kwargs: Any) -> None:
     _end_with_parent()
     database().forget_connections()
-    remove_abandoned_directories()  # of a killed process that this one replaces
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

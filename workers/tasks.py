@@ -1,10 +1,14 @@
 """The Celery tasks. Each calls the work that its message is for."""
 
 from functools import partial
+from typing import Any
+
+from celery.signals import worker_process_init
 
 from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_TIMEOUT_SECONDS, celery
 from workers.builds.build import BuildWork
 from workers.jobs.executor import run_job, run_next_push
+from workers.jobs.tempdirs import remove_abandoned_directories
 from workers.maintenance.deliver_webhooks import deliver
 from workers.maintenance.drift import check_drift_on_tick
 from workers.maintenance.sweep import sweep_on_tick
@@ -12,6 +16,11 @@ from workers.nodes.refresh import RefreshWork, uncordon_after_lost_workers
 from workers.pushes.push import PushWork
 from workers.serving.reconcile import reconcile_on_tick
 from workers.serving.start import ServeWork, restart_instance
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _clean_up(**_kwargs: Any) -> None:
+    remove_abandoned_directories()  # of a killed process that this one replaces
 
 
 @celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
