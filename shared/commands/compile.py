@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from shared.commands.push import Enqueued, PushRequest, enqueue_pushes, lock_registries
 from shared.db.clock import now_ms
+from shared.db.engine import insert_if_absent
 from shared.db.models import Algorithm, Build, BuildStatus, Job, JobKind, JobState, Version
-from shared.db.upsert import insert_if_absent
 from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
+from shared.db.engine import insert_if_absent
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, JobState, PushState, Registry, Version
 from shared.db.models.jobs import LIVE_STATES
-from shared.db.upsert import insert_if_absent
 from shared.encryption import keyring
 from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage

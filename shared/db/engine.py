@@ -1,4 +1,4 @@
-"""The database: short read or write transactions on SQLite or PostgreSQL."""
+"""The database: short read or write transactions on SQLite or PostgreSQL, and an insert-if-absent for both."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,12 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, Row, Select, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 
+from shared.db.models import Base
 from shared.settings import settings
 
 BUSY_MILLISECONDS = 20_000
@@ -139,3 +141,15 @@ def _begin_sqlite(connection: Any) -> None:
     options = connection.get_execution_options()
     if not options.get("no_begin"):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("begin_immediate") else "BEGIN")
+
+
+def insert_if_absent(session: Session, model: type[Base], unique: Sequence[str], **values: Any) -> bool:
+    """Insert a row unless one has the same values in the `unique` columns. Return whether it was inserted."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    inserted = session.execute(
+        insert(model)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=list(unique))
+        .returning(model.__table__.c.seq)
+    )
+    return inserted.first() is not None

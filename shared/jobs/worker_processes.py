@@ -6,8 +6,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
+from shared.db.engine import insert_if_absent
 from shared.db.models import PeriodicRun, WorkerProcess
-from shared.db.upsert import insert_if_absent
 
 SWEEP = "sweep"
 RECONCILE = "reconcile"

@@ -1,4 +1,4 @@
-"""HTTP connections to checked addresses of a host, directly or through an HTTP proxy."""
+"""HTTP connections to checked addresses of a host, directly or through an HTTP proxy, and their TLS contexts."""
 
 import base64
 import re
@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
@@ -18,6 +19,33 @@ from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError
 ANY_NETWORK = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
 """For a proxy that an operator chose. Addresses that are always forbidden stay forbidden."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+class InvalidCertificateError(InvalidValueError):
+    """Raised for a `ca_certificate` that is not a PEM certificate. The text is a sentence."""
+
+
+@lru_cache(maxsize=256)
+def tls_context(*, verify_tls: bool = True, ca_certificate: str | None = None) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities (or those of `SSL_CERT_FILE`) and `ca_certificate`, a PEM.
+
+    Contexts are shared, because reading the system's authorities from disk takes as long as some pushes.
+
+    Raises:
+        InvalidCertificateError: `ca_certificate` holds no certificate.
+    """
+    context = ssl.create_default_context()
+    if ca_certificate:
+        try:
+            context.load_verify_locations(cadata=ca_certificate)
+        except (ssl.SSLError, ValueError, TypeError):
+            raise InvalidCertificateError(
+                "ca_certificate is not a complete PEM certificate: it must begin with -----BEGIN CERTIFICATE-----."
+            ) from None
+    if not verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class InvalidProxyError(InvalidValueError):

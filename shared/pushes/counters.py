@@ -10,8 +10,8 @@ from sqlalchemy import bindparam, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
+from shared.db.engine import insert_if_absent
 from shared.db.models import ImagePush, PushEvent, PushState, PushTally
-from shared.db.upsert import insert_if_absent
 
 LIVE_STATES = (PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)
 MIN_EVENTS_TO_TALLY = 10_000

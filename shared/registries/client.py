@@ -1,4 +1,8 @@
-"""How a recorded registry is reached: its address, the client for it, and the names of images in it."""
+"""The client for a recorded registry: its address, its options, the names of images in it, and a check of it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from shared.cancellation import CancelToken
 from shared.db.models import Algorithm, Registry
@@ -62,3 +66,92 @@ def image_lock_name(registry: Registry, algorithm: Algorithm, git_hash: str) -> 
     The reference is in its canonical spelling, because two registry rows may name the same registry.
     """
     return f"image:{canonical_repository(address_of(registry), algorithm.owner, algorithm.name)}:{git_hash}"
+
+
+@dataclass
+class RegistryCheck:
+    """The result of a check (contract: `POST /v1/registries/ID/check`)."""
+
+    reachable: bool = False
+    """Whether a container registry answered."""
+    authenticated: bool = False
+    """Whether the registry asked for credentials and accepted those it was given."""
+    can_push: bool = False
+    can_pull: bool = False
+    message: str = ""
+    """The result in sentences, with what to do if something is wrong."""
+
+
+def check_registry(client: RegistryClient, repository_path: str, *, seconds: float = 8.0) -> RegistryCheck:
+    """Check a registry with the client's credentials, in at most `seconds`; `repository_path` is the push target.
+
+    Errors of the registry are part of the result. After a timeout the client cannot be used any more, and the result
+    is what was found out until then.
+
+    Raises:
+        WorkCancelledError: the client's token was cancelled.
+    """
+    check = RegistryCheck()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _run_check(check, client, repository_path)
+        except WorkError as error:
+            check.message = error.message
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    # In a thread, because name resolution has no timeout of its own.
+    thread = threading.Thread(target=run, name="registry-check", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        client.abort()
+        return replace(check, message=f"{client.host} did not complete the check within {seconds:g} seconds.")
+    if errors:
+        raise errors[0]
+    return check
+
+
+def _run_check(check: RegistryCheck, client: RegistryClient, repository_path: str) -> None:
+    try:
+        client.ping()
+    except WorkError as error:
+        # A refusal of the credentials, or a request to slow down, is a registry's response too.
+        check.reachable = error.error_class in {ErrorClass.AUTH, ErrorClass.THROTTLED}
+        raise
+    check.reachable = True
+    check.authenticated = accepted_at_login = _accepted_credentials(client)
+    push_error = _error_of(lambda: client.push_refusal(repository_path))
+    check.can_push = push_error is None
+    pull_error = _error_of(lambda: client.pull_refusal(repository_path))
+    check.can_pull = pull_error is None
+    # Some registries ask for credentials at pushes only.
+    check.authenticated = _accepted_credentials(client) and (check.can_push or accepted_at_login)
+    errors = [error.message for error in (push_error, pull_error) if error]
+    check.message = " ".join([_summary(check, client), *dict.fromkeys(errors)])
+
+
+def _accepted_credentials(client: RegistryClient) -> bool:
+    return client.credentials is not None and client.was_challenged
+
+
+def _summary(check: RegistryCheck, client: RegistryClient) -> str:
+    allowed = [action for action, can in (("pushing", check.can_push), ("pulling", check.can_pull)) if can]
+    allows = f"allows {' and '.join(allowed)}" if allowed else "allows neither pushing nor pulling"
+    if check.authenticated:
+        return f"{client.host} accepts the credentials and {allows} with them."
+    if client.credentials is None:
+        return f"{client.host} {allows} without credentials."
+    if not client.was_challenged:
+        return f"{client.host} never asked for the credentials and {allows} without any."
+    return f"{client.host} {allows}."
+
+
+def _error_of(probe: Callable[[], WorkError | None]) -> WorkError | None:
+    """Return the refusal that a probe returns, or the error that it raises."""
+    try:
+        return probe()
+    except WorkError as error:
+        return error

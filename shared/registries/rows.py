@@ -8,8 +8,7 @@ from sqlalchemy.orm import Session
 from shared.db.models import Algorithm, ImagePush, Job, JobState, PauseCause, Registry
 from shared.encryption import Keyring
 from shared.errors import InvalidInputError, NotFoundError
-from shared.net.connections import InvalidProxyError, Proxy
-from shared.net.tls import InvalidCertificateError, tls_context
+from shared.net.connections import InvalidCertificateError, InvalidProxyError, Proxy, tls_context
 from shared.registries.blob_locations import forget_blob_locations
 from shared.registries.circuit_breaker import resume
 from shared.registries.client import address_of, image_lock_name, repository_of

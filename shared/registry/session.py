@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.net.connections import Proxy
+from shared.net.connections import InvalidCertificateError, Proxy, tls_context
 from shared.net.errors import is_non_tls_peer
 from shared.net.http import HttpTransport, RequestBody, Response, Timeouts
 from shared.net.origins import host_of, is_redirect_allowed, origin_of, path_of
-from shared.net.tls import InvalidCertificateError, tls_context
 from shared.registry.address import RegistryAddress
 from shared.registry.authentication import Authenticator
 from shared.registry.credentials import Credentials

@@ -16,9 +16,17 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from shared.settings.parsing import masked, read_networks, read_secret_keys, to_text
+from shared.settings.parsing import (
+    PREFIX,
+    is_service_link,
+    masked,
+    read_networks,
+    read_secret_keys,
+    renamed_variables,
+    to_text,
+    unknown_variables,
+)
 from shared.settings.serving import MEBIBYTE, ServingSettings
-from shared.settings.variables import PREFIX, is_service_link, renamed_variables, unknown_variables
 from shared.settings.workers import WorkerSettings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")

@@ -14,9 +14,9 @@ from shared.encryption import DecryptionError, keyring
 from shared.errors import WorkError
 from shared.jobs.worker_processes import acquire_delivery_lease, release_delivery_lease
 from shared.net.address_rules import webhook_networks
+from shared.net.connections import tls_context
 from shared.net.errors import retry_after
 from shared.net.http import HttpTransport, Timeouts
-from shared.net.tls import tls_context
 from shared.settings import settings
 from shared.webhooks.deliveries import (
     DueDelivery,

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import webhook_networks
+from shared.net.connections import tls_context
 from shared.net.http import HttpTransport, Timeouts
-from shared.net.tls import tls_context
 from shared.refreshes import RestartKind
 from shared.settings.serving import ServingSettings
 from shared.subprocesses import Subprocess, SubprocessTimeoutError, running

@@ -3,10 +3,9 @@
 from shared.db.models.algorithms import Algorithm, Build, BuildStatus, Version
 from shared.db.models.base import Base
 from shared.db.models.instances import CallRequest, CallState, Instance, InstanceState
-from shared.db.models.jobs import Job, JobKind, JobState, PeriodicRun, WorkerProcess
+from shared.db.models.jobs import Job, JobKind, JobState, PeriodicRun, Refresh, RefreshKind, StepState, WorkerProcess
 from shared.db.models.keys import ApiKey, AuditEvent, IdempotencyKey, KeyKind, Owner
 from shared.db.models.pushes import ImagePush, PushEvent, PushState, PushTally, RegistryBlob
-from shared.db.models.refreshes import Refresh, RefreshKind, StepState
 from shared.db.models.registries import PauseCause, Registry
 from shared.db.models.webhooks import DeliveryState, Webhook, WebhookDelivery
 

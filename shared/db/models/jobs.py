@@ -1,14 +1,15 @@
-"""Tables of jobs, of live worker processes, and of the last runs of periodic tasks.
+"""Tables of jobs, refreshes, live worker processes, and the last runs of periodic tasks.
 
 The row is the job; a Celery message only names it (rule 1).
 """
 
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import BigInteger, Index, String, Text, literal, text
+from sqlalchemy import JSON, BigInteger, Index, String, Text, literal, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
+from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Sequence
 from shared.errors import ErrorClass
 
 
@@ -166,3 +167,42 @@ class PeriodicRun(Base):
     seq: Mapped[Sequence]
     name: Mapped[str] = mapped_column(String(32), unique=True)
     at: Mapped[Millis]
+
+
+class RefreshKind(StrEnum):
+    """What a refresh is applied to."""
+
+    NODES = "nodes"
+    """Nodes of a cluster: drained, restarted and uncordoned, one after the other."""
+    RUNNERS = "runners"
+    """Running instances: restarted, so that the registry is asked again."""
+
+
+class StepState(StrEnum):
+    """The states of one step (a node or an instance) of a refresh."""
+
+    WAITING = "waiting"
+    """Not started yet, or to be repeated."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """It could not be done, or the job was ended; the step has the reason."""
+    SKIPPED = "skipped"
+    """There was nothing to do: the node or instance was gone, or it was a dry run."""
+
+
+class Refresh(Base):
+    """The scope and progress of a refresh. Its state is that of its job."""
+
+    __tablename__ = "refreshes"
+
+    seq: Mapped[Sequence]
+    job_id: Mapped[str] = mapped_column(String(36), unique=True)
+    what: Mapped[RefreshKind] = mapped_column(String(16))
+    options: Mapped[Document]
+    """The request, as `shared.refreshes.RefreshOptions`."""
+    progress: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """One `shared.refreshes.RefreshStep` per node or instance, in order. Empty until a worker has listed them."""
+    uncordoned_at: Mapped[Millis | None]
+    """When it was confirmed, after the job had ended, that it left no node cordoned."""
+    created_at: Mapped[CreatedAt]

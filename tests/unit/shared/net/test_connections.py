@@ -7,8 +7,8 @@ import pytest
 
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks
+from shared.net.connections import tls_context
 from shared.net.http import HttpTransport, Timeouts
-from shared.net.tls import tls_context
 from tests.unit.shared.registry.fake_registry import Reply, fake_registry
 
 NO_LOOPBACK = AllowedNetworks.parse("LONGSHORE_X_NETWORKS", ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"))

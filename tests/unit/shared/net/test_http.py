@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dev.services.certificates import write_server_certificate
+from shared.net.connections import tls_context
 from shared.net.http import HttpTransport, RequestBody, Timeouts
-from shared.net.tls import tls_context
 from tests.environment import longshore_environment
 
 BODY_BYTES = 64 * 1024 * 1024

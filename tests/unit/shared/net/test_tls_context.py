@@ -2,7 +2,7 @@ import ssl
 
 import pytest
 
-from shared.net.tls import InvalidCertificateError, tls_context
+from shared.net.connections import InvalidCertificateError, tls_context
 
 
 def test_certificates_are_verified_by_default() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.settings import Settings, SettingsError, load_settings, unknown_settings
-from shared.settings.variables import PREFIX, RENAMED
+from shared.settings.parsing import PREFIX, RENAMED
 
 SERVICE_LINKS = {
     "LONGSHORE_PORT": "tcp://10.0.0.1:80",
