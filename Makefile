@@ -12,23 +12,24 @@ endif
 PYTEST_ARGS ?=
 # Two for each processor, because many tests wait for processes; at most 16, because Redis has so many databases.
 TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((processors < 8 ? 2 * processors : 16)))
+# The tests of `make test-long`.
 LONG_TESTS := tests/chaos tests/conformance
-# make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without a seed a random one, which is printed.
+# make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without SEED, a random seed is used and printed.
 JOBS ?= 300
 FAULTS ?= 60
-# How long `make conformance` is, and on what: sqlite or postgresql.
+# The number of examples of `make conformance`, and its database: sqlite or postgresql.
 EXAMPLES ?= 5000
 DATABASE ?= sqlite
-# make bench BENCH=reads: one case of benchmarks/; without it all.
+# make bench BENCH=reads: one case of benchmarks/; without BENCH, all of them.
 BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-stop test test-long chaos broken-rules conformance bench checks lint format types lock migration clean
 
 help:  ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED)  ## Make the virtual environment in .venv, with the locked dependencies
+setup: $(INSTALLED)  ## Create the virtual environment in .venv, with the locked dependencies
 	@:
 
 $(INSTALLED): requirements.lock pyproject.toml
@@ -51,45 +52,46 @@ demo:  ## The main use with real services, from nothing to a pulled image (KEEP=
 demo-stop:  ## Stop what `KEEP=1 make demo` left running
 	@$(VENV)/bin/python -m dev.demo stop
 
-test:  ## Every check and every test but the long ones, with the real services that they need
+test:  ## Run all checks, and all tests but the long ones, with the real services that they need
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory checks
 	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) \
 		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
 
-test-long:  ## A short run of `make chaos` and of `make conformance`
+test-long:  ## Run the long tests: short runs of chaos and of conformance
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/python -m pytest -n 2 $(LONG_TESTS) $(PYTEST_ARGS)
 
-chaos: setup  ## Inject faults into a whole Longshore for real, and check what must hold (about 15 minutes)
+chaos: setup  ## Inject real faults into a complete Longshore, and check what must hold (about 15 minutes)
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(VENV)/bin/python -m tests.chaos --jobs $(JOBS) --faults $(FAULTS) \
 		$(if $(SEED),--seed $(SEED)) $(if $(SUMMARY),--summary $(SUMMARY))
 
-broken-rules: setup  ## Break each of the design's seven rules in a copy, and see that a test notices (3 minutes)
+broken-rules: setup  ## Break each of the design's seven rules in a copy; a test must fail for each (3 minutes)
 	@$(VENV)/bin/python -m tests.broken_rules
 
-conformance: setup  ## A running Longshore against its OpenAPI document (EXAMPLES=5000 DATABASE=sqlite)
+conformance: setup  ## Check a running Longshore against its OpenAPI document (EXAMPLES=5000 DATABASE=sqlite)
 	@$(VENV)/bin/python -m tests.conformance --examples $(EXAMPLES) --database $(DATABASE)
 
-bench: setup  ## Measure beside peers: everything, or one case (BENCH=reads RESULTS=path for JSON)
+bench: setup  ## Measure Longshore and its peers: all cases, or one (BENCH=reads RESULTS=path for JSON)
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
 	@$(VENV)/bin/python -m benchmarks $(BENCH) $(if $(RESULTS),--json $(RESULTS))
 
 checks: lint types
 
-lint: setup  ## Style, and the directions of imports
+lint: setup  ## Check style, names and the directions of imports
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/python -m dev.check_names
 
-format: setup  ## Put the code into its form
+format: setup  ## Format the code
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
 
-types: setup  ## Types, strictly
+types: setup  ## Check types, strictly
 	@$(VENV)/bin/mypy
 
 lock:  ## Lock the newest dependencies that pyproject.toml allows, for every Python and platform at once
@@ -100,7 +102,7 @@ lock:  ## Lock the newest dependencies that pyproject.toml allows, for every Pyt
 migration: setup  ## Write the next migration from the models: make migration MESSAGE="what changes"
 	@$(VENV)/bin/python -m migrations "$(MESSAGE)"
 
-clean:  ## Remove everything that these tasks made in the checkout
+clean:  ## Remove everything that these tasks created in the checkout
 	@[ ! -d .longshore-demo ] || [ ! -x $(VENV)/bin/python ] || $(VENV)/bin/python -m dev.demo stop
 	@rm -rf $(VENV) .cache .longshore-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ import os
 import selectors
 import socket
 import sys
+import threading
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -41,9 +42,10 @@ class ServiceManager:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._started: dict[str, dict[str, Any]] = {}
+        self._base_image_lock = threading.Lock()
         self._starts: dict[str, Callable[[], dict[str, Any]]] = {
             "engine": lambda: {"docker_host": self._engine},
-            "base_image": lambda: {"name": ensure_python_base(self._engine)},
+            "base_image": self._base_image,
             "registry": lambda: asdict(stack.enter_context(private_registry(self._directory / "registry"))),
             "second_registry": lambda: asdict(stack.enter_context(private_registry(self._directory / "second"))),
             "token_registry": lambda: asdict(stack.enter_context(token_registry(self._directory / "token"))),
@@ -60,8 +62,25 @@ class ServiceManager:
     def _engine(self) -> str:
         return running_engine() or self._stack.enter_context(private_engine(self._directory / "engine"))
 
-    def response(self, name: str) -> dict[str, Any]:
-        """Return the address of a service, started if necessary, or an error."""
+    def _base_image(self) -> dict[str, Any]:
+        with self._base_image_lock:
+            return {"name": ensure_python_base(self._engine)}
+
+    def respond(self, connection: socket.socket, name: str) -> None:
+        """Send the address of a service, started if necessary, or an error; close the connection.
+
+        The base image takes half a minute, so a thread makes it, and other services can be started meanwhile.
+        """
+        if name == "base_image" and "ok" in self._response("engine"):
+            threading.Thread(target=self._send_response, args=(connection, name), daemon=True).start()
+        else:
+            self._send_response(connection, name)
+
+    def _send_response(self, connection: socket.socket, name: str) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(json.dumps(self._response(name)).encode() + b"\n")
+
+    def _response(self, name: str) -> dict[str, Any]:
         if name not in self._starts:
             return {"error": f"there is no service {name!r}, only {', '.join(sorted(self._starts))}"}
         if name not in self._started:
@@ -91,13 +110,15 @@ def serve(listener: socket.socket, watched_pid: int) -> None:
             while not any(key.fd == watched for key, _ in selector.select()):
                 connection, _ = listener.accept()
                 connection.settimeout(_LINE_TIMEOUT_SECONDS)
-                with suppress(OSError):
+                try:
                     line = _read_line(connection)
-                    if line == STOP:
-                        last.enter_context(closing(connection))
-                        break
-                    connection.sendall(json.dumps(manager.response(line)).encode() + b"\n")
-                connection.close()
+                except OSError:
+                    connection.close()
+                    continue
+                if line == STOP:
+                    last.enter_context(closing(connection))
+                    break
+                manager.respond(connection, line)
 
 
 def request_service(address: Path, name: str, *, seconds: float) -> dict[str, Any]:

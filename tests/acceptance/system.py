@@ -1,4 +1,4 @@
-"""A running Longshore, and the ways in which its users reach it."""
+"""Run Longshore, and use it as its users do: over HTTP and git."""
 
 import json
 import os
@@ -21,7 +21,7 @@ WAIT_SECONDS = 60
 
 @dataclass
 class HttpResponse:
-    """What the interface answered."""
+    """A response of the HTTP API."""
 
     status: int
     headers: dict[str, str]
@@ -29,18 +29,17 @@ class HttpResponse:
 
     @property
     def json(self) -> Any:
-        """The body."""
         return json.loads(self.text)
 
     @property
     def error(self) -> tuple[int, int, str]:
-        """Status, the platform's code and the message of an error."""
+        """The status, the platform's error code and the message."""
         return self.status, self.json["error"]["code"], self.json["error"]["message"]
 
 
 @dataclass
 class System:
-    """One `longshore up`."""
+    """A running `longshore up`."""
 
     url: str
     data_dir: Path
@@ -51,7 +50,7 @@ class System:
     def call(
         self, method: str, path: str, body: object = None, *, key: str | None = None, wait: int | None = None
     ) -> HttpResponse:
-        """Send one request; `wait` seconds for its job, if any."""
+        """Send one request; with `wait`, wait so many seconds for its job."""
         headers = {"Authorization": f"Simple {key or self.admin_key}"}
         if wait is not None:
             headers["Prefer"] = f"wait={wait}"
@@ -67,12 +66,12 @@ class System:
                 return HttpResponse(error.code, dict(error.headers), error.read().decode())
 
     def owner_key(self, owner: str) -> str:
-        """A fresh AlgorithmKey of an owner, who is made if new."""
+        """Return a new AlgorithmKey of an owner, who is created if there is none."""
         made = self.call("POST", f"/v1/admin/users/{owner}/keys", {"key_label": "test", "key_type": "AlgorithmKey"})
         return str(made.json["api_key"])
 
     def record_registry(self, registry_url: str, username: str = "", password: str = "") -> str:
-        """Record a registry and give its id."""
+        """Record a registry; return its id."""
         body = {"registry_url": registry_url}
         if username:
             body |= {"registry_username": username, "registry_password": password}
@@ -85,17 +84,17 @@ class System:
         assert made.status == 201, made.text
 
     def wait_for_job(self, job_id: str) -> dict[str, Any]:
-        """A job once it and its parts have ended. Idempotent repeats wait on the server's side, so this one asks."""
+        """Poll a job until it and its children have ended; return it."""
         deadline = time.monotonic() + 120
         while True:
             job: dict[str, Any] = self.call("GET", f"/v1/jobs/{job_id}").json
-            live = [part for part in [job, *job["children"]] if part["state"] in ("queued", "running")]
+            live = [each for each in [job, *job["children"]] if each["state"] in ("queued", "running")]
             if not live or time.monotonic() > deadline:
                 return job
             time.sleep(0.2)
 
     def compile(self, algorithm: str, commit: str | None = None, pushes: object = None) -> HttpResponse:
-        """Compile a commit and wait until it is built and pushed."""
+        """Compile a commit, and wait until it is built and pushed."""
         body: dict[str, Any] = {"commitSha": commit} if commit else {}
         if pushes is not None:
             body["registry_push_credentials"] = pushes
@@ -106,7 +105,7 @@ class System:
         return answer
 
     def statuses(self, algorithm: str, commit: str) -> list[dict[str, Any]]:
-        """The push statuses of a version."""
+        """Return the push statuses of a version."""
         listed: list[dict[str, Any]] = self.call("GET", f"/v1/algorithms/{algorithm}/versions/{commit}/registry").json
         return listed
 
@@ -119,24 +118,22 @@ class Repository:
     remote: str
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Write files."""
         for name, content in files.items():
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
 
     def commit(self, message: str = "change") -> str:
-        """Commit everything; the commit's hash."""
+        """Commit everything; return the hash."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
     def push(self, *options: str) -> str:
-        """Push the branch; without compiling unless the options say otherwise."""
+        """Push the branch; without options, the push does not compile."""
         return self.git("push", "--quiet", *(options or ("--push-option=nocompile",)), self.remote, "HEAD:main")
 
     def git(self, *arguments: str) -> str:
-        """Run git here."""
         environment = os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
         done = subprocess.run(
@@ -152,7 +149,7 @@ class Repository:
 
 
 def repository(system: System, directory: Path, algorithm: str, key: str) -> Repository:
-    """An empty repository that pushes to the algorithm's."""
+    """Return an empty clone whose remote is the algorithm's repository."""
     directory.mkdir(parents=True)
     remote = f"{system.url.replace('://', f'://key:{key}@')}/git/{algorithm}.git"
     made = Repository(directory, remote)
@@ -174,7 +171,7 @@ ADK(apply).init("test")
 
 @contextmanager
 def longshore_up(directory: Path, **variables: str) -> Iterator[System]:
-    """Run `longshore up` while the block lasts."""
+    """Run `longshore up` during the block."""
     port = free_port()
     bundle = next((path for path in CA_BUNDLES if path and Path(path).is_file()), "")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LONGSHORE_")}
@@ -195,7 +192,7 @@ def longshore_up(directory: Path, **variables: str) -> Iterator[System]:
 
 @contextmanager
 def longshore(system: System, *arguments: str, ready: Any) -> Iterator[Child]:
-    """Run another `longshore` command of the same system while the block lasts."""
+    """Run another `longshore` command of the same system during the block."""
     log = system.log if arguments == ("up",) else system.log.with_name(f"{arguments[0]}.log")
     with running(
         f"longshore {arguments[0]}",
@@ -210,7 +207,7 @@ def longshore(system: System, *arguments: str, ready: Any) -> Iterator[Child]:
 
 
 def is_ready(system: System) -> bool:
-    """Whether the whole system answers."""
+    """Return whether the whole system is ready."""
     try:
         return system.call("GET", "/readyz").status == 200
     except OSError:
