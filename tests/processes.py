@@ -1,5 +1,6 @@
 """Look at processes that may end at any moment, even between two looks."""
 
+import time
 from pathlib import Path
 
 
@@ -9,8 +10,18 @@ def has_ended(pid: int) -> bool:
     return stat is None or stat[0] == "Z"
 
 
-def living_in_group(group: int) -> list[Path]:
-    """Return the directories in /proc of the processes of a group that have not ended."""
+def survivors_of_group(group: int, seconds: float = 10) -> list[Path]:
+    """Return the directories in /proc of the processes of a group that have not ended within so many seconds.
+
+    A process that was killed can still be seen for a moment: the kernel ends it later than `kill` returns.
+    """
+    deadline = time.monotonic() + seconds
+    while (found := _living_in_group(group)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+def _living_in_group(group: int) -> list[Path]:
     stats = {directory: _stat(directory) for directory in Path("/proc").glob("[0-9]*")}
     return [directory for directory, stat in stats.items() if stat and stat[0] != "Z" and int(stat[2]) == group]
 

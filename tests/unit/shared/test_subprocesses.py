@@ -13,7 +13,7 @@ import pytest
 from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
 from shared.subprocesses import MAX_MESSAGE_BYTES, Subprocess, SubprocessTimeoutError, running
-from tests.processes import has_ended, living_in_group
+from tests.processes import has_ended, survivors_of_group
 
 # Prints the process id of a child of its own, which outlives it, and then waits.
 PARENT = """
@@ -63,7 +63,7 @@ def test_the_deadline_kills_the_whole_group() -> None:
     with pytest.raises(SubprocessTimeoutError), running(process):
         process.stdout.read()
     assert process.wait() == -signal.SIGKILL
-    assert living_in_group(process.pid) == []
+    assert survivors_of_group(process.pid) == []
 
 
 def test_an_error_after_the_deadline_is_a_timeout() -> None:
@@ -82,13 +82,13 @@ def test_cancelling_kills_the_whole_group() -> None:
     with pytest.raises(WorkCancelledError, match="superseded"), running(process, stop):
         process.stdout.read()
     canceller.join()
-    assert living_in_group(process.pid) == []
+    assert survivors_of_group(process.pid) == []
 
 
 def test_a_process_that_ends_leaves_no_child_in_its_group() -> None:
     with running(python(PARENT.format(new_session=False, seconds=0))) as process:
         assert process.wait() == 0
-        assert living_in_group(process.pid) == []
+        assert survivors_of_group(process.pid) == []
 
 
 def test_a_child_that_left_the_group_and_holds_the_pipe_is_not_waited_for() -> None:

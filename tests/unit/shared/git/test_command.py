@@ -11,7 +11,7 @@ from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
 from shared.git.command import clean_environment, run_git, running_git
 from shared.subprocesses import SubprocessTimeoutError
-from tests.processes import living_in_group
+from tests.processes import survivors_of_group
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_git_is_killed_when_its_time_is_up_with_its_children(silent_server: str)
         running_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=0.5) as process,
     ):
         assert process.stdout.read() == b""
-    assert living_in_group(process.pid) == []
+    assert survivors_of_group(process.pid) == []
 
 
 def test_a_stop_ends_git(silent_server: str) -> None:
