@@ -1,1 +1,1 @@
-"""The whole product, as its users meet it: `longshore up` on real parts, the published clients, curl, git."""
+"""Tests of the whole product through its users' tools: `longshore up` with real services, published clients, curl, git."""

@@ -1,4 +1,4 @@
-"""The page's last half, word for word: an execution pulls from the registry that the latest good push went to."""
+"""An execution pulls from the registry of the latest successful push, as the reference page says."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ ADK(apply).init("test")
 
 @pytest.fixture
 def clone(system: System, tmp_path: Path, owner: str, owner_key: str) -> Repository:
-    """The repository of a new algorithm, `Run`, that asks for no network."""
+    """The repository of a new algorithm, `Run`, which runs without network."""
     body = {"name": "Run", "details": {"label": "Run"}, "settings": {"network_access": "isolated"}}
     made = system.call("POST", f"/v1/algorithms/{owner}", body)
     assert made.status == 201, made.text
@@ -51,14 +51,14 @@ def sandbox_id(system: System, second_registry: PrivateRegistry) -> str:
 
 
 def called(system: System, path: str, given: object, key: str) -> Any:
-    """What a call answers."""
+    """Return the response of a call."""
     answer = system.call("POST", f"/v1/algo/{path}", given, key=key)
     assert answer.status == 200, answer.text
     return answer.json
 
 
 def running_images(docker_host: str, owner: str) -> list[str]:
-    """The images of the owner's containers, newest first."""
+    """Return the images of the owner's containers, newest first."""
     client = docker.DockerClient(base_url=docker_host)
     try:
         found = client.containers.list(filters={"label": f"longshore.owner={owner}"})
@@ -135,10 +135,10 @@ def test_the_published_client_calls_in_every_form(
     clone.push()
     system.compile(f"{owner}/Run", pushes=[{"registry_id": registry_id}])
     given = {"API_ADDRESS": system.url, "API_KEY": owner_key, "ALGORITHM": f"{owner}/Run/{commit}"}
-    said = run_script(published_client_python(), "call.py", **given)
-    assert said["results"][0] == str({"echo": {"a": [1, None]}, "network": ["lo"]})
-    assert said["results"][1:] == ["text", str(b"\x00\xff")]
-    assert said["types"] == ["json", "text", "binary"]
-    assert said["printed"] == "printed\n"
-    assert said["raw"] == "bare"
-    assert (said["later"]["state"], said["later"]["git_hash"]) == ("succeeded", commit)
+    output = run_script(published_client_python(), "call.py", **given)
+    assert output["results"][0] == str({"echo": {"a": [1, None]}, "network": ["lo"]})
+    assert output["results"][1:] == ["text", str(b"\x00\xff")]
+    assert output["types"] == ["json", "text", "binary"]
+    assert output["printed"] == "printed\n"
+    assert output["raw"] == "bare"
+    assert (output["later"]["state"], output["later"]["git_hash"]) == ("succeeded", commit)

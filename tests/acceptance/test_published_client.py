@@ -1,4 +1,4 @@
-"""The published clients, unmodified, each in a virtual environment of its own."""
+"""The published clients, unmodified, each in its own virtual environment."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 
 
 def run_script(python: Path, script: str, **given: str) -> Any:
-    """What a script printed as its last line, as JSON."""
+    """Run a script; return its last line of output, parsed as JSON."""
     done = subprocess.run(
         [python, SCRIPTS / script],
         env={"PATH": "/usr/bin:/bin", **given},

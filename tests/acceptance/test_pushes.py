@@ -1,4 +1,4 @@
-"""Pushes to real registries: two rows for two registries, both tags, the last good push, many at once."""
+"""Pushes to real registries: two rows for two registries, both tags, the last successful push, many at the same time."""
 
 import sqlite3
 import subprocess
@@ -20,9 +20,9 @@ def clone(system: System, tmp_path: Path, owner: str, owner_key: str) -> Reposit
 
 
 def served_digest(registry: PrivateRegistry, image: str) -> str:
-    """The digest that another client finds."""
+    """Return the digest that skopeo reads from the registry."""
     username, password = next(iter(registry.users.items()))
-    found = subprocess.run(
+    inspected = subprocess.run(
         [
             "skopeo",
             "inspect",
@@ -37,7 +37,7 @@ def served_digest(registry: PrivateRegistry, image: str) -> str:
         text=True,
         check=True,
     )
-    return found.stdout.strip()
+    return inspected.stdout.strip()
 
 
 @pytest.mark.usefixtures("registry")
@@ -127,7 +127,7 @@ def test_twenty_pushes_at_once_to_two_workers(
 
 
 def times_done(system: System, job_ids: set[str]) -> dict[str, int]:
-    """How often each job was claimed, as its row says."""
+    """Return how often each job was claimed, by its row."""
     with sqlite3.connect(system.data_dir / "longshore.db") as database:
         rows = database.execute("SELECT id, claim FROM jobs").fetchall()
     return {job_id: claim for job_id, claim in rows if job_id in job_ids}

@@ -1,4 +1,4 @@
-"""Very many pushes of one version to one registry at once: the row ends as the last accepted one demands."""
+"""Many pushes of one version to one registry at the same time: the row ends with the push accepted last."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

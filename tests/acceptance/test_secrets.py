@@ -1,4 +1,4 @@
-"""A password given in any call is found nowhere in clear (rule 5)."""
+"""A password of any call is stored nowhere in clear text (rule 5)."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ SOURCE = "pw-source-77aa31"
 
 @contextmanager
 def monitored(redis: PrivateRedis) -> Iterator[list[bytes]]:
-    """Everything that Redis is told while the block runs."""
+    """Yield a list that collects everything sent to Redis during the block."""
     seen: list[bytes] = []
     listening, done = threading.Event(), threading.Event()
     monitor = subprocess.Popen(["redis-cli", "-p", str(redis.port), "monitor"], stdout=subprocess.PIPE, bufsize=0)
@@ -49,13 +49,13 @@ def monitored(redis: PrivateRedis) -> Iterator[list[bytes]]:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[PrivateRegistry]:
-    """A registry whose password stands nowhere by chance."""
+    """A registry with a password that cannot occur by chance."""
     with private_registry(tmp_path / "registry", users={"pusher": GOOD}) as made:
         yield made
 
 
 def give_every_password(system: System, clone: Repository, owner: str, registry: PrivateRegistry) -> list[str]:
-    """Give a password in every call that takes one; the answers."""
+    """Send a password in every call that accepts one; return the responses."""
     commit = clone.commit()
     clone.push()
     recorded = system.call("POST", "/v1/registries", {"registry_url": registry.host, **given(RECORDED)})
@@ -98,15 +98,15 @@ def test_passwords_are_nowhere_in_clear(
     system.create_algorithm(owner, "Secret")
     clone = repository(system, tmp_path / "clone", f"{owner}/Secret", owner_key)
     clone.write({"src/Secret.py": ECHO})
-    with monitored(own_redis) as told:
+    with monitored(own_redis) as commands:
         answers = give_every_password(system, clone, owner, guarded)
-    assert b"longshore.push" in b"".join(told)
+    assert b"longshore.push" in b"".join(commands)
     commit = clone.git("rev-parse", "HEAD")
     kept = redis_client.Redis(port=own_redis.port)
     stored = b"".join(kept.dump(key) or b"" for key in kept.keys("*"))
     kept.close()
     places = {
-        "Redis, as it was told": b"".join(told),
+        "commands to Redis": b"".join(commands),
         "Redis, as it keeps": stored,
         "logs": b"".join(path.read_bytes() for path in system.log.parent.glob("*.log")),
         "answers": "".join(answers).encode(),
@@ -120,7 +120,7 @@ def test_passwords_are_nowhere_in_clear(
 
 
 def image_places(images: Path, digest: str) -> dict[str, bytes]:
-    """The documents of an image in the store, and every byte of its layers (which is where a source ends up)."""
+    """Return the documents of an image in the store, and the bytes of its layers, which contain the source."""
     manifest = blob(images, digest)
     document = json.loads(manifest)
     return {
@@ -131,5 +131,5 @@ def image_places(images: Path, digest: str) -> dict[str, bytes]:
 
 
 def blob(images: Path, digest: str) -> bytes:
-    """One blob of an image layout."""
+    """Return a blob of an image layout."""
     return (images / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_bytes()

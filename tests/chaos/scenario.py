@@ -49,17 +49,17 @@ class Scenario:
     @property
     def secrets(self) -> dict[str, str]:
         """The secrets that must not appear in clear text, by description."""
-        found = {
+        secrets_by_name = {
             "wrong password": self.wrong_password,
             "caller's key": self.caller.key,
             "prober's key": self.prober.key,
             "admin key": self.system.admin.key,
         }
         for row in [*self.rows, self.probe_row]:
-            found[f"password of {row.username}"] = row.password
+            secrets_by_name[f"password of {row.username}"] = row.password
             pair = base64.b64encode(f"{row.username}:{row.password}".encode()).decode()
-            found[f"password of {row.username}, encoded"] = pair
-        return found
+            secrets_by_name[f"password of {row.username}, encoded"] = pair
+        return secrets_by_name
 
     def request(self, call: Call) -> tuple[str, dict[str, Any]]:
         """Return the path and body of a call."""

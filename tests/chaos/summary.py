@@ -58,15 +58,15 @@ def summary(
     }
 
 
-def write_json(found: dict[str, Any], path: Path) -> None:
+def write_json(report: dict[str, Any], path: Path) -> None:
     """Write a summary to a file as JSON."""
-    path.write_text(json.dumps(found, indent=2) + "\n")
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def table(found: dict[str, Any]) -> str:
+def table(report: dict[str, Any]) -> str:
     """Return the summary as a table."""
     lines: list[str] = []
-    for name, value in found.items():
+    for name, value in report.items():
         title = name.replace("_", " ")
         if isinstance(value, dict):
             lines.append(title)

@@ -23,7 +23,7 @@ def test_what_must_hold_holds_after_a_few_faults(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(written.read_text())
-    assert found["violations"] == []
-    assert found["accepted"] == found["calls"] == 12
-    assert found["faults_injected"] + len(found["faults_skipped"]) == 6
+    report = json.loads(written.read_text())
+    assert report["violations"] == []
+    assert report["accepted"] == report["calls"] == 12
+    assert report["faults_injected"] + len(report["faults_skipped"]) == 6

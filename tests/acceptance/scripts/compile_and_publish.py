@@ -13,7 +13,7 @@ build_id = compiled["build"]["build_id"]
 deadline = time.monotonic() + 120
 while algorithm.get_build(build_id)["status"] == "in-progress" and time.monotonic() < deadline:
     time.sleep(0.2)
-said = {
+output = {
     "compile": compiled,
     "build": algorithm.get_build(build_id),
     "logs": algorithm.get_build_logs(build_id),
@@ -23,4 +23,4 @@ said = {
         version_info={"version_type": "minor", "release_notes": "More.", "sample_input": "1"},
     ),
 }
-print(json.dumps(said))
+print(json.dumps(output))

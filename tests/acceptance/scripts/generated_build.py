@@ -30,7 +30,7 @@ published = algorithms.publish_algorithm(
 )
 algorithms.update_algorithm(owner, name, generated.UpdateRequest(details=generated.Details(label="New label")))
 listed = algorithms.get_algorithm_versions(owner, name)
-said = {
+output = {
     "build_status": builds.get_algorithm_build_by_id(owner, name, build_id).status,
     "logs": builds.get_algorithm_build_logs(owner, name, build_id).logs,
     "builds": len(builds.get_algorithm_builds(owner, name).results),
@@ -43,7 +43,7 @@ said = {
 algorithms.delete_algorithm(owner, name)
 try:
     algorithms.get_algorithm(owner, name)
-    said["deleted"] = False
+    output["deleted"] = False
 except generated.ApiException as error:
-    said["deleted"] = error.status == 404
-print(json.dumps(said))
+    output["deleted"] = error.status == 404
+print(json.dumps(output))
