@@ -1,1 +1,1 @@
-"""Tests of the whole product through its users' tools: `longshore up` with real services, published clients, curl, git."""
+"""Tests of the whole product with its users' tools: `longshore up` with real services, clients, curl, git."""

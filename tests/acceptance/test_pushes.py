@@ -1,4 +1,4 @@
-"""Pushes to real registries: two rows for two registries, both tags, the last successful push, many at the same time."""
+"""Pushes to real registries: a row for each registry, both tags, the last success, many at the same time."""
 
 import sqlite3
 import subprocess
