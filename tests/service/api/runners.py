@@ -1,4 +1,4 @@
-"""What stands in a runner's place and behaves badly: a listener of which each connection is treated as a test says."""
+"""Stand-ins for runners that behave badly: a listener that treats each connection as a test says."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ Treat = Callable[[socket.socket], None]
 
 @contextmanager
 def treated(listener: socket.socket, treat: Treat) -> Iterator[list[bytes]]:
-    """Have each connection read to the end of one request, treated and closed; yields the requests that came."""
+    """Read one request from each connection, treat it and close it; give the requests received so far."""
     requests = list[bytes]()
     ended = threading.Event()
 
@@ -39,7 +39,7 @@ def treated(listener: socket.socket, treat: Treat) -> Iterator[list[bytes]]:
 
 
 def says(*pieces: bytes) -> Treat:
-    """Say these, and no more."""
+    """Return a treatment that sends these bytes."""
 
     def say(connection: socket.socket) -> None:
         for piece in pieces:
@@ -50,7 +50,7 @@ def says(*pieces: bytes) -> Treat:
 
 @contextmanager
 def unix_listener(instance: Instance, *, backlog: int = 128) -> Iterator[socket.socket]:
-    """A listener on the socket of a serving, which is ready then."""
+    """Listen on the socket of an instance, and mark it as ready."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory_of(instance) / "socket"))
         listener.listen(backlog)
@@ -60,17 +60,17 @@ def unix_listener(instance: Instance, *, backlog: int = 128) -> Iterator[socket.
 
 @contextmanager
 def port_listener(instance: Instance) -> Iterator[socket.socket]:
-    """A listener on a port, as pods have it, at which a serving is ready then."""
+    """Listen on a port, as pods do, and mark an instance there as ready."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ready(instance, f"http://127.0.0.1:{listener.getsockname()[1]}")
         yield listener
 
 
 def _request(connection: socket.socket) -> bytes:
-    """A whole request: its head, and the body of the length that it tells.
+    """Read one request: its head, and a body of the length that the head names.
 
     Raises:
-        OSError: the caller went away.
+        OSError: the caller disconnected.
     """
     data = b""
     while b"\r\n\r\n" not in data:
@@ -85,5 +85,5 @@ def _request(connection: socket.socket) -> bytes:
 def _some(connection: socket.socket) -> bytes:
     data = connection.recv(65536)
     if not data:
-        raise ConnectionAbortedError("the caller went away")
+        raise ConnectionAbortedError("the caller disconnected")
     return data

@@ -1,4 +1,4 @@
-"""Versions that are served for real without an engine: the runner of an image, and the rows that a start writes."""
+"""Serve versions without an engine: run the runner of an image, and write the rows that a start writes."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from tests.unit.workers.runner.running import PROTOCOL, Runner, runner_python
 ECHO = f"""{PROTOCOL}
 serve(lambda asked: asked)
 """
-"""Answers with what the kit was asked."""
+"""Responds with the request that the kit got."""
 
 
 def pushed_version(
@@ -36,22 +36,22 @@ def pushed_version(
     return one_row(Version, id=version.id)
 
 
-def wanted_serving(algorithm: Algorithm, version: Version) -> Instance:
-    """The serving of a version, wanted."""
+def pending_instance(algorithm: Algorithm, version: Version) -> Instance:
+    """Create the instance of a version, in the state pending."""
     with database().writing() as session:
-        wanted = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
-        assert wanted is not None
-        return ensure_instance(session, wanted)[0]
+        desired = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
+        assert desired is not None
+        return ensure_instance(session, desired)[0]
 
 
 def ready(instance: Instance, endpoint: str | None = None) -> None:
-    """Write that a serving takes calls: at an endpoint, or else on its socket."""
+    """Mark an instance as ready: at an endpoint, or else on its socket."""
     with database().writing() as session:
         assert mark_ready(session, instance.id, endpoint=endpoint or endpoint_of(instance.id), runtime_ref="test")
 
 
 def directory_of(instance: Instance) -> Path:
-    """Where the socket of a serving is."""
+    """Return the directory with the socket of an instance."""
     directory = settings().resolved_serving_dir / instance.id
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -59,7 +59,7 @@ def directory_of(instance: Instance) -> Path:
 
 @contextmanager
 def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str] | None = None) -> Iterator[Runner]:
-    """The runner of a serving, for the length of the block."""
+    """Run the runner of an instance while the block runs."""
     directory = directory_of(instance)
     tree = directory / "source"
     (tree / "src").mkdir(parents=True)
@@ -74,7 +74,7 @@ def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str
 
 
 def live_instance(version: Version) -> Instance:
-    """The one serving of a version that is wanted or ready."""
+    """Return the one instance of a version that is pending or ready."""
     with database().reading() as session:
         return (
             session.query(Instance)

@@ -14,7 +14,7 @@ from shared.settings import settings
 from tests.rows import change, fresh, one_row
 from tests.service.api.invocation import Api
 from tests.service.api.runners import treated, unix_listener
-from tests.service.api.serving import wanted_serving
+from tests.service.api.serving import pending_instance
 from workers.maintenance.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
@@ -39,7 +39,7 @@ class Algorithms:
 @pytest.fixture
 def algorithms(algorithm: Algorithm, version: Version) -> Iterator[Algorithms]:
     made = Algorithms()
-    with unix_listener(wanted_serving(algorithm, version)) as listening, treated(listening, made.treat):
+    with unix_listener(pending_instance(algorithm, version)) as listening, treated(listening, made.treat):
         yield made
         made.may_answer.set()
         assert async_calls.wait_until_idle(SECONDS) == []

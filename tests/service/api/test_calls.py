@@ -15,7 +15,7 @@ from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.db.models.algorithms import PublishState
 from tests.rows import HASH, OTHER_HASH, change, fresh, one_row
 from tests.service.api.invocation import Api, owner_api
-from tests.service.api.serving import ECHO, directory_of, live_instance, pushed_version, ready, runner, wanted_serving
+from tests.service.api.serving import ECHO, directory_of, live_instance, pending_instance, pushed_version, ready, runner
 from tests.unit.workers.runner.running import PROTOCOL, Runner
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
@@ -27,7 +27,7 @@ THIRD_HASH = "f" * 40
 
 @pytest.fixture
 def served(algorithm: Algorithm, version: Version) -> Iterator[Runner]:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     with runner(instance) as running:
         ready(instance)
         yield running
@@ -127,7 +127,7 @@ def test_nothing_runs_that_no_registry_has(acme: Api, algorithm: Algorithm) -> N
 
 
 def test_errors_of_the_algorithm_and_of_its_load_are_answers(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     with runner(instance, "raise ValueError('no model')"):
         ready(instance)
         assert acme.post(CALL, 1)["error"]["message"] == "ValueError: no model"
@@ -135,7 +135,7 @@ def test_errors_of_the_algorithm_and_of_its_load_are_answers(acme: Api, algorith
 
 
 def test_a_call_ends_at_its_timeout(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     with runner(instance, f"{PROTOCOL}\nserve(lambda asked: __import__('time').sleep(1000))"):
         ready(instance)
         assert acme.post(f"{CALL}?timeout=0.5", 1)["error"]["error_type"] == "TimeoutError"
@@ -159,7 +159,7 @@ def test_fifty_callers_at_once_lose_no_call(acme: Api) -> None:
 def test_what_is_no_live_socket_leads_to_a_new_start(
     acme: Api, algorithm: Algorithm, version: Version, placed: str
 ) -> None:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     place, elsewhere = directory_of(instance) / "socket", directory_of(instance) / "elsewhere"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(elsewhere))
@@ -194,7 +194,7 @@ def successor_of(instance: Instance) -> Instance | None:
 def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on(
     acme: Api, algorithm: Algorithm, version: Version
 ) -> None:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     kills = f"{PROTOCOL}\nserve(lambda asked: os.kill(int(os.environ['VICTIM']), 9))"
     source = kills.replace("os.environ['VICTIM']", "open('pid').read()")
     with runner(instance, source) as running:
@@ -210,7 +210,7 @@ def test_a_runner_that_is_killed_in_a_call_is_an_error_and_the_next_call_goes_on
 
 
 def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version: Version) -> None:
-    instance = wanted_serving(algorithm, version)
+    instance = pending_instance(algorithm, version)
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(acme.post(CALL, 7)))
     waiting.start()

@@ -13,7 +13,7 @@ from shared.settings import settings
 from tests.rows import fresh
 from tests.service.api.invocation import Api
 from tests.service.api.runners import port_listener, says, treated, unix_listener
-from tests.service.api.serving import ECHO, ready, runner, wanted_serving
+from tests.service.api.serving import ECHO, pending_instance, ready, runner
 from tests.unit.workers.runner.running import PROTOCOL
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
@@ -70,7 +70,7 @@ def installation(sqlite_installation: str) -> str:
 @pytest.fixture
 def instance(algorithm: Algorithm, version: Version) -> Instance:
     """The serving of the version, wanted."""
-    return wanted_serving(algorithm, version)
+    return pending_instance(algorithm, version)
 
 
 @pytest.fixture(params=[unix_listener, port_listener], ids=["docker", "kubernetes"])

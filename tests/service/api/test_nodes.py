@@ -9,7 +9,7 @@ from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import HASH, end_badly, fresh, make_claim, make_registry, one_row
 from tests.service.api.invocation import Api
-from tests.service.api.serving import pushed_version, ready, wanted_serving
+from tests.service.api.serving import pending_instance, pushed_version, ready
 
 REFRESH = "/v1/nodes/refresh"
 
@@ -93,7 +93,7 @@ def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
 def runner(admin: Api) -> Instance:  # noqa: ARG001 - it must run first
     """A ready instance of a version in a registry."""
     algorithm, registry = make_algorithm("acme"), make_registry()
-    instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
+    instance = pending_instance(algorithm, pushed_version(algorithm, registry))
     ready(instance)
     return fresh(instance)
 

@@ -16,7 +16,7 @@ from shared.invocation.versions import find_called_version
 from shared.keys import Caller
 from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_claim, make_registry, one_row, push
 from tests.service.api.invocation import Api
-from tests.service.api.serving import pushed_version, ready, wanted_serving
+from tests.service.api.serving import pending_instance, pushed_version, ready
 from tests.statements import recorded_statements
 
 ACME = Caller("key", "acme", admin=False)
@@ -49,7 +49,7 @@ def version(acme: Api) -> Version:
     version = pushed_version(
         algorithm, registry, semantic_version=NUMBER, publish_state=PublishState.PUBLISHED, callability="public"
     )
-    ready(wanted_serving(algorithm, version))
+    ready(pending_instance(algorithm, version))
     return version
 
 

@@ -21,7 +21,7 @@ from shared.db.models import CallRequest, CallState
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
 from tests.rows import HASH, change, one_row
-from tests.service.api.serving import directory_of, pushed_version, ready, runner, wanted_serving
+from tests.service.api.serving import directory_of, pending_instance, pushed_version, ready, runner
 from tests.service.cli.running import kill, longshore, until
 from tests.unit.workers.runner.running import PROTOCOL
 
@@ -85,7 +85,7 @@ def called(tmp_path: Path, redis_url: str) -> Iterator[Called]:
         with longshore_environment(tmp_path, tables=False, **options):
             migrate(database())
             algorithm = make_algorithm()
-            instance = wanted_serving(algorithm, pushed_version(algorithm))
+            instance = pending_instance(algorithm, pushed_version(algorithm))
             with runner(instance, HELD):
                 ready(instance)
                 yield Called(algorithm.path, make_key(algorithm.owner), directory_of(instance) / "source")

@@ -12,7 +12,7 @@ from shared.errors import ErrorClass, WorkError
 from tests.concurrency import TIMEOUT_SECONDS
 from tests.git_service import make_algorithm
 from tests.rows import HASH, fresh, make_registry, one_row
-from tests.service.api.serving import pushed_version, ready, wanted_serving
+from tests.service.api.serving import pending_instance, pushed_version, ready
 from tests.service.workers.nodes.fake_node_pool import FakeNodePool
 from tests.unit.cli.conftest import Longshore
 from workers import tasks
@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_cancel_it(migrated: Longshore, m
 
 def test_runners_are_named_by_version_and_registry(migrated: Longshore) -> None:
     algorithm, registry = make_algorithm("acme"), make_registry(name="scanned")
-    instance = wanted_serving(algorithm, pushed_version(algorithm, registry))
+    instance = pending_instance(algorithm, pushed_version(algorithm, registry))
     ready(instance)
     one_version = ("--algorithm", algorithm.path, "--git-hash", HASH[:7])
     runners = ("nodes", "refresh", "--what", "runners")
