@@ -13,7 +13,16 @@ from dev.services.postgres import PrivatePostgres
 from dev.services.registry import PrivateRegistry
 from tests import real_services
 
-ACCEPTANCE = "tests/acceptance/"
+GROUPS = {
+    "acceptance": ("tests/acceptance/",),
+    "runner": (
+        "tests/service/api/test_calls.py",
+        "tests/service/api/test_calls_that_end_badly.py",
+        "tests/service/cli/test_stopping_calls.py",
+        "tests/unit/workers/runner/",
+    ),
+}
+"""Files whose tests run in one test process: they share a running system, or a lock of the machine's only runner."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,12 +36,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Give each file's tests to one test process, and all acceptance tests to one: they share a running system."""
+    """Give all tests of a file, or of a group of files, to one test process."""
 
     @override
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return ACCEPTANCE if path.startswith(ACCEPTANCE) else path
+        return next((group for group, paths in GROUPS.items() if path.startswith(paths)), path)
 
 
 @pytest.hookimpl(optionalhook=True)
