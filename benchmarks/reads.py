@@ -8,7 +8,7 @@ from benchmarks.environment import Environment
 from benchmarks.history import RECORDED, History, id_of, make_history
 from benchmarks.load import exchange, request_bytes
 from benchmarks.results import Result
-from shared.pushes.counters import tally_events
+from shared.pushes.queries import tally_events
 
 PUSHES = 1_000_000
 RUNS = 25

@@ -1,10 +1,14 @@
-"""Cancellation that reaches work in the middle of a read: another thread cancels, and a socket or process is shut."""
+"""Cancellation and deadlines that reach work in the middle of a read.
+
+Another thread cancels, and a socket or process is shut.
+"""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shared.errors import WorkCancelledError
+from shared.errors import ErrorClass, WorkCancelledError, WorkError
 
 
 class CancelToken:
@@ -70,3 +74,29 @@ class CancelToken:
             with self._lock:
                 self._callbacks.remove(callback)
         self.check()
+
+
+class Deadline:
+    """The moment at which a build has used up its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends_at = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, never negative."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    def check(self) -> None:
+        """Raise if the deadline has passed.
+
+        Raises:
+            WorkError: it has (invalid: the same source would take as long again).
+
+        """
+        if self.left == 0.0:
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"the build took longer than its limit of {self._seconds:g} seconds and was ended",
+            )

@@ -16,7 +16,7 @@ from shared.jobs.due import is_claimable
 from shared.jobs.handlers import TASKS
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers, sweep_age_seconds
-from shared.pushes.counters import Counts, count_events, count_pushes
+from shared.pushes.queries import Counts, count_events, count_pushes
 
 
 @dataclass(frozen=True)

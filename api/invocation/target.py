@@ -12,7 +12,7 @@ from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, PushState, Version
 from shared.errors import ConflictError, NotFoundError, RequestError, UnavailableError
-from shared.instances.desired import DesiredState, current_instance
+from shared.instances.states import DesiredState, current_instance
 from shared.pulls.resolution import resolve_pull
 
 MIN_POLL_INTERVAL_SECONDS = 0.02

@@ -1,7 +1,7 @@
 """Cache the targets of calls for as long as the rows that they follow from stay the same.
 
 A warm call costs one query, for all rows that decide about its version, image and instance
-(`shared.invocation.versions`, `shared.pulls.resolution`, `shared.instances.desired`). A cached target is used only if
+(`shared.invocation.versions`, `shared.pulls.resolution`, `shared.instances.states`). A cached target is used only if
 these rows are equal to those that it was found with; no entry is trusted for a period of time.
 """
 

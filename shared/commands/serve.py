@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import Instance, Job, JobKind
 from shared.fence import lock_version
-from shared.instances.desired import DesiredState, current_instance
+from shared.instances.states import DesiredState, current_instance
 from shared.jobs.dispatch import JobMessage
 
 

@@ -1,16 +1,34 @@
-"""The states of an instance, from pending to stopped. Every UPDATE repeats the states that it may start from.
+"""The desired state of a version, and the states of an instance, from pending to stopped.
 
-So of two processes that see the same state one makes the step. The steps of a start need no other fence: they are in
-the transaction that ends the job, behind its claim.
+Every UPDATE repeats the states that it may start from: of two processes that see the same state, one makes the step. The
+steps of a start need no other fence, because they are in the transaction that ends the job, behind its claim.
 """
 
-from sqlalchemy import select, update
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
-from shared.db.models import Instance, InstanceState
+from shared.db.models import Algorithm, Instance, InstanceState, Version
+from shared.pulls.resolution import Resolution
 
 _RUNNING_STATES = (InstanceState.PENDING, InstanceState.READY, InstanceState.DRAINING)
+FAILURE_VALID_MS = 3_000
+"""Milliseconds for which a failed start is the result of later calls too, which would fail in the same way."""
+SERVING_STATES = (InstanceState.PENDING, InstanceState.READY)
+_CURRENT = (
+    select(Instance)
+    .where(
+        Instance.version_id == bindparam("version"),
+        Instance.image == bindparam("image"),
+        Instance.network == bindparam("network"),
+        Instance.state.in_(SERVING_STATES)
+        | ((Instance.state == InstanceState.FAILED) & (Instance.ended_at > now_ms() - FAILURE_VALID_MS)),
+    )
+    .order_by(Instance.seq.desc())
+    .limit(1)
+)
 
 
 def running_instances(session: Session) -> list[Instance]:
@@ -77,3 +95,43 @@ def _step(session: Session, instance_id: str, seen: tuple[InstanceState, ...], *
         .execution_options(synchronize_session=False)
     )
     return stepped.first() is not None
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """The image that is to run for the callers of a version."""
+
+    owner: str
+    algorithm_id: str
+    version_id: str
+    git_hash: str
+    registry_id: str | None
+    image: str
+    digest: str
+    network: str
+
+    @classmethod
+    def of(cls, algorithm: Algorithm, version: Version, resolution: Resolution) -> "DesiredState | None":
+        """Return the desired state by a resolution, or None where that found no image."""
+        if resolution.image is None or resolution.digest is None:
+            return None
+        return cls(
+            owner=algorithm.owner,
+            algorithm_id=algorithm.id,
+            version_id=version.id,
+            git_hash=version.git_hash,
+            registry_id=resolution.registry_id,
+            image=resolution.image,
+            digest=resolution.digest,
+            network=network_of(algorithm),
+        )
+
+
+def network_of(algorithm: Algorithm) -> str:
+    """Return the network of an algorithm: `full`, unless its settings say `isolated`."""
+    return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
+
+
+def current_instance(session: Session, desired: DesiredState) -> Instance | None:
+    """Return the instance for a desired state: ready, pending, or failed a moment ago."""
+    return session.scalar(_CURRENT, {"version": desired.version_id, "image": desired.image, "network": desired.network})

@@ -8,7 +8,7 @@ import pytest
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Instance, InstanceState, Registry, Version
-from shared.instances.desired import DesiredState
+from shared.instances.states import DesiredState
 from shared.pulls.resolution import pin_pull, resolve_pull
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm

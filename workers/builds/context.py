@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.file_lock import poll_file_lock
-from workers.docker.deadline import Deadline
 
 MAX_LINE = 4000
 MAX_PARTIAL_LINE = 64 * 1024

@@ -8,8 +8,7 @@ from shared.errors import ErrorClass, WorkError
 from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.source_tree import SourceTree
 from workers.docker.connection import NO_SPACE, disk_is_full, engine, engine_address, engine_errors, interruptible
-from workers.docker.containers import remove_container
-from workers.docker.images import remove_reference
+from workers.docker.images import remove_container, remove_reference
 from workers.images.archive import archived
 
 DOCKERFILE = "Dockerfile"

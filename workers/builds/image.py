@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, BuildLog, url_secrets
@@ -21,7 +21,6 @@ from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import EnvironmentSpec
 from workers.builds.source_tree import SourceTree, open_source_tree
-from workers.docker.deadline import Deadline
 from workers.docker.images import local_reference, remove_reference
 from workers.images.archive import Entry, archived, directory_entry, file_entry, parent_entries
 from workers.images.engine_transfer import save_image

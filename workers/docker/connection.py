@@ -18,9 +18,8 @@ from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
 from typing_extensions import override
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.errors import ErrorClass, WorkError
-from workers.docker.deadline import Deadline
 
 TIMEOUT_SECONDS = 60
 """Timeout of short calls."""

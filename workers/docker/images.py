@@ -1,8 +1,9 @@
-"""Images on the Docker engine, by reference or id: describe, name and remove them."""
+"""Images and containers on the Docker engine, by reference or id: describe, name and remove them."""
 
 from typing import Any, cast
 
-from docker.errors import APIError, ImageNotFound
+from docker import APIClient
+from docker.errors import APIError, ImageNotFound, NotFound
 
 from shared.registry.reference import normalize_name
 from workers.docker.connection import engine, engine_errors
@@ -78,3 +79,22 @@ def name_image(image_id: str, reference: str) -> None:
 def local_reference(owner: str, name: str, commit: str) -> str:
     """Return the reference of a commit's image on an engine."""
     return f"longshore/{normalize_name(owner)}/{normalize_name(name)}:{commit}"
+
+
+def remove_container(container: str, client: APIClient | None = None) -> None:
+    """Remove a container with its volumes, even while it runs; a no-op if it is gone.
+
+    `client` is used for its engine; the default is the engine that is configured now.
+
+    Raises:
+        WorkError: the engine does not respond (unavailable).
+
+    """
+    with engine_errors():
+        try:
+            (client or engine()).remove_container(container, v=True, force=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if "already in progress" not in str(error.explanation):
+                raise

@@ -10,10 +10,9 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.errors import ErrorClass, WorkError
 from workers.docker.connection import NO_SPACE, disk_is_full, engine_address, interruptible
-from workers.docker.deadline import Deadline
 from workers.docker.images import has_image
 from workers.images.archive import Entry, archived, content_of, file_entry, members_of, plain_entry, streamed
 from workers.images.image import Image, add_image

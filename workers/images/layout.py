@@ -11,9 +11,8 @@ from typing import BinaryIO
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.images.collector import CollectionResult, Collector, stored_blobs
+from workers.images.collector import CollectionResult, Collector, GcRoots, RootFile, stored_blobs
 from workers.images.disk import Disk, replace_file, temporary_file, write_all
-from workers.images.gc_roots import GcRoots, RootFile
 from workers.images.image_store import StoreUse, held_image
 from workers.images.index import Index
 from workers.images.oci import Descriptor, is_sha256

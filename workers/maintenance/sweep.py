@@ -7,11 +7,10 @@ from shared.invocation.async_calls import delete_old_calls, mark_overdue_lost
 from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.due import take_due_messages
-from shared.jobs.lost import lost_jobs, release_abandoned_locks, requeue_lost
 from shared.jobs.queues import Queues
-from shared.jobs.stalls import report_no_progress, report_unclaimed
+from shared.jobs.stalls import lost_jobs, release_abandoned_locks, report_no_progress, report_unclaimed, requeue_lost
 from shared.jobs.worker_processes import SWEEP, UNCORDON, live_workers, ran_within, record_run
-from shared.pushes.counters import tally_events
+from shared.pushes.queries import tally_events
 from shared.refreshes import refreshes_to_uncordon
 from shared.settings import settings
 from workers.jobs import dispatch

@@ -9,8 +9,8 @@ import threading
 import time
 from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
+from .messages import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, error_body, parse_result
 from .process import AlgorithmProcess, Call
-from .responses import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, error_body, parse_result
 from .settings import algorithm_environment
 
 END_GRACE_SECONDS = 3.0

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import cast
 
 from .algorithm import AlgorithmRunner, StoppingError
-from .payload import InvalidCallError, parse_query, request_line
+from .messages import InvalidCallError, parse_query, request_line
 
 IDLE_TIMEOUT_SECONDS = 60
 """Seconds without a byte from the client after which a connection is closed."""

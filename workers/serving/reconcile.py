@@ -15,8 +15,7 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.errors import WorkError
-from shared.instances.desired import DesiredState
-from shared.instances.states import begin_draining, mark_stopped, running_instances
+from shared.instances.states import DesiredState, begin_draining, mark_stopped, running_instances
 from shared.jobs.worker_processes import RECONCILE, ran_within, record_run
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings

@@ -9,9 +9,8 @@ from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Registry, Version
 from shared.file_lock import file_lock
-from shared.instances.desired import DesiredState
 from shared.instances.endpoints import endpoint_of
-from shared.instances.states import mark_ready
+from shared.instances.states import DesiredState, mark_ready
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
 from tests.rows import HASH, build_commit, change, end_push, make_claim, make_registry, one_row, push

@@ -21,11 +21,10 @@ from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.due import messages_for_registry, take_due_messages
 from shared.jobs.fair_queue import next_pushes
 from shared.jobs.leases import messages_after_release
-from shared.jobs.lost import lost_jobs, release_abandoned_locks
-from shared.jobs.stalls import report_no_progress, report_unclaimed
+from shared.jobs.stalls import lost_jobs, release_abandoned_locks, report_no_progress, report_unclaimed
 from shared.keys import known_keys
-from shared.pushes.counters import tally_events
 from shared.pushes.drift import take_due_checks
+from shared.pushes.queries import tally_events
 from tests.environment import longshore_environment
 from tests.git_service import make_key
 from tests.service.api.invocation import Api

@@ -6,8 +6,7 @@ from shared.commands.serve import ensure_instance
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Registry, Version
-from shared.instances.desired import DesiredState
-from shared.instances.states import mark_ready
+from shared.instances.states import DesiredState, mark_ready
 from shared.pulls.resolution import resolve_pull
 from tests.rows import DIGEST, HASH, OTHER_DIGEST, build_commit, change, end_badly, end_push, make_claim, one_row, push
 from tests.service.api.invocation import Api

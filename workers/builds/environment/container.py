@@ -18,7 +18,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
-from workers.docker.containers import remove_container
+from workers.docker.images import remove_container
 from workers.images.archive import Entry, archived, directory_entry
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from shared.instances.endpoints import endpoint_of
 from shared.instances.states import begin_draining, running_instances
 from shared.registries.client import client_of
 from shared.settings import settings
-from workers.docker.containers import remove_container
+from workers.docker.images import remove_container
 from workers.docker.push import pull_image
 from workers.images.engine_transfer import load_image
 from workers.images.factory import image_store

@@ -12,7 +12,7 @@ from shared.db.models import Build, ImagePush, Job, PushEvent, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim, FenceLostError
 from shared.jobs.leases import release_all, release_lock, renew_lease, still_held
-from shared.jobs.lost import lost_jobs, requeue_lost
+from shared.jobs.stalls import lost_jobs, requeue_lost
 from shared.jobs.transitions import fail_or_retry, succeed
 from shared.pushes.progress import Progress, write_progress, write_success
 from tests.git_service import make_algorithm

@@ -6,11 +6,10 @@ from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Build, BuildStatus, ImagePush, InstanceState, Job, JobState, PushEvent, PushState
 from shared.errors import ErrorClass
-from shared.instances.desired import DesiredState
-from shared.instances.states import record_start_progress
+from shared.instances.states import DesiredState, record_start_progress
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.leases import WORKER_STOPPED, release_all
-from shared.jobs.lost import lost_jobs, requeue_lost
+from shared.jobs.stalls import lost_jobs, requeue_lost
 from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import (

@@ -11,8 +11,8 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import ImagePush, PushEvent, PushTally
 from shared.errors import ErrorClass
-from shared.pushes import counters
-from shared.pushes.counters import count_events, count_pushes, tally_events
+from shared.pushes import queries
+from shared.pushes.queries import count_events, count_pushes, tally_events
 from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_badly, end_push, lose_lease, make_claim, make_registry, push
@@ -25,8 +25,8 @@ HASHES = [f"{number:040x}" for number in range(1, 9)]
 @pytest.fixture
 def _small_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tally even a few events, and new ones immediately."""
-    monkeypatch.setattr(counters, "MIN_EVENTS_TO_TALLY", 1)
-    monkeypatch.setattr(counters, "VISIBLE_AFTER_MS", -1_000)
+    monkeypatch.setattr(queries, "MIN_EVENTS_TO_TALLY", 1)
+    monkeypatch.setattr(queries, "VISIBLE_AFTER_MS", -1_000)
 
 
 def live_through_everything() -> None:
@@ -98,10 +98,10 @@ def test_tallies_at_once_count_once() -> None:
 
 
 def test_what_may_still_be_in_a_transaction_is_not_tallied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "MIN_EVENTS_TO_TALLY", 1)
+    monkeypatch.setattr(queries, "MIN_EVENTS_TO_TALLY", 1)
     live_through_everything()
     tally()
     with database().reading() as session:
         assert session.scalar(select(PushTally.number)) == 0, "every event is younger than ten minutes"
-        assert session.scalars(select(now_ms())).one() > counters.VISIBLE_AFTER_MS
+        assert session.scalars(select(now_ms())).one() > queries.VISIBLE_AFTER_MS
     assert counted() == counted_by_hand()

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import pytest
 from typing_extensions import override
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex, wheel_of
@@ -30,7 +30,6 @@ from workers.builds.dockerfile import ALGORITHM, REVISION, remove_interrupted
 from workers.builds.environment.container import BUILDER, build_container, name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
 from workers.docker.connection import engine
-from workers.docker.deadline import Deadline
 from workers.docker.images import described_image, local_reference, name_image
 from workers.images.engine_transfer import load_image
 from workers.images.image import Image, image_name, named_image

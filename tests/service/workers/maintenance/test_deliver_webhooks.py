@@ -20,7 +20,7 @@ from shared.db.engine import database
 from shared.db.models import DeliveryState, ImagePush, Registry, Webhook, WebhookDelivery
 from shared.encryption import keyring
 from shared.errors import ErrorClass
-from shared.jobs.lost import requeue_lost
+from shared.jobs.stalls import requeue_lost
 from shared.registries.circuit_breaker import pause, resume
 from shared.registry.credentials import Credentials
 from shared.webhooks.signing import encrypt_secret, new_secret

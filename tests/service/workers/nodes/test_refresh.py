@@ -13,8 +13,8 @@ from shared.db.engine import database
 from shared.db.models import Job, JobKind, JobState, PeriodicRun, Refresh
 from shared.errors import ErrorClass, WorkError
 from shared.jobs.leases import release_all, revoke_claims
-from shared.jobs.lost import requeue_lost
 from shared.jobs.queues import Queues
+from shared.jobs.stalls import requeue_lost
 from shared.jobs.worker_processes import refresh_worker
 from tests.concurrency import TIMEOUT_SECONDS
 from tests.rows import change, fresh, lose_lease, make_claim, one_row

@@ -19,8 +19,8 @@ from dev.services.registry import PrivateRegistry
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Instance, Job, Registry, Version
-from shared.instances.desired import DesiredState
 from shared.instances.endpoints import connect, endpoint_of
+from shared.instances.states import DesiredState
 from shared.pulls.resolution import resolve_pull
 from shared.registry.credentials import Credentials
 from shared.settings import settings

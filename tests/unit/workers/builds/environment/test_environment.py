@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, Deadline
 from shared.errors import WorkCancelledError
 from shared.file_lock import file_lock
 from tests.unit.workers.builds.sources import archive_of
@@ -17,7 +17,6 @@ from workers.builds.context import BuildContext, BuildLimits, BuildLog
 from workers.builds.environment.requirements import Requirements, read_requirements
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
 from workers.builds.source_tree import open_source_tree
-from workers.docker.deadline import Deadline
 from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
 
