@@ -122,8 +122,8 @@ class Gateway:
             log.warning("upstream_disconnected", upstream=upstream, error=type(error).__name__)
             return failure(
                 502,
-                "The service closed the connection before it responded. Check whether the request was carried out before "
-                "you send it again.",
+                "The service closed the connection before it responded. Check whether the request was carried out "
+                "before you send it again.",
             )
 
     def _upstream_of(self, path: str) -> str:
