@@ -1,7 +1,8 @@
-"""The Flask application of the v1 API.
+"""The Flask application of the v1 API, and its error responses.
 
 Routes overlap: `/v1/algorithms/X` means an owner for POST and an algorithm for other methods. The form of X decides,
-and the `Allow` header names only the methods that fit it.
+and the `Allow` header names only the methods that fit it. Every error is sent as the JSON of the contract, with an id,
+the code of the platform and a message.
 """
 
 import re
@@ -10,37 +11,23 @@ from importlib.metadata import version
 
 import structlog
 from apiflask import APIFlask
-from flask import Response, g, request, send_from_directory
+from flask import Response, g, jsonify, request, send_from_directory
 from flask.globals import request_ctx
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
-from api.authentication import READ_METHODS, authenticate, caller
-from api.errors import register_errors
+from api.authentication import READ_METHODS, audit_denied, authenticate, caller
+from api.errors import Code, api_error
 from api.openapi import complete_document
 from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
-from api.resources import (
-    algorithms,
-    audit,
-    builds,
-    calls,
-    health,
-    jobs,
-    keys,
-    metrics,
-    nodes,
-    pulls,
-    pushes,
-    registries,
-    retries,
-    versions,
-    webhooks,
-)
+from api.resources import algorithms, audit, calls, health, jobs, keys, nodes, pushes, registries, versions, webhooks
 from api.routing import AlgorithmIdConverter, OwnerConverter
 from api.schemas.base import ErrorResponse
 from api.schemas.patterns import matches_path_parameter
-from shared.errors import InvalidInputError, RequestError
+from shared.errors import ConflictError, InvalidInputError, RequestError, UnavailableError
 from shared.settings import settings
 
 RESOURCES = (
@@ -48,10 +35,7 @@ RESOURCES = (
     keys,
     algorithms,
     versions,
-    builds,
     pushes,
-    pulls,
-    retries,
     jobs,
     calls,
     nodes,
@@ -61,6 +45,21 @@ RESOURCES = (
 PUBLIC_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
+log = structlog.get_logger(__name__)
+
+CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED, 404: Code.NOT_FOUND}
+SENTENCES = {
+    404: "There is nothing at this path; /docs lists the paths.",
+    405: "This path does not take that method; /docs lists the methods it takes.",
+    413: "The request is too large.",
+    414: "The URL is too long.",
+}
+
+# A commit may have succeeded although its response was lost.
+DATABASE_UNREACHABLE = (
+    "The database does not respond. It is unknown whether the request was carried out (completely or not at all): send "
+    "it again. With the same Idempotency-Key a request that enqueues is carried out once."
+)
 
 
 def create_app() -> APIFlask:
@@ -92,7 +91,7 @@ def create_app() -> APIFlask:
     register_errors(app)
     app.before_request(_before_request)
     app.after_request(_after_request)
-    for resource in (*RESOURCES, health, metrics):
+    for resource in (*RESOURCES, health):
         app.register_blueprint(resource.blueprint)
     # The pages at /docs load nothing from outside: an installation may have no access to the internet.
     app.add_url_rule(
@@ -154,3 +153,55 @@ def _narrow_allow_header(response: Response) -> None:
     }
     if fitting:
         response.headers["Allow"] = ", ".join(sorted(fitting | (allowed & {"OPTIONS"})))
+
+
+def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
+    response = jsonify({"error": {"id": g.get("request_id", ""), "code": int(code), "message": message}})
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
+
+
+def register_errors(app: APIFlask) -> None:
+    """Register handlers that turn every exception into the contract's JSON."""
+
+    @app.errorhandler(RequestError)
+    def request_error(raised: RequestError) -> Response:
+        error = api_error(raised)
+        if error.status == 403:
+            audit_denied(error.message)
+        return error_response(error.status, error.code, error.message, error.headers)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+        message = SENTENCES.get(status, error.description or error.name)
+        return error_response(status, CODES.get(status, Code.INVALID_REQUEST), message, headers)
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeout)
+    def database_unreachable(error: Exception) -> Response:
+        log.error("database_unreachable", error=type(error).__name__)
+        return request_error(UnavailableError(DATABASE_UNREACHABLE, retry_after=5))
+
+    @app.errorhandler(DBAPIError)
+    def database_error(error: DBAPIError) -> Response:
+        return database_unreachable(error) if error.connection_invalidated else unexpected_error(error)
+
+    @app.errorhandler(IntegrityError)
+    def constraint_violated(_error: IntegrityError) -> Response:
+        log.info("unique_constraint_violated")
+        return request_error(
+            ConflictError("Another request did the same at the same time; look at its result, or send this one again.")
+        )
+
+    @app.errorhandler(Exception)
+    def unexpected_error(error: Exception) -> Response:
+        log.error("request_failed", exc_info=error, error=type(error).__name__)
+        return error_response(
+            500,
+            Code.INTERNAL,
+            f"An unexpected error occurred; the log has its cause under the request id {g.get('request_id', '')}.",
+        )

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
 from shared.algorithms import find_algorithm, find_version

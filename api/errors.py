@@ -1,80 +1,84 @@
-"""Error responses: every error is sent as the contract's JSON, with an id, the platform's code and a message."""
+"""HTTP statuses and the platform's error codes (contract: errors, codes), also for domain errors."""
 
-import structlog
-from apiflask import APIFlask
-from flask import Response, g, jsonify
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from enum import IntEnum
 
-from api.authentication import audit_denied
-from api.error_codes import Code, api_error
-from shared.errors import ConflictError, RequestError, UnavailableError
-
-log = structlog.get_logger(__name__)
-
-CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED, 404: Code.NOT_FOUND}
-SENTENCES = {
-    404: "There is nothing at this path; /docs lists the paths.",
-    405: "This path does not take that method; /docs lists the methods it takes.",
-    413: "The request is too large.",
-    414: "The URL is too long.",
-}
-
-# A commit may have succeeded although its response was lost.
-DATABASE_UNREACHABLE = (
-    "The database does not respond. It is unknown whether the request was carried out (completely or not at all): send "
-    "it again. With the same Idempotency-Key a request that enqueues is carried out once."
+from shared.algorithms import AlgorithmNotFoundError
+from shared.commands.publish import AlreadyPublishedError
+from shared.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestError,
+    UnavailableError,
 )
 
 
-def error_response(status: int, code: Code, message: str, headers: dict[str, str] | None = None) -> Response:
-    response = jsonify({"error": {"id": g.get("request_id", ""), "code": int(code), "message": message}})
-    response.status_code = status
-    response.headers.update(headers or {})
-    return response
+class Code(IntEnum):
+    """The platform's error numbers (contract: codes)."""
+
+    NO_SUCH_ALGORITHM = 1000
+    NO_SUCH_ALGORITHM_NAME = 1001
+    NAME_TAKEN = 1002
+    ALREADY_PUBLISHED = 1007
+    NO_SUCH_ALGORITHM_ID = 1009
+    NOT_AUTHORIZED = 2001
+    BAD_KEY = 2002
+    INVALID_JSON = 2013
+    INVALID_REQUEST = 2015
+    NO_SUCH_OWNER = 3000
+    UNKNOWN_LANGUAGE = 4001
+    INTERNAL = 5001
+    BAD_MARKER = 5002
+    BAD_LIMIT = 5003
+    NOT_FOUND = 5004
+    INVALID = 6001
 
 
-def register_errors(app: APIFlask) -> None:
-    """Register handlers that turn every exception into the contract's JSON."""
+class ApiError(RequestError):
+    """Raised in `api` for an error with its own HTTP status or code.
 
-    @app.errorhandler(RequestError)
-    def request_error(raised: RequestError) -> Response:
-        error = api_error(raised)
-        if error.status == 403:
-            audit_denied(error.message)
-        return error_response(error.status, error.code, error.message, error.headers)
+    `headers` are sent with the response. `Retry-After` is taken from `retry_after`.
+    """
 
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-        message = SENTENCES.get(status, error.description or error.name)
-        return error_response(status, CODES.get(status, Code.INVALID_REQUEST), message, headers)
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+        if retry_after:
+            self.headers["Retry-After"] = str(int(retry_after))
 
-    @app.errorhandler(OperationalError)
-    @app.errorhandler(InterfaceError)
-    @app.errorhandler(PoolTimeout)
-    def database_unreachable(error: Exception) -> Response:
-        log.error("database_unreachable", error=type(error).__name__)
-        return request_error(UnavailableError(DATABASE_UNREACHABLE, retry_after=5))
 
-    @app.errorhandler(DBAPIError)
-    def database_error(error: DBAPIError) -> Response:
-        return database_unreachable(error) if error.connection_invalidated else unexpected_error(error)
+_NAMED_BY = {
+    "name": Code.NO_SUCH_ALGORITHM_NAME,
+    "id": Code.NO_SUCH_ALGORITHM_ID,
+    "neither": Code.NO_SUCH_ALGORITHM,
+}
+_STATUS_AND_CODE = {
+    InvalidInputError: (400, Code.INVALID_REQUEST),
+    AlreadyPublishedError: (400, Code.ALREADY_PUBLISHED),
+    PermissionDeniedError: (403, Code.NOT_AUTHORIZED),
+    NotFoundError: (404, Code.NOT_FOUND),
+    ConflictError: (409, Code.INVALID_REQUEST),
+    UnavailableError: (503, Code.INVALID_REQUEST),
+}
 
-    @app.errorhandler(IntegrityError)
-    def constraint_violated(_error: IntegrityError) -> Response:
-        log.info("unique_constraint_violated")
-        return request_error(
-            ConflictError("Another request did the same at the same time; look at its result, or send this one again.")
-        )
 
-    @app.errorhandler(Exception)
-    def unexpected_error(error: Exception) -> Response:
-        log.error("request_failed", exc_info=error, error=type(error).__name__)
-        return error_response(
-            500,
-            Code.INTERNAL,
-            f"An unexpected error occurred; the log has its cause under the request id {g.get('request_id', '')}.",
-        )
+def api_error(error: RequestError) -> ApiError:
+    """Return the error with its HTTP status and code; one that has them already is returned as it is."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, AlgorithmNotFoundError):
+        status, code = 404, _NAMED_BY[error.named_by]
+    else:
+        status, code = _STATUS_AND_CODE[type(error)]
+    return ApiError(status, code, error.message, retry_after=error.retry_after)

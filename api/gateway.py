@@ -20,7 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 from yarl import URL
 
-from api.error_codes import Code
+from api.errors import Code
 from api.proxy_headers import is_in
 from shared.errors import LongshoreError
 from shared.settings import Settings

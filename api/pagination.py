@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from typing_extensions import override
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from api.proxy_headers import public_url
 from api.responses import json_response
 from api.schemas.base import Query, ResponseModel

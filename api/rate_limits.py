@@ -12,7 +12,7 @@ from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 from typing_extensions import override
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)

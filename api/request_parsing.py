@@ -1,4 +1,4 @@
-"""Strict parsing of requests into models, and the messages about invalid requests."""
+"""Strict parsing of requests into models, the messages about invalid requests, and registry credentials in requests."""
 
 import json
 import re
@@ -8,10 +8,18 @@ from apiflask.schema_adapters.pydantic import PydanticAdapter
 from apiflask.schema_adapters.registry import registry
 from flask import Request
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
 from typing_extensions import override
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
+from api.schemas.pushes import PushCredentialsRequest
+from api.schemas.registries import CredentialsRequest
+from shared.commands.push import PushRequest
 from shared.errors import InvalidInputError
+from shared.registries.client import address_of
+from shared.registries.rows import find_registry
+from shared.registry.address import RegistryAddress
+from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 
 MAX_PROBLEMS = 5
 # Messages of pydantic that are reworded: one says "items" of a text, the other contains our class names.
@@ -95,3 +103,37 @@ def _describe_problem(location: tuple[int | str, ...], message: str) -> str:
     message = TEXT_LENGTH.sub(r"Must have at \1 \2 characters, not", message.removeprefix("Value error, "))
     message = OBJECT_EXPECTED.sub("Must be a JSON object", message)
     return f"{field}: {message[:1].lower()}{message[1:]}"
+
+
+def parse_credentials(body: CredentialsRequest, registry: RegistryAddress | None) -> Credentials | None:
+    """Return the credentials of a request for a registry; None if it has none.
+
+    A docker `auths` document may contain credentials of several registries: only those of `registry` are used.
+
+    Raises:
+        InvalidInputError: half of a pair, or an unreadable registry_auth.
+    """
+    username, password = body.registry_username, body.registry_password
+    if body.registry_auth and (username is not None or password is not None):
+        raise InvalidInputError("Give registry_auth, or registry_username and registry_password, not both.")
+    if (username is None) != (password is None):
+        raise InvalidInputError("registry_username and registry_password go together; give both, or neither.")
+    try:
+        if body.registry_auth:
+            return from_registry_auth(body.registry_auth, registry)
+        if username is not None and password is not None:
+            return Credentials(username, password)
+    except InvalidCredentialsError as error:
+        raise InvalidInputError(str(error)) from None
+    return None
+
+
+def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:
+    """Return the requested push to one registry.
+
+    Raises:
+        NotFoundError: no such registry.
+        InvalidInputError: its credentials are invalid.
+    """
+    registry = find_registry(session, push.registry_id)
+    return PushRequest(registry.id, parse_credentials(push, address_of(registry)))

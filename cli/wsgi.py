@@ -16,7 +16,7 @@ from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 from typing_extensions import override
 
-from api.error_codes import Code
+from api.errors import Code
 from cli.ports import check_free
 from shared.db.engine import database
 from shared.settings import Settings, SettingsError

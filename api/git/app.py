@@ -21,7 +21,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from api.authentication import record_denied
-from api.error_codes import ApiError, Code, api_error
+from api.errors import ApiError, Code, api_error
 from api.git.authentication import Grant, authenticate, grant, grant_token, secret_of
 from api.git.backend import GitRequest, respond
 from api.git.post_receive import catch_up, receive

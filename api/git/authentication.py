@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from shared.algorithms import find_algorithm
 from shared.db.models import Algorithm
 from shared.errors import NotFoundError, RequestError

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from api.invocation.runner_client import (
     NO_RESULT,
     InstanceEndedError,

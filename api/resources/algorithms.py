@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api import dispatch
 from api.authentication import audit, caller, managed_algorithm, readable_algorithm, require_known_owner
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from api.presenters import latest_version, present_versions
 from api.proxy_headers import public_url
 from api.responses import json_response, no_content

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from flask import Response, g, request
 
 from api.authentication import caller
-from api.error_codes import ApiError, Code
+from api.errors import ApiError, Code
 from api.invocation.async_calls import async_calls
 from api.invocation.call import JSON, call, raw_result
 from api.invocation.runner_client import RunnerRequest

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from api import dispatch
 from api.authentication import audit, caller
-from api.credentials import parse_credentials
+from api.request_parsing import parse_credentials
 from api.responses import json_response
 from api.routing import list_of, v1_blueprint
 from api.schemas.registries import (

@@ -1,31 +1,39 @@
-"""Compile, publish and read versions of an algorithm."""
+"""Compile, publish and read versions of an algorithm, their builds and logs, and where their images are pulled from."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from flask import Response, g
 from sqlalchemy import exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
-from api.authentication import audit, managed_algorithm, readable_algorithm, readable_version
-from api.credentials import push_request
+from api.authentication import about, audit, managed_algorithm, managed_version, readable_algorithm, readable_version
 from api.enqueue import add_job_headers, enqueue, repeated_job_id
 from api.pagination import Page, PageQuery, page_response
-from api.presenters import present_enqueued, present_versions
-from api.responses import json_response
+from api.presenters import present_builds, present_enqueued, present_versions
+from api.request_parsing import push_request
+from api.responses import json_response, no_content
 from api.routing import algorithm_route, v1_blueprint
 from api.schemas.base import Query
-from api.schemas.pushes import PushCredentialsRequest
-from api.schemas.versions import CompileRequest, PublishRequest, PublishVersionRequest, VersionResponse
+from api.schemas.pushes import PinRequest, PullResponse, PushCredentialsRequest, present_pull
+from api.schemas.versions import (
+    BuildLogsResponse,
+    BuildResponse,
+    CompileRequest,
+    PublishRequest,
+    PublishVersionRequest,
+    VersionResponse,
+)
 from shared.algorithms import find_algorithm, find_version
 from shared.commands.compile import enqueue_compile
 from shared.commands.publish import PublishOptions, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, BuildStatus, Job, Version
+from shared.db.models import Algorithm, Build, BuildStatus, Instance, Job, Version
 from shared.db.models.algorithms import PublishState
-from shared.errors import InvalidInputError, RequestError
+from shared.errors import InvalidInputError, NotFoundError, RequestError
 from shared.git.sources import resolve_commit
+from shared.pulls.resolution import Resolution, pin_pull, resolve_pull, unpin_pull
 
 blueprint = v1_blueprint("versions")
 
@@ -163,3 +171,89 @@ def _version_response(job_id: str) -> Response:
     with database().reading() as session:
         version = present_enqueued(session, session.scalars(select(Job).where(Job.id == job_id)).one())
     return add_job_headers(json_response(version), job_id)
+
+
+class LogsQuery(Query):
+    """The part of a log to return."""
+
+    partial: bool = False
+
+
+@algorithm_route(blueprint, "/builds", ["GET"])
+@blueprint.input(PageQuery, location="query", arg_name="query")
+@blueprint.output(Page[BuildResponse])
+def list_builds(algorithm_name: str, query: PageQuery) -> Response:
+    """List the builds, newest first."""
+    with database().reading() as session:
+        rows = select(Build).where(Build.algorithm_id == readable_algorithm(session, algorithm_name).id)
+        return page_response(session, rows, Build.seq, query, partial(present_builds, session))
+
+
+@algorithm_route(blueprint, "/builds/<build_id>", ["GET"])
+@blueprint.output(BuildResponse)
+def get_build(algorithm_name: str, build_id: str) -> Response:
+    """Return a build."""
+    with database().reading() as session:
+        return json_response(present_builds(session, [_find_build(session, algorithm_name, build_id)])[0])
+
+
+@algorithm_route(blueprint, "/builds/<build_id>/logs", ["GET"])
+@blueprint.input(LogsQuery, location="query", arg_name="query")
+@blueprint.output(BuildLogsResponse)
+def get_build_logs(algorithm_name: str, build_id: str, query: LogsQuery) -> Response:
+    """Return the log of a build that has ended, or its log so far with `partial=true`."""
+    with database().reading() as session:
+        build = _find_build(session, algorithm_name, build_id, with_log=True)
+        if not BuildStatus(build.status).ended and not query.partial:
+            raise NotFoundError(
+                "The build is in progress; its log is available when it has ended, or now with ?partial=true."
+            )
+        return json_response(BuildLogsResponse(logs=build.log))
+
+
+def _find_build(session: Session, algorithm_name: str, build_id: str, *, with_log: bool = False) -> Build:
+    algorithm = readable_algorithm(session, algorithm_name)
+    query = select(Build).where(Build.id == build_id, Build.algorithm_id == algorithm.id)
+    build = session.scalar(query.options(undefer(Build.log)) if with_log else query)
+    if build is None:
+        raise NotFoundError(f"{algorithm.path} has no build with the id {build_id!r}.")
+    return build
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
+@blueprint.output(PullResponse)
+def get_pull(algorithm_name: str, git_hash: str) -> Response:
+    """Return where instances of the version pull its image from now, why, and the other candidates."""
+    with database().reading() as session:
+        algorithm, version = readable_version(session, algorithm_name, git_hash)
+        return _response(session, version, resolve_pull(session, algorithm, version))
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
+@blueprint.input(PinRequest, arg_name="body")
+@blueprint.output(PullResponse)
+def pin(algorithm_name: str, git_hash: str, body: PinRequest) -> Response:
+    """Make instances of the version pull from one registry, whatever is pushed later. Idempotent."""
+    with database().writing() as session:
+        algorithm, version = managed_version(session, algorithm_name, git_hash)
+        resolution = pin_pull(session, algorithm, version, body.registry_id)
+        audit(session, "pull.pin", version.id, **about(algorithm, version), registry=body.registry_id)
+        return _response(session, version, resolution)
+
+
+@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
+@blueprint.output({}, status_code=204)
+def unpin(algorithm_name: str, git_hash: str) -> Response:
+    """Make instances of the version pull from the registry of the latest good push. Idempotent."""
+    with database().writing() as session:
+        algorithm, version = managed_version(session, algorithm_name, git_hash)
+        unpin_pull(session, version)
+        audit(session, "pull.unpin", version.id, **about(algorithm, version))
+    return no_content()
+
+
+def _response(session: Session, version: Version, resolution: Resolution) -> Response:
+    newest = session.scalar(
+        select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1)
+    )
+    return json_response(present_pull(resolution, version, newest))

@@ -32,8 +32,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.settings import Settings
 from tests.kubernetes import real
-from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.metadata import name_of
+from workers.kubernetes.cluster import Cluster, name_of
 from workers.nodes.kubernetes.cordon import cordon_state_of
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 from workers.serving.backend import InstanceSpec

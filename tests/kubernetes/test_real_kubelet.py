@@ -28,8 +28,7 @@ from tests.kubernetes.real_registry import NamedRegistry
 from tests.rows import build_commit, change, fresh, make_registry, push
 from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job_of
 from workers.jobs.executor import run_job
-from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.metadata import name_of
+from workers.kubernetes.cluster import Cluster, name_of
 from workers.pushes.push import PushWork
 from workers.serving.factory import serving_backend
 from workers.serving.kubernetes import backend as backend_module

@@ -1,11 +1,14 @@
-"""Connect to a cluster's API, apply and change objects, and turn the API's errors into work errors."""
+"""Connect to a cluster's API, apply and change objects, and turn the API's errors into work errors.
+
+Read names, labels and annotations of the API's objects.
+"""
 
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kubernetes.client import (
     ApiClient,
@@ -15,6 +18,7 @@ from kubernetes.client import (
     DiscoveryV1Api,
     NetworkingV1Api,
     PolicyV1Api,
+    V1ObjectMeta,
 )
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
@@ -22,7 +26,6 @@ from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.metadata import KubernetesObject, metadata_of
 
 FIELD_MANAGER = "longshore"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -42,6 +45,13 @@ CLASS_AND_ADVICE: dict[int, tuple[ErrorClass, str]] = {
     HTTPStatus.TOO_MANY_REQUESTS: (ErrorClass.THROTTLED, ""),
 }
 """By HTTP status: the class of the work error, and what an operator should do."""
+
+
+class KubernetesObject(Protocol):
+    """An object of the API."""
+
+    metadata: V1ObjectMeta | None
+
 
 Resource = TypeVar("Resource")
 Changed = TypeVar("Changed", bound=KubernetesObject)
@@ -181,3 +191,29 @@ def _work_error(action: str, error: ApiException, rights: str) -> WorkError:
     default = ErrorClass.INVALID if 400 <= status < 500 else ErrorClass.UNAVAILABLE
     error_class, advice = CLASS_AND_ADVICE.get(status, (default, ""))
     return WorkError(error_class, f"{message} {advice.format(rights=rights)}".strip())
+
+
+def metadata_of(resource: KubernetesObject) -> V1ObjectMeta:
+    """Return the metadata, which every object that the API returns has."""
+    if resource.metadata is None:
+        raise ValueError("an object without metadata")
+    return resource.metadata
+
+
+def name_of(resource: KubernetesObject) -> str:
+    return str(metadata_of(resource).name)
+
+
+def label_of(resource: KubernetesObject, key: str) -> str:
+    """Return the value of a label; empty if the object does not have it."""
+    return str((metadata_of(resource).labels or {}).get(key, ""))
+
+
+def annotation_of(resource: KubernetesObject, key: str) -> str:
+    """Return the value of an annotation; empty if the object does not have it."""
+    return str((metadata_of(resource).annotations or {}).get(key, ""))
+
+
+def is_terminating(resource: KubernetesObject) -> bool:
+    """Return whether the object is being deleted; a pod then has its grace period left."""
+    return metadata_of(resource).deletion_timestamp is not None

@@ -23,7 +23,7 @@ from tests.kubernetes.nodes.worker_nodes import (
 )
 from tests.kubernetes.simulated import ApiError, Document, SimulatedApi
 from workers.kubernetes.cluster import Cluster
-from workers.nodes.kubernetes import pods
+from workers.nodes.kubernetes import nodes
 from workers.nodes.kubernetes.cordon import Cordon
 from workers.nodes.kubernetes.node_pool import KubernetesNodePool
 
@@ -183,7 +183,7 @@ def own_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Make this process a worker in the pod with the returned name."""
     namespace = tmp_path / "namespace"
     namespace.write_text("work\n")
-    monkeypatch.setattr(pods, "NAMESPACE_FILE", namespace)
+    monkeypatch.setattr(nodes, "NAMESPACE_FILE", namespace)
     monkeypatch.setenv("HOSTNAME", "a-worker")
     return "a-worker"
 

@@ -9,8 +9,7 @@ from kubernetes.client import V1Node
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.metadata import annotation_of
+from workers.kubernetes.cluster import Cluster, annotation_of
 from workers.nodes.kubernetes.nodes import boot_id_of, change_node, is_cordoned, read_node
 
 REFRESH = "longshore.io/refresh"

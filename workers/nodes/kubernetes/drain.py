@@ -20,10 +20,19 @@ from kubernetes.client.exceptions import ApiException
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import Cluster, status_message
-from workers.kubernetes.metadata import is_terminating, metadata_of, name_of
-from workers.nodes.kubernetes.nodes import POLL_INTERVAL_SECONDS, is_cordoned, is_ready, node_errors
-from workers.nodes.kubernetes.pods import is_own, join_first, path_of, paths_of, phase_of, pods_on
+from workers.kubernetes.cluster import Cluster, is_terminating, metadata_of, name_of, status_message
+from workers.nodes.kubernetes.nodes import (
+    POLL_INTERVAL_SECONDS,
+    is_cordoned,
+    is_own,
+    is_ready,
+    join_first,
+    node_errors,
+    path_of,
+    paths_of,
+    phase_of,
+    pods_on,
+)
 
 RETRY_INTERVAL_SECONDS = 5.0
 """How long until a refused eviction is retried, if the API gives no `Retry-After`."""

@@ -8,12 +8,10 @@ from typing_extensions import override
 from shared.cancellation import CancelToken
 from shared.errors import WorkError
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.cluster import Cluster
-from workers.kubernetes.metadata import name_of
+from workers.kubernetes.cluster import Cluster, name_of
 from workers.nodes.kubernetes.cordon import Cordon, cordon_state_of, uncordon_node
 from workers.nodes.kubernetes.drain import drain_node, exhausted_budgets
-from workers.nodes.kubernetes.nodes import await_ready, node_errors, read_node
-from workers.nodes.kubernetes.pods import paths_of, pods_on
+from workers.nodes.kubernetes.nodes import await_ready, node_errors, paths_of, pods_on, read_node
 from workers.nodes.node_pool import DrainPlan, NodePool, RestartHook
 
 

@@ -1,17 +1,26 @@
-"""Read and change the nodes of a cluster, and wait until one is ready."""
+"""Read and change the nodes of a cluster, wait until one is ready, and list the pods of a node by what a drain does to them."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kubernetes.client import V1Node, V1NodeCondition
+from kubernetes.client import V1Node, V1NodeCondition, V1Pod
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import Cluster, change_object, cluster_errors, if_exists
+from workers.kubernetes.cluster import Cluster, change_object, cluster_errors, if_exists, is_terminating, metadata_of
 
 POLL_INTERVAL_SECONDS = 1.0
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a mirror pod, which represents a static pod of the node."""
+FINISHED_PHASES = ("Succeeded", "Failed")
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Holds the namespace of the pod that this process runs in."""
+MAX_LISTED = 10
 
 
 def node_errors(action: str) -> AbstractContextManager[None]:
@@ -102,3 +111,76 @@ def _describe_condition(node: V1Node) -> str:
         return "its kubelet has not reported whether it is ready."
     reason = (condition.message or condition.reason or "no reason given").rstrip(".")
     return f"its condition Ready is {condition.status} ({reason})."
+
+
+@dataclass(frozen=True)
+class NodePods:
+    """The pods of a node, grouped as `kubectl drain` does. Finished pods are left out: they prevent nothing."""
+
+    evictable: tuple[V1Pod, ...]
+    """They can be evicted, or are terminating already."""
+    staying: tuple[V1Pod, ...]
+    """A DaemonSet or the node itself would create them on the same node again."""
+    unmanaged: tuple[V1Pod, ...]
+    """No controller would replace them, so they are not evicted."""
+
+
+def pods_on(cluster: Cluster, node_name: str) -> NodePods:
+    """Return the pods of a node.
+
+    Raises:
+        ApiException: the API refuses.
+    """
+    listed = cluster.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node_name}")
+    evictable: list[V1Pod] = []
+    staying: list[V1Pod] = []
+    unmanaged: list[V1Pod] = []
+    for pod in listed.items:
+        controller = _controller_kind(pod)
+        if phase_of(pod) in FINISHED_PHASES:
+            continue
+        if controller == "DaemonSet" or MIRROR in (metadata_of(pod).annotations or {}):
+            staying.append(pod)
+        elif controller or is_terminating(pod):
+            evictable.append(pod)
+        else:
+            unmanaged.append(pod)
+    return NodePods(tuple(evictable), tuple(staying), tuple(unmanaged))
+
+
+def phase_of(pod: V1Pod) -> str:
+    """Return Pending, Running, Succeeded, Failed or Unknown; empty if the API gives no status."""
+    return str(pod.status.phase) if pod.status else ""
+
+
+def is_own(pod: V1Pod) -> bool:
+    """Return whether this process runs in the pod."""
+    metadata = metadata_of(pod)
+    if metadata.name != os.environ.get("HOSTNAME"):
+        return False
+    try:
+        return metadata.namespace == NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return False
+
+
+def path_of(pod: V1Pod) -> str:
+    """Return NAMESPACE/NAME."""
+    metadata = metadata_of(pod)
+    return f"{metadata.namespace}/{metadata.name}"
+
+
+def paths_of(pods: Sequence[V1Pod]) -> tuple[str, ...]:
+    return tuple(sorted(map(path_of, pods)))
+
+
+def join_first(texts: Sequence[str]) -> str:
+    """Return the first texts, and how many more there are."""
+    more = len(texts) - MAX_LISTED
+    return ", ".join(texts[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _controller_kind(pod: V1Pod) -> str:
+    """Return the kind of the pod's controller; empty if it has none."""
+    owners = metadata_of(pod).owner_references or []
+    return next((str(owner.kind) for owner in owners if owner.controller), "")

@@ -24,11 +24,14 @@ from workers.serving.docker.container import (
     container_name,
     container_state,
     end_reason,
+    has_socket,
     list_containers,
+    make_directory,
+    remove_directory,
     run_container,
+    seal_directory,
     stop_container,
 )
-from workers.serving.docker.directory import has_socket, make_directory, remove_directory, seal_directory
 from workers.serving.health import read_health
 
 POLL_INTERVAL_SECONDS = 0.02

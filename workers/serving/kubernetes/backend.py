@@ -14,8 +14,17 @@ from shared.cancellation import CancelToken
 from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.settings.serving import ServingSettings
-from workers.kubernetes.cluster import Cluster, change_object, cluster_errors, if_exists
-from workers.kubernetes.metadata import KubernetesObject, annotation_of, is_terminating, label_of, name_of
+from workers.kubernetes.cluster import (
+    Cluster,
+    KubernetesObject,
+    annotation_of,
+    change_object,
+    cluster_errors,
+    if_exists,
+    is_terminating,
+    label_of,
+    name_of,
+)
 from workers.runner import PORT
 from workers.serving.backend import InstanceSpec, ObservedInstance, ServingBackend, StartedInstance
 from workers.serving.kubernetes.labels import (

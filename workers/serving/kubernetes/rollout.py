@@ -8,8 +8,7 @@ from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from workers.kubernetes.cluster import Cluster, cluster_errors
-from workers.kubernetes.metadata import is_terminating, label_of, metadata_of, name_of
+from workers.kubernetes.cluster import Cluster, cluster_errors, is_terminating, label_of, metadata_of, name_of
 from workers.serving.backend import load_timeout
 from workers.serving.kubernetes.labels import INSTANCE
 from workers.serving.kubernetes.pulls import PULL_REASONS, pull_error

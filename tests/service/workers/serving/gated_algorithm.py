@@ -23,8 +23,7 @@ from tests.service.workers.serving.conftest import Served, newest
 from tests.unit.workers.runner.running import PROTOCOL
 from workers.docker.connection import engine
 from workers.maintenance.sweep import sweep
-from workers.serving.docker.container import container_name
-from workers.serving.docker.directory import SEALED_MODE, socket_directory
+from workers.serving.docker.container import SEALED_MODE, container_name, socket_directory
 from workers.serving.health import read_health
 
 LOAD = "load"

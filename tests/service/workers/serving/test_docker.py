@@ -16,8 +16,7 @@ from tests.rows import change, fresh, lose_lease, try_claim
 from tests.service.workers.serving.conftest import Served, call, evaluated, job_of, newest, reconciled
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
-from workers.serving.docker.container import container_name, list_containers
-from workers.serving.docker.directory import socket_directory
+from workers.serving.docker.container import container_name, list_containers, socket_directory
 from workers.serving.reconcile import stop_all
 from workers.serving.start import ServeWork
 

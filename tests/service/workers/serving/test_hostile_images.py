@@ -20,8 +20,7 @@ from tests.service.workers.serving.conftest import Served, evaluated, job_of
 from tests.unit.workers.builds.sources import archive_of
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
-from workers.serving.docker.container import container_name, list_containers
-from workers.serving.docker.directory import socket_directory
+from workers.serving.docker.container import container_name, list_containers, socket_directory
 from workers.serving.reconcile import reconcile
 from workers.serving.start import ServeWork
 
