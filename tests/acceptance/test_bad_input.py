@@ -27,7 +27,7 @@ def compiled(system: System, owner: str, body: dict[str, Any] | None = None) -> 
     return build, log
 
 
-@pytest.mark.usefixtures("clone")
+@pytest.mark.usefixtures("system", "clone")
 def test_an_empty_repository(system: System, owner: str) -> None:
     status, code, message = system.call("POST", f"/v1/algorithms/{owner}/Echo/compile").error
     assert (status, code) == (400, 2015)

@@ -40,7 +40,7 @@ def served_digest(registry: PrivateRegistry, image: str) -> str:
     return inspected.stdout.strip()
 
 
-@pytest.mark.usefixtures("registry")
+@pytest.mark.usefixtures("system", "clone", "owner", "registry")
 def test_two_registries_are_two_rows_and_a_repush_overwrites_one(
     system: System,
     clone: Repository,

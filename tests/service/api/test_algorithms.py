@@ -196,7 +196,7 @@ def test_a_source_that_cannot_be_is_refused(acme: Api, source: dict[str, Any]) -
     acme.expect_refusal(404, 1001, "GET", "/v1/algorithms/acme/Hello")
 
 
-@pytest.mark.usefixtures("installation")
+@pytest.mark.usefixtures("acme", "installation")
 def test_a_short_form_that_grows_too_long_is_refused(
     acme: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -219,7 +219,7 @@ def test_a_compile_without_a_commit_asks_the_repository_which_is_away_here(acme:
         assert int(response.headers["Retry-After"]) > 0
 
 
-@pytest.mark.usefixtures("app")
+@pytest.mark.usefixtures("acme", "app")
 def test_a_compile_whose_sources_key_is_gone_says_so(acme: Api) -> None:
     source = {**ELSEWHERE, "credentials": {"username": "git", "password": "word"}}
     path = acme.make_algorithm("acme", source=source)

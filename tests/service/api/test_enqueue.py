@@ -78,7 +78,7 @@ def test_a_preference_that_is_none_is_passed_over(acme: Api, hello: str, prefere
     assert "Preference-Applied" not in response.headers
 
 
-@pytest.mark.usefixtures("pool")
+@pytest.mark.usefixtures("acme", "hello", "pool")
 def test_those_who_wait_leave_threads_for_those_who_do_not(acme: Api, hello: str) -> None:
     wait_slots.cache_clear()
     slots = wait_slots()

@@ -77,7 +77,7 @@ def test_keys_of_an_owner_that_is_not_there(admin: Api) -> None:
     admin.expect_refusal(404, 3000, "GET", "/v1/users/nobody/keys")
 
 
-@pytest.mark.usefixtures("acme")
+@pytest.mark.usefixtures("admin", "acme")
 def test_an_owner_whose_name_is_anothers_in_image_references_is_refused(admin: Api) -> None:
     admin.expect_refusal(409, 2015, "POST", "/v1/users/ACME/keys", {"key_type": "AlgorithmKey"})
 
@@ -124,7 +124,7 @@ def test_a_key_for_some_algorithms_sees_no_others(app: Flask, admin: Api, acme: 
                 narrow.expect_refusal(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
 
 
-@pytest.mark.usefixtures("acme")
+@pytest.mark.usefixtures("app", "admin", "acme")
 def test_a_narrow_key_makes_no_broader_one(app: Flask, admin: Api) -> None:
     body = {"key_type": "AlgorithmKey"}
     owner_api(app, admin, "acme", algo_acl=["acme/Listed"]).expect_refusal(

@@ -74,7 +74,7 @@ def test_a_pool_that_is_used_up_is_no_error_of_ours(admin: Api, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("moment", ["statement", "commit"])
-@pytest.mark.usefixtures("postgres_installation")
+@pytest.mark.usefixtures("any_app", "postgres_installation")
 def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app: Flask, moment: str) -> None:
     from shared.db.models import KeyKind
 
@@ -111,7 +111,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(any_app
     assert (again.status_code, rows(Job)) == (204, before + 1)
 
 
-@pytest.mark.usefixtures("sqlite_installation", "monkeypatch")
+@pytest.mark.usefixtures("any_app", "sqlite_installation", "monkeypatch")
 def test_a_locked_sqlite_database_is_said(any_app: Flask) -> None:
     from shared.db.models import KeyKind
 

@@ -39,7 +39,7 @@ def test_a_commit_is_found_by_hash_by_prefix_and_as_the_newest(pushed: tuple[Alg
     assert hosted.resolve(algorithm.id, first[:7].upper()) == first
 
 
-@pytest.mark.usefixtures("tmp_path")
+@pytest.mark.usefixtures("pushed", "tree", "tmp_path")
 def test_a_commit_that_was_named_is_kept_when_its_branch_goes(pushed: tuple[Algorithm, str], tree: WorkTree) -> None:
     algorithm, url = pushed
     first = tree.head

@@ -67,7 +67,7 @@ def events(algorithm: Algorithm, action: str) -> list[AuditEvent]:
         return list(session.scalars(query))
 
 
-@pytest.mark.usefixtures("uncounted")
+@pytest.mark.usefixtures("strict", "uncounted")
 def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: GitService) -> None:
     algorithm = make_algorithm()
     key, another = make_key(algorithm.owner), make_key(algorithm.owner)
@@ -80,7 +80,7 @@ def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: Gi
     assert get(refs(algorithm), basic(another)).status == 200
 
 
-@pytest.mark.usefixtures("uncounted")
+@pytest.mark.usefixtures("strict", "uncounted")
 def test_git_shows_its_user_why(strict: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
     url = url_with_key(strict, algorithm, make_key(algorithm.owner))
