@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import structlog
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from shared.logging import configure_logs
-from shared.settings import Settings, settings
+from shared.settings import Settings, settings, unknown_settings
 
+log = structlog.get_logger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PIPED_WIDTH = 240
@@ -52,13 +54,15 @@ def _set_variable(variable: str, value: object) -> None:
 
 
 def set_up(process: str) -> Settings:
-    """Read the settings and configure the logs of this process.
+    """Read the settings, configure the logs of this process, and warn of unknown variables.
 
     Raises:
         SettingsError: a setting is invalid.
     """
     configured = settings()
     configure_logs(configured, process=process)
+    for variable, advice in unknown_settings().items():
+        log.warning("unknown_setting", variable=variable, advice=advice)
     return configured
 
 

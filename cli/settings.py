@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.common import data_dir_option
-from shared.settings import load_settings
+from shared.settings import load_settings, unknown_settings
 
 
 @click.command("settings")
@@ -21,6 +21,8 @@ def command(as_json: bool) -> None:
     same meaning as for Docker's own command.
     """
     rows = load_settings().described()
+    for variable, advice in unknown_settings().items():
+        click.echo(f"WARNING: {variable}: {advice}", err=True)
     if as_json:
         names = ("variable", "meaning", "default", "value")
         click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))

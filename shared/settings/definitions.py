@@ -211,8 +211,8 @@ class Settings(WorkerSettings, ServingSettings):
         return rows
 
 
-def unknown_settings() -> list[str]:
-    """Return a sentence for each `LONGSHORE_*` variable of this process that is no setting."""
+def unknown_settings() -> dict[str, str]:
+    """Return advice for each `LONGSHORE_*` variable of this process that is no setting."""
     return unknown_variables(os.environ, [f"{PREFIX}{name.upper()}" for name in Settings.model_fields])
 
 

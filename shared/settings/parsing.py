@@ -22,7 +22,7 @@ RENAMED = {
     "LONGSHORE_STALLED_STILL_SECONDS": "LONGSHORE_STALLED_NO_PROGRESS_SECONDS",
 }
 """Variables of earlier commits, with the names that replaced them."""
-OTHERS = re.compile(r"LONGSHORE_(?:TEST|SERVICES|DEMO)_\w+")
+OTHERS = re.compile(r"LONGSHORE_(?:TEST|DEV|DEMO)_\w+")
 """Variables of the project's own tests and demo."""
 _SERVICE_LINK_NAME = re.compile(
     r"LONGSHORE(?:_\w+)?_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
@@ -125,9 +125,9 @@ def renamed_variables(environment: Mapping[str, str]) -> list[str]:
     return [f"{old}: is named {new} now; rename it." for old, new in RENAMED.items() if old in environment]
 
 
-def unknown_variables(environment: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """Return a sentence for each `LONGSHORE_*` variable that is not in `known`, with the nearest name that is."""
-    sentences = []
+def unknown_variables(environment: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """Return advice for each `LONGSHORE_*` variable that is not in `known`, with the nearest name that is."""
+    advice = {}
     names = [variable.removeprefix(PREFIX) for variable in known]
     for variable, value in sorted(environment.items()):
         if not variable.startswith(PREFIX) or variable in known or OTHERS.fullmatch(variable):
@@ -136,5 +136,5 @@ def unknown_variables(environment: Mapping[str, str], known: Collection[str]) ->
             # Without the prefix, which all have in common.
             nearest = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
             meant = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "`longshore settings` lists them all."
-            sentences.append(f"{variable}: no such setting; {meant}")
-    return sentences
+            advice[variable] = f"no such setting; {meant}"
+    return advice

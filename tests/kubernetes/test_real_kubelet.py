@@ -30,7 +30,7 @@ from tests.service.workers.serving.conftest import SOURCE, Served, image_of, job
 from workers.jobs.executor import run_job
 from workers.kubernetes.cluster import Cluster, name_of
 from workers.pushes.push import PushWork
-from workers.serving.factory import serving_backend
+from workers.serving.backend import serving_backend
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes.labels import pull_secret_name, version_name
 from workers.serving.kubernetes.objects import ISOLATED_POLICY

@@ -1,13 +1,15 @@
-"""The interface of a serving backend: start, observe, restart and stop instances. A backend keeps no state itself."""
+"""What a serving backend does: start, observe and stop instances; and the backend of this installation."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from shared.cancellation import CancelToken
 from shared.db.models import Instance, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.registry.credentials import Credentials
+from shared.settings import settings
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,21 @@ def load_timeout(seconds: float) -> WorkError:
         "imported."
     )
     return WorkError(ErrorClass.INVALID, message)
+
+
+@cache
+def serving_backend() -> ServingBackend:
+    """Return the backend for LONGSHORE_SERVING: the Docker engine of this machine, or the cluster.
+
+    Raises:
+        WorkError: no cluster is configured (unavailable).
+    """
+    if settings().serving == "docker":
+        from workers.serving.docker.backend import DockerBackend  # noqa: PLC0415 - it implements what is declared here
+
+        return DockerBackend()
+    # The client of Kubernetes takes a second to load.
+    from workers.kubernetes.cluster import Cluster  # noqa: PLC0415
+    from workers.serving.kubernetes.backend import KubernetesBackend  # noqa: PLC0415
+
+    return KubernetesBackend(settings(), Cluster.connect(settings().kubernetes_namespace))

@@ -19,8 +19,7 @@ from shared.instances.states import DesiredState, begin_draining, mark_stopped, 
 from shared.jobs.worker_processes import RECONCILE, ran_within, record_run
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
-from workers.serving.backend import ObservedInstance
-from workers.serving.factory import serving_backend
+from workers.serving.backend import ObservedInstance, serving_backend
 from workers.serving.health import read_health
 
 log = structlog.get_logger(__name__)

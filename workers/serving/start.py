@@ -14,8 +14,7 @@ from shared.instances.states import begin_draining, mark_ready, mark_replaced, m
 from shared.registries.credentials import credential_provider
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
-from workers.serving.backend import InstanceSpec
-from workers.serving.factory import serving_backend
+from workers.serving.backend import InstanceSpec, serving_backend
 from workers.serving.reconcile import why_outdated
 
 log = structlog.get_logger(__name__)

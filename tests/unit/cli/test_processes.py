@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.data_directory import create_private, locked
 from cli.embedded_redis import MAX_SOCKET_PATH, socket_directory, socket_in
 from cli.ports import PRIVATE_PORTS, require_free_port
 from cli.processes import Child, Output
+from cli.up import create_private, locked
 from shared.settings import SettingsError
 from tests.processes import has_ended
 

@@ -94,3 +94,16 @@ def test_every_command_explains_itself(longshore: Longshore, command: str) -> No
     explained = longshore(command, "--help")
     assert explained.exit_code == 0
     assert explained.stdout.startswith(f"Usage: longshore {command}")
+
+
+def test_an_unknown_variable_is_warned_of(longshore: Longshore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSHORE_LEASE_SECOND", "30")
+    result = longshore("settings", "--json")
+    assert result.exit_code == 0
+    assert "LONGSHORE_LEASE_SECOND: no such setting; did you mean LONGSHORE_LEASE_SECONDS?" in result.stderr
+
+
+def test_a_renamed_variable_stops_every_command(longshore: Longshore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSHORE_SERVING_MOST", "3")
+    result = longshore("migrate")
+    assert (result.exit_code, "LONGSHORE_SERVING_MAX_INSTANCES" in result.stderr) == (2, True)

@@ -35,17 +35,17 @@ def test_a_renamed_variable_stops_the_start_and_names_the_new_one(
 def test_an_unknown_variable_is_told_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_LEASE_SECOND", "30")
     monkeypatch.setenv("LONGSHORE_XYZZY", "1")
-    assert unknown_settings() == [
-        "LONGSHORE_LEASE_SECOND: no such setting; did you mean LONGSHORE_LEASE_SECONDS?",
-        "LONGSHORE_XYZZY: no such setting; `longshore settings` lists them all.",
-    ]
+    assert unknown_settings() == {
+        "LONGSHORE_LEASE_SECOND": "no such setting; did you mean LONGSHORE_LEASE_SECONDS?",
+        "LONGSHORE_XYZZY": "no such setting; `longshore settings` lists them all.",
+    }
     load_settings()
 
 
 def test_variables_of_kubernetes_services_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in SERVICE_LINKS.items():
         monkeypatch.setenv(variable, value)
-    assert unknown_settings() == []
+    assert unknown_settings() == {}
     assert (load_settings().port, load_settings().api_port) == (8080, 8081)
 
 

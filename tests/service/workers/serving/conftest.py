@@ -31,7 +31,7 @@ from tests.unit.workers.runner.running import PROTOCOL
 from workers.jobs.executor import run_job
 from workers.pushes.push import PushWork
 from workers.runner import RUNS_AS
-from workers.serving.factory import serving_backend
+from workers.serving.backend import serving_backend
 from workers.serving.reconcile import reconcile, stop_all
 from workers.serving.start import ServeWork
 
