@@ -1,4 +1,4 @@
-"""Push a version again, read and cancel its pushes, list all pushes, and push again all that failed (administrators)."""
+"""Push a version again, read and cancel its pushes, list all pushes, and retry all that failed (administrators)."""
 
 from collections.abc import Sequence
 

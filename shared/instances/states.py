@@ -1,7 +1,7 @@
 """The desired state of a version, and the states of an instance, from pending to stopped.
 
-Every UPDATE repeats the states that it may start from: of two processes that see the same state, one makes the step. The
-steps of a start need no other fence, because they are in the transaction that ends the job, behind its claim.
+Every UPDATE repeats the states that it may start from: of two processes that see the same state, one makes the step.
+The steps of a start need no other fence, because they are in the transaction that ends the job, behind its claim.
 """
 
 from dataclasses import dataclass

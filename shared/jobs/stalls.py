@@ -2,8 +2,8 @@
 
 A lost job, whose worker no longer renews the lease, is requeued, and the locks of such workers are released. A push is
 reported as stalled if it is unclaimed without a live worker, lost, or without progress. A backlog is no stall, nor is a
-push that waits for its next attempt, its build or a paused registry. Every UPDATE repeats the state that was seen, so that
-two sweeps at the same time report a stall once.
+push that waits for its next attempt, its build or a paused registry. Every UPDATE repeats the state that was seen, so
+that two sweeps at the same time report a stall once.
 """
 
 from collections.abc import Iterable

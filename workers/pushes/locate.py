@@ -1,4 +1,4 @@
-"""Locate the image of a push: in the store, in a registry (which it is then pulled from), on the engine; or build it again."""
+"""Locate the image of a push: in the store, in a registry (it is pulled then), on the engine; or build it again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress

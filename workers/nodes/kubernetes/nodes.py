@@ -1,4 +1,4 @@
-"""Read and change the nodes of a cluster, wait until one is ready, and list the pods of a node by what a drain does to them."""
+"""Read and change nodes of a cluster, wait until one is ready, and list the pods of a node by what a drain does."""
 
 import os
 import time
