@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -63,10 +64,9 @@ class WorkerHealth:
         return self._engine_problem() or self._database_problem() or _broker_problem()
 
     def _run(self) -> None:
-        while True:
+        self._refresh()
+        while not self._ended.wait(REFRESH_INTERVAL_SECONDS):
             self._refresh()
-            if self._ended.wait(REFRESH_INTERVAL_SECONDS):
-                return
 
     def _refresh(self) -> None:
         problem = self._engine_problem()
@@ -81,17 +81,17 @@ class WorkerHealth:
             log.warning("worker_row_not_refreshed", error=type(error).__name__)
 
     def _engine_problem(self) -> str | None:
-        if not self._needs_engine():
-            return None
-        try:
-            with engine_errors():
-                client = APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
-                try:
+        if self._needs_engine():
+            try:
+                with (
+                    engine_errors(),
+                    closing(
+                        APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
+                    ) as client,
+                ):
                     client.ping()
-                finally:
-                    client.close()
-        except WorkError as error:
-            return error.message
+            except WorkError as error:
+                return error.message
         return None
 
     def _needs_engine(self) -> bool:

@@ -39,11 +39,6 @@ def serve(job_id: str) -> None:
     run_job(job_id, ServeWork)
 
 
-@celery.task(name="longshore.reconcile")  # type: ignore[untyped-decorator]
-def reconcile() -> None:
-    reconcile_on_tick()
-
-
 @celery.task(  # type: ignore[untyped-decorator]
     name="longshore.refresh",
     soft_time_limit=REFRESH_TIMEOUT_SECONDS,
@@ -53,21 +48,8 @@ def refresh(job_id: str) -> None:
     run_job(job_id, partial(RefreshWork, restart_instance=restart_instance))
 
 
-@celery.task(name="longshore.uncordon")  # type: ignore[untyped-decorator]
-def uncordon() -> None:
-    uncordon_after_lost_workers()
-
-
-@celery.task(name="longshore.sweep")  # type: ignore[untyped-decorator]
-def sweep() -> None:
-    sweep_on_tick()
-
-
-@celery.task(name="longshore.drift")  # type: ignore[untyped-decorator]
-def drift() -> None:
-    check_drift_on_tick()
-
-
-@celery.task(name="longshore.deliver")  # type: ignore[untyped-decorator]
-def deliver_webhooks() -> None:
-    deliver()
+reconcile = celery.task(name="longshore.reconcile")(reconcile_on_tick)
+uncordon = celery.task(name="longshore.uncordon")(uncordon_after_lost_workers)
+sweep = celery.task(name="longshore.sweep")(sweep_on_tick)
+drift = celery.task(name="longshore.drift")(check_drift_on_tick)
+deliver_webhooks = celery.task(name="longshore.deliver")(deliver)

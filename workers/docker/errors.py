@@ -6,7 +6,6 @@ from collections.abc import Collection
 from shared.errors import ErrorClass, WorkError
 from shared.net.errors import MAX_RETRY_AFTER_SECONDS, class_of_status, excerpt
 
-_ENGINE_UNAVAILABLE = "The engine cannot be used now; the job waits for it."
 _CHECK_CREDENTIALS = "Check the username and the password, and that the account may do this."
 _MAY_PASS = "This may pass."  # noqa: S105 - no password
 
@@ -17,73 +16,72 @@ _RETRY_AFTER = re.compile(r"retry-after: ?([0-9]+(?:\.[0-9]+)?) ?(ms|µs|s)?")
 _URL = re.compile(r"https?://[^\s\"']*")
 
 
-def _rule(pattern: str, error_class: ErrorClass, advice: str) -> tuple[re.Pattern[str], ErrorClass, str]:
-    return re.compile(pattern), error_class, advice
-
-
 _ENGINE_RULES = [
-    _rule(
-        r"docker daemon|dial unix|fetching server api version|docker\.sock", ErrorClass.UNAVAILABLE, _ENGINE_UNAVAILABLE
+    (
+        r"docker daemon|dial unix|fetching server api version|docker\.sock",
+        ErrorClass.UNAVAILABLE,
+        "The engine cannot be used now; the job waits for it.",
     ),
-    _rule(
+    (
         r"client version .* is too (?:new|old)|client is (?:newer|too old)|(?:minimum|maximum) supported api version",
         ErrorClass.UNAVAILABLE,
         "The engine speaks another version of its interface: use an engine that fits; the job waits for it.",
     ),
-    _rule(
+    (
         r"no space left on device|disk quota exceeded",
         ErrorClass.UNAVAILABLE,
         "The engine's disk is full; the job waits.",
     ),
-    _rule(
+    (
         r"does not exist locally|tag does not exist|no such image|reference does not exist",
         ErrorClass.NOT_FOUND,
         "The engine has the image no more.",
     ),
-    _rule(
+    (
         r"server gave http response to https client",
         ErrorClass.INVALID,
         "The registry speaks plain HTTP: list it in the engine's insecure-registries, or have the registry speak TLS.",
     ),
-    _rule(
+    (
         r"x509|failed to verify certificate|bad certificate|unknown certificate|certificate required",
         ErrorClass.INVALID,
         "The engine does not trust the registry's certificate: "
         "put its authority into the engine's certs.d directory (docker's documentation: certificates).",
     ),
-    _rule(r"invalid reference format|must be lowercase", ErrorClass.INVALID, "The image cannot be called so."),
+    (r"invalid reference format|must be lowercase", ErrorClass.INVALID, "The image cannot be called so."),
 ]
 """Errors of the engine, matched first."""
 
 _REGISTRY_RULES = [
-    _rule(r"toomanyrequests|too many requests|rate limit", ErrorClass.THROTTLED, "The registry asked to slow down."),
-    _rule(
+    (r"toomanyrequests|too many requests|rate limit", ErrorClass.THROTTLED, "The registry asked to slow down."),
+    (
         r"unauthorized|authentication required|no basic auth credentials|insufficient_scope|authorization failed"
         r"|incorrect username or password|\bdenied\b|\bforbidden\b|not authorized",
         ErrorClass.AUTH,
         _CHECK_CREDENTIALS,
     ),
-    _rule(r"blob upload (?:unknown|invalid)|manifest blob unknown", ErrorClass.TRANSIENT, _MAY_PASS),
-    _rule(
+    (r"blob upload (?:unknown|invalid)|manifest blob unknown", ErrorClass.TRANSIENT, _MAY_PASS),
+    (
         r"name unknown|repository name not known|manifest unknown|blob unknown"
         r"|repository .* (?:not found|does not exist)",
         ErrorClass.NOT_FOUND,
         "Check the registry's path, and create the repository first where the registry wants that.",
     ),
-    _rule(
+    (
         r"manifest invalid|name invalid|tag invalid|invalid repository name|digest invalid|size invalid"
         r"|unsupported|schema version",
         ErrorClass.INVALID,
         "The registry will refuse the same image again: see what it says.",
     ),
+    (
+        r"\beof\b|connection re(?:set|fused)|broken pipe|timeout|timed out|deadline exceeded|no such host"
+        r"|server misbehaving|temporary failure|no route to host|network is unreachable|closed network connection"
+        r"|context canceled|goaway",
+        ErrorClass.TRANSIENT,
+        "The registry did not answer to the end; this may pass.",
+    ),
 ]
-"""Error texts of registries, matched after the HTTP status."""
-
-_NETWORK_ERROR = re.compile(
-    r"\beof\b|connection re(?:set|fused)|broken pipe|timeout|timed out|deadline exceeded|no such host"
-    r"|server misbehaving|temporary failure|no route to host|network is unreachable|closed network connection"
-    r"|context canceled|goaway"
-)
+"""Error texts of registries and of the network, matched after the HTTP status."""
 
 _ADVICE_FOR_STATUS = {
     ErrorClass.AUTH: _CHECK_CREDENTIALS,
@@ -108,17 +106,15 @@ def classify_message(text: str, *, host: str = "The engine", secrets: Collection
 
 def _classify(words: str) -> tuple[ErrorClass, str]:
     for pattern, error_class, advice in _ENGINE_RULES:
-        if pattern.search(words):
+        if re.search(pattern, words):
             return error_class, advice
     status = _STATUS.search(words)
     if status:
         error_class = class_of_status(int(status[1]))
         return error_class, _ADVICE_FOR_STATUS[error_class]
     for pattern, error_class, advice in _REGISTRY_RULES:
-        if pattern.search(words):
+        if re.search(pattern, words):
             return error_class, advice
-    if _NETWORK_ERROR.search(words):
-        return ErrorClass.TRANSIENT, "The registry did not answer to the end; this may pass."
     return ErrorClass.TRANSIENT, _MAY_PASS
 
 

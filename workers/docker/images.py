@@ -1,5 +1,6 @@
 """Images and containers on the Docker engine, by reference or id: describe, name and remove them."""
 
+from contextlib import suppress
 from typing import Any, cast
 
 from docker import APIClient
@@ -19,11 +20,9 @@ def described_image(reference: str) -> dict[str, Any] | None:
         WorkError: the engine does not respond (unavailable).
 
     """
-    with engine_errors():
-        try:
-            return cast("dict[str, Any]", engine().inspect_image(reference))
-        except ImageNotFound:
-            return None
+    with engine_errors(), suppress(ImageNotFound):
+        return cast("dict[str, Any]", engine().inspect_image(reference))
+    return None
 
 
 def image_id_of(reference: str) -> str | None:
@@ -54,11 +53,9 @@ def remove_reference(reference: str) -> None:
         WorkError: the engine does not respond (unavailable).
 
     """
-    with engine_errors():
+    with engine_errors(), suppress(ImageNotFound):
         try:
             engine().remove_image(reference)
-        except ImageNotFound:
-            return
         except APIError as error:
             if error.status_code != CONFLICT:
                 raise
@@ -90,11 +87,9 @@ def remove_container(container: str, client: APIClient | None = None) -> None:
         WorkError: the engine does not respond (unavailable).
 
     """
-    with engine_errors():
+    with engine_errors(), suppress(NotFound):
         try:
             (client or engine()).remove_container(container, v=True, force=True)
-        except NotFound:
-            return
         except APIError as error:
             if "already in progress" not in str(error.explanation):
                 raise

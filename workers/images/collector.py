@@ -142,7 +142,6 @@ class Collector:
     """One garbage collection of a layout."""
 
     def __init__(self, directory: Path, blobs: Path, index: Index, roots: GcRoots) -> None:
-        self._lock = directory / "collector.lock"
         self._directory = directory
         self._blobs = blobs
         self._index = index
@@ -158,7 +157,7 @@ class Collector:
             WorkError: the index is missing or damaged, so it is unknown what has a name (unavailable).
 
         """
-        with try_file_lock(self._lock) as acquired:
+        with try_file_lock(self._directory / "collector.lock") as acquired:
             if not acquired:
                 return None
             remove_abandoned_files(self._blobs)

@@ -66,8 +66,7 @@ def _load_blobs(
 ) -> str | None:
     """Load the image with only these blobs in the archive; return the engine's error message, if any."""
     with interruptible(stop, deadline) as client:
-        archive = archived(_archive_entries(use, image, blobs))
-        events = client.load_image(archive, quiet=True)  # type: ignore[no-untyped-call]
+        events = client.load_image(archived(_archive_entries(use, image, blobs)), quiet=True)  # type: ignore[no-untyped-call]
         return next((str(event["error"]) for event in events if "error" in event), None)
 
 
@@ -76,8 +75,11 @@ def _archive_entries(use: StoreUse, image: Image, blobs: Sequence[Descriptor]) -
         entry = plain_entry(_path(blob))
         entry.size = blob.size
         yield entry, _content(use, blob)
-    layers = [_path(layer) for layer in image.manifest.layers]
-    manifest = {"Config": _path(image.manifest.config), "RepoTags": None, "Layers": layers}
+    manifest = {
+        "Config": _path(image.manifest.config),
+        "RepoTags": None,
+        "Layers": [_path(layer) for layer in image.manifest.layers],
+    }
     yield file_entry("manifest.json", json.dumps([manifest]).encode())
 
 

@@ -10,7 +10,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -43,14 +43,13 @@ class HomeRegistry:
 
     @contextmanager
     def use(self, stop: CancelToken | None = None) -> Iterator[StoreUse]:
-        with RegistryClient(
-            self._address, self._credentials, ca_certificate=self._ca_certificate, cancel_token=stop
-        ) as client:
-            use = _HomeUse(client, self._path)
-            try:
-                yield use
-            finally:
-                use.close()
+        with (
+            RegistryClient(
+                self._address, self._credentials, ca_certificate=self._ca_certificate, cancel_token=stop
+            ) as client,
+            closing(_HomeUse(client, self._path)) as use,
+        ):
+            yield use
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,10 @@ class _HomeUse:
         return None if held_image(self, manifest.descriptor.digest) is None else manifest.descriptor
 
     def close(self) -> None:
-        """Close the clients of all threads."""
         for client in self._thread_clients.values():
             client.close()
 
     def _thread_client(self) -> RegistryClient:
-        """Return the client of the calling thread."""
         thread = threading.get_ident()
         with self._lock:
             if thread not in self._thread_clients:
@@ -184,22 +181,25 @@ def upload_chunks(
         location = _check_status(client, response, {202}).location
     for block in split_blocks(chunks, max(BLOCK_BYTES, min_chunk_bytes(response))):
         sha256.update(block)
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Range": f"{size}-{size + len(block) - 1}",
-        }
         with home_registry_errors():
             response = client.send_to(
-                "PATCH", location, scope=scope, headers=headers, body=block, timeouts=TRANSFER_TIMEOUTS
+                "PATCH",
+                location,
+                scope=scope,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Range": f"{size}-{size + len(block) - 1}",
+                },
+                body=block,
+                timeouts=TRANSFER_TIMEOUTS,
             )
             location = _check_status(client, response, {201, 202, 204}).location or location
         size += len(block)
     actual = f"sha256:{sha256.hexdigest()}"
     if digest is not None and actual != digest:
         raise WorkError(ErrorClass.TRANSIENT, f"What was to be {digest} is {actual}: it was damaged on its way.")
-    separator = "&" if "?" in location else "?"
     with home_registry_errors():
-        url = f"{location}{separator}{urlencode({'digest': actual})}"
+        url = f"{location}{'&' if '?' in location else '?'}{urlencode({'digest': actual})}"
         _check_status(client, client.send_to("PUT", url, scope=scope, body=b"", timeouts=COMMIT_TIMEOUTS), {201, 204})
     return actual, size
 

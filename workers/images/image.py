@@ -8,7 +8,7 @@ from typing import Any
 from shared.errors import ErrorClass, WorkError
 from workers.images.image_store import StoreUse
 from workers.images.layers import Layer
-from workers.images.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, InvalidManifestError, Manifest
+from workers.images.oci import OCI_CONFIG, Descriptor, InvalidManifestError, Manifest
 
 CREATED = "1980-01-02T00:00:00Z"
 """Creation time of every image, as of the files in layers: the same parts have the same digest."""
@@ -37,7 +37,6 @@ class Image:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables of the image."""
         entries = (entry.partition("=") for entry in self.run_config.get("Env") or [])
         return {name: value for name, _, value in entries}
 
@@ -84,7 +83,6 @@ def named_image(use: StoreUse, name: str) -> Image | None:
 
 
 def image_name(manifest_digest: str) -> str:
-    """Return the name in the store of the image with this manifest."""
     return f"image/{manifest_digest.partition(':')[2]}"
 
 
@@ -97,10 +95,10 @@ def add_image(
         WorkError: as the store.
 
     """
-    digest, size = use.add([configuration])
-    manifest = Manifest(Descriptor(OCI_CONFIG, digest, size), tuple(layers), annotations=annotations or {})
+    config = Descriptor(OCI_CONFIG, *use.add([configuration]))
+    manifest = Manifest(config, tuple(layers), annotations=annotations or {})
     use.add([manifest.content], manifest.descriptor.digest)
-    return read_image(use, Descriptor(OCI_MANIFEST, manifest.descriptor.digest, manifest.descriptor.size))
+    return read_image(use, manifest.descriptor)
 
 
 def derived_image(
@@ -133,8 +131,7 @@ def derived_image(
         ],
     }
     configuration = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    layers = [*base.manifest.layers, *(step.layer.blob for step in steps)]
-    return add_image(use, configuration, layers, annotations)
+    return add_image(use, configuration, [*base.manifest.layers, *(step.layer.blob for step in steps)], annotations)
 
 
 def _document(use: StoreUse, blob: Descriptor) -> bytes:

@@ -27,7 +27,6 @@ class Index:
         self._cached: _Snapshot | None = None
 
     def prepare(self) -> None:
-        """Create an empty index if there is none."""
         with file_lock(self._lock):
             if not self._path.exists():
                 self._write({})

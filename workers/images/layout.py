@@ -51,7 +51,6 @@ class LayoutStore:
             yield _LayoutUse(self._disk, self._blobs, self._index, roots)
 
     def size_bytes(self) -> int:
-        """Return the size of all blobs."""
         with self._disk.errors():
             return sum(blob.size for blob in stored_blobs(self._blobs).values())
 
@@ -163,9 +162,7 @@ class _LayoutUse:
     def named(self, name: str) -> Descriptor | None:
         with self._disk.errors():
             manifest = self._index.get(name)
-        if manifest is None or held_image(self, manifest.digest) is None:
-            return None
-        return manifest
+        return None if manifest is None or held_image(self, manifest.digest) is None else manifest
 
     def _path(self, digest: str) -> Path:
         if not is_sha256(digest):

@@ -70,7 +70,6 @@ class Descriptor:
         return cls(media_type, digest, size, {str(key): str(value) for key, value in annotations.items()})
 
     def document(self) -> dict[str, Any]:
-        """Return the descriptor as JSON."""
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.annotations:
             document["annotations"] = dict(sorted(self.annotations.items()))
@@ -78,12 +77,10 @@ class Descriptor:
 
 
 def digest_of(content: bytes) -> str:
-    """Return the SHA-256 digest of a content as in descriptors."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def is_sha256(text: str) -> bool:
-    """Return whether `text` is a SHA-256 digest as in descriptors."""
     return _DIGEST.fullmatch(text) is not None
 
 

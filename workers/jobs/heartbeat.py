@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -43,9 +42,7 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._ended.set()
         self._thread.join()
 
@@ -79,8 +76,11 @@ class Heartbeat:
                 self.cancel_token.cancel(str(lost))
                 return
             except Exception as error:  # of any kind: without this thread nothing would cancel the work
-                known = isinstance(error, SQLAlchemyError)
-                log.warning("heartbeat_not_written", error=type(error).__name__, exc_info=not known)
+                log.warning(
+                    "heartbeat_not_written",
+                    error=type(error).__name__,
+                    exc_info=not isinstance(error, SQLAlchemyError),
+                )
                 if time.monotonic() - self._renewed_at > self._settings.lease_seconds:
                     self.cancel_token.cancel("the lease could not be renewed: the database does not respond")
                     return

@@ -24,11 +24,10 @@ def record_success(claim: Claim) -> None:
             return
         with database().writing() as session:
             resumed = circuit_breaker.record_success(session, claim.registry_id, own_credentials=claim.own_credentials)
+        if resumed:
+            log.info("registry_resumed", registry_id=claim.registry_id)
     except DBAPIError as error:
         log.warning("registry_success_not_recorded", error=type(error).__name__)
-        return
-    if resumed:
-        log.info("registry_resumed", registry_id=claim.registry_id)
 
 
 def record_error(claim: Claim, error: WorkError) -> None:

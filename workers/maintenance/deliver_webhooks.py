@@ -5,6 +5,7 @@ One process sends at a time, a few deliveries concurrently; a slow target delays
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import structlog
@@ -87,13 +88,11 @@ def _send(due: DueDelivery) -> Outcome:
         "webhook-signature": signature(secret, due.delivery.id, now, body),
     }
     timeouts = Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS)
-    transport = HttpTransport(tls_context(), timeouts, networks=webhook_networks())
     try:
-        response = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
+        with closing(HttpTransport(tls_context(), timeouts, networks=webhook_networks())) as transport:
+            response = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
     except WorkError as error:
         return Outcome(None, error.message)
-    finally:
-        transport.close()
     if 200 <= response.status < 300:
         return Outcome(response.status, None)
     log.info("webhook_rejected", webhook_id=due.webhook.id, status=response.status)

@@ -7,7 +7,6 @@ import structlog
 from shared.commands.repush import repair_push
 from shared.db.engine import database
 from shared.errors import ErrorClass, WorkError
-from shared.jobs.dispatch import JobMessage
 from shared.jobs.worker_processes import DRIFT, ran_within, record_run
 from shared.pulls.resolution import is_address_unchanged
 from shared.pushes.drift import DriftCheck, mark_missing, mark_seen, retry_checks_soon, take_due_checks
@@ -92,15 +91,12 @@ def _write_result(check: DriftCheck, *, is_there: bool) -> None:
         log.info("missing_image_found", **fields)
     elif has_changed:
         log.warning("image_missing", **fields)
-    if not is_there and settings().repair_missing:
-        dispatch.send(_push_again(check))
-
-
-def _push_again(check: DriftCheck) -> list[JobMessage]:
+    if is_there or not settings().repair_missing:
+        return
     with database().writing() as session:
         repaired = repair_push(session, check.push.id, check.digest)
     if isinstance(repaired, str):
         log.warning("missing_image_not_pushed_again", push_id=check.push.id, reason=repaired)
-        return []
-    log.info("missing_image_pushed_again", push_id=check.push.id, job_id=repaired.job.id)
-    return repaired.messages
+    else:
+        log.info("missing_image_pushed_again", push_id=check.push.id, job_id=repaired.job.id)
+        dispatch.send(repaired.messages)

@@ -63,7 +63,10 @@ class ClientPool:
 
         """
         key = (registry.id, fingerprint(registry), credentials)
-        pooled = self._take(key)
+        pooled = self._idle.pop(key, None)
+        if pooled is not None and time.monotonic() - pooled.idle_since >= MAX_IDLE_SECONDS:
+            pooled.client.close()
+            pooled = None
         if pooled is None:
             pooled = PooledClient(client_of(registry, credentials, cancel_token=stop))
             pooled.client.reads_with_push_scope = True
@@ -79,15 +82,7 @@ class ClientPool:
         while len(self._idle) > MAX_CLIENTS:
             self._idle.pop(next(iter(self._idle))).client.close()
 
-    def _take(self, key: Key) -> PooledClient | None:
-        pooled = self._idle.pop(key, None)
-        if pooled is None or time.monotonic() - pooled.idle_since < MAX_IDLE_SECONDS:
-            return pooled
-        pooled.client.close()
-        return None
-
 
 @cache
 def client_pool() -> ClientPool:
-    """Return the pool of this process."""
     return ClientPool()

@@ -56,9 +56,9 @@ def pull_from_registry(
                 raise
             if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED):
                 first_error = first_error or error
-            continue
-        if manifest is not None:
-            return _with_media_types_of_build(use, manifest, digest), registry.registry_url
+        else:
+            if manifest is not None:
+                return _with_media_types_of_build(use, manifest, digest), registry.registry_url
     if first_error is not None:
         raise first_error
     return None

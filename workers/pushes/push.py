@@ -53,9 +53,14 @@ class PushWork:
                 with _registry_errors(first_response=True):
                     pooled.ping()
             digest = plan.build.manifest_digest
-            if digest is not None and _is_pushed(plan, pooled.client, digest):
-                self._set_written(self._status)  # the success follows at once
-                return self._finish(plan, PushedImage(digest))
+            if digest is not None and plan.transport == "direct":
+                with _registry_errors():
+                    pushed_digest = find_pushed_digest(
+                        pooled.client, plan.path, plan.tags, {digest}, check_blobs=not plan.trusts_blobs
+                    )
+                if pushed_digest is not None:
+                    self._set_written(self._status)  # the success follows at once
+                    return self._finish(plan, PushedImage(pushed_digest))
             return self._push(plan, pooled.client, heartbeat)
 
     def _push(self, plan: PushPlan, client: RegistryClient, heartbeat: Heartbeat) -> Finish:
@@ -76,7 +81,12 @@ class PushWork:
                     before_tag=lambda _tag: heartbeat.hold_for(_tag_seconds()),
                     on_progress=lambda progress, message: self._show_progress(heartbeat, progress, message),
                 )
-        return self._finish(plan, pushed, search.remark, _new_locations(pushed, known))
+        new_locations = [
+            digest
+            for digest, location in known.items()
+            if pushed.outcomes.get(digest) == BlobOutcome.UPLOADED or (location is None and digest in pushed.outcomes)
+        ]
+        return self._finish(plan, pushed, search.remark, new_locations)
 
     def _finish(self, plan: PushPlan, pushed: PushedImage, remark: str = "", layers: Sequence[str] = ()) -> Finish:
         message = f"The registry confirmed {pushed.digest} under {' and '.join(plan.tags)}.{remark}{pushed.remark}"
@@ -104,13 +114,12 @@ def _transport(
     """Return the transport for this push, and the known location (or None) of each large layer."""
     if plan.transport == "engine":
         _check_may_push(plan, client)
-        image_id = search.on_engine(use)
         return (
             EngineTransport(
                 client,
                 plan.repository,
                 plan.path,
-                image_id,
+                search.on_engine(use),
                 verify_tls=plan.registry.verify_tls,
                 ca_certificate=plan.registry.ca_certificate,
                 proxy_url=plan.registry.proxy_url,
@@ -122,34 +131,23 @@ def _transport(
     large = list(dict.fromkeys(layer.digest for layer in manifest.layers if layer.size >= MIN_MOUNT_BYTES))
     with database().reading() as session:
         known = known_blob_locations(session, plan.registry.id, large)
-    limits = UploadLimits(
-        per_push=settings().uploads_per_push,
-        per_registry=settings().uploads_per_registry,
-        lock_directory=settings().data_dir.absolute() / "locks",
-        tag_seconds=_tag_seconds(),
-    )
     return (
-        DirectTransport(client, plan.path, manifest, use, mount_from=known, limits=limits, stop=heartbeat.cancel_token),
+        DirectTransport(
+            client,
+            plan.path,
+            manifest,
+            use,
+            mount_from=known,
+            limits=UploadLimits(
+                per_push=settings().uploads_per_push,
+                per_registry=settings().uploads_per_registry,
+                lock_directory=settings().data_dir.absolute() / "locks",
+                tag_seconds=_tag_seconds(),
+            ),
+            stop=heartbeat.cancel_token,
+        ),
         {digest: known.get(digest) for digest in large},
     )
-
-
-def _is_pushed(plan: PushPlan, client: RegistryClient, digest: str) -> bool:
-    """Return whether the registry already has what the direct transport would push."""
-    if plan.transport != "direct":
-        return False
-    with _registry_errors():
-        check_blobs = not plan.trusts_blobs
-        return find_pushed_digest(client, plan.path, plan.tags, {digest}, check_blobs=check_blobs) is not None
-
-
-def _new_locations(pushed: PushedImage, known: Mapping[str, str | None]) -> list[str]:
-    """Return the large layers whose location was unknown or wrong."""
-    return [
-        digest
-        for digest, location in known.items()
-        if pushed.outcomes.get(digest) == BlobOutcome.UPLOADED or (location is None and digest in pushed.outcomes)
-    ]
 
 
 def _tag_seconds() -> float:

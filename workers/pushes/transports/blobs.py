@@ -4,7 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 
 import structlog
@@ -76,32 +76,34 @@ class BlobUploads:
                 self._upload(client, descriptor, check_exists=check_exists)
 
         try:
-            failed = self._run_in_threads(clients, upload_pending)
+            errors = self._run_in_threads(clients, upload_pending)
         finally:
             for client in clients:
                 client.close()
         self._stop.check()
-        _raise_first(failed)
+        # Preferably not a transient error, which a closed connection may have caused.
+        for error in sorted(errors, key=lambda each: isinstance(each, WorkError) and each.error_class == "transient"):
+            raise error
 
     def _run_in_threads(
         self, clients: list[RegistryClient], upload_pending: Callable[[RegistryClient], None]
-    ) -> list[Future[None]]:
-        """Run a thread for each client; return the failed ones. After a failure the others are given up."""
+    ) -> list[BaseException]:
+        """Run a thread for each client; return their errors. After a failure the others are given up."""
         with ThreadPoolExecutor(self._max_concurrent, thread_name_prefix="upload") as pool:
             running = [pool.submit(upload_pending, client) for client in clients]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
-                failed = [each for each in done if each.exception() is not None]
+                errors = [error for each in done if (error := each.exception()) is not None]
             except BaseException:
                 self._give_up(clients)
                 raise
-            if failed and not any(_is_throttled(each) for each in failed):
-                self._give_up(clients)
-            elif failed:
+            if any(isinstance(each, WorkError) and each.error_class == ErrorClass.THROTTLED for each in errors):
                 # Uploads that have begun may end: a registry that throttles wants fewer requests, not the same bytes
                 # again.
                 self._given_up.set()
-        return failed
+            elif errors:
+                self._give_up(clients)
+        return errors
 
     def _give_up(self, clients: list[RegistryClient]) -> None:
         self._given_up.set()
@@ -162,18 +164,6 @@ class BlobUploads:
             )
 
 
-def _is_throttled(each: Future[None]) -> bool:
-    error = each.exception()
-    return isinstance(error, WorkError) and error.error_class == ErrorClass.THROTTLED
-
-
-def _raise_first(failed: list[Future[None]]) -> None:
-    """Raise the cause of the failure: preferably not a transient error, which a closed connection may have caused."""
-    errors = [error for each in failed if (error := each.exception()) is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, WorkError) and error.error_class == "transient"):
-        raise error
-
-
 class UploadProgress:
     """Sum up the progress of all uploads of one push, and report it at most every 0.1 seconds."""
 
@@ -203,5 +193,4 @@ class UploadProgress:
     def _report(self) -> None:
         self._reported_at = time.monotonic()
         progress = Progress.of(self._blobs.values())
-        message = f"Uploads: {progress.layers_done} of {progress.layers_total} layers are there."
-        self._on_progress(progress, message)
+        self._on_progress(progress, f"Uploads: {progress.layers_done} of {progress.layers_total} layers are there.")

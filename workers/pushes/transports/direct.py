@@ -152,8 +152,9 @@ class DirectTransport:
     def _slot(self, check: Callable[[], None]) -> AbstractContextManager[None]:
         if self._limits.lock_directory is None:
             return nullcontext()
-        slots = upload_slots(self._limits.lock_directory, self._client.host, self._limits.per_registry)
-        return poll_file_lock(slots, check)
+        return poll_file_lock(
+            upload_slots(self._limits.lock_directory, self._client.host, self._limits.per_registry), check
+        )
 
     def _put(self, manifest: Manifest) -> Response:
         return self._client.put_manifest(self._path, manifest.descriptor.digest, manifest.content, manifest.media_type)
@@ -180,15 +181,14 @@ def _is_accepted(response: Response) -> bool:
 
 
 def _lacks_a_blob(response: Response) -> bool:
-    body = response.body.decode("utf-8", "replace")
-    return response.status in {400, 404} and ("MANIFEST_BLOB_UNKNOWN" in body or "BLOB_UNKNOWN" in body)
+    return response.status in {400, 404} and b"BLOB_UNKNOWN" in response.body  # or MANIFEST_BLOB_UNKNOWN
 
 
 def _may_reject_media_types(response: Response) -> bool:
     """Return whether a registry may have rejected the media types of the manifest: the responses differ."""
-    body = response.body.decode("utf-8", "replace")
     return response.status == 415 or (
-        response.status in {400, 404, 405, 422} and ("MANIFEST_INVALID" in body or "UNSUPPORTED" in body)
+        response.status in {400, 404, 405, 422}
+        and (b"MANIFEST_INVALID" in response.body or b"UNSUPPORTED" in response.body)
     )
 
 

@@ -6,8 +6,7 @@ fulfil is refused.
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from shared.cancellation import CancelToken
@@ -78,23 +77,20 @@ class EngineTransport:
             raise WorkError(ErrorClass.INVALID, refusal)
 
     def _push_tag(self, tag: str, on_progress: Callable[[Progress, str], None]) -> str:
-        def report(progress: Progress) -> None:
-            on_progress(progress, f"Pushes {tag}: {progress.layers_done} of {progress.layers_total} layers are there.")
-
-        with self._auth_errors_checked():
-            return push_image(
-                self._image_id, self._repository, tag, self._client.credentials, on_progress=report, stop=self._stop
-            )
-
-    @contextmanager
-    def _auth_errors_checked(self) -> Iterator[None]:
-        """Turn an auth error into a transient one if the registry still accepts the credentials.
-
-        The token that the engine got at the beginning can expire during the upload.
-        """
         try:
-            yield
+            return push_image(
+                self._image_id,
+                self._repository,
+                tag,
+                self._client.credentials,
+                on_progress=lambda progress: on_progress(
+                    progress, f"Pushes {tag}: {progress.layers_done} of {progress.layers_total} layers are there."
+                ),
+                stop=self._stop,
+            )
         except WorkError as error:
+            # The token that the engine got at the beginning can expire during the upload: if the registry still accepts
+            # the credentials, the error is transient.
             if error.error_class != ErrorClass.AUTH or self._client.push_refusal(self._path) is not None:
                 raise
             raise WorkError(
