@@ -30,18 +30,6 @@ from api.schemas.patterns import matches_path_parameter
 from shared.errors import ConflictError, InvalidInputError, RequestError, UnavailableError
 from shared.settings import settings
 
-RESOURCES = (
-    registries,
-    keys,
-    algorithms,
-    versions,
-    pushes,
-    jobs,
-    calls,
-    nodes,
-    webhooks,
-    audit,
-)
 PUBLIC_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
@@ -63,7 +51,6 @@ DATABASE_UNREACHABLE = (
 
 
 def create_app() -> APIFlask:
-    """Return the application, configured by the settings of this process."""
     app = APIFlask(
         __name__,
         title="Longshore",
@@ -91,7 +78,19 @@ def create_app() -> APIFlask:
     register_errors(app)
     app.before_request(_before_request)
     app.after_request(_after_request)
-    for resource in (*RESOURCES, health):
+    for resource in (
+        registries,
+        keys,
+        algorithms,
+        versions,
+        pushes,
+        jobs,
+        calls,
+        nodes,
+        webhooks,
+        audit,
+        health,
+    ):
         app.register_blueprint(resource.blueprint)
     # The pages at /docs load nothing from outside: an installation may have no access to the internet.
     app.add_url_rule(
@@ -104,7 +103,6 @@ def create_app() -> APIFlask:
 
 
 def _before_request() -> None:
-    """Give the request an id, authenticate its caller, and reject paths that no database can store."""
     client_id = request.headers.get("X-Request-Id", "")
     g.request_id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
@@ -113,13 +111,11 @@ def _before_request() -> None:
         _authenticate()
     if isinstance(request.routing_exception, HTTPException):
         raise request.routing_exception
-    values = [request.path, *request.args.values(), *request.args.keys()]
-    if any("\0" in value for value in values):
+    if any("\0" in value for value in (request.path, *request.args.values(), *request.args.keys())):
         raise InvalidInputError("A path or query cannot contain the character NUL.")
 
 
 def _authenticate() -> None:
-    """Authenticate the caller and count its request."""
     try:
         authenticate()
     except RequestError:
@@ -163,7 +159,6 @@ def error_response(status: int, code: Code, message: str, headers: dict[str, str
 
 
 def register_errors(app: APIFlask) -> None:
-    """Register handlers that turn every exception into the contract's JSON."""
 
     @app.errorhandler(RequestError)
     def request_error(raised: RequestError) -> Response:

@@ -3,10 +3,12 @@
 Clients send the key in the header `Authorization`, in one of several forms.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 import structlog
-from flask import g, request
+from flask import Response, g, request
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -25,6 +27,7 @@ log = structlog.get_logger(__name__)
 SCHEMES = ("simple", "bearer")
 MAX_KEY_LENGTH = 512
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
+P = ParamSpec("P")
 
 
 def authenticate() -> None:
@@ -50,6 +53,17 @@ def _bad_key(message: str) -> ApiError:
 def caller() -> Caller:
     known: Caller = g.caller
     return known
+
+
+def admin_only(view: Callable[P, Response]) -> Callable[P, Response]:
+    """Let only administrators use a view. It stands below `input`: a bad request is a bad request from every caller."""
+
+    @wraps(view)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Response:
+        caller().require_admin()
+        return view(*args, **kwargs)
+
+    return checked
 
 
 def readable_algorithm(session: Session, name: str) -> Algorithm:
@@ -102,7 +116,6 @@ def audit(session: Session, action: str, target_id: str, *, owner: str | None = 
 
 
 def about(algorithm: Algorithm, version: Version) -> dict[str, Any]:
-    """Return the arguments of `audit` that name a version."""
     return {"owner": algorithm.owner, "algorithm": algorithm.path, "commit": version.git_hash}
 
 

@@ -15,7 +15,6 @@ TIMEOUT_SECONDS = 1.0
 
 @cache
 def producer() -> Celery:
-    """Return the Celery application that sends the messages of this process."""
     app = Celery("longshore-dispatch", broker=settings().redis_url or "redis://localhost", set_as_current=False)
     app.conf.update(
         task_serializer="json",

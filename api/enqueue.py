@@ -162,7 +162,6 @@ def _is_live(job_id: str) -> bool:
 
 
 def add_job_headers(response: Response, job_id: str) -> Response:
-    """Add the headers that name the job of the request and the time waited for it."""
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     response.headers["X-Job-Id"] = job_id
     if g.get("waited_seconds") is not None:

@@ -10,7 +10,6 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 import aiohttp
 import structlog
@@ -32,7 +31,6 @@ BODY_TIMEOUT_SECONDS = 60
 """Time without a byte of a request's body after which the request is ended: it holds a thread of the API."""
 IDLE_CLIENT_TIMEOUT_SECONDS = 75
 IDLE_CALLS_TIMEOUT_SECONDS = 1.0
-"""How long an idle connection to the service of calls is kept."""
 DRAIN_POLL_INTERVAL_SECONDS = 0.05
 MAX_HEADER_BYTES = 16 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -78,7 +76,6 @@ class Gateway:
             await asyncio.sleep(DRAIN_POLL_INTERVAL_SECONDS)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Forward one request, and its response."""
         began_at = time.monotonic()
         self._in_progress += 1
         try:
@@ -97,7 +94,11 @@ class Gateway:
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         if not request.raw_path.startswith("/"):
             return failure(400, "The request must name a path on this server.")
-        upstream = self._upstream_of(request.path)
+        upstream = self._api_url
+        if request.path.startswith("/git/"):
+            upstream = self._git_url
+        elif request.path.startswith(CALLS_PREFIXES):
+            upstream = self._calls_url
         session = self._calls_session if upstream == self._calls_url else self._session
         try:
             async with session.request(
@@ -107,12 +108,16 @@ class Gateway:
                 data=request_body(request) if request.body_exists else None,
                 allow_redirects=False,
             ) as response:
-                self._note_reachable(upstream)
+                if upstream in self._unreachable:
+                    self._unreachable.discard(upstream)
+                    log.info("upstream_reachable", upstream=upstream)
                 return await self._forward_response(request, response)
         except BodyTimeoutError as error:
             return failure(408, error.message)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            self._note_unreachable(upstream)
+            if upstream not in self._unreachable:
+                self._unreachable.add(upstream)
+                log.warning("upstream_unreachable", upstream=upstream)
             return failure(
                 503,
                 "The service is starting or unreachable; send the request again in a moment.",
@@ -125,11 +130,6 @@ class Gateway:
                 "The service closed the connection before it responded. Check whether the request was carried out "
                 "before you send it again.",
             )
-
-    def _upstream_of(self, path: str) -> str:
-        if path.startswith("/git/"):
-            return self._git_url
-        return self._calls_url if path.startswith(CALLS_PREFIXES) else self._api_url
 
     async def _forward_response(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         headers = end_to_end(upstream.headers)
@@ -149,16 +149,6 @@ class Gateway:
             if request.transport is not None:
                 request.transport.abort()
         return response
-
-    def _note_unreachable(self, upstream: str) -> None:
-        if upstream not in self._unreachable:
-            self._unreachable.add(upstream)
-            log.warning("upstream_unreachable", upstream=upstream)
-
-    def _note_reachable(self, upstream: str) -> None:
-        if upstream in self._unreachable:
-            self._unreachable.discard(upstream)
-            log.info("upstream_reachable", upstream=upstream)
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
@@ -187,8 +177,9 @@ async def request_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
             async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 chunk = await request.content.readany()
         except TimeoutError:
-            message = f"No byte of the body arrived for {BODY_TIMEOUT_SECONDS} seconds; send the request again."
-            raise BodyTimeoutError(message) from None
+            raise BodyTimeoutError(
+                f"No byte of the body arrived for {BODY_TIMEOUT_SECONDS} seconds; send the request again."
+            ) from None
         if not chunk:
             return
         yield chunk
@@ -265,9 +256,8 @@ async def serve(configured: Settings) -> None:
         OSError: the gateway cannot listen on the address.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with listening(configured):
         await stop.wait()
 
@@ -281,16 +271,16 @@ async def listening(configured: Settings) -> AsyncIterator[int]:
         calls_url=configured.resolved_calls_url,
         trusted_proxies=configured.trusted_proxies,
     )
-    options: dict[str, Any] = {
-        "auto_decompress": False,
-        "access_log": None,
-        "keepalive_timeout": IDLE_CLIENT_TIMEOUT_SECONDS,
-        "read_bufsize": CHUNK_BYTES,
-        "max_line_size": MAX_HEADER_BYTES,
-        "max_field_size": MAX_HEADER_BYTES,
-    }
-    # handler_cancellation: the request to the service ends when its caller disconnects.
-    server = GatewayServer(gateway.handle, handler_cancellation=True, **options)
+    server = GatewayServer(
+        gateway.handle,
+        handler_cancellation=True,  # the request to the service ends when its caller disconnects
+        auto_decompress=False,
+        access_log=None,
+        keepalive_timeout=IDLE_CLIENT_TIMEOUT_SECONDS,
+        read_bufsize=CHUNK_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
     runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, configured.host, configured.port)

@@ -91,8 +91,9 @@ def complete_document(document: Part) -> Part:
 
 def _merge_models(document: Part) -> Part:
     """Return the document with every model once: APIFlask repeats a nested model for each outer one (OUTER.INNER)."""
-    text = re.sub(r'"#/components/schemas/\w+\.(\w+)"', r'"#/components/schemas/\1"', json.dumps(document))
-    merged: Part = json.loads(text)
+    merged: Part = json.loads(
+        re.sub(r'"#/components/schemas/\w+\.(\w+)"', r'"#/components/schemas/\1"', json.dumps(document))
+    )
     schemas = merged["components"]["schemas"]
     merged["components"]["schemas"] = {name.rpartition(".")[2]: schemas[name] for name in schemas}
     return merged

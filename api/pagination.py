@@ -50,7 +50,6 @@ class Page(ResponseModel, Generic[Item]):
     @classmethod
     @override
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        """Return the name of the model in the OpenAPI document."""
         return f"{params[0].__name__.removesuffix('Response')}Page"
 
 
@@ -83,7 +82,10 @@ def fetch_page(
     Raises:
         ApiError: bad limit or bad marker.
     """
-    limit = _parse_limit(query.limit)
+    text = query.limit or str(DEFAULT_LIMIT)
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
+        raise ApiError(400, Code.BAD_LIMIT, f"limit must be a whole number from 1 to {MAX_LIMIT}.")
+    limit = int(text)
     if query.marker:
         if not MARKER.fullmatch(query.marker):
             raise ApiError(400, Code.BAD_MARKER, "This marker is invalid; take it from the previous page.")
@@ -96,16 +98,5 @@ def fetch_page(
 
 
 def page_body(results: Sequence[BaseModel], marker: str | None) -> dict[str, Any]:
-    """Return a page in the contract's form, with a link to the next one."""
-    link = None
-    if marker is not None:
-        link = f"{public_url()}{request.path}?{urlencode({**request.args.to_dict(), 'marker': marker})}"
-    return {"marker": marker, "next_link": link, "results": results}
-
-
-def _parse_limit(text: str | None) -> int:
-    if not text:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise ApiError(400, Code.BAD_LIMIT, f"limit must be a whole number from 1 to {MAX_LIMIT}.")
-    return int(text)
+    link = f"{public_url()}{request.path}?{urlencode({**request.args.to_dict(), 'marker': marker})}"
+    return {"marker": marker, "next_link": None if marker is None else link, "results": results}

@@ -45,16 +45,19 @@ def _present_with_builds(
     session: Session, algorithm: Algorithm, versions: Sequence[Version], builds: Mapping[str, Build]
 ) -> list[VersionResponse]:
     pushes = _requested_pushes(session, [build.id for build in builds.values()])
-    responses = []
-    for version in versions:
-        build = builds.get(version.id)
-        push = pushes.get(build.id) if build else None
-        responses.append(present_version(algorithm, version, build, push, public_url()))
-    return responses
+    return [
+        present_version(
+            algorithm,
+            version,
+            builds.get(version.id),
+            pushes.get(builds[version.id].id) if version.id in builds else None,
+            public_url(),
+        )
+        for version in versions
+    ]
 
 
 def present_builds(session: Session, builds: Sequence[Build]) -> list[BuildResponse]:
-    """Return builds, each with the status of the push that was requested with it."""
     version_ids = {build.version_id for build in builds}
     versions = {row.id: row for row in session.scalars(select(Version).where(Version.id.in_(version_ids)))}
     pushes = _requested_pushes(session, [build.id for build in builds])
@@ -62,7 +65,6 @@ def present_builds(session: Session, builds: Sequence[Build]) -> list[BuildRespo
 
 
 def present_jobs(session: Session, jobs: Sequence[Job]) -> list[JobSummaryResponse]:
-    """Return jobs with the names of their algorithms and the progress of their pushes and refreshes."""
     algorithm_ids = {job.algorithm_id for job in jobs}
     push_ids = {job.push_id for job in jobs if job.push_id}
     refresh_ids = [job.id for job in jobs if job.kind == JobKind.REFRESH]
@@ -70,8 +72,8 @@ def present_jobs(session: Session, jobs: Sequence[Job]) -> list[JobSummaryRespon
     pushes = {row.id: row for row in session.scalars(select(ImagePush).where(ImagePush.id.in_(push_ids)))}
     refreshes: dict[str, Refresh] = {}
     if refresh_ids:
-        rows = session.scalars(select(Refresh).where(Refresh.job_id.in_(refresh_ids)))
-        refreshes = {row.job_id: row for row in rows}
+        query = select(Refresh).where(Refresh.job_id.in_(refresh_ids))
+        refreshes = {row.job_id: row for row in session.scalars(query)}
     return [
         present_job_summary(job, names.get(job.algorithm_id), pushes.get(job.push_id or ""), refreshes.get(job.id))
         for job in jobs

@@ -55,7 +55,6 @@ class RateLimits:
         self._redis_retry_at = 0.0
 
     def count_change(self, key_id: str) -> None:
-        """Count a request that changes something."""
         self._count("changes", key_id, settings().rate_limit_changes, in_redis=True)
 
     def count_read(self, key_id: str) -> None:
@@ -71,7 +70,6 @@ class RateLimits:
         self._count("git requests", key_id, settings().rate_limit_git, in_redis=True)
 
     def count_unknown(self, address: str) -> None:
-        """Count a request without a known key."""
         self._count("requests without a known key", address, settings().rate_limit_unknown, in_redis=False)
 
     def may_audit_denial(self, key_id: str) -> bool:

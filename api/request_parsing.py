@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from apiflask.schema_adapters.pydantic import PydanticAdapter
-from apiflask.schema_adapters.registry import registry
 from flask import Request
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
@@ -70,11 +69,6 @@ def parse_json_object(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInputError("The body must be a JSON object.")
     return value
-
-
-def install_strict_reading() -> None:
-    """Make APIFlask parse every request with `StrictAdapter`."""
-    registry.register("pydantic", StrictAdapter)
 
 
 def _reject_constant(name: str) -> None:

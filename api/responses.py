@@ -9,14 +9,12 @@ from pydantic_core import to_json
 
 
 def json_response(body: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
-    """Return a response with a model, or with a list or dictionary of models."""
     if isinstance(body, BaseModel):
         return Response(body.model_dump_json(by_alias=True), status, mimetype="application/json")
     return Response(to_json(body, by_alias=True), status, mimetype="application/json")
 
 
 def no_content() -> Response:
-    """Return an empty response with the status 204."""
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from apiflask import APIBlueprint
+from apiflask.schema_adapters.registry import registry
 from pydantic import BaseModel
 from werkzeug.routing import BaseConverter
 
-from api.request_parsing import install_strict_reading
+from api.request_parsing import StrictAdapter
 from api.schemas.patterns import UUID
 
 
@@ -27,7 +28,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def v1_blueprint(name: str) -> APIBlueprint:
-    install_strict_reading()  # before the first `input` of a blueprint
+    registry.register("pydantic", StrictAdapter)  # before the first `input` of a blueprint
     blueprint = APIBlueprint(name, __name__, url_prefix="/v1", tag=name.capitalize())
     blueprint.url_value_preprocessor(_name_algorithm)
     return blueprint

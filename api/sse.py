@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from api.presenters import present_job
@@ -27,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_SECONDS = 1.0
 MAX_LOG_CHARACTERS = 65_536
-"""The longest text of one `log` event."""
 EVENT_ID = re.compile(r"([0-9]{1,9})\.([0-9a-f]{0,16})\.([0-9a-f]{0,16})")
 KEEPALIVE = ": the job goes on\n\n"
 
@@ -61,7 +59,6 @@ class Event:
 
     @property
     def is_partial_log(self) -> bool:
-        """Return whether the log continues right after this event."""
         return self.kind == "log" and len(self.data["text"]) == MAX_LOG_CHARACTERS
 
     @override
@@ -75,7 +72,10 @@ def next_events(job_id: str, position: StreamPosition) -> tuple[list[Event], boo
         job = session.scalars(select(Job).where(Job.id == job_id)).one()
         # The state is read before the log: a job that has ended has written all of its log.
         response = present_job(session, job)
-        text = _log_after(session, job, position.characters)
+        text = ""
+        if job.kind == JobKind.COMPILE and job.build_id is not None:
+            rest = func.substr(Build.log, position.characters + 1, MAX_LOG_CHARACTERS)
+            text = session.scalar(select(rest).where(Build.id == job.build_id)) or ""
     events = []
     if text:
         offset = position.characters
@@ -115,13 +115,6 @@ def stream_events(
             # The stream goes on from its position when the database responds again.
             log.warning("event_stream_database_error", job_id=job_id, error=type(error).__name__)
             events = []
-
-
-def _log_after(session: Session, job: Job, characters: int) -> str:
-    if job.kind != JobKind.COMPILE or job.build_id is None:
-        return ""
-    query = select(func.substr(Build.log, characters + 1, MAX_LOG_CHARACTERS)).where(Build.id == job.build_id)
-    return session.scalar(query) or ""
 
 
 def _state_of(response: JobResponse) -> dict[str, Any]:

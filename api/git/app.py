@@ -121,8 +121,7 @@ def _error_response(request: Request, raised: RequestError, request_id: str) -> 
         # Git shows its user only errors of this content type.
         response = Response(error.message + "\n", error.status, mimetype="text/plain")
     else:
-        body = {"id": request_id, "code": int(error.code), "message": error.message}
-        response = _json({"error": body}, error.status)
+        response = _json({"error": {"id": request_id, "code": int(error.code), "message": error.message}}, error.status)
     response.headers.extend(error.headers)
     return response
 
@@ -137,8 +136,6 @@ def _refs(request: Request, request_id: str, owner: str, name: str) -> Response:
 
 
 def _rpc(request: Request, request_id: str, owner: str, name: str, service: str) -> Response:
-    if request.method != "POST":
-        raise MethodNotAllowed(["POST"])
     if request.content_type != f"application/x-{service}-request":
         raise ApiError(415, Code.INVALID_REQUEST, f"The content type is application/x-{service}-request.")
     return _git(request, request_id, f"{owner}/{name}", service, service)
@@ -185,8 +182,12 @@ def _authorise(
         with database().reading() as session:
             return grant(session, caller, path, pushes=pushes)
     except PermissionDeniedError as refusal:
-        actor = Actor(caller.owner, caller.key_id, address, request_id)
-        record_denied(actor, request.method, request.full_path, refusal.message)
+        record_denied(
+            Actor(caller.owner, caller.key_id, address, request_id),
+            request.method,
+            request.full_path,
+            refusal.message,
+        )
         raise
 
 
@@ -222,10 +223,6 @@ def _internal(request: Request, repository: uuid.UUID) -> Repository:
     return Repository(str(repository))
 
 
-def _healthz(_request: Request, _request_id: str) -> Response:
-    return _json({"status": "ok"})
-
-
 def _readyz(_request: Request, _request_id: str) -> Response:
     database().ping()
     if not settings().repositories_dir.is_dir():
@@ -242,6 +239,6 @@ _ENDPOINTS: dict[str, Callable[..., Response]] = {
     "rpc": _rpc,
     "delete": _delete,
     "resolve": _resolve,
-    "healthz": _healthz,
+    "healthz": lambda _request, _request_id: _json({"status": "ok"}),
     "readyz": _readyz,
 }

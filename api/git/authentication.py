@@ -13,9 +13,6 @@ from shared.errors import NotFoundError, RequestError
 from shared.git.hosted import is_git_token, verify_git_token
 from shared.keys import Caller, authenticate_key
 
-OPEN_SOURCE = "open"
-"""The value of `settings.source_visibility` with which every known key may fetch."""
-
 
 @dataclass(frozen=True)
 class Grant:
@@ -90,15 +87,12 @@ def _find_hosted(session: Session, path: str, caller: Caller | None = None) -> A
         algorithm = find_algorithm(session, path)
     except RequestError:
         raise unknown from None
-    if caller is not None and not _may_fetch(caller, algorithm):
+    is_open = algorithm.settings.get("source_visibility") == "open"  # every known key may fetch it
+    if caller is not None and not is_open and not caller.may_read(algorithm):
         raise unknown
     if not algorithm.hosted:
         raise NotFoundError(f"The source of {path} is not kept here, but in a repository elsewhere.")
     return algorithm
-
-
-def _may_fetch(caller: Caller, algorithm: Algorithm) -> bool:
-    return caller.may_read(algorithm) or algorithm.settings.get("source_visibility") == OPEN_SOURCE
 
 
 def _unauthenticated(message: str) -> RequestError:

@@ -18,7 +18,6 @@ from shared.subprocesses import Subprocess
 
 CHUNK_BYTES = 64 * 1024
 REQUEST_TIMEOUT_SECONDS = 30 * 60
-"""How long one fetch or push may take."""
 DRAIN_TIMEOUT_SECONDS = 120
 """How long a client may go on sending after git has ended."""
 MAX_HEADER_LINE_BYTES = 8 * 1024
@@ -128,7 +127,6 @@ def _write(sink: IO[bytes], chunk: bytes) -> bool:
 
 
 def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
-    limit = settings().source_max_bytes
     config = [
         ("core.fsync", "all"),
         ("core.hooksPath", str(hooks_dir())),
@@ -138,7 +136,7 @@ def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
         ("receive.advertisePushOptions", "true"),
         ("receive.denyDeleteCurrent", "ignore"),
         ("receive.fsckObjects", "true"),
-        ("receive.maxInputSize", str(limit)),
+        ("receive.maxInputSize", str(settings().source_max_bytes)),
         ("receive.unpackLimit", "1"),  # index-pack names the limit when it fails, unpack-objects does not
         ("transfer.hideRefs", "refs/longshore"),
         ("uploadpack.allowAnySHA1InWant", "true"),

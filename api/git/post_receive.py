@@ -32,9 +32,8 @@ def receive(repository: Repository, *, decline_compile: bool, actor: Actor = UNK
         if head is None:
             return
         repository.keep(head)
-        compiles = settings().build_on_push and not decline_compile
         try:
-            messages = _record(repository.id, head, compiles, actor)
+            messages = _record(repository.id, head, settings().build_on_push and not decline_compile, actor)
         except RequestError as error:
             # The head is recorded without compiling it: the compile would be rejected again at every start.
             log.warning("compile_of_push_rejected", algorithm_id=repository.id, commit=head, reason=error.message)

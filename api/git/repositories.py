@@ -9,8 +9,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
@@ -21,13 +20,10 @@ from shared.git.command import GitResult, run_git
 from shared.settings import settings
 
 LOCAL_TIMEOUT_SECONDS = 60
-"""For one git command on a local repository."""
 STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
-KEPT_REFS = "refs/longshore/commits"
 _NEVER_PUSHED = "longshore-never-pushed"
-_LOCK = "longshore.lock"
 
 
 class Repository:
@@ -72,11 +68,8 @@ class Repository:
         with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=".deleted-") as directory:
             self.path.rename(Path(directory) / "repository")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of the repository, which all processes of this service share."""
-        with file_lock(self.path / _LOCK):
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        return file_lock(self.path / "longshore.lock")
 
     def head(self) -> str | None:
         """Return the newest commit of the default branch; None if there is none."""
@@ -105,7 +98,12 @@ class Repository:
             InvalidInputError: one of the four cases; the message says which.
         """
         if commit is None:
-            return self._newest()
+            if not self.exists or (self.path / _NEVER_PUSHED).exists():
+                raise InvalidInputError("The repository is empty: push a commit first.")
+            head = self.head()
+            if head is None:
+                raise InvalidInputError("The default branch was deleted: push it again, or name a commit.")
+            return head
         commit = commit.lower()
         if not HASH_PREFIX.fullmatch(commit):
             raise InvalidInputError("A commit is named by its hash: 7 to 64 hexadecimal digits.")
@@ -120,7 +118,7 @@ class Repository:
 
     def keep(self, commit: str) -> None:
         """Keep a commit by a hidden reference, even if its branch is deleted or moved."""
-        self._must("update-ref", f"{KEPT_REFS}/{commit}", commit)
+        self._must("update-ref", f"refs/longshore/commits/{commit}", commit)
 
     def remove_stale_locks(self) -> None:
         """Remove the lock files that a crash left: they would make every further push fail."""
@@ -131,14 +129,6 @@ class Repository:
                     path.unlink()
             except FileNotFoundError:
                 continue
-
-    def _newest(self) -> str:
-        if not self.exists or (self.path / _NEVER_PUSHED).exists():
-            raise InvalidInputError("The repository is empty: push a commit first.")
-        head = self.head()
-        if head is None:
-            raise InvalidInputError("The default branch was deleted: push it again, or name a commit.")
-        return head
 
     def _git(self, *args: str) -> GitResult:
         return run_git(args, git_dir=self.path, timeout=LOCAL_TIMEOUT_SECONDS)
@@ -164,5 +154,4 @@ def install_hooks() -> None:
 
 
 def hooks_dir() -> Path:
-    """Return the directory with the hooks of all hosted repositories."""
     return settings().repositories_dir / ".hooks"

@@ -57,8 +57,12 @@ class AsyncCalls:
                     max_seconds=timeout + LOST_MARGIN_SECONDS,
                 )
             self._ids.add(call_id)
-            args = (call_id, target, request, timeout, request_id)
-            threading.Thread(target=self._run, args=args, name="async call", daemon=True).start()
+            threading.Thread(
+                target=self._run,
+                args=(call_id, target, request, timeout, request_id),
+                name="async call",
+                daemon=True,
+            ).start()
         except BaseException:
             self._release(None)
             raise

@@ -20,7 +20,6 @@ CONTAINER_ENDED = (
 )
 NO_RESULT = "The algorithm's container answered with no result; its log may say why. The call was not sent again."
 MIN_TIMEOUT_SECONDS = 0.001
-"""The least timeout that is sent to a runner."""
 CONTAINER_GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTSOCK, errno.ECONNREFUSED, errno.ECONNRESET})
 """Errors of connecting to a container that has ended. Others do not show that, for example when this process has no
 file descriptor left, or when too many connections wait to be accepted."""
@@ -76,8 +75,9 @@ def send(
             raise NotDeliveredError("the time was over")
         response = _exchange(client, request, remaining, max_bytes)
     except TimeoutError:
-        message = f"The algorithm's container did not answer within the timeout of {timeout:g} seconds."
-        return error_response(message, TIMEOUT_ERROR)
+        return error_response(
+            f"The algorithm's container did not answer within the timeout of {timeout:g} seconds.", TIMEOUT_ERROR
+        )
     except (OSError, http.client.IncompleteRead):
         return error_response(CONTAINER_ENDED)
     except (http.client.HTTPException, ValueError):
@@ -116,8 +116,9 @@ def _read(response: http.client.HTTPResponse, max_bytes: int) -> RunnerResponse:
     is_too_large = response.length is not None and response.length > max_bytes
     body = b"" if is_too_large else response.read(max_bytes + 1)
     if is_too_large or len(body) > max_bytes:
-        message = f"The algorithm's answer is larger than {max_bytes} bytes, which is the limit; return less."
-        return error_response(message)
+        return error_response(
+            f"The algorithm's answer is larger than {max_bytes} bytes, which is the limit; return less."
+        )
     if response.length:
         raise http.client.IncompleteRead(body, response.length)
     return RunnerResponse(response.status, body)

@@ -64,8 +64,13 @@ class TargetCache:
 
     def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Target]) -> Target:
         """Return the target of a call. `find` is called where it is not cached, and may raise its own errors."""
-        query = _query_for(version)
-        if version is None or query is None or "/" not in name:
+        if version is None or "/" not in name:
+            return find()
+        if SEMANTIC_VERSION.fullmatch(version):
+            query = _BY_NUMBER
+        elif FULL_HASH.fullmatch(version):
+            query = _BY_HASH
+        else:  # depends on all other versions
             return find()
         key = (caller, name, version)
         rows = _read(query, name, version)
@@ -86,17 +91,11 @@ target_cache = TargetCache()
 
 def _is_cacheable(target: Target) -> bool:
     """Return whether the target takes calls and depends on `_ROWS` alone, not on builds or on the clock."""
-    takes_calls = target.instance is not None and target.instance.state == InstanceState.READY
-    return takes_calls and target.desired.registry_id is not None
-
-
-def _query_for(version: str | None) -> Select[Any] | None:
-    """Return the query for a complete number or hash; None for anything else, which depends on all other versions."""
-    if version is None:
-        return None
-    if SEMANTIC_VERSION.fullmatch(version):
-        return _BY_NUMBER
-    return _BY_HASH if FULL_HASH.fullmatch(version) else None
+    return (
+        target.instance is not None
+        and target.instance.state == InstanceState.READY
+        and target.desired.registry_id is not None
+    )
 
 
 def _read(query: Select[Any], name: str, version: str) -> Sequence[Row[Any]]:

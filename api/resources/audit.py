@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import BeforeValidator, WithJsonSchema
 
-from api.authentication import caller
+from api.authentication import admin_only
 from api.pagination import Page, PageQuery, page_response
 from api.routing import v1_blueprint
 from api.schemas.base import ResponseModel, Text, Timestamp, Uuid
@@ -18,9 +18,9 @@ from shared.db.models import AuditEvent
 
 blueprint = v1_blueprint("audit")
 
-_ZONE = r"([Zz]|[+\- ](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)(\.[0-9]+)?" + _ZONE
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)(\.[0-9]+)?"
+    r"([Zz]|[+\- ](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
 
@@ -71,14 +71,12 @@ class AuditEventResponse(ResponseModel):
 @blueprint.get("/audit")
 @blueprint.input(AuditQuery, location="query", arg_name="query")
 @blueprint.output(Page[AuditEventResponse])
+@admin_only
 def list_audit(query: AuditQuery) -> Response:
     """List audit events: who did what, when and from where; newest first."""
-    caller().require_admin()
-    filters = query.model_dump(exclude={"limit", "marker"})
+    rows = entries(**query.model_dump(exclude={"limit", "marker"}))
     with database().reading() as session:
-        return page_response(
-            session, entries(**filters), AuditEvent.seq, query, lambda events: [_present(event) for event in events]
-        )
+        return page_response(session, rows, AuditEvent.seq, query, lambda events: [_present(event) for event in events])
 
 
 def _present(event: AuditEvent) -> AuditEventResponse:

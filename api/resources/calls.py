@@ -1,8 +1,5 @@
 """Calls of algorithms, and the results of asynchronous calls."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from flask import Response, g, request
 
 from api.authentication import caller
@@ -25,20 +22,13 @@ from shared.settings import settings
 blueprint = v1_blueprint("calls")
 
 PATH_PREFIX = "/v1/algo/"
-"""The beginning of the paths of calls."""
 CONTENT_TYPES = ("application/json", "text/plain", "application/octet-stream")
-View = TypeVar("View", bound=Callable[..., Any])
 
 
-def _call_route(view: View) -> View:
-    """Route calls of an algorithm, which is named OWNER/NAME or by its id, with or without a version."""
-    for name in ("<owner:owner>/<name>", "<algorithm_id:algorithm_id>"):
-        for version in ("", "/<version>"):
-            blueprint.add_url_rule(f"/algo/{name}{version}", view_func=view, methods=["POST"])
-    return view
-
-
-@_call_route
+@blueprint.post("/algo/<algorithm_id:algorithm_id>/<version>")
+@blueprint.post("/algo/<algorithm_id:algorithm_id>")
+@blueprint.post("/algo/<owner:owner>/<name>/<version>")
+@blueprint.post("/algo/<owner:owner>/<name>")
 @blueprint.input(CallQuery, location="query", arg_name="query")
 def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = None) -> Response:
     """Call an algorithm with the body as its input.
@@ -48,8 +38,13 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
     runner_request = _read_input(query)
     target = _find(algorithm_name, version, query)
     if query.output == "void":
-        call_id = async_calls.start(caller(), target, runner_request, timeout=query.timeout, request_id=g.request_id)
-        return json_response(AsyncCallAccepted(request_id=call_id))
+        return json_response(
+            AsyncCallAccepted(
+                request_id=async_calls.start(
+                    caller(), target, runner_request, timeout=query.timeout, request_id=g.request_id
+                )
+            )
+        )
     result = call(target, runner_request, timeout=query.timeout, request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from apiflask import APIBlueprint
 from flask import Response, g
 from kombu.exceptions import OperationalError
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
@@ -97,15 +97,17 @@ def ready() -> Response:
         broker_state = UNREACHABLE
     is_ready = UNREACHABLE not in (database_state, broker_state)
     message = f"The database: {database_state}; the broker (Redis): {broker_state}. Start what does not respond."
-    response = ReadyResponse(
-        status="ready" if is_ready else "not ready",
-        database=database_state,
-        broker=broker_state,
-        seconds_since_sweep=sweep_age,
-        workers=workers,
-        error=None if is_ready else ErrorDetail(id=g.request_id, code=Code.INVALID_REQUEST, message=message),
+    return json_response(
+        ReadyResponse(
+            status="ready" if is_ready else "not ready",
+            database=database_state,
+            broker=broker_state,
+            seconds_since_sweep=sweep_age,
+            workers=workers,
+            error=None if is_ready else ErrorDetail(id=g.request_id, code=Code.INVALID_REQUEST, message=message),
+        ),
+        200 if is_ready else 503,
     )
-    return json_response(response, 200 if is_ready else 503)
 
 
 def _read_database() -> tuple[str, int | None, list[WorkerResponse]]:
@@ -131,9 +133,7 @@ def get_metrics() -> Response:
     """Return the metrics in Prometheus' text format."""
     with database().reading() as session:
         samples = list(metrics(session))
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_SampleCollector(samples))
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE)
+    return Response(generate_latest(_SampleCollector(samples)), content_type=CONTENT_TYPE)
 
 
 class _SampleCollector(Collector):

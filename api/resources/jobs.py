@@ -93,8 +93,14 @@ def cancel(job_id: str) -> Response:
     with database().writing() as session:
         job, algorithm = _find_job(session, job_id, Caller.require_manager)
         messages = cancel_job(session, job)
-        path = algorithm.path if algorithm is not None else None
-        audit(session, "job.cancel", job.id, owner=job.owner, kind=job.kind, algorithm=path)
+        audit(
+            session,
+            "job.cancel",
+            job.id,
+            owner=job.owner,
+            kind=job.kind,
+            algorithm=algorithm.path if algorithm is not None else None,
+        )
     dispatch.send(messages)
     return no_content()
 

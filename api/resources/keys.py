@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response
 from sqlalchemy import select
 
-from api.authentication import audit, caller, require_known_owner
+from api.authentication import admin_only, audit, caller, require_known_owner
 from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
 from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, present_key
@@ -39,9 +39,9 @@ def create_own_key(username: str, body: KeyRequest) -> Response:
 @blueprint.post("/admin/users/<username>/keys")
 @blueprint.input(KeyRequest, arg_name="body")
 @blueprint.output(KeyResponse)
+@admin_only
 def create_key_for(username: str, body: KeyRequest) -> Response:
     """Create a key of any owner, and the owner with its first key (admin)."""
-    caller().require_admin()
     return _create(username, body)
 
 

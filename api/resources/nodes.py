@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response, g
 from sqlalchemy.orm import Session
 
-from api.authentication import audit, caller
+from api.authentication import admin_only, audit, caller
 from api.enqueue import add_job_headers, enqueue
 from api.responses import json_response
 from api.routing import v1_blueprint
@@ -33,25 +33,27 @@ DRY_RUN_RESPONSE: dict[int, Any] = {
 @blueprint.input(RefreshRequest, arg_name="body")
 @blueprint.output(RefreshEnqueuedResponse, status_code=202)
 @blueprint.doc(responses=DRY_RUN_RESPONSE)
+@admin_only
 def refresh(body: RefreshRequest) -> Response:
     """Make nodes pull their images again, one by one, or (`runners`) instances of a version, of a registry, or all.
 
     The job's `refresh` has the progress. A dry run of nodes is a job too, because only a worker can query the cluster.
     """
-    caller().require_admin()
     _check_combination(body)
     what = RefreshKind(body.what)
     if body.dry_run and what == RefreshKind.RUNNERS:
         with database().reading() as session:
             runners = matching_runners(session, _options(session, body))
-        response = [
-            present_runner(instance, algorithm.path, version.git_hash) for instance, algorithm, version in runners
-        ]
-        return json_response(RefreshEnqueuedResponse(what=what, dry_run=True, runners=response))
+        return json_response(
+            RefreshEnqueuedResponse(
+                what=what,
+                dry_run=True,
+                runners=[present_runner(instance, row.path, version.git_hash) for instance, row, version in runners],
+            )
+        )
 
     def command(session: Session) -> Enqueued:
-        options = _options(session, body)
-        enqueued = enqueue_refresh(session, options, owner=caller().owner, request_id=g.request_id)
+        enqueued = enqueue_refresh(session, _options(session, body), owner=caller().owner, request_id=g.request_id)
         audit(session, "nodes.refresh", enqueued.job.id, **body.model_dump(exclude_defaults=True))
         return enqueued
 
@@ -77,14 +79,13 @@ def _options(session: Session, body: RefreshRequest) -> RefreshOptions:
     Raises:
         NotFoundError: no such registry, algorithm or version.
     """
-    version_id = None
-    if body.algorithm is not None and body.git_hash is not None:
-        version_id = find_version(session, find_algorithm(session, body.algorithm), body.git_hash).id
     return RefreshOptions(
         what=RefreshKind(body.what),
         nodes=tuple(dict.fromkeys(body.nodes or ())),
         restart=None if body.restart is None else RestartKind(body.restart),
-        version_id=version_id,
+        version_id=None
+        if body.algorithm is None or body.git_hash is None
+        else find_version(session, find_algorithm(session, body.algorithm), body.git_hash).id,
         registry_id=None if body.registry_id is None else find_registry(session, body.registry_id).id,
         dry_run=body.dry_run,
     )

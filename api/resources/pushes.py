@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import dispatch
-from api.authentication import about, audit, caller, managed_version, readable_version
+from api.authentication import about, admin_only, audit, caller, managed_version, readable_version
 from api.enqueue import add_job_headers, enqueue, record_idempotency_key, repeated_job_id, wait_for
 from api.pagination import Page, PageQuery, fetch_page, filters, page_body
 from api.presenters import present_pushes
@@ -169,9 +169,9 @@ def list_pushes(query: PushesQuery) -> Response:
 @blueprint.post("/pushes/retry")
 @blueprint.input(RetryRequest, arg_name="body")
 @blueprint.output(RetriedResponse)
+@admin_only
 def retry(body: RetryRequest) -> Response:
     """Push again what failed (or was cancelled, or stalled), the oldest first."""
-    caller().require_admin()
     retried = Retried() if repeated_job_id() else _retry(body)
     dispatch.send(retried.messages)
     # Nothing is enqueued if this repeats a request, which may have been sent at the same time.

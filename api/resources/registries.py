@@ -4,7 +4,7 @@ from flask import Response
 from sqlalchemy import select
 
 from api import dispatch
-from api.authentication import audit, caller
+from api.authentication import admin_only, audit
 from api.request_parsing import parse_credentials
 from api.responses import json_response
 from api.routing import list_of, v1_blueprint
@@ -42,9 +42,9 @@ FIELDS = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", 
 @blueprint.post("/registries")
 @blueprint.input(RegistryRequest, arg_name="body")
 @blueprint.output(RegistryResponse)
+@admin_only
 def create_registry(body: RegistryRequest) -> Response:
     """Record a registry."""
-    caller().require_admin()
     credentials = parse_credentials(body, _parse_address(body))
     with database().writing() as session:
         registry = record_registry(session, keyring(), body.model_dump(include=FIELDS), credentials)
@@ -72,9 +72,9 @@ def get_registry(registry_id: str) -> Response:
 @blueprint.put("/registries/<registry_id>")
 @blueprint.input(RegistryRequest, arg_name="body")
 @blueprint.output(RegistryResponse)
+@admin_only
 def update_registry(registry_id: str, body: RegistryRequest) -> Response:
     """Change a registry. Omitted credentials stay, unless the address changes; null removes them."""
-    caller().require_admin()
     credentials = parse_credentials(body, _parse_address(body))
     named = {"registry_username", "registry_password", "registry_auth"} & body.model_fields_set
     with database().writing() as session:
@@ -104,9 +104,9 @@ def update_registry(registry_id: str, body: RegistryRequest) -> Response:
 
 @blueprint.delete("/registries/<registry_id>")
 @blueprint.output(RegistryResponse)
+@admin_only
 def delete_registry(registry_id: str) -> Response:
     """Delete a registry. Its queued and running pushes fail."""
-    caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id, for_update=True)
         registry.deleted_at = session.scalar(select(now_ms()))
@@ -122,9 +122,9 @@ def delete_registry(registry_id: str) -> Response:
 @blueprint.post("/registries/<registry_id>/pause")
 @blueprint.input(PauseRequest, arg_name="body")
 @blueprint.output(RegistryResponse)
+@admin_only
 def pause_registry(registry_id: str, body: PauseRequest) -> Response:
     """Start no more pushes to a registry until it is resumed; running ones continue. Idempotent."""
-    caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id, for_update=True)
         circuit_breaker.pause(session, registry, sentence(body.reason or circuit_breaker.DEFAULT_PAUSE_REASON))
@@ -134,9 +134,9 @@ def pause_registry(registry_id: str, body: PauseRequest) -> Response:
 
 @blueprint.post("/registries/<registry_id>/resume")
 @blueprint.output(RegistryResponse)
+@admin_only
 def resume_registry(registry_id: str) -> Response:
     """Push to a registry again, whatever paused it, even if it asked to slow down. Idempotent."""
-    caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id, for_update=True)
         circuit_breaker.resume(session, registry)
@@ -150,9 +150,9 @@ def resume_registry(registry_id: str) -> Response:
 @blueprint.post("/registries/<registry_id>/check")
 @blueprint.input(CredentialsRequest, arg_name="body")
 @blueprint.output(RegistryCheckResponse)
+@admin_only
 def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
     """Ask the registry what these credentials, or its own, may do. Nothing of the request is stored."""
-    caller().require_admin()
     with database().writing() as session:
         registry = find_registry(session, registry_id)
         audit(session, "registry.check", registry.id)

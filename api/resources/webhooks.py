@@ -7,7 +7,7 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.authentication import audit, caller
+from api.authentication import admin_only, audit
 from api.pagination import Page, PageQuery, filters, page_response
 from api.responses import json_response, no_content
 from api.routing import list_of, v1_blueprint
@@ -41,9 +41,9 @@ class DeliveriesQuery(PageQuery):
 @blueprint.post("/webhooks")
 @blueprint.input(WebhookRequest, arg_name="body")
 @blueprint.output(WebhookResponse)
+@admin_only
 def create_webhook(body: WebhookRequest) -> Response:
     """Create a webhook. Only this response contains its secret, which is generated unless the request has one."""
-    caller().require_admin()
     _check_url(body.url)
     secret = body.secret or new_secret()
     webhook = Webhook(id=str(uuid.uuid4()), name=body.name, url=body.url, events=body.events, enabled=body.enabled)
@@ -58,9 +58,9 @@ def create_webhook(body: WebhookRequest) -> Response:
 
 @blueprint.get("/webhooks")
 @blueprint.output(list_of(WebhookResponse))
+@admin_only
 def list_webhooks() -> Response:
     """List all webhooks, newest first."""
-    caller().require_admin()
     with database().reading() as session:
         rows = session.scalars(select(Webhook).where(Webhook.deleted_at.is_(None)).order_by(Webhook.seq.desc()))
         return json_response([present_webhook(row) for row in rows])
@@ -68,9 +68,9 @@ def list_webhooks() -> Response:
 
 @blueprint.get("/webhooks/<webhook_id>")
 @blueprint.output(WebhookResponse)
+@admin_only
 def get_webhook(webhook_id: str) -> Response:
     """Return a webhook."""
-    caller().require_admin()
     with database().reading() as session:
         return json_response(present_webhook(_find(session, webhook_id)))
 
@@ -78,9 +78,9 @@ def get_webhook(webhook_id: str) -> Response:
 @blueprint.put("/webhooks/<webhook_id>")
 @blueprint.input(WebhookUpdate, arg_name="body")
 @blueprint.output(WebhookResponse)
+@admin_only
 def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
     """Change a webhook; omitted fields stay. A disabled webhook gets no events, not even pending ones."""
-    caller().require_admin()
     if body.url is not None:
         _check_url(body.url)
     with database().writing() as session:
@@ -103,9 +103,9 @@ def update_webhook(webhook_id: str, body: WebhookUpdate) -> Response:
 
 @blueprint.delete("/webhooks/<webhook_id>")
 @blueprint.output({}, status_code=204)
+@admin_only
 def delete_webhook(webhook_id: str) -> Response:
     """Delete a webhook. Its pending events are not sent."""
-    caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id, locked=True)
         webhook.deleted_at = session.scalar(select(now_ms()))
@@ -117,22 +117,23 @@ def delete_webhook(webhook_id: str) -> Response:
 
 @blueprint.post("/webhooks/<webhook_id>/test")
 @blueprint.output(DeliveryResponse)
+@admin_only
 def test_webhook(webhook_id: str) -> Response:
     """Send a `ping` within seconds; the response is its delivery."""
-    caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id)
         _require_enabled(webhook)
-        delivery = emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id})
-        return json_response(present_delivery(delivery))
+        return json_response(
+            present_delivery(emit(session, webhook, EventType.PING, webhook.id, {"webhook_id": webhook.id}))
+        )
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries")
 @blueprint.input(DeliveriesQuery, location="query", arg_name="query")
 @blueprint.output(Page[DeliveryResponse])
+@admin_only
 def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     """List the past and pending deliveries of a webhook, newest first."""
-    caller().require_admin()
     with database().reading() as session:
         rows = select(WebhookDelivery).where(
             WebhookDelivery.webhook_id == _find(session, webhook_id).id, *filters((WebhookDelivery.state, query.state))
@@ -144,9 +145,9 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/retry")
 @blueprint.output(DeliveryResponse)
+@admin_only
 def retry_delivery(webhook_id: str, delivery_id: str) -> Response:
     """Send the event of an ended delivery again."""
-    caller().require_admin()
     with database().writing() as session:
         webhook = _find(session, webhook_id)
         delivery = session.scalar(

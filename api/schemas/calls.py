@@ -53,21 +53,19 @@ class AsyncCallResponse(ResponseModel):
     git_hash: str
     error: CallErrorResponse | None = None
     duration: float | None = None
-    """Seconds that the algorithm took."""
     created_at: Timestamp
     ended_at: Timestamp | None = None
 
 
 def present_call(row: Row[Any]) -> AsyncCallResponse:
-    error = None
-    if row.state in (CallState.FAILED, CallState.LOST):
-        error = CallErrorResponse(message=row.message or LOST, error_type=row.error_type)
     return AsyncCallResponse(
         request_id=row.id,
         state=row.state,
         algorithm=f"{row.owner}/{row.name}",
         git_hash=row.git_hash,
-        error=error,
+        error=CallErrorResponse(message=row.message or LOST, error_type=row.error_type)
+        if row.state in (CallState.FAILED, CallState.LOST)
+        else None,
         duration=None if row.duration_ms is None else row.duration_ms / 1000,
         created_at=rfc3339(row.created_at),
         ended_at=rfc3339(row.ended_at),

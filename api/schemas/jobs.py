@@ -61,9 +61,6 @@ class JobResponse(JobSummaryResponse):
 def present_job_summary(
     job: Job, algorithm: str | None, push: ImagePush | None, refresh: Refresh | None
 ) -> JobSummaryResponse:
-    error = None
-    if job.error_message is not None:
-        error = JobErrorResponse(error_class=job.error_class, message=job.error_message)
     return JobSummaryResponse(
         id=job.id,
         kind=job.kind,
@@ -75,7 +72,9 @@ def present_job_summary(
         created_at=rfc3339(job.created_at),
         started_at=rfc3339(job.started_at),
         finished_at=rfc3339(job.finished_at),
-        error=error,
+        error=None
+        if job.error_message is None
+        else JobErrorResponse(error_class=job.error_class, message=job.error_message),
         # The row belongs to the newest push; the progress of an older job is not kept.
         progress=present_progress(push) if push is not None and push.generation == job.generation else None,
         refresh=None if refresh is None else present_refresh(refresh),

@@ -57,8 +57,10 @@ _SOURCE_PATH = f"(?:/{_SOURCE_FIRST}{_SOURCE_REST}*)+/?"
 _SSH_USER = "(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?"
 
 _QUERY = r"[A-Za-z0-9._~+@=,:!$&'()*;%/-]"
-_WEBHOOK_HOST = rf"(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4})"
-WEBHOOK_URL = rf"^(?:https://{_WEBHOOK_HOST}(?::{_PORT})?|http://{_LOOPBACK})(?:/{_QUERY}*)?(?:\?{_QUERY}*)?$"
+WEBHOOK_URL = (
+    rf"^(?:https://(?:(?:{_LABEL}\.)*{_LAST_LABEL}|{_IPV4})(?::{_PORT})?|http://{_LOOPBACK})"
+    rf"(?:/{_QUERY}*)?(?:\?{_QUERY}*)?$"
+)
 
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "username": {"type": "string", "pattern": OWNER},
@@ -80,12 +82,10 @@ def repository_url(configured: Settings) -> str:
 
 
 def path_parameter(name: str) -> dict[str, Any]:
-    """Return the schema of the path parameter with this name."""
     return _PATH_PARAMETERS.get(name, {"type": "string", "format": "uuid"} if name.endswith("_id") else {})
 
 
 def matches_path_parameter(name: str, value: str) -> bool:
-    """Return whether a value has the form of the path parameter with this name."""
     schema = path_parameter(name)
     pattern = UUID if schema.get("format") == "uuid" else schema.get("pattern", "")
     return re.search(pattern, value) is not None and value not in schema.get("not", {}).get("enum", ())

@@ -142,13 +142,6 @@ def present_progress(push: ImagePush | Row[Any]) -> ProgressResponse:
 
 def present_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushResponse:
     """Return the status of a push; `waits` is the reason why its registry does not take it at present."""
-    last = None
-    if push.last_success_digest and push.last_success_image:
-        last = LastSuccessResponse(
-            digest=push.last_success_digest,
-            image=push.last_success_image,
-            finished_at=rfc3339(push.last_success_at),
-        )
     return PushResponse(
         registry_id=push.registry_id,
         status=push.state,
@@ -161,7 +154,13 @@ def present_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushRe
         progress=present_progress(push),
         started_at=rfc3339(push.started_at),
         finished_at=rfc3339(push.finished_at),
-        last_success=last,
+        last_success=LastSuccessResponse(
+            digest=push.last_success_digest,
+            image=push.last_success_image,
+            finished_at=rfc3339(push.last_success_at),
+        )
+        if push.last_success_digest and push.last_success_image
+        else None,
         missing=push.missing_at is not None,
         last_seen_at=rfc3339(push.seen_at),
     )
@@ -218,12 +217,16 @@ def present_pull(resolution: Resolution, version: Version, instance: Instance | 
 
 
 def _present_instance(instance: Instance) -> InstanceResponse:
-    times: dict[InstanceState, int | None] = {
+    since = {
         InstanceState.PENDING: instance.created_at,
         InstanceState.READY: instance.ready_at,
         InstanceState.DRAINING: instance.draining_at,
         InstanceState.STOPPED: instance.ended_at,
         InstanceState.FAILED: instance.ended_at,
-    }
-    since = times[InstanceState(instance.state)] or instance.created_at
-    return InstanceResponse(state=instance.state, message=instance.message, since=rfc3339(since), image=instance.image)
+    }[InstanceState(instance.state)]
+    return InstanceResponse(
+        state=instance.state,
+        message=instance.message,
+        since=rfc3339(since or instance.created_at),
+        image=instance.image,
+    )

@@ -175,9 +175,6 @@ def present_build(build: Build, version: Version, push: PushResponse | None) -> 
 def present_version(
     algorithm: Algorithm, version: Version, build: Build | None, push: PushResponse | None, public_url: str
 ) -> VersionResponse:
-    compilation = None
-    if build is not None and BuildStatus(build.status).ended:
-        compilation = CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
     return VersionResponse(
         id=algorithm.id,
         name=algorithm.name,
@@ -193,6 +190,8 @@ def present_version(
             sample_output=version.sample_output,
         ),
         build=present_build(build, version, push) if build else None,
-        compilation=compilation,
+        compilation=CompilationResponse(successful=build.status == BuildStatus.SUCCEEDED, output=build.message or "")
+        if build is not None and BuildStatus(build.status).ended
+        else None,
         self_link=f"{public_url}/v1/algorithms/{algorithm.path}/versions/{version.git_hash}",
     )

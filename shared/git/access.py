@@ -71,8 +71,7 @@ def _port(url: RepositoryUrl) -> int:
 
 def _is_proxied(url: RepositoryUrl) -> bool:
     proxies = getproxies()
-    proxied = url.scheme != "ssh" and bool(proxies.get(url.scheme) or proxies.get("all"))
-    return proxied and not proxy_bypass(url.host)
+    return url.scheme != "ssh" and bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.host)
 
 
 def _ssh_command(host: str, addresses: Sequence[str]) -> str:
@@ -95,9 +94,7 @@ def _ssh_command(host: str, addresses: Sequence[str]) -> str:
     }
     if addresses:
         options |= {"HostName": addresses[0], "HostKeyAlias": host}
-    words = ["ssh", "-F", "/dev/null"]
-    for name, value in options.items():
-        words += ["-o", f"{name}={value}"]
+    words = ["ssh", "-F", "/dev/null", *(word for option in options.items() for word in ("-o", "=".join(option)))]
     if key is not None:
         words += ["-i", str(key.absolute())]
     return shlex.join(words)

@@ -137,8 +137,13 @@ def start_git(
     No file that it writes grows beyond `max_file_bytes`: git is killed with SIGXFSZ then.
     """
     blocks = "-" if max_file_bytes is None else str(max(1, max_file_bytes // 512))
-    command = ["/bin/sh", "-c", _LIMITED, "git", str(MAX_MEMORY_KIBIBYTES), blocks, *args]
-    return Subprocess(command, environment=environment, timeout=timeout, cwd=cwd, has_input=has_input)
+    return Subprocess(
+        ["/bin/sh", "-c", _LIMITED, "git", str(MAX_MEMORY_KIBIBYTES), blocks, *args],
+        environment=environment,
+        timeout=timeout,
+        cwd=cwd,
+        has_input=has_input,
+    )
 
 
 @contextmanager
@@ -158,8 +163,13 @@ def running_git(args: Sequence[str], *, timeout: float, **options: Unpack[GitOpt
             extra={"GIT_DIR": str(git_dir)} if git_dir else {"GIT_CEILING_DIRECTORIES": str(cwd.parent)},
         )
         environment |= options.get("extra_environment", {})
-        max_file_bytes = options.get("max_file_bytes")
-        process = start_git(args, environment=environment, cwd=cwd, timeout=timeout, max_file_bytes=max_file_bytes)
+        process = start_git(
+            args,
+            environment=environment,
+            cwd=cwd,
+            timeout=timeout,
+            max_file_bytes=options.get("max_file_bytes"),
+        )
         yield stack.enter_context(running(process, options.get("stop")))
 
 

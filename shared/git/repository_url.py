@@ -67,22 +67,18 @@ class RepositoryUrl:
                 "A repository's URL begins with https:// or ssh://, or is like git@host:path."
             )
         _check_scheme("ssh", allow_http=False, allow_ssh=allow_ssh)
-        path = match["path"]
         return cls(
             "ssh",
             _check_host(match["host"]),
-            _check_path("/" + path.removeprefix("/"), escapes=False),
+            _check_path("/" + match["path"].removeprefix("/"), escapes=False),
             None if match["user"] is None else _check_user(match["user"]),
         )
-
-    @property
-    def authority(self) -> str:
-        return self.host if self.port is None else f"{self.host}:{self.port}"
 
     @override
     def __str__(self) -> str:
         user = "" if self.user is None else f"{self.user}@"
-        return f"{self.scheme}://{user}{self.authority}{self.path}"
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.scheme}://{user}{self.host}{port}{self.path}"
 
 
 def _check_scheme(scheme: str, allow_http: bool, allow_ssh: bool) -> None:
@@ -136,8 +132,7 @@ def _check_path(path: str, *, escapes: bool) -> str:
             raise InvalidRepositoryUrlError(f"The repository's URL cannot hold the percent-escape %{escape}.")
     segments = path.removeprefix("/").removesuffix("/").split("/")
     for segment in segments:
-        plain = _ESCAPE.sub("_", segment)
-        if segment in ("", ".", "..") or segment.startswith("-") or not _SEGMENT.fullmatch(plain):
+        if segment in ("", ".", "..") or segment[0] == "-" or not _SEGMENT.fullmatch(_ESCAPE.sub("_", segment)):
             raise InvalidRepositoryUrlError(
                 "The path in a repository's URL has names between single slashes: none of them empty, '.' or '..', "
                 "none that begins with '-', and none with quotes, backslashes or brackets."

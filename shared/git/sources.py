@@ -46,7 +46,6 @@ def check_repository_address(url: RepositoryUrl) -> None:
 
 
 def encrypt_source_credentials(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
-    """Encrypt a repository's credentials for the algorithm's row."""
     return keyring.encrypt({"username": username, "password": password}, identity=_identity(algorithm.id))
 
 

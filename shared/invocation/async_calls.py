@@ -59,7 +59,6 @@ class CallOutcome:
 
     state: CallState
     message: str | None = None
-    """The cause of a failure."""
     error_type: str | None = None
     duration_ms: int | None = None
     """Time in the algorithm."""

@@ -14,10 +14,6 @@ from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError, NotFoundError, RequestError
 from shared.keys import Caller
 
-LATEST = "latest"
-LATEST_PRIVATE = "latestPrivate"
-PUBLIC = "public"
-PRIVATE = "private"
 NUMBER = r"(?:0|[1-9][0-9]{0,17})"
 SEMANTIC_VERSION = re.compile(rf"{NUMBER}\.{NUMBER}\.{NUMBER}")
 PATTERN = re.compile(rf"({NUMBER}\.(?:{NUMBER}\.)?)\*")
@@ -68,16 +64,16 @@ def _find_by_hash(session: Session, algorithm: Algorithm, prefix: str, *, owns: 
 
 
 def _may_call(version: Version, *, owns: bool) -> bool:
-    return owns or (version.published and version.callability == PUBLIC)
+    return owns or (version.published and version.callability == "public")
 
 
 def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, *, owns: bool) -> Version:
     """Return the version with the highest number among those that the selector matches."""
     prefix, callability = "", None
-    if selector == LATEST:
-        callability = PUBLIC
-    elif selector == LATEST_PRIVATE and owns:
-        callability = PRIVATE
+    if selector == "latest":
+        callability = "public"
+    elif selector == "latestPrivate" and owns:
+        callability = "private"
     elif selector is not None:
         pattern = PATTERN.fullmatch(selector)
         if pattern is None:
@@ -86,7 +82,7 @@ def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, 
     matching = [
         row
         for row in session.execute(_NUMBERS, {"algorithm": algorithm.id})
-        if (owns or row.callability == PUBLIC)
+        if (owns or row.callability == "public")
         and (callability is None or row.callability == callability)
         and row.semantic_version.startswith(prefix)
     ]
