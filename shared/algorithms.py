@@ -32,11 +32,11 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
         AlgorithmNotFoundError: there is none.
     """
     owner, slash, algorithm_name = name.partition("/")
-    found: Algorithm | None
-    if slash:
-        found = session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
-    else:
-        found = session.scalar(_BY_ID, {"id": name.lower()})
+    found = (
+        session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
+        if slash
+        else session.scalar(_BY_ID, {"id": name.lower()})
+    )
     if found is None:
         raise AlgorithmNotFoundError(name, "name" if slash else "id" if _is_uuid(name) else "neither")
     return found
@@ -86,7 +86,6 @@ A range, because an index supports it under any collation, unlike LIKE.
 
 
 def hash_range(prefix: str) -> dict[str, str]:
-    """Return the parameters of `HASH_HAS_PREFIX`."""
     return {"begins": prefix, "before": f"{prefix}{AFTER_HEXADECIMAL}"}
 
 
@@ -100,12 +99,9 @@ _VERSIONS = (
 
 def image_build(session: Session, version: Version) -> Build | None:
     """Return the build whose image is the version's: the one it was published with, else the newest successful one."""
-    found: Build | None
     if version.build_id is None:
-        found = session.scalar(_GOOD_BUILD, {"version": version.id})
-    else:
-        found = session.scalar(_BOUND_BUILD, {"version": version.id, "build": version.build_id})
-    return found
+        return session.scalar(_GOOD_BUILD, {"version": version.id})
+    return session.scalar(_BOUND_BUILD, {"version": version.id, "build": version.build_id})
 
 
 _GOOD_BUILD = (
@@ -118,7 +114,6 @@ _BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("build"))
 
 
 def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:
-    """Return the newest build of the algorithm, or of one version, whatever its status."""
     query = select(Build).where(Build.algorithm_id == algorithm.id)
     if version is not None:
         query = query.where(Build.version_id == version.id)
@@ -134,8 +129,7 @@ def readable_algorithms(caller: Caller) -> Select[tuple[str]] | None:
         return query
     # Algorithms of other owners in the list are for calling only.
     listed = [entry.partition("/") for entry in caller.algorithms]
-    names = [name for owner, _, name in listed if owner == caller.owner]
-    return query.where(Algorithm.name.in_(names))
+    return query.where(Algorithm.name.in_([name for owner, _, name in listed if owner == caller.owner]))
 
 
 def _is_uuid(text: str) -> bool:

@@ -57,17 +57,12 @@ def entries(
     `action` is a whole action or a prefix that ends with a dot (`registry.`). `since` (included) and `until` (excluded)
     are in milliseconds.
     """
-    rows = select(AuditEvent)
+    equal = {"actor": actor, "target_id": target, "owner": owner}
+    rows = select(AuditEvent).filter_by(**{name: value for name, value in equal.items() if value is not None})
     if action is not None and action.endswith("."):
         rows = rows.where(AuditEvent.action.startswith(action, autoescape=True))
     elif action is not None:
         rows = rows.where(AuditEvent.action == action)
-    if actor is not None:
-        rows = rows.where(AuditEvent.actor == actor)
-    if target is not None:
-        rows = rows.where(AuditEvent.target_id == target)
-    if owner is not None:
-        rows = rows.where(AuditEvent.owner == owner)
     if since is not None:
         rows = rows.where(AuditEvent.created_at >= since)
     if until is not None:

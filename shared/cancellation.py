@@ -17,24 +17,20 @@ class CancelToken:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
-        self._reason = ""
+        self.reason = ""
+        """A word or a sentence; empty until cancelled."""
         self._callbacks: list[Callable[[], None]] = []
 
     @property
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
 
-    @property
-    def reason(self) -> str:
-        """A word or a sentence; empty until cancelled."""
-        return self._reason
-
     def cancel(self, reason: str) -> None:
         """Cancel the work and call the callbacks of `on_cancel`. A second call does nothing."""
         with self._lock:
             if self.is_cancelled:
                 return
-            self._reason = reason
+            self.reason = reason
             self._cancelled.set()
             callbacks = list(self._callbacks)
         for callback in callbacks:
@@ -43,7 +39,7 @@ class CancelToken:
     def check(self) -> None:
         """Raise `WorkCancelledError` if cancelled."""
         if self.is_cancelled:
-            raise WorkCancelledError(self._reason)
+            raise WorkCancelledError(self.reason)
 
     def sleep(self, seconds: float) -> None:
         """Sleep until the time is over or the work is cancelled.
@@ -68,7 +64,7 @@ class CancelToken:
             yield
         except Exception as error:
             if self.is_cancelled:
-                raise WorkCancelledError(self._reason) from error
+                raise WorkCancelledError(self.reason) from error
             raise
         finally:
             with self._lock:

@@ -6,6 +6,7 @@ after a copy to another row. Every key decrypts, the first one encrypts, with a 
 
 import base64
 import binascii
+import hmac
 import json
 import os
 import secrets
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -44,8 +45,9 @@ class Keyring:
     def encrypt(self, secret: Mapping[str, str], *, identity: str) -> str:
         """Return a small document of secrets, encrypted for the row that `identity` names."""
         nonce = os.urandom(NONCE_BYTES)
-        plain = json.dumps(secret).encode()
-        ciphertext = AESGCM(self._keys[self.primary_key_id]).encrypt(nonce, plain, identity.encode())
+        ciphertext = AESGCM(self._keys[self.primary_key_id]).encrypt(
+            nonce, json.dumps(secret).encode(), identity.encode()
+        )
         return f"{self.primary_key_id}.{base64.b64encode(nonce + ciphertext).decode()}"
 
     def decrypt(self, ciphertext: str, *, identity: str) -> dict[str, str]:
@@ -68,20 +70,18 @@ class Keyring:
 
     def digest(self, message: bytes, *, purpose: str) -> str:
         """Return KEY_ID.HMAC, the HMAC-SHA256 under a key derived for the purpose."""
-        return f"{self.primary_key_id}.{self._mac(self.primary_key_id, message, purpose).finalize().hex()}"
+        return f"{self.primary_key_id}.{self._mac(self.primary_key_id, message, purpose)}"
 
     def verify_digest(self, digest: str, message: bytes, *, purpose: str) -> bool:
         """Return whether `digest` was made of this message and purpose by a key that is still known."""
         key_id, _, given = digest.partition(".")
         if key_id not in self._keys:
             return False
-        return secrets.compare_digest(self._mac(key_id, message, purpose).finalize().hex(), given)
+        return secrets.compare_digest(self._mac(key_id, message, purpose), given)
 
-    def _mac(self, key_id: str, message: bytes, purpose: str) -> hmac.HMAC:
+    def _mac(self, key_id: str, message: bytes, purpose: str) -> str:
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=purpose.encode()).derive(self._keys[key_id])
-        mac = hmac.HMAC(derived, hashes.SHA256())
-        mac.update(message)
-        return mac
+        return hmac.digest(derived, message, "sha256").hex()
 
 
 def new_key() -> str:
@@ -93,8 +93,7 @@ def ensure_key_file(data_dir: Path) -> Path:
     """Create the key file of a data directory, readable by its owner only, unless it exists."""
     path = data_dir / KEY_FILE
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(new_key() + "\n")
     return path
 
@@ -108,8 +107,10 @@ def load_keyring(configured: Settings) -> Keyring:
     keys = {key_id: value.get_secret_value() for key_id, value in configured.secret_keys.items()}
     path = configured.data_dir / KEY_FILE
     if not keys and path.is_file():
-        lines = ",".join(path.read_text().split())
-        keys = {key_id: value.get_secret_value() for key_id, value in Settings(secret_keys=lines).secret_keys.items()}
+        keys = {
+            key_id: value.get_secret_value()
+            for key_id, value in Settings(secret_keys=",".join(path.read_text().split())).secret_keys.items()
+        }
     return Keyring({key_id: base64.b64decode(encoded) for key_id, encoded in keys.items()})
 
 

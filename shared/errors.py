@@ -97,7 +97,6 @@ def storable(text: str) -> str:
 
 def sentence(text: str) -> str:
     """Return `text` with a capital letter and a full stop. A first word that is a file or host name is kept."""
-    first = text.partition(" ")[0]
-    if first.isalpha():
+    if text.partition(" ")[0].isalpha():
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

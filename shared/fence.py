@@ -45,11 +45,9 @@ class Claim:
     build_id: str | None = None
     registry_id: str | None = None
     own_credentials: bool = False
-    """Whether the push brought credentials of its own."""
 
 
 def held_by(claim: Claim) -> dict[str, Any]:
-    """Return the values for `HELD`."""
     return {"held_job": claim.job_id, "held_claim": claim.number}
 
 
@@ -60,7 +58,6 @@ def lock_version(session: Session, version_id: str) -> None:
 
 
 def lock_version_of(session: Session, job_id: str) -> None:
-    """Lock the version that a job is about."""
     if _locks_rows(session):
         session.execute(_VERSION_OF_JOB, {"job": job_id})
 

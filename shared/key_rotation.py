@@ -10,14 +10,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from shared.db.engine import Database
 from shared.db.models import Algorithm, Job, Registry, Webhook
 from shared.encryption import DecryptionError, Keyring
-from shared.git.sources import decrypt_source_credentials, encrypt_source_credentials
-from shared.registries.credentials import (
-    decrypt_job_credentials,
-    decrypt_registry_credentials,
-    encrypt_job_credentials,
-    encrypt_registry_credentials,
-)
-from shared.webhooks.signing import decrypt_secret, encrypt_secret
+from shared.git.sources import source_identity
+from shared.registries.credentials import job_identity, registry_identity
+from shared.webhooks.signing import secret_identity
 
 BATCH_SIZE = 50
 """Rows of one transaction: another writer of SQLite waits no longer than for these."""
@@ -25,12 +20,12 @@ BATCH_SIZE = 50
 
 @dataclass(frozen=True)
 class SealedColumn:
-    """A column with encrypted values, and the function that encrypts the value of one row again."""
+    """A column with encrypted values, and the function that returns the identity of a row."""
 
     name: str
     model: type[Any]
     attribute: InstrumentedAttribute[Any]
-    reencrypt: Callable[[Keyring, Any], str]
+    identity_of: Callable[[Any], str]
 
 
 @dataclass
@@ -42,31 +37,13 @@ class RotationResult:
     """Column, row id and reason of each value that was left as it is."""
 
 
-def _registry(keyring: Keyring, registry: Registry) -> str:
-    credentials = decrypt_registry_credentials(keyring, registry)
-    assert credentials is not None  # noqa: S101 - only rows with a value are read
-    return encrypt_registry_credentials(keyring, registry, credentials)
-
-
-def _job(keyring: Keyring, job: Job) -> str:
-    return encrypt_job_credentials(keyring, job, decrypt_job_credentials(keyring, job))
-
-
-def _algorithm(keyring: Keyring, algorithm: Algorithm) -> str:
-    credentials = decrypt_source_credentials(keyring, algorithm)
-    assert credentials is not None  # noqa: S101 - only rows with a value are read
-    return encrypt_source_credentials(keyring, algorithm, *credentials)
-
-
-def _webhook(keyring: Keyring, webhook: Webhook) -> str:
-    return encrypt_secret(keyring, webhook.id, decrypt_secret(keyring, webhook))
-
-
 SEALED_COLUMNS = (
-    SealedColumn("registries.credentials", Registry, Registry.credentials, _registry),
-    SealedColumn("jobs.credentials", Job, Job.credentials, _job),
-    SealedColumn("algorithms.source_credentials", Algorithm, Algorithm.source_credentials, _algorithm),
-    SealedColumn("webhooks.secret", Webhook, Webhook.secret, _webhook),
+    SealedColumn("registries.credentials", Registry, Registry.credentials, registry_identity),
+    SealedColumn("jobs.credentials", Job, Job.credentials, job_identity),
+    SealedColumn(
+        "algorithms.source_credentials", Algorithm, Algorithm.source_credentials, lambda row: source_identity(row.id)
+    ),
+    SealedColumn("webhooks.secret", Webhook, Webhook.secret, lambda row: secret_identity(row.id)),
 )
 
 
@@ -100,8 +77,14 @@ def _batches(database: Database, keyring: Keyring, column: SealedColumn) -> Iter
     last = 0
     while True:
         with database.reading() as session:
-            query = select(column.model.seq).where(_is_outdated(column, keyring), column.model.seq > last)
-            seqs = list(session.scalars(query.order_by(column.model.seq).limit(BATCH_SIZE)))
+            seqs = list(
+                session.scalars(
+                    select(column.model.seq)
+                    .where(_is_outdated(column, keyring), column.model.seq > last)
+                    .order_by(column.model.seq)
+                    .limit(BATCH_SIZE)
+                )
+            )
         if not seqs:
             return
         yield seqs
@@ -119,7 +102,8 @@ def _rotate_row(session: Session, keyring: Keyring, column: SealedColumn, seq: i
     if row is None or old is None:
         return  # deleted since it was listed
     try:
-        new = column.reencrypt(keyring, row)
+        identity = column.identity_of(row)
+        new = keyring.encrypt(keyring.decrypt(old, identity=identity), identity=identity)
     except DecryptionError as error:
         result.undecryptable.append((column.name, row.id, str(error)))
         return
@@ -127,11 +111,12 @@ def _rotate_row(session: Session, keyring: Keyring, column: SealedColumn, seq: i
     if not isinstance(row, Job):
         values[type(row).updated_at] = type(row).updated_at  # its content does not change
     # Compare and set: a value that was replaced meanwhile must not be overwritten with the old one.
-    updated = session.execute(
-        update(column.model)
-        .where(column.model.seq == seq, column.attribute == old)
-        .values(values)
-        .returning(column.model.seq)
-        .execution_options(synchronize_session=False)
+    result.reencrypted += len(
+        session.execute(
+            update(column.model)
+            .where(column.model.seq == seq, column.attribute == old)
+            .values(values)
+            .returning(column.model.seq)
+            .execution_options(synchronize_session=False)
+        ).all()
     )
-    result.reencrypted += len(updated.all())

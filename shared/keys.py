@@ -101,9 +101,7 @@ class Caller:
             raise PermissionDeniedError(f"This key is not for {algorithm.path}; use one whose algo_acl names it.")
 
     def _listed(self, owner: str, path: str) -> bool:
-        if self.admin or self.algorithms is None:
-            return True
-        return path in self.algorithms or f"{owner}/*" in self.algorithms
+        return self.admin or self.algorithms is None or path in self.algorithms or f"{owner}/*" in self.algorithms
 
 
 def create_owner(session: Session, username: str) -> Owner:

@@ -36,10 +36,12 @@ def metrics(session: Session) -> Iterable[Metric]:
     yield from _history(events)
     yield from _workers(session)
     yield from _registries(session)
-    deliveries = session.execute(
-        select(WebhookDelivery.state, func.count(WebhookDelivery.seq)).group_by(WebhookDelivery.state)
+    yield from (
+        Metric("webhook_deliveries", {"state": state}, number)
+        for state, number in session.execute(
+            select(WebhookDelivery.state, func.count(WebhookDelivery.seq)).group_by(WebhookDelivery.state)
+        )
     )
-    yield from (Metric("webhook_deliveries", {"state": state}, number) for state, number in deliveries)
     age = sweep_age_seconds(session)
     if age is not None:
         yield Metric("sweep_age_seconds", {}, age)

@@ -28,7 +28,6 @@ class RestartKind(StrEnum):
     WEBHOOK = "webhook"
     """By a request to LONGSHORE_NODE_RESTART_URL."""
     NONE = "none"
-    """Not at all: the drain is enough."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,15 @@ class RefreshOptions:
     restart: RestartKind | None = None
     """None: the way that the settings of the worker name."""
     version_id: str | None = None
-    """Only the runners of this version."""
     registry_id: str | None = None
     """Only the runners whose image was pulled from this registry."""
     dry_run: bool = False
-    """Only report what would happen."""
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> "RefreshOptions":
-        """Return the options that `as_document` wrote."""
         restart = document["restart"]
         return cls(
             **{
@@ -89,7 +85,6 @@ class RefreshStep:
 
 
 def read_steps(progress: Sequence[dict[str, Any]]) -> list[RefreshStep]:
-    """Return the steps in `Refresh.progress`."""
     return [RefreshStep(**{**step, "state": StepState(step["state"])}) for step in progress]
 
 
@@ -108,17 +103,7 @@ def write_steps(session: Session, job_id: str, steps: Sequence[RefreshStep]) -> 
     )
 
 
-def record_requeued(session: Session, job_id: str, message: str) -> None:
-    """Write that running steps wait for the next worker."""
-    _change_running(session, job_id, StepState.WAITING, message)
-
-
-def record_ended(session: Session, job_id: str, message: str) -> None:
-    """Write that running steps failed with their job."""
-    _change_running(session, job_id, StepState.FAILED, message)
-
-
-def _change_running(session: Session, job_id: str, state: StepState, message: str) -> None:
+def change_running_steps(session: Session, job_id: str, state: StepState, message: str) -> None:
     steps = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
     for step in steps:
         if step.state == StepState.RUNNING:
@@ -157,22 +142,22 @@ def refreshes_to_uncordon(session: Session) -> list[str]:
 
     A job that a worker still holds is left out: that worker uncordons its nodes, or is lost later.
     """
-    job_ids = (
-        select(Refresh.job_id)
-        .join(Job, Job.id == Refresh.job_id)
-        .where(
-            Refresh.uncordoned_at.is_(None),
-            Refresh.what == RefreshKind.NODES,
-            Job.state.not_in(LIVE_STATES),
-            Job.lease_owner.is_(None),
+    return list(
+        session.scalars(
+            select(Refresh.job_id)
+            .join(Job, Job.id == Refresh.job_id)
+            .where(
+                Refresh.uncordoned_at.is_(None),
+                Refresh.what == RefreshKind.NODES,
+                Job.state.not_in(LIVE_STATES),
+                Job.lease_owner.is_(None),
+            )
+            .order_by(Refresh.seq)
         )
-        .order_by(Refresh.seq)
     )
-    return list(session.scalars(job_ids))
 
 
 def mark_uncordoned(session: Session, job_id: str) -> None:
-    """Write that this job keeps no node cordoned."""
     session.execute(
         update(Refresh)
         .where(Refresh.job_id == job_id)

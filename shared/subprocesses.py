@@ -82,7 +82,6 @@ class Subprocess:
 
     @property
     def messages(self) -> str:
-        """The end of its messages so far."""
         return bytes(self._messages).decode("utf-8", "replace").strip()
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:

@@ -31,7 +31,8 @@ def end_all_of_registry(session: Session, registry_id: str) -> list[JobMessage]:
 
 
 def _end_all(session: Session, which: ColumnElement[bool], message: str) -> list[JobMessage]:
-    messages: list[JobMessage] = []
-    for job in session.scalars(select(Job).where(which, Job.state.in_(LIVE_STATES)).order_by(Job.seq)):
-        messages += force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.INVALID) or []
-    return messages
+    return [
+        to_send
+        for job in session.scalars(select(Job).where(which, Job.state.in_(LIVE_STATES)).order_by(Job.seq))
+        for to_send in force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.INVALID) or []
+    ]

@@ -73,10 +73,12 @@ def enqueue_compile(
 
 
 def _usable_build(session: Session, version: Version) -> Build | None:
-    usable = (BuildStatus.QUEUED, BuildStatus.RUNNING, BuildStatus.SUCCEEDED)
     return session.scalar(
         select(Build)
-        .where(Build.version_id == version.id, Build.status.in_(usable))
+        .where(
+            Build.version_id == version.id,
+            Build.status.in_((BuildStatus.QUEUED, BuildStatus.RUNNING, BuildStatus.SUCCEEDED)),
+        )
         .order_by(Build.seq.desc())
         .limit(1)
     )

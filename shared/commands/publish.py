@@ -69,12 +69,14 @@ def enqueue_publish(
     version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
     session.refresh(version)
     if version.publish_state == PublishState.PENDING:
-        earlier = session.scalars(select(Job).where(Job.id == version.publish_job_id)).one()
-        return Enqueued(earlier, [], build, repeated=True)
+        return Enqueued(
+            session.scalars(select(Job).where(Job.id == version.publish_job_id)).one(), [], build, repeated=True
+        )
     _refuse_unpublishable(version, build)
     job = _reserve(session, algorithm, version, build, options, request_id)
-    messages = enqueue_pushes(session, algorithm, version, build, pushes, parent=job, request_id=request_id)
-    return Enqueued(job, messages, build)
+    return Enqueued(
+        job, enqueue_pushes(session, algorithm, version, build, pushes, parent=job, request_id=request_id), build
+    )
 
 
 def next_version(reserved: Sequence[str], version_type: VersionType) -> str:

@@ -144,12 +144,13 @@ def enqueue_pushes(
 ) -> list[JobMessage]:
     """Enqueue the pushes that a compile or publish brings; they wait for it unless it has succeeded."""
     awaits = None if parent.state == JobState.SUCCEEDED else parent
-    messages: list[JobMessage] = []
-    for request in requests:
-        messages += enqueue_push(
+    return [
+        message
+        for request in requests
+        for message in enqueue_push(
             session, algorithm, version, build, request, awaits=awaits, parent=parent, request_id=request_id
         ).messages
-    return messages
+    ]
 
 
 def _second_tag(version: Version, parent: Job | None) -> str | None:
@@ -180,14 +181,23 @@ def _overwrite_row(
         older = session.scalars(_LIVE, {"version": version.id, "push": known.id}).all()
         superseded = False
         for old in older:
-            message = "A newer push of the same version to the same registry took its place."
-            released = force_end(session, old, JobState.SUPERSEDED, message, superseded_by=job.id)
+            released = force_end(
+                session,
+                old,
+                JobState.SUPERSEDED,
+                "A newer push of the same version to the same registry took its place.",
+                superseded_by=job.id,
+            )
             superseded, messages = superseded or released is not None, [*messages, *(released or [])]
         record_event(session, known.id, "superseded" if superseded else "overwritten")
-    values = {
-        "job": job.id,
-        "new_url": registry.registry_url,
-        "new_image": image,
-        "new_message": "Waits for its build." if job.awaits_id is not None else "Waits for a worker.",
-    }
-    return session.scalars(_OVERWRITE, {**same, **values}).one(), messages
+    overwritten = session.scalars(
+        _OVERWRITE,
+        {
+            **same,
+            "job": job.id,
+            "new_url": registry.registry_url,
+            "new_image": image,
+            "new_message": "Waits for its build." if job.awaits_id is not None else "Waits for a worker.",
+        },
+    ).one()
+    return overwritten, messages

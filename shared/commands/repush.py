@@ -76,8 +76,9 @@ def retry_pushes(
     """
     retried = Retried()
     with database.reading() as session:
-        query = _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
-        rows = session.execute(query).all()
+        rows = session.execute(
+            _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
+        ).all()
     for start in range(0, min(len(rows), MAX_AT_ONCE), MAX_IN_TRANSACTION):
         step = rows[start : min(start + MAX_IN_TRANSACTION, MAX_AT_ONCE)]
         with database.writing() as session:
@@ -86,9 +87,7 @@ def retry_pushes(
                 session.execute(_LOCKED_REGISTRY, {"registry": registry_id})
             for version_id in sorted({row.version_id for row in step}):
                 lock_version(session, version_id)
-            jobs: list[Job] = []
-            for row in step:
-                jobs += _retry_one(session, row.id, retry, retried, request_id)
+            jobs = [job for row in step for job in _retry_one(session, row.id, retry, retried, request_id)]
             if jobs and record is not None:
                 record(session, jobs)
     if len(rows) > MAX_AT_ONCE:
@@ -130,7 +129,6 @@ def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, r
 
 
 def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:
-    """Retry all pushes of the selection, and yield the result of each call."""
     after: int | None = 0
     while after is not None:
         retried = retry_pushes(database, retry, after=after)
@@ -170,7 +168,6 @@ def _repush(
     parent: Job | None = None,
     request_id: str | None = None,
 ) -> Enqueued | Skipped:
-    """Enqueue the push of a row once more, with these credentials or the registry's own."""
     version, algorithm = session.execute(
         select(Version, Algorithm)
         .join(Algorithm, Algorithm.id == Version.algorithm_id)

@@ -95,7 +95,6 @@ class Database:
 
 @cache
 def database() -> Database:
-    """Return the database of this process."""
     return Database(settings().resolved_database_url)
 
 
@@ -146,10 +145,12 @@ def _begin_sqlite(connection: Any) -> None:
 def insert_if_absent(session: Session, model: type[Base], unique: Sequence[str], **values: Any) -> bool:
     """Insert a row unless one has the same values in the `unique` columns. Return whether it was inserted."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    inserted = session.execute(
-        insert(model)
-        .values(**values)
-        .on_conflict_do_nothing(index_elements=list(unique))
-        .returning(model.__table__.c.seq)
+    return (
+        session.execute(
+            insert(model)
+            .values(**values)
+            .on_conflict_do_nothing(index_elements=list(unique))
+            .returning(model.__table__.c.seq)
+        ).first()
+        is not None
     )
-    return inserted.first() is not None

@@ -46,7 +46,7 @@ def check_repository_address(url: RepositoryUrl) -> None:
 
 
 def encrypt_source_credentials(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
-    return keyring.encrypt({"username": username, "password": password}, identity=_identity(algorithm.id))
+    return keyring.encrypt({"username": username, "password": password}, identity=source_identity(algorithm.id))
 
 
 def decrypt_source_credentials(keyring: Keyring, algorithm: Algorithm) -> tuple[str, str] | None:
@@ -57,11 +57,11 @@ def decrypt_source_credentials(keyring: Keyring, algorithm: Algorithm) -> tuple[
     """
     if algorithm.source_credentials is None:
         return None
-    credentials = keyring.decrypt(algorithm.source_credentials, identity=_identity(algorithm.id))
+    credentials = keyring.decrypt(algorithm.source_credentials, identity=source_identity(algorithm.id))
     return credentials["username"], credentials["password"]
 
 
-def _identity(algorithm_id: str) -> str:
+def source_identity(algorithm_id: str) -> str:
     return f"algorithms/{algorithm_id}/source"
 
 

@@ -24,7 +24,6 @@ BUSY_POLL_INTERVAL_SECONDS = 0.01
 
 
 def endpoint_of(instance_id: str) -> str:
-    """Return `Instance.endpoint` for the socket of an instance."""
     return f"{SCHEME}{instance_id}"
 
 

@@ -37,20 +37,28 @@ def running_instances(session: Session) -> list[Instance]:
 
 
 def record_start_progress(session: Session, instance_id: str, message: str) -> None:
-    """Write how far the start is, or why it waits."""
     _step(session, instance_id, (InstanceState.PENDING,), message=message)
 
 
 def mark_ready(session: Session, instance_id: str, *, endpoint: str, runtime_ref: str) -> bool:
     """Return whether the instance was still pending."""
-    ready = {"state": InstanceState.READY, "endpoint": endpoint, "runtime_ref": runtime_ref, "ready_at": now_ms()}
-    return _step(session, instance_id, (InstanceState.PENDING,), message="Takes calls.", **ready)
+    return _step(
+        session,
+        instance_id,
+        (InstanceState.PENDING,),
+        message="Takes calls.",
+        state=InstanceState.READY,
+        endpoint=endpoint,
+        runtime_ref=runtime_ref,
+        ready_at=now_ms(),
+    )
 
 
 def mark_failed(session: Session, instance_id: str, message: str) -> bool:
     """Write that the start failed; return whether the instance was still pending."""
-    failed = {"state": InstanceState.FAILED, "ended_at": now_ms()}
-    return _step(session, instance_id, (InstanceState.PENDING,), message=message, **failed)
+    return _step(
+        session, instance_id, (InstanceState.PENDING,), message=message, state=InstanceState.FAILED, ended_at=now_ms()
+    )
 
 
 def mark_unneeded(session: Session, instance_id: str, message: str) -> bool:
@@ -76,25 +84,39 @@ def mark_replaced(session: Session, by: Instance) -> None:
 
 def begin_draining(session: Session, instance_id: str, message: str) -> bool:
     """Write that the instance takes no new calls; return whether it was ready."""
-    draining = {"state": InstanceState.DRAINING, "draining_at": now_ms()}
-    return _step(session, instance_id, (InstanceState.READY,), message=message, **draining)
+    return _step(
+        session,
+        instance_id,
+        (InstanceState.READY,),
+        message=message,
+        state=InstanceState.DRAINING,
+        draining_at=now_ms(),
+    )
 
 
 def mark_stopped(session: Session, instance_id: str, message: str) -> bool:
     """Return whether the instance ran until now."""
-    stopped = {"state": InstanceState.STOPPED, "ended_at": now_ms()}
-    return _step(session, instance_id, (InstanceState.READY, InstanceState.DRAINING), message=message, **stopped)
+    return _step(
+        session,
+        instance_id,
+        (InstanceState.READY, InstanceState.DRAINING),
+        message=message,
+        state=InstanceState.STOPPED,
+        ended_at=now_ms(),
+    )
 
 
 def _step(session: Session, instance_id: str, seen: tuple[InstanceState, ...], **values: object) -> bool:
-    stepped = session.execute(
-        update(Instance)
-        .where(Instance.id == instance_id, Instance.state.in_(seen))
-        .values(values)
-        .returning(Instance.id)
-        .execution_options(synchronize_session=False)
+    return (
+        session.execute(
+            update(Instance)
+            .where(Instance.id == instance_id, Instance.state.in_(seen))
+            .values(values)
+            .returning(Instance.id)
+            .execution_options(synchronize_session=False)
+        ).first()
+        is not None
     )
-    return stepped.first() is not None
 
 
 @dataclass(frozen=True)

@@ -64,21 +64,23 @@ def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Cla
 
 
 def _claim_row(session: Session, job_id: str, owner: str, lease_seconds: int) -> Row[Any] | None:
-    values = {"job": job_id, "worker": owner, "lease_ms": lease_seconds * 1000}
     # On the connection: the session would rebuild the statement, to find which of its objects it changes.
-    return session.connection().execute(_claiming(), values).first()
+    return (
+        session.connection()
+        .execute(_claiming(), {"job": job_id, "worker": owner, "lease_ms": lease_seconds * 1000})
+        .first()
+    )
 
 
 @cache
 def _claiming() -> ReturningUpdate[Any]:
-    lost = case((Job.state == JobState.RUNNING, 1), else_=0)
     return (
         update(Job)
         .where(Job.id == bindparam("job"), is_claimable())
         .values(
             state=JobState.RUNNING,
             claim=Job.claim + 1,
-            losses=Job.losses + lost,
+            losses=Job.losses + case((Job.state == JobState.RUNNING, 1), else_=0),
             lease_owner=bindparam("worker"),
             lease_expires_at=now_ms() + bindparam("lease_ms", type_=BigInteger()),
             started_at=func.coalesce(Job.started_at, now_ms()),

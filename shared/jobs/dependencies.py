@@ -17,10 +17,11 @@ _END_WITH_DEPENDENCY = [kind for kind, handler in HANDLERS.items() if handler.en
 
 def resolve_dependents(session: Session, ended: Job) -> list[JobMessage]:
     """End the queued jobs that waited for an ended job, or return messages for those that are due now."""
-    messages: list[JobMessage] = []
-    for job in session.scalars(_DEPENDENTS, {"awaited": ended.id}):
-        messages += _resolve(session, job, ended)
-    return messages
+    return [
+        message
+        for job in session.scalars(_DEPENDENTS, {"awaited": ended.id})
+        for message in _resolve(session, job, ended)
+    ]
 
 
 def has_dependents() -> ColumnElement[bool]:

@@ -26,8 +26,10 @@ MAX_REGISTRY_MESSAGES = 50
 def dependencies_met() -> ColumnElement[bool]:
     """Return the condition that the job waits for no other job, or that this one has succeeded."""
     awaited = aliased(Job)
-    succeeded = exists(select(awaited.id).where(awaited.id == Job.awaits_id, awaited.state == JobState.SUCCEEDED))
-    return or_(Job.awaits_id.is_(None), succeeded)
+    return or_(
+        Job.awaits_id.is_(None),
+        exists(select(awaited.id).where(awaited.id == Job.awaits_id, awaited.state == JobState.SUCCEEDED)),
+    )
 
 
 @cache
@@ -86,10 +88,12 @@ def registry_was_full() -> ColumnElement[bool]:
 def _running_pushes() -> ColumnElement[int]:
     # A claimable job holds no lease that lasts, so it never counts itself.
     other = aliased(Job)
-    running = select(func.count(other.seq)).where(
-        other.registry_id == Registry.id, other.lease_owner.is_not(None), other.lease_expires_at >= now_ms()
+    return (
+        select(func.count(other.seq))
+        .where(other.registry_id == Registry.id, other.lease_owner.is_not(None), other.lease_expires_at >= now_ms())
+        .correlate(Registry)
+        .scalar_subquery()
     )
-    return running.correlate(Registry).scalar_subquery()
 
 
 @cache
@@ -125,12 +129,13 @@ def take_due_messages(session: Session, *, limit: int) -> list[JobMessage]:
         .limit(limit)
     ).all()
     dispatch_count = case((Job.dispatch_count < MAX_DISPATCHES, Job.dispatch_count + 1), else_=MAX_DISPATCHES)
-    marked = session.scalars(
-        update(Job)
-        .where(Job.id.in_([job_id for job_id, _kind in seen]), message_is_old)
-        .values(dispatched_at=now_ms(), dispatch_count=dispatch_count)
-        .returning(Job.id)
-        .execution_options(synchronize_session=False)
+    ours = set(
+        session.scalars(
+            update(Job)
+            .where(Job.id.in_([job_id for job_id, _kind in seen]), message_is_old)
+            .values(dispatched_at=now_ms(), dispatch_count=dispatch_count)
+            .returning(Job.id)
+            .execution_options(synchronize_session=False)
+        )
     )
-    ours = set(marked)
     return [JobMessage(job_id, kind) for job_id, kind in seen if job_id in ours]

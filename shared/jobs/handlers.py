@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from shared.db.clock import now_ms
-from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, Version
+from shared.db.models import Build, BuildStatus, ImagePush, Job, JobKind, JobState, Owner, PushState, StepState, Version
 from shared.db.models.algorithms import PublishState
 from shared.fence import FenceLostError
 from shared.instances.states import mark_failed, record_start_progress
 from shared.jobs.queues import Queues
 from shared.pushes.progress import record_event
-from shared.refreshes import record_ended, record_requeued
+from shared.refreshes import change_running_steps
 from shared.webhooks.events import EventType, emit_build
 
 _PUSH_CLAIMED = (
@@ -58,9 +58,8 @@ class JobHandler(ABC):
     ends_with_dependency: bool = False
     """Whether the job succeeds as soon as the job that it waits for has; otherwise it is due then."""
 
-    @abstractmethod
-    def claimed(self, session: Session, job: Row[Any]) -> None:
-        """Write that a worker has claimed the job; `job` has the columns of `Job`.
+    def claimed(self, session: Session, job: Row[Any]) -> None:  # noqa: B027 - most kinds have nothing to write
+        """Write that a worker has claimed the job, if that is shown anywhere; `job` has the columns of `Job`.
 
         Raises:
             FenceLostError: a newer push owns the row.
@@ -116,10 +115,6 @@ class CompileHandler(JobHandler):
 
 class PublishHandler(JobHandler):
     """Publishes the version, or makes its reserved number available again. No worker claims a publish."""
-
-    @override
-    def claimed(self, session: Session, job: Row[Any]) -> None:
-        pass
 
     @override
     def requeued(self, session: Session, job: Job, message: str) -> None:
@@ -196,11 +191,7 @@ class PushHandler(JobHandler):
 
 
 class ServeHandler(JobHandler):
-    """Shows the job in the instance that it starts."""
-
-    @override
-    def claimed(self, session: Session, job: Row[Any]) -> None:
-        pass  # the work itself says how far the start is
+    """Shows the job in the instance that it starts. The work itself says how far the start is."""
 
     @override
     def requeued(self, session: Session, job: Job, message: str) -> None:
@@ -212,36 +203,22 @@ class ServeHandler(JobHandler):
 
 
 class RefreshHandler(JobHandler):
-    """Shows the job in the steps of its refresh."""
-
-    @override
-    def claimed(self, session: Session, job: Row[Any]) -> None:
-        pass  # the work itself writes the steps
+    """Shows the job in the steps of its refresh, which the work itself writes."""
 
     @override
     def requeued(self, session: Session, job: Job, message: str) -> None:
-        record_requeued(session, job.id, message)
+        change_running_steps(session, job.id, StepState.WAITING, message)
 
     @override
     def ended(self, session: Session, job: Job) -> None:
-        record_ended(session, job.id, str(job.error_message))
+        change_running_steps(session, job.id, StepState.FAILED, str(job.error_message))
 
 
-def _handler(kind: JobKind) -> JobHandler:
-    match kind:
-        case JobKind.COMPILE:
-            return CompileHandler("build", CeleryTask("longshore.build", Queues.BUILDS), ends_with_dependency=True)
-        case JobKind.PUBLISH:
-            return PublishHandler("publish", None, ends_with_dependency=True)
-        case JobKind.PUSH:
-            return PushHandler("push", CeleryTask("longshore.push", Queues.PUSHES))
-        case JobKind.SERVE:
-            return ServeHandler("start", CeleryTask("longshore.serve", Queues.SERVING))
-        case JobKind.REFRESH:
-            return RefreshHandler("refresh", CeleryTask("longshore.refresh", Queues.NODES))
-
-
-HANDLERS = {kind: _handler(kind) for kind in JobKind}
-"""The handler of each kind of job."""
+HANDLERS: dict[JobKind, JobHandler] = {
+    JobKind.COMPILE: CompileHandler("build", CeleryTask("longshore.build", Queues.BUILDS), ends_with_dependency=True),
+    JobKind.PUBLISH: PublishHandler("publish", None, ends_with_dependency=True),
+    JobKind.PUSH: PushHandler("push", CeleryTask("longshore.push", Queues.PUSHES)),
+    JobKind.SERVE: ServeHandler("start", CeleryTask("longshore.serve", Queues.SERVING)),
+    JobKind.REFRESH: RefreshHandler("refresh", CeleryTask("longshore.refresh", Queues.NODES)),
+}
 TASKS = {kind: handler.task for kind, handler in HANDLERS.items() if handler.task is not None}
-"""The Celery task of each kind of job that workers run."""

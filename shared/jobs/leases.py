@@ -36,7 +36,6 @@ def renew_lease(session: Session, claim: Claim, *, lease_seconds: int) -> None:
 
 
 def still_held(session: Session, claim: Claim) -> bool:
-    """Return whether the job still belongs to this claim."""
     return session.scalar(_STILL_HELD, held_by(claim)) is not None
 
 

@@ -118,14 +118,16 @@ def force_end(
     the lease expires, no other job gets the lock.
     """
     lock_version(session, job.version_id)
-    values = {
-        "job": job.id,
-        "new_state": state,
-        "new_error_class": error_class,
-        "new_message": message,
-        "newer_job": superseded_by,
-    }
-    ended: Job | None = session.scalar(_FORCE_END, values)
+    ended: Job | None = session.scalar(
+        _FORCE_END,
+        {
+            "job": job.id,
+            "new_state": state,
+            "new_error_class": error_class,
+            "new_message": message,
+            "newer_job": superseded_by,
+        },
+    )
     if ended is None:
         return None
     if state != JobState.SUPERSEDED:  # the newer push writes the row
@@ -134,12 +136,15 @@ def force_end(
 
 
 def _end(session: Session, claim: Claim, state: JobState, error: WorkError | None) -> Job:
-    values = {
-        "new_state": state,
-        "new_error_class": error.error_class if error else None,
-        "new_message": error.message if error else None,
-    }
-    job: Job | None = session.scalar(_END, {**held_by(claim), **values})
+    job: Job | None = session.scalar(
+        _END,
+        {
+            **held_by(claim),
+            "new_state": state,
+            "new_error_class": error.error_class if error else None,
+            "new_message": error.message if error else None,
+        },
+    )
     if job is None:
         raise FenceLostError
     return job

@@ -40,20 +40,26 @@ def delete_dead_workers(session: Session) -> None:
 
 def live_workers(session: Session) -> list[WorkerProcess]:
     """Return the workers that refreshed their row lately, oldest first."""
-    alive = select(WorkerProcess).where(WorkerProcess.seen_at > now_ms() - MAX_SILENCE_MS)
-    return list(session.scalars(alive.order_by(WorkerProcess.seq)))
+    return list(
+        session.scalars(
+            select(WorkerProcess).where(WorkerProcess.seen_at > now_ms() - MAX_SILENCE_MS).order_by(WorkerProcess.seq)
+        )
+    )
 
 
 def record_run(session: Session, name: str) -> None:
-    """Write that a periodic task has run now."""
     if not insert_if_absent(session, PeriodicRun, ("name",), name=name, at=now_ms()):
         session.execute(update(PeriodicRun).where(PeriodicRun.name == name).values(at=now_ms()))
 
 
 def ran_within(session: Session, name: str, seconds: float) -> bool:
     """Return whether a run of a periodic task has ended in the last so many seconds."""
-    last = select(PeriodicRun.seq).where(PeriodicRun.name == name, PeriodicRun.at > now_ms() - int(seconds * 1000))
-    return session.scalar(last) is not None
+    return (
+        session.scalar(
+            select(PeriodicRun.seq).where(PeriodicRun.name == name, PeriodicRun.at > now_ms() - int(seconds * 1000))
+        )
+        is not None
+    )
 
 
 def sweep_age_seconds(session: Session) -> int | None:

@@ -109,8 +109,9 @@ class AllowedNetworks:
             socket.gaierror: the name cannot be resolved.
         """
         bare = _bare_host(host)
-        entries = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        addresses = list(
+            dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM))
+        )
         for address in addresses:
             self.check(address, bare)
         return addresses

@@ -61,7 +61,6 @@ class Proxy:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """`Proxy-Authorization`, if the URL has a password."""
     networks: AllowedNetworks = ANY_NETWORK
-    """The networks that the proxy may be in."""
 
     @classmethod
     def parse(cls, url: str, networks: AllowedNetworks = ANY_NETWORK) -> "Proxy":
@@ -80,8 +79,9 @@ class Proxy:
         if parts.username is None:
             return cls(host, port, networks=networks)
         user_info = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = {"Proxy-Authorization": f"Basic {base64.b64encode(user_info.encode()).decode()}"}
-        return cls(host, port, headers, networks)
+        return cls(
+            host, port, {"Proxy-Authorization": f"Basic {base64.b64encode(user_info.encode()).decode()}"}, networks
+        )
 
 
 def is_excepted(host: str, exceptions: Sequence[str]) -> bool:

@@ -54,9 +54,9 @@ def error_from_exception(host: str, error: BaseException) -> WorkError:
 
 def is_non_tls_peer(error: BaseException | None) -> bool:
     """Return whether a handshake failed in the way it fails with a peer that does not use TLS."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return False
-    return isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError)
+    return isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError) and not isinstance(
+        error, ssl.SSLCertVerificationError
+    )
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:

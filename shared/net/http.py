@@ -50,13 +50,11 @@ class Response:
 
     method: str
     url: str
-    """The URL of the request."""
     status: int
     headers: Mapping[str, str]
     """Case-insensitive; the values of a repeated header are joined by a comma (RFC 9110 section 5.3)."""
     body: bytes
     complete: bool = True
-    """Whether `body` is the whole body."""
 
     @property
     def location(self) -> str:

@@ -91,8 +91,7 @@ def _obstacle(algorithm: Algorithm, push: ImagePush, registry: Registry | None) 
 def _exclusion(version: Version, push: ImagePush, position: int) -> str | None:
     """Return why a usable push is not allowed to be used; None if it is."""
     if version.pinned_registry_id is not None:
-        is_pinned = push.registry_id == version.pinned_registry_id
-        return None if is_pinned else "The version is pinned to another registry."
+        return None if push.registry_id == version.pinned_registry_id else "The version is pinned to another registry."
     if position > 0 and settings().pull_fallback == "none":
         return "It is not the latest good push, and LONGSHORE_PULL_FALLBACK=none does not allow another one."
     return None
@@ -158,8 +157,9 @@ def _resolve_from_store(session: Session, algorithm: Algorithm, version: Version
     else:
         reason = "No push of the version was ever requested: the image comes from the platform's own store."
         image = f"{algorithm.image_path}@{digest}"
-    considered = (Candidate(None, None, digest, image is not None, reason),)
-    return Resolution(reason, image, digest if image else None, None, considered)
+    return Resolution(
+        reason, image, digest if image else None, None, (Candidate(None, None, digest, image is not None, reason),)
+    )
 
 
 def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_id: str) -> Resolution:

@@ -68,14 +68,16 @@ def take_due_checks(session: Session, *, after_seconds: float, limit: int) -> li
 
 
 def _take(session: Session, push: ImagePush) -> bool:
-    taken = session.execute(
-        update(ImagePush)
-        .where(ImagePush.id == push.id, ImagePush.looked_at == push.looked_at)
-        .values(looked_at=now_ms(), updated_at=ImagePush.updated_at)
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
+    return (
+        session.execute(
+            update(ImagePush)
+            .where(ImagePush.id == push.id, ImagePush.looked_at == push.looked_at)
+            .values(looked_at=now_ms(), updated_at=ImagePush.updated_at)
+            .returning(ImagePush.id)
+            .execution_options(synchronize_session=False)
+        ).first()
+        is not None
     )
-    return taken.first() is not None
 
 
 def retry_checks_soon(session: Session, checks: Sequence[DriftCheck], *, after_seconds: float) -> None:
@@ -103,24 +105,28 @@ def mark_missing(session: Session, check: DriftCheck) -> bool:
     """Write that the registry has lost the image; return whether it was there before."""
     was_there = _update_row(session, check, was_missing=False, missing_at=now_ms())
     if was_there:
-        message = (
+        record_event(
+            session,
+            check.push.id,
+            MISSING,
             f"{check.registry.registry_url} does not have {check.digest} any more; it was last seen there "
-            f"{rfc3339(check.push.seen_at)}. Push the version there again."
+            f"{rfc3339(check.push.seen_at)}. Push the version there again.",
         )
-        record_event(session, check.push.id, MISSING, message)
     return was_there
 
 
 def _update_row(session: Session, check: DriftCheck, *, was_missing: bool, **values: object) -> bool:
-    updated = session.execute(
-        update(ImagePush)
-        .where(
-            ImagePush.id == check.push.id,
-            ImagePush.last_success_digest == check.digest,
-            ImagePush.missing_at.is_not(None) if was_missing else ImagePush.missing_at.is_(None),
-        )
-        .values(values)
-        .returning(ImagePush.id)
-        .execution_options(synchronize_session=False)
+    return (
+        session.execute(
+            update(ImagePush)
+            .where(
+                ImagePush.id == check.push.id,
+                ImagePush.last_success_digest == check.digest,
+                ImagePush.missing_at.is_not(None) if was_missing else ImagePush.missing_at.is_(None),
+            )
+            .values(values)
+            .returning(ImagePush.id)
+            .execution_options(synchronize_session=False)
+        ).first()
+        is not None
     )
-    return updated.first() is not None

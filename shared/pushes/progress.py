@@ -99,7 +99,6 @@ class Progress:
 
     @classmethod
     def of(cls, blobs: Iterable[BlobProgress]) -> "Progress":
-        """Return the sum over all blobs of a push."""
         blobs = list(blobs)
         return cls(
             done_bytes=sum(blob.done_bytes for blob in blobs),
@@ -132,8 +131,14 @@ def write_success(session: Session, claim: Claim, *, digest: str, image: str, me
     Raises:
         FenceLostError: a newer push or claim owns the row.
     """
-    values = {"job": claim.job_id, "new_digest": digest, "new_image": image, "new_message": message}
-    push_id: str | None = session.connection().execute(_WRITE_SUCCESS, {**_fence_of(claim), **values}).scalar()
+    push_id: str | None = (
+        session.connection()
+        .execute(
+            _WRITE_SUCCESS,
+            {**_fence_of(claim), "job": claim.job_id, "new_digest": digest, "new_image": image, "new_message": message},
+        )
+        .scalar()
+    )
     if push_id is None:
         raise FenceLostError("a newer push or claim owns the row")
     record_event(session, push_id, "ended")

@@ -56,15 +56,15 @@ def pushes_of_version(database: Database, algorithm: str, git_hash: str) -> Sequ
     if not HASH_PREFIX.fullmatch(git_hash):
         return []
     owner, slash, name = algorithm.partition("/")
-    if slash:
-        rows = database.ask(_BY_NAME, owner=owner, name=name, **hash_range(git_hash))
-    else:
-        rows = database.ask(_BY_ID, id=algorithm.lower(), **hash_range(git_hash))
+    rows = (
+        database.ask(_BY_NAME, owner=owner, name=name, **hash_range(git_hash))
+        if slash
+        else database.ask(_BY_ID, id=algorithm.lower(), **hash_range(git_hash))
+    )
     return rows if len({row.version_id for row in rows}) == 1 else []
 
 
 def count_events(session: Session) -> Counts:
-    """Return the number of events by kind and state."""
     # The position is read in one statement with the tallies, so that a tally in between cannot count events twice. It
     # is passed to the next statement as a number, from which the database knows that few events are left to count.
     tallies = {(kind, state): number for kind, state, number in session.execute(_TALLIES)}

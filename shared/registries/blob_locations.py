@@ -23,7 +23,6 @@ def known_blob_locations(session: Session, registry_id: str, digests: Iterable[s
 
 
 def forget_blob_locations(session: Session, registry_id: str) -> None:
-    """Delete the locations of a registry that was moved or deleted."""
     session.execute(delete(RegistryBlob).where(RegistryBlob.registry_id == registry_id))
 
 

@@ -196,8 +196,7 @@ def _close(session: Session, registry: Registry, reason: str) -> bool:
 
 
 def _lock(session: Session, registry_id: str) -> Registry | None:
-    registry: Registry | None = session.scalar(_REGISTRY_FOR_UPDATE, {"registry": registry_id})
-    return registry
+    return session.scalar(_REGISTRY_FOR_UPDATE, {"registry": registry_id})
 
 
 def _write(session: Session, registry: Registry, **values: Any) -> None:

@@ -150,7 +150,6 @@ def _summary(check: RegistryCheck, client: RegistryClient) -> str:
 
 
 def _error_of(probe: Callable[[], WorkError | None]) -> WorkError | None:
-    """Return the refusal that a probe returns, or the error that it raises."""
     try:
         return probe()
     except WorkError as error:

@@ -5,6 +5,7 @@ Every caller that needs credentials for a registry asks `credential_provider`. A
 """
 
 import hashlib
+from dataclasses import asdict
 from typing import Protocol
 
 from shared.db.models import Job, Registry
@@ -85,7 +86,7 @@ def fingerprint(registry: Registry) -> str:
 
 
 def encrypt_registry_credentials(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:
-    return keyring.encrypt(_document(credentials), identity=_registry_identity(registry))
+    return keyring.encrypt(asdict(credentials), identity=registry_identity(registry))
 
 
 def decrypt_registry_credentials(keyring: Keyring, registry: Registry) -> Credentials | None:
@@ -96,12 +97,12 @@ def decrypt_registry_credentials(keyring: Keyring, registry: Registry) -> Creden
     """
     if registry.credentials is None:
         return None
-    return Credentials(**keyring.decrypt(registry.credentials, identity=_registry_identity(registry)))
+    return Credentials(**keyring.decrypt(registry.credentials, identity=registry_identity(registry)))
 
 
 def encrypt_job_credentials(keyring: Keyring, job: Job, credentials: Credentials) -> str:
     """Return credentials given for one push, encrypted for its job and for the registry's present fingerprint."""
-    return keyring.encrypt(_document(credentials), identity=_job_identity(job))
+    return keyring.encrypt(asdict(credentials), identity=job_identity(job))
 
 
 def decrypt_job_credentials(keyring: Keyring, job: Job) -> Credentials:
@@ -110,16 +111,12 @@ def decrypt_job_credentials(keyring: Keyring, job: Job) -> Credentials:
     Raises:
         DecryptionError: they belong to another job or fingerprint, or the key that encrypted them is gone.
     """
-    return Credentials(**keyring.decrypt(job.credentials or "", identity=_job_identity(job)))
+    return Credentials(**keyring.decrypt(job.credentials or "", identity=job_identity(job)))
 
 
-def _document(credentials: Credentials) -> dict[str, str]:
-    return {"username": credentials.username, "password": credentials.password}
-
-
-def _registry_identity(registry: Registry) -> str:
+def registry_identity(registry: Registry) -> str:
     return f"registries/{registry.id}/credentials"
 
 
-def _job_identity(job: Job) -> str:
+def job_identity(job: Job) -> str:
     return f"jobs/{job.id}/credentials/{job.registry_fingerprint or ''}"

@@ -118,7 +118,6 @@ class RegistryAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host is `localhost`, in 127.0.0.0/8 or `[::1]`."""
         return is_loopback_host(self.host)
 
     @override
@@ -150,7 +149,6 @@ def _check_characters(url: str) -> None:
 
 
 def _split_scheme(url: str) -> tuple[str | None, str]:
-    """Return the scheme, None if there is none, and the rest of the URL."""
     match = _SCHEME.match(url)
     if not match:
         return None, url
@@ -161,7 +159,6 @@ def _split_scheme(url: str) -> tuple[str | None, str]:
 
 
 def _split_authority(authority: str) -> tuple[str, int | None]:
-    """Return the host in lower case, and the port if there is one."""
     match = _AUTHORITY.fullmatch(authority)
     if not match:
         raise InvalidAddressError("registry_url's host is invalid: write an IPv6 address in brackets: [::1]:5000.")
@@ -188,8 +185,7 @@ def _check_host(host: str) -> None:
         except ValueError:
             raise InvalidAddressError("registry_url's host is not an IPv6 address between its brackets.") from None
         return
-    labels = host.split(".")
-    if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+    if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in host.split(".")):
         raise InvalidAddressError(
             "registry_url's host is not a host name: its parts are letters, digits and hyphens between dots, "
             "and none is empty, longer than 63 characters, or begins or ends with a hyphen."
@@ -206,7 +202,6 @@ def _is_registry_host(host: str) -> bool:
 
 
 def _check_path(path: str) -> None:
-    """Refuse a path with which no repository name can begin."""
     if not path:
         return
     for segment in path.split("/"):

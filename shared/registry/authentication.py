@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.http import HttpTransport, Response
 from shared.net.origins import host_of, is_redirect_allowed, origin_of
@@ -68,7 +67,6 @@ class Authenticator:
     """Keeps the challenge of one registry, and its tokens by scope. Thread-safe: one thread gets a token for all."""
 
     def __init__(self, token_http: HttpTransport, host: str, credentials: Credentials | None) -> None:
-        """`token_http` is used for the token server only."""
         self._lock = threading.RLock()
         self._http = token_http
         self._host = host
@@ -80,7 +78,6 @@ class Authenticator:
 
     @property
     def was_challenged(self) -> bool:
-        """Whether the registry has asked for credentials."""
         return self._challenge is not None
 
     @property
@@ -117,8 +114,9 @@ class Authenticator:
         Raises:
             WorkError: as `authorization`; or the URL of the token server is not allowed.
         """
-        header = response.headers.get("WWW-Authenticate", "")
-        challenges = {each.scheme: each for each in reversed(parse_challenges(header))}
+        challenges = {
+            each.scheme: each for each in reversed(parse_challenges(response.headers.get("WWW-Authenticate", "")))
+        }
         # Bearer is preferred, because its tokens have fewer rights than the password.
         challenge = challenges.get("bearer") or challenges.get("basic")
         if challenge is None:
@@ -133,15 +131,6 @@ class Authenticator:
             self._scopes[scope] = list(dict.fromkeys([*scope.split(), *requested]))
             authorization = self.authorization(scope)
         return None if authorization == refused else authorization
-
-    def set_cancel_token(self, cancel_token: CancelToken) -> None:
-        self._http.cancel_token = cancel_token
-
-    def close(self) -> None:
-        self._http.close()
-
-    def abort(self) -> None:
-        self._http.abort()
 
     def _basic(self) -> str | None:
         if self._credentials is not None and self._credentials.is_identity_token:
@@ -163,8 +152,7 @@ class Authenticator:
         service = challenge.parameters.get("service")
         if service:
             parameters.insert(0, ("service", service))
-        response = self._ask_token_server(realm, [("client_id", _CLIENT_ID), *parameters])
-        document = response.json_object()
+        document = self._ask_token_server(realm, [("client_id", _CLIENT_ID), *parameters]).json_object()
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not _VALID_TOKEN.fullmatch(value):
             raise WorkError(

@@ -42,8 +42,9 @@ def stream_blob(
         WorkError: the repository does not have it (not_found), or another error of the registry.
     """
     headers = {"Range": f"bytes={offset}-"} if offset else {}
-    path = blob_path(repository_path, digest)
-    with session.stream(path, scope=scope, headers=headers, timeouts=TRANSFER_TIMEOUTS) as (response, read):
+    with session.stream(
+        blob_path(repository_path, digest), scope=scope, headers=headers, timeouts=TRANSFER_TIMEOUTS
+    ) as (response, read):
         if response.status not in {200, 206}:
             raise session.response_error(response, f"reading a layer of {repository_path}")
         # A registry may return the whole content instead of the requested range (RFC 9110 section 14.2).

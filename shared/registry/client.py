@@ -117,7 +117,6 @@ class RegistryClient(RegistrySession):
             raise WorkError(ErrorClass.INVALID, f"{self.host} answered a request for {digest} with other content.")
 
     def blob_exists(self, repository_path: str, digest: str) -> bool:
-        """Return whether the registry says that the repository has a blob."""
         return blob_size(self, repository_path, digest, self._read_scope(repository_path)) is not None
 
     def push_refusal(self, repository_path: str) -> WorkError | None:
@@ -153,9 +152,10 @@ class RegistryClient(RegistrySession):
             WorkError: any other error than a refusal.
         """
         # Tags and not a manifest: Docker Hub limits how many manifests a client reads.
-        path = f"/v2/{_checked(repository_path)}/tags/list?n=1"
         try:
-            response = self.send("GET", path, scope=_scope(repository_path, "pull"))
+            response = self.send(
+                "GET", f"/v2/{_checked(repository_path)}/tags/list?n=1", scope=_scope(repository_path, "pull")
+            )
             if response.status not in {200, 404}:
                 raise self.response_error(response, f"reading {repository_path}")
         except WorkError as error:
@@ -190,8 +190,10 @@ def _is_registry_response(response: Response) -> bool:
     if response.headers.get(_VERSION_HEADER, "").lower().startswith("registry/2"):
         return True
     if response.status == 401:
-        challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
-        return any(challenge.scheme in {"basic", "bearer"} for challenge in challenges)
+        return any(
+            challenge.scheme in {"basic", "bearer"}
+            for challenge in parse_challenges(response.headers.get("WWW-Authenticate", ""))
+        )
     # The header is optional in newer versions of the spec; such registries answer with an empty document.
     return response.status == 200 and not response.is_html and response.body.strip() in {b"", b"{}", b"true"}
 

@@ -36,7 +36,6 @@ def image_repository(address: RegistryAddress, owner: str, name: str) -> str:
 
 
 def canonical_repository(address: RegistryAddress, owner: str, name: str) -> str:
-    """Return the repository in one form, however the registry's URL is written."""
     return f"{address.canonical}/{normalize_name(owner)}/{normalize_name(name)}"
 
 

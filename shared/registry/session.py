@@ -52,7 +52,8 @@ class RegistrySession:
         self.credentials = credentials
         self._http = HttpTransport(context, timeouts or Timeouts(), cancel_token, proxy=proxy)
         # The token server is trusted no more than the registry: the same TLS options apply to both.
-        self._authenticator = Authenticator(self._http.clone(), address.authority, credentials)
+        self._token_http = self._http.clone()
+        self._authenticator = Authenticator(self._token_http, address.authority, credentials)
         self._is_clone = False
         self._origin = address.origin if address.scheme_given or not address.is_loopback else None
 
@@ -72,18 +73,18 @@ class RegistrySession:
     def set_cancel_token(self, cancel_token: CancelToken) -> None:
         """Use the session for other work, with its connections and tokens."""
         self._http.cancel_token = cancel_token
-        self._authenticator.set_cancel_token(cancel_token)
+        self._token_http.cancel_token = cancel_token
 
     def close(self) -> None:
         self._http.close()
         if not self._is_clone:
-            self._authenticator.close()
+            self._token_http.close()
 
     def abort(self) -> None:
         """Interrupt the present request, from another thread. Every later request fails."""
         self._http.abort()
         if not self._is_clone:
-            self._authenticator.abort()
+            self._token_http.abort()
 
     @property
     def host(self) -> str:
@@ -153,7 +154,6 @@ class RegistrySession:
         return self._http.request(method, url, {**_HEADERS, **(headers or {})}, body, timeouts=timeouts)
 
     def is_own_url(self, url: str) -> bool:
-        """Return whether a URL is at the registry itself, and not at a storage behind it."""
         return origin_of(url) == self._origin
 
     @contextmanager

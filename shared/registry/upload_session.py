@@ -58,7 +58,6 @@ class UploadSession:
         self._chunks_are_a_guess = False
         """Whether chunks are used although the registry did not ask for them."""
         self._location: str | None = None
-        """The URL of the open upload session."""
         self._was_sent_to = False
         """Whether any content was sent to the open upload session."""
         self._received_bytes = 0
@@ -70,7 +69,6 @@ class UploadSession:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is an upload session that can be continued."""
         return self._location is not None
 
     def use_chunks(self) -> None:
@@ -100,8 +98,7 @@ class UploadSession:
         """
         offset = self._resume()
         if self._location is None:
-            path = f"/v2/{self._path}/blobs/uploads/"
-            response = self._session.send("POST", path, scope=self._scope, body=b"")
+            response = self._session.send("POST", f"/v2/{self._path}/blobs/uploads/", scope=self._scope, body=b"")
             if response.status != 202:
                 raise self._response_error(response, "opening an upload")
             self.open(response)
@@ -153,7 +150,6 @@ class UploadSession:
             offset = end
 
     def _shrink_chunks(self) -> bool:
-        """Use smaller chunks. Return whether that was possible."""
         if self._chunk_bytes == 0:
             self._chunk_bytes = CHUNK_BYTES
         elif self._chunk_bytes > MIN_CHUNK_BYTES:
@@ -226,7 +222,6 @@ def min_chunk_bytes(response: Response) -> int:
 
 @contextmanager
 def _reading_source() -> Iterator[None]:
-    """Raise errors of the block as `UnreadableBlobError`."""
     try:
         yield
     except WorkError as error:

@@ -169,7 +169,6 @@ class Settings(WorkerSettings, ServingSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        """Return the database URL or its default."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'longshore.db'}"
 
     @property
@@ -238,5 +237,4 @@ def load_settings() -> Settings:
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process, which are read once."""
     return load_settings()

@@ -23,7 +23,6 @@ RENAMED = {
 }
 """Variables of earlier commits, with the names that replaced them."""
 OTHERS = re.compile(r"LONGSHORE_(?:TEST|DEV|DEMO)_\w+")
-"""Variables of the project's own tests and demo."""
 _SERVICE_LINK_NAME = re.compile(
     r"LONGSHORE(?:_\w+)?_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
 )
@@ -98,7 +97,6 @@ def read_networks(value: object, *, with_exceptions: bool) -> object:
 
 
 def to_text(value: Any) -> str:
-    """Return the value in the form of its variable."""
     if value is None:
         return ""
     if isinstance(value, dict):
@@ -109,19 +107,15 @@ def to_text(value: Any) -> str:
 
 
 def masked(value: Any) -> str:
-    """Return a placeholder for a secret value, empty if there is none."""
     return "(set)" if value else ""
 
 
 def is_service_link(variable: str, value: str) -> bool:
-    """Return whether Kubernetes set the variable for a Service."""
-    if variable.endswith("_PORT") and _SERVICE_LINK_PORT.fullmatch(value):
-        return True
-    return _SERVICE_LINK_NAME.fullmatch(variable) is not None
+    is_port = variable.endswith("_PORT") and _SERVICE_LINK_PORT.fullmatch(value) is not None
+    return is_port or _SERVICE_LINK_NAME.fullmatch(variable) is not None
 
 
 def renamed_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each variable of the environment that has another name now."""
     return [f"{old}: is named {new} now; rename it." for old, new in RENAMED.items() if old in environment]
 
 

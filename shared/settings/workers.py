@@ -226,5 +226,4 @@ class WorkerSettings(BaseSettings):
 
     @property
     def base_images(self) -> dict[str, str]:
-        """Return every environment that an algorithm may name, with its base image."""
         return {"python3": self.base_image, "python3-1": self.base_image, **self.environments}

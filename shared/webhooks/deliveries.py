@@ -57,23 +57,24 @@ def take_due_deliveries(session: Session, *, limit: int, hold_seconds: float) ->
 
 
 def _take(session: Session, delivery: WebhookDelivery, hold_seconds: float) -> bool:
-    taken = session.execute(
-        update(WebhookDelivery)
-        .where(
-            WebhookDelivery.seq == delivery.seq,
-            WebhookDelivery.attempts == delivery.attempts,
-            WebhookDelivery.next_attempt_at == delivery.next_attempt_at,
-            WebhookDelivery.state == DeliveryState.PENDING,
-        )
-        .values(attempts=WebhookDelivery.attempts + 1, next_attempt_at=now_ms() + int(hold_seconds * 1000))
-        .returning(WebhookDelivery.seq)
-        .execution_options(synchronize_session=False)
+    return (
+        session.execute(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.seq == delivery.seq,
+                WebhookDelivery.attempts == delivery.attempts,
+                WebhookDelivery.next_attempt_at == delivery.next_attempt_at,
+                WebhookDelivery.state == DeliveryState.PENDING,
+            )
+            .values(attempts=WebhookDelivery.attempts + 1, next_attempt_at=now_ms() + int(hold_seconds * 1000))
+            .returning(WebhookDelivery.seq)
+            .execution_options(synchronize_session=False)
+        ).first()
+        is not None
     )
-    return taken.first() is not None
 
 
 def write_outcome(session: Session, due: DueDelivery, outcome: Outcome, *, delays: Sequence[float]) -> None:
-    """Write the outcome of an attempt: the delivery is delivered, failed, or retried after one of the delays."""
     earlier_attempts = due.delivery.attempts
     values: dict[str, object] = {"last_status": outcome.status, "last_error": outcome.error}
     if outcome.error is None:
@@ -104,7 +105,6 @@ def write_outcome(session: Session, due: DueDelivery, outcome: Outcome, *, delay
 
 
 def fail_pending(session: Session, webhook_id: str, reason: str) -> None:
-    """End all pending deliveries of a webhook as failed."""
     session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.state == DeliveryState.PENDING)

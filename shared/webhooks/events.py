@@ -33,14 +33,12 @@ class EventType(StrEnum):
     PUSH_MISSING = "push.missing"
     """The registry has lost an image that it confirmed."""
     PUSH_FOUND = "push.found"
-    """The registry has the missing image again."""
     BUILD_SUCCEEDED = "build.succeeded"
     BUILD_FAILED = "build.failed"
     BUILD_CANCELLED = "build.cancelled"
     REGISTRY_PAUSED = "registry.paused"
     REGISTRY_RESUMED = "registry.resumed"
     PING = "ping"
-    """A caller tests the webhook."""
 
 
 FAMILIES = tuple(dict.fromkeys(event.partition(".")[0] for event in EventType if "." in event))
@@ -139,8 +137,13 @@ def emit_build(session: Session, build_id: str, event: EventType) -> None:
 
 
 def emit_registry(session: Session, registry: Registry, event: EventType, reason: str) -> None:
-    data = {"registry_id": registry.id, "registry_url": registry.registry_url, "name": registry.name, "reason": reason}
-    _emit_to_subscribers(session, _enabled_webhooks(session), event, registry.id, data)
+    _emit_to_subscribers(
+        session,
+        _enabled_webhooks(session),
+        event,
+        registry.id,
+        {"registry_id": registry.id, "registry_url": registry.registry_url, "name": registry.name, "reason": reason},
+    )
 
 
 def _push_event(kind: str, state: PushState) -> EventType | None:

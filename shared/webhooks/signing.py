@@ -49,8 +49,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def encrypt_secret(keyring: Keyring, webhook_id: str, secret: str) -> str:
-    """Encrypt a secret for the row of its webhook."""
-    return keyring.encrypt({"secret": secret}, identity=_identity(webhook_id))
+    return keyring.encrypt({"secret": secret}, identity=secret_identity(webhook_id))
 
 
 def decrypt_secret(keyring: Keyring, webhook: Webhook) -> str:
@@ -59,8 +58,8 @@ def decrypt_secret(keyring: Keyring, webhook: Webhook) -> str:
     Raises:
         DecryptionError: the key that encrypted it is missing.
     """
-    return keyring.decrypt(webhook.secret, identity=_identity(webhook.id))["secret"]
+    return keyring.decrypt(webhook.secret, identity=secret_identity(webhook.id))["secret"]
 
 
-def _identity(webhook_id: str) -> str:
+def secret_identity(webhook_id: str) -> str:
     return f"webhooks/{webhook_id}/secret"

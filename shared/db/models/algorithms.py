@@ -106,7 +106,6 @@ class BuildStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Return whether this is a final state."""
         return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELLED)
 
 
@@ -125,7 +124,6 @@ class Build(Base):
     status: Mapped[BuildStatus] = mapped_column(String(16), default=BuildStatus.QUEUED)
     log: Mapped[str] = mapped_column(Text, default="", deferred=True)
     message: Mapped[str | None] = mapped_column(Text)
-    """The reason for a failure, as a sentence."""
     image_id: Mapped[str | None] = mapped_column(String(80))
     """The image id of the engine (sha256:…): the digest of the image configuration."""
     manifest_digest: Mapped[str | None] = mapped_column(String(80))

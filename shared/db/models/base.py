@@ -17,7 +17,6 @@ Id = Annotated[str, mapped_column(String(36), unique=True, default=lambda: str(u
 """The UUID that identifies the row in the API."""
 
 Reference = Annotated[str, mapped_column(String(36), index=True)]
-"""The UUID of a row of another table."""
 
 Millis = Annotated[int, mapped_column(BigInteger)]
 """Milliseconds since 1970 (UTC) by the database's clock."""

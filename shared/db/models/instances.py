@@ -15,7 +15,6 @@ class InstanceState(StrEnum):
     PENDING = "pending"
     """Requested by a call; its `serve` job starts it."""
     READY = "ready"
-    """Accepts calls."""
     DRAINING = "draining"
     """Accepts no new calls; running calls are completed."""
     STOPPED = "stopped"
@@ -99,7 +98,6 @@ class CallRequest(Base):
     error_type: Mapped[str | None] = mapped_column(String(64))
     message: Mapped[str | None] = mapped_column(Text)
     duration_ms: Mapped[int | None]
-    """Time that the algorithm took."""
     created_at: Mapped[CreatedAt]
     deadline_at: Mapped[Millis]
     """A call that still runs after this time is lost."""

@@ -21,9 +21,7 @@ class JobKind(StrEnum):
     PUBLISH = "publish"
     """Publishes a version once its build has succeeded. No worker runs it: it ends together with its build."""
     PUSH = "push"
-    """Pushes an image to a registry."""
     SERVE = "serve"
-    """Starts an instance of a version."""
     REFRESH = "refresh"
     """Makes nodes or running instances pull their images again. Belongs to no algorithm."""
 
@@ -36,17 +34,14 @@ class JobState(StrEnum):
     RUNNING = "running"
     """Claimed: a worker holds a lease."""
     SUCCEEDED = "succeeded"
-    """Done and confirmed."""
     FAILED = "failed"
     """Not retried any more; the error has the reason."""
     CANCELLED = "cancelled"
-    """Cancelled by a caller or an operator."""
     SUPERSEDED = "superseded"
     """Replaced by a newer push of the same version to the same registry."""
 
     @property
     def ended(self) -> bool:
-        """Return whether this is a final state."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -100,7 +95,6 @@ class Job(Base):
     version_id: Mapped[str] = mapped_column(String(36), index=True)
     git_hash: Mapped[str] = mapped_column(String(64))
     build_id: Mapped[str | None] = mapped_column(String(36), index=True)
-    """The build that this job runs, joins, publishes or pushes."""
     registry_id: Mapped[str | None] = mapped_column(String(36))
     push_id: Mapped[str | None] = mapped_column(String(36))
     instance_id: Mapped[str | None] = mapped_column(String(36))
@@ -117,14 +111,12 @@ class Job(Base):
     tries: Mapped[int] = mapped_column(default=0)
     """Failed attempts, which count against the retry budget."""
     losses: Mapped[int] = mapped_column(default=0)
-    """How many workers were lost while they ran it."""
     lock_name: Mapped[str] = mapped_column(String(600))
     """The name of the lock that the job needs: a normalised image reference, or a version."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     """The worker that runs it. Set on an ended job until that worker has released it."""
     lease_expires_at: Mapped[Millis | None]
     next_attempt_at: Mapped[Millis | None]
-    """Not due before this time."""
     dispatched_at: Mapped[Millis | None]
     dispatch_count: Mapped[int] = mapped_column(default=0)
 

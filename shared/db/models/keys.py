@@ -69,14 +69,11 @@ class AuditEvent(Base):
     """The owner of the key that was used, or `cli` for a command on the database."""
     key_id: Mapped[str | None] = mapped_column(String(36))
     address: Mapped[str | None] = mapped_column(String(64))
-    """The IP address of the caller."""
     request_id: Mapped[str | None] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(48))
     """The change, for example `registry.create`."""
     target_id: Mapped[str] = mapped_column(String(64))
-    """The id of the changed object."""
     owner: Mapped[str | None] = mapped_column(String(64))
-    """The owner of the changed object, if it has one."""
     detail: Mapped[Document]
     """Further fields. Never a secret."""
 

@@ -23,7 +23,6 @@ class PushState(StrEnum):
     STALLED = "stalled"
     """Reported by the sweep: unclaimed, its worker is lost, or no progress."""
     CANCELLED = "cancelled"
-    """Cancelled by a caller or an operator."""
 
 
 STALLED = "stalled-"
@@ -80,7 +79,6 @@ class ImagePush(Base):
     looked_at: Mapped[Millis | None]
     """When the registry was last asked for the image, or confirmed it; None: it never confirmed one."""
     seen_at: Mapped[Millis | None]
-    """When the registry last had the image."""
     missing_at: Mapped[Millis | None]
     """When the image was first found to be missing from the registry; None: it is there as far as known."""
 
@@ -126,4 +124,3 @@ class RegistryBlob(Base):
     registry_id: Mapped[str] = mapped_column(String(36))
     digest: Mapped[str] = mapped_column(String(80))
     repository: Mapped[str] = mapped_column(String(255))
-    """The repository name that the registry uses."""

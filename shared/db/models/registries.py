@@ -48,7 +48,6 @@ class Registry(Base):
     probe_at: Mapped[Millis | None]
     """When one push may probe it; None: an operator paused it."""
     probes: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Failed probes since it was paused."""
     throttled_until: Mapped[Millis | None]
     """No push before this time, because it asked to slow down (429)."""
     throttles: Mapped[int] = mapped_column(default=0, server_default="0")

@@ -24,7 +24,6 @@ class Webhook(Base):
     """Patterns of event types, for example `push.failed` or `push.*`."""
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_reason: Mapped[str | None] = mapped_column(Text)
-    """The reason why Longshore disabled it (its target answered 410 Gone)."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     deleted_at: Mapped[Millis | None]
@@ -34,11 +33,9 @@ class DeliveryState(StrEnum):
     """The states of a delivery."""
 
     PENDING = "pending"
-    """To be sent or retried."""
     DELIVERED = "delivered"
     """The target responded with a 2xx status."""
     FAILED = "failed"
-    """Not retried any more."""
 
 
 class WebhookDelivery(Base):
