@@ -24,7 +24,6 @@ from shared.keys import Caller, known_keys
 
 log = structlog.get_logger(__name__)
 
-SCHEMES = ("simple", "bearer")
 MAX_KEY_LENGTH = 512
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 P = ParamSpec("P")
@@ -38,7 +37,7 @@ def authenticate() -> None:
     """
     header = request.headers.get("Authorization", "").strip()
     scheme, _, rest = header.partition(" ")
-    secret = rest.strip() if scheme.lower() in SCHEMES else header
+    secret = rest.strip() if scheme.lower() in ("simple", "bearer") else header
     if not secret or len(secret) > MAX_KEY_LENGTH:
         raise _bad_key("This needs an API key: send the header `Authorization: Simple KEY`.")
     g.caller = known_keys.authenticate_key(database(), secret)

@@ -116,8 +116,14 @@ def record_idempotency_key(session: Session, job: Job) -> None:
     same = (IdempotencyKey.caller == caller().key_id, IdempotencyKey.key == digest)
     expired = IdempotencyKey.created_at <= now_ms() - IDEMPOTENCY_KEY_LIFETIME_MS
     session.execute(delete(IdempotencyKey).where(*same, expired))
-    request_digest = keyring().digest(_request_bytes(), purpose=DIGEST_PURPOSE)
-    session.add(IdempotencyKey(caller=caller().key_id, key=digest, request=request_digest, job_id=job.id))
+    session.add(
+        IdempotencyKey(
+            caller=caller().key_id,
+            key=digest,
+            request=keyring().digest(_request_bytes(), purpose=DIGEST_PURPOSE),
+            job_id=job.id,
+        )
+    )
     session.flush()
 
 

@@ -132,8 +132,9 @@ class Gateway:
             )
 
     async def _forward_response(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-        headers = end_to_end(upstream.headers)
-        response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+        response = web.StreamResponse(
+            status=upstream.status, reason=upstream.reason, headers=end_to_end(upstream.headers)
+        )
         if self._is_draining:
             response.force_close()
         try:

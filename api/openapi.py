@@ -131,11 +131,10 @@ def _describe_parameters(operation: Part) -> None:
         if parameter["in"] == "path":
             parameter["schema"] = patterns.path_parameter(parameter["name"])
         else:
-            schema = without_null(parameter["schema"])
+            schema = parameter["schema"] = without_null(parameter["schema"])
             if schema.get("type") == "boolean":
                 del schema["type"]
                 schema["anyOf"] = [{"type": "boolean"}, {"type": "string", "pattern": patterns.BOOLEAN}]
-            parameter["schema"] = schema
 
 
 def _describe_body(operation: Part, schemas: Part) -> None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from api.errors import ApiError, Code
 from api.proxy_headers import public_url
-from api.responses import json_response
+from api.routing import json_response
 from api.schemas.base import Query, ResponseModel
 
 MAX_LIMIT = 100

@@ -58,8 +58,8 @@ def _present_with_builds(
 
 
 def present_builds(session: Session, builds: Sequence[Build]) -> list[BuildResponse]:
-    version_ids = {build.version_id for build in builds}
-    versions = {row.id: row for row in session.scalars(select(Version).where(Version.id.in_(version_ids)))}
+    query = select(Version).where(Version.id.in_({build.version_id for build in builds}))
+    versions = {row.id: row for row in session.scalars(query)}
     pushes = _requested_pushes(session, [build.id for build in builds])
     return [present_build(build, versions[build.version_id], pushes.get(build.id)) for build in builds]
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import structlog
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage, RedisStorage, Storage
+from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 from typing_extensions import override
@@ -123,12 +123,13 @@ def _redis_limiter() -> FixedWindowRateLimiter | None:
     if not url:
         return None
     try:
-        storage: Storage = RedisStorage(
-            to_redis_py_url(url),
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        return FixedWindowRateLimiter(
+            RedisStorage(
+                to_redis_py_url(url),
+                socket_timeout=REDIS_TIMEOUT_SECONDS,
+                socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            )
         )
     except (RedisError, OSError) as error:
         log.warning("redis_unreachable_for_rate_limits", error=type(error).__name__)
         return None
-    return FixedWindowRateLimiter(storage)

@@ -1,11 +1,13 @@
-"""Blueprints of the v1 API, and routes below an algorithm, which is named OWNER/NAME or by its UUID."""
+"""Blueprints and responses of the v1 API, and routes below an algorithm, which is named OWNER/NAME or by its UUID."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from apiflask import APIBlueprint
 from apiflask.schema_adapters.registry import registry
+from flask import Response
 from pydantic import BaseModel
+from pydantic_core import to_json
 from werkzeug.routing import BaseConverter
 
 from api.request_parsing import StrictAdapter
@@ -57,3 +59,15 @@ def _name_algorithm(_endpoint: str | None, values: dict[str, Any] | None) -> Non
         values["algorithm_name"] = f"{values.pop('owner')}/{values.pop('name')}"
     elif "algorithm_id" in values:
         values["algorithm_name"] = values.pop("algorithm_id")
+
+
+def json_response(body: BaseModel | Sequence[Any] | dict[str, Any], status: int = 200) -> Response:
+    if isinstance(body, BaseModel):
+        return Response(body.model_dump_json(by_alias=True), status, mimetype="application/json")
+    return Response(to_json(body, by_alias=True), status, mimetype="application/json")
+
+
+def no_content() -> Response:
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response

@@ -126,9 +126,8 @@ def _state_of(response: JobResponse) -> dict[str, Any]:
 
 
 def _progress_of(response: JobResponse) -> dict[str, Any]:
-    refresh = {} if response.refresh is None else {"refresh": response.refresh.model_dump(mode="json")}
     return {
-        **refresh,
+        **({} if response.refresh is None else {"refresh": response.refresh.model_dump(mode="json")}),
         "pushes": [
             {"job_id": part.id, "registry_id": part.registry_id, **part.progress.model_dump()}
             for part in (response, *response.children)

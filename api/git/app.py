@@ -79,9 +79,8 @@ def _catch_up() -> None:
 
 def _application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     request = Request(environ)
-    request_id = request.headers.get("X-Request-Id", "")
-    if not _REQUEST_ID.fullmatch(request_id):
-        request_id = str(uuid.uuid4())
+    given_id = request.headers.get("X-Request-Id", "")
+    request_id = given_id if _REQUEST_ID.fullmatch(given_id) else str(uuid.uuid4())
     response = _respond(request, request_id)
     response.headers["X-Request-Id"] = request_id
     return response(environ, start_response)
@@ -153,15 +152,19 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     locks = ExitStack()
     locks.enter_context(file_lock(repository.push_lock, shared=True))
     repository.remove_stale_locks()
-    options = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
-    options.close()
+    file = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
+    file.close()
 
     def finish() -> None:
         with locks:
-            _finish_push(repository, Path(options.name), actor)
+            options = Path(file.name).read_text("utf-8", "replace").splitlines()
+            Path(file.name).unlink()
+            try:
+                receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
+            except Exception:  # the push itself has succeeded; the next push or start finds its head
+                log.exception("push_not_recorded", algorithm_id=repository.id, request_id=request_id)
 
-    git_request = GitRequest(repository, action, service, granted.user, options.name)
-    return respond(request, git_request, on_end=finish)
+    return respond(request, GitRequest(repository, action, service, granted.user, file.name), on_end=finish)
 
 
 def _authorise(
@@ -189,15 +192,6 @@ def _authorise(
             refusal.message,
         )
         raise
-
-
-def _finish_push(repository: Repository, options_file: Path, actor: Actor) -> None:
-    options = options_file.read_text("utf-8", "replace").splitlines()
-    options_file.unlink()
-    try:
-        receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
-    except Exception:  # the push itself has succeeded; the next push or start finds its head
-        log.exception("push_not_recorded", algorithm_id=repository.id, request_id=actor.request_id)
 
 
 def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:

@@ -122,8 +122,7 @@ class Repository:
 
     def remove_stale_locks(self) -> None:
         """Remove the lock files that a crash left: they would make every further push fail."""
-        paths = [self.path / "HEAD.lock", self.path / "packed-refs.lock", *(self.path / "refs").rglob("*.lock")]
-        for path in paths:
+        for path in (self.path / "HEAD.lock", self.path / "packed-refs.lock", *(self.path / "refs").rglob("*.lock")):
             try:
                 if time.time() - path.stat().st_mtime > STALE_LOCK_GRACE_SECONDS:
                     path.unlink()

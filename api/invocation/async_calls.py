@@ -128,8 +128,9 @@ def _read_outcome(response: RunnerResponse) -> CallOutcome:
     if isinstance(seconds, int | float) and 0 <= seconds < MAX_DURATION_SECONDS:
         duration_ms = round(1000 * seconds)
     if isinstance(error, dict):
-        message, error_type = str(error.get("message", "")), str(error.get("error_type", ""))
-        return CallOutcome(CallState.FAILED, message, error_type, duration_ms)
+        return CallOutcome(
+            CallState.FAILED, str(error.get("message", "")), str(error.get("error_type", "")), duration_ms
+        )
     if "result" not in value:
         return CallOutcome(CallState.FAILED, NO_RESULT, duration_ms=duration_ms)
     return CallOutcome(CallState.SUCCEEDED, duration_ms=duration_ms)

@@ -107,7 +107,6 @@ def wait_until_ready(target: Target, deadline: float, *, request_id: str | None)
 
 
 def not_delivered_in_time(target: Target, reason: str) -> RequestError:
-    """Return the error of a call that no instance took within its timeout."""
     return UnavailableError(
         f"{target.algorithm.path} did not take the call within its timeout; the call was not begun, send it again. "
         f"{reason}",

@@ -13,8 +13,7 @@ from api.authentication import audit, caller, managed_algorithm, readable_algori
 from api.errors import ApiError, Code
 from api.presenters import latest_version, present_versions
 from api.proxy_headers import public_url
-from api.responses import json_response, no_content
-from api.routing import algorithm_route, list_of, v1_blueprint
+from api.routing import algorithm_route, json_response, list_of, no_content, v1_blueprint
 from api.schemas.algorithms import (
     AlgorithmRequest,
     AlgorithmResponse,

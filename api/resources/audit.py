@@ -12,7 +12,6 @@ from api.pagination import Page, PageQuery, page_response
 from api.routing import v1_blueprint
 from api.schemas.base import ResponseModel, Text, Timestamp, Uuid
 from shared.audit import entries
-from shared.db.clock import rfc3339
 from shared.db.engine import database
 from shared.db.models import AuditEvent
 
@@ -34,8 +33,8 @@ def _parse_time(text: object) -> int:
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z (RFC 3339)")
     minute, second, fraction, zone = match.groups()
     offset = "+00:00" if zone in ("Z", "z") else zone.replace(" ", "+")
-    time = datetime.fromisoformat(f"{minute}:{min(second, '59')}{(fraction or '')[:7]}{offset}")
-    return int(time.timestamp() * 1000)
+    text = f"{minute}:{min(second, '59')}{(fraction or '')[:7]}{offset}"
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 Time = Annotated[int, BeforeValidator(_parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -82,7 +81,7 @@ def list_audit(query: AuditQuery) -> Response:
 def _present(event: AuditEvent) -> AuditEventResponse:
     return AuditEventResponse(
         id=event.id,
-        time=rfc3339(event.created_at),
+        time=event.created_at,
         actor=event.actor,
         key_id=event.key_id,
         address=event.address,

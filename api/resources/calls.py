@@ -9,8 +9,7 @@ from api.invocation.call import JSON, call, raw_result
 from api.invocation.runner_client import RunnerRequest
 from api.invocation.target import Target, find_target
 from api.invocation.target_cache import target_cache
-from api.responses import json_response
-from api.routing import v1_blueprint
+from api.routing import json_response, v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallQuery, present_call
 from shared.db.engine import database
 from shared.db.models import Algorithm, CallState

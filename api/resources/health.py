@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from api import dispatch
 from api.errors import Code
-from api.responses import json_response
+from api.routing import json_response
 from api.schemas.base import ErrorDetail, ResponseModel
 from shared.db.engine import database
 from shared.jobs.worker_processes import live_workers, sweep_age_seconds
@@ -113,16 +113,19 @@ def ready() -> Response:
 def _read_database() -> tuple[str, int | None, list[WorkerResponse]]:
     try:
         with database().reading() as session:
-            workers = [
-                WorkerResponse(
-                    name=worker.name,
-                    queues=[queue for queue in worker.queues.split(",") if queue],
-                    ready=worker.problem is None,
-                    problem=worker.problem,
-                )
-                for worker in live_workers(session)
-            ]
-            return "reachable", sweep_age_seconds(session), workers
+            return (
+                "reachable",
+                sweep_age_seconds(session),
+                [
+                    WorkerResponse(
+                        name=worker.name,
+                        queues=[queue for queue in worker.queues.split(",") if queue],
+                        ready=worker.problem is None,
+                        problem=worker.problem,
+                    )
+                    for worker in live_workers(session)
+                ],
+            )
     except SQLAlchemyError:
         return UNREACHABLE, None, []
 

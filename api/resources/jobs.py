@@ -13,8 +13,7 @@ from api.authentication import audit, caller, readable_algorithm
 from api.enqueue import wait_slots
 from api.pagination import Page, PageQuery, filters, page_response
 from api.presenters import present_job, present_jobs
-from api.responses import json_response, no_content
-from api.routing import v1_blueprint
+from api.routing import json_response, no_content, v1_blueprint
 from api.schemas.base import Text
 from api.schemas.jobs import JobResponse, JobSummaryResponse
 from api.sse import StreamPosition, next_events, stream_events
@@ -125,8 +124,10 @@ def follow_job(job_id: str) -> Response:
             "Too many requests wait for jobs; retry later, or use GET /v1/jobs/ID.",
             retry_after=BUSY_RETRY_AFTER_SECONDS,
         )
-    stream = stream_events(job_id, events, ended, position, keepalive_seconds=settings().keepalive_seconds)
-    response = Response(stream, mimetype="text/event-stream")
+    response = Response(
+        stream_events(job_id, events, ended, position, keepalive_seconds=settings().keepalive_seconds),
+        mimetype="text/event-stream",
+    )
     response.call_on_close(wait_slots().release)
     response.headers["X-Accel-Buffering"] = "no"  # proxies must not buffer events
     return response

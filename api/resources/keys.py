@@ -7,8 +7,7 @@ from flask import Response
 from sqlalchemy import select
 
 from api.authentication import admin_only, audit, caller, require_known_owner
-from api.responses import json_response, no_content
-from api.routing import list_of, v1_blueprint
+from api.routing import json_response, list_of, no_content, v1_blueprint
 from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, present_key
 from shared.db.engine import database
 from shared.db.models import ApiKey, KeyKind

@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.authentication import admin_only, audit, caller
 from api.enqueue import add_job_headers, enqueue
-from api.responses import json_response
-from api.routing import v1_blueprint
+from api.routing import json_response, v1_blueprint
 from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, present_runner
 from shared.algorithms import find_algorithm, find_version
 from shared.commands.push import Enqueued

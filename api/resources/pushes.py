@@ -13,8 +13,7 @@ from api.enqueue import add_job_headers, enqueue, record_idempotency_key, repeat
 from api.pagination import Page, PageQuery, fetch_page, filters, page_body
 from api.presenters import present_pushes
 from api.request_parsing import parse_credentials, push_request
-from api.responses import json_response, no_content
-from api.routing import algorithm_route, list_of, v1_blueprint
+from api.routing import algorithm_route, json_response, list_of, no_content, v1_blueprint
 from api.schemas.base import Text
 from api.schemas.pushes import (
     ListedPushResponse,

@@ -6,8 +6,7 @@ from sqlalchemy import select
 from api import dispatch
 from api.authentication import admin_only, audit
 from api.request_parsing import parse_credentials
-from api.responses import json_response
-from api.routing import list_of, v1_blueprint
+from api.routing import json_response, list_of, v1_blueprint
 from api.schemas.registries import (
     CredentialsRequest,
     PauseRequest,

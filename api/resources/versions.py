@@ -12,8 +12,7 @@ from api.enqueue import add_job_headers, enqueue, repeated_job_id
 from api.pagination import Page, PageQuery, page_response
 from api.presenters import present_builds, present_enqueued, present_versions
 from api.request_parsing import push_request
-from api.responses import json_response, no_content
-from api.routing import algorithm_route, v1_blueprint
+from api.routing import algorithm_route, json_response, no_content, v1_blueprint
 from api.schemas.base import Query
 from api.schemas.pushes import PinRequest, PullResponse, PushCredentialsRequest, present_pull
 from api.schemas.versions import (
@@ -98,9 +97,8 @@ def publish_version(algorithm_name: str, body: PublishRequest) -> Response:
         if body.details is not None:
             algorithm.details = {**algorithm.details, **body.details.model_dump(exclude_none=True)}
         version = _pinned_version(session, algorithm, body.commitSha) if body.commitSha else None
-        info = body.version_info or PublishVersionRequest()
         options = PublishOptions(
-            **info.model_dump(),
+            **(body.version_info or PublishVersionRequest()).model_dump(),
             callability=body.settings.algorithm_callability if body.settings else "private",
             version=version,
         )
@@ -146,13 +144,16 @@ def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -
 def _audit(
     session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued, pushes: Sequence[PushRequest]
 ) -> None:
-    if enqueued.repeated:
-        return
-    registries = [push.registry_id for push in pushes]
-    commit = enqueued.build.commit_sha if enqueued.build else None
-    audit(
-        session, action, enqueued.job.id, owner=algorithm.owner, algorithm=algorithm.path, commit=commit, to=registries
-    )
+    if not enqueued.repeated:
+        audit(
+            session,
+            action,
+            enqueued.job.id,
+            owner=algorithm.owner,
+            algorithm=algorithm.path,
+            commit=enqueued.build.commit_sha if enqueued.build else None,
+            to=[push.registry_id for push in pushes],
+        )
 
 
 def _pinned_version(session: Session, algorithm: Algorithm, commit: str) -> Version:

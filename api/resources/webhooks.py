@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.authentication import admin_only, audit
 from api.pagination import Page, PageQuery, filters, page_response
-from api.responses import json_response, no_content
-from api.routing import list_of, v1_blueprint
+from api.routing import json_response, list_of, no_content, v1_blueprint
 from api.schemas.patterns import WEBHOOK_URL
 from api.schemas.webhooks import (
     DeliveryResponse,

@@ -18,7 +18,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import override
 
-ANNOTATIONS = ("title", "description", "default")
+from shared.db.clock import rfc3339
+
 EMPTY_OBJECT: JsonSchemaValue = {"type": "object", "maxProperties": 0}
 ABSENT: JsonSchemaValue = {"anyOf": [{"type": "null"}, EMPTY_OBJECT]}
 """The schema of an absent field, for rules about fields that belong together."""
@@ -83,7 +84,9 @@ class ResponseModel(BaseModel):
 
 def or_empty_object(schema: JsonSchemaValue) -> JsonSchemaValue:
     """Return the schema of an optional field of a request, for which the published Python client sends {}."""
-    annotations: JsonSchemaValue = {name: schema[name] for name in ANNOTATIONS if name in schema}
+    annotations: JsonSchemaValue = {
+        name: schema[name] for name in ("title", "description", "default") if name in schema
+    }
     rest: JsonSchemaValue = {name: value for name, value in schema.items() if name not in annotations}
     choices = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
     return {**annotations, "anyOf": [*choices, EMPTY_OBJECT]}
@@ -123,8 +126,12 @@ ShortText = Annotated[Text, StringConstraints(max_length=1_024)]
 WHOLE_NUMBER = BeforeValidator(_to_integer)
 """Stands after the limits of an `int`: before them, the limits would be missing in the OpenAPI document."""
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-"""RFC 3339 in UTC, with milliseconds and `Z`."""
+Timestamp = Annotated[
+    str,
+    BeforeValidator(lambda value: rfc3339(value) if isinstance(value, int) else value),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+"""RFC 3339 in UTC, with milliseconds and `Z`; made from milliseconds since 1970, as the database has them."""
 
 
 class ErrorDetail(ResponseModel):

@@ -6,7 +6,6 @@ from pydantic import Field
 from sqlalchemy import Row
 
 from api.schemas.base import Query, ResponseModel, Timestamp, Uuid
-from shared.db.clock import rfc3339
 from shared.db.models import CallState
 from shared.invocation.async_calls import LOST
 
@@ -67,6 +66,6 @@ def present_call(row: Row[Any]) -> AsyncCallResponse:
         if row.state in (CallState.FAILED, CallState.LOST)
         else None,
         duration=None if row.duration_ms is None else row.duration_ms / 1000,
-        created_at=rfc3339(row.created_at),
-        ended_at=rfc3339(row.ended_at),
+        created_at=row.created_at,
+        ended_at=row.ended_at,
     )

@@ -5,7 +5,6 @@ from pydantic import ConfigDict, Field
 from api.schemas.base import ResponseModel, Timestamp, Uuid
 from api.schemas.pushes import ProgressResponse, present_progress
 from api.schemas.refreshes import RefreshResponse, present_refresh
-from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, Job, JobKind, JobState, Refresh
 from shared.errors import ErrorClass
 
@@ -69,9 +68,9 @@ def present_job_summary(
         git_hash=job.git_hash or None,
         registry_id=job.registry_id,
         attempt=job.tries + 1,
-        created_at=rfc3339(job.created_at),
-        started_at=rfc3339(job.started_at),
-        finished_at=rfc3339(job.finished_at),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
         error=None
         if job.error_message is None
         else JobErrorResponse(error_class=job.error_class, message=job.error_message),

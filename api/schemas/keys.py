@@ -7,7 +7,6 @@ from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
-from shared.db.clock import rfc3339
 from shared.db.models import ApiKey, KeyKind
 
 ListedAlgorithm = Annotated[
@@ -75,7 +74,7 @@ def present_key(key: ApiKey, secret: str | None = None) -> KeyResponse:
         owner_name=key.owner,
         key_label=key.label,
         key_type=key.kind,
-        created_at=rfc3339(key.created_at),
+        created_at=key.created_at,
         api_key=secret or key.mask,
         api_key_mask=key.mask,
         permissions={

@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from api.schemas.base import ABSENT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
-from shared.db.clock import rfc3339
 from shared.db.models import ImagePush, Instance, InstanceState, PushState, Version
 from shared.pulls.resolution import Resolution
 from shared.pushes.drift import missing_message
@@ -146,23 +145,23 @@ def present_push(push: ImagePush | Row[Any], waits: str | None = None) -> PushRe
         registry_id=push.registry_id,
         status=push.state,
         status_message=" ".join(filter(None, [push.message, waits, missing_message(push)])),
-        updated_at=rfc3339(push.updated_at),
+        updated_at=push.updated_at,
         registry_url=push.registry_url,
         image=push.image,
         digest=push.digest,
         attempt=push.attempt,
         progress=present_progress(push),
-        started_at=rfc3339(push.started_at),
-        finished_at=rfc3339(push.finished_at),
+        started_at=push.started_at,
+        finished_at=push.finished_at,
         last_success=LastSuccessResponse(
             digest=push.last_success_digest,
             image=push.last_success_image,
-            finished_at=rfc3339(push.last_success_at),
+            finished_at=push.last_success_at,
         )
         if push.last_success_digest and push.last_success_image
         else None,
         missing=push.missing_at is not None,
-        last_seen_at=rfc3339(push.seen_at),
+        last_seen_at=push.seen_at,
     )
 
 
@@ -227,6 +226,6 @@ def _present_instance(instance: Instance) -> InstanceResponse:
     return InstanceResponse(
         state=instance.state,
         message=instance.message,
-        since=rfc3339(since or instance.created_at),
+        since=since or instance.created_at,
         image=instance.image,
     )

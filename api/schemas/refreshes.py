@@ -8,7 +8,6 @@ from pydantic.json_schema import JsonSchemaValue
 from api.schemas.base import ABSENT, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH, WORKER_ID
 from api.schemas.pushes import RegistryId
-from shared.db.clock import rfc3339
 from shared.db.models import Instance, Refresh, RefreshKind, StepState
 from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, read_steps
 
@@ -131,8 +130,8 @@ def _present_step(entry: RefreshStep) -> StepResponse:
         name=entry.name,
         state=entry.state,
         step=entry.step,
-        started_at=rfc3339(entry.started_at),
-        finished_at=rfc3339(entry.finished_at),
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
         **plan,
     )
 

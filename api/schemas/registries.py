@@ -7,7 +7,6 @@ from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE_NUMBER, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
-from shared.db.clock import rfc3339
 from shared.db.models import PauseCause, Registry
 
 Username = Annotated[
@@ -128,8 +127,8 @@ def present_registry(registry: Registry) -> RegistryResponse:
         id=registry.id,
         name=registry.name,
         registry_url=registry.registry_url,
-        created_at=rfc3339(registry.created_at),
-        updated_at=rfc3339(registry.updated_at),
+        created_at=registry.created_at,
+        updated_at=registry.updated_at,
         has_credentials=registry.credentials is not None,
         verify_tls=registry.verify_tls,
         ca_certificate=registry.ca_certificate,
@@ -138,7 +137,7 @@ def present_registry(registry: Registry) -> RegistryResponse:
         proxy_url=registry.proxy_url,
         max_pushes=registry.max_pushes,
         paused=_present_pause(registry),
-        throttled_until=rfc3339(registry.throttled_until),
+        throttled_until=registry.throttled_until,
     )
 
 
@@ -146,8 +145,8 @@ def _present_pause(registry: Registry) -> PauseResponse | None:
     if registry.paused_at is None or registry.paused_by is None:
         return None
     return PauseResponse(
-        since=rfc3339(registry.paused_at),
+        since=registry.paused_at,
         by=registry.paused_by,
         reason=registry.pause_reason or "",
-        next_try_at=rfc3339(registry.probe_at),
+        next_try_at=registry.probe_at,
     )

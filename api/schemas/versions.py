@@ -16,7 +16,6 @@ from api.schemas.base import LongText, RequestModel, ResponseModel, Timestamp, U
 from api.schemas.patterns import HASH
 from api.schemas.pushes import PushCredentialsRequest, PushResponse
 from shared.commands.publish import VersionType
-from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, Build, BuildStatus, Version
 
 CommitHash = Annotated[
@@ -165,8 +164,8 @@ def present_build(build: Build, version: Version, push: PushResponse | None) -> 
         build_id=build.id,
         commit_sha=build.commit_sha,
         status=PLATFORM_STATUS[build.status],
-        started_at=rfc3339(build.started_at or build.created_at),
-        finished_at=rfc3339(build.finished_at),
+        started_at=build.started_at or build.created_at,
+        finished_at=build.finished_at,
         version_info=BuildVersionResponse(semantic_version=published) if published else None,
         registry_status=push,
     )

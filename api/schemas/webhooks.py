@@ -6,7 +6,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from api.schemas.base import RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import WEBHOOK_URL
-from shared.db.clock import rfc3339
 from shared.db.models import DeliveryState, Webhook, WebhookDelivery
 from shared.webhooks.events import PATTERN, EventType, is_pattern
 from shared.webhooks.signing import key_of
@@ -94,8 +93,8 @@ def present_webhook(webhook: Webhook, secret: str | None = None) -> WebhookRespo
         events=webhook.events,
         enabled=webhook.enabled,
         disabled_reason=webhook.disabled_reason,
-        created_at=rfc3339(webhook.created_at),
-        updated_at=rfc3339(webhook.updated_at),
+        created_at=webhook.created_at,
+        updated_at=webhook.updated_at,
         secret=secret,
     )
 
@@ -106,9 +105,9 @@ def present_delivery(delivery: WebhookDelivery) -> DeliveryResponse:
         type=delivery.type,
         state=delivery.state,
         attempts=delivery.attempts,
-        next_attempt_at=rfc3339(delivery.next_attempt_at),
+        next_attempt_at=delivery.next_attempt_at,
         last_status=delivery.last_status,
         last_error=delivery.last_error,
-        created_at=rfc3339(delivery.created_at),
-        finished_at=rfc3339(delivery.finished_at),
+        created_at=delivery.created_at,
+        finished_at=delivery.finished_at,
     )
