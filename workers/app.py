@@ -39,61 +39,56 @@ _pool_parent = os.getpid()
 _no_fork = threading.Lock()
 os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 
+_SOFT_LIMIT_SECONDS = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_MARGIN_SECONDS
+_HARD_LIMIT_SECONDS = _SOFT_LIMIT_SECONDS + HARD_LIMIT_MARGIN_SECONDS
+_LONGEST_TASK_SECONDS = max(_HARD_LIMIT_SECONDS, REFRESH_TIMEOUT_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
 
-def _create_celery() -> Celery:
-    soft_limit = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_MARGIN_SECONDS
-    hard_limit = soft_limit + HARD_LIMIT_MARGIN_SECONDS
-    longest_task = max(hard_limit, REFRESH_TIMEOUT_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
-    app = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
-    app.conf.update(
-        # A message may come twice or get lost; the job's row decides what is done (rule 1). With late acknowledgement
-        # and rejection the message of a killed process comes back immediately, which is sooner than the next sweep.
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        task_ignore_result=True,
-        task_serializer="json",
-        accept_content=["json"],
-        task_soft_time_limit=soft_limit,
-        task_time_limit=hard_limit,
-        broker_transport_options={"visibility_timeout": longest_task + HARD_LIMIT_MARGIN_SECONDS},
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # however long Redis does not respond
-        # A short loss of Redis must not kill builds: the lease in the job's row decides.
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        # `cli.graceful_shutdown` waits while jobs run; Celery's own wait always takes the full time.
-        worker_soft_shutdown_timeout=0,
-        worker_hijack_root_logger=False,
-        worker_send_task_events=False,
-        task_queues=[Queue(name) for name in Queues.ALL],  # type: ignore[no-untyped-call]
-        task_create_missing_queues=False,
-        task_default_queue=Queues.MAINTENANCE,
-        task_routes={
-            **{task.name: task.queue for task in TASKS.values()},
-            "longshore.reconcile": Queues.SERVING,
-            "longshore.uncordon": Queues.NODES,
-            "longshore.sweep": Queues.MAINTENANCE,
-            "longshore.deliver": Queues.MAINTENANCE,
-            "longshore.drift": Queues.MAINTENANCE,
-        },
-        beat_schedule={
-            name: {
-                "task": f"longshore.{name}",
-                "schedule": seconds,
-                "options": {"expires": PERIODIC_MESSAGE_EXPIRY_SECONDS},
-            }
-            for name, seconds in (
-                ("sweep", settings().sweep_seconds),
-                ("deliver", settings().sweep_seconds),
-                ("drift", settings().drift_tick_seconds),
-            )
-        },
-        timezone="UTC",
-    )
-    return app
-
-
-celery = _create_celery()
+celery = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
+celery.conf.update(
+    # A message may come twice or get lost; the job's row decides what is done (rule 1). With late acknowledgement
+    # and rejection the message of a killed process comes back immediately, which is sooner than the next sweep.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_soft_time_limit=_SOFT_LIMIT_SECONDS,
+    task_time_limit=_HARD_LIMIT_SECONDS,
+    broker_transport_options={"visibility_timeout": _LONGEST_TASK_SECONDS + HARD_LIMIT_MARGIN_SECONDS},
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # however long Redis does not respond
+    # A short loss of Redis must not kill builds: the lease in the job's row decides.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    # `cli.graceful_shutdown` waits while jobs run; Celery's own wait always takes the full time.
+    worker_soft_shutdown_timeout=0,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    task_queues=[Queue(name) for name in Queues.ALL],  # type: ignore[no-untyped-call]
+    task_create_missing_queues=False,
+    task_default_queue=Queues.MAINTENANCE,
+    task_routes={
+        **{task.name: task.queue for task in TASKS.values()},
+        "longshore.reconcile": Queues.SERVING,
+        "longshore.uncordon": Queues.NODES,
+        "longshore.sweep": Queues.MAINTENANCE,
+        "longshore.deliver": Queues.MAINTENANCE,
+        "longshore.drift": Queues.MAINTENANCE,
+    },
+    beat_schedule={
+        name: {
+            "task": f"longshore.{name}",
+            "schedule": seconds,
+            "options": {"expires": PERIODIC_MESSAGE_EXPIRY_SECONDS},
+        }
+        for name, seconds in (
+            ("sweep", settings().sweep_seconds),
+            ("deliver", settings().sweep_seconds),
+            ("drift", settings().drift_tick_seconds),
+        )
+    },
+    timezone="UTC",
+)
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -38,7 +38,6 @@ _clients: dict[tuple[int, str], APIClient] = {}
 
 
 def engine_address() -> str:
-    """Return the address of the engine (`DOCKER_HOST`)."""
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
@@ -52,7 +51,12 @@ def engine() -> APIClient:
     key = (os.getpid(), engine_address())
     if key not in _clients:
         with engine_errors():
-            client = APIClient(timeout=TIMEOUT_SECONDS, version=_version_of_engine(), **kwargs_from_env())
+            with closing(
+                APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
+            ) as probe:
+                _mount_adapter(probe)
+                version = str(probe.version(api_version=False)["ApiVersion"])
+            client = APIClient(timeout=TIMEOUT_SECONDS, version=version, **kwargs_from_env())
             _mount_adapter(client)
         # docker-py keeps a connection for every path that was ever requested; a new one costs almost nothing.
         client.headers["Connection"] = "close"
@@ -171,12 +175,6 @@ class EngineClient(APIClient):
 
     def _set_auth_headers(self, headers: dict[str, str]) -> None:
         """Send no registry passwords of the operator: a build pulls nothing."""
-
-
-def _version_of_engine() -> str:
-    with closing(APIClient(version=MINIMUM_DOCKER_API_VERSION, timeout=TIMEOUT_SECONDS, **kwargs_from_env())) as client:
-        _mount_adapter(client)
-        return str(client.version(api_version=False)["ApiVersion"])
 
 
 def _mount_adapter(client: APIClient, note: Callable[[socket.socket], None] | None = None) -> None:

@@ -9,9 +9,6 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from shared.registry.reference import normalize_name
 from workers.docker.connection import engine, engine_errors
 
-CONFLICT = 409
-"""Status of the engine for an image that a container or another image uses."""
-
 
 def described_image(reference: str) -> dict[str, Any] | None:
     """Return the engine's description of an image (Engine API, "Inspect an image"); None if it has no such image.
@@ -57,7 +54,7 @@ def remove_reference(reference: str) -> None:
         try:
             engine().remove_image(reference)
         except APIError as error:
-            if error.status_code != CONFLICT:
+            if error.status_code != 409:  # a container or another image uses it
                 raise
 
 
@@ -74,7 +71,6 @@ def name_image(image_id: str, reference: str) -> None:
 
 
 def local_reference(owner: str, name: str, commit: str) -> str:
-    """Return the reference of a commit's image on an engine."""
     return f"longshore/{normalize_name(owner)}/{normalize_name(name)}:{commit}"
 
 

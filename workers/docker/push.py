@@ -39,8 +39,7 @@ def push_image(
     """
     with _tagged(image_id, repository, tag), interruptible(stop) as client:
         digest, progress = None, EngineProgress()
-        start = partial(client.push, repository, tag=tag, stream=True, decode=True)
-        for event in _events(start, repository, credentials):
+        for event in _events(partial(client.push, repository, tag=tag), repository, credentials):
             stop.check()
             aux = event.get("aux") or {}
             digest = str(aux["Digest"]) if "Digest" in aux else digest
@@ -69,8 +68,7 @@ def pull_image(
 
     """
     with interruptible(stop) as client:
-        start = partial(client.pull, repository, tag=digest, stream=True, decode=True)
-        for event in _events(start, repository, credentials):
+        for event in _events(partial(client.pull, repository, tag=digest), repository, credentials):
             stop.check()
             on_event(" ".join(str(event[part]) for part in ("id", "status", "progress") if part in event))
     image_id = image_id_of(f"{repository}@{digest}")
@@ -83,10 +81,13 @@ def _events(
     start: Callable[..., Iterator[dict[str, Any]]], repository: str, credentials: Credentials | None
 ) -> Iterator[dict[str, Any]]:
     """Start a push or pull and read its stream to the end; raise the errors inside it, which docker-py does not."""
-    secrets = (credentials.password,) if credentials else ()
-    classify = partial(classify_message, host=repository.partition("/")[0], secrets=secrets)
+    classify = partial(
+        classify_message,
+        host=repository.partition("/")[0],
+        secrets=(credentials.password,) if credentials else (),
+    )
     try:
-        events = start(auth_config=_auth_config(credentials, repository))
+        events = start(stream=True, decode=True, auth_config=_auth_config(credentials, repository))
     except APIError as error:
         # A registry's refusal can also come as an HTTP error of the engine, before there is a stream.
         raise classify(str(error.explanation or error)) from error

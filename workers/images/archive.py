@@ -15,7 +15,6 @@ MOMENT = 315619200
 zones)."""
 ENCODING, ERRORS = "utf-8", "surrogateescape"
 """Encoding of names; tarfile's defaults depend on the machine's locale."""
-_WHITEOUT = ".wh."
 _PIECE_BYTES = 1024 * 1024
 _BUFFER_BYTES = 32 * 1024
 """Read-ahead of tarfile. It copies the rest for every header, so a large buffer costs more than it saves."""
@@ -102,7 +101,7 @@ def members_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def is_whiteout(path: str) -> bool:
     """Return whether this path in a layer deletes a file of the layers below (image-spec 1.1: whiteouts)."""
-    return any(part.startswith(_WHITEOUT) for part in path.split("/"))
+    return any(part.startswith(".wh.") for part in path.split("/"))
 
 
 class _WholeArchive(tarfile.TarInfo):

@@ -15,7 +15,7 @@ from shared.errors import ErrorClass, WorkError
 from workers.docker.connection import NO_SPACE, disk_is_full, engine_address, interruptible
 from workers.docker.images import has_image
 from workers.images.archive import Entry, archived, content_of, file_entry, members_of, plain_entry, streamed
-from workers.images.image import Image, add_image
+from workers.images.image import MAX_DOCUMENT_BYTES, Image, add_image
 from workers.images.image_store import StoreUse
 from workers.images.layers import Layer, add_layer, fast_compressor
 from workers.images.oci import OCI_LAYER_GZIP, Descriptor
@@ -24,7 +24,6 @@ _CHUNK_BYTES = 1024 * 1024
 _SMALL_BYTES = 256 * 1024
 """Limit for the blobs that are sent first. An engine that has the layers below from another image does not need them:
 after a change of source alone the small blobs are enough."""
-_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _TAR_MAGIC, _TAR_MAGIC_OFFSET = b"ustar", 257
@@ -161,7 +160,7 @@ class _SavedImage:
                 "the Docker engine saves a layer compressed with zstd, which not every registry takes; "
                 "have the base image made with gzip",
             )
-        elif size <= _MAX_DOCUMENT_BYTES:
+        elif size <= MAX_DOCUMENT_BYTES:
             self._documents[path] = b"".join(whole)
 
     def _layer(self, path: str, diff_id: str) -> Descriptor:

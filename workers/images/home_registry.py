@@ -86,9 +86,8 @@ class _HomeUse:
     @contextmanager
     def open(self, digest: str, offset: int = 0) -> Iterator[BlobReader]:
         with home_registry_errors():
-            content = None
-            if blob_size(self._thread_client(), self._path, digest, self._scope) is None:
-                content = self._thread_client().manifest(self._path, digest)
+            is_blob = blob_size(self._thread_client(), self._path, digest, self._scope) is not None
+            content = None if is_blob else self._thread_client().manifest(self._path, digest)
         if content is not None:
             yield io.BytesIO(content[offset:])
             return

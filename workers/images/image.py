@@ -12,7 +12,7 @@ from workers.images.oci import OCI_CONFIG, Descriptor, InvalidManifestError, Man
 
 CREATED = "1980-01-02T00:00:00Z"
 """Creation time of every image, as of the files in layers: the same parts have the same digest."""
-_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _KEPT_FROM_BASE = ("architecture", "os", "variant", "os.version", "os.features")
 
 
@@ -25,7 +25,6 @@ class Image:
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """The settings for containers of the image (`config` in the configuration)."""
         return dict(self.configuration.get("config") or {})
 
     @property
@@ -137,7 +136,7 @@ def derived_image(
 def _document(use: StoreUse, blob: Descriptor) -> bytes:
     with use.open(blob.digest) as reader:
         parts = []
-        left = _MAX_DOCUMENT_BYTES
+        left = MAX_DOCUMENT_BYTES
         while left and (part := reader.read(left)):
             parts.append(part)
             left -= len(part)

@@ -64,16 +64,20 @@ class Descriptor:
             raise InvalidManifestError("a descriptor lacks its media type, digest or size")
         if not is_sha256(digest):
             raise InvalidManifestError(f"a descriptor has the digest {digest[:80]!r}, which is no SHA-256")
-        annotations = document.get("annotations") or {}
-        if not isinstance(annotations, dict):
-            raise InvalidManifestError("a descriptor's annotations are no JSON object")
-        return cls(media_type, digest, size, {str(key): str(value) for key, value in annotations.items()})
+        return cls(media_type, digest, size, _annotations(document, "a descriptor"))
 
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.annotations:
             document["annotations"] = dict(sorted(self.annotations.items()))
         return document
+
+
+def _annotations(document: Mapping[str, Any], owner: str) -> dict[str, str]:
+    annotations = document.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise InvalidManifestError(f"{owner}'s annotations are no JSON object")
+    return {str(key): str(value) for key, value in annotations.items()}
 
 
 def digest_of(content: bytes) -> str:
@@ -119,16 +123,8 @@ class Manifest:
         )
         if media_type not in {OCI_MANIFEST, DOCKER_MANIFEST}:
             raise InvalidManifestError(f"{str(media_type)[:100]!r} is no image manifest")
-        annotations = document.get("annotations") or {}
-        if not isinstance(annotations, dict):
-            raise InvalidManifestError("a manifest's annotations are no JSON object")
-        manifest = cls(
-            config,
-            tuple(Descriptor.parse(layer) for layer in layers),
-            media_type,
-            {str(key): str(value) for key, value in annotations.items()},
-            content,
-        )
+        annotations = _annotations(document, "a manifest")
+        manifest = cls(config, tuple(Descriptor.parse(layer) for layer in layers), media_type, annotations, content)
         others = OCI_OF_DOCKER if media_type == OCI_MANIFEST else DOCKER_OF_OCI
         if any(blob.media_type in others for blob in manifest.blobs):
             raise InvalidManifestError("a manifest mixes the media types of OCI and Docker")

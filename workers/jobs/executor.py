@@ -5,6 +5,7 @@ from typing import Protocol
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.db.engine import database
@@ -15,9 +16,10 @@ from shared.jobs.dispatch import JobMessage
 from shared.jobs.fair_queue import next_pushes
 from shared.jobs.leases import release_lock
 from shared.jobs.transitions import fail_or_retry, succeed
+from shared.registries import circuit_breaker
 from shared.settings import settings
-from workers.images.collect_garbage import collect_if_full
-from workers.jobs import dispatch, registry_feedback
+from workers.images.factory import collect_if_full
+from workers.jobs import dispatch
 from workers.jobs.db_retry import retry_db_write
 from workers.jobs.heartbeat import Heartbeat
 from workers.jobs.worker_id import lease_owner
@@ -82,7 +84,7 @@ def _work_on(claim: Claim, work: Work) -> list[JobMessage]:
         log.exception("job_failed_unexpectedly")
         message = f"Something went wrong in the worker ({type(error).__name__}); its log says more."
         return _fail(claim, work, WorkError(ErrorClass.TRANSIENT, message))
-    registry_feedback.record_success(claim)
+    record_registry_success(claim)
     log.info("job_succeeded")
     return messages
 
@@ -96,7 +98,7 @@ def _succeed(session: Session, claim: Claim, work: Work, finish: Finish) -> list
 
 def _fail(claim: Claim, work: Work, error: WorkError) -> list[JobMessage]:
     # Before the job's end, because this may pause the registry, and then the job waits instead of failing.
-    registry_feedback.record_error(claim, error)
+    _record_registry_error(claim, error)
     try:
         return retry_db_write(lambda session: _write_error(session, claim, work, error))
     except WorkCancelledError:
@@ -113,3 +115,55 @@ def _write_error(session: Session, claim: Claim, work: Work, error: WorkError) -
 
 def _release(claim: Claim) -> list[JobMessage]:
     return retry_db_write(lambda session: release_lock(session, claim))
+
+
+def record_registry_success(claim: Claim) -> None:
+    """Tell all pushes that the registry takes pushes: close its circuit breaker if it is open.
+
+    Best effort, in a transaction of its own: if it is lost, the next push finds the same.
+    """
+    if claim.registry_id is None:
+        return
+    try:
+        if circuit_breaker.is_known_closed(database(), claim.registry_id):
+            return
+        with database().writing() as session:
+            resumed = circuit_breaker.record_success(session, claim.registry_id, own_credentials=claim.own_credentials)
+        if resumed:
+            log.info("registry_resumed", registry_id=claim.registry_id)
+    except DBAPIError as error:
+        log.warning("registry_success_not_recorded", error=type(error).__name__)
+
+
+def _record_registry_error(claim: Claim, error: WorkError) -> None:
+    """Record an error that concerns all pushes to the registry: a throttle, or a failure of its first response.
+
+    Best effort, as `record_registry_success`.
+    """
+    if claim.registry_id is None:
+        return
+    try:
+        if error.error_class == ErrorClass.THROTTLED and error.at_registry:
+            with database().writing() as session:
+                circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
+        elif error.first_response:
+            _record_registry_failure(claim, claim.registry_id, error)
+    except DBAPIError as db_error:
+        log.warning("registry_error_not_recorded", error=type(db_error).__name__)
+
+
+def _record_registry_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
+    cause = circuit_breaker.pause_cause(error, own_credentials=claim.own_credentials)
+    if cause is None:
+        return
+    with database().writing() as session:
+        paused = circuit_breaker.record_failure(
+            session,
+            registry_id,
+            cause,
+            error.message,
+            pause_after=settings().pause_after_failures,
+            probe_delays=settings().probe_delays,
+        )
+    if paused:
+        log.warning("registry_paused", registry_id=registry_id, cause=cause, reason=error.message)

@@ -41,7 +41,6 @@ def temporary_directory() -> Iterator[Path]:
 
 
 def remove_abandoned_directories() -> None:
-    """Remove the temporary directories of processes that were killed."""
     parent = Path(tempfile.gettempdir())
     for directory in parent.glob(f"{PREFIX}*"):
         _remove_unless_locked(directory)

@@ -36,7 +36,6 @@ TIMEOUT_SECONDS = 10.0
 HOLD_SECONDS = 60
 """More than a batch takes; deliveries of a sender that died are sent again after this."""
 LEASE_SECONDS = 60
-GONE = 410
 MAX_RESPONSE_BYTES = 4096
 
 
@@ -100,5 +99,5 @@ def _send(due: DueDelivery) -> Outcome:
         response.status,
         f"{urlsplit(due.webhook.url).hostname} answered {response.status}.",
         retry_after=retry_after(response.headers.get("Retry-After")),
-        is_gone=response.status == GONE,
+        is_gone=response.status == 410,
     )

@@ -51,7 +51,6 @@ class BlobUploads:
         self._progress = UploadProgress(manifest, on_progress)
         self._given_up = threading.Event()
         self.outcomes: dict[str, BlobOutcome] = {}
-        """How each blob came to the repository, by digest."""
 
     def run(self, *, check_exists: bool) -> None:
         """Upload the blobs that the repository does not have.

@@ -56,7 +56,6 @@ class UploadLimits:
     """Limits for concurrent uploads, and for the time to set a tag."""
 
     per_push: int = 4
-    """Concurrent uploads of one push."""
     per_registry: int = 16
     """Concurrent uploads to one registry by all workers that share `lock_directory`."""
     lock_directory: Path | None = None

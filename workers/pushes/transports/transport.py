@@ -13,7 +13,6 @@ class PushedImage:
     """The image that the registry has under each of the tags."""
 
     digest: str
-    """Digest of the manifest."""
     remark: str = ""
     """Addition to the status message: a sentence that begins with a space, or nothing."""
     outcomes: Mapping[str, BlobOutcome] = field(default_factory=dict)

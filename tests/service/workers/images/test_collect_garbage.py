@@ -20,9 +20,8 @@ from tests.rows import HASH, OTHER_HASH, build_commit, change, compile_commit, f
 from tests.service.workers.fake_work import FakeWork
 from tests.unit.workers.images.images import add_image
 from workers.builds.build import write_built
-from workers.images.collect_garbage import collect_if_full
 from workers.images.collector import GRACE_SECONDS
-from workers.images.factory import image_store
+from workers.images.factory import collect_if_full, image_store
 from workers.images.image_store import held_image
 from workers.images.oci import Manifest
 from workers.jobs.executor import run_job

@@ -123,9 +123,9 @@ def server_that_is_away() -> Iterator[FakeRegistry]:
 
 def test_a_registry_is_open_again_with_the_first_success(registry_row_that_failed: Registry) -> None:
     from shared.fence import Claim
-    from workers.jobs import registry_feedback
+    from workers.jobs.executor import record_registry_success
 
-    registry_feedback.record_success(Claim("job", 1, "worker/1", registry_id=registry_row_that_failed.id))
+    record_registry_success(Claim("job", 1, "worker/1", registry_id=registry_row_that_failed.id))
     assert fresh(registry_row_that_failed).paused_at is None
 
 
