@@ -26,14 +26,18 @@ THIRD_HASH = "f" * 40
 
 
 @pytest.fixture
-def served(algorithm: Algorithm, version: Version) -> Iterator[Runner]:
+def served(
+    short_serving_dir: None,  # noqa: ARG001 - it must run first
+    algorithm: Algorithm,
+    version: Version,
+) -> Iterator[Runner]:
     instance = pending_instance(algorithm, version)
     with runner(instance) as running:
         ready(instance)
         yield running
 
 
-@pytest.mark.usefixtures("acme", "served")
+@pytest.mark.usefixtures("served")
 def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api) -> None:
     answered = acme.post(CALL, {"a": [1]})
     assert answered["result"] == {"content_type": "json", "data": {"a": [1]}}
@@ -45,7 +49,7 @@ def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api) -> None:
     assert len(acme.post(CALL, ["x" * 3_000_000])["result"]["data"][0]) == 3_000_000
 
 
-@pytest.mark.usefixtures("acme", "served")
+@pytest.mark.usefixtures("served")
 def test_what_algorithms_do_not_take_is_refused(acme: Api) -> None:
     acme.expect_refusal(415, 2015, "POST", CALL, b"<a/>", Content_Type="application/xml")
     acme.expect_refusal(400, 2013, "POST", CALL, b"{")
@@ -55,13 +59,13 @@ def test_what_algorithms_do_not_take_is_refused(acme: Api) -> None:
     assert acme.post(f"{CALL}?unknown=1&stdout=False&timeout=20", 1)["result"]["data"] == 1
 
 
-@pytest.mark.usefixtures("acme", "served")
+@pytest.mark.usefixtures("served")
 def test_raw_output_is_the_bare_result(acme: Api) -> None:
     answered = acme.call("POST", f"{CALL}?output=raw", [1])
     assert answered.get_json() == {"content_type": "json", "data": [1]}
 
 
-@pytest.mark.usefixtures("acme", "rival", "served")
+@pytest.mark.usefixtures("served")
 def test_only_owner_and_admin_may_see_what_is_printed(acme: Api, rival: Api) -> None:
     assert "stdout" in acme.post(f"{CALL}?stdout=TRUE", 1)["metadata"]
     rival.expect_refusal(403, 2001, "POST", f"{CALL}?stdout=true", 1)
@@ -111,7 +115,7 @@ def called(api: Api, path: str) -> str | None:
     return instance.version_id
 
 
-@pytest.mark.usefixtures("app", "admin", "acme", "served")
+@pytest.mark.usefixtures("served")
 def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api) -> None:
     assert owner_api(app, admin, "lists", algo_acl=["acme/Hello"]).post(CALL, 1)
     owner_api(app, admin, "other", algo_acl=["acme/Else"]).expect_refusal(403, 2001, "POST", CALL, 1)
@@ -141,7 +145,7 @@ def test_a_call_ends_at_its_timeout(acme: Api, algorithm: Algorithm, version: Ve
         assert acme.post(f"{CALL}?timeout=0.5", 1)["error"]["error_type"] == "TimeoutError"
 
 
-@pytest.mark.usefixtures("acme", "served")
+@pytest.mark.usefixtures("served")
 def test_fifty_callers_at_once_lose_no_call(acme: Api) -> None:
     answers: list[int] = []
     threads = [
@@ -220,7 +224,7 @@ def test_a_call_waits_for_a_cold_start(acme: Api, algorithm: Algorithm, version:
     assert answers[0]["result"]["data"] == 7
 
 
-@pytest.mark.usefixtures("acme", "rival", "served")
+@pytest.mark.usefixtures("served")
 def test_a_call_without_a_wait_tells_how_it_ended(acme: Api, rival: Api) -> None:
     from api.invocation.async_calls import async_calls
 
