@@ -18,7 +18,6 @@ class Actor:
     """The author of a change."""
 
     name: str
-    """The owner of the key, or `cli`."""
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None

@@ -96,3 +96,39 @@ class Deadline:
                 ErrorClass.INVALID,
                 f"the build took longer than its limit of {self._seconds:g} seconds and was ended",
             )
+
+
+@contextmanager
+def call_after(seconds: float | None, callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` from another thread if the block takes longer than `seconds`; None: never."""
+    timer = threading.Timer(seconds or 0, callback)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def ends_within(seconds: float, work: Callable[[], object], *, name: str) -> bool:
+    """Do `work` in a thread of this name, and raise what it raises. Return False if it takes longer than `seconds`.
+
+    For name resolution, which has no timeout of its own.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        return False
+    if errors:
+        raise errors[0]
+    return True

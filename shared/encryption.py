@@ -75,9 +75,7 @@ class Keyring:
     def verify_digest(self, digest: str, message: bytes, *, purpose: str) -> bool:
         """Return whether `digest` was made of this message and purpose by a key that is still known."""
         key_id, _, given = digest.partition(".")
-        if key_id not in self._keys:
-            return False
-        return secrets.compare_digest(self._mac(key_id, message, purpose), given)
+        return key_id in self._keys and secrets.compare_digest(self._mac(key_id, message, purpose), given)
 
     def _mac(self, key_id: str, message: bytes, purpose: str) -> str:
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=purpose.encode()).derive(self._keys[key_id])

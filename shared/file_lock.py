@@ -10,21 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any
 
 POLL_INTERVAL_SECONDS = 0.1
 
 
-class _HasDescriptor(Protocol):
-    def fileno(self) -> int: ...
-
-
-def lock_file(file: int | _HasDescriptor, *, shared: bool = False) -> None:
+def lock_file(file: int | IO[Any], *, shared: bool = False) -> None:
     """Lock an open file or directory; wait while another process holds a lock that excludes this one."""
     fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
-def try_lock_file(file: int | _HasDescriptor) -> bool:
+def try_lock_file(file: int | IO[Any]) -> bool:
     """Lock an open file or directory exclusively; return False if it is locked already."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

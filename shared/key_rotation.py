@@ -50,11 +50,10 @@ SEALED_COLUMNS = (
 def count_outdated(database: Database, keyring: Keyring) -> int:
     """Return how many values are encrypted with another key than the primary one."""
     with database.reading() as session:
-        counts = [
-            session.scalar(select(func.count()).select_from(column.model).where(_is_outdated(column, keyring)))
+        return sum(
+            session.scalar(select(func.count()).select_from(column.model).where(_is_outdated(column, keyring))) or 0
             for column in SEALED_COLUMNS
-        ]
-    return sum(count or 0 for count in counts)
+        )
 
 
 def rotate(database: Database, keyring: Keyring, on_row: Callable[[], None] = lambda: None) -> RotationResult:
@@ -92,8 +91,7 @@ def _batches(database: Database, keyring: Keyring, column: SealedColumn) -> Iter
 
 
 def _is_outdated(column: SealedColumn, keyring: Keyring) -> Any:
-    is_current = column.attribute.startswith(f"{keyring.primary_key_id}.", autoescape=True)
-    return column.attribute.is_not(None) & ~is_current
+    return column.attribute.is_not(None) & ~column.attribute.startswith(f"{keyring.primary_key_id}.", autoescape=True)
 
 
 def _rotate_row(session: Session, keyring: Keyring, column: SealedColumn, seq: int, result: RotationResult) -> None:

@@ -53,8 +53,7 @@ def _jobs(session: Session) -> Iterable[Metric]:
         .where(Job.kind.in_(list(JobKind)), Job.state.in_(LIVE_STATES))
         .group_by(Job.kind, Job.state)
     )
-    for kind, state, number in session.execute(live):
-        yield Metric("jobs", {"kind": kind, "state": state}, number)
+    return (Metric("jobs", {"kind": kind, "state": state}, number) for kind, state, number in session.execute(live))
 
 
 def _waiting(session: Session) -> Iterable[Metric]:
@@ -77,8 +76,7 @@ def _due() -> Select[tuple[JobKind, int, int]]:
 
 
 def _pushes(session: Session, events: Counts) -> Iterable[Metric]:
-    for state, number in count_pushes(session, events).items():
-        yield Metric("pushes", {"status": state}, number)
+    yield from (Metric("pushes", {"status": state}, number) for state, number in count_pushes(session, events).items())
     missing = (
         select(func.count(ImagePush.seq))
         .join(Registry, Registry.id == ImagePush.registry_id)
@@ -104,8 +102,9 @@ def _workers(session: Session) -> Iterable[Metric]:
     for worker in live_workers(session):
         for queue in filter(None, worker.queues.split(",")):
             counted[queue, "no" if worker.problem else "yes"] += 1
-    for (queue, ready), number in counted.items():
-        yield Metric("workers", {"queue": queue, "ready": ready}, number)
+    yield from (
+        Metric("workers", {"queue": queue, "ready": ready}, number) for (queue, ready), number in counted.items()
+    )
 
 
 def _registries(session: Session) -> Iterable[Metric]:

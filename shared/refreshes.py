@@ -49,13 +49,12 @@ class RefreshOptions:
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> "RefreshOptions":
-        restart = document["restart"]
         return cls(
             **{
                 **document,
                 "what": RefreshKind(document["what"]),
                 "nodes": tuple(document["nodes"]),
-                "restart": None if restart is None else RestartKind(restart),
+                "restart": None if document["restart"] is None else RestartKind(document["restart"]),
             }
         )
 
@@ -115,7 +114,6 @@ Runner = tuple[Instance, Algorithm, Version]
 
 
 def matching_runners(session: Session, options: RefreshOptions) -> list[Runner]:
-    """Return the ready instances that a refresh of runners is about, oldest first."""
     query = (
         select(Instance, Algorithm, Version)
         .join(Algorithm, Algorithm.id == Instance.algorithm_id)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, call_after
 from shared.errors import LongshoreError
 
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -106,12 +106,9 @@ class Subprocess:
     def end(self, *, gently: bool = False) -> None:
         """Make sure that the whole group has ended. With `gently` it gets some seconds to remove its lock files."""
         if not self._is_reaped:
-            killer = threading.Timer(GENTLE_END_TIMEOUT_SECONDS, self.kill)
-            killer.daemon = True
-            killer.start()
-            self.kill(signal.SIGTERM if gently else signal.SIGKILL)
-            self.wait()
-            killer.cancel()
+            with call_after(GENTLE_END_TIMEOUT_SECONDS, self.kill):
+                self.kill(signal.SIGTERM if gently else signal.SIGKILL)
+                self.wait()
         for pipe in self._pipes:
             with suppress(OSError):  # input that was not written before the child ended
                 pipe.close()

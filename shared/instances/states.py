@@ -32,7 +32,6 @@ _CURRENT = (
 
 
 def running_instances(session: Session) -> list[Instance]:
-    """Return all instances that run or are pending, oldest first."""
     return list(session.scalars(select(Instance).where(Instance.state.in_(_RUNNING_STATES)).order_by(Instance.seq)))
 
 
@@ -150,7 +149,6 @@ class DesiredState:
 
 
 def network_of(algorithm: Algorithm) -> str:
-    """Return the network of an algorithm: `full`, unless its settings say `isolated`."""
     return "isolated" if algorithm.settings.get("network_access") == "isolated" else "full"
 
 

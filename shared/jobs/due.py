@@ -42,13 +42,11 @@ def is_due() -> ColumnElement[bool]:
 
 @cache
 def lease_expired() -> ColumnElement[bool]:
-    """Return the condition that a worker claimed the job and did not renew its lease."""
     return and_(Job.state == JobState.RUNNING, or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < now_ms()))
 
 
 @cache
 def lock_is_free() -> ColumnElement[bool]:
-    """Return the condition that no other job with the same lock has a worker."""
     other = aliased(Job)
     return ~exists(
         select(other.id).where(other.lock_name == Job.lock_name, other.id != Job.id, other.lease_owner.is_not(None))
@@ -73,7 +71,6 @@ def registry_accepts() -> ColumnElement[bool]:
 
 @cache
 def is_claimable() -> ColumnElement[bool]:
-    """Return the condition that a worker may claim the job now."""
     return and_(is_due(), dependencies_met(), lock_is_free(), registry_accepts())
 
 

@@ -65,8 +65,7 @@ class JobHandler(ABC):
             FenceLostError: a newer push owns the row.
         """
 
-    @abstractmethod
-    def requeued(self, session: Session, job: Job, message: str) -> None:
+    def requeued(self, session: Session, job: Job, message: str) -> None:  # noqa: B027 - a publish has no worker
         """Write that the job is queued again after an error."""
 
     def lost(self, session: Session, job: Job, message: str) -> None:
@@ -115,10 +114,6 @@ class CompileHandler(JobHandler):
 
 class PublishHandler(JobHandler):
     """Publishes the version, or makes its reserved number available again. No worker claims a publish."""
-
-    @override
-    def requeued(self, session: Session, job: Job, message: str) -> None:
-        pass
 
     @override
     def ended(self, session: Session, job: Job) -> None:

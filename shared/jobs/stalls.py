@@ -100,7 +100,6 @@ def _report(
 
 
 def lost_jobs(session: Session) -> list[tuple[str, int]]:
-    """Return the ids of jobs whose lease has expired, each with the claim that was seen."""
     return [(row.id, row.claim) for row in session.execute(select(Job.id, Job.claim).where(lease_expired()))]
 
 
@@ -141,11 +140,14 @@ def release_abandoned_locks(session: Session) -> list[JobMessage]:
 
     Such a job was ended from outside while it ran (cancelled, superseded), so no other worker takes it over.
     """
-    abandoned = session.scalars(
-        update(Job)
-        .where(Job.state.not_in(LIVE_STATES), Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
-        .values(lease_owner=None, lease_expires_at=None)
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).all()
-    return [message for job in abandoned for message in messages_after_release(session, job)]
+    return [
+        message
+        for job in session.scalars(
+            update(Job)
+            .where(Job.state.not_in(LIVE_STATES), Job.lease_owner.is_not(None), Job.lease_expires_at < now_ms())
+            .values(lease_owner=None, lease_expires_at=None)
+            .returning(Job)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        ).all()
+        for message in messages_after_release(session, job)
+    ]

@@ -39,7 +39,6 @@ def delete_dead_workers(session: Session) -> None:
 
 
 def live_workers(session: Session) -> list[WorkerProcess]:
-    """Return the workers that refreshed their row lately, oldest first."""
     return list(
         session.scalars(
             select(WorkerProcess).where(WorkerProcess.seen_at > now_ms() - MAX_SILENCE_MS).order_by(WorkerProcess.seq)
@@ -53,7 +52,6 @@ def record_run(session: Session, name: str) -> None:
 
 
 def ran_within(session: Session, name: str, seconds: float) -> bool:
-    """Return whether a run of a periodic task has ended in the last so many seconds."""
     return (
         session.scalar(
             select(PeriodicRun.seq).where(PeriodicRun.name == name, PeriodicRun.at > now_ms() - int(seconds * 1000))

@@ -7,11 +7,12 @@ resolve differently later (DNS rebinding). A connection is made to the very addr
 import ipaddress
 import re
 import socket
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
+from shared.cancellation import ends_within
 from shared.errors import InvalidValueError
 from shared.settings import settings
 
@@ -124,22 +125,8 @@ class AllowedNetworks:
         Raises:
             ForbiddenAddressError: one of its addresses is not allowed.
         """
-        errors: list[ForbiddenAddressError] = []
-
-        def resolve() -> None:
-            try:
-                self.resolve(host, port)
-            except ForbiddenAddressError as error:
-                errors.append(error)
-            except (OSError, UnicodeError):
-                return  # it is checked again at the connection
-
-        # In a thread, because name resolution has no timeout of its own.
-        thread = threading.Thread(target=resolve, name="resolve-host", daemon=True)
-        thread.start()
-        thread.join(RESOLVE_TIMEOUT_SECONDS)
-        if errors:
-            raise errors[0]
+        with suppress(OSError, UnicodeError):  # it is checked again at the connection
+            ends_within(RESOLVE_TIMEOUT_SECONDS, lambda: self.resolve(host, port), name="resolve-host")
 
 
 @cache

@@ -43,8 +43,10 @@ def error_from_exception(host: str, error: BaseException) -> WorkError:
     refusal = _TUNNEL_REFUSED.search(str(error))
     if refusal is not None:
         is_transient = class_of_status(int(refusal[1])) == ErrorClass.TRANSIENT
-        error_class = ErrorClass.TRANSIENT if is_transient else ErrorClass.INVALID
-        return WorkError(error_class, f"The proxy for {host} refused the connection: {excerpt(str(error))}.")
+        return WorkError(
+            ErrorClass.TRANSIENT if is_transient else ErrorClass.INVALID,
+            f"The proxy for {host} refused the connection: {excerpt(str(error))}.",
+        )
     if isinstance(error, http.client.HTTPException) and not isinstance(
         error, http.client.RemoteDisconnected | http.client.IncompleteRead
     ):

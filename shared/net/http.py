@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, call_after
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks, registry_networks
 from shared.net.connections import Proxy, new_connection
@@ -89,19 +90,6 @@ class RequestBody:
     """Returns the content from its beginning."""
 
 
-@contextmanager
-def call_after(seconds: float | None, callback: Callable[[], None]) -> Iterator[None]:
-    """Call `callback` from another thread if the block takes longer than `seconds`; None: never."""
-    timer = threading.Timer(seconds or 0, callback)
-    timer.daemon = True
-    if seconds is not None:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 class HttpTransport:
     """Kept connections to a registry and the hosts it redirects to. For one thread; only `abort` is thread-safe."""
 
@@ -165,12 +153,11 @@ class HttpTransport:
             WorkError, WorkCancelledError: as `request`; also when reading fails in the block.
         """
         with self._sent("GET", url, headers, None, timeouts) as (connection, response, _interrupt):
-
-            def read(max_bytes: int) -> bytes:
-                return response.read(max_bytes, decode_content=False)
-
             try:
-                yield Response("GET", url, response.status, response.headers, b"", complete=False), read
+                yield (
+                    Response("GET", url, response.status, response.headers, b"", complete=False),
+                    partial(response.read, decode_content=False),
+                )
             finally:
                 connection.close()
 

@@ -82,11 +82,13 @@ def _take(session: Session, push: ImagePush) -> bool:
 
 def retry_checks_soon(session: Session, checks: Sequence[DriftCheck], *, after_seconds: float) -> None:
     """Make checks due again after `RETRY_INTERVAL_SECONDS`, or after `after_seconds` if that is less."""
-    early_ms = int(max(0.0, after_seconds - RETRY_INTERVAL_SECONDS) * 1000)
     session.execute(
         update(ImagePush)
         .where(ImagePush.id.in_([check.push.id for check in checks]))
-        .values(looked_at=now_ms() - early_ms, updated_at=ImagePush.updated_at)
+        .values(
+            looked_at=now_ms() - int(max(0.0, after_seconds - RETRY_INTERVAL_SECONDS) * 1000),
+            updated_at=ImagePush.updated_at,
+        )
         .execution_options(synchronize_session=False)
     )
 

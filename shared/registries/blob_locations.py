@@ -13,13 +13,12 @@ MIN_MOUNT_BYTES = 256 * 1024
 
 
 def known_blob_locations(session: Session, registry_id: str, digests: Iterable[str]) -> Mapping[str, str]:
-    """Return the repositories in which the registry was seen to have these layers, by digest."""
     rows = session.execute(
         select(RegistryBlob.digest, RegistryBlob.repository).where(
             RegistryBlob.registry_id == registry_id, RegistryBlob.digest.in_(list(digests))
         )
     )
-    return {digest: repository for digest, repository in rows}  # noqa: C416 - rows are no pairs to mypy
+    return {row.digest: row.repository for row in rows}
 
 
 def forget_blob_locations(session: Session, registry_id: str) -> None:

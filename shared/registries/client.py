@@ -1,10 +1,9 @@
 """The client for a recorded registry: its address, its options, the names of images in it, and a check of it."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, ends_within
 from shared.db.models import Algorithm, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import registry_networks
@@ -92,25 +91,12 @@ def check_registry(client: RegistryClient, repository_path: str, *, seconds: flo
         WorkCancelledError: the client's token was cancelled.
     """
     check = RegistryCheck()
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            _run_check(check, client, repository_path)
-        except WorkError as error:
-            check.message = error.message
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            errors.append(error)
-
-    # In a thread, because name resolution has no timeout of its own.
-    thread = threading.Thread(target=run, name="registry-check", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        client.abort()
-        return replace(check, message=f"{client.host} did not complete the check within {seconds:g} seconds.")
-    if errors:
-        raise errors[0]
+    try:
+        if not ends_within(seconds, lambda: _run_check(check, client, repository_path), name="registry-check"):
+            client.abort()
+            return replace(check, message=f"{client.host} did not complete the check within {seconds:g} seconds.")
+    except WorkError as error:
+        check.message = error.message
     return check
 
 

@@ -202,9 +202,7 @@ def _is_registry_host(host: str) -> bool:
 
 
 def _check_path(path: str) -> None:
-    if not path:
-        return
-    for segment in path.split("/"):
+    for segment in path.split("/") if path else ():
         if not segment:
             raise InvalidAddressError("registry_url's path has an empty part (//).")
         if segment in {".", ".."}:

@@ -127,8 +127,7 @@ class Authenticator:
             token = self._tokens.get(scope)
             if token is not None and f"Bearer {token.value}" == refused:
                 del self._tokens[scope]
-            requested = challenge.parameters.get("scope", "").split()
-            self._scopes[scope] = list(dict.fromkeys([*scope.split(), *requested]))
+            self._scopes[scope] = list(dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()]))
             authorization = self.authorization(scope)
         return None if authorization == refused else authorization
 

@@ -3,8 +3,9 @@
 import hashlib
 from contextlib import suppress
 
+from shared.cancellation import call_after
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Response, Timeouts, call_after
+from shared.net.http import Response, Timeouts
 from shared.net.origins import origin_of
 from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size
@@ -57,7 +58,6 @@ class RegistryClient(RegistrySession):
         return None if content is None else _digest_of(content, "sha256")
 
     def manifest(self, repository_path: str, reference: str) -> bytes | None:
-        """Return the content of the manifest with a tag or digest; None if there is none."""
         response = self._read("GET", repository_path, reference)
         if response.status == 404:
             return None

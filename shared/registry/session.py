@@ -88,7 +88,6 @@ class RegistrySession:
 
     @property
     def host(self) -> str:
-        """The registry's `host[:port]` for messages."""
         return self.address.authority
 
     @property
@@ -127,8 +126,7 @@ class RegistrySession:
             if response.status not in REDIRECTS or not target:
                 return response
             self._check_redirect(response.url, target)
-            if origin_of(target) != self._origin:
-                authorization = None
+            authorization = authorization if self.is_own_url(target) else None
             response = self._http.request(method, target, _with(all_headers, authorization))
         raise self._too_many_redirects()
 

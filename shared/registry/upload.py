@@ -112,9 +112,13 @@ class BlobUpload:
         source, self._mount_from = self._mount_from, None  # tried once, because it is only a hint
         if source is None:
             return False
-        path = f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': source})}"
         try:
-            response = self._session.send("POST", path, scope=f"{self._scope} repository:{source}:pull", body=b"")
+            response = self._session.send(
+                "POST",
+                f"/v2/{self._path}/blobs/uploads/?{urlencode({'mount': self._blob.digest, 'from': source})}",
+                scope=f"{self._scope} repository:{source}:pull",
+                body=b"",
+            )
         except WorkError as error:
             if error.error_class == ErrorClass.THROTTLED:
                 raise

@@ -131,6 +131,23 @@ class Settings(WorkerSettings, ServingSettings):
         "auto", description="json, console, or auto: console on a terminal."
     )
 
+    @field_validator(
+        "build_ca_bundle",
+        "build_index_url",
+        "home_registry_ca",
+        "home_registry_password",
+        "node_restart_secret",
+        "node_restart_url",
+        "registry_proxy",
+        "serving_dir",
+        "source_ssh_key",
+        "source_ssh_known_hosts",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("secret_keys", mode="before")
     @classmethod
     def _read_secret_keys(cls, value: object) -> object:
@@ -197,13 +214,12 @@ class Settings(WorkerSettings, ServingSettings):
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             is_masked = isinstance(extra, dict) and bool(extra.get("masked"))
-            default = field.get_default(call_default_factory=True, validated_data={})
             present = getattr(self, name)
             rows.append(
                 (
                     f"{PREFIX}{name.upper()}",
                     field.description or "",
-                    to_text(default),
+                    to_text(field.get_default(call_default_factory=True, validated_data={})),
                     masked(present) if is_masked else to_text(present),
                 )
             )

@@ -122,11 +122,6 @@ class ServingSettings(BaseSettings):
             raise ValueError("must contain {node}, which stands for the name of the node")
         return value
 
-    @field_validator("serving_dir", "node_restart_url", "node_restart_secret", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
-
     @field_validator("node_restart_url")
     @classmethod
     def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:

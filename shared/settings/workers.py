@@ -194,20 +194,6 @@ class WorkerSettings(BaseSettings):
     def _read_delays(cls, value: object) -> object:
         return read_delays(value) if isinstance(value, str) else value
 
-    @field_validator(
-        "build_ca_bundle",
-        "source_ssh_key",
-        "source_ssh_known_hosts",
-        "home_registry_ca",
-        "build_index_url",
-        "registry_proxy",
-        "home_registry_password",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
-
     @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts", "home_registry_ca")
     @classmethod
     def _file_exists(cls, value: Path | None) -> Path | None:

@@ -6,10 +6,10 @@ from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, false,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Reference, Sequence
+from shared.db.models.base import CreatedAt, Document, IdentifiedBase, Millis, Reference
 
 
-class Algorithm(Base):
+class Algorithm(IdentifiedBase):
     """A named git repository of source. A deleted algorithm keeps its row; its name can be used again."""
 
     __tablename__ = "algorithms"
@@ -24,8 +24,6 @@ class Algorithm(Base):
         ),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     owner: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(64))
     image_path: Mapped[str] = mapped_column(String(160))
@@ -63,7 +61,7 @@ class PublishState(StrEnum):
     """Can be called by its semantic version."""
 
 
-class Version(Base):
+class Version(IdentifiedBase):
     """An algorithm at a commit. Versions are built, pushed and called."""
 
     __tablename__ = "versions"
@@ -72,8 +70,6 @@ class Version(Base):
         UniqueConstraint("algorithm_id", "semantic_version"),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     algorithm_id: Mapped[Reference]
     git_hash: Mapped[str] = mapped_column(String(64))
     semantic_version: Mapped[str | None] = mapped_column(String(64))
@@ -109,14 +105,12 @@ class BuildStatus(StrEnum):
         return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELLED)
 
 
-class Build(Base):
+class Build(IdentifiedBase):
     """One build of the image of one version."""
 
     __tablename__ = "builds"
     __table_args__ = (Index("ix_builds_algorithm_seq", "algorithm_id", "seq"),)
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[Reference]
     job_id: Mapped[str] = mapped_column(String(36))

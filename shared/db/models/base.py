@@ -4,17 +4,9 @@ import uuid
 from typing import Annotated, Any
 
 from sqlalchemy import JSON, BigInteger, Integer, String
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.db.clock import now_ms
-
-Sequence = Annotated[
-    int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
-]
-"""The insertion order, assigned by the database. Pages and "latest" use it instead of a clock."""
-
-Id = Annotated[str, mapped_column(String(36), unique=True, default=lambda: str(uuid.uuid4()))]
-"""The UUID that identifies the row in the API."""
 
 Reference = Annotated[str, mapped_column(String(36), index=True)]
 
@@ -29,3 +21,17 @@ Document = Annotated[dict[str, Any], mapped_column(JSON, default=dict)]
 
 class Base(DeclarativeBase):
     """The base of every table."""
+
+    seq: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True, sort_order=-2
+    )
+    """The insertion order, assigned by the database. Pages and "latest" use it instead of a clock."""
+
+
+class IdentifiedBase(Base):
+    """The base of tables whose rows have an id in the API."""
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(String(36), unique=True, default=lambda: str(uuid.uuid4()), sort_order=-1)
+    """A UUID."""

@@ -6,7 +6,7 @@ from sqlalchemy import Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
 
 
 class InstanceState(StrEnum):
@@ -27,7 +27,7 @@ SERVES = "state IN ('pending', 'ready')"
 RUNS = "state IN ('pending', 'ready', 'draining')"
 
 
-class Instance(Base):
+class Instance(IdentifiedBase):
     """A running image of one version with one kind of network access."""
 
     __tablename__ = "instances"
@@ -45,8 +45,6 @@ class Instance(Base):
         Index("ix_instances_version_seq", "version_id", "seq"),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     owner: Mapped[str] = mapped_column(String(64))
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[str] = mapped_column(String(36))
@@ -82,14 +80,12 @@ class CallState(StrEnum):
     """The process that made the call died: the result is unknown. It is not repeated, as it may not be idempotent."""
 
 
-class CallRequest(Base):
+class CallRequest(IdentifiedBase):
     """An asynchronous call. Its input and its result are not stored."""
 
     __tablename__ = "call_requests"
     __table_args__ = (Index("ix_call_requests_deadline", "deadline_at"),)
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     caller: Mapped[str] = mapped_column(String(64))
     """The owner of the key that was used."""
     algorithm_id: Mapped[str] = mapped_column(String(36))

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, String, Text, literal, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Sequence
+from shared.db.models.base import Base, CreatedAt, Document, IdentifiedBase, Millis
 from shared.errors import ErrorClass
 
 
@@ -56,7 +56,7 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
     return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
-class Job(Base):
+class Job(IdentifiedBase):
     """One piece of work that a caller asked for."""
 
     __tablename__ = "jobs"
@@ -85,8 +85,6 @@ class Job(Base):
         Index("ix_jobs_registry_state_seq", "registry_id", "state", "seq"),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     kind: Mapped[JobKind] = mapped_column(String(16))
     state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
     owner: Mapped[str] = mapped_column(String(64))
@@ -141,7 +139,6 @@ class WorkerProcess(Base):
 
     __tablename__ = "worker_processes"
 
-    seq: Mapped[Sequence]
     name: Mapped[str] = mapped_column(String(128), unique=True)
     queues: Mapped[str] = mapped_column(String(128))
     """Comma-separated, with a comma at both ends."""
@@ -156,7 +153,6 @@ class PeriodicRun(Base):
 
     __tablename__ = "periodic_runs"
 
-    seq: Mapped[Sequence]
     name: Mapped[str] = mapped_column(String(32), unique=True)
     at: Mapped[Millis]
 
@@ -188,7 +184,6 @@ class Refresh(Base):
 
     __tablename__ = "refreshes"
 
-    seq: Mapped[Sequence]
     job_id: Mapped[str] = mapped_column(String(36), unique=True)
     what: Mapped[RefreshKind] = mapped_column(String(16))
     options: Mapped[Document]

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.models.base import Base, CreatedAt, Document, Id, Millis, Sequence
+from shared.db.models.base import Base, CreatedAt, Document, IdentifiedBase, Millis
 
 
 class KeyKind(StrEnum):
@@ -18,13 +18,11 @@ class KeyKind(StrEnum):
     """Manages and calls the algorithms of its owner, and calls public algorithms of others."""
 
 
-class Owner(Base):
+class Owner(IdentifiedBase):
     """An owner of algorithms. Created when an administrator makes the first key for the name."""
 
     __tablename__ = "owners"
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     username: Mapped[str] = mapped_column(String(64), unique=True)
     image_name: Mapped[str] = mapped_column(String(64), unique=True)
     """The name in the form that image references allow. Unique, because `Foo` and `foo` would share a repository."""
@@ -33,13 +31,11 @@ class Owner(Base):
     created_at: Mapped[CreatedAt]
 
 
-class ApiKey(Base):
+class ApiKey(IdentifiedBase):
     """An API key. Only its digest is stored; a revoked key keeps its row."""
 
     __tablename__ = "api_keys"
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     owner: Mapped[str] = mapped_column(String(64), index=True)
     label: Mapped[str] = mapped_column(String(100))
     kind: Mapped[KeyKind] = mapped_column(String(32))
@@ -51,7 +47,7 @@ class ApiKey(Base):
     revoked_at: Mapped[Millis | None]
 
 
-class AuditEvent(Base):
+class AuditEvent(IdentifiedBase):
     """An entry of the audit trail, written in the transaction of the change: neither exists without the other."""
 
     __tablename__ = "audit_events"
@@ -62,8 +58,6 @@ class AuditEvent(Base):
         Index("ix_audit_events_created", "created_at"),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     created_at: Mapped[CreatedAt]
     actor: Mapped[str] = mapped_column(String(64))
     """The owner of the key that was used, or `cli` for a command on the database."""
@@ -84,7 +78,6 @@ class IdempotencyKey(Base):
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("caller", "key"),)
 
-    seq: Mapped[Sequence]
     caller: Mapped[str] = mapped_column(String(36))
     """The id of the API key."""
     key: Mapped[str] = mapped_column(String(64))

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, Id, Millis, Reference, Sequence
+from shared.db.models.base import Base, CreatedAt, IdentifiedBase, Millis, Reference
 
 
 class PushState(StrEnum):
@@ -32,7 +32,7 @@ STALLED = "stalled-"
 IS_MISSING = "missing_at IS NOT NULL"
 
 
-class ImagePush(Base):
+class ImagePush(IdentifiedBase):
     """The latest push of a version to a registry, and the last successful one."""
 
     __tablename__ = "image_pushes"
@@ -45,8 +45,6 @@ class ImagePush(Base):
         Index("ix_image_pushes_missing", "seq", sqlite_where=text(IS_MISSING), postgresql_where=text(IS_MISSING)),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     version_id: Mapped[str] = mapped_column(String(36))
     registry_id: Mapped[str] = mapped_column(String(36))
     registry_url: Mapped[str] = mapped_column(String(128))
@@ -87,7 +85,6 @@ class PushEvent(Base):
     """A former state of a row of `image_pushes`, or a report of the sweep. Append-only."""
 
     __tablename__ = "push_events"
-    seq: Mapped[Sequence]
     push_id: Mapped[Reference]
     job_id: Mapped[str] = mapped_column(String(36))
     generation: Mapped[int]
@@ -106,7 +103,6 @@ class PushTally(Base):
     __tablename__ = "push_tallies"
     __table_args__ = (UniqueConstraint("kind", "state"),)
 
-    seq: Mapped[Sequence]
     kind: Mapped[str] = mapped_column(String(32))
     """A kind of `PushEvent`; empty in the one row that holds the `seq` up to which events were counted."""
     state: Mapped[str] = mapped_column(String(16))
@@ -120,7 +116,6 @@ class RegistryBlob(Base):
     __tablename__ = "registry_blobs"
     __table_args__ = (UniqueConstraint("registry_id", "digest"),)
 
-    seq: Mapped[Sequence]
     registry_id: Mapped[str] = mapped_column(String(36))
     digest: Mapped[str] = mapped_column(String(80))
     repository: Mapped[str] = mapped_column(String(255))

@@ -6,7 +6,7 @@ from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
 
 
 class PauseCause(StrEnum):
@@ -20,13 +20,11 @@ class PauseCause(StrEnum):
     """It does not respond, or responds with errors to every push."""
 
 
-class Registry(Base):
+class Registry(IdentifiedBase):
     """A registry that images are pushed to. A deleted registry keeps its row for the history of pushes."""
 
     __tablename__ = "registries"
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     name: Mapped[str | None] = mapped_column(String(32))
     registry_url: Mapped[str] = mapped_column(String(128))
     credentials: Mapped[str | None] = mapped_column(Text)

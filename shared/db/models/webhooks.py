@@ -6,16 +6,14 @@ from sqlalchemy import JSON, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, Id, Millis, Sequence
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
 
 
-class Webhook(Base):
+class Webhook(IdentifiedBase):
     """A URL that receives events. A deleted webhook keeps its row for its deliveries."""
 
     __tablename__ = "webhooks"
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
     name: Mapped[str | None] = mapped_column(String(64))
     url: Mapped[str] = mapped_column(String(1024))
     secret: Mapped[str] = mapped_column(Text)
@@ -38,8 +36,11 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
 
 
-class WebhookDelivery(Base):
-    """One event for one webhook. Written in the transaction of the event, sent afterwards."""
+class WebhookDelivery(IdentifiedBase):
+    """One event for one webhook. Written in the transaction of the event, sent afterwards.
+
+    `id` is also that of the event: the same in every attempt, so that the receiver can recognise repeats.
+    """
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -47,9 +48,6 @@ class WebhookDelivery(Base):
         Index("ix_webhook_deliveries_webhook_seq", "webhook_id", "seq"),
     )
 
-    seq: Mapped[Sequence]
-    id: Mapped[Id]
-    """Also the id of the event: the same in every attempt, so that the receiver can recognise repeats."""
     webhook_id: Mapped[str] = mapped_column(String(36))
     type: Mapped[str] = mapped_column(String(64))
     body: Mapped[str] = mapped_column(Text)

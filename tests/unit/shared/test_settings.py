@@ -36,3 +36,11 @@ def test_a_lease_that_the_usual_heartbeat_cannot_keep_is_refused(monkeypatch: py
 def test_every_way_to_redis_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("LONGSHORE_REDIS_URL", url)
     assert load_settings().redis_url == url
+
+
+def test_an_empty_optional_setting_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NODE_RESTART_URL", "REGISTRY_PROXY", "SERVING_DIR", "SOURCE_SSH_KEY"):
+        monkeypatch.setenv(f"LONGSHORE_{name}", "")
+    loaded = load_settings()
+    assert (loaded.node_restart_url, loaded.registry_proxy) == (None, None)
+    assert (loaded.serving_dir, loaded.source_ssh_key) == (None, None)
