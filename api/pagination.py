@@ -93,8 +93,7 @@ def fetch_page(
     page = session.execute(rows.order_by(order.desc()).limit(limit + 1)).all()
     if len(page) <= limit:
         return page, None
-    last: int = getattr(page[limit - 1][0], order.key)
-    return page[:limit], f"{last:016x}"
+    return page[:limit], f"{getattr(page[limit - 1][0], order.key):016x}"
 
 
 def page_body(results: Sequence[BaseModel], marker: str | None) -> dict[str, Any]:

@@ -26,10 +26,8 @@ def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
 def present_versions(session: Session, algorithm: Algorithm, versions: Sequence[Version]) -> list[VersionResponse]:
     """Return versions of one algorithm, each with the build it was published with, or else its newest build."""
     published_with = {version.id: version.build_id for version in versions}
-    builds: dict[str, Build] = {}
-    for build in session.scalars(select(Build).where(Build.version_id.in_(published_with)).order_by(Build.seq)):
-        if published_with[build.version_id] in (None, build.id):
-            builds[build.version_id] = build
+    rows = session.scalars(select(Build).where(Build.version_id.in_(published_with)).order_by(Build.seq))
+    builds = {row.version_id: row for row in rows if published_with[row.version_id] in (None, row.id)}
     return _present_with_builds(session, algorithm, versions, builds)
 
 

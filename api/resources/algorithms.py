@@ -233,5 +233,4 @@ def _apply_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
 
 
 def _host(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    return urlsplit(url)[:2]

@@ -28,20 +28,23 @@ from shared.settings import settings
 blueprint = v1_blueprint("jobs")
 
 BUSY_RETRY_AFTER_SECONDS = 5
-EVENT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "event": {"type": "string", "enum": ["state", "log", "progress"]},
-        "data": {"type": "string", "description": "JSON."},
-    },
-    "required": ["id", "event", "data"],
-}
-"""The schema of one event: before OpenAPI 3.2 the schema of a stream describes each of its events."""
 EVENT_RESPONSES: dict[int, Any] = {
     200: {
         "description": "The events.",
-        "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
+        "content": {
+            "text/event-stream": {
+                # The schema of one event: before OpenAPI 3.2 the schema of a stream describes each of its events.
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "id": {"type": "string"},
+                        "event": {"type": "string", "enum": ["state", "log", "progress"]},
+                        "data": {"type": "string", "description": "JSON."},
+                    },
+                    "required": ["id", "event", "data"],
+                }
+            }
+        },
     },
     204: {"description": "All events were sent; there will be no more."},
 }

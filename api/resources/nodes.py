@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from api.authentication import admin_only, audit, caller
 from api.enqueue import add_job_headers, enqueue
 from api.routing import json_response, v1_blueprint
-from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, present_runner
+from api.schemas.refreshes import OF_NODES, OF_RUNNERS, RefreshEnqueuedResponse, RefreshRequest, RestartedRunnerResponse
 from shared.algorithms import find_algorithm, find_version
 from shared.commands.push import Enqueued
 from shared.commands.refresh import enqueue_refresh
@@ -47,7 +47,15 @@ def refresh(body: RefreshRequest) -> Response:
             RefreshEnqueuedResponse(
                 what=what,
                 dry_run=True,
-                runners=[present_runner(instance, row.path, version.git_hash) for instance, row, version in runners],
+                runners=[
+                    RestartedRunnerResponse(
+                        algorithm=algorithm.path,
+                        git_hash=version.git_hash,
+                        image=instance.image,
+                        registry_id=instance.registry_id,
+                    )
+                    for instance, algorithm, version in runners
+                ],
             )
         )
 

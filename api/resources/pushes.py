@@ -90,8 +90,11 @@ def repush(algorithm_name: str, git_hash: str, body: RepushRequest) -> Response:
 def list_version_pushes(algorithm_name: str, git_hash: str) -> Response:
     """Return the latest push of the version to each registry."""
     pushes = pushes_of_version(database(), algorithm_name, git_hash)
-    may_read = bool(pushes) and caller().reads(pushes[0].owner, pushes[0].name)
-    if may_read and all(push.state != PushState.QUEUED for push in pushes):
+    if (
+        pushes
+        and caller().reads(pushes[0].owner, pushes[0].name)
+        and all(push.state != PushState.QUEUED for push in pushes)
+    ):
         return json_response([present_push(push) for push in pushes])
     # More queries: for the reasons of queued pushes, or for the error if there are no readable ones.
     with database().reading() as session:
@@ -181,9 +184,12 @@ def retry(body: RetryRequest) -> Response:
         retried = Retried(jobs=[parent_id, *children])
     if retried.jobs:
         wait_for(retried.jobs[0])
-    skipped = [SkippedResponse(**vars(each)) for each in retried.skipped]
     response = json_response(
-        RetriedResponse(enqueued=len(retried.jobs), skipped=skipped, more=retried.last is not None)
+        RetriedResponse(
+            enqueued=len(retried.jobs),
+            skipped=[SkippedResponse(**vars(each)) for each in retried.skipped],
+            more=retried.last is not None,
+        )
     )
     return add_job_headers(response, retried.jobs[0]) if retried.jobs else response
 

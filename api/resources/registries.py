@@ -75,7 +75,6 @@ def get_registry(registry_id: str) -> Response:
 def update_registry(registry_id: str, body: RegistryRequest) -> Response:
     """Change a registry. Omitted credentials stay, unless the address changes; null removes them."""
     credentials = parse_credentials(body, _parse_address(body))
-    named = {"registry_username", "registry_password", "registry_auth"} & body.model_fields_set
     with database().writing() as session:
         registry = find_registry(session, registry_id, for_update=True)
         changes = body.model_dump(include=FIELDS & body.model_fields_set)
@@ -87,7 +86,8 @@ def update_registry(registry_id: str, body: RegistryRequest) -> Response:
             registry,
             changes,
             credentials,
-            remove_credentials=bool(named) and credentials is None,
+            remove_credentials=credentials is None
+            and not body.model_fields_set.isdisjoint({"registry_username", "registry_password", "registry_auth"}),
         )
         audit(
             session,
@@ -160,9 +160,8 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
             credentials = credentials or credential_provider(registry).for_reading()
         except CredentialsError as error:
             raise ConflictError(error.message) from None
-    address = address_of(registry)
     with client_of(registry, credentials) as client:
-        result = check(client, f"{address.path}/{CHECK_REPOSITORY}".lstrip("/"))
+        result = check(client, f"{address_of(registry).path}/{CHECK_REPOSITORY}".lstrip("/"))
     return json_response(RegistryCheckResponse(**vars(result)))
 
 

@@ -1,6 +1,6 @@
 """Request and response bodies of refreshes of nodes and of runners."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
@@ -8,8 +8,8 @@ from pydantic.json_schema import JsonSchemaValue
 from api.schemas.base import ABSENT, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH, WORKER_ID
 from api.schemas.pushes import RegistryId
-from shared.db.models import Instance, Refresh, RefreshKind, StepState
-from shared.refreshes import RefreshOptions, RefreshStep, RestartKind, read_steps
+from shared.db.models import Refresh, RefreshKind, StepState
+from shared.refreshes import RefreshOptions, RestartKind, read_steps
 
 NodeName = Annotated[str, StringConstraints(pattern=WORKER_ID)]
 OF_RUNNERS = ("algorithm", "git_hash", "registry_id")
@@ -120,23 +120,15 @@ def present_refresh(refresh: Refresh) -> RefreshResponse:
         what=options.what,
         dry_run=options.dry_run,
         restart=options.restart,
-        steps=[_present_step(step) for step in read_steps(refresh.progress)],
-    )
-
-
-def _present_step(entry: RefreshStep) -> StepResponse:
-    plan: dict[str, Any] = entry.plan or {}
-    return StepResponse(
-        name=entry.name,
-        state=entry.state,
-        step=entry.step,
-        started_at=entry.started_at,
-        finished_at=entry.finished_at,
-        **plan,
-    )
-
-
-def present_runner(instance: Instance, algorithm: str, git_hash: str) -> RestartedRunnerResponse:
-    return RestartedRunnerResponse(
-        algorithm=algorithm, git_hash=git_hash, image=instance.image, registry_id=instance.registry_id
+        steps=[
+            StepResponse(
+                name=step.name,
+                state=step.state,
+                step=step.step,
+                started_at=step.started_at,
+                finished_at=step.finished_at,
+                **(step.plan or {}),
+            )
+            for step in read_steps(refresh.progress)
+        ],
     )

@@ -84,14 +84,12 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
     try:
         # Parsed again: the settings may be stricter than when the URL was recorded.
         url = parse_repository_url(algorithm.repository_url)
+        pair = decrypt_source_credentials(keyring(), algorithm)
+        return newest_commit(url, GitCredentials(*pair) if pair else None, timeout=RESOLVE_TIMEOUT_SECONDS)
     except InvalidRepositoryUrlError as error:
         raise InvalidInputError(f"The algorithm's repository: {error}") from None
-    try:
-        pair = decrypt_source_credentials(keyring(), algorithm)
     except DecryptionError as error:
         raise InvalidInputError(f"The repository's credentials cannot be used: {error}. Give them again.") from None
-    try:
-        return newest_commit(url, GitCredentials(*pair) if pair else None, timeout=RESOLVE_TIMEOUT_SECONDS)
     except WorkError as error:
         if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
             # A conflict, because the caller's server does not respond, not a part of the installation.
