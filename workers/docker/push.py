@@ -139,7 +139,6 @@ class EngineProgress:
         self._layers: dict[str, BlobProgress] = {}
 
     def add(self, event: dict[str, Any]) -> None:
-        """Add the next event; events about no layer are ignored."""
         layer_id, status = event.get("id"), str(event.get("status", ""))
         if not layer_id:
             return

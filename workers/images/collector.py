@@ -59,7 +59,6 @@ class GcRoots:
             yield
 
     def read(self) -> set[str]:
-        """Return the digests of all roots at this moment."""
         with self.frozen() as digests:
             return digests
 

@@ -98,7 +98,6 @@ def write_all(file: FileIO, content: bytes) -> int:
 
 
 def remove_abandoned_files(directory: Path) -> None:
-    """Remove the unfinished files of processes that have ended."""
     for path in directory.glob(".*.part"):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

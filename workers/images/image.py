@@ -94,8 +94,7 @@ def add_image(
         WorkError: as the store.
 
     """
-    config = Descriptor(OCI_CONFIG, *use.add([configuration]))
-    manifest = Manifest(config, tuple(layers), annotations=annotations or {})
+    manifest = Manifest(Descriptor(OCI_CONFIG, *use.add([configuration])), tuple(layers), annotations=annotations or {})
     use.add([manifest.content], manifest.descriptor.digest)
     return read_image(use, manifest.descriptor)
 
@@ -135,9 +134,7 @@ def derived_image(
 
 def _document(use: StoreUse, blob: Descriptor) -> bytes:
     with use.open(blob.digest) as reader:
-        parts = []
-        left = MAX_DOCUMENT_BYTES
-        while left and (part := reader.read(left)):
-            parts.append(part)
-            left -= len(part)
-    return b"".join(parts)
+        content = bytearray()
+        while len(content) < MAX_DOCUMENT_BYTES and (part := reader.read(MAX_DOCUMENT_BYTES - len(content))):
+            content += part
+    return bytes(content)

@@ -103,8 +103,9 @@ class _Snapshot:
             manifest = Descriptor.parse(self.entries[name])
         except InvalidManifestError as error:
             raise _damaged(self.path, error) from None
-        annotations = {key: value for key, value in manifest.annotations.items() if key != REF_NAME}
-        return replace(manifest, annotations=annotations)
+        return replace(
+            manifest, annotations={key: value for key, value in manifest.annotations.items() if key != REF_NAME}
+        )
 
 
 def _parse(content: bytes, path: Path) -> _Snapshot:

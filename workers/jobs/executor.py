@@ -147,23 +147,18 @@ def _record_registry_error(claim: Claim, error: WorkError) -> None:
             with database().writing() as session:
                 circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
         elif error.first_response:
-            _record_registry_failure(claim, claim.registry_id, error)
+            cause = circuit_breaker.pause_cause(error, own_credentials=claim.own_credentials)
+            if cause is not None:
+                with database().writing() as session:
+                    paused = circuit_breaker.record_failure(
+                        session,
+                        claim.registry_id,
+                        cause,
+                        error.message,
+                        pause_after=settings().pause_after_failures,
+                        probe_delays=settings().probe_delays,
+                    )
+                if paused:
+                    log.warning("registry_paused", registry_id=claim.registry_id, cause=cause, reason=error.message)
     except DBAPIError as db_error:
         log.warning("registry_error_not_recorded", error=type(db_error).__name__)
-
-
-def _record_registry_failure(claim: Claim, registry_id: str, error: WorkError) -> None:
-    cause = circuit_breaker.pause_cause(error, own_credentials=claim.own_credentials)
-    if cause is None:
-        return
-    with database().writing() as session:
-        paused = circuit_breaker.record_failure(
-            session,
-            registry_id,
-            cause,
-            error.message,
-            pause_after=settings().pause_after_failures,
-            probe_delays=settings().probe_delays,
-        )
-    if paused:
-        log.warning("registry_paused", registry_id=registry_id, cause=cause, reason=error.message)

@@ -8,5 +8,4 @@ WORKER_ID = f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
 
 
 def lease_owner() -> str:
-    """Return the name under which this process claims jobs: the worker's id and the process id."""
     return f"{WORKER_ID}/{os.getpid()}"

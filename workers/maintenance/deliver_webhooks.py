@@ -86,9 +86,14 @@ def _send(due: DueDelivery) -> Outcome:
         "webhook-timestamp": str(now),
         "webhook-signature": signature(secret, due.delivery.id, now, body),
     }
-    timeouts = Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS)
     try:
-        with closing(HttpTransport(tls_context(), timeouts, networks=webhook_networks())) as transport:
+        with closing(
+            HttpTransport(
+                tls_context(),
+                Timeouts(connect=3, read=TIMEOUT_SECONDS, total=TIMEOUT_SECONDS),
+                networks=webhook_networks(),
+            )
+        ) as transport:
             response = transport.request("POST", due.webhook.url, headers, body, max_bytes=MAX_RESPONSE_BYTES)
     except WorkError as error:
         return Outcome(None, error.message)

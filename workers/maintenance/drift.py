@@ -26,7 +26,6 @@ TEMPORARY_ERRORS = (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVA
 
 
 def check_drift_on_tick() -> None:
-    """Check unless drift checks are disabled or have just run."""
     if not settings().drift_seconds:
         return
     with database().reading() as session:

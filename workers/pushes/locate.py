@@ -173,9 +173,8 @@ class ImageSearch:
             WorkError: no source has the image.
 
         """
-        known_id = self._build.image_id
-        if known_id is not None and has_image(known_id):
-            return known_id
+        if self._build.image_id is not None and has_image(self._build.image_id):
+            return self._build.image_id
         manifest = self.in_store(use)
         self._show_step("Loads the image into the engine.")
         image_id = load_image(use, read_image(use, manifest.descriptor), self._stop)
@@ -223,12 +222,11 @@ class ImageSearch:
 
     def _from_engine(self, use: StoreUse) -> Manifest | None:
         """Save the image from the engine, which may have it from its own build."""
-        image_id = self._build.image_id
         # Workers that only push need no engine.
         with suppress(WorkError):
-            if image_id is not None and has_image(image_id):
+            if self._build.image_id is not None and has_image(self._build.image_id):
                 self._show_step("The image store does not have the image; takes it from the engine.")
-                return save_image(use, image_id, self._stop).manifest
+                return save_image(use, self._build.image_id, self._stop).manifest
         return None
 
     def _rebuild(self, use: StoreUse) -> Manifest:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import structlog
 
@@ -63,7 +63,6 @@ class BlobUploads:
 
         """
         pending = iter([each for each in self._descriptors if self.outcomes.get(each.digest) != BlobOutcome.UPLOADED])
-        clients = [self._client.clone() for _ in range(self._max_concurrent)]
         lock = threading.Lock()
 
         def upload_pending(client: RegistryClient) -> None:
@@ -74,11 +73,9 @@ class BlobUploads:
                     return
                 self._upload(client, descriptor, check_exists=check_exists)
 
-        try:
+        with ExitStack() as opened:
+            clients = [opened.enter_context(self._client.clone()) for _ in range(self._max_concurrent)]
             errors = self._run_in_threads(clients, upload_pending)
-        finally:
-            for client in clients:
-                client.close()
         self._stop.check()
         # Preferably not a transient error, which a closed connection may have caused.
         for error in sorted(errors, key=lambda each: isinstance(each, WorkError) and each.error_class == "transient"):

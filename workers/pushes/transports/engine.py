@@ -112,9 +112,9 @@ def tls_refusal(address: RegistryAddress, *, verify_tls: bool, ca_certificate: s
         )
     if (verify_tls and not address.plain_http) or _is_insecure_registry(address):
         return None
-    what = "use plain HTTP" if address.plain_http else "skip the verification of TLS"
     return (
-        f"pushes go through the Docker engine, which cannot be told per registry to {what}: add "
+        "pushes go through the Docker engine, which cannot be told per registry to "
+        f"{'use plain HTTP' if address.plain_http else 'skip the verification of TLS'}: add "
         f'"{address.authority}" to insecure-registries in the engine\'s daemon.json and restart it'
     )
 
