@@ -9,7 +9,7 @@ from shared.errors import ErrorClass, WorkError
 from workers.builds.context import BuildContext
 from workers.docker.connection import interruptible
 from workers.docker.images import image_id_of
-from workers.images.engine_transfer import load_image, save_image
+from workers.images.engine_transfer import save_image
 from workers.images.image import Image, named_image
 from workers.images.image_store import StoreUse
 
@@ -25,17 +25,11 @@ class BaseImage:
 
     @property
     def image_id(self) -> str:
-        """Its id on engines: the digest of its configuration."""
         return self.image.manifest.config.digest
 
     @property
     def path(self) -> str:
-        """The `PATH` variable that it sets."""
         return self.image.variables.get("PATH") or _SYSTEM_PATH
-
-    def load_into_engine(self, use: StoreUse, context: BuildContext) -> str:
-        """Load it into the engine unless the engine has it; return its id. Raises as `load_image`."""
-        return load_image(use, self.image, context.stop, context.deadline)
 
 
 def ensure_base_image(use: StoreUse, name: str, context: BuildContext) -> BaseImage:
@@ -47,14 +41,15 @@ def ensure_base_image(use: StoreUse, name: str, context: BuildContext) -> BaseIm
         WorkCancelledError: the build was cancelled.
         WorkError: the engine does not respond, or cannot pull the image (unavailable); as the store raises.
     """
-    last_name = _last_name(name)
+    # A hash, because references may have any characters.
+    last_name = f"base-name/{hashlib.sha256(name.encode()).hexdigest()}"
     last = named_image(use, last_name)
     try:
         image_id = image_id_of(name)
     except WorkError:
         if last is None:
             raise
-        return BaseImage(name, last)
+        image_id = None
     if image_id is None and last is not None:
         return BaseImage(name, last)
     image = _save_image(use, name, image_id or _pull(name, context), context)
@@ -76,11 +71,6 @@ def _save_image(use: StoreUse, name: str, image_id: str, context: BuildContext) 
     return image
 
 
-def _last_name(name: str) -> str:
-    """Return the store's name for the last image of a reference: a hash, because references may have any characters."""
-    return f"base-name/{hashlib.sha256(name.encode()).hexdigest()}"
-
-
 def _pull(name: str, context: BuildContext) -> str:
     with context.log.step(f"Pulling the base image {name}"), interruptible(context.stop, context.deadline) as client:
         try:
@@ -89,10 +79,9 @@ def _pull(name: str, context: BuildContext) -> str:
             failures = [str(error.explanation)]
     image_id = None if failures else image_id_of(name)
     if image_id is None:
-        cause = failures[0] if failures else "it was removed after the pull"
         raise WorkError(
             ErrorClass.UNAVAILABLE,
             f"the base image {name} (LONGSHORE_BASE_IMAGE) is not on the Docker engine and cannot be pulled: "
-            f"{cause}; the job waits",
+            f"{failures[0] if failures else 'it was removed after the pull'}; the job waits",
         )
     return image_id

@@ -113,7 +113,6 @@ class BuildWork:
             event.listen(session, "after_commit", lambda _: self._log.remove_written(len(lines)), once=True)
 
     def do(self, heartbeat: Heartbeat) -> Finish:
-        """Build the image; return what writes its result to the row."""
         with database().reading() as session:
             build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
             algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
@@ -185,29 +184,33 @@ def make_image(
         except WorkError as error:
             log(error.message)  # the log's last line is the cause; from here on `build_image` adds it
             raise
-        request = BuildRequest(
-            owner=algorithm.owner,
-            name=algorithm.name,
-            commit=commit,
-            source=tar,
-            base_image=_base_image(algorithm, chosen),
-            kit_requirement=chosen.kit_requirement,
-            index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
-            ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
-            network=chosen.build_network,
-            limits=BuildLimits(
-                memory_bytes=chosen.build_memory_bytes,
-                cpus=chosen.build_cpus,
-                pids=chosen.build_pids,
-                seconds=chosen.build_seconds,
-                log_bytes=chosen.build_log_bytes,
+        return build_image(
+            BuildRequest(
+                owner=algorithm.owner,
+                name=algorithm.name,
+                commit=commit,
+                source=tar,
+                base_image=_base_image(algorithm, chosen),
+                kit_requirement=chosen.kit_requirement,
+                index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
+                ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
+                network=chosen.build_network,
+                limits=BuildLimits(
+                    memory_bytes=chosen.build_memory_bytes,
+                    cpus=chosen.build_cpus,
+                    pids=chosen.build_pids,
+                    seconds=chosen.build_seconds,
+                    log_bytes=chosen.build_log_bytes,
+                ),
+                refresh=refresh,
+                made_with=made_with,
+                allow_dockerfile=chosen.build_own_dockerfile,
+                lock_directory=chosen.data_dir.absolute() / "locks",
             ),
-            refresh=refresh,
-            made_with=made_with,
-            allow_dockerfile=chosen.build_own_dockerfile,
-            lock_directory=chosen.data_dir.absolute() / "locks",
+            use,
+            log,
+            stop,
         )
-        return build_image(request, use, log, stop)
 
 
 def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
@@ -219,8 +222,5 @@ def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
 
 
 def _base_image(algorithm: Algorithm, chosen: Settings) -> str:
-    for field in ("algorithm_environment", "package_set", "language"):
-        name = algorithm.settings.get(field)
-        if name in chosen.base_images:
-            return chosen.base_images[name]
-    return chosen.base_image
+    names = (algorithm.settings.get(field) for field in ("algorithm_environment", "package_set", "language"))
+    return next((chosen.base_images[name] for name in names if name in chosen.base_images), chosen.base_image)

@@ -22,8 +22,7 @@ class BuildLog:
 
     def __init__(self, write: Callable[[str], None], limit: int, secrets: Iterable[str] = ()) -> None:
         self._write = write
-        self._left = limit
-        self._limit = limit
+        self._left = self._limit = limit
         # The longest first, so that nothing remains of a secret that has another in it.
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
 
@@ -31,14 +30,12 @@ class BuildLog:
         """Add one line. Lines beyond the limit are dropped, and the log says so once."""
         line = self.masked(line)[:MAX_LINE]
         size = len(line.encode(errors="replace")) + 1
-        if self._left <= 0:
-            return
-        if size > self._left:
+        if size <= self._left:
+            self._left -= size
+            self._write(line)
+        elif self._left > 0:
             self._left = 0
             self._write(f"(the log is longer than {self._limit} bytes; the rest of it was dropped)")
-            return
-        self._left -= size
-        self._write(line)
 
     def add_failure(self, line: str) -> None:
         """Add the cause of a failed build, even to a log that has reached its limit."""
@@ -61,7 +58,6 @@ class BuildLog:
 
 
 def without_credentials(url: str) -> str:
-    """Return the URL without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

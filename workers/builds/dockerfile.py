@@ -56,7 +56,10 @@ def build_by_dockerfile(
             ):
                 # The engine reports a failure inside a response with status 200.
                 if "error" in event:
-                    raise _build_error(str(event["error"]))
+                    message = str(event["error"])
+                    if NO_SPACE in message.lower():
+                        raise disk_is_full(f"the Docker engine at {engine_address()}")
+                    raise WorkError(ErrorClass.INVALID, f"the source's own {DOCKERFILE} cannot be built: {message}")
                 if "ID" in event.get("aux", {}):
                     image_id = str(event["aux"]["ID"])
                 for line in str(event.get("stream", "")).splitlines():
@@ -85,9 +88,3 @@ def remove_interrupted(algorithm: str, commit: str, keep: Collection[str] = ()) 
     for image in images:
         if image["Id"] not in keep:
             remove_reference(image["Id"])
-
-
-def _build_error(message: str) -> WorkError:
-    if NO_SPACE in message.lower():
-        return disk_is_full(f"the Docker engine at {engine_address()}")
-    return WorkError(ErrorClass.INVALID, f"the source's own {DOCKERFILE} cannot be built: {message}")

@@ -8,6 +8,7 @@ No text of a caller becomes an instruction of the build, unless a repository's o
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,6 @@ class BuildRequest:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels of the image."""
         path = f"{self.owner}/{self.name}"
         return {"org.opencontainers.image.title": path, REVISION: self.commit, ALGORITHM: path}
 
@@ -123,7 +123,8 @@ def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[st
         WorkError: as the store raises.
     """
     runner = add_layer(use, archived(_runner_entries()), reproducible_compressor)
-    source = add_layer(use, archived(_source_entries(tree)), reproducible_compressor)
+    top = SOURCE_DIRECTORY.strip("/")
+    source = add_layer(use, archived(chain(parent_entries(top), tree.entries(top))), reproducible_compressor)
     variables = environment.variables | {
         "LONGSHORE_ALGORITHM_NAME": name,
         "LONGSHORE_PORT": str(PORT),
@@ -139,8 +140,12 @@ def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[st
         "User": f"{RUNS_AS}:{RUNS_AS}",
         "WorkingDir": SOURCE_DIRECTORY,
     }
-    steps = [Step(runner, f"COPY runner {DIRECTORY}"), Step(source, f"COPY algorithm {SOURCE_DIRECTORY}")]
-    return derived_image(use, environment, steps, run_config)
+    return derived_image(
+        use,
+        environment,
+        [Step(runner, f"COPY runner {DIRECTORY}"), Step(source, f"COPY algorithm {SOURCE_DIRECTORY}")],
+        run_config,
+    )
 
 
 def _check_names(request: BuildRequest) -> None:
@@ -158,8 +163,7 @@ def _check_script(tree: SourceTree, name: str) -> None:
     if tree.is_file(script):
         return
     if not tree.is_directory("src"):
-        names = ", ".join(tree.names_in("")[:20]) or "nothing"
-        cause = f"there is no directory src (at the top there is: {names})"
+        cause = f"there is no directory src (at the top there is: {', '.join(tree.names_in('')[:20]) or 'nothing'})"
     elif tree.exists(script):
         cause = "it is not a regular file"
     else:
@@ -210,9 +214,3 @@ def _runner_entries() -> Iterator[Entry]:
     yield directory_entry(top)
     for file in sorted(_RUNNER_FILES.rglob("*.py")):
         yield file_entry(f"{top}/{file.relative_to(_RUNNER_FILES).as_posix()}", file.read_bytes())
-
-
-def _source_entries(tree: SourceTree) -> Iterator[Entry]:
-    top = SOURCE_DIRECTORY.strip("/")
-    yield from parent_entries(top)
-    yield from tree.entries(top)

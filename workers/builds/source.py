@@ -62,8 +62,7 @@ def fetch_source(
     with temporary_directory() as directory:
         fetch = _Fetch(directory, url, commit, log, stop)
         try:
-            networks = None if algorithm.hosted else source_networks()
-            tar = fetch.run(make_access(url, credentials, networks))
+            tar = fetch.run(make_access(url, credentials, None if algorithm.hosted else source_networks()))
         except SubprocessTimeoutError:
             raise WorkError(
                 ErrorClass.TRANSIENT,
@@ -119,20 +118,12 @@ class _Fetch:
         return self._archive()
 
     def _init_repository(self) -> None:
-        object_format = "sha1" if len(self.commit) == 40 else "sha256"
         result = run_git(
-            [
-                "init",
-                "--quiet",
-                "--bare",
-                "--template=",
-                f"--object-format={object_format}",
-                "--",
-                str(self.repository),
-            ],
+            ["init", "--quiet", "--bare", "--template=",
+             f"--object-format={'sha1' if len(self.commit) == 40 else 'sha256'}", "--", str(self.repository)],
             timeout=self.remaining,
             stop=self.stop,
-        )
+        )  # fmt: skip
         if not result.ok:
             raise git_error(result.errors, self.url)
         (self.repository / "info").mkdir(exist_ok=True)
@@ -145,7 +136,9 @@ class _Fetch:
             result = self._fetch(access, FALLBACK_DEPTH, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
         if result.ok:
             return
-        if self._hit_file_limit():
+        # Git's output does not say that it was ended by its limit on the size of a file.
+        packs = (self.repository / "objects" / "pack").glob("*")
+        if any(pack.stat().st_size >= self.limit // 512 * 512 for pack in packs):
             raise self._too_large_error(packed=f"more than {self.limit:,} bytes packed")
         if _NO_SUCH_COMMIT.search(result.errors):
             raise self._no_commit_error()
@@ -161,11 +154,6 @@ class _Fetch:
             stop=self.stop,
             **access,
         )  # fmt: skip
-
-    def _hit_file_limit(self) -> bool:
-        """Return whether git was ended by its limit on the size of a file, which its output does not say."""
-        packs = (self.repository / "objects" / "pack").glob("*")
-        return any(pack.stat().st_size >= self.limit // 512 * 512 for pack in packs)
 
     def _check_type(self) -> None:
         result = run_git(
@@ -224,10 +212,10 @@ class _Fetch:
         return WorkError(ErrorClass.NOT_FOUND, f"There is no commit {self.commit} in {self.url}: push it first.")
 
     def _too_large_error(self, *, packed: str = "", unpacked: str = "") -> WorkError:
-        sizes = ", ".join(part for part in (unpacked, packed) if part)
         return WorkError(
             ErrorClass.INVALID,
-            f"The source of {self.commit} is too large: {sizes}; the limit is {self.limit:,} bytes "
+            f"The source of {self.commit} is too large: {', '.join(filter(None, (unpacked, packed)))}; "
+            f"the limit is {self.limit:,} bytes "
             "(LONGSHORE_SOURCE_MAX_BYTES). Remove large files from it, or ask an administrator.",
         )
 

@@ -37,10 +37,11 @@ class SourceTree:
                 raise _member_error(member, "is in it twice")
             self._members[path] = member
         for path, member in self._members.items():
-            self._check_parents(path, member)
+            for parent in _parents(path):
+                if parent in self._members and not self._members[parent].isdir():
+                    raise _member_error(member, f"is below {parent!r}, which is not a directory")
 
     def is_file(self, path: str) -> bool:
-        """Return whether the path is a regular file."""
         return path in self._members and self._members[path].isreg()
 
     def is_directory(self, path: str) -> bool:
@@ -81,11 +82,6 @@ class SourceTree:
             return entry, ()
         entry.size, entry.mode = member.size, 0o755 if member.mode & 0o100 else 0o644
         return entry, content_of(self._archive, member)
-
-    def _check_parents(self, path: str, member: tarfile.TarInfo) -> None:
-        for parent in _parents(path):
-            if parent in self._members and not self._members[parent].isdir():
-                raise _member_error(member, f"is below {parent!r}, which is not a directory")
 
 
 @contextmanager

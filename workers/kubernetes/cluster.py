@@ -127,14 +127,16 @@ def cluster_errors(action: str, *, rights: str = "deploy/kubernetes/rights.yaml"
     except ApiException as error:
         raise _work_error(action, error, rights) from None
     except ConfigException as error:
-        message = (
+        raise WorkError(
+            ErrorClass.UNAVAILABLE,
             f"No Kubernetes cluster is configured ({error}): set KUBECONFIG, or run the worker in the cluster with "
-            "the service account of deploy/kubernetes."
-        )
-        raise WorkError(ErrorClass.UNAVAILABLE, message) from None
+            "the service account of deploy/kubernetes.",
+        ) from None
     except (HTTPError, OSError) as error:
-        message = f"The Kubernetes cluster cannot {action}: its API does not respond ({type(error).__name__})."
-        raise WorkError(ErrorClass.UNAVAILABLE, message) from None
+        raise WorkError(
+            ErrorClass.UNAVAILABLE,
+            f"The Kubernetes cluster cannot {action}: its API does not respond ({type(error).__name__}).",
+        ) from None
 
 
 def if_exists(call: Callable[..., Resource], *names: str) -> Resource | None:

@@ -12,16 +12,17 @@ from shared.settings import settings
 
 @dataclass(frozen=True)
 class DrainPlan:
-    """What draining a node would do. Pods and budgets are named NAMESPACE/NAME."""
+    """What draining a node would do. Pods and budgets are named NAMESPACE/NAME.
+
+    The pods in `evicted` would be evicted; those in `stay` would stay: pods of DaemonSets, and static pods (mirror
+    pods). The disruption budgets in `waits_for` allow no eviction at the moment. No controller would replace the pods
+    in `refused_for`: with one of them the node is not drained.
+    """
 
     evicted: tuple[str, ...]
-    """The pods that would be evicted."""
     stay: tuple[str, ...]
-    """The pods that would stay: those of DaemonSets, and static pods (mirror pods)."""
     waits_for: tuple[str, ...] = ()
-    """The disruption budgets that allow no eviction at the moment."""
     refused_for: tuple[str, ...] = ()
-    """The pods that no controller would replace: with one of them the node is not drained."""
 
 
 RestartHook = Callable[[str], None]
@@ -76,8 +77,10 @@ def node_pool() -> NodePool:
         WorkError: algorithms run on one Docker machine (invalid), or no cluster is configured (unavailable).
     """
     if settings().serving == "docker":
-        message = "There are no nodes when algorithms run on one Docker machine: refresh with what=runners instead."
-        raise WorkError(ErrorClass.INVALID, message)
+        raise WorkError(
+            ErrorClass.INVALID,
+            "There are no nodes when algorithms run on one Docker machine: refresh with what=runners instead.",
+        )
     # The client of Kubernetes takes a second to load.
     from workers.kubernetes.cluster import Cluster  # noqa: PLC0415
     from workers.nodes.kubernetes.node_pool import KubernetesNodePool  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import structlog
@@ -61,7 +62,6 @@ class RefreshWork:
         self._written = snapshot
 
     def do(self, heartbeat: Heartbeat) -> Finish:
-        """Do the steps that have not ended yet."""
         with database().reading() as session:
             refresh = session.scalars(select(Refresh).where(Refresh.job_id == self._claim.job_id)).one()
         options = RefreshOptions.read(refresh.options)
@@ -72,9 +72,10 @@ class RefreshWork:
             else:
                 self._refresh_nodes(options, heartbeat)
         except SoftTimeLimitExceeded:
-            hours = REFRESH_TIMEOUT_SECONDS // 3600
-            message = f"It did not end within {hours} hours; another attempt does what is left."
-            raise WorkError(ErrorClass.TRANSIENT, message) from None
+            raise WorkError(
+                ErrorClass.TRANSIENT,
+                f"It did not end within {REFRESH_TIMEOUT_SECONDS // 3600} hours; another attempt does what is left.",
+            ) from None
         return lambda session: mark_uncordoned(session, self._claim.job_id)
 
     def _refresh_instances(self, options: RefreshOptions, heartbeat: Heartbeat) -> None:
@@ -101,18 +102,13 @@ class RefreshWork:
         restart = restart_hook(options.restart, job_id, settings(), heartbeat.cancel_token)
         # A disruption budget, or a machine that boots slowly, may keep a node's step unchanged for that long.
         max_pause = max(settings().node_drain_timeout_seconds, settings().node_ready_seconds, COMMAND_TIMEOUT_SECONDS)
-
-        def record_progress() -> None:
-            heartbeat.record_progress(pause_seconds=max_pause)
-
+        record_progress = partial(heartbeat.record_progress, pause_seconds=max_pause)
+        save = partial(retry_db_write, self.write)
         try:
-            refresh_nodes(pool, self._steps, job_id, restart, self._save, record_progress, heartbeat.cancel_token)
+            refresh_nodes(pool, self._steps, job_id, restart, save, record_progress, heartbeat.cancel_token)
         except BaseException:
             self._uncordon(pool)
             raise
-
-    def _save(self) -> None:
-        retry_db_write(self.write)
 
     def _uncordon(self, pool: NodePool) -> None:
         """Leave no node cordoned, unless another worker has taken the job over and may be changing one.

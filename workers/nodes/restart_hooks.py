@@ -24,7 +24,6 @@ COMMAND_TIMEOUT_SECONDS = 600
 REQUEST_TIMEOUTS = Timeouts(connect=5, read=30, total=30)
 MAX_RESPONSE_BYTES = 4096
 MAX_SHOWN_LINES = 5
-SETTINGS_PREFIX = "LONGSHORE_"
 
 
 def restart_hook(
@@ -53,20 +52,22 @@ def restart_hook(
 
 
 def _not_set(variable: str) -> WorkError:
-    message = f"{variable} is not set on the worker that refreshes nodes: set it there, or choose another restart."
-    return WorkError(ErrorClass.INVALID, message)
+    return WorkError(
+        ErrorClass.INVALID,
+        f"{variable} is not set on the worker that refreshes nodes: set it there, or choose another restart.",
+    )
 
 
 def _run(command: list[str], stop: CancelToken) -> None:
     # Keys and passwords of the platform are in the variables that are left out.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_PREFIX)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LONGSHORE_")}
     try:
         process = Subprocess(command, environment=environment, timeout=COMMAND_TIMEOUT_SECONDS, merge_output=True)
     except OSError as error:
-        message = (
-            f"The restart command {command[0]} cannot be run: {error.strerror}; see LONGSHORE_NODE_RESTART_COMMAND."
-        )
-        raise WorkError(ErrorClass.INVALID, message) from None
+        raise WorkError(
+            ErrorClass.INVALID,
+            f"The restart command {command[0]} cannot be run: {error.strerror}; see LONGSHORE_NODE_RESTART_COMMAND.",
+        ) from None
     try:
         with running(process, stop):
             status = process.wait()
@@ -102,9 +103,8 @@ def _post(url: str, secret: str | None, node: str, job_id: str, stop: CancelToke
     finally:
         transport.close()
     if not 200 <= response.status < 300:
-        is_transient = response.status == 429 or response.status >= 500
         raise WorkError(
-            ErrorClass.TRANSIENT if is_transient else ErrorClass.INVALID,
+            ErrorClass.TRANSIENT if response.status == 429 or response.status >= 500 else ErrorClass.INVALID,
             f"{urlsplit(url).hostname} responded with status {response.status} to the request to restart the node "
             f"{node}: see its log.",
         )

@@ -20,11 +20,15 @@ def steps_for_nodes(pool: NodePool, options: RefreshOptions, done_before: Collec
     existing = pool.node_names()
     unknown = sorted(set(options.nodes).difference(existing))
     if unknown:
-        message = f"No worker node is called {', '.join(unknown)}: name nodes that have the labels of worker nodes."
-        raise WorkError(ErrorClass.NOT_FOUND, message)
+        raise WorkError(
+            ErrorClass.NOT_FOUND,
+            f"No worker node is called {', '.join(unknown)}: name nodes that have the labels of worker nodes.",
+        )
     if not existing:
-        message = "No node has the labels of worker nodes (LONGSHORE_KUBERNETES_NODE_SELECTOR): label them."
-        raise WorkError(ErrorClass.NOT_FOUND, message)
+        raise WorkError(
+            ErrorClass.NOT_FOUND,
+            "No node has the labels of worker nodes (LONGSHORE_KUBERNETES_NODE_SELECTOR): label them.",
+        )
     return [
         RefreshStep(name) for name in sorted(options.nodes or existing, key=lambda name: (name in done_before, name))
     ]
@@ -65,8 +69,9 @@ def refresh_nodes(
                 pool.refresh(step.name, job_id, restart, report, stop)
                 step.state, step.step = StepState.DONE, "It is ready, and pulls images again."
         except WorkError as error:
-            message = f"{step.name}: {error.message}"
-            raise WorkError(error.error_class, message, retry_after=error.retry_after) from error
+            raise WorkError(
+                error.error_class, f"{step.name}: {error.message}", retry_after=error.retry_after
+            ) from error
 
 
 def plan_nodes(

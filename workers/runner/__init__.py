@@ -9,7 +9,6 @@ after the socket's directory has become read-only), `LONGSHORE_MAX_REQUEST_BYTES
 """
 
 DIRECTORY = "/opt/longshore/runner"
-"""Directory of these files in an image."""
 
 SOURCE_DIRECTORY = "/opt/algorithm"
 """Directory of the algorithm's source in an image, and the working directory of the entry point."""
@@ -22,7 +21,6 @@ the runner or of the standard library.
 """
 
 PORT = 8080
-"""On which the runner serves in an image."""
 
 RUNS_AS = 65532
 """User and group of a running algorithm: another than the one that installed, so it cannot change what is installed."""

@@ -55,8 +55,10 @@ class AlgorithmRunner:
                     [sys.executable, BOOT, self._script], self._directory, self._environment
                 )
             except OSError as error:
-                message = f"The algorithm's process could not be started: {error}. The image needs a writable /tmp."
-                self._start_failure = CallFailure(message, LOADING_ERROR)
+                self._start_failure = CallFailure(
+                    f"The algorithm's process could not be started: {error}. The image needs a writable /tmp.",
+                    LOADING_ERROR,
+                )
 
     @property
     def ready(self) -> bool:
@@ -69,9 +71,7 @@ class AlgorithmRunner:
         process = self._process
         if process is None:
             return self._start_failure
-        if process.loaded or not process.ended:
-            return None
-        return _load_failure(process)
+        return _load_failure(process) if process.ended and not process.loaded else None
 
     def call(self, request: bytes, timeout: float) -> CallResponse:
         """Call the algorithm with the kit's line of JSON. `timeout` is in seconds and includes waiting for other calls.
@@ -161,8 +161,11 @@ def _response_body(call: Call, process: AlgorithmProcess, timeout: float) -> dic
     if call.result is not None:
         return parse_result(call.result)
     if call.timed_out:
-        message = f"The algorithm did not answer within the timeout of {timeout:g} seconds; its process was killed."
-        return error_body(message, TIMEOUT_ERROR, process.errors)
+        return error_body(
+            f"The algorithm did not answer within the timeout of {timeout:g} seconds; its process was killed.",
+            TIMEOUT_ERROR,
+            process.errors,
+        )
     return error_body(f"The algorithm's process {_end_reason(process)} during the call.", stacktrace=process.errors)
 
 

@@ -47,7 +47,6 @@ class CallCounter:
             self._changed.notify_all()
 
     def connection_accepted(self) -> None:
-        """Count a connection whose first request is still to be read."""
         with self._changed:
             self._connecting += 1
 
@@ -64,26 +63,26 @@ class CallCounter:
             return {"calls": self._running, "idle_seconds": round(idle, 3)}
 
     def wait_for_first_requests(self, seconds: float) -> None:
-        """Wait until the first request of every accepted connection was read, at most for `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._connecting == 0, seconds)
 
     def wait_for_calls(self, seconds: float) -> None:
-        """Wait until every response is written, at most for `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0, seconds)
 
 
 class RequestHandler(BaseHTTPRequestHandler):
-    """Handles `POST /` and `GET /healthz`; every other request gets an error as JSON."""
+    """Handles `POST /` and `GET /healthz`; every other request gets an error as JSON.
+
+    `_body_unread`: the client may still be sending a body that is not read. `_first_request_pending`: the server, to
+    stop, still waits for this connection's first request.
+    """
 
     protocol_version = "HTTP/1.1"
     timeout = IDLE_TIMEOUT_SECONDS
     wbufsize = -1  # buffered: header and body are sent together
     _body_unread = False
-    """Whether the client may still be sending a body that is not read."""
     _first_request_pending = True
-    """Whether the server, to stop, still waits for this connection's first request."""
 
     def do_POST(self) -> None:
         with self._server.calls:
@@ -146,7 +145,6 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._send_message(int(code), message or explain or "The request is not valid HTTP.")
 
     def version_string(self) -> str:
-        """Return the `Server` header."""
         return "longshore-runner"
 
     def log_message(self, *_arguments: object) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .algorithm import AlgorithmRunner
 from .http_server import BACKLOG, CallCounter, RunnerServer
-from .settings import RunnerSettings, RunnerSettingsError, read_settings
+from .settings import RunnerSettingsError, read_settings
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -54,7 +54,9 @@ def main() -> int:
     stop_pipe = _stop_signal_pipe()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        listeners = _listeners(settings)
+        listeners = [] if settings.port == 0 else [_tcp_listener(settings.port)]
+        if settings.socket_path is not None:
+            listeners.append(_unix_listener(settings.socket_path))
     except OSError as error:
         return _fail(f"cannot listen: {error}")
     algorithm = AlgorithmRunner(settings.algorithm_name, settings.source_directory, os.environ)
@@ -136,13 +138,6 @@ def wait_until_sealed(path: str, stop_pipe: int) -> bool:
     return True
 
 
-def _listeners(settings: RunnerSettings) -> list[socket.socket]:
-    listeners = [] if settings.port == 0 else [_tcp_listener(settings.port)]
-    if settings.socket_path is not None:
-        listeners.append(_unix_listener(settings.socket_path))
-    return listeners
-
-
 def _tcp_listener(port: int) -> socket.socket:
     """Listen on every address, IPv6 and IPv4 where both exist."""
     if socket.has_dualstack_ipv6():
@@ -179,12 +174,8 @@ def _stop_signal_pipe() -> int:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        signal.signal(number, _ignore)
+        signal.signal(number, lambda _number, _frame: None)
     return reader
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    pass
 
 
 def _fail(message: str) -> int:

@@ -32,12 +32,13 @@ class InvalidCallError(Exception):
 
 @dataclass(frozen=True)
 class CallParameters:
-    """The query parameters of a call."""
+    """The query parameters of a call.
+
+    `timeout` is in seconds. `stdout`: the response has the text that the algorithm wrote to standard output.
+    """
 
     timeout: float = DEFAULT_TIMEOUT
-    """Seconds."""
     stdout: bool = False
-    """Whether the response has the text that the algorithm wrote to standard output."""
 
 
 def parse_query(query: str) -> CallParameters:
@@ -111,14 +112,15 @@ def _decode(body: bytes, charset: str) -> str:
 
 @dataclass
 class CallResponse:
-    """The response to one call."""
+    """The response to one call.
+
+    `body` is `{"result", "metadata": {"content_type"}}` or `{"error": {…}}`. `duration` is the seconds that the
+    algorithm worked on the call, `stdout` the text that it wrote to standard output meanwhile.
+    """
 
     body: Body
-    """`{"result", "metadata": {"content_type"}}` or `{"error": {…}}`."""
     duration: float = 0.0
-    """Seconds that the algorithm worked on the call."""
     stdout: str = ""
-    """Text that the algorithm wrote to standard output meanwhile."""
 
     def encode(self, with_stdout: bool) -> bytes:
         """Return the response as JSON, with its metadata.
@@ -129,11 +131,13 @@ class CallResponse:
         try:
             return _encode(self.body, metadata)
         except (ValueError, RecursionError):
-            message = (
-                "The result cannot be written as JSON: it has NaN or an infinite number, or is nested too deeply. "
-                "Return null or a shallower value instead."
+            return _encode(
+                error_body(
+                    "The result cannot be written as JSON: it has NaN or an infinite number, or is nested too deeply. "
+                    "Return null or a shallower value instead."
+                ),
+                metadata,
             )
-            return _encode(error_body(message), metadata)
 
 
 @dataclass
@@ -181,5 +185,4 @@ def parse_result(line: bytes) -> Body:
 
 
 def _encode(body: Body, metadata: Body) -> bytes:
-    complete = {**body, "metadata": {**body.get("metadata", {}), **metadata}}
-    return json.dumps(complete, allow_nan=False).encode("ascii")
+    return json.dumps({**body, "metadata": {**body.get("metadata", {}), **metadata}}, allow_nan=False).encode("ascii")

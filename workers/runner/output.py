@@ -126,5 +126,11 @@ def read_available(descriptor: int) -> bytes | None:
 
 
 def _length_of_marker_prefix(data: bytes) -> int:
-    lengths = range(min(len(data), len(READY_MARKER) - 1), 0, -1)
-    return next((length for length in lengths if data.endswith(READY_MARKER[:length])), 0)
+    return next(
+        (
+            length
+            for length in range(min(len(data), len(READY_MARKER) - 1), 0, -1)
+            if data.endswith(READY_MARKER[:length])
+        ),
+        0,
+    )

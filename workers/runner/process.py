@@ -20,15 +20,17 @@ from .output import CHUNK_BYTES, PIPE_PATH, HeadBuffer, MarkerFilter, TailBuffer
 
 @dataclass
 class Call:
-    """One call of the process: its request, and its result."""
+    """One call of the process.
+
+    `request` has the bytes that are still to be written. `delivered`: any byte was written; a process that ended
+    without one has not begun the call. `result` is the line that came through the pipe; None if the process ended
+    first, or the call timed out.
+    """
 
     request: memoryview
-    """Bytes that are still to be written to the process."""
     delivered: bool = False
-    """Whether any byte of the request was written. A process that ended without one has not begun the call."""
     stdout: HeadBuffer = field(default_factory=HeadBuffer)
     result: bytes | None = None
-    """The line that came through the pipe; None if the process ended first, or the call timed out."""
     timed_out: bool = False
 
 
@@ -79,7 +81,6 @@ class AlgorithmProcess:
 
     @property
     def loaded(self) -> bool:
-        """Whether the kit has printed its ready marker."""
         return self._marker.seen
 
     @property
@@ -122,7 +123,6 @@ class AlgorithmProcess:
         return call
 
     def end(self, grace_seconds: float) -> None:
-        """Send SIGTERM, and kill the process and its children after `grace_seconds`."""
         with contextlib.suppress(ProcessLookupError):
             if not self._ended:
                 os.killpg(self._process.pid, signal.SIGTERM)

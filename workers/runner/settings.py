@@ -19,15 +19,16 @@ class RunnerSettingsError(ValueError):
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """The runner's settings."""
+    """The runner's settings.
+
+    `port` is the TCP port, 0 for none; `socket_path` is the path of the unix socket to listen on as well.
+    `socket_sealed`: the engine removes write permission for the socket's directory before the algorithm starts.
+    """
 
     algorithm_name: str
     port: int
-    """TCP port; 0 for none."""
     socket_path: str | None
-    """Path of the unix socket to listen on as well."""
     socket_sealed: bool
-    """Whether the engine removes write permission for the socket's directory before the algorithm starts."""
     max_request_bytes: int
     source_directory: str
 

@@ -14,16 +14,17 @@ from shared.settings import settings
 
 @dataclass(frozen=True)
 class InstanceSpec:
-    """All that a backend needs to start an instance."""
+    """All that a backend needs to start an instance.
+
+    `algorithm` is OWNER/NAME, for labels. `registry` is the one that the image is pulled from, with its own
+    `credentials`; None: the image is in the platform's own store.
+    """
 
     instance: Instance
     algorithm: str
-    """OWNER/NAME, for labels."""
     git_hash: str
     registry: Registry | None
-    """The registry that the image is pulled from; None: the image is in the platform's own store."""
     credentials: Credentials | None
-    """The registry's own credentials."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,19 @@ class StartedInstance:
 
 @dataclass(frozen=True)
 class ObservedInstance:
-    """The state of an instance that was started."""
+    """The state of an instance that was started, and in a sentence why it ended."""
 
     alive: bool
     reason: str = ""
-    """Why it ended, in a sentence."""
 
 
 class ServingBackend(Protocol):
-    """Runs images. Every method is idempotent, and any worker may call it again."""
+    """Runs images. Every method is idempotent, and any worker may call it again.
+
+    `one_per_version`: a start ends the version's other instance; otherwise both run until the older one has drained.
+    """
 
     one_per_version: bool
-    """Whether a start ends the version's other instance; otherwise both run until the older one has drained."""
 
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         """Pull the image from its registry, run it, and wait until it takes calls.
@@ -95,12 +97,11 @@ class ServingBackend(Protocol):
 
 
 def load_timeout(seconds: float) -> WorkError:
-    """Return the error for an algorithm that took longer to load than the settings allow."""
-    message = (
+    return WorkError(
+        ErrorClass.INVALID,
         f"The algorithm did not load within {seconds:g} s (LONGSHORE_SERVING_START_SECONDS): let it do less when it is "
-        "imported."
+        "imported.",
     )
-    return WorkError(ErrorClass.INVALID, message)
 
 
 @cache

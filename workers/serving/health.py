@@ -16,13 +16,15 @@ MAX_RESPONSE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Health:
-    """A response to `GET /healthz`."""
+    """A response to `GET /healthz`.
+
+    `calls` counts those in progress, including queued ones; `idle_seconds` is the time since the last call ended. None
+    if the runner did not report them.
+    """
 
     loaded: bool
     calls: int | None
-    """Calls in progress, including queued ones; None if the runner did not report them."""
     idle_seconds: float | None
-    """Seconds since the last call ended; None if the runner did not report them."""
 
 
 def read_health(endpoint: str) -> Health | None:
@@ -41,9 +43,8 @@ def read_health(endpoint: str) -> Health | None:
         return None
     calls, idle = document.get("calls"), document.get("idle_seconds")
     # The runner reports seconds as a float. An integer of any size may be too large to convert.
-    is_valid_idle = isinstance(idle, float) and math.isfinite(idle) and idle >= 0
     return Health(
         loaded=response.status == http.client.OK,
         calls=calls if isinstance(calls, int) and calls >= 0 else None,
-        idle_seconds=idle if is_valid_idle else None,
+        idle_seconds=idle if isinstance(idle, float) and math.isfinite(idle) and idle >= 0 else None,
     )

@@ -42,8 +42,11 @@ def reconcile_on_tick() -> None:
 def reconcile() -> None:
     with database().reading() as session:
         running = running_instances(session)
-        ready = [instance for instance in running if instance.state == InstanceState.READY]
-        outdated = {instance.id: why_outdated(session, instance) for instance in ready}
+        outdated = {
+            instance.id: why_outdated(session, instance)
+            for instance in running
+            if instance.state == InstanceState.READY
+        }
         now = session.scalars(select(now_ms())).one()
     started = [instance for instance in running if instance.state != InstanceState.PENDING]
     try:

@@ -35,7 +35,6 @@ class ServeWork:
             self._written_message = message
 
     def do(self, heartbeat: Heartbeat) -> Finish:
-        """Start the instance, unless calls do not need it any more."""
         with database().reading() as session:
             spec = _read_spec(session, self._claim)
         if isinstance(spec, str):
@@ -95,15 +94,17 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
     Raises:
         WorkError: the registry was deleted (invalid), or its credentials cannot be decrypted (auth).
     """
-    row = session.execute(
-        select(Instance, Algorithm, Version, Registry)
-        .join(Job, Job.instance_id == Instance.id)
-        .join(Algorithm, Algorithm.id == Instance.algorithm_id)
-        .join(Version, Version.id == Instance.version_id)
-        .outerjoin(Registry, Registry.id == Instance.registry_id)
-        .where(Job.id == claim.job_id)
-    ).one()
-    instance, algorithm, version, registry = cast("tuple[Instance, Algorithm, Version, Registry | None]", row)
+    instance, algorithm, version, registry = cast(
+        "tuple[Instance, Algorithm, Version, Registry | None]",
+        session.execute(
+            select(Instance, Algorithm, Version, Registry)
+            .join(Job, Job.instance_id == Instance.id)
+            .join(Algorithm, Algorithm.id == Instance.algorithm_id)
+            .join(Version, Version.id == Instance.version_id)
+            .outerjoin(Registry, Registry.id == Instance.registry_id)
+            .where(Job.id == claim.job_id)
+        ).one(),
+    )
     if instance.state != InstanceState.PENDING:
         return instance.message
     if registry is not None and registry.deleted_at is not None:
@@ -111,5 +112,10 @@ def _read_spec(session: Session, claim: Claim) -> InstanceSpec | str:
     outdated = why_outdated(session, instance)
     if outdated is not None:
         return outdated
-    credentials = None if registry is None else credential_provider(registry).for_reading()
-    return InstanceSpec(instance, algorithm.path, version.git_hash, registry, credentials)
+    return InstanceSpec(
+        instance,
+        algorithm.path,
+        version.git_hash,
+        registry,
+        None if registry is None else credential_provider(registry).for_reading(),
+    )

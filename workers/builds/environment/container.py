@@ -19,7 +19,7 @@ from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.images import remove_container
-from workers.images.archive import Entry, archived, directory_entry
+from workers.images.archive import Entry, archived, directory_entry, parent_entries
 
 if TYPE_CHECKING:
     from io import BufferedIOBase
@@ -139,7 +139,6 @@ def build_container(
 
 
 def name_prefix(owner: str, commit: str = "") -> str:
-    """Return the prefix of the names of the owner's build containers, or of those for one commit."""
     return f"{NAME_PREFIX}{normalize_name(owner)}-" + (f"{commit[:12]}-" if commit else "")
 
 
@@ -169,7 +168,7 @@ def remove_leftover_containers(older_than: timedelta, prefix: str = NAME_PREFIX)
 
 
 def _remove_quietly(name: str, client: APIClient) -> None:
-    """Remove a container. If the engine is gone, that is reported elsewhere, and a later job removes the container."""
+    # If the engine is gone, that is reported elsewhere, and a later job removes the container.
     with suppress(WorkError):
         remove_container(name, client)
 
@@ -193,11 +192,9 @@ def _start(client: APIClient, container_id: str, network: str) -> None:
 
 
 def _directories() -> Iterator[Entry]:
-    yield directory_entry("opt")
-    yield directory_entry("opt/longshore")
-    yield directory_entry(ENVIRONMENT.strip("/"), BUILDER)
-    for directory in ("source", "home", "scratch", "pip"):
-        yield directory_entry(f"{WORK.strip('/')}/{directory}", BUILDER)
+    yield from parent_entries(ENVIRONMENT.strip("/"))
+    for directory in (ENVIRONMENT, *(f"{WORK}/{name}" for name in ("source", "home", "scratch", "pip"))):
+        yield directory_entry(directory.strip("/"), BUILDER)
 
 
 def _read_output(response: requests.Response) -> Iterator[bytes]:

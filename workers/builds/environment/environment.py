@@ -16,12 +16,12 @@ from workers.builds.environment.installation import Installation
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
 from workers.builds.source_tree import SourceTree
 from workers.images.archive import Entry, archived, parent_entries
+from workers.images.engine_transfer import load_image
 from workers.images.image import Image, Step, derived_image, named_image
 from workers.images.image_store import StoreUse
 from workers.images.layers import add_layer, fast_compressor, installed_entries
 
 KEY = "io.longshore.environment"
-"""The annotation with the environment's key."""
 LOCK = "io.longshore.requirements"
 """The annotation with the lock: a line for each distribution that is installed."""
 
@@ -75,8 +75,14 @@ def _make_environment(
     use: StoreUse, spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, context: BuildContext
 ) -> Environment:
     """Install, and save the result unless the store has an equal environment under another name."""
-    image_id = base.load_into_engine(use, context)
-    with build_container(image_id, spec.owner, spec.network, spec.limits, context, commit=spec.commit) as container:
+    with build_container(
+        load_image(use, base.image, context.stop, context.deadline),
+        spec.owner,
+        spec.network,
+        spec.limits,
+        context,
+        commit=spec.commit,
+    ) as container:
         installation = Installation(spec, base.path, tree, container)
         lock = installation.install()
         if not spec.requirements.shareable:
@@ -107,18 +113,23 @@ def _save(
             raise WorkError(
                 ErrorClass.TRANSIENT, f"the Docker engine sent an incomplete archive of a build's files: {error}"
             ) from error
-        run_config = {
-            "Env": [
-                *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
-                f"PATH={ENVIRONMENT}/bin:{base.path}",
-                f"VIRTUAL_ENV={ENVIRONMENT}",
-            ],
-            "Entrypoint": [PYTHON],
-            "Cmd": None,
-            "User": f"{BUILDER}:{BUILDER}",
-            "WorkingDir": "/",
-        }
-        return derived_image(use, base.image, [Step(layer, f"COPY {ENVIRONMENT}")], run_config, annotations)
+        return derived_image(
+            use,
+            base.image,
+            [Step(layer, f"COPY {ENVIRONMENT}")],
+            {
+                "Env": [
+                    *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
+                    f"PATH={ENVIRONMENT}/bin:{base.path}",
+                    f"VIRTUAL_ENV={ENVIRONMENT}",
+                ],
+                "Entrypoint": [PYTHON],
+                "Cmd": None,
+                "User": f"{BUILDER}:{BUILDER}",
+                "WorkingDir": "/",
+            },
+            annotations,
+        )
 
 
 def _installed_files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:

@@ -93,8 +93,7 @@ class Installation:
 
     def _create_virtual_environment(self) -> None:
         printed: list[str] = []
-        arguments = (ENVIRONMENT, _PIP)
-        if self._run_step(["python3", "-I", "-B"], "create_environment.py", arguments, printed.append) != 0:
+        if self._run_step(["python3", "-I", "-B"], "create_environment.py", (ENVIRONMENT, _PIP), printed.append) != 0:
             for line in printed:
                 self._log(line)
             raise WorkError(
@@ -146,8 +145,9 @@ class Installation:
         return printed
 
     def _run_step(self, python: list[str], script: str, arguments: tuple[str, ...], log: Callable[[str], None]) -> int:
-        code = (_STEPS / script).read_text("utf-8")
-        return self._container.run([*python, "-c", code, *arguments], self._variables, f"{WORK}/home", log)
+        return self._container.run(
+            [*python, "-c", (_STEPS / script).read_text("utf-8"), *arguments], self._variables, f"{WORK}/home", log
+        )
 
     def _run(self, command: list[str], directory: str, output: PipOutput | None = None, *, logged: bool = True) -> int:
         def read(line: str) -> None:

@@ -14,7 +14,6 @@ _DISTRIBUTION = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)"
 )
 _FAILED_STEP = re.compile("^\\s*\N{MULTIPLICATION SIGN} (.*)$")
-_END_OF_OUTPUT = "[end of output]"
 _PACKAGE = re.compile(r"^\s*(?:Collecting|Processing|Obtaining) ")
 _COLLECTING = re.compile(r"^\s*Collecting ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _PROCESSING = re.compile(r"^\s*Processing (?:\./)?(\S+)")
@@ -42,7 +41,7 @@ class PipOutput:
         self._certificate = False
 
     def read(self, line: str) -> None:
-        if line.strip() == _END_OF_OUTPUT:
+        if line.strip() == "[end of output]":
             self._step_output = self._tail[-1] if self._tail else ""
         elif line.strip():
             self._tail.append(line.strip())
@@ -59,10 +58,10 @@ class PipOutput:
         """Return the error for pip's exit code: transient if the index could not be reached, else invalid."""
         where = self._line_description() or FILE
         if exit_code == _KILLED:
-            limit = self._memory_bytes // (1024 * 1024)
             return WorkError(
                 ErrorClass.INVALID,
-                f"{where}: the installation was killed, probably because it needs more than the limit of {limit} MiB",
+                f"{where}: the installation was killed, probably because it needs more than the limit of "
+                f"{self._memory_bytes // (1024 * 1024)} MiB",
             )
         if self._certificate:
             return WorkError(

@@ -40,16 +40,16 @@ _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
 
 
 class RequirementKind(StrEnum):
-    """The source of a requirement."""
+    """The source of a requirement.
+
+    HOSTED: a package index, or an archive at a URL. LOCAL: the algorithm's source itself (`.`, `./pkg`, `file:`). VCS:
+    a repository (`git+https://…`). OPTION: not a requirement, but an option that changes how the others are found.
+    """
 
     HOSTED = "hosted"
-    """A package index, or an archive at a URL."""
     LOCAL = "local"
-    """The algorithm's source itself (`.`, `./pkg`, `file:`)."""
     VCS = "vcs"
-    """A repository (`git+https://…`)."""
     OPTION = "option"
-    """Not a requirement, but an option that changes how the others are found."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ class Requirements:
         return next((describe_line(line.file, line.number) for line in self.lines if line.name == canonical), None)
 
     def line_with(self, text: str) -> str | None:
-        """Return the first line that has `text` in it (a path, a URL), as "requirements.txt line 3"."""
         return next((describe_line(line.file, line.number) for line in self.lines if text in line.text), None)
 
 
@@ -133,10 +132,9 @@ class _Reader:
             return  # included twice, or by itself: its lines were read already
         if len(self.files) == MAX_FILES:
             raise _invalid(where, f"more than {MAX_FILES} files are included")
-        content = self._tree.read(path)
-        self.files[path] = content
+        self.files[path] = self._tree.read(path)
         try:
-            text = content.decode("utf-8-sig")
+            text = self.files[path].decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise _invalid(where, f"{path} is not UTF-8 text (byte {error.start})") from None
         for number, line in _logical_lines(text):
@@ -214,9 +212,9 @@ def _option_line(option: str, value: str | None, path: str, number: int) -> Requ
 
 
 def _requirement_line(text: str, path: str, number: int, *, constraint: bool) -> RequirementLine:
-    where = describe_line(path, number)
-    specifier, options = _split_options(text)
-    hashed = "--hash" in options
+    words = text.split(" ")
+    cut = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    specifier, hashed = " ".join(words[:cut]).strip(), "--hash" in " ".join(words[cut:])
     if _ARCHIVE.search(specifier) and "://" not in specifier:
         # Such a name is a valid requirement too, but pip reads it as a file.
         return RequirementLine(RequirementKind.LOCAL, text, path, number, None, hashed, constraint)
@@ -225,20 +223,13 @@ def _requirement_line(text: str, path: str, number: int, *, constraint: bool) ->
     except InvalidRequirement as error:
         kind = _kind_of_location(specifier)
         if kind is None:
-            cause = str(error).splitlines()[0]
-            raise _invalid(where, f"{text[:200]!r} cannot be read: {cause}") from None
+            raise _invalid(
+                describe_line(path, number), f"{text[:200]!r} cannot be read: {str(error).splitlines()[0]}"
+            ) from None
         return RequirementLine(kind, text, path, number, _name_in_url(specifier), hashed, constraint)
-    kind = RequirementKind.HOSTED
-    if requirement.url:
-        kind = _kind_of_location(requirement.url) or RequirementKind.LOCAL
+    location = requirement.url
+    kind = (_kind_of_location(location) or RequirementKind.LOCAL) if location else RequirementKind.HOSTED
     return RequirementLine(kind, text, path, number, canonicalize_name(requirement.name), hashed, constraint)
-
-
-def _split_options(text: str) -> tuple[str, str]:
-    """Return the requirement itself, and the options after it."""
-    words = text.split(" ")
-    cut = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    return " ".join(words[:cut]).strip(), " ".join(words[cut:])
 
 
 def _kind_of_location(location: str) -> RequirementKind | None:
@@ -247,8 +238,8 @@ def _kind_of_location(location: str) -> RequirementKind | None:
     if re.match(r"https?://", location, re.IGNORECASE):
         return RequirementKind.HOSTED
     bare = re.sub(r"(\[[^\]]*\])?(\s*;.*)?$", "", location)
-    looks_like_path = bare.startswith((".", "/", "file:")) or ("/" in bare and " " not in bare)
-    return RequirementKind.LOCAL if looks_like_path else None
+    is_path = bare.startswith((".", "/", "file:")) or ("/" in bare and " " not in bare)
+    return RequirementKind.LOCAL if is_path else None
 
 
 def _name_in_url(location: str) -> str | None:

@@ -14,7 +14,12 @@ BUILDER_VERSION = 2
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """The inputs of an environment. `index_url` may have credentials; they are in no key, log or image."""
+    """The inputs of an environment. `index_url` may have credentials; they are in no key, log or image.
+
+    `commit` is that of the build that makes it, and not part of the keys. `refresh` resolves the requirements again,
+    even if the store has an environment for them. `made_with` is the key of the environment that an earlier image of
+    the commit had, to be reused.
+    """
 
     base_image: str
     requirements: Requirements
@@ -25,11 +30,8 @@ class EnvironmentSpec:
     network: str
     limits: BuildLimits
     commit: str = ""
-    """The commit of the build that makes it; not part of the keys."""
     refresh: bool = False
-    """Resolve the requirements again, even if the store has an environment for them."""
     made_with: str | None = None
-    """The key of the environment that an earlier image of the commit had, to be reused."""
 
 
 def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:
@@ -48,8 +50,13 @@ def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
 
     A line without a hash does not identify what was installed: the requirements are then part of the key too.
     """
-    has_all_hashes = all(" --hash=" in line for line in lock.splitlines())
-    return _digest({**_common(spec, base), "lock": lock, "asked": None if has_all_hashes else _requested(spec)})
+    return _digest(
+        {
+            **_common(spec, base),
+            "lock": lock,
+            "asked": None if all(" --hash=" in line for line in lock.splitlines()) else _requested(spec),
+        }
+    )
 
 
 def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:

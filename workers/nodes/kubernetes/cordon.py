@@ -17,20 +17,20 @@ REFRESH = "longshore.io/refresh"
 
 
 class CordonState(BaseModel):
-    """The state of a refresh on its node. The names in the JSON document are a wire format."""
+    """The state of a refresh on its node. The names in the JSON document are a wire format.
+
+    `attempt_id` is the attempt of the job that refreshes the node now, `boot_id` the node's when it was cordoned.
+    `cordoned_before`: somebody else had cordoned the node, so it stays cordoned. `restarted_at` is when the restart was
+    requested, in seconds since 1970.
+    """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     job_id: str = Field(alias="mark")
-    """The job that refreshes the node."""
     attempt_id: str = Field(alias="by")
-    """The attempt of the job that does it now."""
     boot_id: str
-    """The node's boot id when it was cordoned."""
     cordoned_before: bool = Field(False, alias="cordoned_elsewhere")
-    """Whether somebody else had cordoned the node: then it stays cordoned."""
     restarted_at: int | None = None
-    """When the restart was requested, in seconds since 1970."""
 
 
 class Cordon:
@@ -49,11 +49,13 @@ class Cordon:
             WorkError: another job refreshes the node (transient), its annotation cannot be parsed (invalid), it does
                 not exist (not_found), or the cluster does not respond.
         """
-
-        def cordon(node: V1Node) -> dict[str, Any]:
-            return {"spec": {"unschedulable": True}, **_annotate(self._next_state(node))}
-
-        return self._own_state(change_node(self._cluster, self._name, cordon))
+        return self._own_state(
+            change_node(
+                self._cluster,
+                self._name,
+                lambda node: {"spec": {"unschedulable": True}, **_annotate(self._next_state(node))},
+            )
+        )
 
     def read_node(self) -> V1Node:
         """Return the node as it is now.
@@ -72,11 +74,13 @@ class Cordon:
         Raises:
             WorkError: as `read_node`.
         """
-
-        def record(node: V1Node) -> dict[str, Any]:
-            return _annotate(self._own_state(node).model_copy(update={"restarted_at": int(time.time())}))
-
-        return self._own_state(change_node(self._cluster, self._name, record))
+        return self._own_state(
+            change_node(
+                self._cluster,
+                self._name,
+                lambda node: _annotate(self._own_state(node).model_copy(update={"restarted_at": int(time.time())})),
+            )
+        )
 
     def release(self) -> None:
         """Make the node as schedulable as before; no-op if the cordon was taken over.
@@ -90,11 +94,11 @@ class Cordon:
         state = cordon_state_of(node)
         if state is None:
             if annotation_of(node, REFRESH):
-                message = (
+                raise WorkError(
+                    ErrorClass.INVALID,
                     f"Node {self._name} has an annotation {REFRESH} that Longshore did not write: check the node, and "
-                    f"remove the annotation (kubectl annotate node {self._name} {REFRESH}-)."
+                    f"remove the annotation (kubectl annotate node {self._name} {REFRESH}-).",
                 )
-                raise WorkError(ErrorClass.INVALID, message)
             return CordonState(
                 job_id=self._job_id,
                 attempt_id=self._attempt_id,
@@ -102,11 +106,11 @@ class Cordon:
                 cordoned_before=is_cordoned(node),
             )
         if state.job_id != self._job_id:
-            message = (
+            raise WorkError(
+                ErrorClass.TRANSIENT,
                 f"Node {self._name} is refreshed by the job {state.job_id}. If that job does not exist any more: "
-                f"kubectl annotate node {self._name} {REFRESH}- and kubectl uncordon {self._name}."
+                f"kubectl annotate node {self._name} {REFRESH}- and kubectl uncordon {self._name}.",
             )
-            raise WorkError(ErrorClass.TRANSIENT, message)
         # If somebody uncordoned the node meanwhile, it is to be schedulable at the end.
         cordoned_before = state.cordoned_before and is_cordoned(node)
         return state.model_copy(update={"attempt_id": self._attempt_id, "cordoned_before": cordoned_before})
@@ -114,8 +118,9 @@ class Cordon:
     def _own_state(self, node: V1Node) -> CordonState:
         state = cordon_state_of(node)
         if state is None or state.attempt_id != self._attempt_id:
-            message = f"The cordon of node {self._name} was taken over or removed by somebody else."
-            raise WorkError(ErrorClass.TRANSIENT, message)
+            raise WorkError(
+                ErrorClass.TRANSIENT, f"The cordon of node {self._name} was taken over or removed by somebody else."
+            )
         return state
 
 
@@ -140,8 +145,10 @@ def uncordon_node(cluster: Cluster, name: str, is_meant: Callable[[CordonState],
         state = cordon_state_of(node)
         if state is None or not is_meant(state):
             return None
-        spec = {} if state.cordoned_before else {"spec": {"unschedulable": None}}
-        return {"metadata": {"annotations": {REFRESH: None}}, **spec}
+        return {
+            "metadata": {"annotations": {REFRESH: None}},
+            **({} if state.cordoned_before else {"spec": {"unschedulable": None}}),
+        }
 
     try:
         change_node(cluster, name, uncordon)
@@ -151,5 +158,4 @@ def uncordon_node(cluster: Cluster, name: str, is_meant: Callable[[CordonState],
 
 
 def _annotate(state: CordonState) -> dict[str, Any]:
-    value = state.model_dump_json(by_alias=True, exclude_defaults=True)
-    return {"metadata": {"annotations": {REFRESH: value}}}
+    return {"metadata": {"annotations": {REFRESH: state.model_dump_json(by_alias=True, exclude_defaults=True)}}}

@@ -40,13 +40,14 @@ RETRY_INTERVAL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class RefusedEviction:
-    """An eviction that the API does not allow at the moment."""
+    """An eviction that the API does not allow at the moment, with its message, which names the budget.
+
+    `retry_after` is in seconds.
+    """
 
     pod: str
     reason: str
-    """The API's message, which names the budget."""
     retry_after: float
-    """In seconds."""
 
 
 def drain_node(
@@ -83,33 +84,36 @@ def drain_node(
         message = _describe(next_pods, refused)
         left = deadline - time.monotonic()
         if left <= 0:
-            message = (
+            raise WorkError(
+                ErrorClass.INVALID,
                 f"Node {node_name} was not empty within {timeout_seconds:g} s (LONGSHORE_NODE_DRAIN_TIMEOUT_SECONDS): "
                 f"{message} Make the budgets allow an eviction (for example by more replicas), and check "
-                "the pods that do not end."
+                "the pods that do not end.",
             )
-            raise WorkError(ErrorClass.INVALID, message)
         report(message)
         stop.sleep(min(left, max((one.retry_after for one in refused), default=POLL_INTERVAL_SECONDS)))
 
 
 def _check_evictable(cluster: Cluster, node_name: str, evictable: Sequence[V1Pod], unmanaged: Sequence[V1Pod]) -> None:
     if unmanaged:
-        message = (
+        raise WorkError(
+            ErrorClass.INVALID,
             f"Node {node_name} has pods that no controller would replace: {join_first(paths_of(unmanaged))}. Delete "
-            "them, or run them with a Deployment, StatefulSet or Job; nothing more is evicted until then."
+            "them, or run them with a Deployment, StatefulSet or Job; nothing more is evicted until then.",
         )
-        raise WorkError(ErrorClass.INVALID, message)
     if not any(map(is_own, evictable)):
         return
     # A worker that can only be scheduled on this node again would evict itself again and again.
-    nodes = cluster.core.list_node().items
-    if not any(is_ready(node) and not is_cordoned(node) for node in nodes if name_of(node) != node_name):
-        message = (
+    if not any(
+        is_ready(node) and not is_cordoned(node)
+        for node in cluster.core.list_node().items
+        if name_of(node) != node_name
+    ):
+        raise WorkError(
+            ErrorClass.INVALID,
             f"This worker runs on node {node_name} itself, and no other node takes pods: run Longshore's workers "
-            "elsewhere."
+            "elsewhere.",
         )
-        raise WorkError(ErrorClass.INVALID, message)
 
 
 def _evict_all(cluster: Cluster, pods: Sequence[V1Pod], stop: CancelToken) -> list[RefusedEviction]:
@@ -140,8 +144,10 @@ def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
         if is_gone or (error.status == HTTPStatus.FORBIDDEN and "NamespaceTerminating" in causes):
             return None
         if error.status == HTTPStatus.INTERNAL_SERVER_ERROR and "more than one" in status_message(error):
-            message = f"Pod {path_of(pod)} cannot be evicted: {status_message(error)}. Let only one budget select it."
-            raise WorkError(ErrorClass.INVALID, message) from None
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"Pod {path_of(pod)} cannot be evicted: {status_message(error)}. Let only one budget select it.",
+            ) from None
         if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             raise
         retry_after = str((error.headers or {}).get("Retry-After", ""))
@@ -168,8 +174,10 @@ def _describe(pods: Sequence[V1Pod], refused: Sequence[RefusedEviction]) -> str:
 def _causes(error: ApiException) -> dict[str, str]:
     """Return the causes in the API's `Status` object: messages by reason."""
     try:
-        causes = json.loads(error.body or "")["details"]["causes"]
-        return {str(cause["reason"]): str(cause.get("message", "")) for cause in causes}
+        return {
+            str(cause["reason"]): str(cause.get("message", ""))
+            for cause in json.loads(error.body or "")["details"]["causes"]
+        }
     except (ValueError, KeyError, TypeError):
         return {}
 
@@ -185,17 +193,14 @@ def exhausted_budgets(cluster: Cluster, pods: Iterable[V1Pod]) -> list[str]:
     exhausted = []
     for namespace in sorted({str(metadata_of(pod).namespace) for pod in checked}):
         labels = [metadata_of(pod).labels or {} for pod in checked if metadata_of(pod).namespace == namespace]
-        budgets = cluster.policy.list_namespaced_pod_disruption_budget(namespace)
         exhausted += [
             f"{namespace}/{name_of(budget)}"
-            for budget in budgets.items
-            if _allows_none(budget) and any(_selects(budget, one) for one in labels)
+            for budget in cluster.policy.list_namespaced_pod_disruption_budget(namespace).items
+            if budget.status is not None
+            and budget.status.disruptions_allowed == 0
+            and any(_selects(budget, one) for one in labels)
         ]
     return exhausted
-
-
-def _allows_none(budget: V1PodDisruptionBudget) -> bool:
-    return budget.status is not None and budget.status.disruptions_allowed == 0
 
 
 def _selects(budget: V1PodDisruptionBudget, labels: Mapping[str, str]) -> bool:

@@ -26,8 +26,7 @@ class KubernetesNodePool(NodePool):
     def node_names(self) -> list[str]:
         selector = ",".join(f"{key}={value}" for key, value in self._settings.kubernetes_node_labels.items())
         with node_errors("list its nodes"):
-            listed = self._cluster.core.list_node(label_selector=selector)
-        return sorted(map(name_of, listed.items))
+            return sorted(map(name_of, self._cluster.core.list_node(label_selector=selector).items))
 
     @override
     def plan(self, name: str) -> DrainPlan:

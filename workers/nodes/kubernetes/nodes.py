@@ -71,10 +71,12 @@ def await_ready(
         if is_ready(node) and not is_restarting:
             return
         if time.monotonic() > deadline:
-            within = f"within {timeout_seconds:g} s (LONGSHORE_NODE_READY_SECONDS)"
             problem = "has not restarted" if is_restarting else "was not ready"
-            message = f"Node {name} {problem} {within}: {_describe_condition(node)} Check the node and its kubelet."
-            raise WorkError(ErrorClass.TRANSIENT, message)
+            raise WorkError(
+                ErrorClass.TRANSIENT,
+                f"Node {name} {problem} within {timeout_seconds:g} s (LONGSHORE_NODE_READY_SECONDS): "
+                f"{_describe_condition(node)} Check the node and its kubelet.",
+            )
         report(f"Waits until node {name} {'has restarted' if is_restarting else 'is ready'}.")
         stop.sleep(POLL_INTERVAL_SECONDS)
 
@@ -115,14 +117,15 @@ def _describe_condition(node: V1Node) -> str:
 
 @dataclass(frozen=True)
 class NodePods:
-    """The pods of a node, grouped as `kubectl drain` does. Finished pods are left out: they prevent nothing."""
+    """The pods of a node, grouped as `kubectl drain` does. Finished pods are left out: they prevent nothing.
+
+    Those in `evictable` can be evicted, or are terminating already. A DaemonSet or the node itself would create those
+    in `staying` on the same node again. No controller would replace those in `unmanaged`, so they are not evicted.
+    """
 
     evictable: tuple[V1Pod, ...]
-    """They can be evicted, or are terminating already."""
     staying: tuple[V1Pod, ...]
-    """A DaemonSet or the node itself would create them on the same node again."""
     unmanaged: tuple[V1Pod, ...]
-    """No controller would replace them, so they are not evicted."""
 
 
 def pods_on(cluster: Cluster, node_name: str) -> NodePods:
@@ -136,7 +139,8 @@ def pods_on(cluster: Cluster, node_name: str) -> NodePods:
     staying: list[V1Pod] = []
     unmanaged: list[V1Pod] = []
     for pod in listed.items:
-        controller = _controller_kind(pod)
+        owners = metadata_of(pod).owner_references or []
+        controller = next((str(owner.kind) for owner in owners if owner.controller), "")
         if phase_of(pod) in FINISHED_PHASES:
             continue
         if controller == "DaemonSet" or MIRROR in (metadata_of(pod).annotations or {}):
@@ -165,7 +169,6 @@ def is_own(pod: V1Pod) -> bool:
 
 
 def path_of(pod: V1Pod) -> str:
-    """Return NAMESPACE/NAME."""
     metadata = metadata_of(pod)
     return f"{metadata.namespace}/{metadata.name}"
 
@@ -178,9 +181,3 @@ def join_first(texts: Sequence[str]) -> str:
     """Return the first texts, and how many more there are."""
     more = len(texts) - MAX_LISTED
     return ", ".join(texts[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _controller_kind(pod: V1Pod) -> str:
-    """Return the kind of the pod's controller; empty if it has none."""
-    owners = metadata_of(pod).owner_references or []
-    return next((str(owner.kind) for owner in owners if owner.controller), "")

@@ -72,8 +72,9 @@ class DockerBackend(ServingBackend):
                 observed[instance_id] = ObservedInstance(alive=True)
             else:
                 state = container_state(instance_id)
-                reason = "" if state is None else end_reason(instance_id, state)
-                observed[instance_id] = ObservedInstance(alive=False, reason=reason)
+                observed[instance_id] = ObservedInstance(
+                    alive=False, reason="" if state is None else end_reason(instance_id, state)
+                )
         return observed
 
     @override
@@ -111,14 +112,17 @@ def _provide_image(spec: InstanceSpec, report: Callable[[str], None], stop: Canc
         with image_store().use(stop) as use:
             manifest = held_image(use, digest)
             if manifest is None:
-                message = f"The platform's store does not have {digest} any more: compile the version again."
-                raise WorkError(ErrorClass.NOT_FOUND, message)
+                raise WorkError(
+                    ErrorClass.NOT_FOUND,
+                    f"The platform's store does not have {digest} any more: compile the version again.",
+                )
             return load_image(use, read_image(use, manifest.descriptor), stop)
     report(f"Pulls the image from {registry.registry_url}.")
     with client_of(registry, spec.credentials, cancel_token=stop) as client:
         if client.manifest_digest(path, digest) is None:
-            message = f"{registry.registry_url} does not have {image} any more: push it there again."
-            raise WorkError(ErrorClass.NOT_FOUND, message)
+            raise WorkError(
+                ErrorClass.NOT_FOUND, f"{registry.registry_url} does not have {image} any more: push it there again."
+            )
     pull_image(
         repository,
         digest,
@@ -169,11 +173,11 @@ def free_capacity() -> None:
     if idlest is not None and idle[idlest] > 0:
         with database().writing() as session:
             begin_draining(session, idlest, "It was idle, and another algorithm needs its capacity.")
-    message = (
+    raise WorkError(
+        ErrorClass.UNAVAILABLE,
         f"{len(running)} algorithms run on this machine, the maximum (LONGSHORE_SERVING_MAX_INSTANCES): this one "
-        "starts once another has ended."
+        "starts once another has ended.",
     )
-    raise WorkError(ErrorClass.UNAVAILABLE, message)
 
 
 def _idle_seconds(instance: Instance) -> float:

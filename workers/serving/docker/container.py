@@ -65,11 +65,11 @@ def has_socket(instance_id: str) -> bool:
     if not entries:
         return False
     if entries != [SOCKET] or not stat.S_ISSOCK((directory / SOCKET).lstat().st_mode):
-        message = (
+        raise WorkError(
+            ErrorClass.INVALID,
             "The image writes something other than a socket into the directory of its socket: it must have Longshore's "
-            "runner as its entry point."
+            "runner as its entry point.",
         )
-        raise WorkError(ErrorClass.INVALID, message)
     return True
 
 
@@ -95,11 +95,10 @@ def remove_directory(instance_id: str) -> None:
 
 
 class ListedContainer(NamedTuple):
-    """A container as the engine lists it."""
+    """A container as the engine lists it, created at a number of seconds since 1970."""
 
     is_running: bool
     created_at: int
-    """Seconds since 1970."""
 
 
 def container_name(instance_id: str) -> str:
@@ -153,22 +152,20 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
         try:
             client.start(name)
         except NotFound as error:
-            message = (
+            raise WorkError(
+                ErrorClass.UNAVAILABLE,
                 f"Algorithms cannot start on the network {chosen.serving_network!r} (LONGSHORE_SERVING_NETWORK): "
-                f"{error.explanation}"
-            )
-            raise WorkError(ErrorClass.UNAVAILABLE, message) from error
+                f"{error.explanation}",
+            ) from error
         except APIError as error:
-            message = f"The image cannot be started: {error.explanation}"
-            raise WorkError(ErrorClass.INVALID, message) from error
+            raise WorkError(ErrorClass.INVALID, f"The image cannot be started: {error.explanation}") from error
 
 
 def _volume_replacements(image: str) -> list[Mount]:
     """Return memory with a limit for each volume that the image declares: a volume would be on the engine's disk."""
-    declared = ((described_image(image) or {}).get("Config") or {}).get("Volumes") or {}
     return [
         Mount(target=path, source=None, type="tmpfs", tmpfs_size=settings().serving_tmp_bytes)
-        for path in declared
+        for path in ((described_image(image) or {}).get("Config") or {}).get("Volumes") or {}
         if posixpath.normpath(path) not in (TMP_PATH, MOUNT_PATH)
     ]
 
@@ -179,12 +176,10 @@ def container_state(instance_id: str) -> dict[str, Any] | None:
     Raises:
         WorkError: the engine does not respond (unavailable).
     """
-    with engine_errors():
-        try:
-            state: dict[str, Any] = engine().inspect_container(container_name(instance_id))["State"]
-        except NotFound:
-            return None
-    return state
+    with engine_errors(), suppress(NotFound):
+        state: dict[str, Any] = engine().inspect_container(container_name(instance_id))["State"]
+        return state
+    return None
 
 
 def end_reason(instance_id: str, state: dict[str, Any]) -> str:
@@ -235,8 +230,5 @@ def stop_container(instance_id: str) -> None:
     Raises:
         WorkError: the engine does not respond (unavailable).
     """
-    with engine_errors():
-        try:
-            engine().stop(container_name(instance_id), timeout=STOP_GRACE_SECONDS)
-        except NotFound:
-            return
+    with engine_errors(), suppress(NotFound):
+        engine().stop(container_name(instance_id), timeout=STOP_GRACE_SECONDS)

@@ -57,17 +57,17 @@ class KubernetesBackend(ServingBackend):
     @override
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         if spec.registry is None:
-            message = "A cluster pulls from registries only: push the version to a registry, then call again."
-            raise WorkError(ErrorClass.INVALID, message)
+            raise WorkError(
+                ErrorClass.INVALID,
+                "A cluster pulls from registries only: push the version to a registry, then call again.",
+            )
         cluster, start_id = self._cluster, f"{time.time():.0f}/{uuid.uuid4()}"
         if spec.credentials is not None:
-            secret = pull_secret(spec.registry, spec.credentials, start_id)
-            cluster.apply(cluster.core.patch_namespaced_secret, secret)
+            cluster.apply(cluster.core.patch_namespaced_secret, pull_secret(spec.registry, spec.credentials, start_id))
         if spec.instance.network == "isolated":
             cluster.apply(cluster.networking.patch_namespaced_network_policy, isolated_policy())
         cluster.apply(cluster.core.patch_namespaced_service, service_of(spec))
-        deployment = deployment_of(spec, self._settings, start_id)
-        applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment)
+        applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment_of(spec, self._settings, start_id))
         try:
             await_rollout(
                 cluster, applied, report, stop,
@@ -147,9 +147,7 @@ class KubernetesBackend(ServingBackend):
                 self._scale_to_zero(label_of(deployment, VERSION), _has_start(annotation_of(deployment, STARTED)))
 
     def _list(self, method: Callable[..., Any], selector: str = RUNNER_SELECTOR) -> list[Any]:
-        """Return the objects of one kind in the namespace that a label selector matches."""
-        response = method(self._cluster.namespace, label_selector=selector)
-        return list(response.items)
+        return list(method(self._cluster.namespace, label_selector=selector).items)
 
     def _scale_to_zero(self, version_id: str, is_meant: Callable[[V1Deployment], bool]) -> None:
         self._change(version_id, is_meant, {"replicas": 0}, action="stop")

@@ -55,12 +55,11 @@ def version_labels(instance: Instance) -> dict[str, str]:
 
 def instance_labels(spec: InstanceSpec) -> dict[str, str]:
     instance = spec.instance
-    registry = {REGISTRY: instance.registry_id} if instance.registry_id else {}
     return {
         **version_labels(instance),
         OWNER: label_value(instance.owner),
         ALGORITHM: label_value(spec.algorithm.partition("/")[2]),
         INSTANCE: instance.id,
         NETWORK: instance.network,
-        **registry,
+        **({REGISTRY: instance.registry_id} if instance.registry_id else {}),
     }

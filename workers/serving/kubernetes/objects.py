@@ -93,23 +93,23 @@ def service_of(spec: InstanceSpec) -> V1Service:
 
 def isolated_policy() -> V1NetworkPolicy:
     """Return the one policy that forbids isolated algorithms all connections; the cluster's network must enforce it."""
-    isolated = {**common_labels("runner"), NETWORK: "isolated"}
     return V1NetworkPolicy(
         api_version="networking.k8s.io/v1",
         kind="NetworkPolicy",
         metadata=V1ObjectMeta(name=ISOLATED_POLICY, labels=common_labels("isolation")),
-        spec=V1NetworkPolicySpec(pod_selector=V1LabelSelector(match_labels=isolated), policy_types=["Egress"]),
+        spec=V1NetworkPolicySpec(
+            pod_selector=V1LabelSelector(match_labels={**common_labels("runner"), NETWORK: "isolated"}),
+            policy_types=["Egress"],
+        ),
     )
 
 
 def _pod(spec: InstanceSpec, settings: ServingSettings) -> V1PodSpec:
     registry_id = spec.instance.registry_id
-    secrets = None
-    if spec.credentials is not None and registry_id is not None:
-        secrets = [V1LocalObjectReference(name=pull_secret_name(registry_id))]
+    has_secret = spec.credentials is not None and registry_id is not None
     return V1PodSpec(
         node_selector=settings.kubernetes_node_labels or None,
-        image_pull_secrets=secrets,
+        image_pull_secrets=[V1LocalObjectReference(name=pull_secret_name(str(registry_id)))] if has_secret else None,
         automount_service_account_token=False,
         enable_service_links=False,
         termination_grace_period_seconds=TERMINATION_GRACE_SECONDS,

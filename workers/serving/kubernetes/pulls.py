@@ -16,7 +16,6 @@ from workers.serving.kubernetes.labels import REGISTRY, STARTED, common_labels, 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 """The key under which a kubelet looks for Docker Hub's credentials."""
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-"""Reasons for which a container waits for its image."""
 MAX_MESSAGE_LENGTH = 500
 _QUERY_STRING = re.compile(r"\?[^\s\"']+")
 _CLASS_PATTERNS = (
@@ -40,15 +39,14 @@ def pull_secret(registry: Registry, credentials: Credentials, start_id: str) -> 
         WorkError: the credentials are an identity token, which a kubelet cannot use (auth).
     """
     if credentials.is_identity_token:
-        message = (
+        raise WorkError(
+            ErrorClass.AUTH,
             f"The credentials of {registry.registry_url} are an identity token, which Kubernetes cannot pull with: "
-            "give the registry a username and a password."
+            "give the registry a username and a password.",
         )
-        raise WorkError(ErrorClass.AUTH, message)
     address = address_of(registry)
     key = DOCKER_HUB_KEY if address.host == DOCKER_HUB else address.authority
     pair = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
-    document = json.dumps({"auths": {key: {"auth": pair}}}).encode()
     return V1Secret(
         api_version="v1",
         kind="Secret",
@@ -58,7 +56,7 @@ def pull_secret(registry: Registry, credentials: Credentials, start_id: str) -> 
             labels={**common_labels("pull"), REGISTRY: registry.id},
             annotations={STARTED: start_id},
         ),
-        data={".dockerconfigjson": base64.b64encode(document).decode()},
+        data={".dockerconfigjson": base64.b64encode(json.dumps({"auths": {key: {"auth": pair}}}).encode()).decode()},
     )
 
 

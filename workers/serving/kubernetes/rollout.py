@@ -15,7 +15,6 @@ from workers.serving.kubernetes.pulls import PULL_REASONS, pull_error
 
 POLL_INTERVAL_SECONDS = 0.5
 RUN_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
-"""Reasons for which a container waits because its image cannot run."""
 PULL_AUTH_GRACE_SECONDS = 30.0
 """How long a refused pull with a Secret may be retried. A kubelet that has not read the Secret yet, or still has the
 one before, pulls all the same and is refused; 10 to 20 seconds later it reads the Secret and retries."""
@@ -93,17 +92,21 @@ def _progress(pods: Sequence[V1Pod], problem: WorkError | None, *, loads: bool) 
 
 
 def pods_of(cluster: Cluster, instance_id: str) -> list[V1Pod]:
-    """Return the pods of one instance that are not terminating."""
-    pods = cluster.core.list_namespaced_pod(cluster.namespace, label_selector=f"{INSTANCE}={instance_id}")
-    return [pod for pod in pods.items if not is_terminating(pod)]
+    return [
+        pod
+        for pod in cluster.core.list_namespaced_pod(cluster.namespace, label_selector=f"{INSTANCE}={instance_id}").items
+        if not is_terminating(pod)
+    ]
 
 
 def pod_problem(pod: V1Pod) -> WorkError | None:
     """Return the error that keeps a pod from taking calls; None if none is known."""
     for condition in (pod.status.conditions if pod.status else None) or []:
         if condition.type == "PodScheduled" and condition.status == "False" and condition.reason == "Unschedulable":
-            message = f"The cluster has no capacity for the algorithm: {condition.message or 'no reason given'}"
-            return WorkError(ErrorClass.UNAVAILABLE, message)
+            return WorkError(
+                ErrorClass.UNAVAILABLE,
+                f"The cluster has no capacity for the algorithm: {condition.message or 'no reason given'}",
+            )
     return next(filter(None, map(_container_problem, _container_statuses(pod))), None)
 
 
@@ -134,8 +137,9 @@ def _exit_reason(status: V1ContainerStatus) -> str:
         return "the cluster does not say why."
     if terminated.reason == "OOMKilled":
         return "it took more memory than LONGSHORE_SERVING_MEMORY_BYTES allows."
-    reason = terminated.reason or "no reason given"
-    return f"it ended with exit code {terminated.exit_code} ({reason}); see the pod's log."
+    return (
+        f"it ended with exit code {terminated.exit_code} ({terminated.reason or 'no reason given'}); see the pod's log."
+    )
 
 
 def _replica_failure(current: V1Deployment, applied: V1Deployment) -> WorkError | None:
@@ -146,8 +150,10 @@ def _replica_failure(current: V1Deployment, applied: V1Deployment) -> WorkError 
         if condition.type == "ReplicaFailure" and condition.status == "True":
             # A quota may have capacity later; an admission policy refuses the same pod each time.
             is_quota = "exceeded quota" in (condition.message or "")
-            error_class = ErrorClass.UNAVAILABLE if is_quota else ErrorClass.INVALID
-            return WorkError(error_class, f"The cluster refuses the algorithm's pod: {condition.message}")
+            return WorkError(
+                ErrorClass.UNAVAILABLE if is_quota else ErrorClass.INVALID,
+                f"The cluster refuses the algorithm's pod: {condition.message}",
+            )
     return None
 
 
@@ -165,7 +171,6 @@ def _is_rolled_out(current: V1Deployment, applied: V1Deployment) -> bool:
 
 
 def _only_these_take_calls(cluster: Cluster, service: str, pods: Sequence[V1Pod]) -> bool:
-    """Return whether the Service leads to these pods and to no other."""
     slices = cluster.discovery.list_namespaced_endpoint_slice(
         cluster.namespace, label_selector=f"kubernetes.io/service-name={service}"
     )
