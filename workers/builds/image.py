@@ -104,7 +104,20 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
                 image = _build_with_dockerfile(use, request, tree, context)
                 return _name_image(use, image, request, environment_key=None, environment_reused=False)
             _check_script(tree, request.name)
-            environment = ensure_environment(use, _environment_spec(request, tree), tree, context)
+            spec = EnvironmentSpec(
+                base_image=request.base_image,
+                requirements=read_requirements(tree),
+                owner=request.owner,
+                commit=request.commit,
+                kit_requirement=request.kit_requirement,
+                index_url=request.index_url,
+                ca_bundle=request.ca_bundle,
+                network=request.network,
+                limits=request.limits,
+                refresh=request.refresh,
+                made_with=request.made_with,
+            )
+            environment = ensure_environment(use, spec, tree, context)
             with build_log.step("Building the algorithm's image"):
                 context.check()
                 image = assemble_image(use, environment.image, request.name, request.labels, tree)
@@ -169,22 +182,6 @@ def _check_script(tree: SourceTree, name: str) -> None:
     else:
         cause = f"in src there is: {', '.join(tree.names_in('src')[:20])}"
     raise WorkError(ErrorClass.INVALID, f"the source has no {script}: {cause}")
-
-
-def _environment_spec(request: BuildRequest, tree: SourceTree) -> EnvironmentSpec:
-    return EnvironmentSpec(
-        base_image=request.base_image,
-        requirements=read_requirements(tree),
-        owner=request.owner,
-        commit=request.commit,
-        kit_requirement=request.kit_requirement,
-        index_url=request.index_url,
-        ca_bundle=request.ca_bundle,
-        network=request.network,
-        limits=request.limits,
-        refresh=request.refresh,
-        made_with=request.made_with,
-    )
 
 
 def _build_with_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTree, context: BuildContext) -> Image:

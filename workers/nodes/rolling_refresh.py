@@ -52,9 +52,7 @@ def refresh_nodes(
         WorkCancelledError: the refresh was cancelled.
         WorkError: a node could not be refreshed; its step still says what was being done.
     """
-    for step in steps:
-        if step.ended:
-            continue
+    for step in [step for step in steps if not step.ended]:
         stop.check()
         step.state, step.step = StepState.RUNNING, "Its refresh begins."
         save()
@@ -83,9 +81,7 @@ def plan_nodes(
         WorkCancelledError: the refresh was cancelled.
         WorkError: the cluster does not respond.
     """
-    for step in steps:
-        if step.ended:
-            continue
+    for step in [step for step in steps if not step.ended]:
         stop.check()
         record_progress()
         with _skipped_if_gone(step):

@@ -119,8 +119,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._send(503, _json({"status": "loading", **calls}))
             return
         failure = algorithm.load_failure()
-        error = {} if failure is None else {"load_error": failure.message}
-        self._send(200, _json({"status": "ready", **calls, **error}))
+        self._send(200, _json({"status": "ready", **calls, **({"load_error": failure.message} if failure else {})}))
 
     def handle_expect_100(self) -> bool:
         """Ask for the body, unless its declared length is too large already."""

@@ -74,7 +74,8 @@ class MarkerFilter:
             self.seen = self._expects_line_end = True
             self._pending = b""
             return before + self._without_line_end(after)
-        length = _length_of_marker_prefix(data)
+        lengths = range(min(len(data), len(READY_MARKER) - 1), 0, -1)
+        length = next((length for length in lengths if data.endswith(READY_MARKER[:length])), 0)
         self._pending = data[len(data) - length :]
         return data[: len(data) - length]
 
@@ -123,14 +124,3 @@ def read_available(descriptor: int) -> bytes | None:
             return b"".join(pieces) or None
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _length_of_marker_prefix(data: bytes) -> int:
-    return next(
-        (
-            length
-            for length in range(min(len(data), len(READY_MARKER) - 1), 0, -1)
-            if data.endswith(READY_MARKER[:length])
-        ),
-        0,
-    )

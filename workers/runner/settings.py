@@ -9,7 +9,6 @@ from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collecti
 
 DEFAULT_PORT = 8080
 DEFAULT_MAX_REQUEST_BYTES = 10 * 1024 * 1024
-PREFIX = "LONGSHORE_"
 ALGORITHM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -68,7 +67,7 @@ def algorithm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Output is unbuffered, so that everything a call printed can be read when its response arrives. Many libraries keep
     a cache below HOME: where HOME is not writable (unknown user, read-only root), it becomes /tmp.
     """
-    variables = {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
+    variables = {name: value for name, value in environment.items() if not name.startswith("LONGSHORE_")}
     variables["PYTHONUNBUFFERED"] = "1"
     variables.setdefault("LANG", "C.UTF-8")
     if not os.access(variables.get("HOME", ""), os.W_OK):

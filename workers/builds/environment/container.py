@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import requests
 from docker import APIClient
@@ -20,9 +20,6 @@ from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.images import remove_container
 from workers.images.archive import Entry, archived, directory_entry, parent_entries
-
-if TYPE_CHECKING:
-    from io import BufferedIOBase
 
 NAME_PREFIX = "longshore-build-"
 """Build containers are recognised by name: images of callers' own Dockerfiles may have any label."""
@@ -203,6 +200,6 @@ def _read_output(response: requests.Response) -> Iterator[bytes]:
     docker-py's own reader takes the bytes from below the HTTP client's buffer, and so loses those that came with the
     headers; this one reads through it.
     """
-    reader: BufferedIOBase = cast("Any", response.raw)._fp.fp  # noqa: SLF001 - urllib3 has no public name for it
+    reader = cast("BinaryIO", cast("Any", response.raw)._fp.fp)  # noqa: SLF001 - urllib3 has no public name for it
     while len(header := reader.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
         yield reader.read(int.from_bytes(header[4:], "big"))

@@ -106,10 +106,11 @@ def isolated_policy() -> V1NetworkPolicy:
 
 def _pod(spec: InstanceSpec, settings: ServingSettings) -> V1PodSpec:
     registry_id = spec.instance.registry_id
-    has_secret = spec.credentials is not None and registry_id is not None
     return V1PodSpec(
         node_selector=settings.kubernetes_node_labels or None,
-        image_pull_secrets=[V1LocalObjectReference(name=pull_secret_name(str(registry_id)))] if has_secret else None,
+        image_pull_secrets=[V1LocalObjectReference(name=pull_secret_name(registry_id))]
+        if spec.credentials is not None and registry_id is not None
+        else None,
         automount_service_account_token=False,
         enable_service_links=False,
         termination_grace_period_seconds=TERMINATION_GRACE_SECONDS,
