@@ -159,13 +159,17 @@ def list_pushes(query: PushesQuery) -> Response:
             rows = rows.where(Algorithm.id.in_(readable))
         page, marker = fetch_page(session, rows, ImagePush.seq, query)
         pushes = present_pushes(session, [push for push, _, _ in page])
-        results = [
-            ListedPushResponse(
-                **dict(push), algorithm=algorithm.path, algorithm_id=algorithm.id, git_hash=version.git_hash
+        return json_response(
+            page_body(
+                [
+                    ListedPushResponse(
+                        **dict(push), algorithm=algorithm.path, algorithm_id=algorithm.id, git_hash=version.git_hash
+                    )
+                    for push, (_, version, algorithm) in zip(pushes, page, strict=True)
+                ],
+                marker,
             )
-            for push, (_, version, algorithm) in zip(pushes, page, strict=True)
-        ]
-        return json_response(page_body(results, marker))
+        )
 
 
 @blueprint.post("/pushes/retry")

@@ -34,7 +34,6 @@ from shared.registry.address import InvalidAddressError, RegistryAddress
 
 blueprint = v1_blueprint("registries")
 
-CHECK_REPOSITORY = "longshore-check"
 FIELDS = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "transport", "proxy_url", "max_pushes"}
 
 
@@ -161,7 +160,7 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
         except CredentialsError as error:
             raise ConflictError(error.message) from None
     with client_of(registry, credentials) as client:
-        result = check(client, f"{address_of(registry).path}/{CHECK_REPOSITORY}".lstrip("/"))
+        result = check(client, f"{address_of(registry).path}/longshore-check".lstrip("/"))
     return json_response(RegistryCheckResponse(**vars(result)))
 
 

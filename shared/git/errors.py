@@ -70,8 +70,10 @@ def git_error(errors: str, url: RepositoryUrl) -> WorkError:
         for line in lines:
             if re.search(pattern, line):
                 return WorkError(error_class, sentence.format(url=url, host=url.host, detail=_printable(line)))
-    reason = _printable(lines[-1]) if lines else "it gave no reason"
-    return WorkError(ErrorClass.TRANSIENT, f"Git could not read the repository {url} ({reason}).")
+    return WorkError(
+        ErrorClass.TRANSIENT,
+        f"Git could not read the repository {url} ({_printable(lines[-1]) if lines else 'it gave no reason'}).",
+    )
 
 
 def _printable(line: str) -> str:
