@@ -24,7 +24,6 @@ MAX_REGISTRY_MESSAGES = 50
 
 @cache
 def dependencies_met() -> ColumnElement[bool]:
-    """Return the condition that the job waits for no other job, or that this one has succeeded."""
     awaited = aliased(Job)
     return or_(
         Job.awaits_id.is_(None),
@@ -34,7 +33,6 @@ def dependencies_met() -> ColumnElement[bool]:
 
 @cache
 def is_due() -> ColumnElement[bool]:
-    """Return the condition that the job is queued and its next attempt is due, or that its lease has expired."""
     queued = and_(Job.state == JobState.QUEUED, or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now_ms()))
     # The state is a condition of its own, so that an index skips the history.
     return and_(Job.state.in_(LIVE_STATES), or_(queued, lease_expired()))

@@ -69,12 +69,15 @@ def _first_of_each_owner() -> Select[tuple[str]]:
 
 
 def _more_of_first_owner(session: Session, tried: Sequence[str]) -> list[str]:
-    owner = select(Job.owner).where(Job.id == tried[0]).scalar_subquery()
     return list(
         session.scalars(
             select(Job.id)
             .where(
-                Job.owner == owner, Job.kind == IS_PUSH, Job.state == IS_QUEUED, is_claimable(), Job.id.not_in(tried)
+                Job.owner == select(Job.owner).where(Job.id == tried[0]).scalar_subquery(),
+                Job.kind == IS_PUSH,
+                Job.state == IS_QUEUED,
+                is_claimable(),
+                Job.id.not_in(tried),
             )
             .order_by(Job.seq)
             .limit(MAX_CLAIM_ATTEMPTS - len(tried))

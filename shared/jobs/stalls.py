@@ -44,11 +44,15 @@ def report_unclaimed(session: Session, *, after_seconds: int) -> list[str]:
         registry_accepts(),
         no_worker,
     )
-    message = (
+    return _report(
+        session,
+        PushState.QUEUED,
+        due_since,
+        conditions,
+        "stalled-unclaimed",
         f"No worker has claimed it since {{since}}, and none is alive on the queue {Queues.PUSHES!r}; "
-        "it goes on as soon as one is (`longshore worker --queues pushes`)."
+        "it goes on as soon as one is (`longshore worker --queues pushes`).",
     )
-    return _report(session, PushState.QUEUED, due_since, conditions, "stalled-unclaimed", message)
 
 
 def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
@@ -58,11 +62,15 @@ def report_no_progress(session: Session, *, after_seconds: int) -> list[str]:
         Job.lease_expires_at >= now_ms(),
         ImagePush.progressed_at < now_ms() - after_seconds * 1000,
     )
-    message = (
+    return _report(
+        session,
+        PushState.IN_PROGRESS,
+        ImagePush.progressed_at,
+        conditions,
+        "stalled-no-progress",
         "No byte has moved since {since}, though its worker is alive; it goes on by itself when the registry responds, "
-        "and a re-push starts it again."
+        "and a re-push starts it again.",
     )
-    return _report(session, PushState.IN_PROGRESS, ImagePush.progressed_at, conditions, "stalled-no-progress", message)
 
 
 def _report(
@@ -130,8 +138,11 @@ def requeue_lost(session: Session, job_id: str, *, claim: int, max_losses: int) 
     if job.losses >= max_losses:
         message = f"Its worker was lost {job.losses} times; look at the workers' logs, then start it again."
         return force_end(session, job, JobState.FAILED, message, error_class=ErrorClass.LOST) or []
-    message = f"Its worker was lost (the lease expired at {rfc3339(expired_at)}); the next free worker takes it over."
-    HANDLERS[job.kind].lost(session, job, message)
+    HANDLERS[job.kind].lost(
+        session,
+        job,
+        f"Its worker was lost (the lease expired at {rfc3339(expired_at)}); the next free worker takes it over.",
+    )
     return [JobMessage(job.id, job.kind)]
 
 

@@ -86,8 +86,14 @@ def fail_or_retry(
     lock_claimed(session, claim)
     tries = session.scalars(select(Job.tries).where(Job.id == claim.job_id)).one()
     if error.error_class == ErrorClass.UNAVAILABLE:
-        outlook = f"Looked at again in {unavailable_delay:.0f} s."
-        return _requeue(session, claim, error, delay=unavailable_delay, tries=tries, outlook=outlook)
+        return _requeue(
+            session,
+            claim,
+            error,
+            delay=unavailable_delay,
+            tries=tries,
+            outlook=f"Looked at again in {unavailable_delay:.0f} s.",
+        )
     # A registry that slows everybody down, or is paused for everybody, costs this push no attempt.
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
     concerns_everybody = error.first_response and pause_cause(error, own_credentials=claim.own_credentials)
@@ -99,8 +105,14 @@ def fail_or_retry(
         return _release_dependents(session, job)
     # Jitter only adds, so that a registry that said when to come back is not asked sooner.
     delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
-    outlook = f"Retried in {delay:.0f} s (attempt {tries + 2})."
-    return _requeue(session, claim, error, delay=delay, tries=tries + 1, outlook=outlook)
+    return _requeue(
+        session,
+        claim,
+        error,
+        delay=delay,
+        tries=tries + 1,
+        outlook=f"Retried in {delay:.0f} s (attempt {tries + 2}).",
+    )
 
 
 def force_end(

@@ -78,7 +78,6 @@ class RegistryCheck:
     can_push: bool = False
     can_pull: bool = False
     message: str = ""
-    """The result in sentences, with what to do if something is wrong."""
 
 
 def check_registry(client: RegistryClient, repository_path: str, *, seconds: float = 8.0) -> RegistryCheck:

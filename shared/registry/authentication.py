@@ -169,8 +169,9 @@ class Authenticator:
             scopes = " ".join(value for name, value in parameters if name == "scope")
             other = [(name, value) for name, value in parameters if name != "scope"]
             form = [("grant_type", "refresh_token"), ("refresh_token", credentials.password), *other, ("scope", scopes)]
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            response = self._http.request("POST", realm, headers, urlencode(form).encode())
+            response = self._http.request(
+                "POST", realm, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode()
+            )
         else:
             headers = {"Authorization": credentials.basic} if credentials else {}
             parts = urlsplit(realm)

@@ -45,7 +45,6 @@ class RegistryClient(RegistrySession):
             raise self.response_error(response, "logging in")
 
     def manifest_digest(self, repository_path: str, reference: str) -> str | None:
-        """Return the digest of the manifest with a tag or digest; None if there is none."""
         response = self._read("HEAD", repository_path, reference)
         if response.status == 404:
             return None
