@@ -53,7 +53,15 @@ class EngineTransport:
         before_tag: Callable[[str], None],
         on_progress: Callable[[Progress, str], None],
     ) -> PushedImage:
-        self._check_options()
+        if self._proxy_url is not None:
+            raise WorkError(
+                ErrorClass.INVALID,
+                "pushes through the Docker engine use the engine's own proxy: take proxy_url off the registry, or set "
+                "its transport to direct",
+            )
+        refusal = tls_refusal(self._client.address, verify_tls=self._verify_tls, ca_certificate=self._ca_certificate)
+        if refusal is not None:
+            raise WorkError(ErrorClass.INVALID, refusal)
         digests = set()
         for tag in tags:
             before_tag(tag)
@@ -64,17 +72,6 @@ class EngineTransport:
         for tag in tags:
             self._client.confirm(self._path, tag, digest)
         return PushedImage(digest)
-
-    def _check_options(self) -> None:
-        if self._proxy_url is not None:
-            raise WorkError(
-                ErrorClass.INVALID,
-                "pushes through the Docker engine use the engine's own proxy: take proxy_url off the registry, or set "
-                "its transport to direct",
-            )
-        refusal = tls_refusal(self._client.address, verify_tls=self._verify_tls, ca_certificate=self._ca_certificate)
-        if refusal is not None:
-            raise WorkError(ErrorClass.INVALID, refusal)
 
     def _push_tag(self, tag: str, on_progress: Callable[[Progress, str], None]) -> str:
         try:
