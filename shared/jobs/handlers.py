@@ -6,7 +6,7 @@ handler in the transaction that changes the job's row.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from sqlalchemy import Row, bindparam, func, update
 from sqlalchemy.orm import Session
@@ -135,7 +135,10 @@ class PublishHandler(JobHandler):
 
 
 class PushHandler(JobHandler):
-    """Shows the job in its push row. The generation is fence enough: the job's row changes in the same transaction."""
+    """Shows the job in its push row.
+
+    The generation alone is the fence, because the row of the job changes in the same transaction.
+    """
 
     @override
     def claimed(self, session: Session, job: Row[Any]) -> None:
@@ -153,9 +156,14 @@ class PushHandler(JobHandler):
     def requeued(self, session: Session, job: Job, message: str) -> None:
         # The raised claim also shuts out the worker that had it.
         self._write(
-            session, job, state=PushState.QUEUED, message=message, claim=job.claim + 1, attempt=job.tries + 1,
+            session,
+            job,
+            state=PushState.QUEUED,
+            message=message,
+            claim=job.claim + 1,
+            attempt=job.tries + 1,
             finished_at=None,
-        )  # fmt: skip
+        )
         record_event(session, str(job.push_id), "retry", message)
 
     @override
@@ -171,9 +179,14 @@ class PushHandler(JobHandler):
     def ended(self, session: Session, job: Job) -> None:
         state = PushState.CANCELLED if job.state == JobState.CANCELLED else PushState.FAILED
         self._write(
-            session, job, state=state, message=job.error_message, claim=job.claim + 1, attempt=job.tries + 1,
+            session,
+            job,
+            state=state,
+            message=job.error_message,
+            claim=job.claim + 1,
+            attempt=job.tries + 1,
             finished_at=now_ms(),
-        )  # fmt: skip
+        )
         record_event(session, str(job.push_id), "ended")
 
     def _write(self, session: Session, job: Job, **values: Any) -> None:
@@ -209,11 +222,22 @@ class RefreshHandler(JobHandler):
         change_running_steps(session, job.id, StepState.FAILED, str(job.error_message))
 
 
-HANDLERS: dict[JobKind, JobHandler] = {
-    JobKind.COMPILE: CompileHandler("build", CeleryTask("longshore.build", Queues.BUILDS), ends_with_dependency=True),
-    JobKind.PUBLISH: PublishHandler("publish", None, ends_with_dependency=True),
-    JobKind.PUSH: PushHandler("push", CeleryTask("longshore.push", Queues.PUSHES)),
-    JobKind.SERVE: ServeHandler("start", CeleryTask("longshore.serve", Queues.SERVING)),
-    JobKind.REFRESH: RefreshHandler("refresh", CeleryTask("longshore.refresh", Queues.NODES)),
-}
+def _handler_of(kind: JobKind) -> JobHandler:
+    # A match, because mypy then refuses a kind without a handler.
+    match kind:
+        case JobKind.COMPILE:
+            return CompileHandler("build", CeleryTask("longshore.build", Queues.BUILDS), ends_with_dependency=True)
+        case JobKind.PUBLISH:
+            return PublishHandler("publish", None, ends_with_dependency=True)
+        case JobKind.PUSH:
+            return PushHandler("push", CeleryTask("longshore.push", Queues.PUSHES))
+        case JobKind.SERVE:
+            return ServeHandler("start", CeleryTask("longshore.serve", Queues.SERVING))
+        case JobKind.REFRESH:
+            return RefreshHandler("refresh", CeleryTask("longshore.refresh", Queues.NODES))
+        case _:
+            assert_never(kind)
+
+
+HANDLERS = {kind: _handler_of(kind) for kind in JobKind}
 TASKS = {kind: handler.task for kind, handler in HANDLERS.items() if handler.task is not None}
