@@ -65,7 +65,8 @@ class JobHandler(ABC):
             FenceLostError: a newer push owns the row.
         """
 
-    def requeued(self, session: Session, job: Job, message: str) -> None:  # noqa: B027 - a publish has no worker
+    @abstractmethod
+    def requeued(self, session: Session, job: Job, message: str) -> None:
         """Write that the job is queued again after an error."""
 
     def lost(self, session: Session, job: Job, message: str) -> None:
@@ -114,6 +115,10 @@ class CompileHandler(JobHandler):
 
 class PublishHandler(JobHandler):
     """Publishes the version, or makes its reserved number available again. No worker claims a publish."""
+
+    @override
+    def requeued(self, session: Session, job: Job, message: str) -> None:
+        pass
 
     @override
     def ended(self, session: Session, job: Job) -> None:
