@@ -15,7 +15,7 @@ from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.registries import CredentialsRequest
 from shared.commands.push import PushRequest
 from shared.errors import InvalidInputError
-from shared.registries.client import address_of
+from shared.registries.access import address_of
 from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth

@@ -39,7 +39,7 @@ from shared.db.models import Algorithm, ImagePush, Job, PushState, Version
 from shared.errors import ConflictError, InvalidInputError, NotFoundError, RequestError
 from shared.git import hosted
 from shared.pushes.queries import pushes_of_version
-from shared.registries.client import address_of
+from shared.registries.access import address_of
 from shared.registries.rows import find_registry
 
 blueprint = v1_blueprint("pushes")

@@ -25,9 +25,9 @@ from shared.jobs.due import messages_for_registry
 from shared.net.address_rules import ForbiddenAddressError, registry_networks
 from shared.net.connections import InvalidProxyError, Proxy
 from shared.registries import circuit_breaker
+from shared.registries.access import address_of, client_of
+from shared.registries.access import check_registry as check
 from shared.registries.blob_locations import forget_blob_locations
-from shared.registries.client import address_of, client_of
-from shared.registries.client import check_registry as check
 from shared.registries.credentials import CredentialsError, credential_provider
 from shared.registries.rows import change_registry, find_registry, record_registry
 from shared.registry.address import InvalidAddressError, RegistryAddress

@@ -15,7 +15,7 @@ from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.transitions import force_end
 from shared.pushes.progress import record_event
-from shared.registries.client import image_lock_name, repository_of
+from shared.registries.access import image_lock_name, repository_of
 from shared.registries.credentials import encrypt_job_credentials, fingerprint
 from shared.registries.rows import find_registry
 from shared.registry.credentials import Credentials

@@ -17,7 +17,7 @@ from shared.db.models import Algorithm, ImagePush, Registry, Version
 from shared.errors import ConflictError
 from shared.fence import lock_version
 from shared.pushes.drift import missing_message
-from shared.registries.client import address_of
+from shared.registries.access import address_of
 from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import normalize_name

@@ -11,7 +11,7 @@ from typing import Protocol
 from shared.db.models import Job, Registry
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ErrorClass, WorkError
-from shared.registries.client import address_of
+from shared.registries.access import address_of
 from shared.registry.credentials import Credentials
 
 

@@ -9,9 +9,9 @@ from shared.db.models import Algorithm, ImagePush, Job, JobState, PauseCause, Re
 from shared.encryption import Keyring
 from shared.errors import InvalidInputError, NotFoundError
 from shared.net.connections import InvalidCertificateError, InvalidProxyError, Proxy, tls_context
+from shared.registries.access import address_of, image_lock_name, repository_of
 from shared.registries.blob_locations import forget_blob_locations
 from shared.registries.circuit_breaker import resume
-from shared.registries.client import address_of, image_lock_name, repository_of
 from shared.registries.credentials import encrypt_registry_credentials, fingerprint
 from shared.registry.address import InvalidAddressError
 from shared.registry.credentials import Credentials

@@ -18,7 +18,7 @@ from shared.db.models import Instance, InstanceState, Registry
 from shared.encryption import keyring
 from shared.errors import ErrorClass
 from shared.pulls.resolution import pin_pull
-from shared.registries.client import repository_of
+from shared.registries.access import repository_of
 from shared.registries.rows import change_registry
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment

@@ -10,8 +10,8 @@ from shared.errors import ErrorClass, WorkError
 from shared.jobs.worker_processes import DRIFT, ran_within, record_run
 from shared.pulls.resolution import is_address_unchanged
 from shared.pushes.drift import DriftCheck, mark_missing, mark_seen, retry_checks_soon, take_due_checks
+from shared.registries.access import address_of, client_of
 from shared.registries.circuit_breaker import record_throttle
-from shared.registries.client import address_of, client_of
 from shared.registries.credentials import CredentialsError, credential_provider
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path

@@ -12,7 +12,7 @@ from functools import cache
 
 from shared.cancellation import CancelToken
 from shared.db.models import Registry
-from shared.registries.client import client_of
+from shared.registries.access import client_of
 from shared.registries.credentials import fingerprint
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials

@@ -11,7 +11,7 @@ from shared.db.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.fence import HELD, Claim, held_by
 from shared.file_lock import poll_file_lock
-from shared.registries.client import address_of, client_of
+from shared.registries.access import address_of, client_of
 from shared.registries.credentials import credential_provider
 from shared.registry.blobs import stream_blob
 from shared.registry.client import RegistryClient

@@ -9,7 +9,7 @@ from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
-from shared.registries.client import address_of, repository_of
+from shared.registries.access import address_of, repository_of
 from shared.registries.credentials import credential_provider
 from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path

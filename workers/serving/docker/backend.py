@@ -11,7 +11,7 @@ from shared.db.models import Instance, InstanceState
 from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import endpoint_of
 from shared.instances.states import begin_draining, running_instances
-from shared.registries.client import client_of
+from shared.registries.access import client_of
 from shared.settings import settings
 from workers.docker.images import remove_container
 from workers.docker.push import pull_image

@@ -8,7 +8,7 @@ from kubernetes.client import V1ObjectMeta, V1Secret
 
 from shared.db.models import Registry
 from shared.errors import ErrorClass, WorkError
-from shared.registries.client import address_of
+from shared.registries.access import address_of
 from shared.registry.address import DOCKER_HUB
 from shared.registry.credentials import Credentials
 from workers.serving.kubernetes.labels import REGISTRY, STARTED, common_labels, pull_secret_name

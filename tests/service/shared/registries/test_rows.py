@@ -9,7 +9,7 @@ from shared.db.engine import database
 from shared.db.models import ImagePush, JobState, PushState, Registry
 from shared.encryption import keyring
 from shared.errors import ErrorClass, InvalidInputError
-from shared.registries.client import image_lock_name
+from shared.registries.access import image_lock_name
 from shared.registries.credentials import (
     decrypt_registry_credentials,
 )

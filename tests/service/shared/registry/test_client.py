@@ -15,7 +15,7 @@ import pytest
 from dev.services.certificates import write_server_certificate
 from dev.services.registry import PrivateRegistry
 from shared.errors import ErrorClass, WorkError
-from shared.registries.client import RegistryCheck, check_registry
+from shared.registries.access import RegistryCheck, check_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials

@@ -15,8 +15,8 @@ from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobState, PushState, Registry
 from shared.errors import ErrorClass
+from shared.registries.access import address_of
 from shared.registries.blob_locations import known_blob_locations
-from shared.registries.client import address_of
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.settings import settings

@@ -10,7 +10,7 @@ from shared.db.models import Registry
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks
 from shared.net.connections import Proxy, is_excepted, new_connection
-from shared.registries.client import client_of
+from shared.registries.access import client_of
 from shared.settings import settings
 from tests.environment import longshore_environment
 

@@ -4,7 +4,7 @@ import pytest
 
 from shared.cancellation import CancelToken
 from shared.errors import WorkCancelledError
-from shared.registries.client import RegistryCheck, check_registry
+from shared.registries.access import RegistryCheck, check_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
