@@ -15,12 +15,12 @@ from typing import BinaryIO
 from shared.cancellation import CancelToken, Deadline
 from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
-from workers.builds.context import BuildContext, BuildLimits, BuildLog, url_secrets
+from workers.builds.context import BuildContext, BuildLog, url_secrets
 from workers.builds.dockerfile import ALGORITHM, DOCKERFILE, REVISION, build_by_dockerfile
 from workers.builds.environment.container import PYTHON
 from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
-from workers.builds.environment.spec import EnvironmentSpec
+from workers.builds.environment.spec import BuildSettings, EnvironmentSpec
 from workers.builds.source_tree import SourceTree, open_source_tree
 from workers.docker.images import local_reference, remove_reference
 from workers.images.archive import Entry, archived, directory_entry, file_entry, parent_entries
@@ -36,29 +36,18 @@ _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
-@dataclass(frozen=True)
-class BuildRequest:
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(BuildSettings):
     """The source, settings and limits of one build.
 
-    `source` is a plain tar of the commit's tree (`git archive`), a path or a seekable file object. `index_url` may
-    have credentials. `ca_bundle` is PEM. `lock_directory` has the locks that builds on this machine share. `refresh`
-    resolves the requirements again. `made_with` is the key of the environment that an earlier image of the commit had.
-    `allow_dockerfile` lets the engine build the source's own Dockerfile, if it has one.
+    `source` is a plain tar of the commit's tree (`git archive`), a path or a seekable file object. `lock_directory` has
+    the locks that builds on this machine share. `allow_dockerfile` lets the engine build the source's own Dockerfile,
+    if it has one.
     """
 
-    owner: str
     name: str
-    commit: str
     source: Path | BinaryIO
-    base_image: str
-    kit_requirement: str
-    index_url: str | None
-    ca_bundle: bytes | None
-    network: str
-    limits: BuildLimits
     lock_directory: Path
-    refresh: bool = False
-    made_with: str | None = None
     allow_dockerfile: bool = False
 
     @property

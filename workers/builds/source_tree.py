@@ -46,9 +46,8 @@ class SourceTree:
 
     def is_directory(self, path: str) -> bool:
         """Return whether the path is a directory; a tar need not have an entry for one."""
-        if path in self._members:
-            return self._members[path].isdir()
-        return any(other.startswith(f"{path}/") for other in self._members)
+        member = self._members.get(path)
+        return member.isdir() if member else any(other.startswith(f"{path}/") for other in self._members)
 
     def exists(self, path: str) -> bool:
         return path in self._members or self.is_directory(path)

@@ -97,7 +97,7 @@ class RequestHandler(BaseHTTPRequestHandler):
                 response = self._server.algorithm.call(line, parameters.timeout)
                 self._send(200, response.encode(with_stdout=parameters.stdout))
             except InvalidCallError as error:
-                self._send_message(error.status, error.message)
+                self._send_message(error.status, str(error))
             except StoppingError:
                 self.close_connection = True
                 self._send_message(503, "This instance of the algorithm is stopping; send the call again.")
@@ -127,7 +127,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._declared_length()
         except InvalidCallError as error:
             self._reject_body()
-            self._send_message(error.status, error.message)
+            self._send_message(error.status, str(error))
             return False
         self.send_response_only(http.client.CONTINUE)
         self.end_headers()

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SEALING_TIMEOUT_SECONDS = 10.0
-"""Seconds that the directory of a socket to be sealed may stay writable."""
 
 SEALING_POLL_INTERVAL_SECONDS = 0.01
 
 SERVER_POLL_INTERVAL_SECONDS = 0.2
-"""Seconds until a server's thread notices its shutdown."""
 
 CALL_GRACE_SECONDS = 10.0
 """Seconds that a running call has to end after the runner was told to stop."""

@@ -6,7 +6,6 @@ import contextlib
 import os
 
 READY_MARKER = b"PIPE_INIT_COMPLETE"
-"""The text that the kit prints once the algorithm has loaded."""
 
 MAX_STDOUT_BYTES = 1024 * 1024
 """Limit of the standard output that is kept of one call."""

@@ -12,17 +12,16 @@ BUILDER_VERSION = 2
 """To be raised when environments are made in another way, so that old ones are not reused."""
 
 
-@dataclass(frozen=True)
-class EnvironmentSpec:
-    """The inputs of an environment. `index_url` may have credentials; they are in no key, log or image.
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """The owner, commit, settings and limits of one build.
 
-    `commit` is that of the build that makes it, and not part of the keys. `refresh` resolves the requirements again,
-    even if the store has an environment for them. `made_with` is the key of the environment that an earlier image of
-    the commit had, to be reused.
+    `index_url` may have credentials; they are in no key, log or image. `ca_bundle` is PEM. `refresh` resolves the
+    requirements again, even if the store has an environment for them. `made_with` is the key of the environment that an
+    earlier image of the commit had, to be reused.
     """
 
     base_image: str
-    requirements: Requirements
     owner: str
     kit_requirement: str
     index_url: str | None
@@ -32,6 +31,13 @@ class EnvironmentSpec:
     commit: str = ""
     refresh: bool = False
     made_with: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSpec(BuildSettings):
+    """The inputs of an environment. The commit, of the build that makes it, is not part of the keys."""
+
+    requirements: Requirements
 
 
 def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:

@@ -161,14 +161,11 @@ def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
 
 def _describe(pods: Sequence[V1Pod], refused: Sequence[RefusedEviction]) -> str:
     refused_pods = {refusal.pod for refusal in refused}
-    terminating = [path for path in paths_of(pods) if path not in refused_pods]
-    texts = []
-    if refused:
-        reasons = [f"{refusal.pod} ({refusal.reason})" for refusal in refused]
-        texts.append(f"Waits for evictions to be allowed: {join_first(reasons)}.")
-    if terminating:
-        texts.append(f"Waits for pods to end: {join_first(terminating)}.")
-    return " ".join(texts)
+    waits = (
+        ("evictions to be allowed", [f"{refusal.pod} ({refusal.reason})" for refusal in refused]),
+        ("pods to end", [path for path in paths_of(pods) if path not in refused_pods]),
+    )
+    return " ".join(f"Waits for {what}: {join_first(texts)}." for what, texts in waits if texts)
 
 
 def _causes(error: ApiException) -> dict[str, str]:

@@ -19,7 +19,6 @@ MIRROR = "kubernetes.io/config.mirror"
 """Annotation of a mirror pod, which represents a static pod of the node."""
 FINISHED_PHASES = ("Succeeded", "Failed")
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Holds the namespace of the pod that this process runs in."""
 MAX_LISTED = 10
 
 

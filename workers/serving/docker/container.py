@@ -196,11 +196,9 @@ def end_reason(instance_id: str, state: dict[str, Any]) -> str:
         reason = "The algorithm's container was killed."
     else:
         reason = f"The algorithm's container ended with exit status {status}."
-    with engine_errors():
-        try:
-            output = engine().logs(container_name(instance_id), tail=LOG_LINES).decode(errors="replace").strip()
-        except NotFound:
-            output = ""
+    output = ""
+    with engine_errors(), suppress(NotFound):
+        output = engine().logs(container_name(instance_id), tail=LOG_LINES).decode(errors="replace").strip()
     return f"{reason} Its last output: {output[-MAX_LOG_LENGTH:]}" if output else reason
 
 

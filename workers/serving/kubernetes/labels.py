@@ -27,7 +27,6 @@ RESTARTED = "kubectl.kubernetes.io/restartedAt"
 MANAGED_SELECTOR = f"{MANAGED_BY}=longshore"
 RUNNER_SELECTOR = f"{MANAGED_SELECTOR},{COMPONENT}=runner"
 PULL_SECRET_SELECTOR = f"{MANAGED_SELECTOR},{COMPONENT}=pull"
-MAX_VALUE_LENGTH = 63
 
 
 def version_name(version_id: str) -> str:
@@ -41,7 +40,7 @@ def pull_secret_name(registry_id: str) -> str:
 
 def label_value(text: str) -> str:
     """Return as much of a text as the value of a label can hold: 63 letters, digits, `-`, `_` and `.`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:MAX_VALUE_LENGTH].strip("-_.")
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:63].strip("-_.")
 
 
 def common_labels(component: str) -> dict[str, str]:

@@ -45,7 +45,6 @@ from workers.serving.kubernetes.labels import (
     version_name,
 )
 
-CONTAINER = "algorithm"
 TERMINATION_GRACE_SECONDS = 30
 """More than the 10 s that the runner gives the calls in progress when it is asked to end, so that none is cut off."""
 ISOLATED_POLICY = "longshore-isolated"
@@ -77,7 +76,6 @@ def deployment_of(spec: InstanceSpec, settings: ServingSettings, start_id: str) 
 
 
 def service_of(spec: InstanceSpec) -> V1Service:
-    """Return the Service for calls of the version, whichever image of it runs."""
     instance = spec.instance
     return V1Service(
         api_version="v1",
@@ -135,7 +133,7 @@ def _pod(spec: InstanceSpec, settings: ServingSettings) -> V1PodSpec:
 def _container(spec: InstanceSpec, settings: ServingSettings) -> V1Container:
     resources = {"cpu": f"{round(settings.serving_cpus * 1000)}m", "memory": str(settings.serving_memory_bytes)}
     return V1Container(
-        name=CONTAINER,
+        name="algorithm",
         image=spec.instance.image,
         image_pull_policy="Always",
         env=[V1EnvVar(name="LONGSHORE_MAX_REQUEST_BYTES", value=str(settings.call_max_bytes))],

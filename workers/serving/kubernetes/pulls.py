@@ -61,7 +61,6 @@ def pull_secret(registry: Registry, credentials: Credentials, start_id: str) -> 
 
 
 def pull_error(image: str, reason: str, message: str) -> WorkError:
-    """Return the error for a container that waits for its image, by the reason and message of its state."""
     if reason == "InvalidImageName":
         return WorkError(ErrorClass.INVALID, f"The cluster cannot read the image's name {image!r}; push it again.")
     # The message may have addresses that the registry redirected to, and those may be signed.

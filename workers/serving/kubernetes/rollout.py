@@ -174,8 +174,12 @@ def _only_these_take_calls(cluster: Cluster, service: str, pods: Sequence[V1Pod]
     slices = cluster.discovery.list_namespaced_endpoint_slice(
         cluster.namespace, label_selector=f"kubernetes.io/service-name={service}"
     )
-    endpoints = [endpoint for part in slices.items for endpoint in part.endpoints or []]
-    ready = {end.target_ref.name for end in endpoints if end.target_ref and end.conditions and end.conditions.ready}
+    ready = {
+        end.target_ref.name
+        for part in slices.items
+        for end in part.endpoints or []
+        if end.target_ref and end.conditions and end.conditions.ready
+    }
     return bool(ready) and ready <= {name_of(pod) for pod in pods}
 
 
