@@ -27,9 +27,6 @@ from urllib3.exceptions import HTTPError
 
 from shared.errors import ErrorClass, WorkError
 
-FIELD_MANAGER = "longshore"
-APPLY_PATCH = "application/apply-patch+yaml"
-MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_SECONDS = 30
 CLASS_AND_ADVICE: dict[int, tuple[ErrorClass, str]] = {
     HTTPStatus.UNAUTHORIZED: (
@@ -107,9 +104,9 @@ class Cluster:
                 document.metadata.name,
                 self.namespace,
                 document,
-                field_manager=FIELD_MANAGER,
+                field_manager="longshore",
                 force=True,
-                _content_type=APPLY_PATCH,
+                _content_type="application/apply-patch+yaml",
             )
 
 
@@ -168,7 +165,7 @@ def change_object(
         # The API refuses the patch with 409 if the object has another version by then.
         metadata = {**body.get("metadata", {}), "resourceVersion": metadata_of(current).resource_version}
         try:
-            return patch(*names, {**body, "metadata": metadata}, _content_type=MERGE_PATCH)
+            return patch(*names, {**body, "metadata": metadata}, _content_type="application/merge-patch+json")
         except ApiException as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None

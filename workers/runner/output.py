@@ -8,7 +8,6 @@ import os
 READY_MARKER = b"PIPE_INIT_COMPLETE"
 
 MAX_STDOUT_BYTES = 1024 * 1024
-"""Limit of the standard output that is kept of one call."""
 
 MAX_STDERR_BYTES = 64 * 1024
 """Limit of the standard error that is kept: its end, which has the cause of a failure."""

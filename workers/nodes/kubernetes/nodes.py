@@ -17,7 +17,6 @@ from workers.kubernetes.cluster import Cluster, change_object, cluster_errors, i
 POLL_INTERVAL_SECONDS = 1.0
 MIRROR = "kubernetes.io/config.mirror"
 """Annotation of a mirror pod, which represents a static pod of the node."""
-FINISHED_PHASES = ("Succeeded", "Failed")
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 MAX_LISTED = 10
 
@@ -140,7 +139,7 @@ def pods_on(cluster: Cluster, node_name: str) -> NodePods:
     for pod in listed.items:
         owners = metadata_of(pod).owner_references or []
         controller = next((str(owner.kind) for owner in owners if owner.controller), "")
-        if phase_of(pod) in FINISHED_PHASES:
+        if phase_of(pod) in ("Succeeded", "Failed"):
             continue
         if controller == "DaemonSet" or MIRROR in (metadata_of(pod).annotations or {}):
             staying.append(pod)

@@ -149,9 +149,8 @@ def _replica_failure(current: V1Deployment, applied: V1Deployment) -> WorkError 
     for condition in current.status.conditions or []:
         if condition.type == "ReplicaFailure" and condition.status == "True":
             # A quota may have capacity later; an admission policy refuses the same pod each time.
-            is_quota = "exceeded quota" in (condition.message or "")
             return WorkError(
-                ErrorClass.UNAVAILABLE if is_quota else ErrorClass.INVALID,
+                ErrorClass.UNAVAILABLE if "exceeded quota" in (condition.message or "") else ErrorClass.INVALID,
                 f"The cluster refuses the algorithm's pod: {condition.message}",
             )
     return None
