@@ -41,7 +41,7 @@ os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, a
 
 _SOFT_LIMIT_SECONDS = settings().build_seconds + settings().source_seconds + SOFT_LIMIT_MARGIN_SECONDS
 _HARD_LIMIT_SECONDS = _SOFT_LIMIT_SECONDS + HARD_LIMIT_MARGIN_SECONDS
-_LONGEST_TASK_SECONDS = max(_HARD_LIMIT_SECONDS, REFRESH_TIMEOUT_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
+_MAX_TASK_SECONDS = max(_HARD_LIMIT_SECONDS, REFRESH_TIMEOUT_SECONDS + HARD_LIMIT_MARGIN_SECONDS)
 
 celery = Celery("longshore", broker=settings().redis_url, include=["workers.tasks"])
 celery.conf.update(
@@ -55,7 +55,7 @@ celery.conf.update(
     accept_content=["json"],
     task_soft_time_limit=_SOFT_LIMIT_SECONDS,
     task_time_limit=_HARD_LIMIT_SECONDS,
-    broker_transport_options={"visibility_timeout": _LONGEST_TASK_SECONDS + HARD_LIMIT_MARGIN_SECONDS},
+    broker_transport_options={"visibility_timeout": _MAX_TASK_SECONDS + HARD_LIMIT_MARGIN_SECONDS},
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # however long Redis does not respond
     # A short loss of Redis must not kill builds: the lease in the job's row decides.
