@@ -90,8 +90,13 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
         _check_names(request)
         with open_source_tree(request.source) as tree:
             if request.allow_dockerfile and tree.is_file(DOCKERFILE):
-                image = _build_with_dockerfile(use, request, tree, context)
-                return _name_image(use, image, request, environment_key=None, environment_reused=False)
+                return _name_image(
+                    use,
+                    _build_with_dockerfile(use, request, tree, context),
+                    request,
+                    environment_key=None,
+                    environment_reused=False,
+                )
             _check_script(tree, request.name)
             spec = EnvironmentSpec(
                 base_image=request.base_image,
