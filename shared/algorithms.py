@@ -14,6 +14,33 @@ from shared.keys import Caller
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HASH_PREFIX = re.compile(r"[0-9a-f]{7,64}")
 AFTER_HEXADECIMAL = "g"
+# Constants: building a statement takes longer than running it.
+_ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
+_BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
+_BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("id"))
+_WITH_VERSION = (
+    select(Algorithm, Version)
+    .join(Version, Version.algorithm_id == Algorithm.id)
+    .where(Version.id == bindparam("version"), Algorithm.deleted_at.is_(None))
+)
+HASH_HAS_PREFIX = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
+"""Condition that a commit hash has a prefix; `hash_range` returns its parameters.
+
+A range, because an index supports it under any collation, unlike LIKE.
+"""
+_VERSIONS = (
+    select(Version)
+    .where(Version.algorithm_id == bindparam("algorithm"), HASH_HAS_PREFIX)
+    .order_by(Version.seq)
+    .limit(2)
+)
+_GOOD_BUILD = (
+    select(Build)
+    .where(Build.version_id == bindparam("version"), Build.status == BuildStatus.SUCCEEDED)
+    .order_by(Build.seq.desc())
+    .limit(1)
+)
+_BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("build"))
 
 
 class AlgorithmNotFoundError(NotFoundError):
@@ -42,12 +69,6 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
     return found
 
 
-# Constants: building a statement takes longer than running it.
-_ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
-_BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
-_BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("id"))
-
-
 def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:
     """Return the version with this commit hash, or with an unambiguous prefix of at least 7 characters.
 
@@ -72,29 +93,8 @@ def with_version(session: Session, version_id: str) -> tuple[Algorithm, Version]
     return None if found is None else found._tuple()
 
 
-_WITH_VERSION = (
-    select(Algorithm, Version)
-    .join(Version, Version.algorithm_id == Algorithm.id)
-    .where(Version.id == bindparam("version"), Algorithm.deleted_at.is_(None))
-)
-
-HASH_HAS_PREFIX = and_(Version.git_hash >= bindparam("begins"), Version.git_hash < bindparam("before"))
-"""Condition that a commit hash has a prefix; `hash_range` returns its parameters.
-
-A range, because an index supports it under any collation, unlike LIKE.
-"""
-
-
 def hash_range(prefix: str) -> dict[str, str]:
     return {"begins": prefix, "before": f"{prefix}{AFTER_HEXADECIMAL}"}
-
-
-_VERSIONS = (
-    select(Version)
-    .where(Version.algorithm_id == bindparam("algorithm"), HASH_HAS_PREFIX)
-    .order_by(Version.seq)
-    .limit(2)
-)
 
 
 def image_build(session: Session, version: Version) -> Build | None:
@@ -102,15 +102,6 @@ def image_build(session: Session, version: Version) -> Build | None:
     if version.build_id is None:
         return session.scalar(_GOOD_BUILD, {"version": version.id})
     return session.scalar(_BOUND_BUILD, {"version": version.id, "build": version.build_id})
-
-
-_GOOD_BUILD = (
-    select(Build)
-    .where(Build.version_id == bindparam("version"), Build.status == BuildStatus.SUCCEEDED)
-    .order_by(Build.seq.desc())
-    .limit(1)
-)
-_BOUND_BUILD = _GOOD_BUILD.where(Build.id == bindparam("build"))
 
 
 def newest_build(session: Session, algorithm: Algorithm, version: Version | None = None) -> Build | None:
