@@ -1,4 +1,4 @@
-"""Writes the next migration: `python -m migrations "what changes"`, from the difference between steps and models."""
+"""Write the next migration from the difference between steps and models: `python -m migrations "what changes"`."""
 
 import sys
 import tempfile

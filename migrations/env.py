@@ -1,4 +1,4 @@
-"""How Alembic runs a migration: on the connection that it is handed, in one transaction for all steps."""
+"""Run migrations on the given connection, all steps in one transaction (Alembic's environment script)."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     render_as_batch=True,  # SQLite alters a table by copying it
-    transactional_ddl=True,  # of SQLite too: shared.db.engine says BEGIN itself
+    transactional_ddl=True,  # SQLite too: shared.db.engine sends BEGIN itself
     transaction_per_migration=False,
 )
 with context.begin_transaction():

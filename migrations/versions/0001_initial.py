@@ -1,4 +1,4 @@
-"""initial."""
+"""the first tables: registries, keys, algorithms, versions, builds, jobs, pushes."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""audit trail, webhooks, and how registries take pushes."""
+"""audit trail, webhooks, and the circuit breaker of registries."""
 
 from collections.abc import Sequence
 

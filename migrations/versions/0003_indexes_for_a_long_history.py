@@ -1,4 +1,4 @@
-"""indexes for a long history, and the counts of what it holds."""
+"""indexes for a long history, and tallies of its events."""
 
 from collections.abc import Sequence
 

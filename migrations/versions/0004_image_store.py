@@ -1,4 +1,4 @@
-"""the image store: manifests of builds, ways to registries, where a registry has large layers."""
+"""the image store: manifests of builds, transports and proxies of registries, blob locations."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""executions: where images are pulled from, what runs, calls without a wait."""
+"""executions: pull resolution, instances, asynchronous calls."""
 
 from collections.abc import Sequence
 

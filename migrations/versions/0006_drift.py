@@ -1,4 +1,4 @@
-"""drift"""
+"""drift: when a registry was last asked for a pushed image, and since when it is missing."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def upgrade() -> None:
         batch_op.create_index(
             "ix_image_pushes_missing", ["seq"], unique=False, sqlite_where=MISSING, postgresql_where=MISSING
         )
-    # Each good push was a look.
+    # A good push counts as a check.
     op.execute(sa.text("UPDATE image_pushes SET looked_at = last_success_at, seen_at = last_success_at"))
 
 

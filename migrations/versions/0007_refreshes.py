@@ -1,4 +1,4 @@
-"""refreshes: worker nodes, or what runs, made to pull afresh."""
+"""refreshes: nodes, or running instances, that pull their images again."""
 
 from collections.abc import Sequence
 
