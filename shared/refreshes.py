@@ -103,7 +103,10 @@ def write_steps(session: Session, job_id: str, steps: Sequence[RefreshStep]) -> 
 
 
 def change_running_steps(session: Session, job_id: str, state: StepState, message: str) -> None:
-    steps = read_steps(session.scalars(select(Refresh.progress).where(Refresh.job_id == job_id)).one())
+    progress = session.scalar(select(Refresh.progress).where(Refresh.job_id == job_id))
+    if progress is None:
+        return
+    steps = read_steps(progress)
     for step in steps:
         if step.state == StepState.RUNNING:
             step.state, step.step = state, message

@@ -149,11 +149,12 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     repository.ensure()
     if action != "git-receive-pack":
         return respond(request, GitRequest(repository, action, service, granted.user), on_end=lambda: None)
-    locks = ExitStack()
-    locks.enter_context(file_lock(repository.push_lock, shared=True))
     repository.remove_stale_locks()
-    file = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
-    file.close()
+    with ExitStack() as stack:  # until git has started, which then holds the lock to its end
+        stack.enter_context(file_lock(repository.push_lock, shared=True))
+        file = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
+        file.close()
+        locks = stack.pop_all()
 
     def finish() -> None:
         with locks:
@@ -164,7 +165,11 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
             except Exception:  # the push itself has succeeded; the next push or start finds its head
                 log.exception("push_not_recorded", algorithm_id=repository.id, request_id=request_id)
 
-    return respond(request, GitRequest(repository, action, service, granted.user, file.name), on_end=finish)
+    try:
+        return respond(request, GitRequest(repository, action, service, granted.user, file.name), on_end=finish)
+    except BaseException:  # git may not have started, and then nothing calls `finish`
+        locks.close()
+        raise
 
 
 def _authorise(

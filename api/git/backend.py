@@ -57,6 +57,7 @@ def respond(request: Request, git_request: GitRequest, on_end: Callable[[], None
     )
     body = _ResponseBody(process, request.stream, on_end)
     try:
+        body.start()
         status, headers = body.read_headers()
     except BaseException:
         body.close()
@@ -73,6 +74,8 @@ class _ResponseBody:
         self._is_closed = False
         # In a thread of its own: git may respond before it has read the whole request.
         self._feeder = threading.Thread(target=_feed, args=(request_body, process), daemon=True)
+
+    def start(self) -> None:
         self._feeder.start()
 
     def read_headers(self) -> tuple[int, list[tuple[str, str]]]:

@@ -5,10 +5,11 @@ and so where executions pull from, and no repair changes that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
@@ -72,27 +73,37 @@ def retry_pushes(
 
     A push whose state changes meanwhile is left alone, because another request enqueued it. `after`: `last` of the
     previous call. `record` is called in each transaction that enqueued pushes, with their jobs: what it writes is
-    committed with them, or not at all.
+    committed with them, or not at all. A conflict with another request ends the call after the steps that are
+    committed.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another request has the idempotency key; nothing was enqueued.
     """
-    retried = Retried()
+    done = Retried()
     with database.reading() as session:
         rows = session.execute(
             _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
         ).all()
     for start in range(0, min(len(rows), MAX_AT_ONCE), MAX_IN_TRANSACTION):
         step = rows[start : min(start + MAX_IN_TRANSACTION, MAX_AT_ONCE)]
-        with database.writing() as session:
-            # As everywhere: registries before versions, each in one order (`shared.fence`).
-            for registry_id in sorted({row.registry_id for row in step}):
-                session.execute(_LOCKED_REGISTRY, {"registry": registry_id})
-            for version_id in sorted({row.version_id for row in step}):
-                lock_version(session, version_id)
-            jobs = [job for row in step for job in _retry_one(session, row.id, retry, retried, request_id)]
-            if jobs and record is not None:
-                record(session, jobs)
-    if len(rows) > MAX_AT_ONCE:
-        retried.last = rows[MAX_AT_ONCE - 1].seq
-    return retried
+        retried = replace(done, jobs=[*done.jobs], skipped=[*done.skipped], messages=[*done.messages])
+        try:
+            with database.writing() as session:
+                # As everywhere: registries before versions, each in one order (`shared.fence`).
+                for registry_id in sorted({row.registry_id for row in step}):
+                    session.execute(_LOCKED_REGISTRY, {"registry": registry_id})
+                for version_id in sorted({row.version_id for row in step}):
+                    lock_version(session, version_id)
+                jobs = [job for row in step for job in _retry_one(session, row.id, retry, retried, request_id)]
+                if jobs and record is not None:
+                    record(session, jobs)
+        except IntegrityError:
+            if not done.jobs:
+                raise
+            # What was committed is the result; the next call goes on behind it.
+            return replace(done, last=rows[start - 1].seq)
+        done = retried
+    return replace(done, last=rows[MAX_AT_ONCE - 1].seq if len(rows) > MAX_AT_ONCE else None)
 
 
 def _matching(retry: Retry) -> Select[tuple[int, str, str, str]]:

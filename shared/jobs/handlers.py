@@ -90,7 +90,7 @@ class CompileHandler(JobHandler):
         session.execute(
             update(Build)
             .where(Build.id == job.build_id)
-            .values(status=BuildStatus.RUNNING, started_at=func.coalesce(Build.started_at, now_ms()))
+            .values(status=BuildStatus.RUNNING, message=None, started_at=func.coalesce(Build.started_at, now_ms()))
             .execution_options(synchronize_session=False)
         )
 
@@ -102,7 +102,7 @@ class CompileHandler(JobHandler):
 
     @override
     def ended(self, session: Session, job: Job) -> None:
-        # A job that only joined the build does not end it.
+        # A job that only joined the build does not end it; it also ends here when the build succeeds.
         ended = session.execute(
             update(Build)
             .where(Build.id == job.build_id, Build.job_id == job.id)
