@@ -1,1 +1,1 @@
-"""What the API and the workers both need: settings, rows, the life of jobs and pushes, sealing, registries."""
+"""What the API and the workers both need: settings, rows, jobs and pushes, encryption, registries."""

@@ -1,7 +1,4 @@
-"""Cancellation and deadlines that reach work in the middle of a read.
-
-Another thread cancels, and a socket or process is shut.
-"""
+"""Cancellation and deadlines that end work in the middle of a read: another thread shuts its socket or process."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Run child processes that end for certain: with a deadline, cancellable, and never without their own children.
+"""Run child processes with a deadline and cancellation; the whole process group ends with the child.
 
 Nothing is inherited from the environment of this process, and only the end of a child's messages is kept in memory.
 """

@@ -1,1 +1,1 @@
-"""Commands of callers: compile, publish, push, serve, refresh, cancel. Each returns the messages to send."""
+"""Commands of callers: compile, publish, push, repush, serve, refresh, cancel. Each returns the messages to send."""

@@ -192,7 +192,7 @@ def _repush(
         return skipped("The registry was deleted.")
     if build is None:
         return skipped("The version has no succeeded build; compile it first.")
-    # The fingerprint that credentials of its own were bound to stays when they are deleted.
+    # `registry_fingerprint` is kept after the job's credentials are deleted; it shows that the push had its own.
     own_fingerprint = session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id))
     if credentials is None and registry.credentials is None and own_fingerprint is not None:
         return skipped(

@@ -1,1 +1,1 @@
-"""What is run for callers: wanted, started, drained and stopped."""
+"""Instances that run algorithms for callers: created, started, drained and stopped."""

@@ -1,1 +1,1 @@
-"""Push rows: their progress, history, counters, drift, stalls, and the known blob locations."""
+"""Push rows: their changes, counters, drift and stalls, and the blob locations that are known."""

@@ -1,1 +1,1 @@
-"""Ways of an image into a registry: the engine's own push, and Longshore's direct one."""
+"""The two transports of a push: the engine's own push, and Longshore's direct upload."""

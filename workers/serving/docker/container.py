@@ -58,7 +58,7 @@ def has_socket(instance_id: str) -> bool:
     """Return whether the container has made its socket.
 
     Raises:
-        WorkError: it made something else (invalid), which could fill this machine's disk until the directory is sealed.
+        WorkError: the directory has a file other than the socket (invalid): the container could fill the disk with it.
     """
     directory = socket_directory(instance_id)
     entries = os.listdir(directory)
