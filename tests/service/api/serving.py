@@ -1,10 +1,13 @@
 """Serve versions without an engine: run the runner of an image, and write the rows that a start writes."""
 
+import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dev.services.processes import descendants
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Registry, Version
@@ -68,7 +71,11 @@ def runner(instance: Instance, source: str = ECHO, environment: Mapping[str, str
         try:
             yield running
         finally:
-            running.process.kill()
+            # As the end of a container does: the algorithm's process is in a session of its own and would stay.
+            family = [*descendants(running.process.pid), running.process.pid]
+            for member in reversed(family):
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
             running.process.wait()
 
 
