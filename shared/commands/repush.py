@@ -196,7 +196,7 @@ def _repush(
     own_fingerprint = session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id))
     if credentials is None and registry.credentials is None and own_fingerprint is not None:
         return skipped(
-            "It was pushed with credentials of its own, which are not kept, and the registry has none: give some."
+            "The credentials of that push were not kept, and the registry has none. Send credentials with the retry."
         )
     return enqueue_push(
         session, algorithm, version, build, PushRequest(registry.id, credentials),

@@ -32,7 +32,7 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
         with database.writing() as session:
             return _claim(session, job_id, owner, lease_seconds)
     except (IntegrityError, FenceLostError):
-        return None  # meanwhile another worker acquired the lock, or a newer push the row
+        return None  # another worker acquired the lock first, or a newer push owns the row
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == "40P01":  # PostgreSQL broke a deadlock; the sweep dispatches again
             return None

@@ -200,8 +200,8 @@ class Collector:
     def _remove(self, candidates: Mapping[str, Descriptor], keep: Collection[str]) -> tuple[int, int]:
         """Remove the candidates and all blobs without a name; return the number of names and of freed bytes.
 
-        No root is added meanwhile, and who names an image has a root for it: so the present roots and names are all
-        that can be needed. Blobs are removed first, since a full disk has no space for a new index.
+        A process adds a root before it names an image, and none is added meanwhile: no other blob can be in
+        use. Blobs are removed first, since a full disk has no space for a new index.
         """
         with self._roots.frozen() as roots:
             blobs = stored_blobs(self._blobs)

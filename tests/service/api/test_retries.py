@@ -40,7 +40,7 @@ def test_what_is_skipped_says_why(admin: Api) -> None:
     response = admin.call("POST", RETRY)
     (skipped,) = response.get_json()["skipped"]
     assert (skipped["registry_id"], skipped["git_hash"]) == (job.registry_id, job.git_hash)
-    assert "give some" in skipped["reason"]
+    assert "Send credentials" in skipped["reason"]
     assert "Location" not in response.headers
 
 

@@ -96,7 +96,7 @@ def test_credentials_that_are_gone_are_asked_for(migrated: Longshore, registry: 
     end_badly(make_claim(push(build, registry, OWN)))
     result = migrated("pushes", "retry")
     assert "0 enqueued again, 1 skipped" in result.output
-    assert "give some" in result.output
+    assert "Send credentials" in result.output
     assert migrated("pushes", "retry", "--username", "pusher").exit_code == 2
     given = ("--registry", "scanned", "--username", "pusher", "--password-stdin")
     from click.testing import CliRunner
