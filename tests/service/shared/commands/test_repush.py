@@ -1,14 +1,17 @@
 """Repeat failed pushes: each on its own, with a reason for each that is left out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from shared.commands import repush as retrying
 from shared.commands.repush import Retried, Retry, retry_all, retry_pushes
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import BuildStatus, ImagePush, Job, JobState, PushState, Registry
+from shared.db.models import Algorithm, Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
 from shared.registry.credentials import Credentials
 from tests.concurrency import run_concurrently
 from tests.git_service import make_algorithm
@@ -92,14 +95,12 @@ def test_credentials_that_are_gone_are_a_reason_unless_the_registry_has_some() -
     result = retried()
     assert [one_row(Job, id=job_id).registry_id for job_id in result.jobs] == [with_own.id]
     (reason,) = reasons(result)
-    assert "credentials of its own" in reason
+    assert reason.startswith("The credentials of that push were not kept")
 
 
 def test_what_is_deleted_or_not_built_is_a_reason() -> None:
     of_registry, of_algorithm, of_build = (failed_push(make_registry()) for _ in range(3))
     change(one_row(Registry, id=of_registry.registry_id), deleted_at=now_ms())
-    from shared.db.models import Algorithm, Build
-
     change(one_row(Algorithm, id=of_algorithm.algorithm_id), deleted_at=now_ms())
     change(one_row(Build, id=of_build.build_id), status=BuildStatus.FAILED)
     result = retried()
@@ -139,6 +140,36 @@ def test_more_than_one_call_takes_is_done_in_several(monkeypatch: pytest.MonkeyP
     assert sum(len(result.jobs) for result in results) == 3
     assert len(reasons(results[0])) == 1
     assert results[-1].last is None
+
+
+def test_a_conflict_with_another_request_ends_a_retry_after_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "MAX_IN_TRANSACTION", 1)
+    first, second = failed_push(make_registry()), failed_push(make_registry())
+    conflict = IntegrityError("INSERT", {}, Exception("the idempotency key exists"))
+    recorded: list[str] = []
+
+    def record(_session: Session, jobs: Sequence[Job]) -> None:
+        if recorded:
+            raise conflict
+        recorded.extend(job.id for job in jobs)
+
+    result = retry_pushes(database(), Retry(), record=record)
+    assert result.jobs == recorded == [message.job_id for message in result.messages]
+    states = [one_row(ImagePush, id=job.push_id).state for job in (first, second)]
+    assert states == [PushState.QUEUED, PushState.FAILED]
+    (late,) = retry_pushes(database(), Retry(), after=result.last or 0).jobs
+    assert one_row(ImagePush, id=second.push_id).job_id == late
+
+
+def test_a_conflict_before_anything_is_enqueued_is_raised() -> None:
+    failed = failed_push(make_registry())
+
+    def record(_session: Session, _jobs: Sequence[Job]) -> None:
+        raise IntegrityError("INSERT", {}, Exception("the idempotency key exists"))
+
+    with pytest.raises(IntegrityError):
+        retry_pushes(database(), Retry(), record=record)
+    assert one_row(ImagePush, id=failed.push_id).state == PushState.FAILED
 
 
 def test_a_retry_keeps_the_request_number_of_the_push_that_it_repeats() -> None:
