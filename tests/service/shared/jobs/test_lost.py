@@ -104,6 +104,18 @@ def test_a_released_job_is_due_now_and_spends_no_attempt() -> None:
     assert try_claim(job, "node-b/1") is not None
 
 
+def test_what_a_build_said_while_it_was_queued_again_goes_when_it_is_claimed() -> None:
+    job = compile_commit(make_algorithm()).job
+    make_claim(job, "node-a/17")
+    with database().writing() as session:
+        release_all(session, owner_prefix="node-a/")
+    build = one_row(Build, id=job.build_id)
+    assert (build.status, build.message) == (BuildStatus.QUEUED, WORKER_STOPPED)
+    make_claim(job)
+    build = fresh(build)
+    assert (build.status, build.message) == (BuildStatus.RUNNING, None)
+
+
 def test_an_instance_whose_worker_stops_says_that_the_next_worker_takes_over() -> None:
     build = build_commit(make_algorithm())
     with database().writing() as session:
