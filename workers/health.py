@@ -3,14 +3,10 @@
 import json
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 import structlog
-from docker import APIClient
-from docker.constants import MINIMUM_DOCKER_API_VERSION
-from docker.utils import kwargs_from_env
 from kombu.exceptions import OperationalError
 from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +19,7 @@ from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import delete_dead_workers, refresh_worker, remove_worker
 from shared.settings import settings
 from workers.app import celery, opened_between_forks
-from workers.docker.connection import engine_errors
+from workers.docker.connection import ping
 
 log = structlog.get_logger(__name__)
 
@@ -83,13 +79,7 @@ class WorkerHealth:
     def _engine_problem(self) -> str | None:
         if self._needs_engine():
             try:
-                with (
-                    engine_errors(),
-                    closing(
-                        APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
-                    ) as client,
-                ):
-                    client.ping()
+                ping(timeout=TIMEOUT_SECONDS)
             except WorkError as error:
                 return error.message
         return None

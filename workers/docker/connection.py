@@ -51,17 +51,30 @@ def engine() -> APIClient:
     key = (os.getpid(), engine_address())
     if key not in _clients:
         with engine_errors():
-            with closing(
-                APIClient(timeout=TIMEOUT_SECONDS, version=MINIMUM_DOCKER_API_VERSION, **kwargs_from_env())
-            ) as probe:
-                _mount_adapter(probe)
+            with closing(_new_client(MINIMUM_DOCKER_API_VERSION)) as probe:
                 version = str(probe.version(api_version=False)["ApiVersion"])
-            client = APIClient(timeout=TIMEOUT_SECONDS, version=version, **kwargs_from_env())
-            _mount_adapter(client)
+            client = _new_client(version)
         # docker-py keeps a connection for every path that was ever requested; a new one costs almost nothing.
         client.headers["Connection"] = "close"
         _clients[key] = client
     return _clients[key]
+
+
+def ping(*, timeout: int) -> None:
+    """Ask the engine for a response within `timeout` seconds, and keep no connection: this process may fork.
+
+    Raises:
+        WorkError: the engine does not respond (unavailable).
+
+    """
+    with engine_errors(), closing(_new_client(MINIMUM_DOCKER_API_VERSION, timeout)) as client:
+        client.ping()
+
+
+def _new_client(version: str, timeout: int = TIMEOUT_SECONDS) -> APIClient:
+    client = APIClient(timeout=timeout, version=version, **kwargs_from_env())
+    _mount_adapter(client)
+    return client
 
 
 @contextmanager

@@ -63,9 +63,14 @@ class UnixConnection(http.client.HTTPConnection):
 
     @override
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(str(self.path))
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(self.path))
+        except BaseException:
+            connection.close()
+            raise
+        self.sock = connection
 
 
 class Runner:
