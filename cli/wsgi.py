@@ -27,6 +27,9 @@ STALL_TIMEOUT_SECONDS = 60
 """A worker whose main thread blocks for this long is replaced. Requests run in other threads."""
 KEEPALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than the gateway does, so that it never uses one that is being closed."""
+MAX_DISCARDED_BYTES = 64 * 1024**2
+DISCARD_TIMEOUT_SECONDS = 2.0
+"""Limits of what is read of a body that the application did not want, so that its sender gets the response."""
 EXIT_MARGIN_SECONDS = 5
 """For a process to run `on_shutdown` after its requests, before it is killed."""
 
@@ -55,6 +58,17 @@ class JsonThreadWorker(ThreadWorker):
     def handle_exit(self, sig: Any, frame: Any) -> None:
         self.stop_requested_at = self.stop_requested_at or time.monotonic()
         super().handle_exit(sig, frame)
+
+    @override
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Respond, and read what the application left of the body before gunicorn looks at the connection again.
+
+        Gunicorn reads 64 KiB of it. A sender in the middle of more would be reset, and fail to write before it has
+        read the response (RFC 9112, section 9.6).
+        """
+        keeps_connection = super().handle_request(req, conn)
+        deadline = time.monotonic() + DISCARD_TIMEOUT_SECONDS
+        return conn.parser.finish_body(deadline=deadline, max_bytes=MAX_DISCARDED_BYTES) and keeps_connection
 
     @override
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:

@@ -67,6 +67,16 @@ def test_what_cannot_be_read_is_no_page_of_gunicorns(served: tuple[Child, int], 
     assert json.loads(body)["error"]["code"] == 2015
 
 
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+def test_a_sender_of_a_body_that_nobody_reads_gets_the_response(served: tuple[Child, int], connection: bytes) -> None:
+    """It reads nothing before it has sent everything, as a busy proxy may."""
+    body = b"x" * 20_000_000
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\nContent-Length: %d\r\n\r\n" % (connection, len(body))
+    with socket.create_connection(("127.0.0.1", served[1]), timeout=30) as sender:
+        sender.sendall(head + body)
+        assert sender.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_request_that_runs_ends_before_the_server_does(served: tuple[Child, int], tmp_path: Path) -> None:
     child, port = served
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
