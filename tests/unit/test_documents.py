@@ -1,0 +1,38 @@
+"""Check what can be checked of the documents: their width, links, the files that they name, and the glossary's size."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAX_COLUMNS = 140
+MAX_GLOSSARY_ENTRIES = 25
+FILE = re.compile(r"`((?:api|cli|deploy|dev|migrations|shared|tests|workers)/[\w./-]+)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def name_of(document: Path) -> str:
+    return document.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_line_is_too_long(document: Path) -> None:
+    lines = enumerate(document.read_text().splitlines(), start=1)
+    assert [number for number, line in lines if len(line) > MAX_COLUMNS] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_what_it_links_to_and_the_files_that_it_names_exist(document: Path) -> None:
+    text = document.read_text()
+    named = [document.parent / target for target in LINK.findall(text)]
+    named += [ROOT / path for path in FILE.findall(text)]
+    assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
+
+
+def test_the_glossary_is_short_and_in_order() -> None:
+    rows = (ROOT / "docs" / "glossary.md").read_text().splitlines()
+    words = [row.split("|")[1].strip() for row in rows if row.startswith("| ") and not row.startswith("| word |")]
+    assert 0 < len(words) <= MAX_GLOSSARY_ENTRIES
+    assert words == sorted(words)
