@@ -5,6 +5,7 @@ takes its tokens only. Each server process makes its own application after the f
 """
 
 import json
+import os
 import re
 import tempfile
 import threading
@@ -150,26 +151,30 @@ def _git(request: Request, request_id: str, path: str, action: str, service: str
     if action != "git-receive-pack":
         return respond(request, GitRequest(repository, action, service, granted.user), on_end=lambda: None)
     repository.remove_stale_locks()
-    with ExitStack() as stack:  # until git has started, which then holds the lock to its end
-        stack.enter_context(file_lock(repository.push_lock, shared=True))
-        file = tempfile.NamedTemporaryFile(prefix="longshore-push-", delete=False)  # noqa: SIM115 - outlives this call
-        file.close()
-        locks = stack.pop_all()
+    held = ExitStack()  # until git has ended, which is after this call
 
     def finish() -> None:
-        with locks:
-            options = Path(file.name).read_text("utf-8", "replace").splitlines()
-            Path(file.name).unlink()
+        with held:
+            options = options_file.read_text("utf-8", "replace").splitlines()
             try:
                 receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
             except Exception:  # the push itself has succeeded; the next push or start finds its head
                 log.exception("push_not_recorded", algorithm_id=repository.id, request_id=request_id)
 
     try:
-        return respond(request, GitRequest(repository, action, service, granted.user, file.name), on_end=finish)
+        held.enter_context(file_lock(repository.push_lock, shared=True))
+        options_file = _new_file()
+        held.callback(options_file.unlink)
+        return respond(request, GitRequest(repository, action, service, granted.user, str(options_file)), finish)
     except BaseException:  # git may not have started, and then nothing calls `finish`
-        locks.close()
+        held.close()
         raise
+
+
+def _new_file() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="longshore-push-")
+    os.close(descriptor)
+    return Path(name)
 
 
 def _authorise(

@@ -84,8 +84,9 @@ def retry_pushes(
         rows = session.execute(
             _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
         ).all()
-    for start in range(0, min(len(rows), MAX_AT_ONCE), MAX_IN_TRANSACTION):
-        step = rows[start : min(start + MAX_IN_TRANSACTION, MAX_AT_ONCE)]
+    taken = rows[:MAX_AT_ONCE]
+    for start in range(0, len(taken), MAX_IN_TRANSACTION):
+        step = taken[start : start + MAX_IN_TRANSACTION]
         retried = replace(done, jobs=[*done.jobs], skipped=[*done.skipped], messages=[*done.messages])
         try:
             with database.writing() as session:
@@ -101,9 +102,9 @@ def retry_pushes(
             if not done.jobs:
                 raise
             # What was committed is the result; the next call goes on behind it.
-            return replace(done, last=rows[start - 1].seq)
+            return replace(done, last=taken[start - 1].seq)
         done = retried
-    return replace(done, last=rows[MAX_AT_ONCE - 1].seq if len(rows) > MAX_AT_ONCE else None)
+    return replace(done, last=taken[-1].seq if len(rows) > len(taken) else None)
 
 
 def _matching(retry: Retry) -> Select[tuple[int, str, str, str]]:

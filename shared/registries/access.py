@@ -62,7 +62,7 @@ def repository_of(registry: Registry, algorithm: Algorithm) -> str:
 def image_lock_name(registry: Registry, algorithm: Algorithm, git_hash: str) -> str:
     """Return the name of the lock on an image reference.
 
-    The reference is in its canonical spelling, because two registry rows may name the same registry.
+    The reference is in its canonical form, because two registry rows may name the same registry.
     """
     return f"image:{canonical_repository(address_of(registry), algorithm.owner, algorithm.name)}:{git_hash}"
 

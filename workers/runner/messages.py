@@ -152,7 +152,7 @@ class CallFailure:
 
 
 def error_body(message: str, error_type: str = ALGORITHM_ERROR, stacktrace: str = "") -> Body:
-    """Return the body of an error; the platform's clients read either spelling of the stack trace."""
+    """Return the body of an error; the platform's clients read the stack trace under either name."""
     return {
         "error": {
             "message": message,

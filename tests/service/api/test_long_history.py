@@ -75,7 +75,7 @@ READS = {
     "counts": "/metrics",
 }
 WORK: dict[str, Callable[..., Any]] = {
-    "whose turn it is": lambda session: next_pushes(session, "nobody"),
+    "the next pushes of the fair queue": lambda session: next_pushes(session, "nobody"),
     "what is due": lambda session: take_due_messages(session, limit=200),
     "what is lost": lost_jobs,
     "places that nobody holds": release_abandoned_locks,

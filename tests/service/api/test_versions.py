@@ -97,13 +97,13 @@ def test_a_compile_of_a_good_build_is_done_at_once(acme: Api, hello: str) -> Non
     assert (shown["build"]["status"], shown["compilation"]["successful"]) == ("succeeded", True)
 
 
-@pytest.mark.parametrize("spelling", ["version", "versions"])
+@pytest.mark.parametrize("resource", ["version", "versions"])
 @pytest.mark.parametrize("body", [None, {}, {"version_info": {}, "settings": {}, "details": {}}])
 def test_a_publish_without_a_word_is_a_private_revision(
-    acme: Api, hello: str, spelling: str, body: dict[str, Any] | None
+    acme: Api, hello: str, resource: str, body: dict[str, Any] | None
 ) -> None:
     built(HASH)
-    shown = acme.post(f"{hello}/{spelling}", body)
+    shown = acme.post(f"{hello}/{resource}", body)
     assert shown["version_info"]["semantic_version"] == "0.0.1"
     assert shown["settings"]["algorithm_callability"] == "private"
     assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}

@@ -8,7 +8,7 @@ from dev.check_names import check_tree
 
 TABLE = """
 [[identifier]]
-old = ["Nudge"]
+old = ["Replaced"]
 new = "JobMessage"
 
 [[identifier]]
@@ -40,23 +40,23 @@ def uses(root: Path, code: str, path: str = "shared/new.py") -> list[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "Nudge = 1",
-        "class Nudge: ...",
-        "def Nudge(): ...",
-        "def f(Nudge): ...",
-        "f(Nudge=1)",
-        "a.Nudge",
-        "from a import Nudge",
-        "import a as Nudge",
-        "async def f(*, Nudge): ...",
+        "Replaced = 1",
+        "class Replaced: ...",
+        "def Replaced(): ...",
+        "def f(Replaced): ...",
+        "f(Replaced=1)",
+        "a.Replaced",
+        "from a import Replaced",
+        "import a as Replaced",
+        "async def f(*, Replaced): ...",
     ],
 )
 def test_a_replaced_name_is_found(tmp_path: Path, code: str) -> None:
-    assert uses(tmp_path, code) == ["Nudge"]
+    assert uses(tmp_path, code) == ["Replaced"]
 
 
 def test_texts_and_comments_do_not_count(tmp_path: Path) -> None:
-    assert uses(tmp_path, '"""A Nudge."""\n# Nudge\nx = "Nudge"') == []
+    assert uses(tmp_path, '"""A Replaced."""\n# Replaced\nx = "Replaced"') == []
 
 
 def test_a_rule_can_hold_in_some_folders_only(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import socket
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from werkzeug.test import Client
 
 from api.git.app import create_app
 from api.git.post_receive import catch_up
 from api.git.repositories import Repository
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, Job
-from shared.file_lock import file_lock
+from shared.file_lock import file_lock, try_file_lock
 from tests.environment import longshore_environment
 from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 
@@ -112,6 +114,24 @@ def test_the_service_looks_for_such_pushes_when_it_starts(algorithm: Algorithm, 
     tree.git("push", "--quiet", str(repository.path), "main")
     create_app()
     assert within_seconds(20, lambda: builds(algorithm) == [tree.head])
+
+
+def test_a_push_whose_git_cannot_start_keeps_neither_lock_nor_file(
+    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    repository = Repository(algorithm.id)
+    repository.ensure()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sent = Client(create_app()).post(
+        f"/git/{algorithm.path}.git/git-receive-pack",
+        auth=("x", make_key(algorithm.owner)),
+        content_type="application/x-git-receive-pack-request",
+        headers={"Git-Protocol": "version=2" + ":a" * 70_000},  # too long for a variable of a process (execve(2))
+    )
+    assert sent.status_code == 500
+    assert list(tmp_path.iterdir()) == []
+    with try_file_lock(repository.push_lock) as is_free:
+        assert is_free
 
 
 def test_a_deletion_from_before_a_crash_is_found_again(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
