@@ -70,12 +70,12 @@ def _push_all(
 ) -> float:
     """Push every version, requested by a few concurrent callers; return the seconds until all have succeeded."""
     body = json.dumps({"registry_push_credentials": {"registry_id": registry_id}}).encode()
-    orders = [
+    requests = [
         request_bytes("POST", f"{algorithm.path}/versions/{git_hash}/registry", here.key, body) for git_hash in hashes
     ]
     begun = time.perf_counter()
     with ThreadPoolExecutor(CALLERS) as callers:
-        list(callers.map(lambda number: _send(here, orders[number::CALLERS]), range(CALLERS)))
+        list(callers.map(lambda number: _send(here, requests[number::CALLERS]), range(CALLERS)))
     while _unfinished(database):
         if time.perf_counter() - begun > TIMEOUT_SECONDS:
             raise RuntimeError(f"the re-pushes did not end within {TIMEOUT_SECONDS} seconds")
@@ -83,11 +83,11 @@ def _push_all(
     return time.perf_counter() - begun
 
 
-def _send(here: Installation, orders: Sequence[bytes]) -> None:
+def _send(here: Installation, requests: Sequence[bytes]) -> None:
     address = urlsplit(here.url)
     with socket.create_connection((address.hostname or "", address.port or 80), timeout=60) as connection:
-        for order in orders:
-            exchange(connection, order)
+        for request in requests:
+            exchange(connection, request)
 
 
 def _unfinished(database: Database) -> bool:

@@ -62,9 +62,9 @@ def test_a_push_is_cancelled_while_it_runs_and_another_one_follows(
     clone.push()
     system.compile(f"{owner}/Echo", commit)
     path = f"/v1/algorithms/{owner}/Echo/versions/{commit}/registry"
-    ordered = system.call("POST", path, {"registry_id": registry_id})
+    enqueued = system.call("POST", path, {"registry_id": registry_id})
     cancelled = system.call("DELETE", f"{path}/{registry_id}")
-    job = system.wait_for_job(ordered.headers["X-Job-Id"])
+    job = system.wait_for_job(enqueued.headers["X-Job-Id"])
     assert (cancelled.status, job["state"]) in ((204, "cancelled"), (409, "succeeded"))
     assert system.call("POST", path, {"registry_id": registry_id}, wait=60).status == 204
     (row,) = system.statuses(f"{owner}/Echo", commit)

@@ -14,15 +14,15 @@ from tests.service.api.serving import pending_instance, pushed_version, ready
 REFRESH = "/v1/nodes/refresh"
 
 
-def ordered(admin: Api, body: object = None) -> str:
+def enqueued(admin: Api, body: object = None) -> str:
     response = admin.call("POST", REFRESH, body)
     assert response.status_code == 202
     assert response.headers["Location"] == f"/v1/jobs/{response.headers['X-Job-Id']}"
     return str(response.get_json()["job_id"])
 
 
-def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
-    job_id = ordered(admin, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
+def test_a_refresh_is_a_job_about_no_algorithm(admin: Api) -> None:
+    job_id = enqueued(admin, {"nodes": ["node-1", "node-2", "node-1"], "restart": "none"})
     shown = admin.get(f"/v1/jobs/{job_id}")
     assert shown.pop("created_at").endswith("Z")
     assert shown == {
@@ -41,7 +41,7 @@ def test_an_order_is_a_job_about_no_algorithm(admin: Api) -> None:
 
 
 def test_its_steps_are_told_and_followed(admin: Api) -> None:
-    job_id = ordered(admin)
+    job_id = enqueued(admin)
     claim = make_claim(one_row(Job))
     with database().writing() as session:
         done = RefreshStep("node-1", StepState.DONE, "It is ready.")
@@ -59,16 +59,16 @@ def test_its_steps_are_told_and_followed(admin: Api) -> None:
 
 
 def test_one_refresh_of_nodes_at_a_time(admin: Api) -> None:
-    first = ordered(admin)
+    first = enqueued(admin)
     assert first in admin.expect_refusal(409, 2015, "POST", REFRESH, {"nodes": ["node-1"]})
-    ordered(admin, {"dry_run": True})  # it changes no node
-    ordered(admin, {"what": "runners"})
+    enqueued(admin, {"dry_run": True})  # it changes no node
+    enqueued(admin, {"what": "runners"})
     admin.delete(f"/v1/jobs/{first}")
     assert fresh(one_row(Job, id=first)).state == JobState.CANCELLED
-    ordered(admin)
+    enqueued(admin)
 
 
-def test_two_orders_at_once_are_one_refresh(admin: Api) -> None:
+def test_two_requests_at_once_are_one_refresh(admin: Api) -> None:
     responses = run_concurrently(*([lambda: admin.call("POST", REFRESH)] * 4))
     assert sorted(response.status_code for response in responses) == [202, 409, 409, 409]
 
@@ -82,7 +82,7 @@ def test_an_order_sent_again_under_its_key_is_the_same_job(admin: Api) -> None:
 
 def test_only_administrators_know_of_it(admin: Api, acme: Api) -> None:
     acme.expect_refusal(403, 2001, "POST", REFRESH)
-    job_id = ordered(admin)
+    job_id = enqueued(admin)
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
         acme.expect_refusal(404, 5004, method, f"/v1/jobs/{job_id}{path}")
     assert acme.get("/v1/jobs")["results"] == []
@@ -98,7 +98,7 @@ def runner(admin: Api) -> Instance:  # noqa: ARG001 - it must run first
     return fresh(instance)
 
 
-def test_a_dry_run_of_runners_says_what_would_be_started_anew_and_orders_nothing(admin: Api, runner: Instance) -> None:
+def test_a_dry_run_of_runners_says_what_would_be_restarted_and_enqueues_nothing(admin: Api, runner: Instance) -> None:
     name = one_row(Algorithm, id=runner.algorithm_id).path
     shown = {"algorithm": name, "git_hash": HASH, "image": runner.image, "registry_id": runner.registry_id}
     other = make_registry()

@@ -54,7 +54,7 @@ def test_credentials_go_to_the_registry_that_is_named_and_nowhere_else(admin: Ap
     assert b"another secret" not in response.data
 
 
-def test_the_same_key_orders_nothing_twice(admin: Api) -> None:
+def test_the_same_key_enqueues_nothing_twice(admin: Api) -> None:
     registry = make_registry()
     for _ in range(2):
         failed_push(registry)

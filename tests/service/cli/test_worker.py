@@ -66,20 +66,20 @@ def test_a_job_that_runs_is_released_by_a_worker_that_stops(
     tmp_path: Path, silent_server: int, docker_host: str
 ) -> None:
     algorithm = make_algorithm(repository_url=f"http://127.0.0.1:{silent_server}/silent.git")
-    ordered = compile_commit(algorithm)
+    enqueued = compile_commit(algorithm)
     log = tmp_path / "worker.log"
     engine = {"DOCKER_HOST": docker_host}
     with longshore(
         "worker", "--queues", "builds", log=log, ready=lambda: "ready." in log.read_text(), variables=engine
     ) as worker:
-        send(ordered.messages)
-        until(lambda: fresh(ordered.job).state == JobState.RUNNING, "the job runs")
-        claimed = fresh(ordered.job)
+        send(enqueued.messages)
+        until(lambda: fresh(enqueued.job).state == JobState.RUNNING, "the job runs")
+        claimed = fresh(enqueued.job)
         assert claimed.lease_owner is not None
         assert claimed.lease_owner.rpartition("/")[0] == nodes()[0].name
         worker.stop(grace=60)
         assert worker.exit_status == 0, worker.last_lines()
-    given_back = fresh(ordered.job)
+    given_back = fresh(enqueued.job)
     assert (given_back.state, given_back.lease_owner, given_back.tries) == (JobState.QUEUED, None, 0)
     assert given_back.claim > claimed.claim
     assert nodes() == []

@@ -196,8 +196,8 @@ def test_the_latest_good_push_is_the_one_that_was_requested_last_not_the_one_tha
     early_claim, late_claim = make_claim(early, "worker/1"), make_claim(late, "worker/2")
     end_push(late_claim)
     end_push(early_claim)
-    orders = row_of(early).last_success_seq, row_of(late).last_success_seq
-    assert orders == (early.seq, late.seq)
+    seqs = row_of(early).last_success_seq, row_of(late).last_success_seq
+    assert seqs == (early.seq, late.seq)
     assert early.seq < late.seq
 
 

@@ -185,8 +185,8 @@ def test_a_retry_keeps_the_request_number_of_the_push_that_it_repeats() -> None:
         end_badly(make_claim(one_row(Job, id=again)))
     (third,) = retried(registry_id=production.id).jobs
     end_push(make_claim(one_row(Job, id=third)))
-    orders = [one_row(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
-    assert orders == [failed.seq, later.seq]
+    seqs = [one_row(ImagePush, id=job.push_id).last_success_seq for job in (failed, later)]
+    assert seqs == [failed.seq, later.seq]
     end_push(make_claim(push(build, production)))
     assert (one_row(ImagePush, id=failed.push_id).last_success_seq or 0) > later.seq, (
         "requested again, it is the latest"

@@ -80,15 +80,15 @@ def test_of_ticks_that_piled_up_one_sweeps(broker: redis.Redis) -> None:
 
 
 def test_every_message_can_be_lost(broker: redis.Redis) -> None:
-    ordered = compile_commit(make_algorithm(), HASH, make_registry())
+    enqueued = compile_commit(make_algorithm(), HASH, make_registry())
     sweep()
     broker.flushdb()
-    change(ordered.job, dispatched_at=now_ms() - 3_600_000)
+    change(enqueued.job, dispatched_at=now_ms() - 3_600_000)
     sweep()
-    assert dispatched(broker, "builds") == [ordered.job.id]
-    end_build(make_claim(ordered.job))
+    assert dispatched(broker, "builds") == [enqueued.job.id]
+    end_build(make_claim(enqueued.job))
     sweep()
-    assert dispatched(broker, "pushes") == [one_row(Job, parent_id=ordered.job.id).id]
+    assert dispatched(broker, "pushes") == [one_row(Job, parent_id=enqueued.job.id).id]
 
 
 def test_a_lost_job_is_due_again_and_dispatched(broker: redis.Redis) -> None:
