@@ -1,0 +1,91 @@
+"""Source trees of hostile owners: what their algorithms do when they load or run, and what their builds do.
+
+A tree is a mapping of paths to texts, as `Repository.write` of `tests/acceptance/system.py` takes it; `encoded` makes
+the bytes that `archive_of` and `request_for` of the builds' tests take.
+"""
+
+from collections.abc import Mapping
+from textwrap import dedent, indent
+
+Tree = dict[str, str]
+
+_ALGORITHM = """\
+from Algorithmia import ADK
+{at_import}
+
+def apply(given):
+{body}
+
+ADK(apply).init()
+"""
+_SETUP = """\
+from setuptools import setup
+{code}
+setup(name="local_part", version="1.0", py_modules=[])
+"""
+
+
+def algorithm(
+    body: str = "return given", *, at_import: str = "", requirements: str = "", name: str = "Hostile"
+) -> Tree:
+    """An algorithm whose `apply(given)` has this body, after statements that run when it is imported."""
+    source = _ALGORITHM.format(at_import=dedent(at_import), body=indent(dedent(body), "    "))
+    return {f"src/{name}.py": source, "requirements.txt": requirements}
+
+
+def runs_in_build(code: str, *, name: str = "Hostile") -> Tree:
+    """An algorithm with a part of its source that must be built: its `setup.py` runs this code in the build."""
+    tree = algorithm(requirements="./part\n", name=name)
+    return {**tree, "part/setup.py": _SETUP.format(code=dedent(code))}
+
+
+def tells_environment() -> str:
+    """Code that prints all environment variables, and backwards as well, which no masking of secrets finds."""
+    return "import os\nfor pair in os.environ.items():\n    print(pair, ''.join(pair)[::-1], flush=True)\n"
+
+
+def fills_disk(path: str, *, megabytes: int | None = None) -> str:
+    """Code that writes to a file until the disk is full, or so many megabytes are written."""
+    rounds = "iter(int, 1)" if megabytes is None else f"range({megabytes})"
+    return f"with open({path!r}, 'ab') as target:\n    for _ in {rounds}:\n        target.write(bytes(1 << 20))\n"
+
+
+def makes_files(directory: str, count: int) -> str:
+    """Code that makes so many empty files."""
+    return f"for number in range({count}):\n    open({directory!r} + f'/{{number}}', 'w').close()\n"
+
+
+def forks(count: int) -> str:
+    """Code that starts so many processes, which stay, as far as it is let."""
+    return (
+        "import subprocess, sys\nstarted = []\n"
+        f"for _ in range({count}):\n"
+        "    try:\n        started.append(subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE))\n"
+        "    except OSError:\n        break\n"
+    )
+
+
+def floods_output(megabytes: int) -> str:
+    """Code that prints so many megabytes."""
+    return f"for _ in range({megabytes}):\n    print('x' * ((1 << 20) - 1))\n"
+
+
+def tells_terminal(text: str) -> str:
+    """Code that prints a text with whatever control characters it has, on both streams."""
+    return f"import sys\nprint({text!r}, flush=True)\nprint({text!r}, file=sys.stderr, flush=True)\n"
+
+
+def probes(addresses: list[tuple[str, int]], *, seconds: float = 2.0) -> str:
+    """Code that sets `reached` to the addresses, as HOST:PORT, to which a connection can be made."""
+    return (
+        "import socket\nreached = []\n"
+        f"for address in {addresses!r}:\n"
+        f"    try:\n        socket.create_connection(address, {seconds}).close()\n"
+        "    except OSError:\n        continue\n"
+        "    reached.append('%s:%s' % address)\n"
+    )
+
+
+def encoded(tree: Mapping[str, str]) -> dict[str, bytes]:
+    """Return a tree with bytes in place of texts."""
+    return {path: text.encode() for path, text in tree.items()}
