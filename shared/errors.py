@@ -7,6 +7,8 @@ a value. Errors of one module derive from one of these, stand in that module, an
 
 from enum import StrEnum
 
+from shared.plain_text import plain_text
+
 
 class ErrorClass(StrEnum):
     """Why a job failed. The class alone decides whether it is retried."""
@@ -30,11 +32,14 @@ class ErrorClass(StrEnum):
 
 
 class LongshoreError(Exception):
-    """The base of all errors that Longshore raises itself. `message` is a sentence for people, without any secret."""
+    """The base of all errors that Longshore raises itself.
+
+    `message` is a sentence for people: without any secret, and plain, because it often repeats what a stranger sent.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = plain_text(message)
+        super().__init__(self.message)
 
 
 class WorkError(LongshoreError):
@@ -44,7 +49,7 @@ class WorkError(LongshoreError):
     """
 
     def __init__(self, error_class: ErrorClass, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(sentence(storable(message)))
+        super().__init__(sentence(plain_text(message)))
         self.error_class = error_class
         self.retry_after = retry_after
         self.first_response = False

@@ -4,6 +4,7 @@ import re
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
+from shared.plain_text import plain_line
 
 _MEANINGS: tuple[tuple[str, ErrorClass, str], ...] = (
     (
@@ -77,5 +78,4 @@ def git_error(errors: str, url: RepositoryUrl) -> WorkError:
 
 
 def _printable(line: str) -> str:
-    plain = "".join(character if character.isprintable() else " " for character in line)
-    return plain.removeprefix("fatal: ").removeprefix("error: ").strip()[:200]
+    return plain_line(line).removeprefix("fatal: ").removeprefix("error: ").strip()[:200]

@@ -3,7 +3,6 @@
 import http.client
 import re
 import ssl
-import unicodedata
 from collections.abc import Collection
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +11,7 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shared.errors import ErrorClass, WorkError
+from shared.plain_text import plain_line
 
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """A longer `Retry-After` is shortened to this."""
@@ -78,12 +78,12 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 def excerpt(text: str, secrets: Collection[str] = ()) -> str:
     """Return a text of a registry for use in a message: one line, shortened, without secrets and queries of URLs."""
+    text = plain_line(text)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = re.sub(r"(https?://)[^\s/\"'@]*@", r"\1***@", text)
-    text = re.sub(r"(https?://[^\s\"'?]*)\?[^\s\"']*", r"\1", text)
-    visible = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
-    line = " ".join(visible.split())
+    text = re.sub(r"https?://[^\s\"']*", lambda url: url[0].partition("?")[0], text)
+    line = " ".join(text.split())
     return line if len(line) <= _MAX_EXCERPT_LENGTH else line[: _MAX_EXCERPT_LENGTH - 1] + "…"
 
 

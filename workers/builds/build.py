@@ -16,7 +16,7 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, BuildStatus, Job
 from shared.encryption import DecryptionError, keyring
-from shared.errors import ErrorClass, WorkError, storable
+from shared.errors import ErrorClass, WorkError
 from shared.fence import HELD, Claim, FenceLostError, held_by
 from shared.git.access import GitCredentials
 from shared.git.sources import decrypt_source_credentials
@@ -86,7 +86,7 @@ class LogBuffer:
 
     def add(self, line: str) -> None:
         with self._lock:
-            self._lines.append(storable(line) + "\n")
+            self._lines.append(line + "\n")
 
     def unwritten(self) -> list[str]:
         with self._lock:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from shared.cancellation import CancelToken, Deadline
 from shared.file_lock import poll_file_lock
+from shared.plain_text import plain_text
 
 MAX_LINE = 4000
 MAX_PARTIAL_LINE = 64 * 1024
@@ -42,6 +43,8 @@ class BuildLog:
         self._write(self.masked(line)[:MAX_LINE])
 
     def masked(self, text: str) -> str:
+        """Return a text plain and without secrets."""
+        text = plain_text(text)  # first: characters that are removed cannot divide a secret afterwards
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text

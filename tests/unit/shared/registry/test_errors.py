@@ -57,14 +57,14 @@ def test_the_class_of_a_response(status: int, body: bytes, expected: ErrorClass)
 def test_the_message_repeats_the_registry_without_secrets_and_control_characters() -> None:
     body = b'{"errors": [{"code": "DENIED", "message": "no\\u001b[31m\\n hunter2 at https://r.example/x?_state=abc"}]}'
     message = error_from_response("r.example", response(403, body), "pushing", secrets={"hunter2"}).message
-    assert "DENIED, no [31m *** at https://r.example/x" in message
+    assert "DENIED, no *** at https://r.example/x" in message
     assert "hunter2" not in message
     assert "_state" not in message
 
 
 def test_an_excerpt_is_short_and_one_line() -> None:
     assert len(excerpt("x" * 5000)) == 200
-    assert excerpt("a\r\n\u202eb\x00c\u2028d") == "a b c d"
+    assert excerpt("a\r\n\u202eb\x00c\u2028d") == "a b\ufffdc d"
     assert excerpt("https://user:hunter2@r.example/") == "https://***@r.example/"
 
 
