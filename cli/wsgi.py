@@ -28,8 +28,11 @@ STALL_TIMEOUT_SECONDS = 60
 KEEPALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than the gateway does, so that it never uses one that is being closed."""
 MAX_DISCARDED_BYTES = 64 * 1024**2
-DISCARD_TIMEOUT_SECONDS = 2.0
-"""Limits of what is read of a body that the application did not want, so that its sender gets the response."""
+DISCARD_TIMEOUT_SECONDS = 10.0
+"""Limits of what is read of a body that the application did not want, so that its sender gets the response.
+
+Few bodies need it: the gateway forwards none that is too large for the API, and none slowly.
+"""
 EXIT_MARGIN_SECONDS = 5
 """For a process to run `on_shutdown` after its requests, before it is killed."""
 
