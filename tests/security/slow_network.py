@@ -5,8 +5,9 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ class Connection:
     is_closed: bool = False
     """The server has closed it."""
     next_drip: float = 0.0
+    """When the next bytes are sent or, after the server has closed it, when the client connects again."""
 
     @property
     def status(self) -> int | None:
@@ -48,8 +50,13 @@ class Connection:
 class SlowNetwork:
     """Connections that one thread keeps going."""
 
-    def __init__(self, connections: list[Connection]) -> None:
-        self.connections = connections
+    def __init__(self, url: str, *, persistent: bool) -> None:
+        self.connections: list[Connection] = []
+        self.ended: Counter[int | None] = Counter()
+        """Statuses of the connections that persistent clients have replaced; None: closed without a response."""
+        self._url = url
+        self._is_persistent = persistent
+        self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="slow-network", daemon=True)
@@ -69,27 +76,38 @@ class SlowNetwork:
         with self._changed:
             return self._changed.wait_for(lambda: not self.held, seconds)
 
-    def start(self) -> None:
+    def start(self, clients: list[SlowClient]) -> None:
+        """Connect all clients, and keep them going in a thread."""
+        for client in clients:
+            self.connections.append(self._connect(client))
         self._thread.start()
 
     def stop(self) -> None:
         self._is_stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         for connection in self.connections:
             connection.socket.close()
+        self._selector.close()
+
+    def _connect(self, client: SlowClient) -> Connection:
+        connected = connect(self._url, receive_buffer=None if client.reads else SMALL_BUFFER_BYTES)
+        connected.sendall(client.first)
+        connection = Connection(client, connected, next_drip=time.monotonic() + client.interval)
+        if client.reads:
+            self._selector.register(connected, selectors.EVENT_READ, connection)
+        return connection
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for connection in self.connections:
-                if connection.client.reads:
-                    selector.register(connection.socket, selectors.EVENT_READ, connection)
-            while not self._is_stopping.is_set():
-                for key, _ in selector.select(_POLL_INTERVAL_SECONDS):
-                    if not self._receive(key.data):
-                        selector.unregister(key.fileobj)
-                if not selector.get_map():
-                    self._is_stopping.wait(_POLL_INTERVAL_SECONDS)
-                self._send_drips()
+        while not self._is_stopping.is_set():
+            for key, _ in self._selector.select(_POLL_INTERVAL_SECONDS):
+                if not self._receive(key.data):
+                    self._selector.unregister(key.fileobj)
+            if not self._selector.get_map():
+                self._is_stopping.wait(_POLL_INTERVAL_SECONDS)
+            self._send_drips()
+            if self._is_persistent:
+                self._connect_again()
 
     def _receive(self, connection: Connection) -> bool:
         """Keep what has arrived, and return whether more may come."""
@@ -116,22 +134,28 @@ class SlowNetwork:
                     connection.is_closed = True
                     self._changed.notify_all()
 
+    def _connect_again(self) -> None:
+        """Replace the connections that the server has closed, each at the time of its next bytes."""
+        now = time.monotonic()
+        for index, connection in enumerate(self.connections):
+            if not connection.is_closed or now < connection.next_drip:
+                continue
+            self.ended[connection.status] += 1
+            connection.socket.close()
+            connection.next_drip = now + connection.client.interval
+            with suppress(OSError):
+                self.connections[index] = self._connect(connection.client)
+
 
 @contextmanager
-def slow_network(url: str, clients: list[SlowClient]) -> Iterator[SlowNetwork]:
-    """Connect all clients to the server of a URL, and keep them going during the block."""
-    network = SlowNetwork([])
+def slow_network(url: str, clients: list[SlowClient], *, persistent: bool = False) -> Iterator[SlowNetwork]:
+    """Connect all clients to the server of a URL, and keep them going during the block.
+
+    Persistent clients connect again, after their interval, when the server has closed the connection.
+    """
+    network = SlowNetwork(url, persistent=persistent)
     try:
-        for client in clients:
-            connected = connect(url, receive_buffer=None if client.reads else SMALL_BUFFER_BYTES)
-            network.connections.append(Connection(client, connected, next_drip=time.monotonic() + client.interval))
-            connected.sendall(client.first)
-    except BaseException:
-        for connection in network.connections:
-            connection.socket.close()
-        raise
-    network.start()
-    try:
+        network.start(clients)
         yield network
     finally:
         network.stop()
