@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from api.errors import ApiError, Code
 from api.proxy_headers import client_address
 from api.rate_limits import rate_limits
-from shared.algorithms import find_algorithm, find_version
+from shared.algorithms import find_version, find_visible_algorithm
 from shared.audit import Actor, record
 from shared.db.engine import database
 from shared.db.models import Algorithm, Owner, Version
@@ -68,10 +68,10 @@ def readable_algorithm(session: Session, name: str) -> Algorithm:
     """Return the algorithm with this name or id.
 
     Raises:
-        NotFoundError: no such algorithm.
-        PermissionDeniedError: the caller may not read it.
+        NotFoundError: no such algorithm, or none that the caller may know of.
+        PermissionDeniedError: the caller may call it, but not read it.
     """
-    algorithm = find_algorithm(session, name)
+    algorithm = find_visible_algorithm(session, caller(), name)
     caller().require_reader(algorithm)
     return algorithm
 
@@ -80,10 +80,10 @@ def managed_algorithm(session: Session, name: str) -> Algorithm:
     """Return the algorithm with this name or id, to change it.
 
     Raises:
-        NotFoundError: no such algorithm.
+        NotFoundError: no such algorithm, or none that the caller may know of.
         PermissionDeniedError: the caller may not manage it.
     """
-    algorithm = find_algorithm(session, name)
+    algorithm = find_visible_algorithm(session, caller(), name)
     caller().require_manager(algorithm)
     return algorithm
 

@@ -78,8 +78,15 @@ def present_jobs(session: Session, jobs: Sequence[Job]) -> list[JobSummaryRespon
     ]
 
 
-def present_job(session: Session, job: Job) -> JobResponse:
-    children = session.scalars(select(Job).where(Job.parent_id == job.id).order_by(Job.seq)).all()
+def present_job(session: Session, job: Job, *, of_all_algorithms: bool) -> JobResponse:
+    """Return a job with its children: only those of its own algorithm, unless the caller may see all algorithms.
+
+    The first push of a bulk retry is the parent of the others, which can belong to other owners.
+    """
+    query = select(Job).where(Job.parent_id == job.id).order_by(Job.seq)
+    if not of_all_algorithms:
+        query = query.where(Job.algorithm_id == job.algorithm_id)
+    children = session.scalars(query).all()
     response, *child_responses = present_jobs(session, [job, *children])
     return JobResponse(**dict(response), children=child_responses)
 

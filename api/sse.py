@@ -66,12 +66,12 @@ class Event:
         return f"id: {self.position}\nevent: {self.kind}\ndata: {json.dumps(self.data)}\n\n"
 
 
-def next_events(job_id: str, position: StreamPosition) -> tuple[list[Event], bool]:
-    """Return the events after a position, and whether they are the last ones."""
+def next_events(job_id: str, position: StreamPosition, *, of_all_algorithms: bool) -> tuple[list[Event], bool]:
+    """Return the events after a position, and whether they are the last ones. Children are those of `present_job`."""
     with database().reading() as session:
         job = session.scalars(select(Job).where(Job.id == job_id)).one()
         # The state is read before the log: a job that has ended has written all of its log.
-        response = present_job(session, job)
+        response = present_job(session, job, of_all_algorithms=of_all_algorithms)
         text = ""
         if job.kind == JobKind.COMPILE and job.build_id is not None:
             rest = func.substr(Build.log, position.characters + 1, MAX_LOG_CHARACTERS)
@@ -93,7 +93,13 @@ def next_events(job_id: str, position: StreamPosition) -> tuple[list[Event], boo
 
 
 def stream_events(
-    job_id: str, events: list[Event], ended: bool, position: StreamPosition, *, keepalive_seconds: float
+    job_id: str,
+    events: list[Event],
+    ended: bool,
+    position: StreamPosition,
+    *,
+    of_all_algorithms: bool,
+    keepalive_seconds: float,
 ) -> Iterator[str]:
     """Yield these events and later ones, until the job and its children have ended."""
     sent_at = time.monotonic()
@@ -110,7 +116,7 @@ def stream_events(
         if not any(event.is_partial_log for event in events):
             time.sleep(min(POLL_INTERVAL_SECONDS, keepalive_seconds))
         try:
-            events, ended = next_events(job_id, position)
+            events, ended = next_events(job_id, position, of_all_algorithms=of_all_algorithms)
         except SQLAlchemyError as error:
             # The stream goes on from its position when the database responds again.
             log.warning("event_stream_database_error", job_id=job_id, error=type(error).__name__)

@@ -8,6 +8,7 @@ from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import Algorithm, Build, BuildStatus, Version
+from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError, NotFoundError
 from shared.keys import Caller
 
@@ -18,6 +19,16 @@ AFTER_HEXADECIMAL = "g"
 _ALGORITHM = select(Algorithm).where(Algorithm.deleted_at.is_(None))
 _BY_NAME = _ALGORITHM.where(Algorithm.owner == bindparam("owner"), Algorithm.name == bindparam("name"))
 _BY_ID = _ALGORITHM.where(Algorithm.id == bindparam("id"))
+_PUBLIC_VERSION = (
+    select(Version.id)
+    .where(
+        Version.algorithm_id == bindparam("algorithm"),
+        Version.semantic_version.is_not(None),
+        Version.publish_state == PublishState.PUBLISHED,
+        Version.callability == "public",
+    )
+    .limit(1)
+)
 _WITH_VERSION = (
     select(Algorithm, Version)
     .join(Version, Version.algorithm_id == Algorithm.id)
@@ -58,15 +69,39 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
     Raises:
         AlgorithmNotFoundError: there is none.
     """
-    owner, slash, algorithm_name = name.partition("/")
-    found = (
-        session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
-        if slash
-        else session.scalar(_BY_ID, {"id": name.lower()})
-    )
+    found = _find(session, name)
     if found is None:
-        raise AlgorithmNotFoundError(name, "name" if slash else "id" if _is_uuid(name) else "neither")
+        raise _not_found(name)
     return found
+
+
+def find_visible_algorithm(session: Session, caller: Caller, name: str) -> Algorithm:
+    """Return the algorithm with this UUID or OWNER/NAME, if the caller may know that it exists.
+
+    It may know of all that it may read, and of every algorithm with a public version. Any other one does not exist for
+    it: the error is the same, after the same statements.
+
+    Raises:
+        AlgorithmNotFoundError: there is none, or none that the caller may know of.
+    """
+    found = _find(session, name)
+    if found is not None and caller.may_read(found):
+        return found
+    public = session.scalar(_PUBLIC_VERSION, {"algorithm": "" if found is None else found.id})
+    if found is None or public is None:
+        raise _not_found(name)
+    return found
+
+
+def _find(session: Session, name: str) -> Algorithm | None:
+    owner, slash, algorithm_name = name.partition("/")
+    if slash:
+        return session.scalar(_BY_NAME, {"owner": owner, "name": algorithm_name})
+    return session.scalar(_BY_ID, {"id": name.lower()})
+
+
+def _not_found(name: str) -> AlgorithmNotFoundError:
+    return AlgorithmNotFoundError(name, "name" if "/" in name else "id" if _is_uuid(name) else "neither")
 
 
 def find_version(session: Session, algorithm: Algorithm, git_hash: str) -> Version:

@@ -45,7 +45,13 @@ class Caller:
         return self.reads(algorithm.owner, algorithm.name)
 
     def reads(self, owner: str, name: str) -> bool:
-        return self.owns(owner) and self._listed(owner, f"{owner}/{name}")
+        return self.owns(owner) and self.is_for(owner, name)
+
+    def is_for(self, owner: str, name: str) -> bool:
+        """Return whether the key is not narrowed to other algorithms than this one (`algo_acl`)."""
+        if self.admin or self.algorithms is None:
+            return True
+        return f"{owner}/{name}" in self.algorithms or f"{owner}/*" in self.algorithms
 
     def require_admin(self) -> None:
         """Refuse a caller who is no administrator.
@@ -97,11 +103,8 @@ class Caller:
         """
         if not self.may_call:
             raise PermissionDeniedError("This key may not call algorithms; use one with the permission allow_algo.")
-        if not self._listed(algorithm.owner, algorithm.path):
+        if not self.is_for(algorithm.owner, algorithm.name):
             raise PermissionDeniedError(f"This key is not for {algorithm.path}; use one whose algo_acl names it.")
-
-    def _listed(self, owner: str, path: str) -> bool:
-        return self.admin or self.algorithms is None or path in self.algorithms or f"{owner}/*" in self.algorithms
 
 
 def create_owner(session: Session, username: str) -> Owner:

@@ -58,13 +58,16 @@ def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Gra
     """Let a job fetch from the repository of its algorithm at OWNER/NAME.
 
     Raises:
-        ApiError: the token is for another repository or action.
-        NotFoundError: no such repository.
+        ApiError: the token is for another repository or action, or there is no such repository: anybody can make up
+            a token, so the error does not say which.
     """
-    algorithm = _find_hosted(session, path)
-    if pushes or not verify_git_token(token, "fetch", algorithm.id):
+    try:
+        algorithm_id = _find_hosted(session, path).id
+    except RequestError:
+        algorithm_id = ""
+    if pushes or not verify_git_token(token, "fetch", algorithm_id):
         raise _unauthenticated("The token is for another repository or action, or has expired.")
-    return Grant(algorithm.id, "job")
+    return Grant(algorithm_id, "job")
 
 
 def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant:

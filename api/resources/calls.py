@@ -54,11 +54,12 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
 def get_request(request_id: str) -> Response:
     """Return the state of a call with `output=void`. Its result is not kept."""
     rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
-    if rows and rows[0].overdue and rows[0].state == CallState.RUNNING:
+    is_readable = bool(rows) and caller().owns(rows[0].caller) and caller().is_for(rows[0].owner, rows[0].name)
+    if is_readable and rows[0].overdue and rows[0].state == CallState.RUNNING:
         with database().writing() as session:
             mark_overdue_lost(session)
         rows = database().ask(CALL_WITH_NAMES, request=request_id.lower())
-    if not rows or not caller().owns(rows[0].caller):
+    if not is_readable:
         raise NotFoundError(f"No call has the id {request_id[:80]!r}; it never existed, or is not kept any more.")
     return json_response(present_call(rows[0]))
 

@@ -1,6 +1,5 @@
 """`/v1/jobs`: list, read, cancel and follow jobs."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,6 @@ from shared.commands.cancel import cancel_job
 from shared.db.engine import database
 from shared.db.models import Algorithm, Job, JobKind, JobState
 from shared.errors import NotFoundError, UnavailableError
-from shared.keys import Caller
 from shared.settings import settings
 
 blueprint = v1_blueprint("jobs")
@@ -84,8 +82,8 @@ def list_jobs(query: JobsQuery) -> Response:
 def get_job(job_id: str) -> Response:
     """Return a job with its children."""
     with database().reading() as session:
-        job, _algorithm = _find_job(session, job_id, Caller.require_reader)
-        return json_response(present_job(session, job))
+        job, _algorithm = _find_job(session, job_id)
+        return json_response(present_job(session, job, of_all_algorithms=caller().admin))
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -93,7 +91,9 @@ def get_job(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a job that has not ended, and its dependents."""
     with database().writing() as session:
-        job, algorithm = _find_job(session, job_id, Caller.require_manager)
+        job, algorithm = _find_job(session, job_id)
+        if algorithm is not None:
+            caller().require_manager(algorithm)
         messages = cancel_job(session, job)
         audit(
             session,
@@ -117,9 +117,9 @@ def follow_job(job_id: str) -> Response:
     later events; 204 if there are none and there will be no more.
     """
     with database().reading() as session:
-        _find_job(session, job_id, Caller.require_reader)
+        _find_job(session, job_id)
     position = StreamPosition.parse(request.headers.get("Last-Event-ID", ""))
-    events, ended = next_events(job_id, position)
+    events, ended = next_events(job_id, position, of_all_algorithms=caller().admin)
     if ended and not events:
         return no_content()
     if not wait_slots().acquire(blocking=False):
@@ -128,7 +128,14 @@ def follow_job(job_id: str) -> Response:
             retry_after=BUSY_RETRY_AFTER_SECONDS,
         )
     response = Response(
-        stream_events(job_id, events, ended, position, keepalive_seconds=settings().keepalive_seconds),
+        stream_events(
+            job_id,
+            events,
+            ended,
+            position,
+            of_all_algorithms=caller().admin,
+            keepalive_seconds=settings().keepalive_seconds,
+        ),
         mimetype="text/event-stream",
     )
     response.call_on_close(wait_slots().release)
@@ -136,19 +143,16 @@ def follow_job(job_id: str) -> Response:
     return response
 
 
-def _find_job(
-    session: Session, job_id: str, require: Callable[[Caller, Algorithm], None]
-) -> tuple[Job, Algorithm | None]:
+def _find_job(session: Session, job_id: str) -> tuple[Job, Algorithm | None]:
     """Return a job, and its algorithm if it has one.
 
     Raises:
-        NotFoundError: no such job, or one without algorithm and the caller is no administrator.
-        PermissionDeniedError: as `require`.
+        NotFoundError: no such job, or none that the caller may read: one of another algorithm, or of none.
     """
-    job = session.scalar(select(Job).where(Job.id == job_id))
-    algorithm = session.scalar(select(Algorithm).where(Algorithm.id == job.algorithm_id)) if job else None
-    if job is None or (algorithm is None and not caller().admin):
+    row = session.execute(
+        select(Job, Algorithm).outerjoin(Algorithm, Algorithm.id == Job.algorithm_id).where(Job.id == job_id)
+    ).one_or_none()
+    job, algorithm = (None, None) if row is None else row._tuple()
+    if job is None or not (caller().admin if algorithm is None else caller().may_read(algorithm)):
         raise NotFoundError(f"No job has the id {job_id!r}.")
-    if algorithm is not None:
-        require(caller(), algorithm)
     return job, algorithm

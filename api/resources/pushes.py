@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import dispatch
-from api.authentication import about, admin_only, audit, caller, managed_version, readable_version
+from api.authentication import about, admin_only, audit, caller, managed_algorithm, managed_version, readable_version
 from api.enqueue import add_job_headers, enqueue, record_idempotency_key, repeated_job_id, wait_for
 from api.pagination import Page, PageQuery, fetch_page, filters, page_body
 from api.presenters import present_pushes
@@ -126,7 +126,7 @@ def cancel_push(algorithm_name: str, git_hash: str, registry_id: str) -> Respons
 def _is_only_committed(algorithm_name: str, git_hash: str) -> bool:
     """Return whether a hash names no version, but a commit that can be compiled."""
     with database().reading() as session:
-        algorithm = find_algorithm(session, algorithm_name)
+        algorithm = managed_algorithm(session, algorithm_name)
         version_id = session.scalar(
             select(Version.id).where(Version.algorithm_id == algorithm.id, HASH_HAS_PREFIX).limit(1),
             hash_range(git_hash.lower()),

@@ -8,7 +8,7 @@ import re
 from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.algorithms import HASH_HAS_PREFIX, HASH_PREFIX, find_algorithm, hash_range
+from shared.algorithms import HASH_HAS_PREFIX, HASH_PREFIX, find_visible_algorithm, hash_range
 from shared.db.models import Algorithm, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError, NotFoundError, RequestError
@@ -37,10 +37,10 @@ def find_called_version(session: Session, caller: Caller, name: str, selector: s
 
     Raises:
         NotFoundError: no such algorithm or version, or none that the caller may call.
-        PermissionDeniedError: the key may not call this algorithm.
+        PermissionDeniedError: the key may not call this algorithm, but may know of it.
         InvalidInputError: the hash is ambiguous.
     """
-    algorithm = find_algorithm(session, name)
+    algorithm = find_visible_algorithm(session, caller, name)
     caller.require_caller(algorithm)
     owns = caller.owns(algorithm.owner)
     if selector is not None and SEMANTIC_VERSION.fullmatch(selector):

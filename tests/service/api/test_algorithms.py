@@ -147,7 +147,7 @@ def test_others_may_do_nothing_with_it(acme: Api, rival: Api) -> None:
         ("DELETE", f"/versions/{HASH}/registry/r", None),
     ]
     for method, suffix, body in calls:
-        rival.expect_refusal(403, 2001, method, f"{path}{suffix}", body)
+        rival.expect_refusal(404, 1001, method, f"{path}{suffix}", body)
 
 
 def test_an_admin_may(acme: Api, admin: Api) -> None:

@@ -176,5 +176,5 @@ def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: 
 
 
 def test_events_are_their_owners(acme: Api, rival: Api, job: Job) -> None:
-    rival.expect_refusal(403, 2001, "GET", f"/v1/jobs/{job.id}/events")
+    rival.expect_refusal(404, 5004, "GET", f"/v1/jobs/{job.id}/events")
     acme.expect_refusal(404, 5004, "GET", "/v1/jobs/00000000-0000-4000-8000-000000000000/events")

@@ -75,9 +75,9 @@ def test_jobs_are_their_owners(acme: Api, rival: Api, admin: Api, hello: str) ->
     acme.post(f"{hello}/compile", {"commitSha": HASH})
     job = one_row(Job)
     assert rival.get("/v1/jobs")["results"] == []
-    rival.expect_refusal(403, 2001, "GET", "/v1/jobs?algorithm=acme/Hello")
-    rival.expect_refusal(403, 2001, "GET", f"/v1/jobs/{job.id}")
-    rival.expect_refusal(403, 2001, "DELETE", f"/v1/jobs/{job.id}")
+    rival.expect_refusal(404, 1001, "GET", "/v1/jobs?algorithm=acme/Hello")
+    rival.expect_refusal(404, 5004, "GET", f"/v1/jobs/{job.id}")
+    rival.expect_refusal(404, 5004, "DELETE", f"/v1/jobs/{job.id}")
     assert [row["id"] for row in admin.get("/v1/jobs")["results"]] == [job.id]
     assert acme.get(f"/v1/jobs/{job.id}")["id"] == job.id
 

@@ -120,8 +120,8 @@ def test_a_key_for_some_algorithms_sees_no_others(app: Flask, admin: Api, acme: 
             if path.rpartition("/")[2] in seen:
                 narrow.post(f"{path}/compile", {"commitSha": "b" * 40})
             else:
-                narrow.expect_refusal(403, 2001, "GET", path)
-                narrow.expect_refusal(403, 2001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
+                narrow.expect_refusal(404, 1001, "GET", path)
+                narrow.expect_refusal(404, 1001, "POST", f"{path}/compile", {"commitSha": "a" * 40})
 
 
 @pytest.mark.usefixtures("app", "admin", "acme")

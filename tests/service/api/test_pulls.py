@@ -73,7 +73,7 @@ def test_anybody_who_may_read_sees_where_from_and_why(
     }
     assert admin.get(pull) == shown
     assert admin.get(f"/v1/algorithms/{build.algorithm_id}/versions/{HASH[:7]}/pull") == shown
-    rival.expect_refusal(403, 2001, "GET", pull)
+    rival.expect_refusal(404, 1001, "GET", pull)
     acme.expect_refusal(404, 5004, "GET", pull.replace(HASH, "f" * 40))
 
 
@@ -122,8 +122,8 @@ def test_what_cannot_be_pulled_from_there_is_not_pinned(
 
 def test_only_those_who_manage_it_pin_it(rival: Api, build: Build, pull: str, production: str) -> None:
     pushed(build, production)
-    rival.expect_refusal(403, 2001, "PUT", pull, {"registry_id": production})
-    rival.expect_refusal(403, 2001, "DELETE", pull)
+    rival.expect_refusal(404, 1001, "PUT", pull, {"registry_id": production})
+    rival.expect_refusal(404, 1001, "DELETE", pull)
 
 
 def test_a_pinned_registry_that_is_deleted_leaves_nowhere_to_pull_from(
