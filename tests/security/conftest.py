@@ -1,0 +1,30 @@
+"""The fixtures of the service tests: an installation on each kind of database, the API and clients with keys."""
+
+from tests.service.api.conftest import acme, admin, algorithm, any_app, app, rival, short_serving_dir, version
+from tests.service.conftest import (
+    _plain_logs,
+    broker,
+    installation,
+    postgres_installation,
+    postgres_tables_url,
+    sqlite_installation,
+    sqlite_tables,
+)
+
+__all__ = [
+    "_plain_logs",
+    "acme",
+    "admin",
+    "algorithm",
+    "any_app",
+    "app",
+    "broker",
+    "installation",
+    "postgres_installation",
+    "postgres_tables_url",
+    "rival",
+    "short_serving_dir",
+    "sqlite_installation",
+    "sqlite_tables",
+    "version",
+]
