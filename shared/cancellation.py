@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 
@@ -106,6 +107,43 @@ def call_after(seconds: float | None, callback: Callable[[], None]) -> Iterator[
         yield
     finally:
         timer.cancel()
+
+
+class Watchdog:
+    """Calls `callback` from a thread of its own if one of many steps takes longer than `seconds` (at most twice that).
+
+    A context manager. The thread costs less than one timer for each step.
+    """
+
+    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._callback = callback
+        self._step_began_at: float | None = None
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._has_ended.set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch one step."""
+        self._step_began_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._step_began_at = None
+
+    def _run(self) -> None:
+        while not self._has_ended.wait(self._seconds):
+            began_at = self._step_began_at
+            if began_at is not None and time.monotonic() - began_at >= self._seconds:
+                self._callback()
+                return
 
 
 def ends_within(seconds: float, work: Callable[[], object], *, name: str) -> bool:

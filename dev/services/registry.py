@@ -14,6 +14,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from dev.services.certificates import ServerCertificate, pem, write_server_certificate
 from dev.services.processes import free_port, required_program, running
+from dev.services.relay import relay
 from dev.services.token_server import ISSUER, SERVICE, Accounts, token_server
 
 PUSHER = MappingProxyType({"pusher": "secret"})
@@ -67,24 +68,37 @@ def token_registry(
     accounts: Accounts = MappingProxyType(
         {"writer": ("writer-secret", {"pull", "push", "delete"}), "reader": ("reader-secret", {"pull"})}
     ),
-    *,
-    port: int | None = None,
 ) -> Iterator[PrivateRegistry]:
     """Run a registry with a token server, whose accounts have different permissions, during the block.
+
+    Both are at one origin: clients send a password over plain HTTP to no other port than the registry's.
 
     Raises:
         ServiceFailedError: docker-registry is not installed, or it does not start.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with token_server(accounts) as tokens:
+    own_port = free_port()
+    with (
+        token_server(accounts) as tokens,
+        relay(f"127.0.0.1:{own_port}", _pass_on, others={"/token": tokens.host}) as host,
+    ):
         bundle = directory / "tokens.pem"
         bundle.write_text(pem(tokens.certificate))
         auth = {
-            "token": {"realm": tokens.realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(bundle)},
+            "token": {
+                "realm": f"http://{host}/token",
+                "service": SERVICE,
+                "issuer": ISSUER,
+                "rootcertbundle": str(bundle),
+            },
         }
-        with _registry(directory, auth, None, port or free_port()) as url:
+        with _registry(directory, auth, None, own_port):
             users = {name: password for name, (password, _) in accounts.items()}
-            yield PrivateRegistry(host=url.partition("://")[2], url=url, users=users)
+            yield PrivateRegistry(host=host, url=f"http://{host}", users=users)
+
+
+def _pass_on(_method: str, _path: str, _body: bytes) -> None:
+    return None
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """A proxy in front of an HTTP server that sees each request, and may respond in the server's place."""
 
 import http.client
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -28,9 +30,13 @@ Intercept = Callable[[str, str, bytes], Reply | None]
 
 
 @contextmanager
-def relay(target: str, intercept: Intercept) -> Iterator[str]:
-    """Pass requests on to the server at `target` during the block; yield the proxy's address. Both are host:port."""
-    handler = type("Handler", (_Handler,), {"target": target, "intercept": staticmethod(intercept)})
+def relay(target: str, intercept: Intercept, *, others: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Pass requests on to the server at `target` during the block; yield the proxy's address. Both are host:port.
+
+    `others` are the servers of single paths.
+    """
+    attributes = {"target": target, "intercept": staticmethod(intercept), "others": others}
+    handler = type("Handler", (_Handler,), attributes)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     with serve_in_thread(server):
@@ -40,6 +46,7 @@ def relay(target: str, intercept: Intercept) -> Iterator[str]:
 class _Handler(BaseHTTPRequestHandler):
     target: str
     intercept: Intercept
+    others: Mapping[str, str]
     protocol_version = "HTTP/1.1"
 
     def _handle(self) -> None:
@@ -59,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _forward(self, body: bytes) -> Reply:
-        connection = http.client.HTTPConnection(self.target, timeout=_TIMEOUT_SECONDS)
+        target = self.others.get(urlsplit(self.path).path, self.target)
+        connection = http.client.HTTPConnection(target, timeout=_TIMEOUT_SECONDS)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         connection.request(self.command, self.path, body=body, headers=headers)
         response = connection.getresponse()

@@ -48,9 +48,9 @@ class TokenServer(ThreadingHTTPServer):
         self.certificate: x509.Certificate = self_signed(self._key, ISSUER)
 
     @property
-    def realm(self) -> str:
-        """The URL to which the registry sends its clients."""
-        return f"http://127.0.0.1:{self.server_port}/token"
+    def host(self) -> str:
+        """Address and port; tokens are at /token."""
+        return f"127.0.0.1:{self.server_port}"
 
     def has_password(self, name: str, password: str) -> bool:
         expected = self._accounts[name][0] if name in self._accounts else ""

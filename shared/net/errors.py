@@ -11,16 +11,18 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shared.errors import ErrorClass, WorkError
+from shared.numbers import whole_number
 from shared.plain_text import plain_line
 
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """A longer `Retry-After` is shortened to this."""
+_MAX_DATE_LENGTH = 64
 _MAX_EXCERPT_LENGTH = 200
 _NO_CERTIFICATE_CHAIN = {18, 19, 20, 21}
 _EXPIRED = {9, 10}
 _WRONG_HOST = {62, 64}
 """OpenSSL's codes for certificates that are not accepted (X509_V_ERR_…)."""
-_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})")
 """The text in which http.client reports that a proxy refused CONNECT; there is no attribute for the status."""
 
 
@@ -63,17 +65,18 @@ def is_non_tls_peer(error: BaseException | None) -> bool:
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Return the seconds of a `Retry-After`, a number or a date (RFC 9110 section 10.2.3); at most an hour."""
-    if value is None:
+    seconds = whole_number(value)
+    if seconds is not None:
+        return min(float(seconds), MAX_RETRY_AFTER_SECONDS)
+    if value is None or len(value) > _MAX_DATE_LENGTH:
         return None
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        delay = (until - (now or datetime.now(UTC))).total_seconds()
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # as in "1 Jan 2026 0:0 +99999999999999"
         return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return min(max((until - (now or datetime.now(UTC))).total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)
+    return min(max(delay, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def excerpt(text: str, secrets: Collection[str] = ()) -> str:

@@ -11,14 +11,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from shared.cancellation import CancelToken, call_after
+from shared.cancellation import CancelToken, Watchdog, call_after
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks, registry_networks
 from shared.net.connections import Proxy, new_connection
@@ -27,6 +26,9 @@ from shared.net.origins import host_of, origin_of, path_of
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """The size up to which registries must accept manifests (distribution spec: pushing manifests)."""
+MAX_JSON_BYTES = 256 * 1024
+PIECE_BYTES = 256 * 1024
+"""The part of a large body that is in memory, and that must be sent or received within the read timeout."""
 
 _READ_BYTES = 64 * 1024
 _CLOSED_BY_PEER = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
@@ -40,9 +42,14 @@ class Timeouts:
     connect: float = 5.0
     """For each address of the host, and for each step of the TLS handshake."""
     read: float = 30.0
-    """Between two arrivals of bytes."""
+    """Between two arrivals of bytes. Without `total` also for the whole response, or for `PIECE_BYTES` of a stream."""
     total: float | None = 60.0
-    """From the request to the last byte of the response; None: unlimited."""
+    """From the request to the last byte of the response; None: as long as the body of the request takes."""
+
+    @property
+    def response(self) -> float | None:
+        """The limit for the head of a response, and for its body unless it is a stream, if there is none in total."""
+        return self.read if self.total is None else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,9 @@ class Response:
         return "html" in self.headers.get("Content-Type", "").lower() or self.body.lstrip()[:1] == b"<"
 
     def json_object(self) -> dict[str, object]:
-        """Return the body as a JSON object; empty if it is something else."""
+        """Return the body as a JSON object; empty if it is something else, or large: errors and tokens are small."""
+        if len(self.body) > MAX_JSON_BYTES:
+            return {}
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -130,10 +139,12 @@ class HttpTransport:
             WorkError: there was no response; its cause is the error of the connection.
             WorkCancelledError: cancelled before or during the request.
         """
-        with self._sent(method, url, headers, body, timeouts or self._timeouts) as (connection, response, interrupt):
+        timeouts = timeouts or self._timeouts
+        with self._sent(method, url, headers, body, timeouts) as (connection, response, interrupt):
             content = bytearray()
-            while len(content) <= max_bytes and (piece := response.read(_READ_BYTES, decode_content=False)):
-                content += piece
+            with call_after(timeouts.response, interrupt.set):
+                while len(content) <= max_bytes and (piece := response.read(_READ_BYTES, decode_content=False)):
+                    content += piece
             if interrupt.is_set:
                 raise ConnectionAbortedError
             complete = len(content) <= max_bytes
@@ -147,17 +158,23 @@ class HttpTransport:
     ) -> Iterator[tuple[Response, Callable[[int], bytes]]]:
         """GET a large body: yield a response without a body, and a function that reads at most so many bytes.
 
-        The connection is closed afterwards.
+        The function returns at most `PIECE_BYTES` at a time. The connection is closed afterwards.
 
         Raises:
             WorkError, WorkCancelledError: as `request`; also when reading fails in the block.
         """
-        with self._sent("GET", url, headers, None, timeouts) as (connection, response, _interrupt):
+        with self._sent("GET", url, headers, None, timeouts) as (connection, response, interrupt):
             try:
-                yield (
-                    Response("GET", url, response.status, response.headers, b"", complete=False),
-                    partial(response.read, decode_content=False),
-                )
+                with Watchdog(timeouts.read, interrupt.set) as watchdog:
+
+                    def read(max_bytes: int) -> bytes:
+                        with watchdog.watching():
+                            piece = response.read(min(max_bytes, PIECE_BYTES), decode_content=False)
+                        if interrupt.is_set:
+                            raise ConnectionAbortedError
+                        return piece
+
+                    yield Response("GET", url, response.status, response.headers, b"", complete=False), read
             finally:
                 connection.close()
 
@@ -268,7 +285,8 @@ def _exchange(
         connection.request(method, target, body, headers, preload_content=False, decode_content=False)
     if interrupt.is_set:
         raise ConnectionAbortedError
-    return connection.getresponse()
+    with call_after(timeouts.response, interrupt.set):
+        return connection.getresponse()
 
 
 class _Interrupt:

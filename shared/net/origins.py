@@ -1,4 +1,4 @@
-"""Origins of URLs, and the rule where a registry may redirect to."""
+"""Origins of URLs, and the rules where a registry may send a client."""
 
 import ipaddress
 import re
@@ -40,8 +40,19 @@ def host_of(url: str) -> str:
     return authority.removesuffix(f":{DEFAULT_PORTS[scheme]}")
 
 
+def is_target_allowed(registry_origin: str, url: str) -> bool:
+    """Return whether a registry may have a client send credentials or layers to `url`: a token server, an upload.
+
+    `url` must be of the registry's own origin, or https. Another port or scheme of its host is another server, which
+    may belong to somebody else.
+    """
+    if origin_of(url) == origin_of(registry_origin):
+        return origin_of(url) is not None
+    return urlsplit(url).scheme == "https" and is_redirect_allowed(registry_origin, url)
+
+
 def is_redirect_allowed(registry_origin: str, url: str) -> bool:
-    """Return whether a registry may send a client to `url`, for a token or by a redirect.
+    """Return whether a registry may redirect a read to `url`, to which no credentials are sent.
 
     `url` must be https, unless the registry itself uses plain HTTP and `url` is on its host or on this machine.
     A registry elsewhere may not send a client to this machine or to a link-local address (metadata services).

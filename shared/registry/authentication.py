@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from shared.errors import ErrorClass, WorkError
 from shared.net.http import HttpTransport, Response
-from shared.net.origins import host_of, is_redirect_allowed, origin_of
+from shared.net.origins import host_of, is_target_allowed, origin_of
+from shared.numbers import whole_number
 from shared.registry.credentials import Credentials
 from shared.registry.errors import error_from_response
 
@@ -141,11 +142,11 @@ class Authenticator:
 
     def _request_token(self, challenge: Challenge, scope: str) -> _Token:
         realm = challenge.parameters.get("realm", "")
-        if not is_redirect_allowed(self._registry_origin, realm):
+        if not is_target_allowed(self._registry_origin, realm):
             raise WorkError(
                 ErrorClass.INVALID,
                 f"{self._host} names {host_of(realm)} as its token server, where credentials are not sent: a token "
-                "server must use https or be on the registry's own host.",
+                "server must use https, or be at the registry's own scheme, host and port.",
             )
         parameters = [("scope", each) for each in self._scopes.get(scope, scope.split())]
         service = challenge.parameters.get("service")
@@ -157,9 +158,7 @@ class Authenticator:
             raise WorkError(
                 ErrorClass.INVALID, f"{host_of(realm)}, the token server of {self._host}, answered without a token."
             )
-        expires_in = document.get("expires_in")
-        lifetime = float(expires_in) if isinstance(expires_in, int) and expires_in > 0 else _DEFAULT_LIFETIME_SECONDS
-        lifetime = min(lifetime, _MAX_LIFETIME_SECONDS)
+        lifetime = min(whole_number(document.get("expires_in")) or _DEFAULT_LIFETIME_SECONDS, _MAX_LIFETIME_SECONDS)
         return _Token(value, time.monotonic() + lifetime - min(_MAX_RENEWAL_MARGIN_SECONDS, lifetime / 5))
 
     def _ask_token_server(self, realm: str, parameters: list[tuple[str, str]]) -> Response:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Timeouts
+from shared.net.http import PIECE_BYTES, Timeouts
+from shared.numbers import whole_number
 from shared.registry.session import RegistrySession
 
 TRANSFER_TIMEOUTS = Timeouts(connect=5.0, read=60.0, total=None)
 """For large bodies: the silence is limited, not the duration."""
-_SKIP_BYTES = 1024 * 1024
 
 
 def blob_path(repository_path: str, digest: str) -> str:
@@ -28,8 +28,7 @@ def blob_size(session: RegistrySession, repository_path: str, digest: str, scope
         return None
     if response.status != 200:
         raise session.response_error(response, f"looking for a layer in {repository_path}")
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else 0
+    return whole_number(response.headers.get("Content-Length")) or 0
 
 
 @contextmanager
@@ -45,12 +44,13 @@ def stream_blob(
     with session.stream(
         blob_path(repository_path, digest), scope=scope, headers=headers, timeouts=TRANSFER_TIMEOUTS
     ) as (response, read):
-        if response.status not in {200, 206}:
+        # Without a range a partial response (206) is no answer to the request.
+        if response.status not in ({200, 206} if offset else {200}):
             raise session.response_error(response, f"reading a layer of {repository_path}")
         # A registry may return the whole content instead of the requested range (RFC 9110 section 14.2).
         to_skip = offset if response.status == 200 else 0
         while to_skip:
-            skipped = read(min(to_skip, _SKIP_BYTES))
+            skipped = read(min(to_skip, PIECE_BYTES))
             if not skipped:
                 raise WorkError(ErrorClass.TRANSIENT, f"A layer of {repository_path} ended before its byte {offset}.")
             to_skip -= len(skipped)

@@ -12,7 +12,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.net.connections import InvalidCertificateError, Proxy, tls_context
 from shared.net.errors import is_non_tls_peer
 from shared.net.http import HttpTransport, RequestBody, Response, Timeouts
-from shared.net.origins import host_of, is_redirect_allowed, origin_of, path_of
+from shared.net.origins import host_of, is_redirect_allowed, is_target_allowed, origin_of, path_of
 from shared.registry.address import RegistryAddress
 from shared.registry.authentication import Authenticator
 from shared.registry.credentials import Credentials
@@ -148,7 +148,12 @@ class RegistrySession:
         origin = self._resolved_origin()
         if origin_of(_behind_tls(url, origin)) == origin:
             return self.send(method, path_of(url), scope=scope, headers=headers, body=body, timeouts=timeouts)
-        self._check_redirect(origin, url)
+        if not is_target_allowed(origin, url):
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"{self.host} names {host_of(url)} for uploads, where layers are not sent: it must use https, or be at "
+                "the registry's own scheme, host and port.",
+            )
         return self._http.request(method, url, {**_HEADERS, **(headers or {})}, body, timeouts=timeouts)
 
     def is_own_url(self, url: str) -> bool:

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import RequestBody, Response, Timeouts
+from shared.net.http import PIECE_BYTES, RequestBody, Response, Timeouts
+from shared.numbers import whole_number
 from shared.registry.blobs import TRANSFER_TIMEOUTS
 from shared.registry.session import RegistrySession
 
-PIECE_BYTES = 256 * 1024
-"""The part of a blob that is in memory, and that must be sent within the read timeout."""
 CHUNK_BYTES = 16 * 1024 * 1024
 MIN_CHUNK_BYTES = 1024 * 1024
 COMMIT_TIMEOUTS = Timeouts(connect=5.0, read=300.0, total=None)
 """Registries verify or copy a whole layer before they answer its PUT."""
 
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]+)")
 
 
 class UnreadableBlobError(WorkError):
@@ -119,10 +118,10 @@ class UploadSession:
                 raise
             return 0
         received = _RANGE.fullmatch(response.headers.get("Range", "").strip())
-        if response.status != 204 or received is None:
+        end = whole_number(received[1]) if received is not None else None
+        if response.status != 204 or end is None:
             return 0
         self._location = response.location or location
-        end = int(received[1])
         # "0-0" can mean one byte or an empty upload: such an upload is sent from its beginning.
         offset = end + 1 if 0 < end < self._blob.size else 0
         if offset >= self._received_bytes + PIECE_BYTES:
@@ -216,8 +215,7 @@ def min_chunk_bytes(response: Response) -> int:
 
     Source: distribution-spec 1.1, pushing a blob in chunks (`OCI-Chunk-Min-Length`).
     """
-    length = response.headers.get("OCI-Chunk-Min-Length", "")
-    return int(length) if length.isdigit() else 0
+    return whole_number(response.headers.get("OCI-Chunk-Min-Length")) or 0
 
 
 @contextmanager

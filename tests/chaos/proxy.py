@@ -87,7 +87,7 @@ class FaultyProxy:
         return response
 
     def _kind_for(self, request: web.BaseRequest) -> Kind | None:
-        kind = self._kind
+        kind = self._kind if request.path != "/token" else None
         if kind == Kind.TOKEN_EXPIRES:
             return kind if self._token_is_used_up(request) else None
         if kind == Kind.REGISTRY_LIES:
@@ -132,7 +132,7 @@ class FaultyProxy:
         headers.popall("Authorization", None)
         headers.popall("Content-Length", None)
         async with self._upstream.request(request.method, self._url(request), headers=headers) as response:
-            challenge = response.headers.get("WWW-Authenticate", 'Basic realm="chaos"')
+            challenge = self._at_this_origin(request, response.headers.get("WWW-Authenticate", 'Basic realm="chaos"'))
         if challenge.startswith("Bearer "):
             challenge += ',error="invalid_token"'
         return _error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
@@ -149,6 +149,8 @@ class FaultyProxy:
             headers = CIMultiDict(response.headers)
             for name in HOP_BY_HOP:
                 headers.popall(name, None)
+            if challenge := headers.get("WWW-Authenticate"):
+                headers["WWW-Authenticate"] = self._at_this_origin(request, challenge)
             passed = web.StreamResponse(status=response.status, headers=headers)
             await passed.prepare(request)
             async for chunk in response.content.iter_any():
@@ -159,6 +161,10 @@ class FaultyProxy:
                 raise _CutError
             await passed.write_eof()
             return passed
+
+    def _at_this_origin(self, request: web.BaseRequest, challenge: str) -> str:
+        """Return the challenge with the token server behind this proxy too: one at another port gets no password."""
+        return challenge.replace(f"http://{self._target}/", f"http://{request.host}/")
 
     async def _body(self, request: web.BaseRequest, kind: Kind | None) -> AsyncIterator[bytes]:
         passed = 0

@@ -27,6 +27,7 @@ from workers.images.oci import Descriptor, InvalidManifestError, Manifest
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """Size of upload chunks, of which one is in memory; larger if the registry requires it."""
+MAX_BLOCK_BYTES = 64 * 1024 * 1024
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -178,7 +179,14 @@ def upload_chunks(
     with home_registry_errors():
         response = client.send("POST", f"/v2/{path}/blobs/uploads/", scope=scope, body=b"")
         location = _check_status(client, response, {202}).location
-    for block in split_blocks(chunks, max(BLOCK_BYTES, min_chunk_bytes(response))):
+        block_bytes = max(BLOCK_BYTES, min_chunk_bytes(response))
+        if block_bytes > MAX_BLOCK_BYTES:
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"{client.host} takes no chunks of less than {block_bytes:,} bytes, and more than {MAX_BLOCK_BYTES:,} "
+                "are not kept in memory: configure a smaller OCI-Chunk-Min-Length.",
+            )
+    for block in split_blocks(chunks, block_bytes):
         sha256.update(block)
         with home_registry_errors():
             response = client.send_to(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from shared.numbers import whole_number
+
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -28,7 +30,8 @@ DOCKER_OF_OCI = {
 """Docker's media types for the same bytes; other OCI media types have none."""
 OCI_OF_DOCKER = {docker: oci for oci, docker in DOCKER_OF_OCI.items()}
 
-
+MAX_LAYERS = 1000
+"""The Docker engine runs images of at most 127 layers; other tools make more."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -60,8 +63,10 @@ class Descriptor:
         if not isinstance(document, dict):
             raise InvalidManifestError("a descriptor is no JSON object")
         media_type, digest, size = (document.get(key) for key in ("mediaType", "digest", "size"))
-        if not isinstance(media_type, str) or not isinstance(digest, str) or not isinstance(size, int) or size < 0:
-            raise InvalidManifestError("a descriptor lacks its media type, digest or size")
+        if not isinstance(media_type, str) or not isinstance(digest, str):
+            raise InvalidManifestError("a descriptor lacks its media type or digest")
+        if not isinstance(size, int) or whole_number(size) is None:
+            raise InvalidManifestError("a descriptor has no size in bytes")
         if not is_sha256(digest):
             raise InvalidManifestError(f"a descriptor has the digest {digest[:80]!r}, which is no SHA-256")
         return cls(media_type, digest, size, _annotations(document, "a descriptor"))
@@ -117,6 +122,8 @@ class Manifest:
         layers = document.get("layers")
         if not isinstance(layers, list):
             raise InvalidManifestError("a manifest has no list of layers")
+        if len(layers) > MAX_LAYERS:
+            raise InvalidManifestError(f"a manifest has more than {MAX_LAYERS} layers")
         config = Descriptor.parse(document.get("config"))
         media_type = document.get("mediaType") or (
             DOCKER_MANIFEST if config.media_type in OCI_OF_DOCKER else OCI_MANIFEST

@@ -11,19 +11,19 @@ from shared.db.models import Algorithm, Build, ImagePush, Job, Registry
 from shared.errors import ErrorClass, WorkError
 from shared.fence import HELD, Claim, held_by
 from shared.file_lock import poll_file_lock
+from shared.net.http import PIECE_BYTES
 from shared.registries.access import address_of, client_of
 from shared.registries.credentials import credential_provider
 from shared.registry.blobs import stream_blob
 from shared.registry.client import RegistryClient
 from shared.registry.reference import repository_path
-from shared.registry.upload_session import PIECE_BYTES
 from shared.settings import settings
 from workers.builds.build import make_image
 from workers.docker.images import has_image, local_reference, name_image
 from workers.images.engine_transfer import load_image, save_image
 from workers.images.image import image_name, read_image
 from workers.images.image_store import StoreUse, held_image
-from workers.images.oci import InvalidManifestError, Manifest
+from workers.images.oci import Descriptor, InvalidManifestError, Manifest, digest_of
 
 
 def pull_from_registry(
@@ -49,8 +49,8 @@ def pull_from_registry(
         try:
             with client_of(registry, credential_provider(registry).for_reading(), cancel_token=stop) as client:
                 manifest = _pull(use, client, path, pushed_digest, show_step)
-        except InvalidManifestError:
-            continue
+        except InvalidManifestError as error:
+            show_step(f"The image cannot be pulled from {registry.registry_url}: {error}.")
         except WorkError as error:
             if error.error_class == ErrorClass.UNAVAILABLE:
                 raise
@@ -83,22 +83,50 @@ def _successful_pushes(build: Build, digest: str | None) -> list[tuple[str, Regi
 def _pull(
     use: StoreUse, client: RegistryClient, path: str, digest: str, show_step: Callable[[str], None]
 ) -> Manifest | None:
+    """Pull an image, of which the registry is believed nothing that `digest` does not prove.
+
+    Raises:
+        InvalidManifestError: the registry has other content under the digest, or the image cannot be pulled.
+        WorkError: the registry or the store failed.
+
+    """
     content = client.manifest(path, digest)
     if content is None:
         return None
+    # Before anything that it names is read, or asked for.
+    if digest_of(content) != digest:
+        raise InvalidManifestError(f"{client.host} answered a request for {digest} with other content")
     manifest = Manifest.parse(content)
+    if sum(blob.size for blob in manifest.blobs) > settings().store_max_bytes:
+        raise InvalidManifestError("the image is larger than the image store may be (LONGSHORE_STORE_MAX_BYTES)")
     for blob in manifest.blobs:
         if use.hold(blob.digest) is None:
             show_step(f"Pulls {blob.digest} ({blob.size:,} bytes) from {client.host}.")
-            use.add(_pieces(client, path, blob.digest), blob.digest)
+            use.add(_pieces(client, path, blob), blob.digest)
     use.add([content], digest)
     return manifest
 
 
-def _pieces(client: RegistryClient, path: str, digest: str) -> Iterator[bytes]:
-    with stream_blob(client, path, digest, f"repository:{path}:pull") as read:
-        while piece := read(PIECE_BYTES):
+def _pieces(client: RegistryClient, path: str, blob: Descriptor) -> Iterator[bytes]:
+    """Return a blob's content, never more than its size.
+
+    Raises:
+        WorkError: the registry has more or fewer bytes (transient), or failed.
+
+    """
+    left = blob.size
+    with stream_blob(client, path, blob.digest, f"repository:{path}:pull") as read:
+        while piece := read(min(PIECE_BYTES, left + 1)):
+            left -= len(piece)
+            if left < 0:
+                break
             yield piece
+    if left != 0:
+        raise WorkError(
+            ErrorClass.TRANSIENT,
+            f"{client.host} answered with {'more' if left < 0 else 'fewer'} than the {blob.size:,} bytes of "
+            f"{blob.digest}.",
+        )
 
 
 def _with_media_types_of_build(use: StoreUse, manifest: Manifest, digest: str | None) -> Manifest:

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.net.origins import host_of, is_redirect_allowed, origin_of
+from shared.net.origins import host_of, is_redirect_allowed, is_target_allowed, origin_of
 
 REMOTE, PLAIN, HERE = "https://r.example:443", "http://r.example:5000", "http://127.0.0.1:5000"
 
@@ -48,6 +48,35 @@ def test_the_origin_of_a_url(url: str, expected: str | None) -> None:
 )
 def test_where_a_registry_may_redirect_to(registry: str, url: str, allowed: bool) -> None:
     assert is_redirect_allowed(registry, url) is allowed
+
+
+@pytest.mark.parametrize(
+    ("registry", "url", "allowed"),
+    [
+        (REMOTE, "https://r.example/token", True),
+        (REMOTE, "https://r.example:5001/token", True),
+        (REMOTE, "https://auth.example/token", True),
+        (REMOTE, "http://r.example/token", False),
+        (REMOTE, "http://r.example:443/token", False),
+        (REMOTE, "https://127.0.0.1/token", False),
+        (REMOTE, "", False),
+        ("", "", False),
+        (PLAIN, "http://r.example:5000/token", True),
+        (PLAIN, "http://R.EXAMPLE:5000/token", True),
+        (PLAIN, "http://r.example:5001/token", False),
+        (PLAIN, "http://r.example/token", False),
+        (PLAIN, "http://r.example.:5000/token", False),
+        (PLAIN, "http://u@r.example:5000/token", False),
+        (PLAIN, "https://r.example:5000/token", True),
+        (HERE, "http://127.0.0.1:5000/token", True),
+        (HERE, "http://127.0.0.1:9/token", False),
+        (HERE, "http://localhost:5000/token", False),
+        (HERE, "https://localhost:9/token", True),
+        (HERE, "https://169.254.0.1/latest", False),
+    ],
+)
+def test_to_whom_credentials_and_layers_may_go(registry: str, url: str, allowed: bool) -> None:
+    assert is_target_allowed(registry, url) is allowed
 
 
 def test_a_host_in_a_message_has_no_path_and_no_password() -> None:

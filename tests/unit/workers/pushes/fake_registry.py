@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import ssl
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import override
 
+from dev.services.certificates import ServerCertificate
 from dev.services.server_thread import serve_in_thread
 
 _BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
@@ -53,6 +55,8 @@ class FakeRegistry:
     """Another origin to which it redirects uploads."""
     heads_at: str = ""
     """Another origin to which it redirects HEAD requests for blobs."""
+    silent_at: str = ""
+    """A path at which it never answers."""
     commit_statuses: list[int] = field(default_factory=list)
     """Status for the next commits, although they succeed; 0 closes the connection."""
     refusals_of: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
@@ -66,12 +70,16 @@ class FakeRegistry:
 
 
 @contextmanager
-def fake_registry() -> Iterator[FakeRegistry]:
-    """Run one on a loopback port with plain HTTP."""
+def fake_registry(certificate: ServerCertificate | None = None) -> Iterator[FakeRegistry]:
+    """Run one on a loopback port, with plain HTTP unless it has a certificate."""
     registry = FakeRegistry()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     server.daemon_threads = True
     registry.host = f"127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     with serve_in_thread(server):
         yield registry
 
@@ -82,6 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         self.registry.received.append((self.command, self.path, dict(self.headers)))
+        if urlsplit(self.path).path == self.registry.silent_at:
+            self.connection.recv(1)  # until the client closes the connection
+            self.close_connection = True
+            return
         planned = self.registry.refusals.get(self.command)
         if planned:
             status, headers = planned.pop(0)

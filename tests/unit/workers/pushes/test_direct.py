@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from dev.services.certificates import ServerCertificate, write_server_certificate
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.file_lock import file_lock, try_file_lock
@@ -22,7 +23,6 @@ from shared.registry.credentials import Credentials
 from shared.registry.upload import BlobOutcome
 from tests.concurrency import TIMEOUT_SECONDS
 from tests.environment import longshore_environment
-from tests.silent_server import silent_server
 from tests.unit.workers.images.images import add_image
 from tests.unit.workers.pushes.fake_registry import FakeRegistry, fake_registry
 from workers.images.image_store import StoreUse
@@ -59,6 +59,11 @@ def store(tmp_path: Path) -> LayoutStore:
     return LayoutStore(tmp_path / "images")
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
+    return write_server_certificate(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
 def use(store: LayoutStore) -> Iterator[StoreUse]:
     with store.use() as begun:
@@ -81,10 +86,20 @@ class Push:
         self._where = registry.host
         self._image, self._use, self._options = image, use, options
 
-    def run(self, *tags: str, credentials: Credentials | None = None, proxy: str | None = None) -> PushedImage:
+    def run(
+        self,
+        *tags: str,
+        credentials: Credentials | None = None,
+        proxy: str | None = None,
+        trust: ServerCertificate | None = None,
+    ) -> PushedImage:
         address = RegistryAddress.parse(f"http://{self._where}")
         with RegistryClient(
-            address, credentials, cancel_token=self.stop, proxy=Proxy.parse(proxy) if proxy else None
+            address,
+            credentials,
+            ca_certificate=trust.authority_pem if trust else None,
+            cancel_token=self.stop,
+            proxy=Proxy.parse(proxy) if proxy else None,
         ) as client:
             transport = DirectTransport(client, PATH, self._image, self._use, stop=self.stop, **self._options)
             return transport.push(
@@ -235,13 +250,13 @@ def test_a_registry_that_redirects_heads_to_a_storage_that_takes_none_gets_the_l
 
 
 def test_an_upload_address_that_ended_is_asked_for_again(
-    registry: FakeRegistry, image: Manifest, use: StoreUse
+    registry: FakeRegistry, image: Manifest, use: StoreUse, certificate: ServerCertificate
 ) -> None:
-    with fake_registry() as storage:
+    with fake_registry(certificate) as storage:
         storage.uploads, storage.blobs = registry.uploads, registry.blobs
         storage.refusals["PATCH"] = [(403, {})]
-        registry.uploads_at = f"http://{storage.host}"
-        Push(registry, image, use, limits=UploadLimits(per_push=1)).run()
+        registry.uploads_at = f"https://{storage.host}"
+        Push(registry, image, use, limits=UploadLimits(per_push=1)).run(trust=certificate)
     assert has_all(registry, image)
     assert len(registry.requests("POST")) == 4
 
@@ -250,12 +265,13 @@ def test_the_putting_of_a_tag_ends_in_time_whatever_its_token_takes(
     registry: FakeRegistry, image: Manifest, use: StoreUse
 ) -> None:
     """Once the claim may be lost after the fence was checked, nothing more reaches the registry."""
-    with silent_server() as (host, _asked):
-        registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'})
-        with pytest.raises(WorkError) as slow:
-            Push(registry, image, use, limits=UploadLimits(tag_seconds=0.2)).run(
-                credentials=Credentials("pusher", "secret")
-            )
+    registry.silent_at = "/token"
+    realm = f"http://{registry.host}/token"
+    registry.refusals_of["/manifests/1"] = (401, {"WWW-Authenticate": f'Bearer realm="{realm}"'})
+    with pytest.raises(WorkError) as slow:
+        Push(registry, image, use, limits=UploadLimits(tag_seconds=0.2)).run(
+            credentials=Credentials("pusher", "secret")
+        )
     assert slow.value.error_class == ErrorClass.TRANSIENT
     assert (PATH, "1") not in registry.manifests
 
@@ -434,14 +450,14 @@ def test_a_request_to_slow_down_is_the_whole_pushs(registry: FakeRegistry, image
 
 
 def test_credentials_do_not_follow_an_upload_to_another_host(
-    registry: FakeRegistry, image: Manifest, use: StoreUse
+    registry: FakeRegistry, image: Manifest, use: StoreUse, certificate: ServerCertificate
 ) -> None:
-    with fake_registry() as elsewhere:
+    with fake_registry(certificate) as elsewhere:
         elsewhere.uploads = registry.uploads
         elsewhere.blobs = registry.blobs
-        registry.uploads_at = f"http://{elsewhere.host}"
+        registry.uploads_at = f"https://{elsewhere.host}"
         registry.refusals["HEAD"] = [(401, {"WWW-Authenticate": 'Basic realm="r"'})]
-        Push(registry, image, use).run(credentials=Credentials("pusher", "secret"))
+        Push(registry, image, use).run(credentials=Credentials("pusher", "secret"), trust=certificate)
         assert any("Authorization" in headers for _, _, headers in registry.received)
         assert len(elsewhere.requests("PATCH")) == 3
         assert not any("Authorization" in headers for _, _, headers in elsewhere.received)
