@@ -1,4 +1,4 @@
-"""A database of the schema before the standard names (migration 0007) goes on: rows, states, ciphertexts, live jobs."""
+"""A database of an older schema (migration 0007) goes on: rows, states, ciphertexts, live jobs."""
 
 import time
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from cli.runtime import configuration, migrate
 from shared.db.engine import Database
 from shared.db.models import (
     Algorithm,
+    Build,
     ImagePush,
     Instance,
     InstanceState,
@@ -260,6 +261,16 @@ def test_every_ciphertext_still_opens(before: Database, keyring: Keyring) -> Non
     assert decrypt_source_credentials(keyring, Algorithm(id="a-1", source_credentials=source)) == ("pusher", "secret")
     secret = keyring.encrypt({"secret": "whsec_1"}, identity="webhooks/w-1/secret")
     assert decrypt_secret(keyring, Webhook(id="w-1", secret=secret)) == "whsec_1"
+
+
+def test_builds_forget_the_environments_that_were_stored_without_an_owner(before: Database) -> None:
+    build = {"id": "b-1", "algorithm_id": "a-1", "version_id": "v-1", "job_id": "j-1", "commit_sha": HASH}
+    built = {"status": "succeeded", "log": "", "environment_key": "e" * 64, "image_id": "sha256:" + "a" * 64}
+    insert(before, "builds", **build, **built, refreshes_environment=False, created_at=NOW)
+    migrate(before)
+    with before.reading() as session:
+        row = session.query(Build).one()
+        assert (row.environment_key, row.image_id) == (None, "sha256:" + "a" * 64)
 
 
 def test_going_back_leaves_what_was_there(before: Database) -> None:

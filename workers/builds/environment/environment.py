@@ -1,7 +1,7 @@
 """Make environments: a base image with an algorithm's requirements installed, made once for equal requirements.
 
-The installation runs in a container, of which one directory becomes a layer. What its steps are given (the package
-index with its password, the certificates) is therefore in no layer, configuration or history of an image.
+The installation runs in a container, of which one directory becomes a layer. What its steps are given (the address of
+the package index, the certificates) is therefore in no layer, configuration or history of an image.
 """
 
 import tarfile
@@ -13,17 +13,21 @@ from workers.builds.base_image import BaseImage, ensure_base_image
 from workers.builds.context import BuildContext
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, BuildContainer, build_container
 from workers.builds.environment.installation import Installation
-from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
+from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key, shared_environment_key
 from workers.builds.source_tree import SourceTree
 from workers.images.archive import Entry, archived, parent_entries
 from workers.images.engine_transfer import load_image
 from workers.images.image import Image, Step, derived_image, named_image
 from workers.images.image_store import StoreUse
-from workers.images.layers import add_layer, fast_compressor, installed_entries
+from workers.images.layers import Layer, add_layer, fast_compressor, installed_entries
 
 KEY = "io.longshore.environment"
 LOCK = "io.longshore.requirements"
 """The annotation with the lock: a line for each distribution that is installed."""
+OWNER = "io.longshore.owner"
+"""The annotation with the owner who may use the environment."""
+EVERYBODY = "*"
+"""In place of an owner's name; no name of an owner has this character."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,10 @@ def ensure_environment(use: StoreUse, spec: EnvironmentSpec, tree: SourceTree, c
             reached (transient); the engine, the base image, the network or the store is missing (unavailable).
     """
     if spec.made_with is not None:
-        earlier = named_image(use, f"environment/{spec.made_with}")
+        earlier = _find(use, f"environment/{spec.made_with}", spec)
         if earlier is not None:
             context.log(f"Reusing environment {spec.made_with[:12]}, which the image had before")
-            return Environment(earlier, spec.made_with, reused=True)
+            return earlier
     base = ensure_base_image(use, spec.base_image, context)
     requested = requirements_key(spec, base)
     if requested is None:
@@ -57,24 +61,35 @@ def ensure_environment(use: StoreUse, spec: EnvironmentSpec, tree: SourceTree, c
         return _make_environment(use, spec, base, tree, context)
     name = f"requirements/{requested}"
     with context.locked(requested):
-        resolved = None if spec.refresh else named_image(use, name)
+        resolved = None if spec.refresh else _find(use, name, spec)
         if resolved is not None:
-            key = resolved.manifest.annotations[KEY]
-            context.log(f"The requirements are installed already: reusing environment {key[:12]}")
-            return Environment(resolved, key, reused=True)
+            context.log(f"The requirements are installed already: reusing environment {str(resolved.key)[:12]}")
+            return resolved
         made = _make_environment(use, spec, base, tree, context)
         # Another machine may have resolved the same meanwhile: then all use its environment.
-        resolved = None if spec.refresh else named_image(use, name)
+        resolved = None if spec.refresh else _find(use, name, spec)
         if resolved is not None:
-            return Environment(resolved, resolved.manifest.annotations[KEY], reused=True)
+            return resolved
         use.name(name, made.image.manifest.descriptor)
         return made
+
+
+def _find(use: StoreUse, name: str, spec: EnvironmentSpec) -> Environment | None:
+    """Return the environment with a name. One of another owner, or of nobody (by an older release), is never found."""
+    image = named_image(use, name)
+    if image is None or image.manifest.annotations.get(OWNER) != _owner_annotation(spec):
+        return None
+    return Environment(image, image.manifest.annotations[KEY], reused=True)
+
+
+def _owner_annotation(spec: EnvironmentSpec) -> str:
+    return EVERYBODY if spec.owner_of_key is None else spec.owner_of_key
 
 
 def _make_environment(
     use: StoreUse, spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, context: BuildContext
 ) -> Environment:
-    """Install, and save the result unless the store has an equal environment under another name."""
+    """Install, and save the result unless the store has an equal environment of the owner under another name."""
     with build_container(
         load_image(use, base.image, context.stop, context.deadline),
         spec.owner,
@@ -87,49 +102,51 @@ def _make_environment(
         lock = installation.install()
         if not spec.requirements.shareable:
             installation.compile()
-            return Environment(_save(use, base, container, installation, {LOCK: lock}), None, reused=False)
+            layer = _save_layer(use, container, installation)
+            return Environment(_add_image(use, base, layer, {LOCK: lock}), None, reused=False)
         key = environment_key(spec, base, lock)
-        equal = named_image(use, f"environment/{key}")
-        if equal is not None:
-            context.log(f"The same was installed before: reusing environment {key[:12]}")
-            return Environment(equal, key, reused=True)
+        if spec.owner_of_key is not None:
+            equal = _find(use, f"environment/{key}", spec)
+            if equal is not None:
+                context.log(f"The same was installed before: reusing environment {key[:12]}")
+                return equal
         installation.compile()
-        image = _save(use, base, container, installation, {LOCK: lock, KEY: key})
+        layer = _save_layer(use, container, installation)
+        if spec.owner_of_key is None:
+            key = shared_environment_key(spec, base, layer.diff_id)
+        image = _add_image(use, base, layer, {LOCK: lock, KEY: key, OWNER: _owner_annotation(spec)})
         use.name(f"environment/{key}", image.manifest.descriptor)
         return Environment(image, key, reused=False)
 
 
-def _save(
-    use: StoreUse,
-    base: BaseImage,
-    container: BuildContainer,
-    installation: Installation,
-    annotations: dict[str, str],
-) -> Image:
+def _save_layer(use: StoreUse, container: BuildContainer, installation: Installation) -> Layer:
     with container.context.log.step("Saving the environment in the image store"):
         try:
-            layer = add_layer(use, archived(_installed_files(container, installation.directories)), fast_compressor)
+            return add_layer(use, archived(_installed_files(container, installation.directories)), fast_compressor)
         except tarfile.TarError as error:
             raise WorkError(
                 ErrorClass.TRANSIENT, f"the Docker engine sent an incomplete archive of a build's files: {error}"
             ) from error
-        return derived_image(
-            use,
-            base.image,
-            [Step(layer, f"COPY {ENVIRONMENT}")],
-            {
-                "Env": [
-                    *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
-                    f"PATH={ENVIRONMENT}/bin:{base.path}",
-                    f"VIRTUAL_ENV={ENVIRONMENT}",
-                ],
-                "Entrypoint": [PYTHON],
-                "Cmd": None,
-                "User": f"{BUILDER}:{BUILDER}",
-                "WorkingDir": "/",
-            },
-            annotations,
-        )
+
+
+def _add_image(use: StoreUse, base: BaseImage, layer: Layer, annotations: dict[str, str]) -> Image:
+    return derived_image(
+        use,
+        base.image,
+        [Step(layer, f"COPY {ENVIRONMENT}")],
+        {
+            "Env": [
+                *(f"{name}={value}" for name, value in base.image.variables.items() if name != "PATH"),
+                f"PATH={ENVIRONMENT}/bin:{base.path}",
+                f"VIRTUAL_ENV={ENVIRONMENT}",
+            ],
+            "Entrypoint": [PYTHON],
+            "Cmd": None,
+            "User": f"{BUILDER}:{BUILDER}",
+            "WorkingDir": "/",
+        },
+        annotations,
+    )
 
 
 def _installed_files(container: BuildContainer, directories: tuple[str, ...]) -> Iterator[Entry]:

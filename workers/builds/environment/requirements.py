@@ -61,7 +61,6 @@ class RequirementLine:
     file: str
     number: int
     name: str | None = None
-    hashed: bool = False
     constraint: bool = False
 
 
@@ -76,13 +75,6 @@ class Requirements:
     def shareable(self) -> bool:
         """Whether equal requirements install the same: nothing comes from the source or from a repository."""
         return not any(line.kind in {RequirementKind.LOCAL, RequirementKind.VCS} for line in self.lines)
-
-    @property
-    def pinned_by_hash(self) -> bool:
-        """Whether every requirement has the hash of what it allows, so that every owner gets the same."""
-        return all(
-            line.hashed for line in self.lines if line.kind is not RequirementKind.OPTION and not line.constraint
-        )
 
     def fingerprint(self) -> list[str]:
         """Return the text by which two are equal, without comments and blank lines."""
@@ -214,10 +206,10 @@ def _option_line(option: str, value: str | None, path: str, number: int) -> Requ
 def _requirement_line(text: str, path: str, number: int, *, constraint: bool) -> RequirementLine:
     words = text.split(" ")
     cut = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    specifier, hashed = " ".join(words[:cut]).strip(), "--hash" in " ".join(words[cut:])
+    specifier = " ".join(words[:cut]).strip()
     if _ARCHIVE.search(specifier) and "://" not in specifier:
         # Such a name is a valid requirement too, but pip reads it as a file.
-        return RequirementLine(RequirementKind.LOCAL, text, path, number, None, hashed, constraint)
+        return RequirementLine(RequirementKind.LOCAL, text, path, number, None, constraint)
     try:
         requirement = Requirement(specifier)
     except InvalidRequirement as error:
@@ -226,10 +218,10 @@ def _requirement_line(text: str, path: str, number: int, *, constraint: bool) ->
             raise _invalid(
                 describe_line(path, number), f"{text[:200]!r} cannot be read: {str(error).splitlines()[0]}"
             ) from None
-        return RequirementLine(kind, text, path, number, _name_in_url(specifier), hashed, constraint)
+        return RequirementLine(kind, text, path, number, _name_in_url(specifier), constraint)
     location = requirement.url
     kind = (_kind_of_location(location) or RequirementKind.LOCAL) if location else RequirementKind.HOSTED
-    return RequirementLine(kind, text, path, number, canonicalize_name(requirement.name), hashed, constraint)
+    return RequirementLine(kind, text, path, number, canonicalize_name(requirement.name), constraint)
 
 
 def _kind_of_location(location: str) -> RequirementKind | None:

@@ -8,7 +8,7 @@ from workers.builds.base_image import BaseImage
 from workers.builds.context import BuildLimits, without_credentials
 from workers.builds.environment.requirements import Requirements
 
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 """To be raised when environments are made in another way, so that old ones are not reused."""
 
 
@@ -39,20 +39,26 @@ class EnvironmentSpec(BuildSettings):
 
     requirements: Requirements
 
+    @property
+    def owner_of_key(self) -> str | None:
+        """The owner, who alone may use the environment; None if all owners may.
+
+        pip runs code of what it installs (`setup.py`, plug-ins of builds, `.pth` files of wheels), and a hash says
+        which code, not whose. So owners share only what is installed without any requirements file: then nothing in the
+        container is a caller's.
+        """
+        return self.owner if self.requirements.files else None
+
 
 def requirements_key(spec: EnvironmentSpec, base: BaseImage) -> str | None:
-    """Return the hexadecimal SHA-256 of all inputs of resolving; None if the source itself is one of them.
-
-    Unless every requirement is pinned by hash, the owner is one of them: an owner's environment must not depend on
-    what the index returned to another owner's build.
-    """
+    """Return the hexadecimal SHA-256 of all inputs of resolving; None if the source itself is one of them."""
     if not spec.requirements.shareable:
         return None
     return _digest({**_common(spec, base), "asked": _requested(spec)})
 
 
 def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
-    """Return the hexadecimal SHA-256 of what is installed and of its base, whichever requirements led to it.
+    """Return the hexadecimal SHA-256 of what an owner has installed and of its base, whichever requirements led to it.
 
     A line without a hash does not identify what was installed: the requirements are then part of the key too.
     """
@@ -65,12 +71,20 @@ def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
     )
 
 
+def shared_environment_key(spec: EnvironmentSpec, base: BaseImage, diff_id: str) -> str:
+    """Return the key of an environment for all owners: of its inputs, and of its layer.
+
+    The lock is no part of it, because it was printed inside a container.
+    """
+    return _digest({**_common(spec, base), "layer": diff_id, "asked": _requested(spec)})
+
+
 def _common(spec: EnvironmentSpec, base: BaseImage) -> dict[str, object]:
     return {
         "builder": BUILDER_VERSION,
         "base": base.image_id,
         "platform": base.image.platform,
-        "owner": None if spec.requirements.pinned_by_hash else spec.owner,
+        "owner": spec.owner_of_key,
     }
 
 

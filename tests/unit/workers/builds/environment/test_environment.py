@@ -14,8 +14,8 @@ from shared.file_lock import file_lock
 from tests.unit.workers.builds.sources import archive_of
 from workers.builds.base_image import BaseImage
 from workers.builds.context import BuildContext, BuildLimits, BuildLog
-from workers.builds.environment.requirements import Requirements, read_requirements
-from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key
+from workers.builds.environment.requirements import NO_REQUIREMENTS, Requirements, read_requirements
+from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key, shared_environment_key
 from workers.builds.source_tree import open_source_tree
 from workers.images.image import Image
 from workers.images.oci import OCI_CONFIG, Descriptor, Manifest
@@ -81,11 +81,19 @@ def test_what_changes_what_is_installed_changes_the_key(other: EnvironmentSpec, 
     assert requirements_key(other, on) != requirements_key(spec(), BASE)
 
 
-def test_owners_share_only_what_is_pinned_by_hash() -> None:
-    assert requirements_key(spec(HASHED), BASE) == requirements_key(spec(HASHED, owner="two"), BASE)
-    assert requirements_key(spec(HASHED + "\nb==1"), BASE) != requirements_key(
-        spec(HASHED + "\nb==1", owner="two"), BASE
-    )
+@pytest.mark.parametrize("text", ["a==1\n", HASHED, "# nothing is required\n", "", 'a==1 --config-settings="x=--hash"'])
+def test_owners_share_nothing_that_a_requirements_file_led_to(text: str) -> None:
+    one, two = spec(text), spec(text, owner="two")
+    assert requirements_key(one, BASE) != requirements_key(two, BASE)
+    assert environment_key(one, BASE, LOCK) != environment_key(two, BASE, LOCK)
+
+
+def test_owners_share_what_is_installed_without_a_requirements_file() -> None:
+    none = spec(requirements=NO_REQUIREMENTS)
+    assert requirements_key(none, BASE) == requirements_key(dataclasses.replace(none, owner="two"), BASE)
+    key = shared_environment_key(none, BASE, "sha256:" + "4" * 64)
+    assert key == shared_environment_key(dataclasses.replace(none, owner="two"), BASE, "sha256:" + "4" * 64)
+    assert key != shared_environment_key(none, BASE, "sha256:" + "5" * 64)
 
 
 @pytest.mark.parametrize("text", [".", "-e ./pkg", "git+https://example.com/a.git"])

@@ -22,7 +22,7 @@ def requirements_of(text: str | bytes, **files: str) -> Requirements:
 def test_a_source_without_the_file_requires_nothing() -> None:
     with open_source_tree(io.BytesIO(archive_of({"src/A.py": b""}))) as tree:
         found = read_requirements(tree)
-    assert (found.lines, found.files, found.shareable, found.pinned_by_hash) == ((), {}, True, True)
+    assert (found.lines, found.files, found.shareable) == ((), {}, True)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,6 @@ def test_comments_and_blank_lines_do_not_make_requirements_different() -> None:
     bare = requirements_of("a==1\nb==2\n")
     assert requirements_of("# why\na==1   # because\n\n\nb==2").fingerprint() == bare.fingerprint()
     assert requirements_of("a==1\nb==3\n").fingerprint() != bare.fingerprint()
-
-
-def test_requirements_are_pinned_by_hash_when_every_one_is() -> None:
-    digest = "--hash=sha256:" + "0" * 64
-    assert requirements_of(f"a==1 \\\n    {digest} \\\n    {digest}\nb==2 {digest}\n--pre\n").pinned_by_hash
-    assert not requirements_of(f"a==1 {digest}\nb==2\n").pinned_by_hash
 
 
 @given(st.text(max_size=200))

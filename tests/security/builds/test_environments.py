@@ -1,0 +1,74 @@
+"""An owner wants his code in the environments of others."""
+
+from collections.abc import Callable
+
+from tests.directory_store import DirectoryStore
+from tests.security import wheels
+from tests.security.builds.conftest import Built
+from tests.service.workers.builds.package_index import PackageIndex
+from workers.builds.image import BuildRequest
+from workers.images.image import derived_image, named_image
+
+RequestFor = Callable[..., BuildRequest]
+
+
+def test_a_pinned_wheel_that_hides_itself_is_not_served_to_another_owner(
+    request_for: RequestFor, package_index: PackageIndex, built: Built, other: str
+) -> None:
+    line = wheels.add_to(package_index, "ghost", wheels.vanishing_wheel("ghost"))
+    hostile, _ = built(request_for({"requirements.txt": line.encode()}))
+    for files in ({}, {"requirements.txt": line.encode()}):
+        served, _ = built(request_for(files, owner=other))
+        assert served.environment_key != hostile.environment_key
+    assert not served.environment_reused
+
+
+def test_a_pinned_wheel_by_url_is_not_served_to_another_owner(
+    request_for: RequestFor, package_index: PackageIndex, built: Built, other: str
+) -> None:
+    content = wheels.vanishing_wheel("linked")
+    wheels.add_to(package_index, "linked", content)
+    line = f"linked @ {package_index.url}linked/{wheels.file_name('linked')} --hash=sha256:{wheels.sha256(content)}"
+    hostile, _ = built(request_for({"requirements.txt": line.encode()}))
+    served, _ = built(request_for({"requirements.txt": line.encode()}, owner=other))
+    assert not served.environment_reused
+    assert served.environment_key != hostile.environment_key
+
+
+def test_a_requirements_file_that_only_pip_reads_as_one_is_not_served_to_others(
+    request_for: RequestFor, built: Built, other: str
+) -> None:
+    """pip decodes a file by the comment in its first line: what is a comment in UTF-8 is a requirement in UTF-7."""
+    hidden = b"# -*- coding: utf-7 -*-\n# nothing+AAo-small+AD0APQ-1.0\n"
+    hostile, log = built(request_for({"requirements.txt": hidden}))
+    assert "Successfully installed small-1.0" in log
+    served, _ = built(request_for({}, owner=other))
+    assert served.environment_key != hostile.environment_key
+
+
+def test_owners_without_requirements_share_what_no_owner_took_part_in(
+    request_for: RequestFor, built: Built, other: str
+) -> None:
+    first, _ = built(request_for({}))
+    second, _ = built(request_for({}, owner=other))
+    assert second.environment_key == first.environment_key
+    assert second.environment_reused
+
+
+def test_an_environment_of_another_owner_is_not_used_even_by_its_name(
+    request_for: RequestFor, built: Built, other: str, store: DirectoryStore
+) -> None:
+    """Names are what an older release, or a mistake, may have written; the owner stands in what they name."""
+    files = {"requirements.txt": b"small==1.0\n"}
+    theirs, _ = built(request_for(files))
+    served, _ = built(request_for(files, owner=other, made_with=theirs.environment_key))
+    assert not served.environment_reused
+
+    ours = named_image(store, f"environment/{served.environment_key}")
+    assert ours is not None
+    ownerless = derived_image(
+        store, ours, [], {}, {key: text for key, text in ours.manifest.annotations.items() if "owner" not in key}
+    )
+    store.name(f"environment/{served.environment_key}", ownerless.manifest.descriptor)
+    _, log = built(request_for(files, owner=other, made_with=served.environment_key))
+    assert "which the image had before" not in log
