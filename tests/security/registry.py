@@ -8,11 +8,15 @@ a real one).
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import socketserver
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import override
+
+from dev.services.server_thread import serve_in_thread
 from tests.unit.shared.registry.fake_registry import FakeRegistry, Reply, Request, fake_registry
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -58,6 +62,48 @@ def scripted_registry() -> Iterator[tuple[FakeRegistry, Script]]:
     script.on("GET", "/v2/", json_reply(200, {}))
     with fake_registry(script) as server:
         yield server, script
+
+
+class RawServer(socketserver.ThreadingTCPServer):
+    """Sends the same bytes in reply to every request, and counts those that were taken."""
+
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+    def __init__(self, reply: Callable[[], Iterable[bytes]]) -> None:
+        super().__init__(("127.0.0.1", 0), _RawReply)
+        self.reply = reply
+        self.sent_bytes = 0
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+
+class _RawReply(socketserver.StreamRequestHandler):
+    server: RawServer
+
+    @override
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        with suppress(OSError):  # the client leaves
+            for piece in self.server.reply():
+                self.connection.sendall(piece)
+                self.server.sent_bytes += len(piece)
+
+
+@contextmanager
+def raw_server(reply: Callable[[], Iterable[bytes]]) -> Iterator[RawServer]:
+    """Run a server whose replies need not be HTTP, nor end."""
+    server = RawServer(reply)
+    with serve_in_thread(server):
+        yield server
 
 
 def image_of(*layers: bytes, changes: Mapping[str, Any] | None = None) -> Image:

@@ -21,7 +21,7 @@ def token_reply(token: str = "issued", **fields: int) -> Reply:  # noqa: S107
 
 def guarded(
     realm: str, *, accepts: Sequence[str] = ("Bearer issued",), scope: str | None = None
-) -> Callable[[Any], Any]:
+) -> Callable[[Request], Reply]:
     """Return a registry that replies 401 with a bearer challenge until it gets one of the headers."""
     parameters = f'realm="{realm}",service="the registry"' + (f',scope="{scope}"' if scope else "")
 
