@@ -50,6 +50,9 @@ celery.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
+    # Celery kills a process of the pool that is not ready after 4 s. On a busy machine, or with much to clean up after
+    # a killed one, its successor would meet the same, and no job would be done.
+    worker_proc_alive_timeout=60,
     task_ignore_result=True,
     task_serializer="json",
     accept_content=["json"],

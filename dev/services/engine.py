@@ -24,8 +24,8 @@ _ENGINE_PROCESS = re.compile(r"^(dockerd|containerd|containerd-shim\S*|docker-in
 def engine_answers(docker_host: str) -> bool:
     """Return whether an engine responds at this address within five seconds."""
     scheme, _, path = docker_host.partition("://")
-    if scheme == "unix" and not _accepts(path):
-        return False  # docker-py would leave a socket open for every failed attempt
+    if scheme == "unix":
+        return _answers_ping(path)
     try:
         with closing(docker.DockerClient(base_url=docker_host, timeout=5)) as client:
             return bool(client.ping())
@@ -33,14 +33,20 @@ def engine_answers(docker_host: str) -> bool:
         return False
 
 
-def _accepts(path: str) -> bool:
+def _answers_ping(path: str) -> bool:
+    """Return whether the engine at a unix socket answers `GET /_ping` (Engine API).
+
+    Not with docker-py, which leaves a socket open for each failed attempt. An engine that starts may accept one
+    connection and refuse the next.
+    """
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         try:
             client.connect(path)
+            client.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            return b" 200 " in client.recv(1024).partition(b"\r\n")[0]
         except OSError:
             return False
-    return True
 
 
 def running_engine() -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dev.services.processes import Child, free_port, running
 
-SECONDS = 60
+SECONDS = 120
 LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
 
 
@@ -137,4 +137,8 @@ def longshore(
         grace=SECONDS,
         environment=variables,
     ) as child:
-        yield child
+        try:
+            yield child
+        except BaseException:
+            print(child.last_lines(50))  # pytest shows it with the failure
+            raise

@@ -109,8 +109,11 @@ def loading(build: Build, *, other_than: str | None = None) -> tuple[Instance, s
         sealed = socket_directory(newest(build).id).stat().st_mode & 0o777 == SEALED_MODE
         return made is not None and made != other_than and sealed
 
-    swept_until(lambda: _quietly(loads), "an algorithm loads")
-    instance = newest(build)
+    try:
+        swept_until(lambda: _quietly(loads), "an algorithm loads")
+    finally:
+        instance = newest(build)
+        print(f"instance {instance.id}: {instance.state} {instance.message}")  # pytest shows it with a failure
     return instance, str(container_of(instance))
 
 

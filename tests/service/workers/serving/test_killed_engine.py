@@ -126,7 +126,9 @@ def test_calls_go_on_without_it_and_what_it_ends_when_it_comes_back_is_replaced(
         open_gate(again, "next")
         assert following.result(30)["result"] == "next"
         ended = fresh(instance)
-        assert (ended.state, "has ended" in ended.message) == (InstanceState.STOPPED, True)
+        assert ended.state == InstanceState.STOPPED
+        # The call that was cut off records it, or a reconciliation that sees the container before.
+        assert "has ended" in ended.message or "container was killed" in ended.message, ended.message
         assert [one for one, (runs, _made) in list_containers().items() if runs] == [again.id]
 
 
