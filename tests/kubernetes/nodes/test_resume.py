@@ -93,14 +93,13 @@ def test_another_worker_goes_on_after_each_request(
             reboot(api, name)
 
         restarts.clear()
-        another = KubernetesNodePool(Settings(node_ready_seconds=1), cluster)
         if was_asked and in_boot == "boot-1":
             # Killed before the hook was called, or after: that is unknown, so it is not called again immediately.
             with pytest.raises(WorkError, match="has not restarted within 1 s"):
-                refresh(another, restart=restart)
+                refresh(KubernetesNodePool(Settings(node_ready_seconds=1), cluster), restart=restart)
             assert restarts == []
             was_asked = False
-        refresh(another, restart=restart)
+        refresh(KubernetesNodePool(Settings(), cluster), restart=restart)
         assert restarts == ([] if was_asked else ["n1"])
         assert names(api) == []
         assert is_cordoned(api, "n1") == cordoned
