@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 from api.authentication import READ_METHODS, audit_denied, authenticate, caller
 from api.errors import Code, api_error
 from api.openapi import complete_document
-from api.proxy_headers import client_address
+from api.proxy_headers import OWNER_HEADER, client_address, owner_tag
 from api.rate_limits import rate_limits
 from api.resources import algorithms, audit, calls, health, jobs, keys, nodes, pushes, registries, versions, webhooks
 from api.routing import AlgorithmIdConverter, OwnerConverter
@@ -132,6 +132,8 @@ def _authenticate() -> None:
 def _after_request(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["Cache-Control"] = "no-store"
+    if known := g.get("caller"):
+        response.headers[OWNER_HEADER] = owner_tag(known.owner)
     _narrow_allow_header(response)
     return response
 

@@ -1,5 +1,6 @@
-"""Addresses behind proxies: the public URL of this installation, and the address of a client."""
+"""What services and gateway tell each other: the public URL, the address of a client, and the owner of its key."""
 
+import hashlib
 import ipaddress
 from functools import cache
 
@@ -7,6 +8,14 @@ from flask import request
 from werkzeug.wrappers import Request
 
 from shared.settings import settings
+
+OWNER_HEADER = "X-Longshore-Owner"
+"""In the response of a service: `owner_tag` of the request's key. The gateway removes it."""
+
+
+def owner_tag(owner: str) -> str:
+    """Return what stands for an owner in `OWNER_HEADER`; the gateway shares places between owners, not keys."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]
 
 
 def public_url() -> str:

@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from api.gateway import serve
+from api.gateway.server import serve
 from cli.common import port_option, set_up
 from shared.settings import SettingsError
 
@@ -15,7 +15,7 @@ def command() -> None:
     """Run the gateway: one address before API, calls and git service.
 
     /git/… goes to LONGSHORE_GIT_URL, /v1/algo/… and /v1/requests/… to LONGSHORE_CALLS_URL, everything else to
-    LONGSHORE_API_URL. Any reverse proxy that streams can take its place.
+    LONGSHORE_API_URL. A reverse proxy that buffers requests and responses can take its place.
     """
     configured = set_up("gateway")
     try:

@@ -91,6 +91,24 @@ class Settings(WorkerSettings, ServingSettings):
         "", description="Where API, workers and gateway find the git service. Empty: http://127.0.0.1 and the git port."
     )
     max_body_bytes: int = Field(2 * MEBIBYTE, ge=1024, description="Maximum body of an API request, in bytes.")
+    body_timeout_seconds: float = Field(
+        120,
+        gt=0,
+        description="How long a client may take to send the body of a request to the API or of a call, in seconds.",
+    )
+    client_min_bytes_per_second: float = Field(
+        1024,
+        gt=0,
+        description="Rate at which the gateway's clients must send bodies and read responses, in bytes per second.",
+    )
+    client_grace_seconds: float = Field(
+        10, gt=0, description="How long the gateway's clients may be slower than that, and pause, in seconds."
+    )
+    gateway_buffer_bytes: int = Field(
+        512 * MEBIBYTE,
+        ge=64 * MEBIBYTE,
+        description="Maximum of bodies and responses that the gateway holds, mostly in temporary files; one client: a quarter.",
+    )
     rate_limit_changes: int = Field(
         20_000,
         ge=0,

@@ -12,7 +12,7 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from api.gateway import listening
+from api.gateway.server import listening
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent
 from shared.settings import Settings

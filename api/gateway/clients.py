@@ -1,0 +1,200 @@
+"""Who a client is, as far as the gateway can tell, and how many requests it may have in progress.
+
+A client is an owner, once a service has said whose key it is; before that it is a key, and without a key an address.
+Anybody can invent keys, so those that no service has accepted are also counted together by their address.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from api.proxy_headers import is_in
+from shared.errors import LongshoreError
+
+MAX_REMEMBERED_KEYS = 10_000
+MAX_REQUESTS = 2048
+"""In progress at a time, with their bodies and responses."""
+MAX_CLIENT_REQUESTS = MAX_REQUESTS // 8
+MAX_UNKNOWN_REQUESTS = MAX_REQUESTS // 4
+"""Of all keys of one address that no service has accepted."""
+TURN_TIMEOUT_SECONDS = 60
+"""How long a request waits until others of the same client have ended."""
+
+
+class TooManyRequestsError(LongshoreError):
+    """Raised when a client, or all of them, have too many requests in progress."""
+
+    def __init__(self, message: str, *, is_of_client: bool) -> None:
+        super().__init__(message)
+        self.is_of_client = is_of_client
+
+
+@dataclass(frozen=True)
+class Client:
+    """The sender of a request."""
+
+    name: str
+    address: str
+    key_digest: bytes | None
+    is_known: bool
+    """A service has accepted its key."""
+
+
+class Clients:
+    """Remembers whose keys the services have accepted."""
+
+    def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
+        self._trusted = trusted_proxies
+        self._owners: OrderedDict[bytes, str] = OrderedDict()
+
+    def identify(self, request: web.BaseRequest) -> Client:
+        address = _network_of(self._address_of(request))
+        secret = _secret_of(request.headers.get("Authorization", ""))
+        if not secret:
+            return Client(f"address {address}", address, None, is_known=False)
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+        owner = self._owners.get(digest)
+        if owner is None:
+            return Client(f"key {digest.hex()}", address, digest, is_known=False)
+        self._owners.move_to_end(digest)
+        return Client(f"owner {owner}", address, digest, is_known=True)
+
+    def learn(self, client: Client, *, owner: str | None, status: int) -> None:
+        """Remember whose key it is, or forget a key that is not accepted any more."""
+        if client.key_digest is None:
+            return
+        if owner is not None:
+            self._owners[client.key_digest] = owner
+            self._owners.move_to_end(client.key_digest)
+            if len(self._owners) > MAX_REMEMBERED_KEYS:
+                self._owners.popitem(last=False)
+        elif status == 401:
+            self._owners.pop(client.key_digest, None)
+
+    def _address_of(self, request: web.BaseRequest) -> str:
+        """Return the peer, or the client of a trusted proxy: the last address that is no trusted proxy itself."""
+        peer = request.remote or "unknown"
+        if not is_in(peer, self._trusted):
+            return peer
+        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", []) for hop in value.split(",")] or [
+            peer
+        ]
+        return next((hop for hop in reversed(hops) if not is_in(hop, self._trusted)), hops[0])[:64]
+
+
+def _secret_of(header: str) -> str:
+    """Return the key of an `Authorization` header in any of its forms, so that a key has one name."""
+    scheme, _, rest = header.strip().partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return header
+    return rest.strip() if scheme.lower() in ("simple", "bearer") else header.strip()
+
+
+def _network_of(address: str) -> str:
+    """Return the address, or of an IPv6 address the network that one client usually has."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+class RequestCounts:
+    """Counts the requests in progress, of all clients and of each."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._counts: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def counted(self, client: Client) -> Iterator[None]:
+        """Count a request while the block runs.
+
+        Raises:
+            TooManyRequestsError: too many are in progress already.
+        """
+        names = _counted_names(client)
+        limits = (MAX_CLIENT_REQUESTS, MAX_UNKNOWN_REQUESTS)
+        if any(self._counts[name] >= limit for name, limit in zip(names, limits, strict=False)):
+            raise TooManyRequestsError(
+                "Too many of your requests are in progress; send this one again when others have ended.",
+                is_of_client=True,
+            )
+        if self._total >= MAX_REQUESTS:
+            raise TooManyRequestsError("Too many requests are in progress; send this one again.", is_of_client=False)
+        self._total += 1
+        self._counts.update(names)
+        try:
+            yield
+        finally:
+            self._total -= 1
+            for name in names:
+                self._counts[name] -= 1
+                if not self._counts[name]:
+                    del self._counts[name]
+
+
+class Turns:
+    """Gives each client a share of the threads of a service. Its other requests wait for their turn."""
+
+    def __init__(self, *, client_places: int) -> None:
+        self._places = client_places
+        self._queues: dict[str, tuple[asyncio.Semaphore, int]] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, client: Client) -> AsyncIterator[None]:
+        """Wait for a turn and hold it while the block runs.
+
+        Raises:
+            TooManyRequestsError: the client's other requests did not end in time.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
+                    for name in _counted_names(client):
+                        await stack.enter_async_context(self._place(name))
+            except TimeoutError:
+                raise TooManyRequestsError(
+                    f"Other requests of yours were in progress for {TURN_TIMEOUT_SECONDS} seconds; send this one again "
+                    "when they have ended.",
+                    is_of_client=True,
+                ) from None
+            yield
+
+    def try_turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None] | None:
+        """Return a turn that can be had at once; None if there is none."""
+        names = _counted_names(client)
+        queues = [self._queues[name][0] for name in names if name in self._queues]
+        return None if any(queue.locked() for queue in queues) else self.turn(client)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, name: str) -> AsyncIterator[None]:
+        queue, users = self._queues.get(name) or (asyncio.Semaphore(self._places), 0)
+        self._queues[name] = queue, users + 1
+        try:
+            async with queue:
+                yield
+        finally:
+            queue, users = self._queues[name]
+            if users == 1:
+                del self._queues[name]
+            else:
+                self._queues[name] = queue, users - 1
+
+
+def _counted_names(client: Client) -> tuple[str, ...]:
+    """Return what the client's requests count for."""
+    if client.is_known:
+        return (client.name,)
+    return client.name, f"unknown {client.address}"

@@ -1,0 +1,451 @@
+"""Slow, endless and greedy clients before the gateway: no service is held by them, and no other client waits."""
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from aiohttp import web
+
+from api.gateway import server
+from api.gateway.bodies import PREFIX_BYTES
+from api.proxy_headers import OWNER_HEADER
+from tests.gateway import Seen, gateway, noting, raw, run, service
+
+IMPATIENT: dict[str, Any] = {"client_grace_seconds": 0.3}
+PATHS = {"api": "/v1/registries", "calls": "/v1/algo/o/n"}
+MEGABYTE = 1_000_000
+
+
+def head(path: str, framing: str, *fields: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: h", framing, *fields, "", ""]).encode()
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def drip(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Send a piece now and then, until the server has closed the connection."""
+    while not writer.is_closing():
+        writer.write(piece)
+        await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def dripping(writer: asyncio.StreamWriter, piece: bytes) -> AsyncIterator[None]:
+    task = asyncio.create_task(drip(writer, piece))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await task
+
+
+def error_of(response: bytes) -> tuple[int, dict[str, Any]]:
+    """Return the status and the error of a response of the gateway."""
+    start, _, body = response.partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert set(error) == {"id", "code", "message"}
+    return int(start.split()[1]), error
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    ("framing", "piece"), [("Content-Length: 100000", b" "), ("Transfer-Encoding: chunked", b"1\r\n \r\n")]
+)
+def test_a_body_of_a_byte_now_and_then_does_not_reach_a_service(name: str, framing: str, piece: bytes) -> None:
+    seen = Seen()
+
+    async def scenario() -> bytes:
+        async with (
+            service(noting(seen)) as target,
+            gateway(**{name: target}, **IMPATIENT) as port,  # type: ignore[arg-type]
+            connected(port) as (reader, writer),
+        ):
+            writer.write(head(PATHS[name], framing))
+            async with dripping(writer, piece):
+                return await reader.read()
+
+    status, error = error_of(run(scenario))
+    assert (status, error["code"]) == (408, 2015)
+    assert seen.paths == []
+
+
+@pytest.mark.parametrize("ending", [b"1;" + b"x" * 1000, b"0\r\nX-Trailer: 1\r\n"])
+def test_chunk_extensions_and_trailers_without_end_do_not_reach_a_service(ending: bytes) -> None:
+    seen = Seen()
+
+    async def scenario() -> bytes:
+        async with (
+            service(noting(seen)) as api,
+            gateway(api=api, **IMPATIENT) as port,
+            connected(port) as (reader, writer),
+        ):
+            writer.write(head("/v1/registries", "Transfer-Encoding: chunked") + ending)
+            async with dripping(writer, b"X-Trailer: 1\r\n" if ending.startswith(b"0") else b"x"):
+                return await reader.read()
+
+    assert error_of(run(scenario))[0] in (400, 408)
+    assert seen.paths == []
+
+
+def test_a_body_that_ends_before_its_length_does_not_reach_a_service() -> None:
+    seen = Seen()
+
+    async def scenario() -> None:
+        async with (
+            service(noting(seen)) as api,
+            gateway(api=api) as port,
+            connected(port) as (_reader, writer),
+        ):
+            writer.write(head("/v1/registries", "Content-Length: 100000") + b"half")
+            await writer.drain()
+            await raw(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+
+    run(scenario)
+    assert seen.paths == ["/"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("api", 30 * MEGABYTE), ("calls", 30 * MEGABYTE)])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_sender_of_thirty_megabytes_is_told_that_it_is_too_large(name: str, size: int, is_chunked: bool) -> None:
+    """It reads nothing before it has sent everything."""
+    seen = Seen()
+    framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {size}"
+    piece = b"x" * MEGABYTE
+    sent = b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece
+
+    async def scenario() -> bytes:
+        async with (
+            service(noting(seen)) as target,
+            gateway(**{name: target}) as port,  # type: ignore[arg-type]
+            connected(port) as (reader, writer),
+        ):
+            writer.write(head(PATHS[name], framing))
+            for _ in range(size // MEGABYTE):
+                writer.write(sent)
+                await writer.drain()
+            writer.write(b"0\r\n\r\n" if is_chunked else b"")
+            return await reader.read()
+
+    status, error = error_of(run(scenario))
+    assert (status, error["code"]) == (413, 2015)
+    assert "bytes" in error["message"]
+    assert seen.paths == []
+
+
+def test_a_body_that_is_too_large_is_not_asked_for() -> None:
+    async def scenario() -> bytes:
+        async with service(noting(Seen())) as api, gateway(api=api) as port:
+            return await raw(port, head("/v1/registries", "Content-Length: 30000000", "Expect: 100-continue"))
+
+    assert error_of(run(scenario))[0] == 413
+
+
+def test_a_body_in_pieces_reaches_a_service_whole() -> None:
+    seen = Seen()
+
+    async def scenario() -> None:
+        async with service(noting(seen)) as api, gateway(api=api) as port, connected(port) as (reader, writer):
+            writer.write(head("/v1/registries", "Transfer-Encoding: chunked"))
+            for _ in range(2):
+                writer.write(b"%x\r\n%b\r\n" % (PREFIX_BYTES, b"x" * PREFIX_BYTES))
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+
+    run(scenario)
+    assert seen.bodies == [b"x" * 2 * PREFIX_BYTES]
+    assert seen.headers[0]["Content-Length"] == str(2 * PREFIX_BYTES)
+    assert "Transfer-Encoding" not in seen.headers[0]
+
+
+def test_headers_that_never_end_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_SECONDS", 0.3)
+
+    async def scenario() -> bytes:
+        async with gateway() as port, connected(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n")
+            async with dripping(writer, b"X-More: 1\r\n"):
+                return await reader.read()
+
+    assert error_of(run(scenario))[0] == 408
+
+
+def test_connections_that_ask_nothing_make_room_for_those_that_do() -> None:
+    async def scenario() -> bytes:
+        async with (
+            service(noting(Seen())) as api,
+            gateway(api=api, max_connections=8) as port,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            silent = [await stack.enter_async_context(connected(port)) for _ in range(30)]
+            for _reader, writer in silent[::2]:
+                writer.write(b"GET / HTTP/1.1\r\n")  # the beginning of a request
+            return await raw(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+
+    assert run(scenario).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_slow_push_ends_and_so_does_its_request_to_git() -> None:
+    async def scenario() -> bytes:
+        begun, left = asyncio.Event(), asyncio.Event()
+
+        async def git(request: web.BaseRequest) -> web.StreamResponse:
+            begun.set()
+            try:
+                await request.content.read()
+            except BaseException:
+                left.set()
+                raise
+            return web.Response()
+
+        async with (
+            service(git) as target,
+            gateway(git=target, **IMPATIENT) as port,
+            connected(port) as (reader, writer),
+        ):
+            writer.write(head("/git/o/n.git/git-receive-pack", f"Content-Length: {2 * PREFIX_BYTES}"))
+            writer.write(b"x" * PREFIX_BYTES)
+            await begun.wait()
+            async with dripping(writer, b"x"):
+                response = await reader.read()
+            await left.wait()
+            return response
+
+    response = run(scenario)
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"text/plain" in response
+
+
+def test_a_push_may_take_as_long_as_git_reads_slowly() -> None:
+    """Only the time in which the client is waited for counts."""
+    size = 40 * PREFIX_BYTES
+
+    async def scenario() -> bytes:
+        received = 0
+
+        async def git(request: web.BaseRequest) -> web.StreamResponse:
+            nonlocal received
+            await asyncio.sleep(1)  # longer than a client may pause
+            async for piece in request.content.iter_any():
+                received += len(piece)
+            return web.Response(text=str(received))
+
+        async with (
+            service(git) as target,
+            gateway(git=target, **IMPATIENT) as port,
+            connected(port) as (reader, writer),
+        ):
+            writer.write(head("/git/o/n.git/git-receive-pack", f"Content-Length: {size}", "Connection: close"))
+            writer.write(b"x" * size)
+            return await reader.read()
+
+    assert run(scenario).endswith(str(size).encode())
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/algo/o/n"])
+def test_a_service_does_not_wait_for_a_client_that_does_not_read(path: str) -> None:
+    async def scenario() -> None:
+        has_sent = asyncio.Event()
+
+        async def api(_request: web.BaseRequest) -> web.StreamResponse:
+            asyncio.current_task().add_done_callback(lambda _: has_sent.set())  # type: ignore[union-attr]
+            return web.Response(body=b"x" * 30 * MEGABYTE)
+
+        async with (
+            service(api) as target,
+            gateway(api=target, calls=target, client_grace_seconds=1) as port,
+            connected(port) as (reader, writer),
+        ):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            await has_sent.wait()
+            while not any(entry["event"] == "caller_reads_too_slowly" for entry in logged):
+                await asyncio.sleep(0.05)
+            with pytest.raises(asyncio.IncompleteReadError):  # the gateway does not wait for it either
+                await reader.readexactly(30 * MEGABYTE)
+
+    with structlog.testing.capture_logs() as logged:
+        run(scenario)
+
+
+def test_git_does_not_wait_for_a_client_that_does_not_read() -> None:
+    async def scenario() -> None:
+        has_left = asyncio.Event()
+
+        async def git(request: web.BaseRequest) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            try:
+                while True:
+                    await response.write(b"x" * PREFIX_BYTES)
+            finally:
+                has_left.set()
+
+        async with (
+            service(git) as target,
+            gateway(git=target, **IMPATIENT) as port,
+            connected(port) as (_reader, writer),
+        ):
+            writer.write(b"GET /git/o/n.git/info/refs HTTP/1.1\r\nHost: h\r\n\r\n")
+            await has_left.wait()
+
+    run(scenario)
+
+
+def test_an_event_stream_may_be_as_slow_as_its_events() -> None:
+    async def scenario() -> bytes:
+        async def api(request: web.BaseRequest) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for _ in range(3):
+                await asyncio.sleep(0.4)
+                await response.write(b": the job goes on\n\n")
+            return response
+
+        async with service(api) as target, gateway(api=target, **IMPATIENT) as port:
+            return await raw(port, b"GET /v1/jobs/x/events HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+
+    assert run(scenario).count(b"the job goes on") == 3
+
+
+class Holding:
+    """A service that answers nobody before `released` is set, except the owner `other`."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+        self.headers: list[Any] = []
+        self.released = asyncio.Event()
+        self.changed = asyncio.Condition()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        await request.content.read()
+        owner = request.headers.get("Authorization", "").partition("-")[0]
+        self.headers.append(request.headers)
+        if owner != "other" and request.path != "/v1/mine":
+            async with self.changed:
+                self.held.append(owner)
+                self.changed.notify_all()
+            await self.released.wait()
+        return web.Response(text="done", headers={OWNER_HEADER: owner})
+
+    async def until_held(self, count: int) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.held) >= count)
+
+
+async def status_of(session: aiohttp.ClientSession, path: str, key: str, **headers: str) -> int:
+    async with session.get(path, headers={"Authorization": key, **headers}) as response:
+        assert OWNER_HEADER not in response.headers
+        await response.read()
+        return response.status
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/algo/o/n", "/git/o/n.git/info/refs"])
+def test_an_owner_with_many_keys_has_half_of_a_service_and_the_rest_waits(path: str) -> None:
+    async def scenario() -> None:
+        holding = Holding()
+        async with (
+            service(holding.handle) as target,
+            gateway(api=target, git=target, calls=target, api_threads=16, calls_threads=16) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            for number in range(4):  # the gateway learns whose keys they are
+                assert await status_of(session, "/v1/mine", f"greedy-{number}") == 200
+            many = [asyncio.create_task(status_of(session, path, f"greedy-{number % 4}")) for number in range(40)]
+            await holding.until_held(16)
+            assert await status_of(session, path, "other-key") == 200
+            assert len(holding.held) == 16
+            holding.released.set()
+            assert set(await asyncio.gather(*many)) == {200}
+        assert len(holding.held) == 40
+
+    run(scenario)
+
+
+def test_keys_that_nobody_has_accepted_share_the_places_of_their_address() -> None:
+    async def scenario() -> None:
+        holding = Holding()
+        async with (
+            service(holding.handle) as target,
+            gateway(api=target, api_threads=4) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            assert await status_of(session, "/v1/mine", "other-key") == 200
+            invented = [asyncio.create_task(status_of(session, "/v1/jobs", f"invented{n}-")) for n in range(20)]
+            await holding.until_held(4)
+            assert await status_of(session, "/v1/jobs", "other-key") == 200
+            assert len(holding.held) == 4
+            holding.released.set()
+            await asyncio.gather(*invented)
+
+    run(scenario)
+
+
+def test_those_who_wait_for_jobs_leave_places_to_others_and_to_their_own_requests() -> None:
+    async def scenario() -> None:
+        holding = Holding()
+        async with (
+            service(holding.handle) as target,
+            gateway(api=target, api_threads=8) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            assert await status_of(session, "/v1/mine", "greedy-") == 200
+            waiting = [
+                asyncio.create_task(status_of(session, "/v1/jobs/x/events", "greedy-")),
+                *(asyncio.create_task(status_of(session, "/v1/jobs", "greedy-", Prefer="wait=60")) for _ in range(9)),
+            ]
+            await holding.until_held(10)
+            assert await status_of(session, "/v1/jobs/x/events", "greedy-") == 503
+            assert await status_of(session, "/v1/mine", "greedy-") == 200
+            assert sum("Prefer" in headers for headers in holding.headers) == 5
+            holding.released.set()
+            assert set(await asyncio.gather(*waiting)) == {200}
+
+    run(scenario)
+
+
+def test_bodies_that_are_held_for_a_client_are_bounded() -> None:
+    """A client may have a quarter of what the gateway holds; another one still finds room."""
+    body = b"x" * 9 * 1024**2
+
+    async def scenario() -> list[int]:
+        never = asyncio.Event()
+
+        async def calls(request: web.BaseRequest) -> web.StreamResponse:
+            if request.headers["Authorization"] != "other-key":
+                await never.wait()
+            await request.content.read()
+            return web.Response()
+
+        async def post(session: aiohttp.ClientSession, key: str) -> int:
+            async with session.post("/v1/algo/o/n", data=io.BytesIO(body), headers={"Authorization": key}) as response:
+                return response.status
+
+        async with (
+            service(calls) as target,
+            gateway(calls=target, calls_threads=2, calls_workers=1, gateway_buffer_bytes=64 * 1024**2) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            greedy = [asyncio.create_task(post(session, "greedy-key")) for _ in range(4)]
+            done, _ = await asyncio.wait(greedy, return_when=asyncio.FIRST_COMPLETED)
+            statuses = [done.pop().result(), await post(session, "other-key")]
+            never.set()
+            await asyncio.wait(greedy)
+            return statuses
+
+    assert run(scenario) == [429, 200]
