@@ -5,10 +5,8 @@
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable
-from functools import cache
 
 from flask import Response, g, request
 from sqlalchemy import bindparam, delete, exists, or_, select
@@ -17,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from api.authentication import caller
+from api.owner_slots import wait_slots
 from shared.commands.push import Enqueued
 from shared.db.clock import now_ms
 from shared.db.engine import database
@@ -140,16 +139,11 @@ def _request_bytes() -> bytes:
     return b"\n".join((request.method.encode(), request.full_path.encode(), request.get_data(cache=True)))
 
 
-@cache
-def wait_slots() -> threading.BoundedSemaphore:
-    """Return the semaphore of requests that wait for jobs: half of the process's threads stay free for others."""
-    return threading.BoundedSemaphore(max(1, settings().api_threads // 2))
-
-
 def wait_for(job_id: str) -> None:
     """Wait until the job and its children have ended, at most as long as `Prefer: wait=N` says (RFC 7240)."""
     preference = WAIT.search(request.headers.get("Prefer", ""))
-    if preference is None or not wait_slots().acquire(blocking=False):
+    owner = caller().owner
+    if preference is None or not wait_slots().acquire(owner):
         return
     g.waited_seconds = min(int(preference[1]), settings().max_wait_seconds)
     deadline = time.monotonic() + g.waited_seconds
@@ -159,7 +153,7 @@ def wait_for(job_id: str) -> None:
             time.sleep(min(interval, max(0.0, deadline - time.monotonic())))
             interval = min(interval * 1.5, MAX_POLL_INTERVAL_SECONDS)
     finally:
-        wait_slots().release()
+        wait_slots().release(owner)
 
 
 def _is_live(job_id: str) -> bool:

@@ -9,7 +9,12 @@ from api.dispatch import producer
 from shared.db.engine import database
 from shared.db.models import Base
 from shared.encryption import keyring, new_key
-from shared.net.address_rules import registry_networks, source_networks, webhook_networks
+from shared.net.address_rules import (
+    registry_networks,
+    source_networks,
+    source_trusted_networks,
+    webhook_networks,
+)
 from shared.settings import settings
 
 
@@ -24,6 +29,9 @@ def longshore_environment(directory: Path, *, tables: bool = True, **variables: 
         "LONGSHORE_SECRET_KEYS": new_key(),
         # No server listens there: sending a message fails immediately, which is harmless.
         "LONGSHORE_REDIS_URL": "redis://127.0.0.1:1/0",
+        # The repositories of tests are on this machine.
+        "LONGSHORE_SOURCE_NETWORKS": "0.0.0.0/0,::/0",
+        "LONGSHORE_SOURCE_TRUSTED_NETWORKS": "127.0.0.0/8,::1/128",
     } | {f"LONGSHORE_{name.upper()}": str(value) for name, value in variables.items()}
     before = {name: value for name, value in os.environ.items() if name.startswith("LONGSHORE_")}
     _replace_variables(environment)
@@ -41,5 +49,14 @@ def _replace_variables(variables: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("LONGSHORE_")]:
         del os.environ[name]
     os.environ.update(variables)
-    for cached in (settings, database, keyring, producer, registry_networks, source_networks, webhook_networks):
+    for cached in (
+        settings,
+        database,
+        keyring,
+        producer,
+        registry_networks,
+        source_networks,
+        source_trusted_networks,
+        webhook_networks,
+    ):
         cached.cache_clear()

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from api import dispatch
 from api.authentication import audit, caller, managed_algorithm, readable_algorithm, require_known_owner
 from api.errors import ApiError, Code
+from api.owner_slots import remote_slots
 from api.presenters import latest_version, present_versions
 from api.proxy_headers import public_url
 from api.routing import algorithm_route, json_response, list_of, no_content, v1_blueprint
@@ -33,8 +34,7 @@ from shared.encryption import keyring
 from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
-from shared.git.sources import check_repository_address, encrypt_source_credentials, parse_repository_url
-from shared.net.address_rules import ForbiddenAddressError
+from shared.git.sources import check_new_repository, encrypt_source_credentials, parse_repository_url
 from shared.registry.reference import normalize_name
 from shared.settings import settings
 
@@ -67,7 +67,7 @@ def create_algorithm(username: str, body: AlgorithmRequest) -> Response:
     if body.source and body.source.credentials and not body.source.repository_https_url:
         raise InvalidInputError(UNEXPECTED_CREDENTIALS)
     chosen = _merge_settings({}, body.settings)
-    _require_allowed_repository(body.source)
+    _require_allowed_repository(body.source, username)
     try:
         with database().writing() as session:
             require_known_owner(session, username)
@@ -112,8 +112,8 @@ def get_algorithm(algorithm_name: str) -> Response:
 def update_algorithm(algorithm_name: str, body: AlgorithmUpdate) -> Response:
     """Change details, settings or source of an algorithm. Omitted fields stay as they are."""
     with database().reading() as session:
-        managed_algorithm(session, algorithm_name)
-    _require_allowed_repository(body.source)
+        owner = managed_algorithm(session, algorithm_name).owner
+    _require_allowed_repository(body.source, owner)
     with database().writing() as session:
         algorithm = managed_algorithm(session, algorithm_name)
         if body.details is not None:
@@ -189,18 +189,27 @@ def _merge_settings(present: dict[str, Any], change: SettingsRequest) -> dict[st
     return {**DEFAULT_SETTINGS, **present, **changed}
 
 
-def _require_allowed_repository(source: SourceRequest | None) -> None:
+def _require_allowed_repository(source: SourceRequest | None, owner: str) -> None:
     """Check the address of a repository; it is resolved, so this is done outside of a transaction.
 
     Raises:
-        InvalidInputError: the URL is invalid, or its address is forbidden.
+        InvalidInputError: the URL is invalid, its address is forbidden, or the ssh key is not for it.
     """
     if source is None or not source.repository_https_url:
         return
     try:
-        check_repository_address(parse_repository_url(source.repository_https_url))
-    except (InvalidRepositoryUrlError, ForbiddenAddressError) as error:
+        url = parse_repository_url(source.repository_https_url)
+        # A name server can be slow; beyond a few at a time, names are checked at their use only.
+        resolves = remote_slots().acquire(caller().owner)
+        try:
+            check_new_repository(url, owner, resolves=resolves)
+        finally:
+            if resolves:
+                remote_slots().release(caller().owner)
+    except InvalidRepositoryUrlError as error:
         raise InvalidInputError(f"source.repository_https_url: {error}") from None
+    except InvalidInputError as error:
+        raise InvalidInputError(f"source.repository_https_url: {error.message}") from None
 
 
 def _apply_source(algorithm: Algorithm, source: SourceRequest | None) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api import dispatch
 from api.authentication import audit, caller, readable_algorithm
-from api.enqueue import wait_slots
+from api.owner_slots import wait_slots
 from api.pagination import Page, PageQuery, filters, page_response
 from api.presenters import present_job, present_jobs
 from api.routing import json_response, no_content, v1_blueprint
@@ -122,9 +122,10 @@ def follow_job(job_id: str) -> Response:
     events, ended = next_events(job_id, position, of_all_algorithms=caller().admin)
     if ended and not events:
         return no_content()
-    if not wait_slots().acquire(blocking=False):
+    owner = caller().owner
+    if not wait_slots().acquire(owner):
         raise UnavailableError(
-            "Too many requests wait for jobs; retry later, or use GET /v1/jobs/ID.",
+            f"Too many requests of {owner} or others wait for jobs; retry later, or use GET /v1/jobs/ID.",
             retry_after=BUSY_RETRY_AFTER_SECONDS,
         )
     response = Response(
@@ -138,7 +139,7 @@ def follow_job(job_id: str) -> Response:
         ),
         mimetype="text/event-stream",
     )
-    response.call_on_close(wait_slots().release)
+    response.call_on_close(partial(wait_slots().release, owner))
     response.headers["X-Accel-Buffering"] = "no"  # proxies must not buffer events
     return response
 

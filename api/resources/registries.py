@@ -4,7 +4,8 @@ from flask import Response
 from sqlalchemy import select
 
 from api import dispatch
-from api.authentication import admin_only, audit
+from api.authentication import admin_only, audit, caller
+from api.owner_slots import remote_slots
 from api.request_parsing import parse_credentials
 from api.routing import json_response, list_of, v1_blueprint
 from api.schemas.registries import (
@@ -159,7 +160,7 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
             credentials = credentials or credential_provider(registry).for_reading()
         except CredentialsError as error:
             raise ConflictError(error.message) from None
-    with client_of(registry, credentials) as client:
+    with remote_slots().hold(caller().owner), client_of(registry, credentials) as client:
         result = check(client, f"{address_of(registry).path}/longshore-check".lstrip("/"))
     return json_response(RegistryCheckResponse(**vars(result)))
 

@@ -7,8 +7,17 @@ from flask import Response, g
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, undefer
 
-from api.authentication import about, audit, managed_algorithm, managed_version, readable_algorithm, readable_version
+from api.authentication import (
+    about,
+    audit,
+    caller,
+    managed_algorithm,
+    managed_version,
+    readable_algorithm,
+    readable_version,
+)
 from api.enqueue import add_job_headers, enqueue, repeated_job_id
+from api.owner_slots import remote_slots
 from api.pagination import Page, PageQuery, page_response
 from api.presenters import present_builds, present_enqueued, present_versions
 from api.request_parsing import push_request
@@ -65,7 +74,7 @@ def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileReq
         if job_id is None:  # a repeat returns its job even if a registry was deleted since
             pushes = _push_requests(session, body.registry_push_credentials)
     # Resolving the commit takes up to ten seconds, so no transaction is open meanwhile (rule 6).
-    commit = "" if job_id else resolve_commit(algorithm, body.commitSha)
+    commit = "" if job_id else _resolve_commit(algorithm, body.commitSha)
 
     def command(session: Session) -> Enqueued:
         present = find_algorithm(session, algorithm.id)
@@ -82,6 +91,13 @@ def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileReq
         return enqueued
 
     return _version_response(enqueue(command))
+
+
+def _resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
+    if algorithm.hosted or commit is not None:
+        return resolve_commit(algorithm, commit)
+    with remote_slots().hold(caller().owner):
+        return resolve_commit(algorithm, None)
 
 
 @algorithm_route(blueprint, "/version", ["POST"])

@@ -9,7 +9,13 @@ from urllib.request import getproxies, proxy_bypass
 
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
-from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError, is_ip_address
+from shared.net.address_rules import (
+    AllowedNetworks,
+    ForbiddenAddressError,
+    is_ip_address,
+    is_public_address,
+    source_trusted_networks,
+)
 from shared.settings import settings
 
 
@@ -21,7 +27,7 @@ class GitCredentials:
     password: str = field(repr=False)
 
 
-class Access(TypedDict):
+class AccessOptions(TypedDict):
     """Arguments of `run_git` and `running_git` with which git can reach one repository and no other."""
 
     protocols: tuple[str, ...]
@@ -29,39 +35,85 @@ class Access(TypedDict):
     extra_environment: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Access:
+    """What git needs to reach one repository, and whether callers may be told what answers there."""
+
+    options: AccessOptions
+    is_described: bool
+    """False for addresses outside of the public internet: what answers there, or that nothing does, is not for callers
+    who can name any address and port (LONGSHORE_SOURCE_TRUSTED_NETWORKS names exceptions)."""
+
+
+class UnresolvedNameError(WorkError):
+    """Raised when the name of a repository's server cannot be resolved: a name of the private network, perhaps."""
+
+
 def make_access(
-    url: RepositoryUrl, credentials: GitCredentials | None, networks: AllowedNetworks | None = None
+    url: RepositoryUrl,
+    credentials: GitCredentials | None,
+    networks: AllowedNetworks | None = None,
+    *,
+    owner: str | None = None,
 ) -> Access:
-    """Return what git needs to reach `url`: the transport, the credentials for that URL only, the key for ssh.
+    """Return what git needs to reach `url`: the transport, the credentials for that URL only, the owner's key for ssh.
 
     With `networks` (for a URL from a caller) the host is resolved and checked here, and git connects to exactly these
     addresses, except through a proxy, which resolves the name itself.
 
     Raises:
-        WorkError: an ssh:// URL without a known_hosts file (invalid); a forbidden address (invalid); a name that cannot
-            be resolved (transient).
+        WorkError: an ssh:// URL without a known_hosts file, or one that the key is not for (invalid); a forbidden
+            address (invalid).
+        UnresolvedNameError: a name that cannot be resolved (transient).
     """
     config, environment = [], {}
-    addresses = [] if networks is None or _is_proxied(url) else _resolve(url, networks)
+    addresses = [] if networks is None else _resolve(url, networks)
     if addresses and url.scheme != "ssh" and not is_ip_address(url.host):
         # Passed on to curl as CURLOPT_RESOLVE (git-config(1)).
         config.append(("http.curloptResolve", f"{url.host}:{_port(url)}:{','.join(addresses)}"))
     if url.scheme == "ssh":
-        environment = {"GIT_SSH_COMMAND": _ssh_command(url.host, addresses), "GIT_SSH_VARIANT": "ssh"}
+        environment = {"GIT_SSH_COMMAND": _ssh_command(url, addresses, owner), "GIT_SSH_VARIANT": "ssh"}
     elif credentials is not None:
         pair = f"{credentials.username}:{credentials.password}".encode()
         config.append((f"http.{url}.extraHeader", f"Authorization: Basic {base64.b64encode(pair).decode()}"))
-    return Access(protocols=(url.scheme,), config=config, extra_environment=environment)
+    return Access(
+        AccessOptions(protocols=(url.scheme,), config=config, extra_environment=environment),
+        is_described=all(
+            is_public_address(address) or source_trusted_networks().contains(address) for address in addresses
+        ),
+    )
+
+
+def check_ssh_key_scope(url: RepositoryUrl, owner: str | None) -> None:
+    """Check that the installation's ssh key, if there is one, may be used for a repository of this owner.
+
+    Raises:
+        WorkError: it may not (invalid).
+    """
+    if url.scheme != "ssh" or settings().source_ssh_key is None:
+        return
+    for scope in settings().source_ssh_key_scopes:
+        allowed_owner, _, prefix = scope.partition("=")
+        if allowed_owner in ("*", owner) and f"{url}/".startswith(f"{prefix.rstrip('/')}/"):
+            return
+    raise WorkError(
+        ErrorClass.INVALID,
+        f"The ssh key of this installation is not for {url} of {owner}; use https:// with source.credentials, or ask "
+        "an operator to allow it (LONGSHORE_SOURCE_SSH_KEY_SCOPES).",
+    )
 
 
 def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
     try:
+        if _is_proxied(url):
+            networks.check_unresolved(url.host)
+            return []
         return networks.resolve(url.host, _port(url))
     except ForbiddenAddressError as error:
-        raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error}") from None
+        raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error.for_caller}") from None
     except (OSError, UnicodeError):
-        raise WorkError(
-            ErrorClass.TRANSIENT, f"The repository {url} cannot be reached at the moment (its name cannot be resolved)."
+        raise UnresolvedNameError(
+            ErrorClass.TRANSIENT, f"The name of the repository {url} cannot be resolved."
         ) from None
 
 
@@ -74,13 +126,14 @@ def _is_proxied(url: RepositoryUrl) -> bool:
     return url.scheme != "ssh" and bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.host)
 
 
-def _ssh_command(host: str, addresses: Sequence[str]) -> str:
+def _ssh_command(url: RepositoryUrl, addresses: Sequence[str], owner: str | None) -> str:
     known_hosts, key = settings().source_ssh_known_hosts, settings().source_ssh_key
     if known_hosts is None:
         raise WorkError(
             ErrorClass.INVALID,
             "Repositories at ssh:// URLs cannot be used here: LONGSHORE_SOURCE_SSH_KNOWN_HOSTS is not set.",
         )
+    check_ssh_key_scope(url, owner)
     options = {
         "BatchMode": "yes",
         "ClearAllForwardings": "yes",
@@ -88,13 +141,14 @@ def _ssh_command(host: str, addresses: Sequence[str]) -> str:
         "GlobalKnownHostsFile": "/dev/null",
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
+        # Without it, ssh tries the keys in the home directory of the account that Longshore runs under.
+        "IdentityFile": "none" if key is None else f'"{key.absolute()}"',
         "PermitLocalCommand": "no",
         "StrictHostKeyChecking": "yes",
         "UserKnownHostsFile": f'"{known_hosts.absolute()}"',
     }
     if addresses:
-        options |= {"HostName": addresses[0], "HostKeyAlias": host}
-    words = ["ssh", "-F", "/dev/null", *(word for option in options.items() for word in ("-o", "=".join(option)))]
-    if key is not None:
-        words += ["-i", str(key.absolute())]
-    return shlex.join(words)
+        options |= {"HostName": addresses[0], "HostKeyAlias": url.host}
+    return shlex.join(
+        ["ssh", "-F", "/dev/null", *(word for option in options.items() for word in ("-o", "=".join(option)))]
+    )

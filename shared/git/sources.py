@@ -4,23 +4,32 @@ A repository is hosted here, or elsewhere at a URL. Nothing is fetched from one 
 """
 
 import time
+from dataclasses import dataclass
+
+import structlog
 
 from shared.algorithms import FULL_HASH
+from shared.cancellation import CancelToken
 from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
-from shared.git.access import Access, GitCredentials, make_access
+from shared.git.access import Access, GitCredentials, UnresolvedNameError, check_ssh_key_scope, make_access
 from shared.git.command import GitResult, run_git
 from shared.git.errors import git_error
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
-from shared.net.address_rules import source_networks
+from shared.net.address_rules import ForbiddenAddressError, source_networks
 from shared.settings import settings
 from shared.subprocesses import SubprocessTimeoutError
 
 RESOLVE_TIMEOUT_SECONDS = 8
 """For a repository elsewhere to name its newest commit."""
+UNDESCRIBED_SECONDS = 4
+"""How long it takes until a repository that is not described to callers (`Access`) is said to be unreadable, whatever
+is at its address."""
 RETRY_SECONDS = 10
+
+log = structlog.get_logger(__name__)
 
 
 def parse_repository_url(text: str) -> RepositoryUrl:
@@ -36,13 +45,23 @@ def parse_repository_url(text: str) -> RepositoryUrl:
     )
 
 
-def check_repository_address(url: RepositoryUrl) -> None:
-    """Check the address of a repository. It resolves the host name, so it must not be called in a transaction.
+def check_new_repository(url: RepositoryUrl, owner: str, *, resolves: bool) -> None:
+    """Check that an owner may record a repository. With `resolves`, it resolves the name: not in a transaction.
+
+    It is checked again at each use.
 
     Raises:
-        ForbiddenAddressError: the address rules forbid it.
+        InvalidInputError: the address rules forbid it, or the ssh key is not for it.
     """
-    source_networks().check_new_host(url.host, url.port or 443)
+    try:
+        source_networks().check_unresolved(url.host)
+        if resolves:
+            source_networks().check_new_host(url.host, url.port or 443)
+        check_ssh_key_scope(url, owner)
+    except ForbiddenAddressError as error:
+        raise InvalidInputError(error.for_caller) from None
+    except WorkError as error:
+        raise InvalidInputError(error.message) from None
 
 
 def encrypt_source_credentials(keyring: Keyring, algorithm: Algorithm, username: str, password: str) -> str:
@@ -85,7 +104,8 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         # Parsed again: the settings may be stricter than when the URL was recorded.
         url = parse_repository_url(algorithm.repository_url)
         pair = decrypt_source_credentials(keyring(), algorithm)
-        return newest_commit(url, GitCredentials(*pair) if pair else None, timeout=RESOLVE_TIMEOUT_SECONDS)
+        credentials = GitCredentials(*pair) if pair else None
+        return newest_commit(url, credentials, owner=algorithm.owner, timeout=RESOLVE_TIMEOUT_SECONDS)
     except InvalidRepositoryUrlError as error:
         raise InvalidInputError(f"The algorithm's repository: {error}") from None
     except DecryptionError as error:
@@ -97,20 +117,20 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
         raise InvalidInputError(error.message) from None
 
 
-def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None, *, timeout: float = 10) -> str:
+def newest_commit(
+    url: RepositoryUrl, credentials: GitCredentials | None = None, *, owner: str | None = None, timeout: float = 10
+) -> str:
     """Return the full hash of the newest commit of the default branch. `timeout` is in seconds, in total.
 
     Raises:
         WorkError: empty repository (invalid), default branch deleted (invalid), no such repository (not_found),
             wrong credentials (auth), certificate not trusted or no git server (invalid), unreachable or too slow
-            (transient). The message is for the caller.
+            (transient); always transient where callers are not told. The message is for the caller.
     """
-    deadline = time.monotonic() + timeout
-    access = make_access(url, credentials, source_networks())
-    head = _hashes_by_name(_ls_remote(url, access, "HEAD", deadline)).get("HEAD")
-    if head is not None:
-        return head
-    if _hashes_by_name(_ls_remote(url, access, "refs/heads/*", deadline)):
+    listing = _reach(url, credentials, owner, time.monotonic() + timeout, CancelToken())
+    if listing.head is not None:
+        return listing.head
+    if listing.has_branches:
         raise WorkError(
             ErrorClass.INVALID,
             f"The default branch of {url} was deleted: name a commit, or choose another default there.",
@@ -118,10 +138,85 @@ def newest_commit(url: RepositoryUrl, credentials: GitCredentials | None = None,
     raise WorkError(ErrorClass.INVALID, f"The repository {url} is empty: push a commit first.")
 
 
-def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float) -> GitResult:
+def reach_repository(
+    url: RepositoryUrl, credentials: GitCredentials | None, *, owner: str, timeout: float, stop: CancelToken
+) -> Access:
+    """Return what git needs to fetch from a repository elsewhere.
+
+    Where callers are not told what answers, it is asked for its branches first: a fetch takes longer to fail in some
+    ways than in others.
+
+    Raises:
+        WorkError: as `make_access`; the repository cannot be read, and callers are not told why (transient).
+        WorkCancelledError: `stop` was cancelled.
+    """
+    return _reach(url, credentials, owner, time.monotonic() + timeout, stop, asks_always=False).access
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The access to a repository, and what it listed if it was asked."""
+
+    access: Access
+    head: str | None = None
+    """The newest commit of the default branch."""
+    has_branches: bool = False
+
+
+def _reach(
+    url: RepositoryUrl,
+    credentials: GitCredentials | None,
+    owner: str | None,
+    deadline: float,
+    stop: CancelToken,
+    *,
+    asks_always: bool = True,
+) -> _Listing:
+    undescribed_until = min(deadline, time.monotonic() + UNDESCRIBED_SECONDS)
+    try:
+        access = make_access(url, credentials, source_networks(), owner=owner)
+    except UnresolvedNameError as error:
+        raise _undescribed(url, error, undescribed_until, stop) from None
+    if access.is_described:
+        return _ask(url, access, deadline, stop) if asks_always else _Listing(access)
+    try:
+        listing = _ask(url, access, undescribed_until, stop)
+        if not listing.has_branches:  # every web server can send this
+            raise WorkError(ErrorClass.INVALID, f"The repository {url} is empty.")
+    except WorkError as error:
+        if error.error_class == ErrorClass.UNAVAILABLE:
+            raise
+        raise _undescribed(url, error, undescribed_until, stop) from None
+    return listing
+
+
+def _ask(url: RepositoryUrl, access: Access, deadline: float, stop: CancelToken) -> _Listing:
+    head = _hashes_by_name(_ls_remote(url, access, "HEAD", deadline, stop)).get("HEAD")
+    if head is not None:
+        return _Listing(access, head, has_branches=True)
+    branches = _hashes_by_name(_ls_remote(url, access, "refs/heads/*", deadline, stop))
+    return _Listing(access, has_branches=bool(branches))
+
+
+def _undescribed(url: RepositoryUrl, error: WorkError, until: float, stop: CancelToken) -> WorkError:
+    """Return the one error for everything that can be at an address that callers are not told about, at one time."""
+    log.warning("repository_unreadable", url=str(url), error_class=error.error_class, reason=error.message)
+    stop.sleep(max(0.0, until - time.monotonic()))
+    return WorkError(
+        ErrorClass.TRANSIENT,
+        f"The repository {url} cannot be read at the moment: nothing answers there, it is no git repository, or it "
+        "refuses the credentials. Callers are not told more about addresses outside of the public internet; the "
+        "operator finds the reason in the log, and can allow more (LONGSHORE_SOURCE_TRUSTED_NETWORKS).",
+    )
+
+
+def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float, stop: CancelToken) -> GitResult:
     try:
         result = run_git(
-            ["ls-remote", "--quiet", "--", str(url), pattern], timeout=deadline - time.monotonic(), **access
+            ["ls-remote", "--quiet", "--", str(url), pattern],
+            timeout=deadline - time.monotonic(),
+            stop=stop,
+            **access.options,
         )
     except SubprocessTimeoutError:
         raise WorkError(ErrorClass.TRANSIENT, f"The repository {url} did not answer in time.") from None

@@ -48,7 +48,14 @@ _INET_ATON_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class ForbiddenAddressError(InvalidValueError):
-    """Raised for an address that must not be connected to. The text is a sentence for the caller."""
+    """Raised for an address that must not be connected to. The text is a sentence for an administrator.
+
+    `for_caller` does not tell to which address a name resolved: it may be a name of the private network.
+    """
+
+    def __init__(self, message: str, for_caller: str | None = None) -> None:
+        super().__init__(message)
+        self.for_caller = for_caller or message
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,23 @@ class AllowedNetworks:
             ForbiddenAddressError: it is not allowed.
         """
         name = address if host == address else f"{host} ({address})"
-        for candidate in _with_embedded_ipv4(ipaddress.ip_address(address.partition("%")[0])):
+        for candidate in _candidates(address):
             for network, description in _FORBIDDEN_NETWORKS:
                 if candidate in network:
-                    raise ForbiddenAddressError(f"{name} is {description}: Longshore never connects to it.")
-            if not any(candidate in network for network in self.allowed) or any(
-                candidate in network for network in self.excepted
-            ):
-                raise ForbiddenAddressError(
-                    f"{name} is in no network that is allowed here; an operator allows networks with {self.setting}."
-                )
+                    reason = f"is {description}: Longshore never connects to it."
+                    raise ForbiddenAddressError(f"{name} {reason}", f"{host} {reason}")
+            if not self._contains(candidate):
+                reason = f"is in no network that is allowed here; an operator allows networks with {self.setting}."
+                raise ForbiddenAddressError(f"{name} {reason}", f"{host} {reason}")
+
+    def contains(self, address: str) -> bool:
+        """Return whether an address, and the IPv4 address in it if any, is in these networks."""
+        return all(self._contains(candidate) for candidate in _candidates(address))
+
+    def _contains(self, candidate: Address) -> bool:
+        return any(candidate in network for network in self.allowed) and not any(
+            candidate in network for network in self.excepted
+        )
 
     def check_unresolved(self, host: str) -> None:
         """Refuse a host without resolving it, when a proxy will resolve it.
@@ -141,6 +155,12 @@ def source_networks() -> AllowedNetworks:
 
 
 @cache
+def source_trusted_networks() -> AllowedNetworks:
+    """Return the networks outside of the public internet about whose git servers callers are told everything."""
+    return AllowedNetworks.parse("LONGSHORE_SOURCE_TRUSTED_NETWORKS", settings().source_trusted_networks)
+
+
+@cache
 def webhook_networks() -> AllowedNetworks:
     return AllowedNetworks.parse("LONGSHORE_WEBHOOK_NETWORKS", settings().webhook_networks)
 
@@ -159,9 +179,27 @@ def is_loopback_host(host: str) -> bool:
     return host == "localhost" or (is_ip_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback)
 
 
+def is_public_address(address: str) -> bool:
+    """Return whether an address belongs to the public internet, and not to this machine."""
+    return all(candidate.is_global for candidate in _candidates(address)) and not _is_of_this_machine(address)
+
+
 def is_legacy_ipv4(host: str) -> bool:
     """Return whether inet_aton may read a host as an IPv4 address in an unusual notation, such as 127.1 or 0x7f.1."""
     return _INET_ATON_NUMBER.fullmatch(host.rpartition(".")[2]) is not None and not is_ip_address(host)
+
+
+def _is_of_this_machine(address: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:  # no interface has it (EADDRNOTAVAIL)
+        return False
+    return True
+
+
+def _candidates(address: str) -> list[Address]:
+    return _with_embedded_ipv4(ipaddress.ip_address(address.partition("%")[0]))
 
 
 def _with_embedded_ipv4(address: Address) -> list[Address]:

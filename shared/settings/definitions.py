@@ -80,10 +80,11 @@ class Settings(WorkerSettings, ServingSettings):
     git_port: int = Field(8082, ge=0, le=65535, description="Port of `longshore git` behind the gateway.")
     api_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore api`.")
     api_threads: int = Field(
-        8,
+        16,
         ge=2,
         le=256,
-        description="Threads of each API process; at most half of them wait (Prefer: wait, event streams).",
+        description="Threads of each API process. At most half of them wait (Prefer: wait, event streams), and a quarter ask "
+        "repositories and registries elsewhere; at most half of either for one owner.",
     )
     public_url: str = Field("", description="Public address for links and clone URLs. Empty: taken from each request.")
     api_url: str = Field("", description="Where the gateway finds the API. Empty: http://127.0.0.1 and the API port.")

@@ -26,6 +26,9 @@ OTHERS = re.compile(r"LONGSHORE_(?:TEST|DEV|DEMO)_\w+")
 _SERVICE_LINK_NAME = re.compile(
     r"LONGSHORE(?:_\w+)?_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
 )
+_SSH_KEY_SCOPE = re.compile(
+    r"(?:\*|[A-Za-z][A-Za-z0-9_]*)=ssh://(?:[\w.-]+@)?(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d+)?(?:/\S*)?"
+)
 _SERVICE_LINK_PORT = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
 """The value of `NAME_PORT`, whose name can be that of a setting (Kubernetes documentation, "Service", "Discovering
 services", environment variables)."""
@@ -94,6 +97,19 @@ def read_networks(value: object, *, with_exceptions: bool) -> object:
             such = "10.0.0.0/8 or !10.1.0.0/16" if with_exceptions else "10.0.0.0/8"
             raise ValueError(f"must be networks such as {such}, comma-separated; {entry!r} is not one") from None
     return entries
+
+
+def read_ssh_key_scopes(text: str) -> tuple[str, ...]:
+    """Return scopes of the ssh key, each OWNER=PREFIX.
+
+    Raises:
+        ValueError: one has another form.
+    """
+    scopes = tuple(split_list(text))
+    for scope in scopes:
+        if not _SSH_KEY_SCOPE.fullmatch(scope):
+            raise ValueError(f"must be such as acme=ssh://git@git.example.com/acme, comma-separated; {scope!r} is not")
+    return scopes
 
 
 def to_text(value: Any) -> str:

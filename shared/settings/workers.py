@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from shared.settings.parsing import read_delays, read_environments, read_networks
+from shared.settings.parsing import read_delays, read_environments, read_networks, read_ssh_key_scopes
 from shared.settings.serving import MEBIBYTE
 
 MINUTE = 60
@@ -59,7 +59,14 @@ class WorkerSettings(BaseSettings):
     )
     source_seconds: int = Field(5 * MINUTE, ge=1, description="Time limit for fetching a source, in seconds.")
     source_allow_http: bool = Field(False, description="Allow plain http:// URLs of external repositories.")
-    source_ssh_key: Path | None = Field(None, description="Private key for fetching ssh:// repositories.")
+    source_ssh_key: Path | None = Field(
+        None, description="Private key for fetching ssh:// repositories. LONGSHORE_SOURCE_SSH_KEY_SCOPES says for whom."
+    )
+    source_ssh_key_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Who may fetch what with that key, comma-separated: OWNER=ssh://git@HOST/PATH allows that path and "
+        "all below it; * as OWNER stands for everybody. Empty: nobody.",
+    )
     source_ssh_known_hosts: Path | None = Field(
         None, description="known_hosts file for ssh:// repositories. Without it ssh:// URLs are refused."
     )
@@ -70,7 +77,13 @@ class WorkerSettings(BaseSettings):
         "Link-local and metadata addresses are never allowed.",
     )
     source_networks: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("0.0.0.0/0", "::/0"), description="Networks of allowed external repositories, in the same form."
+        ("0.0.0.0/0", "::/0", "!127.0.0.0/8", "!::1/128"),
+        description="Networks of allowed external repositories, in the same form. By default not this machine itself.",
+    )
+    source_trusted_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Private networks of git servers, in the same form, about whose answers callers are told. Of all other "
+        "addresses outside of the public internet they are told only that a repository cannot be read.",
     )
     webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         ("0.0.0.0/0", "::/0"), description="Networks of allowed webhook targets, in the same form."
@@ -179,7 +192,14 @@ class WorkerSettings(BaseSettings):
     def _read_environments(cls, value: object) -> object:
         return read_environments(value) if isinstance(value, str) else value
 
-    @field_validator("registry_networks", "source_networks", "webhook_networks", mode="before")
+    @field_validator("source_ssh_key_scopes", mode="before")
+    @classmethod
+    def _read_ssh_key_scopes(cls, value: object) -> object:
+        return read_ssh_key_scopes(value) if isinstance(value, str) else value
+
+    @field_validator(
+        "registry_networks", "source_networks", "source_trusted_networks", "webhook_networks", mode="before"
+    )
     @classmethod
     def _read_allowed_networks(cls, value: object) -> object:
         return read_networks(value, with_exceptions=True)

@@ -179,6 +179,7 @@ def longshore_up(directory: Path, **variables: str) -> Iterator[System]:
         "LONGSHORE_DATA_DIR": str(directory / "data"),
         "LONGSHORE_PORT": str(port),
         "LONGSHORE_BUILD_NETWORK": "host",
+        "LONGSHORE_SOURCE_NETWORKS": "0.0.0.0/0,::/0",  # some repositories are on this machine
         "LONGSHORE_BUILD_CA_BUNDLE": bundle,
         "LONGSHORE_BUILD_INDEX_URL": os.environ.get("PIP_INDEX_URL", ""),
         "LONGSHORE_LOG_LEVEL": "debug",

@@ -21,7 +21,7 @@ from shared.git.command import GitResult, run_git, running_git
 from shared.git.errors import git_error
 from shared.git.hosted import git_token, internal_url
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
-from shared.net.address_rules import source_networks
+from shared.git.sources import reach_repository
 from shared.settings import settings
 from shared.subprocesses import Subprocess, SubprocessTimeoutError
 from workers.jobs.tempdirs import temporary_directory
@@ -62,7 +62,7 @@ def fetch_source(
     with temporary_directory() as directory:
         fetch = _Fetch(directory, url, commit, log, stop)
         try:
-            tar = fetch.run(make_access(url, credentials, None if algorithm.hosted else source_networks()))
+            tar = fetch.run(fetch.access(algorithm, credentials))
         except SubprocessTimeoutError:
             raise WorkError(
                 ErrorClass.TRANSIENT,
@@ -110,6 +110,11 @@ class _Fetch:
     def remaining(self) -> float:
         return self.deadline - time.monotonic()
 
+    def access(self, algorithm: Algorithm, credentials: GitCredentials | None) -> Access:
+        if algorithm.hosted:
+            return make_access(self.url, credentials)
+        return reach_repository(self.url, credentials, owner=algorithm.owner, timeout=self.remaining, stop=self.stop)
+
     def run(self, access: Access) -> Path:
         self._init_repository()
         self._download(access)
@@ -152,7 +157,7 @@ class _Fetch:
             timeout=self.remaining,
             max_file_bytes=self.limit,
             stop=self.stop,
-            **access,
+            **access.options,
         )  # fmt: skip
 
     def _check_type(self) -> None:

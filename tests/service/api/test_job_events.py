@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api import sse
-from api.enqueue import wait_slots
+from api.owner_slots import wait_slots
 from shared.db.engine import database
 from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim
@@ -158,14 +158,14 @@ def test_a_silent_stream_says_that_it_lives(acme: Api, job: Job, monkeypatch: py
         assert any(str(chunk).startswith("b':") for chunk in response.response)
 
 
-def test_half_of_the_threads_stay_free_and_rooms_are_given_back(acme: Api, job: Job) -> None:
+def test_one_owner_holds_a_quarter_of_the_threads_and_gives_them_back(acme: Api, job: Job) -> None:
     wait_slots.cache_clear()
     streams = []
     try:
         while (response := ask(acme, job)).status_code == 200:
             streams.append(response)
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-        assert len(streams) == 4  # of eight threads
+        assert len(streams) == 4  # of sixteen threads
         streams.pop().close()
         streams.append(ask(acme, job))
         assert streams[-1].status_code == 200

@@ -62,6 +62,7 @@ def longshore_up(directory: Path, **variables: str) -> Iterator[Up]:
         **{name: value for name, value in os.environ.items() if not name.startswith(("LONGSHORE_", "DOCKER_"))},
         "DOCKER_HOST": f"unix://{directory}/no-engine.sock",
         "LONGSHORE_SHUTDOWN_SECONDS": "5",
+        "LONGSHORE_SOURCE_NETWORKS": "0.0.0.0/0,::/0",  # some repositories are on this machine
         **variables,
     }
     command = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *LONGSHORE, "up"]

@@ -22,7 +22,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_git_gets_the_addresses_that_were_checked() -> None:
     access = make_access(RepositoryUrl.parse("https://localhost:8443/team/hello.git"), None, EVERYTHING)
-    ((name, value),) = access["config"]
+    ((name, value),) = access.options["config"]
     assert name == "http.curloptResolve"
     assert value.startswith("localhost:8443:")
     assert "127.0.0.1" in value
@@ -35,7 +35,7 @@ def test_ssh_gets_the_address_and_keeps_the_names_key(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LONGSHORE_SOURCE_SSH_KNOWN_HOSTS", str(tmp_path / "known_hosts"))
     settings.cache_clear()
     access = make_access(RepositoryUrl.parse("git@localhost:team/hello.git"), None, EVERYTHING)
-    command = access["extra_environment"]["GIT_SSH_COMMAND"]
+    command = access.options["extra_environment"]["GIT_SSH_COMMAND"]
     assert "HostKeyAlias=localhost" in command
     assert "HostName=127.0.0.1" in command or "HostName=::1" in command
     settings.cache_clear()
@@ -56,11 +56,17 @@ def test_a_name_that_cannot_be_resolved_is_not_left_to_git() -> None:
 
 def test_behind_a_proxy_the_proxy_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
-    assert make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)["config"] == []
+    assert (
+        make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING).options["config"]
+        == []
+    )
     monkeypatch.setenv("no_proxy", "no-such-host.invalid")
     with pytest.raises(WorkError):
         make_access(RepositoryUrl.parse("https://no-such-host.invalid/t/h.git"), None, EVERYTHING)
 
 
 def test_our_own_git_service_is_not_asked_about() -> None:
-    assert make_access(RepositoryUrl.parse("http://127.0.0.1:8082/git/o/n.git", allow_http=True), None)["config"] == []
+    assert (
+        make_access(RepositoryUrl.parse("http://127.0.0.1:8082/git/o/n.git", allow_http=True), None).options["config"]
+        == []
+    )
