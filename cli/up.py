@@ -18,8 +18,8 @@ from shared.settings import SettingsError, settings, unknown_settings
 
 LOCK_FILE = "lock"
 HOST_NETWORK_WARNING = (
-    "WARNING: LONGSHORE_BUILD_NETWORK=host: what callers build can reach every service of this machine and its "
-    "network. Use it with source that you trust only."
+    "WARNING: {variable}=host: {what} can reach every service of this machine and its network. Use it with source that "
+    "you trust only."
 )
 
 
@@ -89,7 +89,11 @@ def command() -> None:
             ensure_key_file(directory)
         load_keyring(configured)
         port = require_free_port(configured.host, configured.port)
-        if configured.build_network == "host":
-            click.echo(HOST_NETWORK_WARNING, err=True)
+        for variable, network, what in (
+            ("LONGSHORE_BUILD_NETWORK", configured.build_network, "what callers build"),
+            ("LONGSHORE_SERVING_NETWORK", configured.serving_network, "what callers run"),
+        ):
+            if network == "host":
+                click.echo(HOST_NETWORK_WARNING.format(variable=variable, what=what), err=True)
         as_json = configured.log_format == "json" or (configured.log_format == "auto" and not sys.stdout.isatty())
         sys.exit(asyncio.run(run(Plan(configured, directory, port, as_json))))

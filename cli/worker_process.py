@@ -21,6 +21,7 @@ from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import live_workers, remove_worker
 from shared.settings import Settings, SettingsError, settings
 from workers.app import celery
+from workers.confinement import confinement_warnings
 from workers.health import HealthServer, WorkerHealth
 from workers.jobs import dispatch
 from workers.jobs.worker_id import WORKER_ID
@@ -53,6 +54,8 @@ def work(configured: Settings, queues: Sequence[str], concurrency: int) -> int:
         on_request=lambda: _revoke_refreshes(database()),
         on_timeout=lambda: _abandon(database()),
     )
+    for warning in confinement_warnings(queues):
+        log.warning("not_confined", warning=warning)
     with contextlib.ExitStack() as stack:
         health = stack.enter_context(WorkerHealth(database(), WORKER_ID, queues))
         if configured.worker_health_port:

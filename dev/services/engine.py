@@ -72,14 +72,17 @@ def engine_sockets() -> Path:
 
 
 @contextmanager
-def private_engine(directory: Path, *, sockets: Path | None = None, live_restore: bool = False) -> Iterator[str]:
+def private_engine(
+    directory: Path, *, sockets: Path | None = None, live_restore: bool = False, network_namespace: str | None = None
+) -> Iterator[str]:
     """Run a private engine during the block; yield its DOCKER_HOST.
 
     Its containers have the host's network or none (no bridge, no firewall rules). Images and containers are below
     `directory`, which must be on disk; sockets are below /run, because their paths may have at most 107 bytes
     (unix(7)). At the end containers, containerd and shims are gone and nothing is mounted.
 
-    With `live_restore`, running containers of an engine that was killed there continue.
+    With `live_restore`, running containers of an engine that was killed there continue. In a network namespace of its
+    own (`ip netns`) it makes networks with firewall rules, as it does on a machine of its own.
 
     Raises:
         ServiceFailedError: this is not root, dockerd is not installed or does not start.
@@ -92,7 +95,11 @@ def private_engine(directory: Path, *, sockets: Path | None = None, live_restore
     run = sockets or engine_sockets()
     run.mkdir(exist_ok=True)
     address = f"unix://{run}/docker.sock"
-    command = [dockerd, "--bridge=none", "--iptables=false", "--userland-proxy=false", "--shutdown-timeout=10"]
+    command = [dockerd, "--bridge=none", "--userland-proxy=false", "--shutdown-timeout=10"]
+    if network_namespace is None:
+        command.append("--iptables=false")
+    else:  # `ip netns exec` would hide the control groups
+        command = ["nsenter", f"--net=/run/netns/{network_namespace}", *command]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{run}/exec", "--pidfile", f"{run}/pid"]
     if live_restore:
         command.append("--live-restore")

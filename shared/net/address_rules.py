@@ -22,7 +22,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 RESOLVE_TIMEOUT_SECONDS = 3.0
 """How long `check_new_host` waits for the name server."""
 
-_FORBIDDEN_NETWORKS = tuple(
+FORBIDDEN_NETWORKS = tuple(
     (ipaddress.ip_network(network), description)
     for network, description in (
         ("169.254.0.0/16", "a link-local address, where clouds keep their metadata"),
@@ -85,7 +85,7 @@ class AllowedNetworks:
         """
         name = address if host == address else f"{host} ({address})"
         for candidate in _candidates(address):
-            for network, description in _FORBIDDEN_NETWORKS:
+            for network, description in FORBIDDEN_NETWORKS:
                 if candidate in network:
                     reason = f"is {description}: Longshore never connects to it."
                     raise ForbiddenAddressError(f"{name} {reason}", f"{host} {reason}")

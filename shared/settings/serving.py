@@ -2,10 +2,12 @@
 
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
+
+from shared.settings.parsing import read_networks
 
 MEBIBYTE = 1024 * 1024
 MAX_DRIFT_INTERVAL_SECONDS = 60.0
@@ -35,9 +37,20 @@ class ServingSettings(BaseSettings):
         description="Directory of the sockets of instances: the same path for `longshore calls`, the serving worker and the "
         "Docker engine. Empty: serving in the data directory.",
     )
+    serving_sockets: Literal["memory", "disk"] = Field(
+        "memory",
+        description="Where instances make their sockets: memory (a small file system, which the serving worker must be allowed "
+        "to mount) or disk (which an instance can fill; for owners whom you trust).",
+    )
     serving_network: str = Field(
-        "bridge",
-        description="Docker network of instances, unless the algorithm's settings say `isolated` (no network).",
+        "longshore-serving",
+        description="Docker network of instances, unless the algorithm's settings say `isolated` (no network). longshore-serving "
+        "is Longshore's own, which reaches neither this machine nor private networks.",
+    )
+    egress_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Private networks that builds and instances may reach, comma-separated, such as 10.1.0.0/16; also on "
+        "Kubernetes. Empty: none. This machine, link-local and metadata addresses are never allowed.",
     )
     serving_memory_bytes: int = Field(
         1024 * MEBIBYTE,
@@ -110,6 +123,11 @@ class ServingSettings(BaseSettings):
     call_keep_days: float = Field(
         1, gt=0, description="How long the outcome of a call with output=void is kept, in days."
     )
+
+    @field_validator("egress_networks", mode="before")
+    @classmethod
+    def _read_egress_networks(cls, value: object) -> object:
+        return read_networks(value, with_exceptions=False)
 
     @field_validator("node_restart_command")
     @classmethod

@@ -28,9 +28,9 @@ class WorkerSettings(BaseSettings):
         description="Requirement for the platform's development kit. Installed unless the algorithm's requirements include it.",
     )
     build_network: str = Field(
-        "bridge",
-        description="Network of builds: a Docker network, `none`, or `host` (then untrusted source can reach the "
-        "services of the build machine).",
+        "longshore-builds",
+        description="Network of builds: longshore-builds (Longshore's own, which reaches neither this machine nor private "
+        "networks), another Docker network, `none`, or `host` (then untrusted source can reach the services of the build machine).",
     )
     build_ca_bundle: Path | None = Field(
         None, description="PEM file of certificates to trust for downloads during a build. Not kept in the image."

@@ -9,6 +9,7 @@ from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.source_tree import SourceTree
 from workers.docker.connection import NO_SPACE, disk_is_full, engine, engine_address, engine_errors, interruptible
 from workers.docker.images import remove_container, remove_reference
+from workers.docker.network import ensure_network
 from workers.images.archive import archived
 
 DOCKERFILE = "Dockerfile"
@@ -37,6 +38,7 @@ def build_by_dockerfile(
             the engine or space on its disk is missing (unavailable).
     """
     image_id = None
+    ensure_network(network)
     with tempfile.SpooledTemporaryFile(max_size=_MAX_CONTEXT_BYTES_IN_MEMORY) as archive:
         archive.writelines(archived(tree.entries("")))
         archive.seek(0)

@@ -19,6 +19,7 @@ from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.images import remove_container
+from workers.docker.network import ensure_network
 from workers.images.archive import Entry, archived, directory_entry, parent_entries
 
 NAME_PREFIX = "longshore-build-"
@@ -103,6 +104,7 @@ def build_container(
     """
     name = f"{name_prefix(owner, commit)}{uuid.uuid4().hex}"
     remover = engine()
+    ensure_network(network)
     try:
         with interruptible(context.stop, context.deadline) as client:
             created = client.create_container(

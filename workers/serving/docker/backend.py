@@ -14,6 +14,7 @@ from shared.instances.states import begin_draining, running_instances
 from shared.registries.access import client_of
 from shared.settings import settings
 from workers.docker.images import remove_container
+from workers.docker.network import ensure_network
 from workers.docker.push import pull_image
 from workers.images.engine_transfer import load_image
 from workers.images.factory import image_store
@@ -26,6 +27,7 @@ from workers.serving.docker.container import (
     end_reason,
     has_socket,
     list_containers,
+    list_directories,
     make_directory,
     remove_directory,
     run_container,
@@ -36,6 +38,7 @@ from workers.serving.health import read_health
 
 POLL_INTERVAL_SECONDS = 0.02
 STATE_POLL_INTERVAL_SECONDS = 0.5
+NETWORK_INTERVAL_SECONDS = 30
 ORPHAN_GRACE_SECONDS = 60
 """A younger container is kept without a row: the rows may have been read before its own was written."""
 
@@ -44,6 +47,9 @@ class DockerBackend(ServingBackend):
     """Runs each instance in a container."""
 
     one_per_version = False
+
+    def __init__(self) -> None:
+        self._network_ensured_at = 0.0
 
     @override
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
@@ -66,6 +72,9 @@ class DockerBackend(ServingBackend):
     @override
     def observe(self, instances: Sequence[Instance]) -> Mapping[str, ObservedInstance]:
         containers = list_containers()
+        if instances and time.monotonic() - self._network_ensured_at > NETWORK_INTERVAL_SECONDS:
+            ensure_network(settings().serving_network)  # a restarted firewall may have dropped its rules
+            self._network_ensured_at = time.monotonic()
         observed = {}
         for instance_id in [instance.id for instance in instances if instance.id in containers]:
             if containers[instance_id].is_running:
@@ -89,9 +98,13 @@ class DockerBackend(ServingBackend):
 
     @override
     def remove_orphans(self, known: Collection[str], existing: Callable[[Collection[str]], Collection[str]]) -> None:
-        for instance_id, container in list_containers().items():
+        containers = list_containers()
+        for instance_id, container in containers.items():
             if instance_id not in known and container.created_at < time.time() - ORPHAN_GRACE_SECONDS:
                 _remove(instance_id)
+        for instance_id in list_directories(older_than_seconds=ORPHAN_GRACE_SECONDS):
+            if instance_id not in known and instance_id not in containers:
+                remove_directory(instance_id)
 
 
 def _provide_image(spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> str:

@@ -4,20 +4,23 @@ import os
 import posixpath
 import shutil
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from docker.errors import APIError, NotFound
-from docker.types import LogConfig, Mount
+from docker.types import LogConfig, Mount, Ulimit
 
 from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import SOCKET
 from shared.settings import settings
 from workers.docker.connection import engine, engine_errors
 from workers.docker.images import described_image
+from workers.docker.network import ensure_network
 from workers.runner import RUNS_AS
 from workers.serving.backend import InstanceSpec
+from workers.serving.docker.memory_disk import mount_memory_disk, not_mountable, unmount_memory_disk
 
 OPEN_MODE = 0o777
 SEALED_MODE = 0o555
@@ -33,6 +36,9 @@ LOG_LINES = 5
 MAX_LOG_LENGTH = 1000
 SIGKILL_STATUS = 137
 """Exit status of a process that SIGKILL ended (128 and the signal's number)."""
+NO_FILES_OF_THE_KERNEL = [Ulimit(name="core", soft=0, hard=0), Ulimit(name="msgqueue", soft=0, hard=0)]
+"""No core dumps, which the kernel may write outside of the container, and no message queues, whose limit is of the user
+and so would be shared by all algorithms."""
 LOG_LIMITS = {"max-size": "1m", "max-file": "2"}
 """Limits what an algorithm can write to the engine's disk by printing."""
 
@@ -43,14 +49,29 @@ def socket_directory(instance_id: str) -> Path:
 
 
 def make_directory(instance_id: str) -> Path:
-    """Make an empty directory that every user may write to, in one that only this process's user may enter."""
+    """Make an empty directory that every user may write to, in one that only this process's user may enter.
+
+    What can be written to it is limited by the file system in memory that it is. If the engine sees other mounts than
+    this process, it sees the directory below, which only this process's user may write to: the container then fails.
+
+    Raises:
+        WorkError: this process may not mount file systems, and LONGSHORE_SERVING_SOCKETS does not allow the disk
+            (unavailable).
+    """
     parent = settings().resolved_serving_dir
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     parent.chmod(0o700)  # also if it existed: every user may connect to the sockets in it
     remove_directory(instance_id)
     directory = socket_directory(instance_id)
-    directory.mkdir()
-    directory.chmod(OPEN_MODE)
+    directory.mkdir(mode=0o700)
+    if settings().serving_sockets == "disk":
+        directory.chmod(OPEN_MODE)
+        return directory
+    try:
+        mount_memory_disk(directory, OPEN_MODE)
+    except OSError as error:
+        remove_directory(instance_id)
+        raise not_mountable(error) from error
     return directory
 
 
@@ -58,7 +79,7 @@ def has_socket(instance_id: str) -> bool:
     """Return whether the container has made its socket.
 
     Raises:
-        WorkError: the directory has a file other than the socket (invalid): the container could fill the disk with it.
+        WorkError: the directory has a file other than the socket (invalid).
     """
     directory = socket_directory(instance_id)
     entries = os.listdir(directory)
@@ -76,8 +97,7 @@ def has_socket(instance_id: str) -> bool:
 def seal_directory(instance_id: str) -> None:
     """Make the directory read-only. The container's user does not own it, so it cannot undo that.
 
-    The runner waits for this before it starts the algorithm. So the algorithm can neither replace the socket nor fill
-    this machine's disk.
+    The runner waits for this before it starts the algorithm, which therefore cannot replace the socket.
 
     Raises:
         WorkError: the directory has something other than the socket in it (invalid).
@@ -89,9 +109,22 @@ def seal_directory(instance_id: str) -> None:
 def remove_directory(instance_id: str) -> None:
     """Remove the directory and its content; no-op if it does not exist."""
     directory = socket_directory(instance_id)
+    unmount_memory_disk(directory)
     with suppress(FileNotFoundError):
         directory.chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def list_directories(*, older_than_seconds: float) -> list[str]:
+    """Return the ids of the instances that have a directory which is older than that."""
+    before = time.time() - older_than_seconds
+    with suppress(FileNotFoundError):
+        return [
+            entry.name
+            for entry in os.scandir(settings().resolved_serving_dir)
+            if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before
+        ]
+    return []
 
 
 class ListedContainer(NamedTuple):
@@ -113,6 +146,8 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
             started (invalid).
     """
     chosen, instance = settings(), spec.instance
+    network = "none" if instance.network == "isolated" else chosen.serving_network
+    ensure_network(network)
     client, name = engine(), container_name(instance.id)
     with engine_errors():
         client.create_container(
@@ -134,7 +169,7 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
                 "longshore.version": spec.git_hash,
             },
             host_config=client.create_host_config(
-                network_mode="none" if instance.network == "isolated" else chosen.serving_network,
+                network_mode=network,
                 mem_limit=chosen.serving_memory_bytes,
                 memswap_limit=chosen.serving_memory_bytes,
                 nano_cpus=int(chosen.serving_cpus * 1_000_000_000),
@@ -143,6 +178,7 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
                 # Compilers and caches of algorithms write there and run it; it counts as memory.
                 tmpfs={TMP_PATH: f"rw,exec,nosuid,nodev,mode=1777,size={chosen.serving_tmp_bytes}"},
                 mounts=[Mount(target=MOUNT_PATH, source=str(directory), type="bind"), *_volume_replacements(image)],
+                ulimits=NO_FILES_OF_THE_KERNEL,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 log_config=LogConfig(type="json-file", config=LOG_LIMITS),

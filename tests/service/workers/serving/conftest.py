@@ -2,7 +2,8 @@
 
 import http.client
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +16,7 @@ from docker.errors import ImageNotFound
 from sqlalchemy import select
 
 import workers.runner
+from dev.services.mounts import unmount_below
 from dev.services.registry import PrivateRegistry
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
@@ -101,6 +103,7 @@ def build(
     yield fresh(made)
     stop_all()
     serving_backend().remove_orphans(set(), set().intersection)
+    unmount_below(settings().resolved_serving_dir)  # what ended in this minute
 
 
 @dataclass
@@ -146,6 +149,34 @@ class Served:
 @pytest.fixture
 def served(build: Build) -> Served:
     return Served(build)
+
+
+@pytest.fixture
+def of(served: Served, docker_host: str) -> Iterator[Callable[..., str]]:
+    """Derive an image from the good one by these Dockerfile lines, make it the version's, and return its id."""
+    client, names = APIClient(base_url=docker_host), []
+
+    def derive(*lines: str) -> str:
+        name = f"hostile-{uuid.uuid4().hex[:12]}"
+        dockerfile = "\n".join(["FROM served", *lines]).encode()
+        context = BytesIO(archive_of({"Dockerfile": dockerfile}))
+        events = [*client.build(fileobj=context, custom_context=True, tag=name, decode=True, forcerm=True)]
+        assert not [event for event in events if "error" in event], events
+        names.append(name)
+        image_id = str(client.inspect_image(name)["Id"])
+        change(served.build, image_id=image_id)
+        served.build = fresh(served.build)
+        return image_id
+
+    yield derive
+    for name in names:
+        with suppress(ImageNotFound):
+            client.remove_image(name, force=True)
+    client.close()
+
+
+def entry_point(program: str) -> str:
+    return f"ENTRYPOINT {json.dumps(['python3', '-c', program])}"
 
 
 def call(instance: Instance, given: Any, *, timeout: float = 30) -> Any:

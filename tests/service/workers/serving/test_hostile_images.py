@@ -1,14 +1,8 @@
 """Images that Longshore did not build: from a caller's own Dockerfile, or pushed to the registry by others."""
 
-import json
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from io import BytesIO
+from collections.abc import Callable
 
 import pytest
-from docker import APIClient
-from docker.errors import ImageNotFound
 
 from dev.services.registry import PrivateRegistry
 from shared.db.clock import now_ms
@@ -16,8 +10,7 @@ from shared.db.models import InstanceState, JobState
 from shared.instances.endpoints import connect, endpoint_of
 from shared.settings import settings
 from tests.rows import change, fresh
-from tests.service.workers.serving.conftest import Served, evaluated, job_of
-from tests.unit.workers.builds.sources import archive_of
+from tests.service.workers.serving.conftest import Served, entry_point, evaluated, job_of
 from workers.docker.connection import engine
 from workers.jobs.executor import run_job
 from workers.serving.docker.container import container_name, list_containers, socket_directory
@@ -38,34 +31,6 @@ while True:
     connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
     connection.close()
 """
-
-
-@pytest.fixture
-def of(served: Served, docker_host: str) -> Iterator[Callable[..., str]]:
-    """Derive an image from the good one by these Dockerfile lines, make it the version's, and return its id."""
-    client, names = APIClient(base_url=docker_host), []
-
-    def derive(*lines: str) -> str:
-        name = f"hostile-{uuid.uuid4().hex[:12]}"
-        dockerfile = "\n".join(["FROM served", *lines]).encode()
-        context = BytesIO(archive_of({"Dockerfile": dockerfile}))
-        events = [*client.build(fileobj=context, custom_context=True, tag=name, decode=True, forcerm=True)]
-        assert not [event for event in events if "error" in event], events
-        names.append(name)
-        image_id = str(client.inspect_image(name)["Id"])
-        change(served.build, image_id=image_id)
-        served.build = fresh(served.build)
-        return image_id
-
-    yield derive
-    for name in names:
-        with suppress(ImageNotFound):
-            client.remove_image(name, force=True)
-    client.close()
-
-
-def entry_point(program: str) -> str:
-    return f"ENTRYPOINT {json.dumps(['python3', '-c', program])}"
 
 
 def test_a_volume_of_the_image_is_memory_with_a_limit(
