@@ -20,6 +20,7 @@ from shared.algorithms import find_version, find_visible_algorithm
 from shared.audit import Actor, record
 from shared.db.engine import database
 from shared.db.models import Algorithm, Owner, Version
+from shared.errors import RequestError
 from shared.keys import Caller, known_keys
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,17 @@ def authenticate() -> None:
     g.caller = known_keys.authenticate_key(database(), secret)
     if g.caller is None:
         raise _bad_key("This API key is unknown, or was revoked.")
+
+
+def sent_by_admin() -> bool:
+    """Return whether a request that needs no key has the key of an administrator."""
+    if "Authorization" not in request.headers:
+        return False
+    try:
+        authenticate()
+    except (RequestError, SQLAlchemyError):
+        return False
+    return caller().admin
 
 
 def _bad_key(message: str) -> ApiError:

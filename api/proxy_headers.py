@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 from functools import cache
 
 from flask import request
@@ -9,6 +10,7 @@ from werkzeug.wrappers import Request
 
 from shared.settings import settings
 
+_LOOPBACK = re.compile(r"(?:localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\])(?::[0-9]{1,5})?")
 OWNER_HEADER = "X-Longshore-Owner"
 """In the response of a service: `owner_tag` of the request's key. The gateway removes it."""
 
@@ -19,8 +21,14 @@ def owner_tag(owner: str) -> str:
 
 
 def public_url() -> str:
-    """Return the URL that links begin with: the setting, or else the host that the request was sent to."""
-    return settings().public_url.rstrip("/") or request.host_url.rstrip("/")
+    """Return the URL that links and clone URLs begin with: the setting, or else the address of the gateway.
+
+    The header `Host` is whatever the client sent, so it counts only if it names this machine: such a link leads nobody
+    to another one, and goes through a tunnel to this machine.
+    """
+    if not settings().public_url and _LOOPBACK.fullmatch(request.host):
+        return request.host_url.rstrip("/")
+    return settings().resolved_public_url
 
 
 def client_address(received: Request) -> str | None:

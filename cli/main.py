@@ -1,6 +1,7 @@
 """The `longshore` command. The module of a subcommand is imported only when it is called, to start fast."""
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -48,6 +49,7 @@ class Commands(click.Group):
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
+        os.umask(0o077)  # databases, repositories, images and keys are for the account alone
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -15,6 +15,7 @@ from cli.ports import find_free_port
 from cli.processes import Child, Output
 from shared.errors import LongshoreError
 from shared.jobs.queues import Queues
+from shared.net.address_rules import is_loopback_host
 from shared.settings import Settings
 
 ADMIN_KEY_FILE = "admin-key"
@@ -46,10 +47,7 @@ class Plan:
     @property
     def url(self) -> str:
         """The public address."""
-        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
-            self.configured.host, self.configured.host
-        )
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self.configured.model_copy(update={"port": self.port}).resolved_public_url
 
     @property
     def admin_key_file(self) -> Path:
@@ -218,12 +216,15 @@ def _longshore(*arguments: str) -> list[str]:
 
 def _environment(plan: Plan, redis_url: str) -> dict[str, str]:
     configured = plan.configured
+    # The API listens on loopback behind the gateway, so it does not know the gateway's address.
+    public = {} if is_loopback_host(configured.host) else {"LONGSHORE_PUBLIC_URL": plan.url}
     explicit = configured.model_fields_set
     api_port = configured.api_port if "api_port" in explicit else find_free_port()
     git_port = configured.git_port if "git_port" in explicit else find_free_port()
     calls_port = configured.calls_port if "calls_port" in explicit else find_free_port()
     return {
         **os.environ,
+        **public,
         "LONGSHORE_DATA_DIR": str(plan.directory),
         "LONGSHORE_REDIS_URL": redis_url,
         "LONGSHORE_PORT": str(plan.port),

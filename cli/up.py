@@ -1,63 +1,27 @@
 """`longshore up`: run everything on one machine, with a data directory of its own."""
 
 import asyncio
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from cli.common import data_dir_option, port_option
+from cli.data_directory import locked, open_data_directory
 from cli.ports import require_free_port
 from cli.supervisor import Plan, run
 from shared.encryption import ensure_key_file, load_keyring
-from shared.file_lock import try_lock_file
-from shared.settings import SettingsError, settings, unknown_settings
+from shared.net.address_rules import is_loopback_host
+from shared.settings import settings, unknown_settings
 
-LOCK_FILE = "lock"
 HOST_NETWORK_WARNING = (
     "WARNING: {variable}=host: {what} can reach every service of this machine and its network. Use it with source that "
     "you trust only."
 )
-
-
-def create_private(directory: Path) -> Path:
-    """Create the directory if it does not exist, for its owner only, and return its absolute path.
-
-    Raises:
-        SettingsError: it cannot be created or written.
-    """
-    directory = directory.absolute()
-    try:
-        if not directory.exists():
-            directory.mkdir(mode=0o700, parents=True)
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise SettingsError(f"LONGSHORE_DATA_DIR: {directory} cannot be used: {error.strerror}") from None
-    return directory
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of the directory while the block runs. The kernel releases it when the process ends.
-
-    Raises:
-        SettingsError: another `longshore up` holds it.
-    """
-    with (directory / LOCK_FILE).open("a+") as file:
-        if not try_lock_file(file):
-            file.seek(0)
-            raise SettingsError(
-                f"Longshore runs in {directory} already (process {file.read().strip() or 'unknown'}); "
-                "stop it, or choose another --data-dir."
-            )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+PUBLIC_URL_WARNING = (
+    "WARNING: LONGSHORE_PUBLIC_URL is not set, so links and clone URLs name the address that is listened on: set it to "
+    "the one that callers use."
+)
 
 
 @click.command("up")
@@ -69,6 +33,8 @@ def command() -> None:
     Starts a Redis of its own (unless LONGSHORE_REDIS_URL names one), migrates the database to the newest schema,
     writes the first admin key to DIR/admin-key, and runs gateway, API, calls, git service, workers and beat. Processes
     that end are started again. A second Ctrl-C ends everything without waiting.
+
+    DIR is closed to all other accounts of this machine.
 
     \b
     DIR holds:
@@ -82,13 +48,15 @@ def command() -> None:
     for variable, advice in unknown_settings().items():
         click.echo(f"WARNING: {variable}: {advice}", err=True)
         del os.environ[variable]  # so that no process below warns of it again
-    directory = create_private(configured.data_dir)
+    directory = open_data_directory(configured.data_dir)
     os.environ["LONGSHORE_DATA_DIR"] = str(directory)
     with locked(directory):
         if not configured.secret_keys:
             ensure_key_file(directory)
         load_keyring(configured)
         port = require_free_port(configured.host, configured.port)
+        if not configured.public_url and not is_loopback_host(configured.host):
+            click.echo(PUBLIC_URL_WARNING, err=True)
         for variable, network, what in (
             ("LONGSHORE_BUILD_NETWORK", configured.build_network, "what callers build"),
             ("LONGSHORE_SERVING_NETWORK", configured.serving_network, "what callers run"),

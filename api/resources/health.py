@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
 from api import dispatch
+from api.authentication import sent_by_admin
 from api.errors import Code
 from api.routing import json_response
 from api.schemas.base import ErrorDetail, ResponseModel
@@ -64,16 +65,17 @@ class WorkerResponse(ResponseModel):
 
 
 class ReadyResponse(ResponseModel):
-    """Whether database and broker, which every request needs, respond. The workers are for information."""
+    """Whether database and broker, which every request needs, respond. The workers are for administrators."""
 
-    omitted_if_null = frozenset({"error"})
+    omitted_if_null = frozenset({"error", "workers"})
 
     status: str
     database: str
     broker: str
     seconds_since_sweep: int | None
     """Seconds since the last sweep for due, lost and stalled jobs."""
-    workers: list[WorkerResponse]
+    workers: list[WorkerResponse] | None = None
+    """Their names and problems; omitted unless the request has the key of an administrator."""
     error: ErrorDetail | None = None
     """The cause, if the status is 503."""
 
@@ -88,7 +90,7 @@ def alive() -> Response:
 @blueprint.get("/readyz")
 @blueprint.output(ReadyResponse)
 def ready() -> Response:
-    """Return whether database and broker are reachable (503 if not), and the state of the workers."""
+    """Return whether database and broker are reachable (503 if not), and to administrators the state of the workers."""
     database_state, sweep_age, workers = _read_database()
     try:
         dispatch.ping_broker()
@@ -103,7 +105,7 @@ def ready() -> Response:
             database=database_state,
             broker=broker_state,
             seconds_since_sweep=sweep_age,
-            workers=workers,
+            workers=workers if sent_by_admin() else None,
             error=None if is_ready else ErrorDetail(id=g.request_id, code=Code.INVALID_REQUEST, message=message),
         ),
         200 if is_ready else 503,

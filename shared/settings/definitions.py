@@ -29,6 +29,7 @@ from shared.settings.parsing import (
 from shared.settings.serving import MEBIBYTE, ServingSettings
 from shared.settings.workers import WorkerSettings
 
+DATABASE_FILE = "longshore.db"
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
 
 
@@ -86,7 +87,11 @@ class Settings(WorkerSettings, ServingSettings):
         description="Threads of each API process. At most half of them wait (Prefer: wait, event streams), and a quarter ask "
         "repositories and registries elsewhere; at most half of either for one owner.",
     )
-    public_url: str = Field("", description="Public address for links and clone URLs. Empty: taken from each request.")
+    public_url: str = Field(
+        "",
+        description="Public address for links and clone URLs. Empty: http:// with LONGSHORE_HOST and LONGSHORE_PORT, or what a "
+        "request on this machine names.",
+    )
     api_url: str = Field("", description="Where the gateway finds the API. Empty: http://127.0.0.1 and the API port.")
     git_url: str = Field(
         "", description="Where API, workers and gateway find the git service. Empty: http://127.0.0.1 and the git port."
@@ -205,7 +210,13 @@ class Settings(WorkerSettings, ServingSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'longshore.db'}"
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / DATABASE_FILE}"
+
+    @property
+    def resolved_public_url(self) -> str:
+        # An address that is listened on for all addresses names no machine.
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - not bound
+        return self.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def resolved_api_url(self) -> str:

@@ -13,11 +13,11 @@ def test_alive_without_a_key(app: Flask) -> None:
     assert Api(app, None).get("/healthz") == {"status": "alive"}
 
 
-def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask) -> None:
+def test_ready_says_what_answers_and_what_keeps_workers_from_working(app: Flask, admin: Api) -> None:
     with database().writing() as session:
         record_run(session, SWEEP)
         refresh_worker(session, "w1", ["builds"], "The Docker engine does not response.")
-    response = app.test_client().get("/readyz")
+    response = app.test_client().get("/readyz", headers={"Authorization": f"Simple {admin.key}"})
     assert response.status_code == 503  # there is no Redis here
     said = response.get_json()
     error = said.pop("error")

@@ -58,7 +58,9 @@ def test_a_token_says_what_was_granted(token_registry: PrivateRegistry) -> None:
     token = requests.post(realm, data=form | scope, timeout=30).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     assert requests.get(f"{token_registry.url}/v2/some/image/tags/list", headers=headers, timeout=30).status_code == 404
-    assert requests.get(f"{token_registry.url}/v2/other/image/tags/list", headers=headers, timeout=30).status_code == 401
+    assert (
+        requests.get(f"{token_registry.url}/v2/other/image/tags/list", headers=headers, timeout=30).status_code == 401
+    )
     assert requests.post(realm, data={"grant_type": "refresh_token"}, timeout=30).status_code == 400
 
 

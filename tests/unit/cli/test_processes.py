@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.data_directory import locked, open_data_directory
 from cli.embedded_redis import MAX_SOCKET_PATH, socket_directory, socket_in
 from cli.ports import PRIVATE_PORTS, require_free_port
 from cli.processes import Child, Output
-from cli.up import create_private, locked
 from shared.settings import SettingsError
 from tests.processes import has_ended
 
@@ -113,7 +113,7 @@ def test_a_child_that_does_not_end_is_killed(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_data_directory_is_private_and_for_one(tmp_path: Path) -> None:
-    directory = create_private(tmp_path / "new" / "data")
+    directory = open_data_directory(tmp_path / "new" / "data")
     assert directory.stat().st_mode & 0o777 == 0o700
     with (
         locked(directory),
@@ -128,7 +128,7 @@ def test_a_data_directory_is_private_and_for_one(tmp_path: Path) -> None:
 def test_a_data_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be used"):
-        create_private(tmp_path / "file" / "data")
+        open_data_directory(tmp_path / "file" / "data")
 
 
 def test_the_socket_of_redis_has_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
