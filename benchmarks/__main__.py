@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import calls, reads, requests
+from benchmarks import calls, reads, requests, strangers
 from benchmarks.environment import Environment, unset_settings
 from benchmarks.results import Result, table, write_json
 from benchmarks.transfers import images, memory, repushes
@@ -23,6 +23,7 @@ CASES: dict[str, Callable[[Environment], Iterator[Result]]] = {
     "reads": reads.run,
     "requests": requests.run,
     "calls": calls.run,
+    "strangers": strangers.run,
     "images": images.run,
     "memory": memory.run,
     "repushes": repushes.run,

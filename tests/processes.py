@@ -10,6 +10,14 @@ def has_ended(pid: int) -> bool:
     return stat is None or stat[0] == "Z"
 
 
+def command_of(pid: int) -> str:
+    """Return the command line of a process, with spaces between its words; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def survivors_of_group(group: int, seconds: float = 10) -> list[Path]:
     """Return the directories in /proc of the processes of a group that have not ended within so many seconds.
 

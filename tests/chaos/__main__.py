@@ -15,6 +15,7 @@ from tests.chaos import plan as plans
 from tests.chaos.callers import callers
 from tests.chaos.checks import Engine, violations
 from tests.chaos.duplicates import duplicate_messages
+from tests.chaos.health import health_checked
 from tests.chaos.run import run_plan
 from tests.chaos.scenario import prepare_scenario
 from tests.chaos.summary import summary, table, write_json
@@ -64,9 +65,10 @@ def _run(plan: plans.Plan, arguments: argparse.Namespace) -> int:
         before = Engine(running.docker_host)
         duplicator = stack.enter_context(duplicate_messages(running.redis.service.url()))
         running_callers = stack.enter_context(callers(scenario))
-        record = run_plan(scenario, plan, running_callers)
-        found = record.violations + violations(scenario, running_callers, before)
-        report = summary(plan, scenario, record, running_callers, duplicator, found)
+        with health_checked(running.url) as health:
+            record = run_plan(scenario, plan, running_callers)
+        found = record.violations + health.violations() + violations(scenario, running_callers, before)
+        report = summary(plan, scenario, record, running_callers, duplicator, health, found)
         print(table(report), flush=True)
         if arguments.summary:
             write_json(report, arguments.summary)

@@ -15,6 +15,8 @@ from tests.chaos.scenario import Scenario
 CALLERS = 4
 HANG_UP_SECONDS = 0.03
 RETRY_INTERVAL_SECONDS = 0.5
+NOT_NOW = (0, 429, 502, 503)
+"""Statuses after which a caller sends the request again; 502: the gateway saw an API process end in mid-request."""
 ACCEPT_TIMEOUT_SECONDS = 120
 """A call that is not accepted within this time is a violation."""
 
@@ -97,7 +99,7 @@ class Callers:
                 return
             with self._lock:
                 self.errors[str(response.status or "no answer")] += 1
-            if response.status and response.status not in (429, 503):
+            if response.status not in NOT_NOW:
                 outcome.violation = f"{outcome.call.kind} got response {response.status}: {response.text}"
                 if response.status < 500:
                     return
@@ -120,7 +122,7 @@ class Callers:
             response = self._scenario.caller.send("DELETE", f"/v1/jobs/{job_id}")
             if response.status in (204, 409):  # cancelled, or ended before
                 return
-            if response.status not in (0, 429, 503):
+            if response.status not in NOT_NOW:
                 outcome.violation = f"cancelling got response {response.status}: {response.text}"
                 return
             self._stopping.wait(response.retry_after or RETRY_INTERVAL_SECONDS)

@@ -1,6 +1,7 @@
 """Check what must hold after all faults. Each check yields one sentence per violation."""
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,26 @@ import requests
 from sqlalchemy import String, cast, func, select
 
 from shared.db.clock import now_ms
-from shared.db.models import Base, Build, IdempotencyKey, ImagePush, Job, JobKind, JobState, PushEvent, PushState
+from shared.db.models import (
+    Algorithm,
+    Base,
+    Build,
+    IdempotencyKey,
+    ImagePush,
+    Job,
+    JobKind,
+    JobState,
+    PushEvent,
+    PushState,
+)
 from shared.db.models.jobs import LIVE_STATES
+from tests.chaos import attacks
 from tests.chaos.callers import Callers
 from tests.chaos.scenario import Scenario
+from tests.processes import command_of
 
 TIMEOUT_SECONDS = 30
+INSTANCES_TIMEOUT_SECONDS = 60
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 
@@ -158,7 +173,7 @@ def _no_password_anywhere(scenario: Scenario) -> Iterator[str]:
         "responses": "\n".join(scenario.system.admin.responses).encode(),
         **{f"the log {log.name}": log.read_bytes() for log in _log_files(scenario.system.directory)},
     }
-    disclosed = {"caller's key": "responses", "prober's key": "responses"}  # in the response that creates the key
+    disclosed = {f"{who}'s key": "responses" for who in ("caller", "prober", "attacker")}  # when they were created
     for what, secret in scenario.secrets.items():
         for place, content in places.items():
             if secret.encode() in content and disclosed.get(what) != place:
@@ -198,11 +213,31 @@ class Engine:
 def _nothing_left_behind(scenario: Scenario, before: Engine) -> Iterator[str]:
     for left in sorted(scenario.system.scratch.glob("longshore-*")):
         yield f"{left.name} is left in the workers' temporary directory"
-    now = Engine(scenario.system.docker_host)
+    now = _engine_without_instances(scenario, before)
     for container in sorted(now.containers.keys() - before.containers.keys()):
         yield f"the container {now.containers[container]} is left on the engine"
     with scenario.system.database.reading() as session:
         known = set(session.scalars(select(Build.image_id)))
-    for image in sorted(now.dangling - before.dangling):
+        of_attacker = select(Algorithm.id).where(Algorithm.owner == attacks.OWNER)
+        called = set(session.scalars(select(Build.image_id).where(Build.algorithm_id.in_(of_attacker))))
+    for image in sorted(now.dangling - before.dangling - called):  # the images of instances stay
         used = " (a build knows it)" if image in known else ""
         yield f"the dangling image {image} is left on the engine{used}"
+    for command in _git_processes(scenario):
+        yield f"a process of git is left: {command}"
+
+
+def _engine_without_instances(scenario: Scenario, before: Engine) -> Engine:
+    """Wait until the instances that the hostile calls have started are stopped as idle."""
+    deadline = time.monotonic() + INSTANCES_TIMEOUT_SECONDS
+    while True:
+        now = Engine(scenario.system.docker_host)
+        if not now.containers.keys() - before.containers.keys() or time.monotonic() > deadline:
+            return now
+        time.sleep(1)
+
+
+def _git_processes(scenario: Scenario) -> list[str]:
+    """Return the command lines of processes of git that the git service still runs."""
+    commands = [command_of(pid) for pid in scenario.system.processes["git"].child.family()]
+    return [command for command in commands if Path(command.partition(" ")[0]).name.startswith("git")]

@@ -14,7 +14,9 @@ from dev.services.clock import wrong_clock
 from dev.services.engine import engine_answers
 from dev.services.processes import ServiceFailedError
 from shared.db.models import Job, JobKind, JobState
+from tests.chaos.attacks import attack
 from tests.chaos.plan import Fault, Kind, is_proxied
+from tests.chaos.scenario import Scenario
 from tests.chaos.system import Process, System
 
 BUSY_WAIT_SECONDS = 8
@@ -34,15 +36,23 @@ class Effect:
     interrupted_work: bool | None = None
 
 
-def inject(system: System, fault: Fault) -> AbstractContextManager[Effect]:
+def inject(scenario: Scenario, fault: Fault) -> AbstractContextManager[Effect]:
     """Return a context manager during which the fault lasts.
 
     Raises:
         Skipped: the fault cannot be injected here.
     """
     if is_proxied(fault):
-        return _registry_misbehaves(system, fault)
-    return _INJECTIONS[fault.kind](system, fault)
+        return _registry_misbehaves(scenario.system, fault)
+    if fault.kind in _INJECTIONS:
+        return _INJECTIONS[fault.kind](scenario.system, fault)
+    return _attacked(scenario, fault)
+
+
+@contextmanager
+def _attacked(scenario: Scenario, fault: Fault) -> Iterator[Effect]:
+    with attack(scenario.attacker, fault):
+        yield Effect()
 
 
 @contextmanager

@@ -38,6 +38,16 @@ class Kind(StrEnum):
     REGISTRY_503 = "registry answers 503"
     REGISTRY_LIES = "registry lies about a manifest"
     TOKEN_EXPIRES = "token expires in mid-push"
+    SLOW_CLIENTS = "slow bodies and slow pushes of one key"
+    BROKEN_PUSHES = "git pushes that break off"
+    CALLERS_LEAVE = "callers leave in mid-request"
+    BUILD_FILLS_DISK = "build that fills the disk"
+    BUILD_FORKS = "build that forks without end"
+    BUILD_FLOODS = "build that floods its output"
+    HOSTILE_CALLS = "calls that fork, fill, flood and hang"
+
+
+HOSTILE_BUILDS = (Kind.BUILD_FILLS_DISK, Kind.BUILD_FORKS, Kind.BUILD_FLOODS)
 
 
 class CallKind(StrEnum):
@@ -59,6 +69,12 @@ _SECONDS = {
     Kind.REGISTRY_THROTTLES: (4, 8),
     Kind.REGISTRY_429: (2, 4),
     Kind.POSTGRES_RESTARTED: (0.2, 2),
+    Kind.SLOW_CLIENTS: (8, 12),
+    Kind.BROKEN_PUSHES: (4, 6),
+    Kind.BUILD_FILLS_DISK: (5, 8),
+    Kind.BUILD_FORKS: (5, 8),
+    Kind.BUILD_FLOODS: (5, 8),
+    Kind.HOSTILE_CALLS: (10, 15),
 }
 _DEFAULT_SECONDS = (1.5, 4)
 _NEEDS_A_BUILD = (Kind.ENGINE_RESTARTED_IN_BUILD, Kind.DISK_FULL)
@@ -78,6 +94,11 @@ QUICK = (
     Kind.REGISTRY_CUTS,
     Kind.REGISTRY_503,
     Kind.REGISTRY_LIES,
+    Kind.SLOW_CLIENTS,
+    Kind.BROKEN_PUSHES,
+    Kind.CALLERS_LEAVE,
+    Kind.BUILD_FLOODS,
+    Kind.HOSTILE_CALLS,
 )
 """The faults from which a short plan chooses; its registries use passwords only."""
 

@@ -67,7 +67,7 @@ def _inject(
     scenario: Scenario, fault: Fault, stack: contextlib.ExitStack, record: RunRecord, effects: list[tuple[Kind, Effect]]
 ) -> None:
     try:
-        effects.append((fault.kind, stack.enter_context(inject(scenario.system, fault))))
+        effects.append((fault.kind, stack.enter_context(inject(scenario, fault))))
     except Skipped as why:
         say(f"  skipped: {why}")
         record.skipped[fault.kind] = str(why)

@@ -5,12 +5,15 @@ import random
 import secrets
 import subprocess
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dev.services.processes import ServiceFailedError, say
+from tests.chaos import attacks
 from tests.chaos.api import Api
+from tests.chaos.attacks import Attacker
 from tests.chaos.plan import Call, CallKind, Plan
 from tests.chaos.system import System
 
@@ -44,6 +47,7 @@ class Scenario:
     probe_row: RegistryRow
     commits: list[str]
     probe_commit: str
+    attacker: Attacker
     wrong_password: str = field(default_factory=lambda: f"pw-wrong-{secrets.token_hex(12)}", repr=False)
 
     @property
@@ -53,6 +57,7 @@ class Scenario:
             "wrong password": self.wrong_password,
             "caller's key": self.caller.key,
             "prober's key": self.prober.key,
+            "attacker's key": self.attacker.api.key,
             "admin key": self.system.admin.key,
         }
         for row in [*self.rows, self.probe_row]:
@@ -96,13 +101,15 @@ def prepare_scenario(system: System, plan: Plan) -> Scenario:
     probe_row = _record_registry(system, with_passwords.host, "probe", pusher, direct)
     commits = _commits(system, caller, OWNER, ALGORITHM, plan.commits, random.Random(plan.seed))  # noqa: S311
     (probe_commit,) = _commits(system, prober, PROBER, PROBE, 1, random.Random(0))  # noqa: S311
-    scenario = Scenario(system, caller, prober, rows, probe_row, commits, probe_commit)
+    attacker = _attacker(system)
+    scenario = Scenario(system, caller, prober, rows, probe_row, commits, probe_commit, attacker)
     say("building and pushing before the first fault")
     jobs = []
     for number, commit in enumerate(commits[: plan.built]):
         pushes = [{"registry_id": row.registry_id} for row in rows] if number == 0 else []
         jobs.append(_compile(caller, f"{OWNER}/{ALGORITHM}", commit, pushes))
     jobs.append(_compile(prober, f"{PROBER}/{PROBE}", probe_commit, [{"registry_id": probe_row.registry_id}]))
+    jobs.append(_compile(attacker.api, f"{attacks.OWNER}/{attacks.ALGORITHM}", attacker.commits[attacks.CALLABLE], []))
     for job in jobs:
         _wait_for_success(system.admin, job)
     return scenario
@@ -134,19 +141,33 @@ def _record_registry(system: System, host: str, path: str, account: tuple[str, s
 
 def _commits(system: System, api: Api, owner: str, name: str, count: int, rng: random.Random) -> list[str]:
     """Create an algorithm and push `count` commits to its repository, each with other bytes; return their hashes."""
+    source = "def apply(given):\n    return given\n"
+    trees = ((("bytes", rng.randbytes(SOURCE_BYTES)), (f"src/{name}.py", source)) for _ in range(count))
+    return _pushed(system, api, owner, name, (dict[str, str | bytes](tree) for tree in trees))
+
+
+def _attacker(system: System) -> Attacker:
+    api, trees = system.admin.other(_key(system, attacks.OWNER)), attacks.trees()
+    commits = _pushed(system, api, attacks.OWNER, attacks.ALGORITHM, trees.values())
+    return Attacker(api, dict(zip(trees, commits, strict=True)))
+
+
+def _pushed(system: System, api: Api, owner: str, name: str, trees: Iterable[Mapping[str, str | bytes]]) -> list[str]:
+    """Create an algorithm and push a commit of each tree to its repository; return their hashes."""
     body = {"name": name, "details": {"label": name}, "settings": {"language": "python3"}}
     _expect_success(api, "POST", f"/v1/algorithms/{owner}", body)
     directory = system.directory / "clones" / name
-    (directory / "src").mkdir(parents=True)
-    (directory / "src" / f"{name}.py").write_text("def apply(given):\n    return given\n")
+    directory.mkdir(parents=True)
     _git(directory, "init", "--quiet", "--initial-branch=main")
     commits = []
-    for number in range(count):
-        (directory / "bytes").write_bytes(rng.randbytes(SOURCE_BYTES))
+    for number, tree in enumerate(trees):
+        for path, content in tree.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_bytes(content if isinstance(content, bytes) else content.encode())
         _git(directory, "add", "--all")
         _git(directory, "commit", "--quiet", "--message", f"commit {number}")
         commits.append(_git(directory, "rev-parse", "HEAD"))
-    remote = f"{system.git_url.replace('://', f'://key:{api.key}@')}/git/{owner}/{name}.git"
+    remote = f"{system.url.replace('://', f'://key:{api.key}@')}/git/{owner}/{name}.git"
     _git(directory, "push", "--quiet", "--push-option=nocompile", remote, "HEAD:main")
     return commits
 

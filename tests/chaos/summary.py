@@ -11,13 +11,20 @@ from sqlalchemy import func, select
 from shared.db.models import Job, PushEvent
 from tests.chaos.callers import Callers
 from tests.chaos.duplicates import Duplicator
+from tests.chaos.health import Health
 from tests.chaos.plan import Plan
 from tests.chaos.run import RunRecord
 from tests.chaos.scenario import Scenario
 
 
 def summary(
-    plan: Plan, scenario: Scenario, record: RunRecord, callers: Callers, duplicator: Duplicator, violations: list[str]
+    plan: Plan,
+    scenario: Scenario,
+    record: RunRecord,
+    callers: Callers,
+    duplicator: Duplicator,
+    health: Health,
+    violations: list[str],
 ) -> dict[str, Any]:
     """Return the summary of a run."""
     seconds = [seconds for _, seconds in record.recoveries]
@@ -39,6 +46,8 @@ def summary(
         "faults_skipped": {kind.value: why for kind, why in record.skipped.items()},
         "whole_run": {"beats": 2, "messages_delivered_again": duplicator.copied},
         "requests_met_by_the_proxies": dict(sorted(hits.items())),
+        "healthz": health.summary(),
+        "hostile_calls": dict(sorted(scenario.attacker.statuses.items())),
         "calls": len(callers.outcomes),
         "accepted": callers.accepted,
         "accepted_while_redis_was_away": record.accepted_without_redis,

@@ -37,6 +37,7 @@ SHORT_INTERVALS = {
     "LONGSHORE_SWEEP_SECONDS": "1",
     "LONGSHORE_MAX_LOSSES": "50",
     "LONGSHORE_SHUTDOWN_SECONDS": "3",
+    "LONGSHORE_SERVING_IDLE_SECONDS": "10",
 }
 """Settings that make retries, leases and sweeps faster."""
 
@@ -44,6 +45,7 @@ WORKERS = {
     "pushes-1": ("pushes", 2),
     "pushes-2": ("pushes", 2),
     "builds": ("builds", 1),
+    "serving": ("serving", 2),
     "maintenance": ("maintenance", 1),
 }
 
@@ -110,8 +112,8 @@ class System:
     """In front of the registry with passwords and of the one with tokens."""
     processes: dict[str, Process]
     database: Database
-    api_url: str
-    git_url: str
+    url: str
+    """The address of the gateway."""
     admin: Api
 
     @property
@@ -151,7 +153,7 @@ def system(directory: Path, seed: int) -> Iterator[System]:
         url = postgres.service.create_database("chaos")
         environment = _environment(directory, scratch, url, redis.service.url(), docker_host, base_image)
         admin_key = _migrate(directory, environment)
-        api_url, git_url = environment["LONGSHORE_API_URL"], environment["LONGSHORE_GIT_URL"]
+        address = f"http://127.0.0.1:{environment['LONGSHORE_PORT']}"
         made = System(
             directory=directory,
             scratch=scratch,
@@ -165,9 +167,8 @@ def system(directory: Path, seed: int) -> Iterator[System]:
             proxies=proxies,
             processes=_processes(directory, environment),
             database=Database(url),
-            api_url=api_url,
-            git_url=git_url,
-            admin=Api(api_url, admin_key),
+            url=address,
+            admin=Api(address, admin_key),
         )
         stack.callback(made.database.close)
         say("starting Longshore")
@@ -202,7 +203,7 @@ def _engine(stack: ExitStack, directory: Path) -> tuple[Switch[str] | None, str]
 def _environment(
     directory: Path, scratch: Path, database_url: str, redis_url: str, docker_host: str, base_image: str
 ) -> dict[str, str]:
-    api_port, git_port = free_port(), free_port()
+    port, api_port, git_port, calls_port = free_port(), free_port(), free_port(), free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LONGSHORE_", "DOCKER_"))}
     return {
         **inherited,
@@ -213,13 +214,18 @@ def _environment(
         "LONGSHORE_DATABASE_URL": database_url,
         "LONGSHORE_REDIS_URL": redis_url,
         "LONGSHORE_SECRET_KEYS": new_key(),
+        "LONGSHORE_PORT": str(port),
         "LONGSHORE_API_PORT": str(api_port),
         "LONGSHORE_GIT_PORT": str(git_port),
+        "LONGSHORE_CALLS_PORT": str(calls_port),
         "LONGSHORE_API_URL": f"http://127.0.0.1:{api_port}",
         "LONGSHORE_GIT_URL": f"http://127.0.0.1:{git_port}",
+        "LONGSHORE_CALLS_URL": f"http://127.0.0.1:{calls_port}",
         "LONGSHORE_API_WORKERS": "2",
         "LONGSHORE_BASE_IMAGE": base_image,
         "LONGSHORE_BUILD_NETWORK": "host",
+        "LONGSHORE_SERVING_NETWORK": "host",  # a private engine has no other
+        "LONGSHORE_PULL_FALLBACK": "store",  # the attacker's image is in no registry
         "LONGSHORE_BUILD_ON_PUSH": "false",
         "LONGSHORE_KIT_REQUIREMENT": "",
         "LONGSHORE_LOG_FORMAT": "json",
@@ -245,6 +251,8 @@ def _processes(directory: Path, environment: dict[str, str]) -> dict[str, Proces
     named = {
         "api": ("api",),
         "git": ("git",),
+        "calls": ("calls",),
+        "gateway": ("gateway",),
         **{
             name: ("worker", "--queues", queues, "--concurrency", str(concurrency))
             for name, (queues, concurrency) in WORKERS.items()
@@ -252,7 +260,12 @@ def _processes(directory: Path, environment: dict[str, str]) -> dict[str, Proces
         "beat-1": ("beat",),
         "beat-2": ("beat",),
     }
-    ports = {"api": int(environment["LONGSHORE_API_PORT"]), "git": int(environment["LONGSHORE_GIT_PORT"])}
+    ports = {
+        "api": int(environment["LONGSHORE_API_PORT"]),
+        "git": int(environment["LONGSHORE_GIT_PORT"]),
+        "calls": int(environment["LONGSHORE_CALLS_PORT"]),
+        "gateway": int(environment["LONGSHORE_PORT"]),
+    }
     return {
         name: Process(
             name, WORKERS.get(name, ("", 0))[0], command, logs / f"{name}.log", environment, port=ports.get(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev.services.processes import descendants
-from tests.processes import has_ended
+from tests.processes import command_of, has_ended
 from tests.security.git_client import broken_chunked_push, broken_push, slow_fetch, slow_push
 from tests.security.slow_network import (
     SlowClient,
@@ -94,7 +94,7 @@ class Town:
 
     def git_processes(self) -> dict[int, str]:
         """Return the processes of git that the installation runs, with their command lines."""
-        commands = {pid: _command(pid) for pid in descendants(self.up.child.pid) if not has_ended(pid)}
+        commands = {pid: command_of(pid) for pid in descendants(self.up.child.pid) if not has_ended(pid)}
         return {pid: command for pid, command in commands.items() if Path(command.split(" ")[0]).name.startswith("git")}
 
     def wait_for_no_git(self, seconds: float) -> dict[int, str]:
@@ -192,7 +192,7 @@ def measure(town: Town, rounds: int) -> Delays:
 
 def growth(before: dict[int, int], after: dict[int, int]) -> dict[str, int]:
     """Return the bytes by which each process that is still there has grown, by its command line."""
-    return {f"{_command(pid)} ({pid})": after[pid] - size for pid, size in before.items() if pid in after}
+    return {f"{command_of(pid)} ({pid})": after[pid] - size for pid, size in before.items() if pid in after}
 
 
 def _make_key(up: Up, owner: str) -> str:
@@ -219,10 +219,3 @@ def _resident_bytes(pid: int) -> int:
     except (OSError, IndexError):  # it has ended
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:  # it has ended
-        return ""

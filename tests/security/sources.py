@@ -10,18 +10,33 @@ from textwrap import dedent, indent
 Tree = dict[str, str]
 
 _ALGORITHM = """\
-from Algorithmia import ADK
 {at_import}
 
 def apply(given):
 {body}
-
-ADK(apply).init()
 """
-_SETUP = """\
-from setuptools import setup
+_PYPROJECT = """\
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+_BACKEND = """\
+import zipfile
+
+
+def run():
 {code}
-setup(name="local_part", version="1.0", py_modules=[])
+
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    run()
+    name, info = "local_part-1.0-py3-none-any.whl", "local_part-1.0.dist-info"
+    with zipfile.ZipFile(directory + "/" + name, "w") as wheel:
+        wheel.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: local_part\\nVersion: 1.0\\n")
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "/RECORD", "")
+    return name
 """
 
 
@@ -34,9 +49,10 @@ def algorithm(
 
 
 def runs_in_build(code: str, *, name: str = "Hostile") -> Tree:
-    """An algorithm with a part of its source that must be built: its `setup.py` runs this code in the build."""
+    """An algorithm with a part of its source that must be built: this code runs then. It needs no package index."""
     tree = algorithm(requirements="./part\n", name=name)
-    return {**tree, "part/setup.py": _SETUP.format(code=dedent(code))}
+    backend = _BACKEND.format(code=indent(dedent(code), "    "))
+    return {**tree, "part/pyproject.toml": _PYPROJECT, "part/backend.py": backend}
 
 
 def tells_environment() -> str:
