@@ -63,7 +63,7 @@ class Attacker:
     api: Api
     commits: dict[str, str]
     """A kind of `HOSTILE_BUILDS`, or `CALLABLE`, whose image does what its calls ask for."""
-    statuses: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     """What the hostile calls got."""
 
 
@@ -157,12 +157,14 @@ def _call(attacker: Attacker, given: str) -> None:
     path = f"/v1/algo/{OWNER}/{ALGORITHM}/{attacker.commits[CALLABLE]}"
     headers = {"Authorization": f"Simple {attacker.api.key}", "Content-Type": "application/json"}
     connection = http.client.HTTPConnection(*address_of(attacker.api.url), timeout=CALL_TIMEOUT_SECONDS)
-    status = "no answer"
-    with suppress(OSError, http.client.HTTPException):
+    outcome = "no answer"
+    with suppress(OSError, http.client.HTTPException, ValueError):
         connection.request("POST", path, json.dumps(given), headers)
-        status = str(connection.getresponse().status)
+        response = connection.getresponse()
+        outcome = str(response.status)
+        outcome = "error" if "error" in json.loads(response.read()) else "result"
     connection.close()
-    attacker.statuses[f"{given}: {status}"] += 1
+    attacker.outcomes[f"{given}: {outcome}"] += 1
 
 
 ATTACKS: dict[Kind, Callable[[Attacker], AbstractContextManager[None]]] = {

@@ -47,7 +47,7 @@ def summary(
         "whole_run": {"beats": 2, "messages_delivered_again": duplicator.copied},
         "requests_met_by_the_proxies": dict(sorted(hits.items())),
         "healthz": health.summary(),
-        "hostile_calls": dict(sorted(scenario.attacker.statuses.items())),
+        "hostile_calls": dict(sorted(scenario.attacker.outcomes.items())),
         "calls": len(callers.outcomes),
         "accepted": callers.accepted,
         "accepted_while_redis_was_away": record.accepted_without_redis,

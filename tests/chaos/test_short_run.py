@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SEED = 202
-"""The faults of this seed concern a worker, the engine, Redis, PostgreSQL and the registry; a hostile owner attacks too."""
+"""The faults of this seed concern a worker, the engine, Redis, PostgreSQL, the registry, and a hostile owner."""
 
 
 @pytest.mark.timeout(900)
