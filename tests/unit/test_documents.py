@@ -10,6 +10,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 MAX_COLUMNS = 140
 MAX_GLOSSARY_ENTRIES = 25
 FILE = re.compile(r"`((?:api|cli|deploy|dev|migrations|shared|tests|workers)/[\w./-]+)`")
+TEST = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -31,8 +32,25 @@ def test_what_it_links_to_and_the_files_that_it_names_exist(document: Path) -> N
     assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_tests_that_it_names_exist(document: Path) -> None:
+    named = TEST.findall(document.read_text())
+    assert [f"{file}::{test}" for file, test in named if not _has_test(ROOT / file, test)] == []
+
+
+def test_each_promise_of_security_names_a_test() -> None:
+    promised = (ROOT / "docs" / "security.md").read_text().partition("## What is promised")[2].partition("\n## ")[0]
+    promises = re.split(r"^- ", promised, flags=re.MULTILINE)[1:]
+    assert promises
+    assert [promise.splitlines()[0] for promise in promises if not TEST.search(promise)] == []
+
+
 def test_the_glossary_is_short_and_in_order() -> None:
     rows = (ROOT / "docs" / "glossary.md").read_text().splitlines()
     words = [row.split("|")[1].strip() for row in rows if row.startswith("| ") and not row.startswith("| word |")]
     assert 0 < len(words) <= MAX_GLOSSARY_ENTRIES
     assert words == sorted(words)
+
+
+def _has_test(file: Path, test: str) -> bool:
+    return file.is_file() and re.search(rf"^ *def {test}\(", file.read_text(), re.MULTILINE) is not None
