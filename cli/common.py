@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import click
 import structlog
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from shared.logging import configure_logs
+from shared.plain_text import plain_text
 from shared.settings import Settings, settings, unknown_settings
 
 log = structlog.get_logger(__name__)
@@ -72,8 +73,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, un
     for heading in headings:
         table.add_column(heading, no_wrap=heading in unwrapped, overflow="fold")
     for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(plain_cell("" if cell is None else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)
     console.print(table)
+
+
+def plain_cell(text: str, style: str = "") -> Text:
+    """Return a cell of a table that shows a text as it is: without escape sequences, markup and names of emojis."""
+    return Text(plain_text(text), style)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text that may repeat what strangers chose."""
+    click.echo(plain_text(text), err=err)

@@ -7,6 +7,7 @@ import click
 from typing_extensions import override
 
 from shared.errors import RequestError
+from shared.plain_text import plain_text
 from shared.settings import SettingsError
 
 
@@ -17,7 +18,7 @@ class CommandError(click.ClickException):
 
     @override
     def show(self, file: IO[Any] | None = None) -> None:
-        for line in self.message.splitlines():
+        for line in plain_text(self.message).splitlines():
             click.echo(f"longshore: {line}", file=file, err=file is None)
 
 

@@ -4,7 +4,7 @@ import click
 from sqlalchemy import select
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, set_up
+from cli.common import data_dir_option, echo, print_table, set_up
 from cli.errors import CommandError
 from cli.runtime import open_database
 from shared.audit import record
@@ -44,7 +44,7 @@ def create(owner: str, kind: str, label: str, quiet: bool) -> None:
         key, secret = create_key(session, username, label=label, kind=KINDS[kind])
         record(session, operator(), "key.create", key.id, owner=username, kind=key.kind, label=label)
     if not quiet:
-        click.echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
+        echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
     click.echo(secret)
 
 
@@ -78,7 +78,7 @@ def revoke(key_id: str) -> None:
         if owner is None or not revoke_key(session, key_id, owner):
             raise CommandError(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
         record(session, operator(), "key.revoke", key_id, owner=owner)
-    click.echo(f"Key {key_id} of {owner} is revoked.", err=True)
+    echo(f"Key {key_id} of {owner} is revoked.", err=True)
 
 
 def _check_options(owner: str, label: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, set_up
+from cli.common import data_dir_option, echo, print_table, set_up
 from cli.errors import CommandError
 from cli.registries import find_registry
 from cli.runtime import open_database
@@ -162,7 +162,7 @@ def _follow(database: Database, job_id: str) -> None:
             lines = {step.name: _line(step) for step in steps}
             for name, line in lines.items():
                 if line != shown.get(name):
-                    click.echo(line)
+                    echo(line)
             shown = lines
             if JobState(job.state).ended:
                 break

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from shared.plain_text import plain_line
+
 PARENT_DEATH = Path(__file__).with_name("parent_death.py")
 MAX_LINE_BYTES = 256 * 1024
 STABLE_SECONDS = 60
@@ -33,6 +35,7 @@ class Output:
         if self._as_json:
             line = _as_json(name, text)
         else:
+            text = plain_line(text)
             prefix = f"{name:<{self._width}} |"
             line = f"\x1b[36m{prefix}\x1b[0m {text}" if self._is_terminal else f"{prefix} {text}"
         with contextlib.suppress(BrokenPipeError):  # the reader has closed the pipe; the children keep running

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, set_up
+from cli.common import data_dir_option, echo, print_table, set_up
 from cli.errors import CommandError
 from cli.registries import find_registry
 from cli.runtime import open_database
@@ -105,7 +105,7 @@ def retry(registry: str | None, status: str, algorithm: str | None, username: st
             progress.advance(bar, len(retried.jobs))
             for push in retried.skipped:
                 name = f"{push.algorithm}@{push.git_hash[:12]} to {push.registry_id}"
-                click.echo(f"skipped: {name}: {push.reason}", err=True)
+                echo(f"skipped: {name}: {push.reason}", err=True)
     with database.writing() as session:
         target = request.registry_id or ""
         record(session, operator(), "pushes.retry", target, number=enqueued, status=status, algorithm=algorithm)

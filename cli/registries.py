@@ -5,7 +5,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from cli.audit import operator
-from cli.common import data_dir_option, print_table, set_up
+from cli.common import data_dir_option, echo, print_table, set_up
 from cli.errors import CommandError
 from cli.runtime import open_database
 from shared.audit import record
@@ -68,7 +68,7 @@ def pause(registry: str, reason: str) -> None:
         row = find_registry(session, registry, locked=True)
         changed = circuit_breaker.pause(session, row, sentence(reason.strip() or DEFAULT_PAUSE_REASON))
         record(session, operator(), "registry.pause", row.id, reason=reason)
-    click.echo(f"{row.registry_url} {'is paused' if changed else 'was paused already'}.", err=True)
+    echo(f"{row.registry_url} {'is paused' if changed else 'was paused already'}.", err=True)
 
 
 @command.command("resume")
@@ -84,7 +84,7 @@ def resume(registry: str) -> None:
         row = find_registry(session, registry, locked=True)
         changed = circuit_breaker.resume(session, row)
         record(session, operator(), "registry.resume", row.id)
-    click.echo(f"{row.registry_url} {'takes pushes again' if changed else 'was open already'}.", err=True)
+    echo(f"{row.registry_url} {'takes pushes again' if changed else 'was open already'}.", err=True)
 
 
 def find_registry(session: Session, name: str, *, locked: bool = False) -> Registry:

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cli.audit import operator
-from cli.common import data_dir_option, set_up
+from cli.common import data_dir_option, echo, set_up
 from cli.errors import CommandError
 from cli.runtime import open_database
 from shared.audit import record
@@ -52,7 +52,7 @@ def rotate_keys() -> None:
         record(session, operator(), "secrets.rotate", keys.primary_key_id, resealed=rotated.reencrypted)
     click.echo(f"{rotated.reencrypted} encrypted again with key {keys.primary_key_id}.")
     for column, row_id, reason in rotated.undecryptable:
-        click.echo(f"not decrypted: {column} of {row_id}: {reason}", err=True)
+        echo(f"not decrypted: {column} of {row_id}: {reason}", err=True)
     if rotated.undecryptable:
         raise CommandError(
             f"{len(rotated.undecryptable)} could not be decrypted and were not changed; keep the old keys."

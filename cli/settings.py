@@ -4,10 +4,9 @@ import json
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from cli.common import data_dir_option
+from cli.common import data_dir_option, echo, plain_cell
 from shared.settings import load_settings, unknown_settings
 
 
@@ -22,7 +21,7 @@ def command(as_json: bool) -> None:
     """
     rows = load_settings().described()
     for variable, advice in unknown_settings().items():
-        click.echo(f"WARNING: {variable}: {advice}", err=True)
+        echo(f"WARNING: {variable}: {advice}", err=True)
     if as_json:
         names = ("variable", "meaning", "default", "value")
         click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
@@ -35,7 +34,7 @@ def command(as_json: bool) -> None:
     table.add_column("Present value", ratio=1, overflow="fold")
     for variable, meaning, default, present in rows:
         changed = "bold" if present != default else ""
-        table.add_row(f"[{changed}]{variable}[/]" if changed else variable, escape(meaning), default, escape(present))
+        table.add_row(plain_cell(variable, changed), plain_cell(meaning), plain_cell(default), plain_cell(present))
     console = Console()
     if not console.is_terminal:  # wide enough that no name is cut
         console = Console(width=160)

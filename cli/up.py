@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from cli.common import data_dir_option, port_option
+from cli.common import data_dir_option, echo, port_option
 from cli.data_directory import locked, open_data_directory
 from cli.ports import require_free_port
 from cli.supervisor import Plan, run
@@ -46,7 +46,7 @@ def command() -> None:
     """
     configured = settings()
     for variable, advice in unknown_settings().items():
-        click.echo(f"WARNING: {variable}: {advice}", err=True)
+        echo(f"WARNING: {variable}: {advice}", err=True)
         del os.environ[variable]  # so that no process below warns of it again
     directory = open_data_directory(configured.data_dir)
     os.environ["LONGSHORE_DATA_DIR"] = str(directory)

@@ -7,6 +7,7 @@ from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import AuditEvent
+from shared.plain_text import plain_line
 
 MAX_TEXT_LENGTH = 500
 """Maximum length of a text in `detail`, in characters."""
@@ -30,14 +31,14 @@ def record(
     session.connection().execute(
         _INSERT,
         {
-            "actor": actor.name,
+            "actor": plain_line(actor.name),
             "key_id": actor.key_id,
-            "address": actor.address,
+            "address": actor.address and plain_line(actor.address),
             "request_id": actor.request_id,
             "action": action,
-            "target_id": target_id[:64],
+            "target_id": plain_line(target_id)[:64],
             "owner": owner,
-            "detail": {name: _short(value) for name, value in detail.items() if value is not None},
+            "detail": {name: _stored(value) for name, value in detail.items() if value is not None},
         },
     )
 
@@ -69,5 +70,13 @@ def entries(
     return rows
 
 
-def _short(value: Any) -> Any:
-    return f"{value[: MAX_TEXT_LENGTH - 1]}…" if isinstance(value, str) and len(value) > MAX_TEXT_LENGTH else value
+def _stored(value: Any) -> Any:
+    """Return a value with texts plain, because callers chose some of them, and not too long."""
+    if isinstance(value, str):
+        text = plain_line(value)
+        return text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
+    if isinstance(value, dict):
+        return {str(_stored(key)): _stored(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stored(part) for part in value]
+    return value

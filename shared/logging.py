@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.plain_text import plain_line, plain_text
 from shared.settings import Settings
 
 MASK = "(masked)"
@@ -22,6 +23,8 @@ _SECRET_NAMES = re.compile(
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 """User and password in a URL (RFC 3986, section 3.2.1)."""
 _AUTHORIZATION = re.compile(r"\b(Simple|Basic|Bearer)\s+[\w+/=.~-]{8,}")
+_SEVERAL_LINES = ("exception", "stack")
+"""Fields of structlog that hold tracebacks."""
 _SILENT = ("sqlalchemy", "alembic", "asyncio")
 """Libraries whose lower levels are of no use to operators, or log SQL statements with their parameters."""
 _CHATTY = ("gunicorn", "celery.beat", "celery.worker.strategy", "celery.app.trace")
@@ -74,7 +77,10 @@ def configure_logs(configured: Settings, *, process: str, stream: TextIO | None 
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask values whose field is named like a secret, and texts that look like one (a structlog processor)."""
+    """Mask values whose field is named like a secret, and texts that look like one (a structlog processor).
+
+    All texts become plain: a stranger's text in an entry neither controls the terminal nor begins another entry.
+    """
     return {name: _masked(name, value) for name, value in event.items()}
 
 
@@ -84,9 +90,10 @@ def _masked(name: str, value: Any) -> Any:
     if value and not isinstance(value, bool) and _SECRET_NAMES.search(name):
         return MASK
     if isinstance(value, str):
-        return _AUTHORIZATION.sub(rf"\1 {MASK}", _USERINFO.sub(f"{MASK}@", value))
+        plain = plain_text(value) if name in _SEVERAL_LINES else plain_line(value)
+        return _AUTHORIZATION.sub(rf"\1 {MASK}", _USERINFO.sub(f"{MASK}@", plain))
     if isinstance(value, Mapping):
-        return {key: _masked(str(key), part) for key, part in value.items()}
+        return {plain_line(str(key)): _masked(str(key), part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_masked("", part) for part in value]
     return value

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, Instance, InstanceState, Job, JobState, Refresh, RefreshKind, StepState, Version
 from shared.db.models.jobs import LIVE_STATES
+from shared.plain_text import plain_line
 
 NODES_LOCK = "nodes"
 """The lock (`Job.lock_name`) of every refresh that changes nodes, so that no two nodes are drained at the same time."""
@@ -90,6 +91,7 @@ def read_steps(progress: Sequence[dict[str, Any]]) -> list[RefreshStep]:
 def write_steps(session: Session, job_id: str, steps: Sequence[RefreshStep]) -> None:
     now = session.scalars(select(now_ms())).one()
     for step in steps:
+        step.step = plain_line(step.step)
         if step.state != StepState.WAITING and step.started_at is None:
             step.started_at = now
         if step.ended and step.finished_at is None:

@@ -1,5 +1,6 @@
 """Base classes and field types of all request and response bodies, and the body of errors."""
 
+import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -108,17 +109,20 @@ def _to_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+STORABLE = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]*$"
+"""Control characters, except for tabs and line breaks, are not stored."""
+
+
 def _require_storable(text: str) -> str:
     # JSON can contain half of a surrogate pair; UTF-8, and so every database, cannot.
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise ValueError("must not have half of a surrogate pair")
     # PostgreSQL cannot store NUL; the others are not needed in names and can falsify logs.
-    if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
+    if not re.match(STORABLE, text):
         raise ValueError("must not have control characters")
     return text
 
 
-STORABLE = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F]*$"
 Storable = Annotated[str, AfterValidator(_require_storable)]
 Text = Annotated[Storable, Field(json_schema_extra={"pattern": STORABLE})]
 LongText = Annotated[Text, StringConstraints(max_length=65_536)]

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, false,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, Document, IdentifiedBase, Millis, Reference
+from shared.db.models.base import CreatedAt, Document, IdentifiedBase, Millis, PlainText, Reference
 
 
 class Algorithm(IdentifiedBase):
@@ -116,8 +116,8 @@ class Build(IdentifiedBase):
     job_id: Mapped[str] = mapped_column(String(36))
     commit_sha: Mapped[str] = mapped_column(String(64))
     status: Mapped[BuildStatus] = mapped_column(String(16), default=BuildStatus.QUEUED)
-    log: Mapped[str] = mapped_column(Text, default="", deferred=True)
-    message: Mapped[str | None] = mapped_column(Text)
+    log: Mapped[str] = mapped_column(PlainText, default="", deferred=True)
+    message: Mapped[str | None] = mapped_column(PlainText)
     image_id: Mapped[str | None] = mapped_column(String(80))
     """The image id of the engine (sha256:…): the digest of the image configuration."""
     manifest_digest: Mapped[str | None] = mapped_column(String(80))

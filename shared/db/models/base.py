@@ -3,10 +3,29 @@
 import uuid
 from typing import Annotated, Any
 
-from sqlalchemy import JSON, BigInteger, Integer, String
+from sqlalchemy import JSON, BigInteger, Dialect, Integer, String, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from typing_extensions import override
 
 from shared.db.clock import now_ms
+from shared.plain_text import plain_text
+
+
+class PlainText(TypeDecorator[str]):
+    """The type of messages and logs, which often repeat what strangers said: plain when written and when read."""
+
+    impl = Text
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else plain_text(value)
+
+    @override
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        # Rows that an older version wrote.
+        return None if value is None else plain_text(value)
+
 
 Reference = Annotated[str, mapped_column(String(36), index=True)]
 

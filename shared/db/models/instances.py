@@ -6,7 +6,7 @@ from sqlalchemy import Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis, PlainText
 
 
 class InstanceState(StrEnum):
@@ -57,7 +57,7 @@ class Instance(IdentifiedBase):
     network: Mapped[str] = mapped_column(String(16))
     """`full` or `isolated`, from the algorithm's settings."""
     state: Mapped[InstanceState] = mapped_column(String(16), default=InstanceState.PENDING)
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(PlainText, default="")
     endpoint: Mapped[str | None] = mapped_column(String(255))
     """The address for calls once it is ready: `unix:ID` (a socket in the serving directory) or `http://HOST:PORT`."""
     runtime_ref: Mapped[str | None] = mapped_column(String(128))

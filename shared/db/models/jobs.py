@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, String, Text, literal, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.models.base import Base, CreatedAt, Document, IdentifiedBase, Millis
+from shared.db.models.base import Base, CreatedAt, Document, IdentifiedBase, Millis, PlainText
 from shared.errors import ErrorClass
 
 
@@ -127,7 +127,7 @@ class Job(IdentifiedBase):
     registry_fingerprint: Mapped[str | None] = mapped_column(String(64))
     """The fingerprint of the registry that those credentials are bound to."""
     error_class: Mapped[ErrorClass | None] = mapped_column(String(16))
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(PlainText)
     request_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Millis | None]
@@ -142,7 +142,7 @@ class WorkerProcess(Base):
     name: Mapped[str] = mapped_column(String(128), unique=True)
     queues: Mapped[str] = mapped_column(String(128))
     """Comma-separated, with a comma at both ends."""
-    problem: Mapped[str | None] = mapped_column(Text)
+    problem: Mapped[str | None] = mapped_column(PlainText)
     """The reason why it cannot work (no engine, for example), as a sentence."""
     started_at: Mapped[CreatedAt]
     seen_at: Mapped[Millis]

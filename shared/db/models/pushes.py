@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import Base, CreatedAt, IdentifiedBase, Millis, Reference
+from shared.db.models.base import Base, CreatedAt, IdentifiedBase, Millis, PlainText, Reference
 
 
 class PushState(StrEnum):
@@ -55,7 +55,7 @@ class ImagePush(IdentifiedBase):
     claim: Mapped[int] = mapped_column(default=0)
     """The claim of the job that may write here. The other half of the fence."""
     state: Mapped[PushState] = mapped_column(String(16), default=PushState.QUEUED)
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(PlainText, default="")
     image: Mapped[str] = mapped_column(String(512))
     digest: Mapped[str | None] = mapped_column(String(80))
     attempt: Mapped[int] = mapped_column(default=1)
@@ -92,7 +92,7 @@ class PushEvent(Base):
     """`ended`, `superseded`, `overwritten` (after it had ended), `retry`, `stalled-unclaimed`, `stalled-lost`,
     `stalled-no-progress`, `missing` (the registry lost the last good image) or `found` (it is there again)."""
     state: Mapped[PushState] = mapped_column(String(16))
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(PlainText, default="")
     digest: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
 

@@ -6,7 +6,7 @@ from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis, PlainText
 
 
 class PauseCause(StrEnum):
@@ -40,7 +40,7 @@ class Registry(IdentifiedBase):
     """Maximum of concurrent pushes; None: LONGSHORE_REGISTRY_PUSHES."""
     paused_at: Mapped[Millis | None]
     paused_by: Mapped[PauseCause | None] = mapped_column(String(16))
-    pause_reason: Mapped[str | None] = mapped_column(Text)
+    pause_reason: Mapped[str | None] = mapped_column(PlainText)
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
     """Consecutive failures that concern every push; reset by a success."""
     probe_at: Mapped[Millis | None]

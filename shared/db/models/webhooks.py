@@ -6,7 +6,7 @@ from sqlalchemy import JSON, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, IdentifiedBase, Millis
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis, PlainText
 
 
 class Webhook(IdentifiedBase):
@@ -21,7 +21,7 @@ class Webhook(IdentifiedBase):
     events: Mapped[list[str]] = mapped_column(JSON)
     """Patterns of event types, for example `push.failed` or `push.*`."""
     enabled: Mapped[bool] = mapped_column(default=True)
-    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    disabled_reason: Mapped[str | None] = mapped_column(PlainText)
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt] = mapped_column(onupdate=now_ms())
     deleted_at: Mapped[Millis | None]
@@ -57,6 +57,6 @@ class WebhookDelivery(IdentifiedBase):
     next_attempt_at: Mapped[Millis | None]
     """Not due before this time. While it is being sent: the time when another worker may send it."""
     last_status: Mapped[int | None]
-    last_error: Mapped[str | None] = mapped_column(Text)
+    last_error: Mapped[str | None] = mapped_column(PlainText)
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[Millis | None]
