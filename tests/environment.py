@@ -10,6 +10,7 @@ from shared.db.engine import database
 from shared.db.models import Base
 from shared.encryption import keyring, new_key
 from shared.net.address_rules import (
+    index_networks,
     registry_networks,
     source_networks,
     source_trusted_networks,
@@ -54,6 +55,7 @@ def _replace_variables(variables: dict[str, str]) -> None:
         database,
         keyring,
         producer,
+        index_networks,
         registry_networks,
         source_networks,
         source_trusted_networks,

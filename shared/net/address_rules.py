@@ -165,6 +165,12 @@ def webhook_networks() -> AllowedNetworks:
     return AllowedNetworks.parse("LONGSHORE_WEBHOOK_NETWORKS", settings().webhook_networks)
 
 
+@cache
+def index_networks() -> AllowedNetworks:
+    """Return the networks of files that the package index links to on other hosts."""
+    return AllowedNetworks.parse("LONGSHORE_BUILD_INDEX_NETWORKS", settings().build_index_networks)
+
+
 def is_ip_address(host: str) -> bool:
     """Return whether a host is an address and not a name. IPv6 may be in brackets."""
     try:

@@ -1,5 +1,6 @@
 """Settings of the workers: builds, sources, registries and pushes, the image store, jobs."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,9 @@ from shared.settings.parsing import read_delays, read_environments, read_network
 from shared.settings.serving import MEBIBYTE
 
 MINUTE = 60
+PRIVATE_NETWORKS = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7",
+)  # fmt: skip
 
 
 class WorkerSettings(BaseSettings):
@@ -37,13 +41,22 @@ class WorkerSettings(BaseSettings):
     )
     build_index_url: SecretStr | None = Field(
         None,
-        description="URL of the package index of builds, with credentials if it needs them. Not kept in the image.",
+        description="URL of the package index of builds, with credentials if it needs them. Workers fetch from it: builds "
+        "never get the URL.",
         json_schema_extra={"masked": True},
+    )
+    build_index_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("0.0.0.0/0", "::/0", *(f"!{network}" for network in PRIVATE_NETWORKS)),
+        description="Networks of files that this index links to on other hosts, in the form of LONGSHORE_REGISTRY_NETWORKS.",
     )
     build_memory_bytes: int = Field(4096 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit of a build, in bytes.")
     build_cpus: float = Field(2.0, gt=0, description="CPU limit of a build, in cores.")
     build_pids: int = Field(1024, ge=16, description="Process limit of a build.")
     build_seconds: int = Field(30 * MINUTE, ge=1, description="Time limit of a build, in seconds.")
+    build_max_bytes: int = Field(
+        16 * 1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Limit for what a build has on the engine's disk, in bytes."
+    )
+    build_max_files: int = Field(1_000_000, ge=10_000, description="Limit for the files that a build has there.")
     build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a stored build log, in bytes.")
     build_own_dockerfile: bool = Field(
         False,
@@ -198,7 +211,12 @@ class WorkerSettings(BaseSettings):
         return read_ssh_key_scopes(value) if isinstance(value, str) else value
 
     @field_validator(
-        "registry_networks", "source_networks", "source_trusted_networks", "webhook_networks", mode="before"
+        "build_index_networks",
+        "registry_networks",
+        "source_networks",
+        "source_trusted_networks",
+        "webhook_networks",
+        mode="before",
     )
     @classmethod
     def _read_allowed_networks(cls, value: object) -> object:
@@ -219,6 +237,20 @@ class WorkerSettings(BaseSettings):
     def _file_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"names {value}, which is no file")
+        return value
+
+    @field_validator("build_ca_bundle")
+    @classmethod
+    def _has_no_private_key(cls, value: Path | None) -> Path | None:
+        if value is not None and b"PRIVATE KEY-----" in value.read_bytes():
+            raise ValueError(f"names {value}, which has a private key in it: builds can read the file")
+        return value
+
+    @field_validator("build_index_url")
+    @classmethod
+    def _is_index_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"https?://[^/]", value.get_secret_value()):
+            raise ValueError("must be the URL of a package index: https://[USER:PASSWORD@]HOST/PATH")
         return value
 
     @field_validator("heartbeat_seconds")

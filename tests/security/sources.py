@@ -55,6 +55,13 @@ def runs_in_build(code: str, *, name: str = "Hostile") -> Tree:
     return {**tree, "part/pyproject.toml": _PYPROJECT, "part/backend.py": backend}
 
 
+def runs_as_backend(code: str, *, name: str = "Hostile") -> Tree:
+    """The same for images without setuptools: the part brings a build backend (PEP 517), which runs the code."""
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    tree = algorithm(requirements="./part\n", name=name)
+    return {**tree, "part/pyproject.toml": project, "part/backend.py": dedent(code)}
+
+
 def tells_environment() -> str:
     """Code that prints all environment variables, and backwards as well, which no masking of secrets finds."""
     return "import os\nfor pair in os.environ.items():\n    print(pair, ''.join(pair)[::-1], flush=True)\n"

@@ -201,6 +201,8 @@ def make_image(
                     pids=chosen.build_pids,
                     seconds=chosen.build_seconds,
                     log_bytes=chosen.build_log_bytes,
+                    disk_bytes=chosen.build_max_bytes,
+                    files=chosen.build_max_files,
                 ),
                 refresh=refresh,
                 made_with=made_with,

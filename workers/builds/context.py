@@ -99,13 +99,18 @@ def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class BuildLimits:
-    """Limits of one build: memory in bytes, CPUs in cores, processes, wall time in seconds, log in bytes."""
+    """Limits of one build: memory in bytes, CPUs in cores, processes, wall time in seconds, log in bytes.
+
+    `disk_bytes` and `files` limit what it has on the engine's disk, and what becomes a layer.
+    """
 
     memory_bytes: int
     cpus: float
     pids: int
     seconds: float
     log_bytes: int
+    disk_bytes: int = 16 * 1024 * 1024 * 1024
+    files: int = 1_000_000
 
 
 @dataclass(frozen=True)

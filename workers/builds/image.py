@@ -105,6 +105,7 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
                 commit=request.commit,
                 kit_requirement=request.kit_requirement,
                 index_url=request.index_url,
+                index_networks=request.index_networks,
                 ca_bundle=request.ca_bundle,
                 network=request.network,
                 limits=request.limits,

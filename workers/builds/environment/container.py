@@ -14,10 +14,10 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 from docker.types import Mount
 
-from shared.errors import ErrorClass, WorkError
+from shared.errors import ErrorClass, LongshoreError, WorkError
 from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
-from workers.docker.connection import engine, engine_errors, interruptible
+from workers.docker.connection import EngineClient, engine, engine_errors, interruptible
 from workers.docker.images import remove_container
 from workers.docker.network import ensure_network
 from workers.images.archive import Entry, archived, directory_entry, parent_entries
@@ -35,6 +35,8 @@ NO_PROGRAM = "executable file not found"
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 """The first process: waits, and reaps the processes that others leave behind."""
 _FRAME_HEADER_BYTES = 8
+_STDOUT = 1
+"""The number of the stream in the header of a frame."""
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -81,6 +83,18 @@ class BuildContainer:
         return int(state["ExitCode"])
 
     @contextmanager
+    def attached(
+        self, command: list[str], environment: Mapping[str, str], directory: str
+    ) -> Iterator["AttachedCommand"]:
+        """Run a command during the block, with both of its streams at hand. Raises as `interruptible`."""
+        with interruptible(self.context.stop, self.context.deadline) as client:
+            command_id = client.exec_create(
+                self.container_id, command, stdin=True, environment=dict(environment), workdir=directory
+            )["Id"]
+            client.exec_start(command_id, socket=True)
+            yield AttachedCommand(client)
+
+    @contextmanager
     def archive_of(self, path: str) -> Iterator[Iterator[bytes]]:
         """Yield a tar of a directory as the engine writes it: sorted by name, below the last part of the path.
 
@@ -89,6 +103,44 @@ class BuildContainer:
         with interruptible(self.context.stop, self.context.deadline) as client:
             chunks, _ = client.get_archive(self.container_id, path, chunk_size=_CHUNK_BYTES)
             yield chunks
+
+
+class StreamClosedError(LongshoreError):
+    """Raised when a command in a container takes no more input: it, or its container, has ended."""
+
+
+class AttachedCommand:
+    """The streams of a command that runs in a container. Only `close` is thread-safe."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+        self._response = client.last_response
+        self._socket = cast("Any", self._response.raw)._fp.fp.raw._sock  # noqa: SLF001 - urllib3 has no public name
+
+    def lines(self, max_length: int) -> Iterator[str]:
+        """Yield the lines that the command prints; they end at one that is longer, or is not ASCII."""
+        rest = b""
+        with suppress(OSError, ValueError, UnicodeDecodeError):  # closed, or no line
+            for chunk in _read_output(self._response, only=_STDOUT):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode("ascii")
+                if len(rest) > max_length:
+                    return
+
+    def write(self, data: bytes) -> None:
+        """Write to the command's standard input.
+
+        Raises:
+            StreamClosedError: it has ended.
+        """
+        try:
+            self._socket.sendall(data)
+        except (OSError, ValueError):
+            raise StreamClosedError("the command in the build container has ended") from None
+
+    def close(self) -> None:
+        self._client.shut()
 
 
 @contextmanager
@@ -196,12 +248,14 @@ def _directories() -> Iterator[Entry]:
         yield directory_entry(directory.strip("/"), BUILDER)
 
 
-def _read_output(response: requests.Response) -> Iterator[bytes]:
+def _read_output(response: requests.Response, only: int | None = None) -> Iterator[bytes]:
     """Yield a command's output from the engine's frames (Engine API, "Attach to a container": stream format).
 
-    docker-py's own reader takes the bytes from below the HTTP client's buffer, and so loses those that came with the
-    headers; this one reads through it.
+    `only` is the number of a stream. docker-py's own reader takes the bytes from below the HTTP client's buffer, and so
+    loses those that came with the headers; this one reads through it.
     """
     reader = cast("BinaryIO", cast("Any", response.raw)._fp.fp)  # noqa: SLF001 - urllib3 has no public name for it
     while len(header := reader.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
-        yield reader.read(int.from_bytes(header[4:], "big"))
+        content = reader.read(int.from_bytes(header[4:], "big"))
+        if only is None or header[0] == only:
+            yield content

@@ -6,13 +6,16 @@ the package index, the certificates) is therefore in no layer, configuration or 
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from shared.errors import ErrorClass, WorkError
 from workers.builds.base_image import BaseImage, ensure_base_image
 from workers.builds.context import BuildContext
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, BuildContainer, build_container
+from workers.builds.environment.index_relay import IndexRelay, index_relay
 from workers.builds.environment.installation import Installation
+from workers.builds.environment.package_index import PackageIndex
 from workers.builds.environment.spec import EnvironmentSpec, environment_key, requirements_key, shared_environment_key
 from workers.builds.source_tree import SourceTree
 from workers.images.archive import Entry, archived, parent_entries
@@ -99,7 +102,8 @@ def _make_environment(
         commit=spec.commit,
     ) as container:
         installation = Installation(spec, base.path, tree, container)
-        lock = installation.install()
+        with _relay_to_index(spec, container) as relay:
+            lock = installation.install(relay)
         if not spec.requirements.shareable:
             installation.compile()
             layer = _save_layer(use, container, installation)
@@ -117,6 +121,17 @@ def _make_environment(
         image = _add_image(use, base, layer, {LOCK: lock, KEY: key, OWNER: _owner_annotation(spec)})
         use.name(f"environment/{key}", image.manifest.descriptor)
         return Environment(image, key, reused=False)
+
+
+def _relay_to_index(spec: EnvironmentSpec, container: BuildContainer) -> AbstractContextManager[IndexRelay | None]:
+    if spec.index_url is None or not (spec.requirements.files or spec.kit_requirement):
+        return nullcontext()
+    return index_relay(
+        container,
+        PackageIndex(
+            spec.index_url, spec.ca_bundle, spec.index_networks, spec.limits.disk_bytes, container.context.stop
+        ),
+    )
 
 
 def _save_layer(use: StoreUse, container: BuildContainer, installation: Installation) -> Layer:

@@ -10,6 +10,7 @@ from importlib import resources
 
 from shared.errors import ErrorClass, WorkError
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, WORK, BuildContainer
+from workers.builds.environment.index_relay import IndexRelay
 from workers.builds.environment.pip_errors import PipOutput
 from workers.builds.environment.requirements import FILE, NO_REQUIREMENTS, Requirements
 from workers.builds.environment.spec import EnvironmentSpec
@@ -50,14 +51,17 @@ class Installation:
         self._directory = SOURCE_DIRECTORY if self._uses_source else f"{WORK}/source"
         self._variables = _variables(spec, search_path)
         self._pip_version = (0, 0)
+        self._relay: IndexRelay | None = None
 
     @property
     def directories(self) -> tuple[str, ...]:
         """The directories to save; the source too if it was installed, with what that wrote into it."""
         return (ENVIRONMENT, SOURCE_DIRECTORY) if self._uses_source else (ENVIRONMENT,)
 
-    def install(self) -> str:
+    def install(self, relay: IndexRelay | None) -> str:
         """Install the requirements and the kit, and return the lock: a sorted line for each installed distribution.
+
+        `relay` has the package index; without one pip uses its default, if the container has a network.
 
         The lock is read from the installation: resolving first would fetch every package's metadata twice.
 
@@ -66,6 +70,11 @@ class Installation:
             WorkError: a requirement cannot be installed (invalid); the index could not be reached (transient); the
                 base image cannot make a virtual environment (unavailable).
         """
+        self._relay = relay
+        if relay is not None:
+            self._variables["PIP_INDEX_URL"] = relay.url
+        elif self._spec.network == "none":
+            self._variables["PIP_NO_INDEX"] = "1"
         self._container.put(self._inputs())
         with self._log.step("Creating a virtual environment"):
             self._create_virtual_environment()
@@ -107,9 +116,11 @@ class Installation:
     def _pip_install(self, arguments: list[str], requirements: Requirements, report: str) -> None:
         output = PipOutput(requirements, self._spec.limits.memory_bytes)
         reported = ["--report", report] if self._pip_version >= _MIN_PIP_WITH_REPORTS else []
+        if self._relay is not None:
+            self._relay.failure = None
         exit_code = self._run([*_PIP_INSTALL, *reported, *arguments], self._directory, output)
         if exit_code != 0:
-            error = output.failure(exit_code)
+            error = output.failure(exit_code, None if self._relay is None else self._relay.failure)
             raise WorkError(error.error_class, self._log.masked(error.message))
 
     def _has_kit(self) -> bool:
@@ -151,6 +162,8 @@ class Installation:
 
     def _run(self, command: list[str], directory: str, output: PipOutput | None = None, *, logged: bool = True) -> int:
         def read(line: str) -> None:
+            if self._relay is not None:
+                line = self._relay.readable(line)
             if output is not None:
                 output.read(line)
             if logged:
@@ -167,8 +180,6 @@ def _variables(spec: EnvironmentSpec, search_path: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(MOMENT),
     }
-    if spec.index_url:
-        variables["PIP_INDEX_URL"] = spec.index_url
     if spec.ca_bundle:
         variables |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), _CA_BUNDLE)
         variables["GIT_SSL_CAINFO"] = _CA_BUNDLE

@@ -54,8 +54,11 @@ class PipOutput:
         self._network = self._network or bool(_NETWORK.search(line))
         self._certificate = self._certificate or bool(_CERTIFICATE.search(line))
 
-    def failure(self, exit_code: int) -> WorkError:
-        """Return the error for pip's exit code: transient if the index could not be reached, else invalid."""
+    def failure(self, exit_code: int, index_failure: WorkError | None = None) -> WorkError:
+        """Return the error for pip's exit code: transient if the index could not be reached, else invalid.
+
+        `index_failure` says why a request to the package index failed, which pip does not always print.
+        """
         where = self._line_description() or FILE
         if exit_code == _KILLED:
             return WorkError(
@@ -63,6 +66,9 @@ class PipOutput:
                 f"{where}: the installation was killed, probably because it needs more than the limit of "
                 f"{self._memory_bytes // (1024 * 1024)} MiB",
             )
+        if index_failure is not None:
+            message = index_failure.message[:1].lower() + index_failure.message[1:]
+            return WorkError(index_failure.error_class, f"{where}: {message}")
         if self._certificate:
             return WorkError(
                 ErrorClass.INVALID,

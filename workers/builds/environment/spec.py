@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from shared.net.address_rules import AllowedNetworks, index_networks
 from workers.builds.base_image import BaseImage
 from workers.builds.context import BuildLimits, without_credentials
 from workers.builds.environment.requirements import Requirements
@@ -16,7 +17,8 @@ BUILDER_VERSION = 3
 class BuildSettings:
     """The owner, commit, settings and limits of one build.
 
-    `index_url` may have credentials; they are in no key, log or image. `ca_bundle` is PEM. `refresh` resolves the
+    `index_url` may have credentials; they are in no key, log, container or image. `index_networks` are those of files
+    that the index links to on other hosts. `ca_bundle` is PEM. `refresh` resolves the
     requirements again, even if the store has an environment for them. `made_with` is the key of the environment that an
     earlier image of the commit had, to be reused.
     """
@@ -31,6 +33,7 @@ class BuildSettings:
     commit: str = ""
     refresh: bool = False
     made_with: str | None = None
+    index_networks: AllowedNetworks = field(default_factory=index_networks)
 
 
 @dataclass(frozen=True, kw_only=True)
