@@ -1,9 +1,11 @@
 """The Celery application: queues, routes, limits, and the start of a process of its pool (design: parts).
 
-A process of the pool that is forked during a transaction of another thread inherits SQLite's record that this process
-holds the write lock, but not the thread that would release it: every write of that process fails with "database is
-locked" (sqlite.org, "How To Corrupt An SQLite Database File", section 2.6). The pool is forked when the worker starts,
-and whenever one of its processes ends. So the parent opens the database only with `opened_between_forks`.
+The pool is forked when the worker starts, and whenever one of its processes ends. A process that is forked while
+another thread of the parent works inherits the locks that this thread holds, but not the thread that would release
+them. With the lock of a module that was being imported, it waits forever at its first job; after a fork in a
+transaction, SQLite's record that the parent writes makes its every write fail with "database is locked" (sqlite.org,
+"How To Corrupt An SQLite Database File", section 2.6). So what other threads of the parent do, they do in a block of
+`between_forks` or `opened_between_forks`.
 """
 
 import contextlib
@@ -103,6 +105,13 @@ def _start_pool_process(**_kwargs: Any) -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _set_up_logging(**_kwargs: Any) -> None:
     configure_logs(settings(), process="worker")
+
+
+@contextlib.contextmanager
+def between_forks() -> Iterator[None]:
+    """Run a block during which this process does not fork. Forks wait for its end, so it must be short."""
+    with _no_fork:
+        yield
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from shared.errors import WorkError
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import delete_dead_workers, refresh_worker, remove_worker
 from shared.settings import settings
-from workers.app import celery, opened_between_forks
+from workers.app import between_forks, celery, opened_between_forks
 from workers.docker.connection import ping
 
 log = structlog.get_logger(__name__)
@@ -79,7 +79,8 @@ class WorkerHealth:
     def _engine_problem(self) -> str | None:
         if self._needs_engine():
             try:
-                ping(timeout=TIMEOUT_SECONDS)
+                with between_forks():
+                    ping(timeout=TIMEOUT_SECONDS)
             except WorkError as error:
                 return error.message
         return None
@@ -106,7 +107,7 @@ class WorkerHealth:
 
 def _broker_problem() -> str | None:
     try:
-        with celery.connection_for_write(connect_timeout=TIMEOUT_SECONDS) as connection:
+        with between_forks(), celery.connection_for_write(connect_timeout=TIMEOUT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=TIMEOUT_SECONDS)
     except (OperationalError, OSError):
         return "Redis does not respond."

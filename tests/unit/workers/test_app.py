@@ -1,4 +1,4 @@
-"""A process that is forked while the parent's health thread writes can itself write."""
+"""A process that is forked while the parent's health thread works can itself work."""
 
 import os
 import subprocess
@@ -42,11 +42,35 @@ with database.reading() as session:
     print(session.scalar(text("SELECT count(*) FROM written WHERE number > 0")))
 """
 
+FORKS_DURING_A_PING = """
+import os, socket, threading
+from shared.db.engine import database
+from workers.health import WorkerHealth
 
-def test_every_forked_process_can_write(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'forks.db'}"
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    os.environ["DOCKER_HOST"] = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+    health = threading.Thread(target=WorkerHealth(database(), "worker", ["builds"]).problem)
+    health.start()
+    connection, _address = silent.accept()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+        print("the ping had ended")
+    except BlockingIOError:
+        print("the ping was in progress")
+    os.waitpid(child, 0)
+    connection.close()
+    health.join()
+"""
+
+
+def run(program: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", FORKS_AMID_TRANSACTIONS, url],
+        [sys.executable, "-c", program, *arguments],
         cwd=Path(__file__).parents[3],
         env=os.environ,
         capture_output=True,
@@ -55,4 +79,13 @@ def test_every_forked_process_can_write(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "20"
+    return done.stdout.strip()
+
+
+def test_every_forked_process_can_write(tmp_path: Path) -> None:
+    assert run(FORKS_AMID_TRANSACTIONS, f"sqlite:///{tmp_path / 'forks.db'}") == "20"
+
+
+def test_no_process_is_forked_while_the_engine_is_asked() -> None:
+    """It would wait forever for the locks of modules that were being imported."""
+    assert run(FORKS_DURING_A_PING) == "the ping had ended"
