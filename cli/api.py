@@ -24,4 +24,5 @@ def command() -> None:
         processes=configured.api_workers,
         threads=configured.api_threads,
         preload=True,
+        max_body_bytes=configured.max_body_bytes,
     )

@@ -28,5 +28,6 @@ def command() -> None:
         processes=configured.calls_workers,
         threads=configured.calls_threads,
         preload=True,
+        max_body_bytes=max(configured.call_max_bytes, configured.max_body_bytes),
         on_shutdown=await_async_calls,
     )

@@ -1,23 +1,18 @@
 """Serve a WSGI application with gunicorn: threads in forked workers, logs through structlog, no files."""
 
-import contextlib
-import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.http.errors import ParseException
-from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
 from typing_extensions import override
 
-from api.errors import Code
+from cli.arrivals import BodyLimits
 from cli.ports import check_free
+from cli.wsgi_worker import JsonThreadWorker
 from shared.db.engine import database
 from shared.settings import Settings, SettingsError
 
@@ -27,12 +22,6 @@ STALL_TIMEOUT_SECONDS = 60
 """A worker whose main thread blocks for this long is replaced. Requests run in other threads."""
 KEEPALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than the gateway does, so that it never uses one that is being closed."""
-MAX_DISCARDED_BYTES = 64 * 1024**2
-DISCARD_TIMEOUT_SECONDS = 10.0
-"""Limits of what is read of a body that the application did not want, so that its sender gets the response.
-
-Few bodies need it: the gateway forwards none that is too large for the API, and none slowly.
-"""
 EXIT_MARGIN_SECONDS = 5
 """For a process to run `on_shutdown` after its requests, before it is killed."""
 
@@ -49,43 +38,6 @@ class QuietLogger(Logger):
     @override
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Log nothing."""
-
-
-class JsonThreadWorker(ThreadWorker):
-    """A worker whose own errors, such as invalid HTTP, have the shape of the API's errors."""
-
-    stop_requested_at: float | None = None
-    """Seconds of the monotonic clock; the deadline of everything that still runs counts from here."""
-
-    @override
-    def handle_exit(self, sig: Any, frame: Any) -> None:
-        self.stop_requested_at = self.stop_requested_at or time.monotonic()
-        super().handle_exit(sig, frame)
-
-    @override
-    def handle_request(self, req: Any, conn: Any) -> bool:
-        """Respond, and read what the application left of the body before gunicorn looks at the connection again.
-
-        Gunicorn reads 64 KiB of it. A sender in the middle of more would be reset, and fail to write before it has
-        read the response (RFC 9112, section 9.6).
-        """
-        keeps_connection = super().handle_request(req, conn)
-        deadline = time.monotonic() + DISCARD_TIMEOUT_SECONDS
-        return conn.parser.finish_body(deadline=deadline, max_bytes=MAX_DISCARDED_BYTES) and keeps_connection
-
-    @override
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        if isinstance(exc, ParseException):
-            status, reason, code = 400, "Bad Request", Code.INVALID_REQUEST
-            message = "This is not a valid HTTP request."
-        else:
-            self.log.error("request_failed_outside_application", exc_info=exc)
-            status, reason, code = 500, "Internal Server Error", Code.INTERNAL
-            message = "An internal error; the log of the service has its cause."
-        body = json.dumps({"error": {"id": uuid.uuid4().hex, "code": int(code), "message": message}})
-        head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        with contextlib.suppress(OSError):
-            write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
 class Server(BaseApplication):
@@ -105,7 +57,6 @@ class Server(BaseApplication):
             "timeout": STALL_TIMEOUT_SECONDS,
             "graceful_timeout": self._configured.shutdown_seconds,
             "keepalive": KEEPALIVE_SECONDS,
-            "post_fork": _after_fork,
             "logger_class": QuietLogger,
             "control_socket_disable": True,
         }
@@ -125,11 +76,13 @@ def serve(
     processes: int,
     threads: int,
     preload: bool,
+    max_body_bytes: int | None = None,
     on_shutdown: Callable[[float], None] | None = None,
 ) -> None:
     """Serve a WSGI application until SIGTERM or SIGINT; then its requests have `shutdown_seconds` to end.
 
-    With `preload` it is created once, before the fork, which is wrong for one that starts threads. `on_shutdown` is
+    With `preload` it is created once, before the fork, which is wrong for one that starts threads. With
+    `max_body_bytes` bodies are read whole before a thread is taken, else the thread streams them. `on_shutdown` is
     called in each process when its requests have ended, with the remaining seconds for other work in progress.
 
     Raises:
@@ -146,25 +99,35 @@ def serve(
         "threads": threads,
         "preload_app": preload,
     }
+    limits = None if max_body_bytes is None else _body_limits(configured, max_body_bytes)
+
+    def after_fork(_arbiter: Any, worker: JsonThreadWorker) -> None:
+        database().forget_connections()
+        worker.body_limits = limits
+        if on_shutdown is not None:
+            worker.cfg.set("graceful_timeout", configured.shutdown_seconds)  # in the worker; the parent waits longer
+
+    options["post_fork"] = after_fork
     if on_shutdown is not None:
         options |= _shutdown_options(configured.shutdown_seconds, on_shutdown)
     log.info("listening", address=f"http://{host}:{port}")
     Server(configured, load, options).run()
 
 
-def _after_fork(_arbiter: Any, _worker: Any) -> None:
-    database().forget_connections()
+def _body_limits(configured: Settings, max_bytes: int) -> BodyLimits:
+    return BodyLimits(
+        max_bytes,
+        configured.body_timeout_seconds,
+        configured.client_grace_seconds,
+        configured.client_min_bytes_per_second,
+    )
 
 
 def _shutdown_options(seconds: int, on_shutdown: Callable[[float], None]) -> Mapping[str, Any]:
     """Return gunicorn's settings with which a process calls `on_shutdown` between its last request and its end."""
 
-    def after_fork(arbiter: Any, worker: Any) -> None:
-        _after_fork(arbiter, worker)
-        worker.cfg.set("graceful_timeout", seconds)  # in the worker; the parent waits longer
-
     def at_exit(_arbiter: Any, worker: Any) -> None:
         requested_at = getattr(worker, "stop_requested_at", None)
         on_shutdown(0.0 if requested_at is None else max(0.0, requested_at + seconds - time.monotonic()))
 
-    return {"graceful_timeout": seconds + EXIT_MARGIN_SECONDS, "post_fork": after_fork, "worker_exit": at_exit}
+    return {"graceful_timeout": seconds + EXIT_MARGIN_SECONDS, "worker_exit": at_exit}
