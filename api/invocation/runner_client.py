@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.errors import LongshoreError
 from shared.instances.endpoints import connect
+from shared.net.responses import StrictResponse
 
 ALGORITHM_ERROR = "AlgorithmError"
 TIMEOUT_ERROR = "TimeoutError"
@@ -68,6 +69,7 @@ def send(
         raise error_type(error.strerror or str(error) or "no answer to the connection") from None
     connection.deadline = deadline
     client = http.client.HTTPConnection("runner")
+    client.response_class = StrictResponse
     client.sock = connection
     remaining = timeout - (time.monotonic() - began_at)  # connecting may have waited until the runner accepted
     try:

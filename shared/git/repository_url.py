@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from shared.errors import InvalidValueError
 from shared.net.address_rules import is_legacy_ipv4
+from shared.numbers import whole_number
 
 MAX_URL = 512
 """Characters; the length of the column."""
@@ -103,9 +104,10 @@ def _split_authority(authority: str, scheme: str) -> tuple[str | None, str, int 
         )
     host, bracket, rest = host_and_port.partition("]")
     host, colon, port = (host + bracket, rest[:1], rest[1:]) if bracket else host_and_port.partition(":")
-    if colon not in ("", ":") or (colon and not (port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535)):
+    number = whole_number(port, 65_535)
+    if colon not in ("", ":") or (colon and not number):
         raise InvalidRepositoryUrlError("The port in a repository's URL is a number from 1 to 65535.")
-    return (_check_user(user) if at else None), _check_host(host), (int(port) if colon else None)
+    return (_check_user(user) if at else None), _check_host(host), (number if colon else None)
 
 
 def _check_user(user: str) -> str:

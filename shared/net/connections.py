@@ -1,7 +1,6 @@
 """HTTP connections to checked addresses of a host, directly or through an HTTP proxy, and their TLS contexts."""
 
 import base64
-import http.client
 import re
 import socket
 import ssl
@@ -16,14 +15,13 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from shared.errors import ErrorClass, InvalidValueError, WorkError
 from shared.net.address_rules import AllowedNetworks, ForbiddenAddressError
+from shared.net.responses import StrictResponse
 
 ANY_NETWORK = AllowedNetworks.parse("", ("0.0.0.0/0", "::/0"))
 """For a proxy that an operator chose. Addresses that are always forbidden stay forbidden."""
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 _MAX_ADDRESSES = 4
 """Addresses of one host that are tried: each may take the whole connect timeout, and the host's owner lists them."""
-_MAX_CHUNK_LINE_BYTES = 4096
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
 
 class InvalidCertificateError(InvalidValueError):
@@ -128,25 +126,10 @@ def new_connection(
     return connection
 
 
-class _StrictResponse(http.client.HTTPResponse):
-    """A response whose chunk sizes are hexadecimal digits (RFC 9112 section 7.1).
-
-    `http.client` takes signs too, and reads a chunk of -1 byte into memory to the end of the connection.
-    """
-
-    def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_MAX_CHUNK_LINE_BYTES)
-        size = _CHUNK_SIZE.fullmatch(line)
-        if size is None:
-            self.close()
-            raise ValueError("not the size of a chunk")  # `http.client` makes an `IncompleteRead` of it
-        return int(size[1], 16)
-
-
 class _CheckedConnection(HTTPConnection):
     """A connection that resolves its host once, checks all addresses, and connects to the first one that works."""
 
-    response_class = _StrictResponse
+    response_class = StrictResponse
     networks: AllowedNetworks
 
     @override

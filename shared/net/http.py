@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -199,7 +199,9 @@ class HttpTransport:
         with self._interruptible(timeouts.total) as interrupt:
             connection = self._connection_to(url)
             try:
-                yield connection, self._send(connection, interrupt, method, url, headers, body, timeouts), interrupt
+                # A response that was not read to its end holds the socket also after the connection is closed.
+                with closing(self._send(connection, interrupt, method, url, headers, body, timeouts)) as response:
+                    yield connection, response, interrupt
             except (HTTPError, http.client.HTTPException, OSError) as error:
                 connection.close()
                 if interrupt.is_set:

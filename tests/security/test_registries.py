@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from api.invocation.runner_client import RunnerRequest, send
 from shared.cancellation import CancelToken
 from shared.db.models import Algorithm, Build
 from shared.errors import ErrorClass, WorkError
@@ -43,6 +44,7 @@ from tests.security.registry import (
 from tests.unit.shared.registry.fake_registry import FakeRegistry, Reply, Request
 from workers.images.layout import LayoutStore
 from workers.pushes.locate import pull_from_registry
+from workers.serving.health import read_health
 
 CREDENTIALS = Credentials("pusher", "hunter2")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -219,6 +221,27 @@ def test_a_negative_chunk_does_not_fill_the_memory(size: bytes) -> None:
             client.manifest("a/b", "1")
         assert failure.value.error_class == ErrorClass.TRANSIENT
         assert server.sent_bytes < 32_000_000, "the rest was not read"
+
+
+def test_a_runner_in_an_algorithms_hands_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """The server in an algorithm's container is what the algorithm made of it."""
+
+    def reply() -> Iterable[bytes]:
+        yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"
+        yield from itertools.repeat(b"x" * 65536, 1000)
+
+    with raw_server(reply) as server:
+        response = send(
+            server.url,
+            RunnerRequest(b"{}", "application/json"),
+            timeout=60,
+            serving_dir=tmp_path,
+            deadline=time.monotonic() + 60,
+            max_bytes=1000,
+        )
+        assert b"container" in response.body
+        assert read_health(server.url) is None
+        assert server.sent_bytes < 64_000_000, "the rest was not read"
 
 
 def test_an_answer_without_end_is_read_to_its_limit() -> None:

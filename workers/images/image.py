@@ -8,11 +8,12 @@ from typing import Any
 from shared.errors import ErrorClass, WorkError
 from workers.images.image_store import StoreUse
 from workers.images.layers import Layer
-from workers.images.oci import OCI_CONFIG, Descriptor, InvalidManifestError, Manifest
+from workers.images.oci import OCI_CONFIG, Descriptor, InvalidManifestError, Manifest, digest_of
 
 CREATED = "1980-01-02T00:00:00Z"
 """Creation time of every image, as of the files in layers: the same parts have the same digest."""
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+_READ_BYTES = 256 * 1024
 _KEPT_FROM_BASE = ("architecture", "os", "variant", "os.version", "os.features")
 
 
@@ -133,8 +134,19 @@ def derived_image(
 
 
 def _document(use: StoreUse, blob: Descriptor) -> bytes:
+    """Return a document, which is what its digest says.
+
+    Raises:
+        InvalidManifestError: it is larger than a document may be, or damaged; it is forgotten then.
+
+    """
     with use.open(blob.digest) as reader:
         content = bytearray()
-        while len(content) < MAX_DOCUMENT_BYTES and (part := reader.read(MAX_DOCUMENT_BYTES - len(content))):
+        while len(content) <= MAX_DOCUMENT_BYTES and (part := reader.read(_READ_BYTES)):
             content += part
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise InvalidManifestError(f"{blob.digest} is larger than a document may be")
+    if digest_of(content) != blob.digest:
+        use.forget(blob.digest)
+        raise InvalidManifestError(f"{blob.digest} is damaged")
     return bytes(content)

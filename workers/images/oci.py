@@ -85,7 +85,7 @@ def _annotations(document: Mapping[str, Any], owner: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in annotations.items()}
 
 
-def digest_of(content: bytes) -> str:
+def digest_of(content: bytes | bytearray) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 

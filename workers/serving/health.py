@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.instances.endpoints import connect
+from shared.net.responses import StrictResponse
 from shared.settings import settings
 
 TIMEOUT_SECONDS = 2.0
@@ -30,6 +31,7 @@ class Health:
 def read_health(endpoint: str) -> Health | None:
     """Return the health of the runner at an endpoint (`Instance.endpoint`); None without a valid response."""
     connection = http.client.HTTPConnection("runner")
+    connection.response_class = StrictResponse
     try:
         connection.sock = connect(endpoint, settings().resolved_serving_dir, seconds=TIMEOUT_SECONDS)
         connection.request("GET", "/healthz")

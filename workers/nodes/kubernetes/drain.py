@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
+from shared.numbers import whole_number
 from workers.kubernetes.cluster import Cluster, is_terminating, metadata_of, name_of, status_message
 from workers.nodes.kubernetes.nodes import (
     POLL_INTERVAL_SECONDS,
@@ -150,11 +151,11 @@ def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
             ) from None
         if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             raise
-        retry_after = str((error.headers or {}).get("Retry-After", ""))
+        retry_after = whole_number(str((error.headers or {}).get("Retry-After", "")))
         return RefusedEviction(
             pod=path_of(pod),
             reason=causes.get("DisruptionBudget") or status_message(error),
-            retry_after=float(retry_after) if retry_after.isdigit() else RETRY_INTERVAL_SECONDS,
+            retry_after=RETRY_INTERVAL_SECONDS if retry_after is None else float(retry_after),
         )
     return None
 
