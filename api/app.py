@@ -122,11 +122,11 @@ def _authenticate() -> None:
         rate_limits().count_unknown(client_address(request) or "unknown")
         raise
     if request.method in READ_METHODS:
-        rate_limits().count_read(caller().key_id)
+        rate_limits().count_read(caller().owner)
     elif request.path.startswith(calls.PATH_PREFIX):
-        rate_limits().count_call(caller().key_id)
+        rate_limits().count_call(caller().owner)
     else:
-        rate_limits().count_change(caller().key_id)
+        rate_limits().count_change(caller().owner)
 
 
 def _after_request(response: Response) -> Response:

@@ -138,7 +138,7 @@ def audit_denied(message: str) -> None:
 
 def record_denied(actor: Actor, method: str, path: str, message: str) -> None:
     """Write an audit event of a denied request, in its own transaction. A failure is logged and changes no response."""
-    if actor.key_id is None or not rate_limits().may_audit_denial(actor.key_id):
+    if actor.key_id is None or not rate_limits().may_audit_denial(actor.name):
         return
     try:
         with database().writing() as session:

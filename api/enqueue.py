@@ -17,6 +17,7 @@ from api import dispatch
 from api.authentication import caller
 from api.owner_slots import wait_slots
 from shared.commands.push import Enqueued
+from shared.commands.queue_limit import require_room_in_queue
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import IdempotencyKey, Job
@@ -70,6 +71,8 @@ def _enqueue_once(command: Callable[[Session], Enqueued]) -> str:
         repeated = find_repeated_job(session)
         if repeated is not None:
             return repeated.id
+        if not caller().admin:
+            require_room_in_queue(session, caller().owner)
         enqueued = command(session)
         record_idempotency_key(session, enqueued.job)
     dispatch.send(enqueued.messages)

@@ -7,6 +7,7 @@ from shared.commands.publish import AlreadyPublishedError
 from shared.errors import (
     ConflictError,
     InvalidInputError,
+    LimitReachedError,
     NotFoundError,
     PermissionDeniedError,
     RequestError,
@@ -69,6 +70,7 @@ _STATUS_AND_CODE = {
     PermissionDeniedError: (403, Code.NOT_AUTHORIZED),
     NotFoundError: (404, Code.NOT_FOUND),
     ConflictError: (409, Code.INVALID_REQUEST),
+    LimitReachedError: (429, Code.INVALID_REQUEST),
     UnavailableError: (503, Code.INVALID_REQUEST),
 }
 

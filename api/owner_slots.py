@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from api.errors import ApiError, Code
-from shared.errors import RequestError, UnavailableError
+from shared.errors import LimitReachedError, RequestError, UnavailableError
 from shared.settings import settings
 
 RETRY_SECONDS = 2
@@ -45,7 +44,7 @@ class OwnerSlots:
         """Hold a slot during the block.
 
         Raises:
-            ApiError: the owner has as many as it may (429).
+            LimitReachedError: the owner has as many as it may.
             UnavailableError: there is none left.
         """
         if not self.acquire(owner):
@@ -61,9 +60,7 @@ class OwnerSlots:
                 f"Too many requests that {self._purpose} are in progress; retry in {RETRY_SECONDS} s.",
                 retry_after=RETRY_SECONDS,
             )
-        return ApiError(
-            429,
-            Code.INVALID_REQUEST,
+        return LimitReachedError(
             f"{self._per_owner} requests of {owner} that {self._purpose} are in progress here, and more are not "
             f"allowed at the same time; retry in {RETRY_SECONDS} s.",
             retry_after=RETRY_SECONDS,
@@ -82,3 +79,9 @@ def remote_slots() -> OwnerSlots:
     """Return the slots of requests that ask a machine elsewhere: at most a quarter of the process's threads."""
     threads = settings().api_threads
     return OwnerSlots("ask a repository or registry elsewhere", threads // 4, threads // 8)
+
+
+@cache
+def call_slots() -> OwnerSlots:
+    """Return the slots of calls: those whose callers wait, and as many with `output=void`."""
+    return OwnerSlots("call algorithms", 2 * settings().calls_threads, settings().calls_per_owner)

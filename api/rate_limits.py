@@ -1,4 +1,4 @@
-"""Rate limits per caller and minute: counted for all processes in Redis, or in this process if Redis is unreachable."""
+"""Rate limits per owner and minute: counted for all processes in Redis, or in this process if Redis is unreachable."""
 
 import os
 import re
@@ -21,7 +21,7 @@ REDIS_TIMEOUT_SECONDS = 0.5
 REDIS_RETRY_INTERVAL_SECONDS = 10.0
 """Seconds after a failure of Redis during which this process counts alone."""
 MAX_AUDITED_DENIALS = 60
-"""Denials per key, minute and process that are written into the audit trail."""
+"""Denials per owner, minute and process that are written into the audit trail."""
 MAX_COUNTERS = 10_000
 """Counters in memory above which expired ones are removed."""
 
@@ -46,7 +46,8 @@ class ProcessStorage(MemoryStorage):
 class RateLimits:
     """The rate limits as one process counts them; created after the fork.
 
-    Every `count_…` method raises ApiError if there were too many requests within a minute.
+    Every `count_…` method raises ApiError if there were too many requests within a minute. All keys of an owner count
+    together, because owners make as many keys as they like.
     """
 
     def __init__(self) -> None:
@@ -54,27 +55,27 @@ class RateLimits:
         self._redis = _redis_limiter()
         self._redis_retry_at = 0.0
 
-    def count_change(self, key_id: str) -> None:
-        self._count("changes", key_id, settings().rate_limit_changes, in_redis=True)
+    def count_change(self, owner: str) -> None:
+        self._count("changes", owner, settings().rate_limit_changes, in_redis=True)
 
-    def count_read(self, key_id: str) -> None:
+    def count_read(self, owner: str) -> None:
         """Count a request that reads: in this process only, because reads must stay fast."""
-        self._count("reads", key_id, settings().rate_limit_reads, in_redis=False)
+        self._count("reads", owner, settings().rate_limit_reads, in_redis=False)
 
-    def count_call(self, key_id: str) -> None:
+    def count_call(self, owner: str) -> None:
         """Count a call of an algorithm, in this process only."""
-        self._count("calls", key_id, settings().rate_limit_calls, in_redis=False)
+        self._count("calls", owner, settings().rate_limit_calls, in_redis=False)
 
-    def count_git(self, key_id: str) -> None:
+    def count_git(self, owner: str) -> None:
         """Count a request of a git client; a clone or push consists of two or three."""
-        self._count("git requests", key_id, settings().rate_limit_git, in_redis=True)
+        self._count("git requests", owner, settings().rate_limit_git, in_redis=True)
 
     def count_unknown(self, address: str) -> None:
         self._count("requests without a known key", address, settings().rate_limit_unknown, in_redis=False)
 
-    def may_audit_denial(self, key_id: str) -> bool:
-        """Count a denial, and return whether to write it into the audit trail: a key must not flood it."""
-        return self._local.hit(RateLimitItemPerMinute(MAX_AUDITED_DENIALS, namespace="longshore:denials"), key_id)
+    def may_audit_denial(self, owner: str) -> bool:
+        """Count a denial, and return whether to write it into the audit trail: an owner must not flood it."""
+        return self._local.hit(RateLimitItemPerMinute(MAX_AUDITED_DENIALS, namespace="longshore:denials"), owner)
 
     def _count(self, requests: str, caller: str, maximum: int, *, in_redis: bool) -> None:
         if maximum == 0:

@@ -91,6 +91,10 @@ class ConflictError(RequestError):
     """Raised when the request does not fit the present state."""
 
 
+class LimitReachedError(RequestError):
+    """Raised when an owner has as much of something as it may: in progress, in the queue, or recorded."""
+
+
 class UnavailableError(RequestError):
     """Raised when a part of the installation does not respond. The same request may be sent again."""
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.engine import Database
 from shared.db.models import Algorithm, ApiKey, KeyKind, Owner
-from shared.errors import ConflictError, PermissionDeniedError
+from shared.errors import ConflictError, LimitReachedError, PermissionDeniedError
 from shared.registry.reference import normalize_name
+from shared.settings import settings
 
 SECRET_BYTES = 32
 KEY_PREFIX = "ls"
@@ -141,6 +142,20 @@ def create_key(
     session.add(key)
     session.flush()
     return key, secret
+
+
+def require_room_for_key(session: Session, owner: str) -> None:
+    """Refuse another key for an owner that has as many as it may.
+
+    Raises:
+        LimitReachedError: it has.
+    """
+    maximum = settings().max_keys_per_owner
+    number = session.scalar(select(func.count(ApiKey.seq)).where(ApiKey.owner == owner, ApiKey.revoked_at.is_(None)))
+    if number is not None and number >= maximum:
+        raise LimitReachedError(
+            f"{owner} has {number} keys, which is the limit (LONGSHORE_MAX_KEYS_PER_OWNER): revoke some."
+        )
 
 
 def authenticate_key(session: Session, secret: str) -> Caller | None:

@@ -190,7 +190,7 @@ def _authorise(
         if secret is not None and refusal.status == 401:
             rate_limits().count_unknown(address)
         raise
-    rate_limits().count_git(caller.key_id)
+    rate_limits().count_git(caller.owner)
     try:
         with database().reading() as session:
             return grant(session, caller, path, pushes=pushes)

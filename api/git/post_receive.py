@@ -11,6 +11,7 @@ from api import dispatch
 from api.git.repositories import Repository
 from shared.audit import Actor, record
 from shared.commands.compile import enqueue_compile
+from shared.commands.queue_limit import require_room_in_queue
 from shared.db.engine import database
 from shared.db.models import Algorithm
 from shared.errors import RequestError
@@ -75,6 +76,7 @@ def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[
         algorithm.compiled_head = head
         if not compiles:
             return []
+        require_room_in_queue(session, algorithm.owner)
         enqueued = enqueue_compile(session, algorithm, head, request_id=actor.request_id)
         record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=enqueued.job.id)
         log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=enqueued.job.id)

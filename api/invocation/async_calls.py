@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.invocation.call import call, read_object
 from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse
 from api.invocation.target import Target
+from api.owner_slots import call_slots
 from shared.db.engine import database
 from shared.db.models import CallState
 from shared.errors import RequestError, UnavailableError
@@ -37,16 +39,16 @@ class AsyncCalls:
         """Record the call, start it, and return the id of its record.
 
         Raises:
+            LimitReachedError: the owner of the key has as many calls in progress as it may.
             UnavailableError: this process runs as many calls as it may.
         """
-        with self._changed:
-            if self._in_progress >= settings().calls_threads:
-                raise UnavailableError(
-                    f"{self._in_progress} calls with output=void are in progress here already; "
-                    "send the call again in a moment.",
-                    retry_after=RETRY_SECONDS,
-                )
-            self._in_progress += 1
+        slot = ExitStack()  # held until the call has ended
+        slot.enter_context(call_slots().hold(caller.owner))
+        try:
+            self._count()
+        except BaseException:
+            slot.close()
+            raise
         try:
             with database().writing() as session:
                 call_id = record_call(
@@ -59,14 +61,24 @@ class AsyncCalls:
             self._ids.add(call_id)
             threading.Thread(
                 target=self._run,
-                args=(call_id, target, request, timeout, request_id),
+                args=(call_id, target, request, timeout, request_id, slot),
                 name="async call",
                 daemon=True,
             ).start()
         except BaseException:
-            self._release(None)
+            self._release(None, slot)
             raise
         return call_id
+
+    def _count(self) -> None:
+        with self._changed:
+            if self._in_progress >= settings().calls_threads:
+                raise UnavailableError(
+                    f"{self._in_progress} calls with output=void are in progress here already; "
+                    "send the call again in a moment.",
+                    retry_after=RETRY_SECONDS,
+                )
+            self._in_progress += 1
 
     def wait_until_idle(self, timeout: float) -> list[str]:
         """Wait until all calls have ended, for at most `timeout` seconds. Return the ids of those that have not."""
@@ -74,7 +86,9 @@ class AsyncCalls:
             self._changed.wait_for(lambda: self._in_progress == 0, timeout)
             return sorted(self._ids)
 
-    def _run(self, call_id: str, target: Target, request: RunnerRequest, timeout: float, request_id: str) -> None:
+    def _run(
+        self, call_id: str, target: Target, request: RunnerRequest, timeout: float, request_id: str, slot: ExitStack
+    ) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             outcome = _outcome_of(target, request, timeout, request_id)
@@ -84,9 +98,10 @@ class AsyncCalls:
             # The call will count as lost.
             log.error("async_call_not_recorded", call_id=call_id, error=type(error).__name__)
         finally:
-            self._release(call_id)
+            self._release(call_id, slot)
 
-    def _release(self, call_id: str | None) -> None:
+    def _release(self, call_id: str | None, slot: ExitStack) -> None:
+        slot.close()
         with self._changed:
             self._in_progress -= 1
             if call_id is not None:

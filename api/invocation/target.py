@@ -11,9 +11,10 @@ from shared.algorithms import with_version
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, PushState, Version
-from shared.errors import ConflictError, NotFoundError, RequestError, UnavailableError
-from shared.instances.states import DesiredState, current_instance
+from shared.errors import ConflictError, LimitReachedError, NotFoundError, RequestError, UnavailableError
+from shared.instances.states import DesiredState, current_instance, starting_instances
 from shared.pulls.resolution import resolve_pull
+from shared.settings import settings
 
 MIN_POLL_INTERVAL_SECONDS = 0.02
 MAX_POLL_INTERVAL_SECONDS = 0.2
@@ -85,11 +86,7 @@ def wait_until_ready(target: Target, deadline: float, *, request_id: str | None)
     Raises:
         UnavailableError: the instance could not be started, or not before the deadline.
     """
-    instance = target.instance
-    if instance is None:
-        with database().writing() as session:
-            instance, messages = ensure_instance(session, target.desired, request_id=request_id)
-        dispatch.send(messages)
+    instance = target.instance or _start(target, deadline, request_id)
     state, message, endpoint = instance.state, instance.message, instance.endpoint
     interval = MIN_POLL_INTERVAL_SECONDS
     while state == InstanceState.PENDING:
@@ -104,6 +101,31 @@ def wait_until_ready(target: Target, deadline: float, *, request_id: str | None)
     if state == InstanceState.FAILED:
         raise UnavailableError(f"{target.algorithm.path} could not be started: {message}", retry_after=RETRY_SECONDS)
     return ReadyInstance(instance.id, endpoint) if state == InstanceState.READY and endpoint is not None else None
+
+
+def _start(target: Target, deadline: float, request_id: str | None) -> Instance:
+    """Return the instance of the target, a new one if there is none, after waiting for other starts of its owner.
+
+    Raises:
+        UnavailableError: these did not end before the deadline.
+    """
+    maximum = settings().serving_starts_per_owner
+    while True:
+        try:
+            with database().writing() as session:
+                instance, messages = ensure_instance(session, target.desired, request_id=request_id, max_starts=maximum)
+        except LimitReachedError as error:
+            reason = error.message
+        else:
+            dispatch.send(messages)
+            return instance
+        is_full = True
+        while is_full:
+            if time.monotonic() + MAX_POLL_INTERVAL_SECONDS >= deadline:
+                raise not_delivered_in_time(target, reason)
+            time.sleep(MAX_POLL_INTERVAL_SECONDS)
+            with database().reading() as session:
+                is_full = starting_instances(session, target.desired.owner) >= maximum
 
 
 def not_delivered_in_time(target: Target, reason: str) -> RequestError:

@@ -9,6 +9,7 @@ from api.invocation.call import JSON, call, raw_result
 from api.invocation.runner_client import RunnerRequest
 from api.invocation.target import Target, find_target
 from api.invocation.target_cache import target_cache
+from api.owner_slots import call_slots
 from api.routing import json_response, v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallQuery, present_call
 from shared.db.engine import database
@@ -44,7 +45,8 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
                 )
             )
         )
-    result = call(target, runner_request, timeout=query.timeout, request_id=g.request_id)
+    with call_slots().hold(caller().owner):
+        result = call(target, runner_request, timeout=query.timeout, request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)
 

@@ -12,7 +12,7 @@ from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, presen
 from shared.db.engine import database
 from shared.db.models import ApiKey, KeyKind
 from shared.errors import InvalidInputError, NotFoundError, PermissionDeniedError
-from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
+from shared.keys import OWNER_NAME, create_key, create_owner, require_room_for_key, revoke_key
 
 blueprint = v1_blueprint("keys")
 
@@ -78,6 +78,8 @@ def _create(username: str, body: KeyRequest) -> Response:
         )
     with database().writing() as session:
         owner = create_owner(session, username)
+        if not caller().admin:
+            require_room_for_key(session, owner.username)
         key, secret = create_key(session, owner.username, label=body.key_label, kind=kind, permissions=permissions)
         audit(session, "key.create", key.id, owner=owner.username, kind=kind, label=body.key_label or None)
         return json_response(present_key(key, secret))

@@ -6,7 +6,7 @@ The steps of a start need no other fence, because they are in the transaction th
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
@@ -33,6 +33,12 @@ _CURRENT = (
 
 def running_instances(session: Session) -> list[Instance]:
     return list(session.scalars(select(Instance).where(Instance.state.in_(_RUNNING_STATES)).order_by(Instance.seq)))
+
+
+def starting_instances(session: Session, owner: str) -> int:
+    """Return how many instances of an owner wait to be started, or are being started."""
+    starting = select(func.count(Instance.seq)).where(Instance.state == InstanceState.PENDING, Instance.owner == owner)
+    return session.scalar(starting) or 0
 
 
 def record_start_progress(session: Session, instance_id: str, message: str) -> None:

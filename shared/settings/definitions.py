@@ -118,21 +118,33 @@ class Settings(WorkerSettings, ServingSettings):
     rate_limit_changes: int = Field(
         20_000,
         ge=0,
-        description="Changing requests per key and minute, over all API processes; 0: no limit.",
+        description="Changing requests by the keys of one owner per minute, over all API processes; 0: no limit.",
     )
     rate_limit_reads: int = Field(
-        60_000, ge=0, description="Reading requests per key and minute, in each API process; 0: no limit."
+        60_000,
+        ge=0,
+        description="Reading requests by the keys of one owner per minute, in each API process; 0: no limit.",
     )
     rate_limit_calls: int = Field(
         60_000,
         ge=0,
-        description="Calls of algorithms, per key and minute, in each process of `longshore calls`; 0: no limit.",
+        description="Calls by the keys of one owner per minute, in each process of `longshore calls`; 0: no limit.",
     )
     rate_limit_git: int = Field(
-        600, ge=0, description="Requests of git clients per key and minute (a push has three); 0: no limit."
+        600,
+        ge=0,
+        description="Requests of git clients by the keys of one owner per minute (a push has three); 0: no limit.",
     )
     rate_limit_unknown: int = Field(
         600, ge=0, description="Requests without a known key, per address and minute, in each process; 0: no limit."
+    )
+    max_keys_per_owner: int = Field(
+        200, ge=1, description="How many keys an owner may have that are not revoked; administrators can make more."
+    )
+    max_queued_jobs_per_owner: int = Field(
+        2_000,
+        ge=1,
+        description="How many jobs of an owner may be queued or running; its keys enqueue no more until some have ended.",
     )
     gateway_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.0/8", "::1/128"),

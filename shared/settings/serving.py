@@ -75,6 +75,17 @@ class ServingSettings(BaseSettings):
         ge=1,
         description="Maximum number of instances on one machine; the one that was idle longest is stopped for a new one.",
     )
+    serving_max_instances_per_owner: int = Field(
+        16,
+        ge=1,
+        description="Maximum number of instances of one owner; the one of its own that was idle longest is stopped for a new one.",
+    )
+    serving_starts_per_owner: int = Field(
+        2,
+        ge=1,
+        description="How many instances of one owner may start at the same time; further calls wait. Below the number of "
+        "processes that start instances, so that one owner does not keep all of them busy.",
+    )
 
     kubernetes_namespace: str = Field(
         "longshore",
@@ -117,7 +128,12 @@ class ServingSettings(BaseSettings):
         "", description="Where the gateway finds `longshore calls`. Empty: http://127.0.0.1 and the calls port."
     )
     calls_workers: int = Field(2, ge=1, le=64, description="Processes of `longshore calls`.")
-    calls_threads: int = Field(64, ge=2, le=1024, description="Concurrent calls of one such process.")
+    calls_threads: int = Field(96, ge=2, le=1024, description="Concurrent calls of one such process.")
+    calls_per_owner: int = Field(
+        64,
+        ge=1,
+        description="Concurrent calls by the keys of one owner, in each such process; those beyond are refused (429).",
+    )
     call_max_bytes: int = Field(10 * MEBIBYTE, ge=1024, description="Maximum input of a call, in bytes.")
     call_result_max_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Maximum result of a call, in bytes.")
     call_keep_days: float = Field(

@@ -15,6 +15,7 @@ from shared.registries.credentials import credential_provider
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
 from workers.serving.backend import InstanceSpec, serving_backend
+from workers.serving.capacity import free_capacity_of_owner
 from workers.serving.reconcile import why_outdated
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class ServeWork:
             self._message = message
             heartbeat.record_progress()
 
+        free_capacity_of_owner(spec.instance.owner)
         backend = serving_backend()
         if backend.one_per_version:
             # Before the start, because from then on no call may go to the instance that this one replaces, not even

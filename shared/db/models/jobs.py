@@ -50,6 +50,8 @@ LIVE_STATES = (JobState.QUEUED, JobState.RUNNING)
 # Rendered into the statement, not bound: a database uses a partial index only if it can see the condition.
 IS_PUSH = literal(JobKind.PUSH.value, String, literal_execute=True)
 IS_QUEUED = literal(JobState.QUEUED.value, String, literal_execute=True)
+LIVE = "state IN ('queued', 'running')"
+IS_LIVE = text(f"jobs.{LIVE}")
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -73,6 +75,7 @@ class Job(IdentifiedBase):
         # For the queries of workers and sweep: only live jobs, however long the history is.
         _partial("ix_jobs_leased_registry", "registry_id", "lease_expires_at", where="lease_owner IS NOT NULL"),
         _partial("ix_jobs_queued_pushes", "owner", "kind", "state", "seq", where="state = 'queued' AND kind = 'push'"),
+        _partial("ix_jobs_live_owner", "owner", where=LIVE),
         _partial("ix_jobs_queued_lock", "lock_name", where="state = 'queued'"),
         _partial("ix_jobs_queued_awaits", "awaits_id", where="state = 'queued' AND awaits_id IS NOT NULL"),
         # For lists, newest first, by each filter.

@@ -6,11 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing_extensions import override
 
 from shared.cancellation import CancelToken
-from shared.db.engine import database
-from shared.db.models import Instance, InstanceState
+from shared.db.models import Instance
 from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import endpoint_of
-from shared.instances.states import begin_draining, running_instances
 from shared.registries.access import client_of
 from shared.settings import settings
 from workers.docker.images import remove_container
@@ -21,6 +19,7 @@ from workers.images.factory import image_store
 from workers.images.image import read_image
 from workers.images.image_store import held_image
 from workers.serving.backend import InstanceSpec, ObservedInstance, ServingBackend, StartedInstance, load_timeout
+from workers.serving.capacity import free_capacity
 from workers.serving.docker.container import (
     container_name,
     container_state,
@@ -54,7 +53,7 @@ class DockerBackend(ServingBackend):
     @override
     def start(self, spec: InstanceSpec, report: Callable[[str], None], stop: CancelToken) -> StartedInstance:
         instance_id = spec.instance.id
-        free_capacity()
+        free_capacity(spec.instance.owner)
         image = _provide_image(spec, report, stop)
         _remove(instance_id)  # a worker that was lost during this start may have left a container
         try:
@@ -169,30 +168,3 @@ def _remove(instance_id: str) -> None:
 def _has_loaded(instance_id: str) -> bool:
     health = read_health(endpoint_of(instance_id))
     return health is not None and health.loaded
-
-
-def free_capacity() -> None:
-    """Check that one more instance may start; if not, drain the one that is idle longest.
-
-    Raises:
-        WorkError: the maximum number of instances runs (unavailable, so the job is retried).
-    """
-    with database().reading() as session:
-        running = [instance for instance in running_instances(session) if instance.state != InstanceState.PENDING]
-    if len(running) < settings().serving_max_instances:
-        return
-    idle = {instance.id: _idle_seconds(instance) for instance in running if instance.state == InstanceState.READY}
-    idlest = max(idle, key=lambda instance_id: idle[instance_id], default=None)
-    if idlest is not None and idle[idlest] > 0:
-        with database().writing() as session:
-            begin_draining(session, idlest, "It was idle, and another algorithm needs its capacity.")
-    raise WorkError(
-        ErrorClass.UNAVAILABLE,
-        f"{len(running)} algorithms run on this machine, the maximum (LONGSHORE_SERVING_MAX_INSTANCES): this one "
-        "starts once another has ended.",
-    )
-
-
-def _idle_seconds(instance: Instance) -> float:
-    health = read_health(instance.endpoint or "")
-    return 0.0 if health is None or health.idle_seconds is None else health.idle_seconds

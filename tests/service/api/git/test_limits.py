@@ -68,16 +68,17 @@ def events(algorithm: Algorithm, action: str) -> list[AuditEvent]:
 
 
 @pytest.mark.usefixtures("strict", "uncounted")
-def test_too_many_requests_of_a_key_are_refused_whatever_they_ask_for(strict: GitService) -> None:
+def test_too_many_requests_of_an_owner_are_refused_whatever_they_ask_for(strict: GitService) -> None:
     algorithm = make_algorithm()
-    key, another = make_key(algorithm.owner), make_key(algorithm.owner)
+    key, another, others = make_key(algorithm.owner), make_key(algorithm.owner), make_algorithm()
     unknown = f"{strict.url}/git/nobody/Nothing.git/info/refs?service=git-upload-pack"
     assert [get(unknown, basic(key)).status for _ in range(MAX_REQUESTS)] == [404] * MAX_REQUESTS
     refused = get(refs(algorithm), basic(key))
     assert refused.status == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 61
     assert re.match(rb"More than 4 git requests within a minute; retry in \d+ s\.\n", refused.data)
-    assert get(refs(algorithm), basic(another)).status == 200
+    assert get(refs(algorithm), basic(another)).status == 429, "all keys of an owner count together"
+    assert get(refs(others), basic(make_key(others.owner))).status == 200
 
 
 @pytest.mark.usefixtures("strict", "uncounted")

@@ -1,0 +1,29 @@
+"""The limit of the jobs that one owner has in the queue."""
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import Session
+
+from shared.db.models import Job
+from shared.db.models.jobs import IS_LIVE
+from shared.errors import LimitReachedError
+from shared.settings import settings
+
+RETRY_SECONDS = 30
+_LIVE_JOBS = select(func.count()).select_from(
+    select(Job.seq).where(Job.owner == bindparam("owner"), IS_LIVE).limit(bindparam("limit")).subquery()
+)
+
+
+def require_room_in_queue(session: Session, owner: str) -> None:
+    """Refuse more jobs of an owner that has as many in the queue as it may.
+
+    Raises:
+        LimitReachedError: it has.
+    """
+    maximum = settings().max_queued_jobs_per_owner
+    if session.scalars(_LIVE_JOBS, {"owner": owner, "limit": maximum}).one() >= maximum:
+        raise LimitReachedError(
+            f"{maximum} jobs of {owner} are queued or running, the limit (LONGSHORE_MAX_QUEUED_JOBS_PER_OWNER); wait "
+            "until some have ended, or cancel them.",
+            retry_after=RETRY_SECONDS,
+        )
