@@ -4,7 +4,7 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git openssh-client ca-certificates \
+    && apt-get install --yes --no-install-recommends git openssh-client ca-certificates iptables \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/longshore
@@ -17,7 +17,13 @@ COPY cli cli
 COPY migrations migrations
 COPY shared shared
 COPY workers workers
-RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
+COPY requirements-dev.lock ./
+# setuptools is needed here only, as the lock for developing has it.
+RUN sed -n '/^setuptools==/,/# via/p' requirements-dev.lock > setuptools.lock \
+    && .venv/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement setuptools.lock \
+    && .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
+    && .venv/bin/pip uninstall --yes setuptools \
+    && rm requirements-dev.lock setuptools.lock \
     && useradd --uid 10001 --create-home --home-dir /var/lib/longshore longshore
 
 ENV PATH=/opt/longshore/.venv/bin:$PATH \

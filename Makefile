@@ -3,6 +3,8 @@
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 LOCKER := .cache/lock
+LOCK = $(LOCKER)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
 # The first of these that is at least 3.11, unless PYTHON names one.
 ifndef PYTHON
 PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -32,7 +34,7 @@ help:  ## List the tasks
 setup: $(INSTALLED)  ## Create the virtual environment in .venv, with the locked dependencies
 	@:
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements-dev.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed, with its venv module." \
 		"Debian 12, Ubuntu 24.04 and newer: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
@@ -40,7 +42,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "installing the locked dependencies into $(VENV)"
 	@[ -x $(VENV)/bin/python ] || "$(PYTHON)" -m venv $(VENV)
 	@# --no-deps: the lock is complete, and pip would look for extras of what it pins beyond the lock
-	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement requirements-dev.lock
 	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -96,8 +98,9 @@ types: setup  ## Check types, strictly
 
 lock:  ## Lock the newest dependencies that pyproject.toml allows, for every Python and platform at once
 	@[ -x $(LOCKER)/bin/uv ] || { "$(PYTHON)" -m venv $(LOCKER) && $(LOCKER)/bin/python -m pip install --quiet uv; }
-	@$(LOCKER)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
-		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	@# The lock for developing, and the part of it that is needed for running
+	@$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+	@$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 migration: setup  ## Write the next migration from the models: make migration MESSAGE="what changes"
 	@$(VENV)/bin/python -m migrations "$(MESSAGE)"

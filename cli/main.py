@@ -17,6 +17,7 @@ COMMANDS = {
     "git": ("cli.git", "Run the service of hosted git repositories."),
     "worker": ("cli.worker", "Run a worker on one or more queues."),
     "beat": ("cli.beat", "Run the scheduler of periodic tasks."),
+    "firewall": ("cli.firewall", "Keep the firewall's rules of Longshore's Docker networks."),
     "migrate": ("cli.migrate", "Bring the database to the newest schema."),
     "registries": ("cli.registries", "Show the state of registries, pause and resume them."),
     "pushes": ("cli.pushes", "List pushes, stalled ones among them, and repeat failed ones."),

@@ -40,6 +40,14 @@ FORBIDDEN_NETWORKS = tuple(
     )
 )
 """Networks that no setting allows: services there trust every client."""
+PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "192.0.0.0/24", "198.18.0.0/15"),
+        *("127.0.0.0/8", "fc00::/7", "::1/128", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"),
+    )
+)
+"""Networks that are not the internet, and those of IPv6 that contain IPv4 addresses."""
 _METADATA_NAMES = frozenset(
     ("metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
 )

@@ -52,6 +52,11 @@ class ServingSettings(BaseSettings):
         description="Private networks that builds and instances may reach, comma-separated, such as 10.1.0.0/16; also on "
         "Kubernetes. Empty: none. This machine, link-local and metadata addresses are never allowed.",
     )
+    egress_rules: Literal["worker", "elsewhere"] = Field(
+        "worker",
+        description="Who writes the firewall's rules for Longshore's Docker networks: worker (each worker, which warns at its start "
+        "if it cannot) or elsewhere (`longshore firewall`, or the operator).",
+    )
     serving_memory_bytes: int = Field(
         1024 * MEBIBYTE,
         ge=16 * MEBIBYTE,

@@ -1,17 +1,21 @@
 """The Kubernetes backend: the objects that it applies, when an instance counts as started, and its errors."""
 
 import base64
+import ipaddress
 import json
 import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kubernetes.client import ApiClient
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkCancelledError, WorkError
+from shared.settings import Settings
 from tests.kubernetes import kubelets
 from tests.kubernetes.simulated import ApiError, Document, SimulatedApi
 from workers.kubernetes import cluster as cluster_module
@@ -20,6 +24,7 @@ from workers.serving.backend import InstanceSpec
 from workers.serving.kubernetes import backend as backend_module
 from workers.serving.kubernetes import rollout
 from workers.serving.kubernetes.backend import KubernetesBackend
+from workers.serving.kubernetes.objects import egress_policy
 
 NewSpec = Callable[..., InstanceSpec]
 
@@ -61,7 +66,7 @@ def test_a_version_runs_hardened_behind_its_service(
     assert pod["volumes"] == [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(256 * 1024**2)}}]
     assert container["resources"]["limits"] == {"cpu": "1000m", "memory": str(1024**3)}
     assert only(api, "services")["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
-    assert api.all("networkpolicies") == []
+    assert only(api, "networkpolicies")["metadata"]["name"] == "longshore-egress"
 
 
 def test_the_pull_secret_holds_the_registrys_credentials_and_is_replaced_with_them(
@@ -110,6 +115,46 @@ def test_another_image_is_a_rolling_update_and_the_old_one_is_over(
     assert backend.observe([second.instance]) == {}
     started(backend, new_spec())
     assert only(api, "deployments")["spec"]["replicas"] == 1
+
+
+def is_reached(policy: Any, address: str, port: int) -> bool:
+    """Return whether a policy of egress allows a connection to an address outside of the cluster's pods."""
+    target = ipaddress.ip_address(address)
+    return any(
+        target in ipaddress.ip_network(block["cidr"])
+        and not any(target in ipaddress.ip_network(excepted) for excepted in block.get("except", []))
+        for rule in policy["spec"]["egress"]
+        if port in [one["port"] for one in rule.get("ports", [])] or "ports" not in rule
+        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer)
+    )
+
+
+def test_an_algorithm_reaches_the_internet_and_names_but_nothing_near(
+    api: SimulatedApi, cluster: Cluster, new_spec: NewSpec
+) -> None:
+    settings = Settings(egress_networks=("10.7.0.0/16", "169.254.0.0/16", "fd12::/64", "169.0.0.0/8"))
+    started(KubernetesBackend(settings, cluster), new_spec())
+    policy = only(api, "networkpolicies")
+    assert policy["spec"]["policyTypes"] == ["Egress"]
+    labels = only(api, "deployments")["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["podSelector"]["matchExpressions"] == [
+        {"key": "longshore.io/network", "operator": "NotIn", "values": ["isolated"]}
+    ]
+    for address in ("198.51.100.7", "2001:db8::7", "10.7.1.1", "fd12::1"):
+        assert is_reached(policy, address, 443), address
+    near = ["169.254.169.254", "169.254.20.10", "192.168.1.1", "172.16.0.1", "127.0.0.1", "168.63.129.16"]
+    for address in [*near, "::1", "fe80::1", "fd00:ec2::254", "fc00::1", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"]:
+        assert not is_reached(policy, address, 443), address
+    assert is_reached(policy, "169.254.20.10", 53)
+    dns = policy["spec"]["egress"][0]
+    assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+
+
+def test_an_api_server_on_a_public_address_is_not_reached() -> None:
+    policy = ApiClient().sanitize_for_serialization(egress_policy(Settings(), ["198.51.100.7"]))
+    assert is_reached(policy, "198.51.100.8", 443)
+    assert not is_reached(policy, "198.51.100.7", 443)
 
 
 def test_an_isolated_algorithm_reaches_nothing(

@@ -29,14 +29,20 @@ def documents(kind: str) -> Iterator[Any]:
         yield from (one for one in documents_of(path) if one["kind"] == kind)
 
 
+BINDINGS = [
+    ("RoleBinding", "longshore-serving", "longshore"),
+    ("RoleBinding", "longshore-nodes", "longshore-nodes"),
+    ("ClusterRoleBinding", "longshore-nodes", "longshore-nodes"),
+]
 Right = tuple[str, str, str]
 """Group, resource and verb."""
 
 
-def given(kind: str) -> set[Right]:
+def given(kind: str, name: str) -> set[Right]:
     return {
         (group, resource, verb)
         for role in documents(kind)
+        if role["metadata"]["name"] == name
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -55,6 +61,7 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = new_spec(network="isolated")
+    backend.start(new_spec(), lambda _text: None, CancelToken())
     backend.start(start, lambda _text: None, CancelToken())
     backend.observe([start.instance])
     backend.stop(start.instance)
@@ -62,7 +69,7 @@ def test_every_call_of_the_api_is_allowed_and_nothing_else(
     backend.remove_orphans([], set().intersection)
     # The API asks for `create` as well where an apply makes the object.
     made = {(group, resource, "create") for group, resource, verb in asked(api) if verb == "patch"}
-    assert asked(api) | made == given("Role")
+    assert asked(api) | made == given("Role", "longshore-serving")
     assert all(one.namespaced for one in api.requests)
 
 
@@ -74,13 +81,38 @@ def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, c
     pool.plan("n1")
     pool.refresh("n1", "job", lambda name: reboot(api, name), lambda _text: None, CancelToken())
     pool.uncordon("job")
-    assert asked(api) == given("ClusterRole")
+    assert asked(api) == given("ClusterRole", "longshore-nodes")
+
+
+def test_every_call_about_instances_of_a_refresh_is_allowed_and_nothing_else(
+    api: SimulatedApi, backend: KubernetesBackend, new_spec: Callable[..., InstanceSpec]
+) -> None:
+    start = new_spec()
+    backend.start(start, lambda _text: None, CancelToken())
+    api.requests.clear()
+    backend.restart(start.instance)
+    assert asked(api) == given("Role", "longshore-nodes")
 
 
 def test_no_right_reaches_beyond_the_namespace_but_those_over_nodes() -> None:
     kinds = ("ClusterRole", "ClusterRoleBinding")
     beyond = {path.name for path in MANIFESTS.glob("*.yaml") if any(one["kind"] in kinds for one in documents_of(path))}
     assert beyond == {"nodes.yaml"}
-    (binding,) = documents("ClusterRoleBinding")
-    (account,) = documents("ServiceAccount")
-    assert binding["subjects"] == [{"kind": "ServiceAccount", **account["metadata"]}]
+
+
+@pytest.mark.parametrize(("kind", "role", "account"), BINDINGS)
+def test_each_kind_of_worker_has_the_rights_of_its_own_account(kind: str, role: str, account: str) -> None:
+    assert {one["metadata"]["name"] for one in documents("ServiceAccount")} == {"longshore", "longshore-nodes"}
+    (binding,) = (one for one in documents(kind) if one["metadata"]["name"] == role)
+    assert binding["roleRef"]["name"] == role
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "longshore"}]
+
+
+def test_labels_alone_let_no_pod_of_another_namespace_call_an_algorithm() -> None:
+    (policy,) = documents("NetworkPolicy")
+    (rule,) = policy["spec"]["ingress"]
+    (source,) = rule["from"]
+    assert source["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "longshore"}}
+    assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/part-of": "longshore"}
+    (component,) = source["podSelector"]["matchExpressions"]
+    assert (component["operator"], component["values"]) == ("In", ["calls", "serving"])

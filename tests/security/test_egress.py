@@ -13,7 +13,7 @@ from docker import APIClient
 from shared.jobs.queues import Queues
 from shared.settings import settings
 from tests.environment import longshore_environment
-from tests.security.near_network import INTERNET, MACHINE, METADATA, PORT, PRIVATE, Machine, in_namespace, machine
+from tests.security.near_network import INTERNET, MACHINE, METADATA, PRIVATE, Machine, in_namespace, machine
 from workers.confinement import confinement_warnings
 from workers.docker.network import BRIDGES, egress_rules
 
@@ -27,13 +27,10 @@ from workers.docker.network import confinement_problem
 for name in {list(BRIDGES)}:
     print(confinement_problem(name), flush=True)
 """
-OPEN_A_PORT = f"""
-from workers.docker.network import reachable_port
-with reachable_port({BUILDS!r}, {PORT}) as address:
-    print(address, flush=True)
-    input()
+GATEWAY = """
+from workers.docker.connection import engine
+print(engine().inspect_network({!r})["IPAM"]["Config"][0]["Gateway"])
 """
-GATEWAY = "from workers.docker.network import gateway_address; print(gateway_address({!r}))"
 
 needs_a_firewall = pytest.mark.skipif(
     os.geteuid() != 0 or not all(shutil.which(tool, path="/usr/bin:/bin:/usr/sbin:/sbin") for tool in TOOLS),
@@ -90,22 +87,21 @@ def test_rules_that_a_firewall_dropped_are_written_again(here: Machine) -> None:
 
 
 @needs_a_firewall
-def test_one_port_of_the_machine_is_open_to_builds_while_it_is_needed(here: Machine) -> None:
-    address = gateway(here, BUILDS)
+def test_the_command_firewall_keeps_the_rules_for_workers_that_cannot_write_them(here: Machine) -> None:
+    here.run("iptables", "-t", "mangle", "-F", "PREROUTING")
     with subprocess.Popen(
-        [*in_namespace(here.namespace), sys.executable, "-c", OPEN_A_PORT],
+        [*in_namespace(here.namespace), sys.executable, "-m", "cli.main", "firewall"],
         env={**here.environment, "DOCKER_HOST": here.docker_host},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    ) as opener:
-        assert opener.stdout is not None
-        assert opener.stdout.readline().strip() == address
-        here.python(WRITE_RULES)  # of another build that starts meanwhile
-        assert here.reached(BUILDS, [INTERNET, address, *NEAR]) == {INTERNET, address}
-        assert here.reached(SERVING, [INTERNET, address]) == {INTERNET}
-        opener.communicate("\n")
-    assert here.reached(BUILDS, [INTERNET, address]) == {INTERNET}
+    ) as keeper:
+        assert keeper.stderr is not None
+        while "firewall_rules_in_force" not in keeper.stderr.readline():
+            assert keeper.poll() is None
+        assert here.reached(SERVING, [INTERNET, *NEAR]) == {INTERNET}
+        keeper.terminate()
+    printed = here.python(WRITE_RULES, LONGSHORE_EGRESS_RULES="elsewhere")
+    assert printed.split() == ["None"] * len(BRIDGES)
 
 
 def drop_the_right_to_rule() -> None:
@@ -146,7 +142,7 @@ def test_name_servers_are_reached_for_names_only(tmp_path: Path, monkeypatch: py
     resolver.write_text("search example\nnameserver 10.0.0.2\nnameserver 127.0.0.53\nnameserver fe80::1\nnameserver\n")
     monkeypatch.setattr("workers.docker.network.RESOLVER_FILE", resolver)
     with longshore_environment(tmp_path, tables=False, egress_networks="10.1.0.0/16"):
-        rules = egress_rules("OPEN")
+        rules = egress_rules()
     assert [rule for rule in rules if "ACCEPT" in rule] == [
         "-d 10.0.0.2/32 -p udp --dport 53 -j ACCEPT",
         "-d 10.0.0.2/32 -p tcp --dport 53 -j ACCEPT",

@@ -11,23 +11,19 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from docker.errors import APIError, NotFound
 
-from shared.net.address_rules import FORBIDDEN_NETWORKS
+from shared.net.address_rules import FORBIDDEN_NETWORKS, PRIVATE_NETWORKS, Network
 from shared.settings import settings
 from workers.docker.connection import engine, engine_address, engine_errors
 
 BRIDGES = {"longshore-builds": "br-longshore-b", "longshore-serving": "br-longshore-s"}
 """Longshore's networks, with the names of their interfaces. Builds have one apart: the engine gives the steps of a
 Dockerfile the right to send any packet."""
-PRIVATE_NETWORKS = tuple(
-    ipaddress.ip_network(network)
-    for network in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "192.0.0.0/24", "198.18.0.0/15")
-)
 DNS_PORT = 53
 RESOLVER_FILE = Path("/etc/resolv.conf")
 TIMEOUT_SECONDS = 20
@@ -46,8 +42,9 @@ def ensure_network(name: str) -> None:
     """
     if name not in BRIDGES:
         return
-    _create(name)
-    write_rules(name)
+    create_network(name)
+    if settings().egress_rules == "worker":
+        write_rules(name)
 
 
 def confinement_problem(name: str) -> str | None:
@@ -62,19 +59,19 @@ def confinement_problem(name: str) -> str | None:
         return "There it can reach every service of this machine and its network."
     if name not in BRIDGES:
         return "It is not Longshore's own, so Longshore denies nobody there this machine and private networks."
-    _create(name)
-    return write_rules(name)
+    create_network(name)
+    return write_rules(name) if settings().egress_rules == "worker" else None
 
 
 def write_rules(name: str) -> str | None:
-    """Replace the firewall's rules for one of Longshore's networks; return in a sentence why that is impossible."""
+    """Replace the firewall's rules for one of Longshore's networks; return in sentences why that is impossible."""
     bridge = BRIDGES[name]
     if not engine_address().startswith("unix:"):
         return _impossible(f"the Docker engine at {engine_address()} may be on another machine")
     if bridge not in {interface for _, interface in socket.if_nameindex()}:
         return _impossible(f"the interface {bridge} is on another machine or in another network namespace")
     try:
-        _load("iptables", bridge, egress_rules(_opened_chain(bridge)))
+        _load("iptables", bridge, egress_rules())
         if Path("/proc/net/if_inet6").exists():
             _load("ip6tables", bridge, ["-j DROP"])
     except FileNotFoundError:
@@ -86,68 +83,40 @@ def write_rules(name: str) -> str | None:
     return None
 
 
-def egress_rules(opened: str) -> list[str]:
+def egress_rules() -> list[str]:
     """Return the rules (iptables-extensions(8)) for a packet that a container sends, in their order."""
-    rules = [f"-j {opened}"]
+    rules = []
     for server in _name_servers():
         rules += [f"-d {server}/32 -p {protocol} --dport {DNS_PORT} -j ACCEPT" for protocol in ("udp", "tcp")]
     rules.append("-m addrtype ! --dst-type UNICAST -j DROP")  # this machine, under any of its addresses; and groups
     rules += [f"-d {network} -j DROP" for network, _ in FORBIDDEN_NETWORKS if network.version == 4]
     rules += [f"-d {network} -j ACCEPT" for network in allowed_networks() if network.version == 4]
-    rules += [f"-d {network} -j DROP" for network in PRIVATE_NETWORKS]
+    rules += [f"-d {network} -j DROP" for network in PRIVATE_NETWORKS if network.version == 4]
     return rules
 
 
-def allowed_networks() -> Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def allowed_networks() -> Sequence[Network]:
     """Return the private networks that builds and algorithms may reach (LONGSHORE_EGRESS_NETWORKS)."""
     return [ipaddress.ip_network(network) for network in settings().egress_networks]
 
 
-@contextmanager
-def reachable_port(name: str, port: int) -> Iterator[str]:
-    """Let the containers of one of Longshore's networks reach a TCP port of this machine; yield the address for it.
-
-    Every container of the network can, so what listens there must know its clients.
+def create_network(name: str) -> None:
+    """Create one of Longshore's networks; no-op if the engine has it.
 
     Raises:
-        WorkError: as `ensure_network`.
+        WorkError: the engine does not respond (unavailable), or refuses the network.
     """
-    ensure_network(name)
-    address = gateway_address(name)
-    rule = ["-d", f"{address}/32", "-p", "tcp", "--dport", str(port), "-j", "ACCEPT"]
-    chain = _opened_chain(BRIDGES[name])
-    # Without rules, nothing has to be allowed.
-    with suppress(FileNotFoundError, subprocess.SubprocessError):
-        _run("iptables", "-t", "mangle", "-A", chain, *rule)
-    try:
-        yield address
-    finally:
-        with suppress(FileNotFoundError, subprocess.SubprocessError):
-            _run("iptables", "-t", "mangle", "-D", chain, *rule)
-
-
-def gateway_address(name: str) -> str:
-    """Return the address of this machine in one of Longshore's networks.
-
-    Raises:
-        WorkError: the engine does not respond (unavailable), or does not have the network.
-    """
-    with engine_errors():
-        configured = engine().inspect_network(name)["IPAM"]["Config"]
-    return next(str(one["Gateway"]) for one in configured if ":" not in one.get("Gateway", ":"))
-
-
-def _create(name: str) -> None:
     with engine_errors():
         try:
             engine().inspect_network(name)
         except NotFound:
-            # Another worker may create it at the same time.
-            with suppress(APIError):
+            try:
                 engine().create_network(
                     name, driver="bridge", options={**_OPTIONS, _BRIDGE_NAME: BRIDGES[name]}, check_duplicate=True
                 )
-            engine().inspect_network(name)
+            except APIError:
+                if not engine().networks(names=[name]):  # another worker may have created it at the same time
+                    raise
 
 
 def _impossible(reason: str) -> str:
@@ -170,15 +139,8 @@ def _name_servers() -> list[str]:
     return servers
 
 
-def _opened_chain(bridge: str) -> str:
-    return f"{bridge.removeprefix('br-').upper()}-OPEN"
-
-
 def _load(program: str, bridge: str, rules: Sequence[str]) -> None:
-    chain, opened = bridge.removeprefix("br-").upper(), _opened_chain(bridge)
-    # The list of opened ports belongs to running builds, and stays.
-    with suppress(subprocess.CalledProcessError):
-        _run(program, "-t", "mangle", "-N", opened)
+    chain = bridge.removeprefix("br-").upper()
     lines = ["*mangle", f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules), "COMMIT", ""]
     _run(f"{program}-restore", "--noflush", text="\n".join(lines))
     jump = ["PREROUTING", "-i", bridge, "-j", chain]

@@ -5,10 +5,12 @@ Read names, labels and annotations of the API's objects.
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from kubernetes.client import (
     ApiClient,
@@ -68,6 +70,7 @@ class Cluster:
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self.namespace = namespace
+        self._client = client
         self.core = CoreV1Api(client)
         self.apps = AppsV1Api(client)
         self.networking = NetworkingV1Api(client)
@@ -89,6 +92,13 @@ class Cluster:
             else:
                 load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
         return cls(ClusterClient(configuration), namespace)
+
+    def api_addresses(self) -> list[str]:
+        """Return the addresses of the API's host; none if its name does not resolve here."""
+        host = urlsplit(self._client.configuration.host).hostname or ""
+        with suppress(OSError, UnicodeError):
+            return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+        return []
 
     def apply(self, patch: Callable[..., Resource], document: Any) -> Resource:
         """Create or update an object of the namespace (server-side apply); return it as the API has it.

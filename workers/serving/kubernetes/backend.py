@@ -37,7 +37,7 @@ from workers.serving.kubernetes.labels import (
     VERSION,
     version_name,
 )
-from workers.serving.kubernetes.objects import deployment_of, isolated_policy, service_of
+from workers.serving.kubernetes.objects import deployment_of, egress_policy, isolated_policy, service_of
 from workers.serving.kubernetes.pulls import pull_secret
 from workers.serving.kubernetes.rollout import await_rollout, may_recover, pod_problem
 
@@ -64,8 +64,10 @@ class KubernetesBackend(ServingBackend):
         cluster, start_id = self._cluster, f"{time.time():.0f}/{uuid.uuid4()}"
         if spec.credentials is not None:
             cluster.apply(cluster.core.patch_namespaced_secret, pull_secret(spec.registry, spec.credentials, start_id))
-        if spec.instance.network == "isolated":
-            cluster.apply(cluster.networking.patch_namespaced_network_policy, isolated_policy())
+        # Before the pods, so that none of them runs without it.
+        isolated = spec.instance.network == "isolated"
+        policy = isolated_policy() if isolated else egress_policy(self._settings, cluster.api_addresses())
+        cluster.apply(cluster.networking.patch_namespaced_network_policy, policy)
         cluster.apply(cluster.core.patch_namespaced_service, service_of(spec))
         applied = cluster.apply(cluster.apps.patch_namespaced_deployment, deployment_of(spec, self._settings, start_id))
         try:

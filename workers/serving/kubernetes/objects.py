@@ -1,5 +1,8 @@
 """Build the Kubernetes objects of a version: its Deployment, its Service, and the network policy."""
 
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
+
 from kubernetes.client import (
     V1Capabilities,
     V1Container,
@@ -10,9 +13,14 @@ from kubernetes.client import (
     V1EmptyDirVolumeSource,
     V1EnvVar,
     V1HTTPGetAction,
+    V1IPBlock,
     V1LabelSelector,
+    V1LabelSelectorRequirement,
     V1LocalObjectReference,
     V1NetworkPolicy,
+    V1NetworkPolicyEgressRule,
+    V1NetworkPolicyPeer,
+    V1NetworkPolicyPort,
     V1NetworkPolicySpec,
     V1ObjectMeta,
     V1PodSecurityContext,
@@ -30,6 +38,7 @@ from kubernetes.client import (
     V1VolumeMount,
 )
 
+from shared.net.address_rules import FORBIDDEN_NETWORKS, PRIVATE_NETWORKS, Network
 from shared.settings.serving import ServingSettings
 from workers.runner import PORT, RUNS_AS
 from workers.serving.backend import InstanceSpec
@@ -48,6 +57,10 @@ from workers.serving.kubernetes.labels import (
 TERMINATION_GRACE_SECONDS = 30
 """More than the 10 s that the runner gives the calls in progress when it is asked to end, so that none is cut off."""
 ISOLATED_POLICY = "longshore-isolated"
+EGRESS_POLICY = "longshore-egress"
+DNS_PORT = 53
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Where the cluster's cache of names listens on each node, if there is one (Kubernetes, "NodeLocal DNSCache")."""
 
 
 def deployment_of(spec: InstanceSpec, settings: ServingSettings, start_id: str) -> V1Deployment:
@@ -99,6 +112,59 @@ def isolated_policy() -> V1NetworkPolicy:
             pod_selector=V1LabelSelector(match_labels={**common_labels("runner"), NETWORK: "isolated"}),
             policy_types=["Egress"],
         ),
+    )
+
+
+def egress_policy(settings: ServingSettings, api_addresses: Sequence[str]) -> V1NetworkPolicy:
+    """Return the one policy for all other algorithms: they reach the cluster's DNS, the internet, and nothing near.
+
+    `api_addresses` are those of the cluster's API, which may be outside of private networks.
+    """
+    forbidden = [network for network, _ in FORBIDDEN_NETWORKS]
+    near = [*forbidden, *PRIVATE_NETWORKS, *map(ip_network, api_addresses)]
+    internet = [_peer(ip_network(everything), near) for everything in ("0.0.0.0/0", "::/0")]
+    allowed = [
+        _peer(network, forbidden)
+        for network in map(ip_network, settings.egress_networks)
+        if not any(_contains(one, network) for one in forbidden)
+    ]
+    dns = V1NetworkPolicyPeer(
+        namespace_selector=V1LabelSelector(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+        pod_selector=V1LabelSelector(match_labels={"k8s-app": "kube-dns"}),
+    )
+    return V1NetworkPolicy(
+        api_version="networking.k8s.io/v1",
+        kind="NetworkPolicy",
+        metadata=V1ObjectMeta(name=EGRESS_POLICY, labels=common_labels("isolation")),
+        spec=V1NetworkPolicySpec(
+            pod_selector=V1LabelSelector(
+                match_labels=common_labels("runner"),
+                match_expressions=[
+                    V1LabelSelectorRequirement(key=NETWORK, operator="NotIn", values=["isolated"]),
+                ],
+            ),
+            policy_types=["Egress"],
+            egress=[
+                V1NetworkPolicyEgressRule(
+                    to=[dns, V1NetworkPolicyPeer(ip_block=V1IPBlock(cidr=NODE_LOCAL_DNS))],
+                    ports=[V1NetworkPolicyPort(port=DNS_PORT, protocol=protocol) for protocol in ("UDP", "TCP")],
+                ),
+                V1NetworkPolicyEgressRule(to=[*internet, *allowed]),
+            ],
+        ),
+    )
+
+
+def _peer(network: Network, excepted: Iterable[Network]) -> V1NetworkPolicyPeer:
+    inside = sorted({str(one) for one in excepted if one != network and _contains(network, one)})
+    return V1NetworkPolicyPeer(ip_block=V1IPBlock(cidr=str(network), var_except=inside or None))
+
+
+def _contains(outer: Network, inner: Network) -> bool:
+    return (
+        outer.version == inner.version
+        and int(inner.network_address) & int(outer.netmask) == int(outer.network_address)
+        and inner.prefixlen >= outer.prefixlen
     )
 
 
