@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
+from typing import Any
 
 from kubernetes.client import (
     V1Capabilities,
@@ -157,7 +158,9 @@ def egress_policy(settings: ServingSettings, api_addresses: Sequence[str]) -> V1
 
 def _peer(network: Network, excepted: Iterable[Network]) -> V1NetworkPolicyPeer:
     inside = sorted({str(one) for one in excepted if one != network and _contains(network, one)})
-    return V1NetworkPolicyPeer(ip_block=V1IPBlock(cidr=str(network), var_except=inside or None))
+    # The name of the field is a keyword of Python.
+    block: dict[str, Any] = {"cidr": str(network), **({"except": inside} if inside else {})}
+    return V1NetworkPolicyPeer(ip_block=V1IPBlock(**block))
 
 
 def _contains(outer: Network, inner: Network) -> bool:
