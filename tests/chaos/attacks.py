@@ -31,6 +31,7 @@ LEAVERS = 32
 CALLERS = 2
 DRIP_SECONDS = 2.0
 CALL_TIMEOUT_SECONDS = 10
+OUTCOME_CHARACTERS = 100
 FILLED_MEGABYTES = 2048
 FLOOD_MEGABYTES = 256
 FORKS = 5000
@@ -162,7 +163,8 @@ def _call(attacker: Attacker, given: str) -> None:
         connection.request("POST", path, json.dumps(given), headers)
         response = connection.getresponse()
         outcome = str(response.status)
-        outcome = "error" if "error" in json.loads(response.read()) else "result"
+        error = json.loads(response.read()).get("error")
+        outcome = "result" if error is None else f"error, {error['message'].splitlines()[0]}"[:OUTCOME_CHARACTERS]
     connection.close()
     attacker.outcomes[f"{given}: {outcome}"] += 1
 
