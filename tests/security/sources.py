@@ -7,13 +7,18 @@ the bytes that `archive_of` and `request_for` of the builds' tests take.
 from collections.abc import Mapping
 from textwrap import dedent, indent
 
+from tests.unit.workers.runner.running import PROTOCOL
+
 Tree = dict[str, str]
 
 _ALGORITHM = """\
+{protocol}
 {at_import}
 
 def apply(given):
 {body}
+
+serve(lambda request: apply(request["data"]))
 """
 _PYPROJECT = """\
 [build-system]
@@ -44,7 +49,7 @@ def algorithm(
     body: str = "return given", *, at_import: str = "", requirements: str = "", name: str = "Hostile"
 ) -> Tree:
     """An algorithm whose `apply(given)` has this body, after statements that run when it is imported."""
-    source = _ALGORITHM.format(at_import=dedent(at_import), body=indent(dedent(body), "    "))
+    source = _ALGORITHM.format(protocol=PROTOCOL, at_import=dedent(at_import), body=indent(dedent(body), "    "))
     return {f"src/{name}.py": source, "requirements.txt": requirements}
 
 
