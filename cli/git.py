@@ -10,9 +10,6 @@ from cli.errors import CommandError
 from cli.runtime import start_service
 from cli.wsgi import serve
 
-THREADS = 32
-"""Clones and pushes at the same time. Each mostly waits for its git process and for the network."""
-
 
 @click.command("git")
 @port_option("LONGSHORE_GIT_PORT", "Port to listen on")
@@ -27,4 +24,4 @@ def command() -> None:
         raise CommandError("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
     configured = start_service("git")
     # One process, which creates the application after the fork, because that starts a thread.
-    serve(configured, create_app, port=configured.git_port, processes=1, threads=THREADS, preload=False)
+    serve(configured, create_app, port=configured.git_port, processes=1, threads=configured.git_threads, preload=False)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -66,9 +66,7 @@ class Subprocess:
         self._pipes = [pipe for pipe in pipes if pipe is not None]
         self._reader = threading.Thread(target=self._read_messages, args=(messages,), daemon=True)
         self._reader.start()
-        self._timer = threading.Timer(max(timeout, 0), self._time_out)
-        self._timer.daemon = True
-        self._timer.start()
+        self._timer = _start_timer(timeout, self._time_out)
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -103,6 +101,12 @@ class Subprocess:
             self._reader.join(READER_TIMEOUT_SECONDS)
         return self._process.returncode
 
+    def terminate(self) -> None:
+        """Ask the whole group to end, and kill it some seconds later, from any thread. Does not wait."""
+        self._timer.cancel()
+        self._timer = _start_timer(GENTLE_END_TIMEOUT_SECONDS, self.kill)
+        self.kill(signal.SIGTERM)
+
     def end(self, *, gently: bool = False) -> None:
         """Make sure that the whole group has ended. With `gently` it gets some seconds to remove its lock files."""
         if not self._is_reaped:
@@ -122,6 +126,13 @@ class Subprocess:
             while chunk := os.read(pipe.fileno(), 4096):
                 self._messages += chunk
                 del self._messages[:-MAX_MESSAGE_BYTES]
+
+
+def _start_timer(seconds: float, callback: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(max(seconds, 0), callback)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 @contextmanager

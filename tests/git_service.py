@@ -11,19 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.runtime import migrate
+from dev.services.processes import free_port
 from shared.db.engine import database
 from shared.db.models import Algorithm, KeyKind
 from shared.keys import create_key, create_owner
 from shared.registry.reference import normalize_name
 from tests.environment import longshore_environment
+from tests.service.cli.running import answers, longshore
 
 
 @dataclass
 class GitService:
-    """The URL of a git service and its directory."""
+    """The URL of a git service, its directory and its first process."""
 
     url: str
     directory: Path
+    pid: int
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "service.log").read_text()
+
+    def processes(self) -> list[Path]:
+        """Return the directories in /proc of the processes that work in its repositories, hooks among them."""
+        working = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"GIT_PROJECT_ROOT=" + str(self.directory).encode() in environment:
+                working.append(process)
+        return working
 
 
 @contextmanager
@@ -45,10 +65,22 @@ def git_service(directory: Path, **variables: Any) -> Iterator[GitService]:
             with (directory / "service.log").open("wb") as log:
                 process = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log)
             try:
-                yield GitService(url, directory)
+                yield GitService(url, directory, process.pid)
             finally:
                 process.terminate()
                 process.wait(20)
+
+
+@contextmanager
+def longshore_git(directory: Path, **variables: Any) -> Iterator[GitService]:
+    """The process `longshore git` itself, as it runs in an installation, with settings of its own."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with longshore_environment(directory / "data", tables=False, git_url=url, git_port=port, **variables):
+        migrate(database())
+        log = directory / "service.log"
+        with longshore("git", log=log, ready=lambda: answers(f"{url}/readyz")) as child:
+            yield GitService(url, directory, child.pid)
 
 
 def make_algorithm(owner: str = "", name: str = "Hello", **columns: object) -> Algorithm:

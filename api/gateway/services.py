@@ -13,8 +13,6 @@ CONNECT_TIMEOUT_SECONDS = 5
 IDLE_CALLS_TIMEOUT_SECONDS = 1.0
 MAX_HEADER_BYTES = 16 * 1024
 CHUNK_BYTES = 64 * 1024
-GIT_CLIENT_PLACES = 16
-"""Half of the threads of `longshore git`."""
 GIT_PREFIX = "/git/"
 CALLS_PREFIXES = ("/v1/algo/", "/v1/requests/")
 HEALTH_PATHS = ("/healthz", "/readyz")
@@ -57,7 +55,7 @@ class Services:
         self._calls = Service(
             configured.resolved_calls_url.rstrip("/"), calls_session, calls_turns, waits, configured.call_max_bytes
         )
-        git_turns = Turns(client_places=GIT_CLIENT_PLACES)
+        git_turns = Turns(client_places=configured.git_threads // 2)
         self._git = Service(configured.resolved_git_url.rstrip("/"), session, git_turns, waits)
 
     def find(self, request: web.BaseRequest) -> Service:

@@ -25,9 +25,14 @@ from api.authentication import record_denied
 from api.errors import ApiError, Code, api_error
 from api.git.authentication import Grant, authenticate, grant, grant_token, secret_of
 from api.git.backend import GitRequest, respond
+from api.git.concurrency import Kind, concurrency_limits
+from api.git.connection import ClientConnection, ClientLeftError
 from api.git.post_receive import catch_up, receive
 from api.git.repositories import Repository, install_hooks
-from api.proxy_headers import client_address
+from api.git.request_body import PushLimitError
+from api.git.responses import rejected_push, with_discarded_body
+from api.git.upkeep import check_quota, upkeep
+from api.proxy_headers import OWNER_HEADER, client_address, owner_tag
 from api.rate_limits import rate_limits
 from shared.audit import Actor
 from shared.db.engine import database
@@ -43,6 +48,8 @@ MAX_INTERNAL_BODY = 4096
 DECLINE_COMPILE = "nocompile"
 SERVICES = ("git-upload-pack", "git-receive-pack")
 
+_OWNER = "longshore.owner"
+"""The owner of the request's key, in the WSGI environment."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ROUTES = Map(
     [
@@ -80,17 +87,27 @@ def _catch_up() -> None:
 
 def _application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     request = Request(environ)
+    connection = ClientConnection(environ.get("gunicorn.socket"))
     given_id = request.headers.get("X-Request-Id", "")
     request_id = given_id if _REQUEST_ID.fullmatch(given_id) else str(uuid.uuid4())
-    response = _respond(request, request_id)
+    response = _respond(request, connection, request_id)
     response.headers["X-Request-Id"] = request_id
-    return response(environ, start_response)
+    if owner := environ.get(_OWNER):
+        response.headers[OWNER_HEADER] = owner_tag(owner)
+    body = response(environ, start_response)
+    if response.direct_passthrough:  # git's own, after which nothing is left of the request
+        return body
+    return with_discarded_body(body, request, connection, client_address(request) or "unknown")
 
 
-def _respond(request: Request, request_id: str) -> Response:
+def _respond(request: Request, connection: ClientConnection, request_id: str) -> Response:
     try:
+        connection.check()  # the client may have waited long for a thread, and left
         endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
-        return _ENDPOINTS[endpoint](request, request_id, **values)
+        return _ENDPOINTS[endpoint](request, connection, request_id, **values)
+    except ClientLeftError as error:
+        log.info("client_left", request_id=request_id, path=request.path, reason=error.message)
+        return Response(status=408)  # for nobody
     except RequestError as error:
         return _error_response(request, error, request_id)
     except HTTPException as error:
@@ -116,6 +133,8 @@ def _respond(request: Request, request_id: str) -> Response:
 
 
 def _error_response(request: Request, raised: RequestError, request_id: str) -> Response:
+    if isinstance(raised, PushLimitError):
+        return rejected_push(raised.message)
     error = api_error(raised)
     if request.path.startswith("/git/"):
         # Git shows its user only errors of this content type.
@@ -126,49 +145,67 @@ def _error_response(request: Request, raised: RequestError, request_id: str) -> 
     return response
 
 
-def _refs(request: Request, request_id: str, owner: str, name: str) -> Response:
+def _refs(request: Request, connection: ClientConnection, request_id: str, owner: str, name: str) -> Response:
     if request.method != "GET":  # the route of GET takes HEAD as well
         raise MethodNotAllowed(["GET"])
     service = request.args.get("service", "")
     if service not in SERVICES:
         raise PermissionDeniedError("This server speaks git's smart HTTP protocol only: use git 1.6.6 or newer.")
-    return _git(request, request_id, f"{owner}/{name}", "info/refs", service)
+    return _git(request, connection, request_id, f"{owner}/{name}", "info/refs", service)
 
 
-def _rpc(request: Request, request_id: str, owner: str, name: str, service: str) -> Response:
+def _rpc(
+    request: Request, connection: ClientConnection, request_id: str, owner: str, name: str, service: str
+) -> Response:
     if request.content_type != f"application/x-{service}-request":
         raise ApiError(415, Code.INVALID_REQUEST, f"The content type is application/x-{service}-request.")
-    return _git(request, request_id, f"{owner}/{name}", service, service)
+    return _git(request, connection, request_id, f"{owner}/{name}", service, service)
 
 
-def _git(request: Request, request_id: str, path: str, action: str, service: str) -> Response:
+def _git(
+    request: Request, connection: ClientConnection, request_id: str, path: str, action: str, service: str
+) -> Response:
+    is_push = service == "git-receive-pack"
     secret = secret_of(request.headers.get("Authorization"))
     address = client_address(request) or "unknown"
-    granted = _authorise(request, request_id, secret, address, path, pushes=service == "git-receive-pack")
+    granted = _authorise(request, request_id, secret, address, path, pushes=is_push)
     actor = Actor(granted.user, granted.key_id, address, request_id)
     repository = Repository(granted.algorithm_id)
-    repository.ensure()
-    if action != "git-receive-pack":
-        return respond(request, GitRequest(repository, action, service, granted.user), on_end=lambda: None)
-    repository.remove_stale_locks()
     held = ExitStack()  # until git has ended, which is after this call
-
-    def finish() -> None:
-        with held:
-            options = options_file.read_text("utf-8", "replace").splitlines()
-            try:
-                receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
-            except Exception:  # the push itself has succeeded; the next push or start finds its head
-                log.exception("push_not_recorded", algorithm_id=repository.id, request_id=request_id)
-
     try:
-        held.enter_context(file_lock(repository.push_lock, shared=True))
-        options_file = _new_file()
-        held.callback(options_file.unlink)
-        return respond(request, GitRequest(repository, action, service, granted.user, str(options_file)), finish)
-    except BaseException:  # git may not have started, and then nothing calls `finish`
+        if granted.key_id is not None:  # the jobs of the workers are limited by the workers
+            kind: Kind = "pushes" if is_push else "fetches"
+            held.enter_context(concurrency_limits().request(kind, owner=granted.user, key_id=granted.key_id))
+        repository.ensure()
+        options_file = None
+        if is_push:
+            check_quota(granted.algorithm_id)
+        if action == "git-receive-pack":
+            repository.remove_stale_locks()
+            held.callback(upkeep().after_push, repository)
+            held.enter_context(file_lock(repository.push_lock, shared=True))
+            options_file = _new_file()
+            held.callback(options_file.unlink)
+            held.callback(_record, repository, options_file, actor)
+        connection.check()
+        return respond(
+            request,
+            GitRequest(repository, action, service, granted.user, str(options_file) if options_file else None),
+            connection,
+            on_end=held.close,
+        )
+    except BaseException:  # git may not have started, and then nothing else calls it
         held.close()
         raise
+
+
+def _record(repository: Repository, options_file: Path, actor: Actor) -> None:
+    """Record a push that has ended, whatever came of it."""
+    options = options_file.read_text("utf-8", "replace").splitlines()
+    try:
+        receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
+    except Exception:  # the push itself has succeeded; the next push or start finds its head
+        log.exception("push_not_recorded", algorithm_id=repository.id, request_id=actor.request_id)
 
 
 def _new_file() -> Path:
@@ -190,6 +227,7 @@ def _authorise(
         if secret is not None and refusal.status == 401:
             rate_limits().count_unknown(address)
         raise
+    request.environ[_OWNER] = caller.owner
     rate_limits().count_git(caller.owner)
     try:
         with database().reading() as session:
@@ -204,18 +242,18 @@ def _authorise(
         raise
 
 
-def _delete(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
+def _delete(request: Request, _connection: ClientConnection, _request_id: str, repository: uuid.UUID) -> Response:
     _internal(request, repository).delete()
     return _json({})
 
 
-def _resolve(request: Request, _request_id: str, repository: uuid.UUID) -> Response:
+def _resolve(request: Request, _connection: ClientConnection, _request_id: str, repository: uuid.UUID) -> Response:
+    hosted = _internal(request, repository)
     request.max_content_length = MAX_INTERNAL_BODY
     body = request.get_json(silent=True)
     commit = body.get("commit") if isinstance(body, dict) else 0
     if commit is not None and not isinstance(commit, str):
         raise InvalidInputError('The body is {"commit": HASH or null}.')
-    hosted = _internal(request, repository)
     full_hash = hosted.resolve(commit)
     hosted.keep(full_hash)
     return _json({"commit": full_hash})
@@ -227,7 +265,7 @@ def _internal(request: Request, repository: uuid.UUID) -> Repository:
     return Repository(str(repository))
 
 
-def _readyz(_request: Request, _request_id: str) -> Response:
+def _readyz(*_: object) -> Response:
     database().ping()
     if not settings().repositories_dir.is_dir():
         raise UnavailableError("The directory of the repositories does not exist.", retry_after=5)
@@ -243,6 +281,6 @@ _ENDPOINTS: dict[str, Callable[..., Response]] = {
     "rpc": _rpc,
     "delete": _delete,
     "resolve": _resolve,
-    "healthz": lambda _request, _request_id: _json({"status": "ok"}),
+    "healthz": lambda *_: _json({"status": "ok"}),
     "readyz": _readyz,
 }

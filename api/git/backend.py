@@ -1,28 +1,35 @@
 """Run `git http-backend` (CGI, RFC 3875) for one request: stream both ways, hold little, leave no process behind."""
 
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import IO
 
 import structlog
 from werkzeug.wrappers import Request, Response
 
-from api.git.repositories import Repository, hooks_dir
-from shared.git.command import clean_environment, start_git
+from api.git.connection import CHUNK_BYTES, ClientConnection
+from api.git.repositories import HIDDEN_REFS, Repository, hooks_dir
+from api.git.request_body import PushCommands, RequestBody
+from shared.errors import LongshoreError, RequestError
+from shared.git.command import GitLimits, clean_environment, start_git
 from shared.settings import settings
+from shared.settings.serving import MEBIBYTE
 from shared.subprocesses import Subprocess
 
-CHUNK_BYTES = 64 * 1024
 REQUEST_TIMEOUT_SECONDS = 30 * 60
+MAX_CPU_SECONDS = 10 * 60
+"""Processor time of each process of git: a small pack can claim to unpack to terabytes."""
+MAX_REFS = 10_000
+"""Branches and tags of one repository: git reads all of them for every request."""
+NICENESS = 5
+"""Of git at work on packs, so that what is short is soon done."""
 DRAIN_TIMEOUT_SECONDS = 120
 """How long a client may go on sending after git has ended."""
+FEEDER_TIMEOUT_SECONDS = 5
 MAX_HEADER_LINE_BYTES = 8 * 1024
-MAX_REJECTED_PUSH_FACTOR = 4
-"""The body of a push that git has rejected is read up to this multiple of the limit, so that the client sees why."""
 
 _PROTOCOL = re.compile(r"version=[0-2](:[a-z0-9=-]{1,64})*")
 
@@ -46,40 +53,71 @@ class GitRequest:
         return self.service == "git-receive-pack"
 
 
-def respond(request: Request, git_request: GitRequest, on_end: Callable[[], None]) -> Response:
-    """Return git's response. `on_end` is called once when git has ended, before the client has the whole response."""
+def respond(
+    request: Request, git_request: GitRequest, connection: ClientConnection, on_end: Callable[[], None]
+) -> Response:
+    """Return git's response. `on_end` is called once when git has ended, before the client has the whole response.
+
+    Raises:
+        RequestError: the body is incomplete, too large, damaged or too slow.
+        ClientLeftError: nobody waits for the response.
+    """
+    commands = None
+    if git_request.action == "git-receive-pack":
+        commands = PushCommands(max_new=MAX_REFS - git_request.repository.count_refs().visible)
+    body = RequestBody(request, connection, commands)
     process = start_git(
         ["http-backend"],
         environment=_environment(request, git_request),
         cwd=git_request.repository.path,
         timeout=REQUEST_TIMEOUT_SECONDS,
+        limits=GitLimits(
+            memory_bytes=1024 * MEBIBYTE + 2 * settings().source_max_bytes,
+            file_bytes=64 * MEBIBYTE + 2 * settings().source_max_bytes,  # a pack, and what its deltas need
+            cpu_seconds=MAX_CPU_SECONDS,
+            niceness=0 if git_request.action == "info/refs" else NICENESS,
+        ),
         has_input=True,
     )
-    body = _ResponseBody(process, request.stream, on_end)
+    exchange = _Exchange(process, body, connection, on_end)
     try:
-        body.start()
-        status, headers = body.read_headers()
+        exchange.start()
+        status, headers = exchange.read_headers()
     except BaseException:
-        body.close()
+        exchange.close()
         raise
-    return Response(body, status=status, headers=headers, direct_passthrough=True)
+    return Response(exchange, status=status, headers=headers, direct_passthrough=True)
 
 
-class _ResponseBody:
-    """The body of git's response. Closing it ends git, also when the client has disconnected."""
+class _Exchange:
+    """One request of a client and git's response to it. Closing it ends git, also when the client has left."""
 
-    def __init__(self, process: Subprocess, request_body: IO[bytes], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, process: Subprocess, body: RequestBody, connection: ClientConnection, on_end: Callable[[], None]
+    ) -> None:
         self._process = process
+        self._body = body
+        self._connection = connection
         self._on_end = on_end
+        self._body_error: RequestError | None = None
+        self._first_chunk = b""
         self._is_closed = False
+        self._watched = ExitStack()
         # In a thread of its own: git may respond before it has read the whole request.
-        self._feeder = threading.Thread(target=_feed, args=(request_body, process), daemon=True)
+        self._feeder = threading.Thread(target=self._feed, name="git-request-body", daemon=True)
 
     def start(self) -> None:
+        self._watched.enter_context(self._connection.watched(self._process.terminate))
         self._feeder.start()
 
     def read_headers(self) -> tuple[int, list[tuple[str, str]]]:
-        """Return the status and headers that git wrote (RFC 3875, section 6.3); 500 where it wrote none."""
+        """Return the status and headers that git wrote (RFC 3875, section 6.3); 500 where it wrote none.
+
+        Git writes them before it reads the request. They are of use once there is a body as well.
+
+        Raises:
+            RequestError, ClientLeftError: see `respond`.
+        """
         status, headers = 200, []
         while (line := self._process.stdout.readline(MAX_HEADER_LINE_BYTES).decode("latin-1")).strip():
             name, _, value = line.partition(":")
@@ -87,12 +125,20 @@ class _ResponseBody:
                 status = int(value.split()[0])
             else:
                 headers.append((name, value.strip()))
+        self._first_chunk = self._read()
+        if not self._first_chunk and self._failure is not None:
+            raise self._failure
         return (status if headers else 500), headers
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._process.stdout.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-            yield chunk
+        chunk = self._first_chunk
+        while chunk:
+            with self._connection.sending():
+                yield chunk
+            chunk = self._read()
         self._process.wait()
+        if self._failure is not None or self._process.timed_out:
+            self._connection.abort()
         self._feeder.join(DRAIN_TIMEOUT_SECONDS)
         self.close()
 
@@ -101,22 +147,35 @@ class _ResponseBody:
             return
         self._is_closed = True
         self._process.end(gently=True)
-        if self._process.messages or self._process.timed_out:
-            log.info("git_ended", errors=self._process.messages, timed_out=self._process.timed_out)
+        if self._feeder.is_alive():
+            self._connection.stop_reading()
+            self._feeder.join(FEEDER_TIMEOUT_SECONDS)
+        self._watched.close()
+        reason = self._failure.message if self._failure else ""
+        if reason or self._process.messages or self._process.timed_out:
+            log.info("git_ended", reason=reason, errors=self._process.messages, timed_out=self._process.timed_out)
         self._on_end()
 
+    @property
+    def _failure(self) -> LongshoreError | None:
+        """Why the request cannot be completed."""
+        return self._connection.failure or self._body_error
 
-def _feed(body: IO[bytes], process: Subprocess) -> None:
-    is_read, size = True, 0
-    try:
-        while size <= MAX_REJECTED_PUSH_FACTOR * settings().source_max_bytes and (chunk := body.read(CHUNK_BYTES)):
-            size += len(chunk)
-            is_read = is_read and _write(process.stdin, chunk)
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-    except Exception as error:  # noqa: BLE001 - servers raise different errors when the client has disconnected
-        log.info("push_interrupted", error=type(error).__name__)
-        process.kill(signal.SIGTERM)
+    def _read(self) -> bytes:
+        return self._process.stdout.read1(CHUNK_BYTES)  # type: ignore[attr-defined, no-any-return]
+
+    def _feed(self) -> None:
+        """Write the body to git, as long as git reads. Git is never told its length: it would wait for it, spinning."""
+        try:
+            if all(_write(self._process.stdin, chunk) for chunk in self._body.chunks()):
+                with suppress(BrokenPipeError, ValueError):
+                    self._process.stdin.close()
+            else:
+                with suppress(RequestError):  # git has all that it wanted
+                    self._body.discard()
+        except RequestError as error:
+            self._body_error = error
+            self._process.terminate()
 
 
 def _write(sink: IO[bytes], chunk: bytes) -> bool:
@@ -133,20 +192,23 @@ def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
     config = [
         ("core.fsync", "all"),
         ("core.hooksPath", str(hooks_dir())),
-        ("gc.auto", "6700"),
+        ("core.packedGitLimit", "256m"),
+        ("core.packedGitWindowSize", "32m"),
         ("http.receivepack", "true" if git_request.is_push else "false"),
         ("http.uploadpack", "false" if git_request.is_push else "true"),
+        ("pack.deltaCacheSize", "64m"),
+        ("pack.windowMemory", "64m"),
         ("receive.advertisePushOptions", "true"),
+        ("receive.autogc", "false"),  # it would run on, detached; see `api.git.upkeep`
         ("receive.denyDeleteCurrent", "ignore"),
         ("receive.fsckObjects", "true"),
         ("receive.maxInputSize", str(settings().source_max_bytes)),
         ("receive.unpackLimit", "1"),  # index-pack names the limit when it fails, unpack-objects does not
-        ("transfer.hideRefs", "refs/longshore"),
+        ("transfer.hideRefs", HIDDEN_REFS),
         ("uploadpack.allowAnySHA1InWant", "true"),
     ]
     extra = {
-        # Empty for a chunked body: git reads to its end.
-        "CONTENT_LENGTH": "" if request.content_length is None else str(request.content_length),
+        "CONTENT_LENGTH": "",  # git reads to the end, which comes only after a complete body
         "CONTENT_TYPE": request.content_type or "",
         "GATEWAY_INTERFACE": "CGI/1.1",
         "GIT_HTTP_EXPORT_ALL": "1",
@@ -158,8 +220,6 @@ def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
         "REQUEST_METHOD": request.method,
         "SERVER_PROTOCOL": "HTTP/1.1",
     }
-    if request.headers.get("Content-Encoding") in ("gzip", "x-gzip"):
-        extra["HTTP_CONTENT_ENCODING"] = "gzip"
     if _PROTOCOL.fullmatch(request.headers.get("Git-Protocol", "")):
         extra["GIT_PROTOCOL"] = request.headers["Git-Protocol"]
     if git_request.push_options_file is not None:

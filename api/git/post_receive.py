@@ -60,6 +60,8 @@ def catch_up() -> None:
                 continue
             repository.remove_stale_locks()
             with try_file_lock(repository.push_lock) as is_idle:  # a push in progress finishes itself
+                if is_idle:
+                    repository.remove_interrupted_pushes()
                 if is_idle and repository.head() != compiled_head:
                     receive(repository, decline_compile=False)
         except Exception:  # a broken repository must not keep the others from being checked

@@ -6,12 +6,14 @@ or `master`; without these, the default branch counts as deleted.
 """
 
 import os
+import shutil
 import tempfile
 import time
 import uuid
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.algorithms import FULL_HASH, HASH_PREFIX
 from shared.errors import InvalidInputError
@@ -23,7 +25,17 @@ LOCAL_TIMEOUT_SECONDS = 60
 STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
+HIDDEN_REFS = "refs/longshore"
 _NEVER_PUSHED = "longshore-never-pushed"
+
+
+class RefCount(NamedTuple):
+    """How many references a repository has."""
+
+    loose: int
+    """Those that are files of their own."""
+    visible: int
+    """Branches, tags and others that clients see, at most: one that is packed and loose counts twice."""
 
 
 class Repository:
@@ -118,7 +130,7 @@ class Repository:
 
     def keep(self, commit: str) -> None:
         """Keep a commit by a hidden reference, even if its branch is deleted or moved."""
-        self._must("update-ref", f"refs/longshore/commits/{commit}", commit)
+        self._must("update-ref", f"{HIDDEN_REFS}/commits/{commit}", commit)
 
     def remove_stale_locks(self) -> None:
         """Remove the lock files that a crash left: they would make every further push fail."""
@@ -128,6 +140,32 @@ class Repository:
                     path.unlink()
             except FileNotFoundError:
                 continue
+
+    def remove_interrupted_pushes(self) -> None:
+        """Remove what pushes left that were killed. Only while the push lock is held and git runs for nobody else."""
+        for pattern in ("tmp_objdir-*", "pack/tmp_*", "pack/.tmp-*"):
+            for path in (self.path / "objects").glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def count_refs(self) -> RefCount:
+        """Count the references, as they are on disk."""
+        loose = [path.relative_to(self.path) for path in (self.path / "refs").rglob("*") if not path.is_dir()]
+        visible = sum(not path.is_relative_to(HIDDEN_REFS) for path in loose)
+        with suppress(FileNotFoundError), (self.path / "packed-refs").open("rb") as file:
+            visible += sum(b" refs/" in line and HIDDEN_REFS.encode() not in line for line in file)
+        return RefCount(len(loose), visible)
+
+    def disk_bytes(self) -> int:
+        """Return what its files and directories take on disk."""
+        total = 0
+        for directory, _, names in os.walk(self.path):
+            for name in (".", *names):
+                with suppress(FileNotFoundError):  # git may just have removed it
+                    total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+        return total
 
     def _git(self, *args: str) -> GitResult:
         return run_git(args, git_dir=self.path, timeout=LOCAL_TIMEOUT_SECONDS)

@@ -17,11 +17,20 @@ from shared.cancellation import CancelToken
 from shared.settings.serving import MEBIBYTE
 from shared.subprocesses import Subprocess, running
 
-MAX_MEMORY_KIBIBYTES = 4 * 1024 * 1024
+MAX_MEMORY_BYTES = 4096 * MEBIBYTE
 """Address space of one git process: a small delta can claim to unpack to gigabytes."""
+ULIMIT_BLOCK_BYTES = 512
 
-# The shell sets the limits before git starts, so they hold for every child of git. Blocks of 512 bytes (POSIX ulimit).
-_LIMITED = 'ulimit -v "$1" 2>/dev/null || :; [ "$2" = - ] || ulimit -f "$2" 2>/dev/null || :; shift 2; exec git "$@"'
+# The shell sets the limits before git starts, so they hold for every child of git.
+_LIMITED = """
+limit() { [ "$2" = - ] || ulimit "$1" "$2" 2>/dev/null || :; }
+limit -v "$1"
+limit -f "$2"
+limit -t "$3"
+niceness=$4
+shift 4
+exec nice -n "$niceness" git "$@"
+"""
 
 _INHERITED = (
     "PATH",
@@ -55,6 +64,25 @@ BASE_CONFIG: tuple[tuple[str, str], ...] = (
     ("transfer.fsckObjects", "true"),
     *((f"{command}.fsck.{flaw}", "ignore") for command in ("fetch", "receive") for flaw in _TOLERATED),
 )
+
+
+@dataclass(frozen=True)
+class GitLimits:
+    """Limits of each process of a git command."""
+
+    memory_bytes: int = MAX_MEMORY_BYTES
+    """Of address space."""
+    file_bytes: int | None = None
+    """No file that git writes grows beyond it: git is killed with SIGXFSZ then."""
+    cpu_seconds: int | None = None
+    niceness: int = 0
+
+    @property
+    def ulimits(self) -> list[str]:
+        """The arguments of the shell that sets them: kibibytes, blocks, seconds, niceness (POSIX ulimit, nice)."""
+        blocks = "-" if self.file_bytes is None else str(max(1, self.file_bytes // ULIMIT_BLOCK_BYTES))
+        seconds = "-" if self.cpu_seconds is None else str(self.cpu_seconds)
+        return [str(self.memory_bytes // 1024), blocks, seconds, str(self.niceness)]
 
 
 @dataclass(frozen=True)
@@ -128,16 +156,12 @@ def start_git(
     environment: Mapping[str, str],
     cwd: Path,
     timeout: float,
-    max_file_bytes: int | None = None,
+    limits: GitLimits,
     has_input: bool = False,
 ) -> Subprocess:
-    """Start git under its limits. The caller must call `end`.
-
-    No file that it writes grows beyond `max_file_bytes`: git is killed with SIGXFSZ then.
-    """
-    blocks = "-" if max_file_bytes is None else str(max(1, max_file_bytes // 512))
+    """Start git under its limits. The caller must call `end`."""
     return Subprocess(
-        ["/bin/sh", "-c", _LIMITED, "git", str(MAX_MEMORY_KIBIBYTES), blocks, *args],
+        ["/bin/sh", "-c", _LIMITED, "git", *limits.ulimits, *args],
         environment=environment,
         timeout=timeout,
         cwd=cwd,
@@ -167,7 +191,7 @@ def running_git(args: Sequence[str], *, timeout: float, **options: Unpack[GitOpt
             environment=environment,
             cwd=cwd,
             timeout=timeout,
-            max_file_bytes=options.get("max_file_bytes"),
+            limits=GitLimits(file_bytes=options.get("max_file_bytes")),
         )
         yield stack.enter_context(running(process, options.get("stop")))
 

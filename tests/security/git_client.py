@@ -1,7 +1,9 @@
 """A git client that does not keep to the smart HTTP protocol (git's http-protocol and pack-protocol documentation)."""
 
 import base64
+import hashlib
 import http.client
+import zlib
 from collections.abc import Mapping
 
 from tests.security.slow_network import SlowClient, address_of, request_head, send_and_leave
@@ -58,22 +60,31 @@ def broken_chunked_push(url: str, path: str, key: str, *, sent: bytes = FLUSH, r
     send_and_leave(url, head + chunk(sent), reset=reset)
 
 
-def slow_push(url: str, path: str, key: str, *, interval: float = 5.0, length: int = 100_000) -> SlowClient:
-    """A push whose pack arrives byte by byte."""
-    first = push_head(url, path, key, headers={"Content-Length": length}) + ref_update("1" * 40) + pack_header(1)
-    return SlowClient(first, b"\0", interval)
+def slow_push(
+    url: str, path: str, key: str, *, interval: float = 5.0, length: int = 100_000, sent: bytes | None = None
+) -> SlowClient:
+    """A push that begins with `sent`, and whose pack arrives byte by byte."""
+    begun = _begun_push() if sent is None else sent
+    return SlowClient(push_head(url, path, key, headers={"Content-Length": length}) + begun, b"\0", interval)
 
 
-def endless_push(url: str, path: str, key: str, *, interval: float = 5.0) -> SlowClient:
-    """A chunked push without an end, of one byte per chunk."""
+def endless_push(url: str, path: str, key: str, *, interval: float = 5.0, sent: bytes | None = None) -> SlowClient:
+    """A chunked push without an end, of one byte per chunk after `sent`."""
+    begun = _begun_push() if sent is None else sent
     head = push_head(url, path, key, headers={"Transfer-Encoding": "chunked"})
-    return SlowClient(head + chunk(ref_update("1" * 40) + pack_header(1)), chunk(b"\0"), interval)
+    return SlowClient(head + chunk(begun), chunk(b"\0"), interval)
 
 
-def slow_fetch(url: str, path: str, key: str, *, interval: float = 5.0, length: int = 100_000) -> SlowClient:
-    """A fetch that names what it wants byte by byte."""
+def slow_fetch(
+    url: str, path: str, key: str, *, interval: float = 5.0, length: int = 100_000, sent: bytes = b""
+) -> SlowClient:
+    """A fetch that names what it wants byte by byte after `sent`."""
     head = push_head(url, path, key, service="git-upload-pack", headers={"Content-Length": length})
-    return SlowClient(head, b"0", interval)
+    return SlowClient(head + sent, b"0", interval)
+
+
+def _begun_push() -> bytes:
+    return ref_update("1" * 40) + pack_header(1)
 
 
 def huge_packets(count: int) -> bytes:
@@ -87,17 +98,69 @@ def chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-def post(url: str, path: str, key: str, body: bytes, *, service: str = "git-receive-pack") -> tuple[int, bytes]:
+def post(
+    url: str,
+    path: str,
+    key: str,
+    body: bytes,
+    *,
+    service: str = "git-receive-pack",
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:
     """Send a whole request with this body to the repository OWNER/NAME; return the status and the response."""
     connection = http.client.HTTPConnection(*address_of(url), timeout=120)
+    fields = {"Authorization": basic(key), "Content-Type": f"application/x-{service}-request", **(headers or {})}
     try:
-        connection.request(
-            "POST",
-            f"/git/{path}.git/{service}",
-            body,
-            {"Authorization": basic(key), "Content-Type": f"application/x-{service}-request"},
-        )
+        connection.request("POST", f"/git/{path}.git/{service}", body, fields)
         response = connection.getresponse()
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def want(commit: str) -> bytes:
+    """Return the request of a clone of one commit, in version 0 of the protocol."""
+    return packet(f"want {commit} side-band-64k agent=git/hostile\n") + FLUSH + packet("done\n")
+
+
+def many_refs(commit: str, count: int, *, prefix: str = "refs/heads/") -> bytes:
+    """Return a push that makes so many refs for a commit that the server has."""
+    names = (f"{prefix}{number}" for number in range(count))
+    lines = [f"{ZERO_HASH} {commit} {name}" for name in names]
+    lines[0] += f"\0{_CAPABILITIES}"
+    return b"".join(map(packet, lines)) + FLUSH + pack([])
+
+
+def pack(entries: list[bytes]) -> bytes:
+    """Return a pack of these entries, with its checksum."""
+    content = pack_header(len(entries)) + b"".join(entries)
+    return content + hashlib.sha1(content, usedforsecurity=False).digest()
+
+
+def pack_entry(kind: int, content: bytes, base: str = "") -> bytes:
+    """Return an entry of a pack (gitformat-pack): a blob is 3, a delta against the object `base` is 7."""
+    size = len(content)
+    head = bytearray([kind << 4 | size & 15])
+    size >>= 4
+    while size:
+        head[-1] |= 128
+        head.append(size & 127)
+        size >>= 7
+    return bytes(head) + bytes.fromhex(base) + zlib.compress(content, 1)
+
+
+def delta_bomb(size: int) -> bytes:
+    """Return a push whose pack has a blob of 1 MiB and a delta that makes `size` bytes of it, a multiple of 1 MiB."""
+    base = bytes(1 << 20)
+    name = hashlib.sha1(b"blob %d\0" % len(base) + base, usedforsecurity=False).hexdigest()
+    copy_all = bytes([0x80 | 0x40, len(base) >> 16])
+    delta = _delta_size(len(base)) + _delta_size(size) + copy_all * (size // len(base))
+    return ref_update("1" * 40) + pack([pack_entry(3, base), pack_entry(7, delta, name)])
+
+
+def _delta_size(size: int) -> bytes:
+    digits = bytearray()
+    while size > 127:
+        digits.append(128 | size & 127)
+        size >>= 7
+    return bytes([*digits, size])

@@ -8,6 +8,7 @@ import pytest
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
+from api.proxy_headers import OWNER_HEADER, owner_tag
 from shared.db.engine import database
 from shared.db.models import Algorithm, KeyKind
 from shared.git.hosted import git_token, internal_url
@@ -112,6 +113,13 @@ def test_a_key_without_management_fetches_only() -> None:
     key = make_key(algorithm.owner, allow_algo_management=False)
     assert get(refs(algorithm), basic(key)).status == 200
     assert get(refs(algorithm, "git-receive-pack"), basic(key)).status == 403
+
+
+@pytest.mark.usefixtures("service")
+def test_the_gateway_is_told_whose_key_it_was() -> None:
+    algorithm = make_algorithm()
+    assert get(refs(algorithm), basic(make_key(algorithm.owner))).headers[OWNER_HEADER] == owner_tag(algorithm.owner)
+    assert OWNER_HEADER not in get(refs(algorithm)).headers
 
 
 def test_an_administrator_pushes_anywhere(service: GitService, tree: WorkTree) -> None:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def gateway_before(service: GitService) -> Iterator[GitService]:
     thread.start()
     try:
         assert ready.wait(TIMEOUT_SECONDS)
-        yield GitService(f"http://127.0.0.1:{ports[0]}", service.directory)
+        yield replace(service, url=f"http://127.0.0.1:{ports[0]}")
     finally:
         stop.set()
         thread.join()

@@ -208,19 +208,6 @@ def test_damaged_objects_and_dangerous_names_are_refused(url: str, tmp_path: Pat
     assert "hasDotdot" in refused.stderr
 
 
-def gits_of(service: GitService) -> list[Path]:
-    """The git processes that work in the service's repositories."""
-    working = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if b"GIT_PROJECT_ROOT=" + str(service.directory).encode() in environment:
-            working.append(process)
-    return working
-
-
 def within_seconds(seconds: int, condition: Callable[..., Any]) -> bool:
     """Whether the condition came true in that time."""
     deadline = time.monotonic() + seconds
@@ -245,7 +232,7 @@ def test_a_client_that_goes_away_leaves_no_process_behind(
     ]
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall("\r\n".join([*head, "", "4", "00"]).encode())
-        assert within_seconds(20, lambda: gits_of(service))
-    assert within_seconds(20, lambda: not gits_of(service))
+        assert within_seconds(20, service.processes)
+    assert within_seconds(20, lambda: not service.processes())
     assert tree.push(url).returncode == 0
     assert builds(algorithm) == [tree.head]
