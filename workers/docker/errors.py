@@ -14,6 +14,8 @@ _STATUS = re.compile(
 )
 _RETRY_AFTER = re.compile(r"retry-after: ?([0-9]+(?:\.[0-9]+)?) ?(ms|µs|s)?")
 _URL = re.compile(r"https?://[^\s\"']*")
+_MAX_TEXT_LENGTH = 10_000
+"""The engine repeats what a registry answers, and some of the patterns take quadratic time."""
 
 
 _ENGINE_RULES = [
@@ -99,7 +101,7 @@ def classify_message(text: str, *, host: str = "The engine", secrets: Collection
     `host` begins the sentence; `secrets` are removed from `text`.
     """
     # URLs are left out because callers choose names in them: a repository may be called "denied".
-    words = _URL.sub("", text).lower()
+    words = _URL.sub("", text[:_MAX_TEXT_LENGTH]).lower()
     error_class, advice = _classify(words)
     return WorkError(error_class, f"{host}: {excerpt(text, secrets)}. {advice}", retry_after=_retry_after(words))
 

@@ -143,7 +143,7 @@ class _SavedImage:
             configuration = self._documents[posixpath.normpath(entry["Config"])]
             diff_ids = json.loads(configuration)["rootfs"]["diff_ids"]
             layers = [self._layer(path, diff_id) for path, diff_id in zip(entry["Layers"], diff_ids, strict=True)]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise _unreadable(f"{type(error).__name__} in its manifest") from error
         return add_image(self._use, configuration, layers)
 

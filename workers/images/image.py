@@ -66,7 +66,7 @@ def read_image(use: StoreUse, manifest: Descriptor) -> Image:
         configuration = json.loads(_document(use, read.config))
         if not isinstance(configuration, dict) or not configuration.get("os") or not configuration.get("architecture"):
             raise InvalidManifestError("a configuration has no platform")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WorkError(ErrorClass.TRANSIENT, f"an image of the store cannot be read: {error}") from error
     return Image(read, configuration)
 

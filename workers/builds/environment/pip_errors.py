@@ -6,7 +6,7 @@ from collections import deque
 from shared.errors import ErrorClass, WorkError
 from workers.builds.environment.requirements import FILE, Requirements, describe_line
 
-_FROM_LINE = re.compile(r"-r (\S+) \(line (\d+)\)")
+_FROM_LINE = re.compile(r"-r (\S+) \(line ([0-9]{1,9})\)")
 _ERROR = re.compile(r"^\s*ERROR: (.*)$", re.IGNORECASE)
 _NO_MATCH = re.compile(r"No matching distribution found for (\S.*)$")
 _DISTRIBUTION = re.compile(
@@ -22,6 +22,7 @@ _NETWORK = re.compile(
     r"Connection (?:refused|reset|aborted)|RemoteDisconnected|50[0234] Server Error|429 Client Error"
 )
 _CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed")
+_MAX_ERRORS = 100
 _KILLED = 137
 """Exit code of a process that the kernel killed, as a shell returns it (128 + SIGKILL)."""
 
@@ -46,7 +47,8 @@ class PipOutput:
         elif line.strip():
             self._tail.append(line.strip())
         if match := _ERROR.match(line):
-            self._errors.append(match.group(1))
+            if len(self._errors) < _MAX_ERRORS:
+                self._errors.append(match.group(1))
         elif match := _FAILED_STEP.match(line):
             self._step = self._step or match.group(1)
         elif _PACKAGE.match(line):
