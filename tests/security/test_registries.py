@@ -1,11 +1,13 @@
 """Attacks by a registry that answers as it likes: on secrets, on memory and time, on what is stored as an image."""
 
+import io
 import itertools
 import json
+import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size, stream_blob
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
-from shared.registry.upload_session import min_chunk_bytes
+from shared.registry.upload import BlobOutcome, BlobUpload
+from shared.registry.upload_session import Blob, min_chunk_bytes
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, end_push, make_claim, make_registry, push
@@ -472,3 +475,30 @@ def test_an_image_without_bounds_is_not_pulled(
     serve_image(hostile[1], "acme/hello", image)
     assert pull(LayoutStore(tmp_path / "images"), (algorithm, build, image)) is None
     assert not [path for path in paths(hostile[0]) if "/blobs/" in path]
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1e9"])
+def test_numbers_of_an_upload_do_not_break_a_push(hostile: tuple[FakeRegistry, Script], number: str) -> None:
+    """Also when it breaks off in the middle, and says by such a number how much it has."""
+    server, script = hostile
+    content = b"a layer"
+    statuses = iter([500, 202])
+    header = {"OCI-Chunk-Min-Length": number, "Range": f"0-{number}", "Retry-After": number}
+    script.on("POST", "/v2/a/b/blobs/uploads/", Reply(202, headers={"Location": "/upload", **header}))
+    script.on("GET", "/upload", Reply(204, headers={"Location": "/upload", **header}))
+    script.on("PATCH", "/upload", lambda _request: Reply(next(statuses), headers=header))
+    script.on("PUT", "/upload.*", Reply(201))
+    blob = Blob(
+        digest_of(content), len(content), lambda offset: nullcontext(io.BytesIO(content[offset:]).read), lambda: None
+    )
+    with client_of(server.url) as client:
+        outcome = BlobUpload(
+            client,
+            "a/b",
+            blob,
+            on_progress=lambda _sent: None,
+            cancel_token=CancelToken(),
+            abandoned=threading.Event(),
+        ).run(check_exists=False)
+    assert outcome == BlobOutcome.UPLOADED
+    assert [request.body for request in server.requests if request.method == "PATCH"] == [content, content]
