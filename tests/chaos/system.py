@@ -27,6 +27,7 @@ from tests.chaos.proxy import FaultyProxy, faulty_proxy
 LONGSHORE = (sys.executable, "-P", "-m", "cli.main")
 START_TIMEOUT_SECONDS = 90
 GRACE_SECONDS = 30
+BUILD_BYTES = 1024**3
 BUILD_SECONDS = 60
 """A build that leaves processes behind lasts so long, and others wait for the one worker of builds."""
 DISK_MEGABYTES = 64
@@ -227,6 +228,7 @@ def _environment(
         "LONGSHORE_BASE_IMAGE": base_image,
         "LONGSHORE_BUILD_NETWORK": "host",
         "LONGSHORE_BUILD_SECONDS": str(BUILD_SECONDS),
+        "LONGSHORE_BUILD_MAX_BYTES": str(BUILD_BYTES),
         "LONGSHORE_SERVING_NETWORK": "host",  # a private engine has no other
         "LONGSHORE_PULL_FALLBACK": "store",  # the attacker's image is in no registry
         "LONGSHORE_BUILD_ON_PUSH": "false",
