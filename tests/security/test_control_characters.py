@@ -127,7 +127,7 @@ def stored_text(column: Any, row: Base) -> str:
     """Return what really is in a column, without its type."""
     table = type(row).__table__
     with database().reading() as session:
-        raw = type_coerce(literal_column(f"{table.name}.{column.key}"), Text)
+        raw = type_coerce(literal_column(f"{row.__tablename__}.{column.key}"), Text)
         return str(session.scalars(select(raw).select_from(table).where(table.c.seq == row.seq)).one())
 
 
