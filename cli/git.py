@@ -5,6 +5,7 @@ from shutil import which
 import click
 
 from api.git.app import create_app
+from api.git.upkeep import upkeep
 from cli.common import data_dir_option, port_option
 from cli.errors import CommandError
 from cli.runtime import start_service
@@ -24,4 +25,12 @@ def command() -> None:
         raise CommandError("git is not installed; install it (Debian, Ubuntu: apt-get install git).")
     configured = start_service("git")
     # One process, which creates the application after the fork, because that starts a thread.
-    serve(configured, create_app, port=configured.git_port, processes=1, threads=configured.git_threads, preload=False)
+    serve(
+        configured,
+        create_app,
+        port=configured.git_port,
+        processes=1,
+        threads=configured.git_threads,
+        preload=False,
+        on_shutdown=lambda _seconds: upkeep().stop(),
+    )

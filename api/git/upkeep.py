@@ -6,6 +6,7 @@ One thread does it, for one repository at a time, so that no owner can start man
 import os
 import queue
 import threading
+import time
 from functools import cache
 
 import structlog
@@ -13,8 +14,10 @@ from sqlalchemy import select
 
 from api.errors import ApiError, Code
 from api.git.repositories import Repository
+from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Algorithm
+from shared.errors import WorkCancelledError
 from shared.file_lock import try_file_lock
 from shared.git.command import run_git
 from shared.settings import settings
@@ -23,10 +26,12 @@ from shared.settings.serving import MEBIBYTE
 MAX_LOOSE_REFS = 500
 """References that are files of their own, above which they are packed into one."""
 GC_TIMEOUT_SECONDS = 10 * 60
+FULL_INTERVAL_SECONDS = 60 * 60
+"""Between two full garbage collections of one repository."""
 GC_CONFIG = (
     ("gc.autoDetach", "false"),
     ("gc.cruftPacks", "true"),
-    ("gc.pruneExpire", "2.hours.ago"),  # longer than any push
+    ("gc.pruneExpire", "1.day.ago"),  # longer than any push
     ("core.packedGitLimit", "256m"),
     ("core.packedGitWindowSize", "32m"),
     ("pack.deltaCacheSize", "64m"),
@@ -41,6 +46,8 @@ class Upkeep:
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
+        self._full_at: dict[str, float] = {}
+        self._stop = CancelToken()
         self._lock = threading.Lock()
         self._queue = queue.SimpleQueue[tuple[Repository, bool]]()
         self._queued = set[str]()
@@ -54,6 +61,10 @@ class Upkeep:
                 return
             self._queued.add(repository.id)
         self._queue.put((repository, is_full))
+
+    def stop(self) -> None:
+        """End what is in progress: the process ends, and git would go on without it."""
+        self._stop.cancel("shutdown")
 
     def size(self, repository: Repository) -> int:
         """Return the bytes that a repository takes on disk, as they were after its last push."""
@@ -74,26 +85,30 @@ class Upkeep:
                 self._queued.discard(repository.id)
             try:
                 if repository.exists:
-                    _clean(repository, is_full=is_full)
+                    self._clean(repository, is_full=is_full)
+            except WorkCancelledError:
+                return
             except Exception:  # the next push does it again
                 log.exception("upkeep_failed", algorithm_id=repository.id)
             with self._lock:
                 self._sizes.pop(repository.id, None)
 
+    def _clean(self, repository: Repository, *, is_full: bool) -> None:
+        with try_file_lock(repository.push_lock) as is_idle:
+            if is_idle:
+                repository.remove_interrupted_pushes()
+        if repository.count_refs().loose > MAX_LOOSE_REFS:
+            self._git(repository, "pack-refs", "--all")
+        now = time.monotonic()
+        is_full = is_full and now - self._full_at.get(repository.id, -FULL_INTERVAL_SECONDS) >= FULL_INTERVAL_SECONDS
+        if is_full:
+            self._full_at[repository.id] = now
+        self._git(repository, "gc", "--quiet", *([] if is_full else ["--auto"]))
 
-def _clean(repository: Repository, *, is_full: bool) -> None:
-    with try_file_lock(repository.push_lock) as is_idle:
-        if is_idle:
-            repository.remove_interrupted_pushes()
-    if repository.count_refs().loose > MAX_LOOSE_REFS:
-        _git(repository, "pack-refs", "--all")
-    _git(repository, "gc", "--quiet", *([] if is_full else ["--auto"]))
-
-
-def _git(repository: Repository, *args: str) -> None:
-    result = run_git(args, git_dir=repository.path, config=GC_CONFIG, timeout=GC_TIMEOUT_SECONDS)
-    if not result.ok:
-        log.warning("git_upkeep_failed", algorithm_id=repository.id, command=args[0], errors=result.errors)
+    def _git(self, repository: Repository, *args: str) -> None:
+        result = run_git(args, git_dir=repository.path, config=GC_CONFIG, timeout=GC_TIMEOUT_SECONDS, stop=self._stop)
+        if not result.ok:
+            log.warning("git_upkeep_failed", algorithm_id=repository.id, command=args[0], errors=result.errors)
 
 
 def check_quota(algorithm_id: str) -> None:

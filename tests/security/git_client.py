@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tests.security.slow_network import SlowClient, address_of, request_head, send_and_leave
 
@@ -123,14 +124,6 @@ def want(commit: str) -> bytes:
     return packet(f"want {commit} side-band-64k agent=git/hostile\n") + FLUSH + packet("done\n")
 
 
-def many_refs(commit: str, count: int, *, prefix: str = "refs/heads/") -> bytes:
-    """Return a push that makes so many refs for a commit that the server has."""
-    names = (f"{prefix}{number}" for number in range(count))
-    lines = [f"{ZERO_HASH} {commit} {name}" for name in names]
-    lines[0] += f"\0{_CAPABILITIES}"
-    return b"".join(map(packet, lines)) + FLUSH + pack([])
-
-
 def pack(entries: list[bytes]) -> bytes:
     """Return a pack of these entries, with its checksum."""
     content = pack_header(len(entries)) + b"".join(entries)
@@ -149,10 +142,24 @@ def pack_entry(kind: int, content: bytes, base: str = "") -> bytes:
     return bytes(head) + bytes.fromhex(base) + zlib.compress(content, 1)
 
 
+@dataclass(frozen=True)
+class PackedObject:
+    """An object's name, and its entry of a pack."""
+
+    name: str
+    entry: bytes
+
+
+def pack_object(kind: str, content: bytes) -> PackedObject:
+    """Return a commit, tree or blob with this content, whatever it is."""
+    name = hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
+    return PackedObject(name, pack_entry({"commit": 1, "tree": 2, "blob": 3}[kind], content))
+
+
 def delta_bomb(size: int) -> bytes:
     """Return a push whose pack has a blob of 1 MiB and a delta that makes `size` bytes of it, a multiple of 1 MiB."""
     base = bytes(1 << 20)
-    name = hashlib.sha1(b"blob %d\0" % len(base) + base, usedforsecurity=False).hexdigest()
+    name = pack_object("blob", base).name
     copy_all = bytes([0x80 | 0x40, len(base) >> 16])
     delta = _delta_size(len(base)) + _delta_size(size) + copy_all * (size // len(base))
     return ref_update("1" * 40) + pack([pack_entry(3, base), pack_entry(7, delta, name)])

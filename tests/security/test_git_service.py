@@ -28,6 +28,7 @@ from tests.security.git_client import (
     pack,
     pack_entry,
     pack_header,
+    pack_object,
     packet,
     post,
     push_head,
@@ -318,6 +319,47 @@ def test_a_delta_that_unpacks_to_gigabytes_does_not_get_the_memory(
     assert b"unpack index-pack" in answer
     assert "Out of memory, malloc failed (tried to allocate 2147483649 bytes)" in service.log
     assert_nothing_is_held(service, algorithm)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "content", "reason"),
+    [
+        (".gitmodules", "100644", b'[submodule "a"]\n\tpath = a\n\turl = -u./run\n', "gitmodulesUrl"),
+        (".gitmodules", "100644", b'[submodule "../../hooks"]\n\tpath = a\n\turl = https://x\n', "gitmodulesName"),
+        (".gitmodules", "120000", b"/etc/passwd", "gitmodulesSymlink"),
+        (".GIT", "100644", b"x", "hasDotgit"),
+    ],
+)
+def test_a_tree_that_is_made_to_hurt_who_checks_it_out_is_refused(
+    service: GitService,
+    algorithm: Algorithm,
+    key: str,
+    name: str,
+    mode: str,
+    content: bytes,
+    reason: str,
+) -> None:
+    blob = pack_object("blob", content)
+    root = pack_object("tree", f"{mode} {name}\0".encode() + bytes.fromhex(blob.name))
+    person = "A <a@example.org> 1700000000 +0000"
+    commit = pack_object("commit", f"tree {root.name}\nauthor {person}\ncommitter {person}\n\nx\n".encode())
+    push = ref_update(commit.name) + pack([blob.entry, root.entry, commit.entry])
+    status, answer = post(service.url, algorithm.path, key, push)
+    assert (status, b"unpack index-pack" in answer) == (200, True)
+    assert reason in service.log
+
+
+def test_nobody_touches_the_hidden_references(
+    service: GitService, algorithm: Algorithm, key: str, tree: WorkTree
+) -> None:
+    url = url_with_key(service, algorithm, key)
+    assert tree.push(url).returncode == 0
+    hidden = f"refs/longshore/commits/{tree.head}"
+    for refspec in (f":{hidden}", f"main:{hidden}"):
+        refused = tree.git("push", url, refspec, check=False)
+        assert refused.returncode != 0
+        assert "ing a hidden ref" in refused.stderr
+    assert tree.git("fetch", url, hidden, check=False).returncode != 0
 
 
 def test_an_owner_does_not_fill_the_disk(
