@@ -21,6 +21,7 @@ from api.presenters import present_job
 from api.schemas.jobs import JobResponse
 from shared.db.engine import database
 from shared.db.models import Build, Job, JobKind
+from shared.keys import Caller, is_revoked
 
 log = structlog.get_logger(__name__)
 
@@ -98,10 +99,10 @@ def stream_events(
     ended: bool,
     position: StreamPosition,
     *,
-    of_all_algorithms: bool,
+    caller: Caller,
     keepalive_seconds: float,
 ) -> Iterator[str]:
-    """Yield these events and later ones, until the job and its children have ended."""
+    """Yield these events and later ones, until the job and its children have ended, or the caller's key is revoked."""
     sent_at = time.monotonic()
     while True:
         for event in events:
@@ -116,7 +117,9 @@ def stream_events(
         if not any(event.is_partial_log for event in events):
             time.sleep(min(POLL_INTERVAL_SECONDS, keepalive_seconds))
         try:
-            events, ended = next_events(job_id, position, of_all_algorithms=of_all_algorithms)
+            if is_revoked(database(), caller.key_id):
+                return
+            events, ended = next_events(job_id, position, of_all_algorithms=caller.admin)
         except SQLAlchemyError as error:
             # The stream goes on from its position when the database responds again.
             log.warning("event_stream_database_error", job_id=job_id, error=type(error).__name__)

@@ -25,6 +25,8 @@ _KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
     ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None)
 )
 
+_VALID_KEY = select(ApiKey.id).where(ApiKey.id == bindparam("key"), ApiKey.revoked_at.is_(None))
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -222,6 +224,11 @@ def revoke_key(session: Session, key_id: str, owner: str) -> bool:
     )
     known_keys.forget()
     return revoked.first() is not None
+
+
+def is_revoked(database: Database, key_id: str) -> bool:
+    """Return whether a key was revoked since it was authenticated, for requests that last."""
+    return not database.ask(_VALID_KEY, key=key_id)
 
 
 def _digest(secret: str) -> str:

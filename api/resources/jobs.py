@@ -134,7 +134,7 @@ def follow_job(job_id: str) -> Response:
             events,
             ended,
             position,
-            of_all_algorithms=caller().admin,
+            caller=caller(),
             keepalive_seconds=settings().keepalive_seconds,
         ),
         mimetype="text/event-stream",

@@ -11,10 +11,10 @@ from werkzeug.routing import Rule
 
 from shared.commands.repush import Retry, retry_pushes
 from shared.db.engine import database
-from shared.db.models import Job, JobKind, PushState, Version
+from shared.db.models import Job, JobKind, JobState, PushState, Version
 from shared.db.models.algorithms import PublishState
 from shared.invocation.async_calls import record_call
-from shared.keys import Caller
+from shared.keys import Caller, known_keys
 from tests.git_service import make_algorithm
 from tests.rows import (
     HASH,
@@ -220,3 +220,19 @@ def test_algo_acl_of_an_owner_covers_that_owner_alone() -> None:
     assert caller.reads("acme", "Hello")
     assert not caller.is_for("acme2", "Hello")
     assert not caller.reads("acme/", "Hello")
+
+
+def test_a_revoked_key_follows_a_job_no_longer(acme: Api, admin: Api, hidden: Hidden) -> None:
+    headers = {"Authorization": f"Simple {acme.key}"}
+    with acme.app.test_client().get(f"/v1/jobs/{hidden.push.id}/events", headers=headers) as stream:
+        events = iter(stream.response)
+        assert next(events)
+        admin.delete(f"/v1/users/acme/keys/{_key_id(acme)}")
+        change(hidden.push, state=JobState.CANCELLED)
+        assert b"cancelled" not in b"".join(events)
+
+
+def _key_id(api: Api) -> str:
+    caller = known_keys.authenticate_key(database(), str(api.key))
+    assert caller is not None
+    return caller.key_id
