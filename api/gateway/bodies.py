@@ -33,6 +33,8 @@ class RequestBody:
         self._is_asked_for = not self.expects_continue
         self._is_complete = not request.body_exists
         self._read_bytes = 0
+        self.is_sent = self._is_complete
+        """The service has all of it."""
         self.is_slow = False
         """Its client was too slow, and is not waited for any more."""
         self.error: LongshoreError | None = None
@@ -80,6 +82,7 @@ class RequestBody:
                 while data := self._spool.take():
                     yield data
                 if self._is_complete:
+                    self.is_sent = True
                     return
                 await self._read()
         except LongshoreError as error:

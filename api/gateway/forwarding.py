@@ -21,6 +21,8 @@ from shared.settings import Settings
 log = structlog.get_logger(__name__)
 
 DRAIN_POLL_INTERVAL_SECONDS = 0.05
+MAX_ABANDONED_SECONDS = 3600
+"""How long a request whose client has left counts for that client: longer than calls last."""
 TOO_MANY_WAIT = "Too many of your requests wait for jobs; retry later, or use GET /v1/jobs/ID."
 
 
@@ -36,8 +38,12 @@ class Gateway:
         self._is_draining = False
         self._unreachable: set[str] = set()
         self._services = Services(configured)
+        self._abandoned: set[asyncio.Task[web.StreamResponse]] = set()
+        """Exchanges with services whose clients have left."""
 
     async def close(self) -> None:
+        for exchange in self._abandoned:
+            exchange.cancel()
         await self._services.close()
 
     async def drain(self, *, seconds: float) -> None:
@@ -104,7 +110,10 @@ class Gateway:
                 await body.read_whole(service.max_body_bytes)
             async with contextlib.AsyncExitStack() as turn:
                 is_waiting = await self._take_turn(turn, service, request, client)
-                return await self._forward(request, client, body, service, turn, is_waiting=is_waiting)
+                forwarding = self._forward(request, client, body, service, turn.pop_all(), is_waiting=is_waiting)
+                exchange = asyncio.create_task(forwarding)
+            may_be_abandoned = service.max_body_bytes is not None and not is_waiting
+            return await self._unless_abandoned(exchange, body, may_be_abandoned=may_be_abandoned)
         except BodyTooLargeError as error:
             return failure(413, error.message, is_text=is_text)
         except TooSlowError:
@@ -117,6 +126,25 @@ class Gateway:
             return failure(400, "This is not a valid HTTP request.", is_text=is_text)
         except (TooManyRequestsError, BufferFullError) as error:
             return _busy(error, request)
+
+    async def _unless_abandoned(
+        self, exchange: "asyncio.Task[web.StreamResponse]", body: RequestBody, *, may_be_abandoned: bool
+    ) -> web.StreamResponse:
+        """Wait for an exchange with a service. When the client leaves, it goes on where the service does so too.
+
+        So a client cannot have more of a service's threads than its share by leaving again and again. The git service
+        and requests that wait for jobs end with the connection.
+        """
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            if may_be_abandoned and body.is_sent:
+                self._abandoned.add(exchange)
+                exchange.add_done_callback(self._abandoned.discard)
+                asyncio.get_running_loop().call_later(MAX_ABANDONED_SECONDS, exchange.cancel)
+            else:
+                exchange.cancel()
+            raise
 
     async def _take_turn(
         self, turn: contextlib.AsyncExitStack, service: Service, request: web.BaseRequest, client: Client
@@ -140,6 +168,19 @@ class Gateway:
         return False
 
     async def _forward(
+        self,
+        request: web.BaseRequest,
+        client: Client,
+        body: RequestBody,
+        service: Service,
+        turn: contextlib.AsyncExitStack,
+        *,
+        is_waiting: bool,
+    ) -> web.StreamResponse:
+        async with turn:
+            return await self._exchange(request, client, body, service, turn, is_waiting=is_waiting)
+
+    async def _exchange(
         self,
         request: web.BaseRequest,
         client: Client,

@@ -377,6 +377,35 @@ def test_an_owner_with_many_keys_has_half_of_a_service_and_the_rest_waits(path: 
     run(scenario)
 
 
+@pytest.mark.parametrize("has_body", [False, True])
+def test_an_owner_who_leaves_again_and_again_has_half_of_a_service_too(has_body: bool) -> None:
+    """The threads of a service do not notice that a client has left."""
+
+    async def scenario() -> None:
+        holding = Holding()
+        async with (
+            service(holding.handle) as target,
+            gateway(api=target, calls=target, calls_threads=4) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            for owner in ("greedy-", "other-"):
+                assert await status_of(session, "/v1/mine", owner) == 200
+            body = b"Content-Length: 4\r\n\r\nbody" if has_body else b"\r\n"
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(4):
+                    _reader, writer = await stack.enter_async_context(connected(port))
+                    writer.write(b"POST /v1/algo/o/n HTTP/1.1\r\nHost: h\r\nAuthorization: greedy-\r\n" + body)
+                await holding.until_held(4)
+            waits = asyncio.create_task(status_of(session, "/v1/algo/o/n", "greedy-"))
+            for _ in range(20):
+                assert await status_of(session, "/v1/algo/o/n", "other-key") == 200
+            assert len(holding.held) == 4
+            holding.released.set()
+            assert await waits == 200
+
+    run(scenario)
+
+
 def test_keys_that_nobody_has_accepted_share_the_places_of_their_address() -> None:
     async def scenario() -> None:
         holding = Holding()

@@ -198,7 +198,7 @@ def test_half_an_answer_does_not_look_whole(framing: bytes) -> None:
     run(scenario)
 
 
-def test_a_caller_that_goes_away_takes_its_request_along() -> None:
+def test_a_git_client_that_goes_away_takes_its_request_along() -> None:
     async def scenario() -> None:
         begun, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -211,9 +211,9 @@ def test_a_caller_that_goes_away_takes_its_request_along() -> None:
                 raise
             return web.Response()
 
-        async with service(slow) as api_port, gateway(api=api_port) as port:
+        async with service(slow) as git_port, gateway(git=git_port) as port:
             _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            writer.write(b"GET /git/x HTTP/1.1\r\nHost: h\r\n\r\n")
             await begun.wait()
             writer.close()
             await cancelled.wait()
