@@ -146,10 +146,13 @@ class RequestCounts:
 
 
 class Turns:
-    """Gives each client a share of the threads of a service. Its other requests wait for their turn."""
+    """Gives each client a share of the threads of a service. Its other requests wait for their turn.
+
+    All keys of an address that no service has accepted have one and a half times that share together.
+    """
 
     def __init__(self, *, client_places: int) -> None:
-        self._places = client_places
+        self._places = client_places, client_places + client_places // 2
         self._queues: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     @contextlib.asynccontextmanager
@@ -162,8 +165,8 @@ class Turns:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
-                    for name in _counted_names(client):
-                        await stack.enter_async_context(self._place(name))
+                    for name, places in zip(_counted_names(client), self._places, strict=False):
+                        await stack.enter_async_context(self._place(name, places))
             except TimeoutError:
                 raise TooManyRequestsError(
                     f"Other requests of yours were in progress for {TURN_TIMEOUT_SECONDS} seconds; send this one again "
@@ -179,8 +182,8 @@ class Turns:
         return None if any(queue.locked() for queue in queues) else self.turn(client)
 
     @contextlib.asynccontextmanager
-    async def _place(self, name: str) -> AsyncIterator[None]:
-        queue, users = self._queues.get(name) or (asyncio.Semaphore(self._places), 0)
+    async def _place(self, name: str, places: int) -> AsyncIterator[None]:
+        queue, users = self._queues.get(name) or (asyncio.Semaphore(places), 0)
         self._queues[name] = queue, users + 1
         try:
             async with queue:

@@ -14,8 +14,9 @@ from aiohttp import web
 
 from api.gateway import server
 from api.gateway.bodies import PREFIX_BYTES
-from api.proxy_headers import OWNER_HEADER
+from api.proxy_headers import OWNER_HEADER, owner_tag
 from tests.gateway import Seen, gateway, noting, raw, run, service
+from tests.service.api.invocation import Api
 
 IMPATIENT: dict[str, Any] = {"client_grace_seconds": 0.3}
 PATHS = {"api": "/v1/registries", "calls": "/v1/algo/o/n"}
@@ -416,9 +417,9 @@ def test_keys_that_nobody_has_accepted_share_the_places_of_their_address() -> No
         ):
             assert await status_of(session, "/v1/mine", "other-key") == 200
             invented = [asyncio.create_task(status_of(session, "/v1/jobs", f"invented{n}-")) for n in range(20)]
-            await holding.until_held(4)
+            await holding.until_held(6)
             assert await status_of(session, "/v1/jobs", "other-key") == 200
-            assert len(holding.held) == 4
+            assert len(holding.held) == 6
             holding.released.set()
             await asyncio.gather(*invented)
 
@@ -478,3 +479,9 @@ def test_bodies_that_are_held_for_a_client_are_bounded() -> None:
             return statuses
 
     assert run(scenario) == [429, 200]
+
+
+def test_the_api_tells_the_gateway_whose_key_it_is(acme: Api) -> None:
+    """Also when it refuses the request."""
+    assert acme.call("GET", "/v1/algorithms/acme/Missing").headers[OWNER_HEADER] == owner_tag("acme")
+    assert OWNER_HEADER not in acme.call("GET", "/v1/algorithms/acme/Missing", Authorization="Simple x").headers
