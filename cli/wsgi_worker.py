@@ -36,6 +36,7 @@ CLIENT_TIMEOUT_SECONDS = 60
 """How long a thread waits for a client: to send more of a body that is streamed, or to take a piece of the response."""
 BUSY_ACCEPT_INTERVAL_SECONDS = 0.05
 """How often a process without a free thread accepts connections: other processes take them first."""
+MAX_ACCEPTED = 64
 EXPIRY_INTERVAL_SECONDS = 0.5
 
 
@@ -67,13 +68,21 @@ class JsonThreadWorker(ThreadWorker):
         if self.alive and len(self._running) >= self.cfg.threads:
             self.set_accept_enabled(False)
             super().wait_for_and_dispatch_events(BUSY_ACCEPT_INTERVAL_SECONDS)
-            if self.nr_conns < self.worker_connections:
-                for listener in self.sockets:
-                    self.accept(listener)
+            for listener in self.sockets:
+                self._accept_waiting(listener)
         else:
             super().wait_for_and_dispatch_events(timeout)
         if time.monotonic() >= self._next_expiry:
             self._end_overdue()
+
+    def _accept_waiting(self, listener: Any) -> None:
+        """Accept the connections that wait: a request for health may be behind many others."""
+        for _ in range(MAX_ACCEPTED):
+            accepted = self.nr_conns
+            if accepted < self.worker_connections:
+                self.accept(listener)
+            if self.nr_conns == accepted:
+                return
 
     @override
     def enqueue_req(self, conn: Any) -> None:
