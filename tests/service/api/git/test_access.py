@@ -98,15 +98,6 @@ def test_another_owners_key_learns_nothing(service: GitService) -> None:
 
 
 @pytest.mark.usefixtures("service")
-def test_the_gateway_is_told_whose_key_it_is() -> None:
-    algorithm, owner = make_algorithm(), make_algorithm().owner
-    for key_owner in (algorithm.owner, owner):
-        response = get(refs(algorithm), basic(make_key(key_owner)))
-        assert response.headers[OWNER_HEADER] == owner_tag(key_owner)
-    assert OWNER_HEADER not in get(refs(algorithm), basic("unknown")).headers
-
-
-@pytest.mark.usefixtures("service")
 def test_open_source_is_fetched_by_every_key_and_pushed_by_its_owner() -> None:
     algorithm, stranger = make_algorithm(settings={"source_visibility": "open"}), make_key(make_algorithm().owner)
     assert get(refs(algorithm), basic(stranger)).status == 200
