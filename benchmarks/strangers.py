@@ -13,7 +13,7 @@ ATTACK_SECONDS = 60.0
 MILLISECONDS = 200.0
 HEALTH_MILLISECONDS = 1000.0
 PROCESS_SECONDS = 15.0
-MEGABYTES = 30.0
+MEBIBYTES = 30.0
 
 
 def run(environment: Environment) -> Iterator[Result]:
@@ -39,7 +39,7 @@ def run(environment: Environment) -> Iterator[Result]:
             grown = max(growth(before, town.memory()).values())
         left = town.wait_for_no_git(PROCESS_SECONDS)
         yield Result.of("git processes left after 15 s", [float(len(left))], "", 0.0)
-        yield Result.of("growth of a process in 60 s, the largest", [grown / 2**20], "MB", MEGABYTES)
+        yield Result.of("growth of a process in 60 s, the largest", [grown / 2**20], "MiB", MEBIBYTES)
         environment.progress.update(task, total=1, completed=1)
 
 
