@@ -21,6 +21,7 @@ from tests.security.slow_network import (
     slow_chunks,
     slow_headers,
     slow_network,
+    slow_reader,
 )
 from tests.security.sources import Tree, algorithm, fills_disk, floods_output, forks, runs_in_build
 
@@ -106,7 +107,8 @@ def _slow_clients(attacker: Attacker) -> Iterator[None]:
         make(url, path, key, interval=DRIP_SECONDS) for _ in range(SLOW_PUSHES // 2) for make in (slow_push, slow_fetch)
     ]
     headers = [slow_headers(url, interval=DRIP_SECONDS) for _ in range(SLOW_BODIES // 4)]
-    with slow_network(url, [*bodies, *pushes, *headers], persistent=True):
+    readers = [slow_reader(url, "/openapi.json", key=key) for _ in range(SLOW_BODIES // 4)]
+    with slow_network(url, [*bodies, *pushes, *headers, *readers], persistent=True):
         yield
 
 

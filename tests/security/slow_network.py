@@ -212,11 +212,6 @@ def slow_reader(url: str, path: str, *, key: str | None) -> SlowClient:
     return SlowClient(request_head("GET", url, path, key=key), b"", reads=False)
 
 
-def silent_client() -> SlowClient:
-    """A connection on which nothing is ever sent."""
-    return SlowClient(b"", b"")
-
-
 def send_and_leave(url: str, data: bytes, *, reset: bool = False) -> None:
     """Send bytes and close the connection at once, without reading; with `reset`, with a TCP reset."""
     with connect(url) as connected:
@@ -229,17 +224,3 @@ def broken_body(url: str, path: str, *, key: str | None, promised: int = 100_000
     """Send a POST of JSON whose body ends before the promised length, and leave."""
     headers = {"Content-Type": "application/json", "Content-Length": promised}
     send_and_leave(url, request_head("POST", url, path, key=key, headers=headers) + sent)
-
-
-def raw_request(url: str, data: bytes, *, seconds: float = CONNECT_TIMEOUT_SECONDS) -> bytes:
-    """Send bytes as they are, and return everything that the server sends until it closes or is silent so long."""
-    received = bytearray()
-    with connect(url) as connected:
-        connected.settimeout(seconds)
-        connected.sendall(data)
-        try:
-            while data := connected.recv(RECEIVE_BYTES):
-                received += data
-        except (TimeoutError, ConnectionResetError):
-            pass
-    return bytes(received)

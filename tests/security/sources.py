@@ -98,11 +98,6 @@ def floods_output(megabytes: int) -> str:
     return f"for _ in range({megabytes}):\n    print('x' * ((1 << 20) - 1))\n"
 
 
-def tells_terminal(text: str) -> str:
-    """Code that prints a text with whatever control characters it has, on both streams."""
-    return f"import sys\nprint({text!r}, flush=True)\nprint({text!r}, file=sys.stderr, flush=True)\n"
-
-
 def probes(addresses: list[tuple[str, int]], *, seconds: float = 2.0) -> str:
     """Code that sets `reached` to the addresses, as HOST:PORT, to which a connection can be made."""
     return (

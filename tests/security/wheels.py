@@ -64,35 +64,9 @@ def vanishing_wheel(name: str, code: str = "") -> bytes:
     return startup_wheel(name, delete + code)
 
 
-def patching_wheel(name: str, module: str, code: str) -> bytes:
-    """A wheel that brings a file of another distribution, which it replaces where it is installed later."""
-    return wheel(name, {f"{name}.py": "", module: code})
-
-
-def escaping_wheel(name: str, path: str, content: str = "x") -> bytes:
-    """A wheel with a file whose name leads out of the directory that it is installed into."""
-    return wheel(name, {f"{name}.py": "", path: content})
-
-
-def linking_wheel(name: str, path: str, aim: str) -> bytes:
-    """A wheel with a symbolic link, as zip archives of Unix have them."""
-    archive = io.BytesIO(wheel(name, {f"{name}.py": ""}))
-    with zipfile.ZipFile(archive, "a") as made:
-        link = zipfile.ZipInfo(path)
-        link.create_system = 3  # Unix
-        link.external_attr = 0o120777 << 16
-        made.writestr(link, aim)
-    return archive.getvalue()
-
-
 def bomb(name: str, megabytes: int) -> bytes:
     """A small wheel that is so large when it is unpacked."""
     return wheel(name, {f"{name}.py": "", f"{name}_data.bin": bytes(megabytes * 1024 * 1024)})
-
-
-def many_files(name: str, count: int) -> bytes:
-    """A wheel of so many empty files."""
-    return wheel(name, {f"{name}/f{number}": "" for number in range(count)})
 
 
 def _record_hash(data: bytes) -> str:
