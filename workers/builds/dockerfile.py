@@ -50,6 +50,8 @@ def build_by_dockerfile(
                 labels=dict(labels),
                 rm=True,
                 forcerm=True,
+                # The engine's cache knows no owners: a step would give what it gave to the Dockerfile of another.
+                nocache=True,
                 decode=True,
                 network_mode=network,
                 container_limits={"memory": limits.memory_bytes, "memswap": limits.memory_bytes},

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
 
-import requests
 from docker import APIClient
 from docker.errors import APIError, NotFound
-from docker.types import Mount
+from docker.types import LogConfig, Ulimit
 
 from shared.errors import ErrorClass, LongshoreError, WorkError
 from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
+from workers.builds.environment.command_output import STDOUT, read_output
+from workers.builds.environment.disk_watch import disk_watch
 from workers.docker.connection import EngineClient, engine, engine_errors, interruptible
 from workers.docker.images import remove_container
 from workers.docker.network import ensure_network
@@ -29,14 +30,13 @@ BUILDER = 65531
 ENVIRONMENT = "/opt/longshore/env"
 PYTHON = f"{ENVIRONMENT}/bin/python"
 WORK = "/opt/longshore/work"
-"""A volume for sources, certificates and temporary files of the build, outside of the environment."""
+"""Sources, certificates and temporary files of the build, outside of the environment."""
+MAX_OPEN_FILES = 16_384
+"""Of one process of a build."""
 NO_PROGRAM = "executable file not found"
 """The engine's message when an image does not have the program that is to be run."""
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 """The first process: waits, and reaps the processes that others leave behind."""
-_FRAME_HEADER_BYTES = 8
-_STDOUT = 1
-"""The number of the stream in the header of a frame."""
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -74,7 +74,7 @@ class BuildContainer:
                 self.container_id, command, environment=dict(environment), workdir=directory
             )["Id"]
             client.exec_start(command_id, stream=True)
-            for line in lines_of(_read_output(client.last_response)):
+            for line in lines_of(read_output(client.last_response)):
                 log(line)
         with engine_errors():
             state = engine().exec_inspect(command_id)
@@ -121,7 +121,7 @@ class AttachedCommand:
         """Yield the lines that the command prints; they end at one that is longer, or is not ASCII."""
         rest = b""
         with suppress(OSError, ValueError, UnicodeDecodeError):  # closed, or no line
-            for chunk in _read_output(self._response, only=_STDOUT):
+            for chunk in read_output(self._response, only=STDOUT):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield line.decode("ascii")
@@ -174,14 +174,21 @@ def build_container(
                     pids_limit=limits.pids,
                     cap_drop=["ALL"],
                     security_opt=["no-new-privileges"],
-                    mounts=[Mount(target=WORK, source=None, type="volume")],
+                    # No file of one piece is larger than all may be, and nothing is kept of what nobody reads.
+                    ulimits=[
+                        Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
+                        Ulimit(name="core", soft=0, hard=0),
+                        Ulimit(name="nofile", soft=MAX_OPEN_FILES, hard=MAX_OPEN_FILES),
+                    ],
+                    log_config=LogConfig(type="none"),
                 ),
                 use_config_proxy=False,
             )
             container = BuildContainer(created["Id"], context)
             container.put(_directories())
             _start(client, container.container_id, network)
-        yield container
+        with disk_watch(container.container_id, limits, context):
+            yield container
     except BaseException:
         _remove_quietly(name, remover)
         raise
@@ -244,18 +251,6 @@ def _start(client: APIClient, container_id: str, network: str) -> None:
 
 def _directories() -> Iterator[Entry]:
     yield from parent_entries(ENVIRONMENT.strip("/"))
+    yield directory_entry(WORK.strip("/"))
     for directory in (ENVIRONMENT, *(f"{WORK}/{name}" for name in ("source", "home", "scratch", "pip"))):
         yield directory_entry(directory.strip("/"), BUILDER)
-
-
-def _read_output(response: requests.Response, only: int | None = None) -> Iterator[bytes]:
-    """Yield a command's output from the engine's frames (Engine API, "Attach to a container": stream format).
-
-    `only` is the number of a stream. docker-py's own reader takes the bytes from below the HTTP client's buffer, and so
-    loses those that came with the headers; this one reads through it.
-    """
-    reader = cast("BinaryIO", cast("Any", response.raw)._fp.fp)  # noqa: SLF001 - urllib3 has no public name for it
-    while len(header := reader.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
-        content = reader.read(int.from_bytes(header[4:], "big"))
-        if only is None or header[0] == only:
-            yield content

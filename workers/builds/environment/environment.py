@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shared.errors import ErrorClass, WorkError
 from workers.builds.base_image import BaseImage, ensure_base_image
-from workers.builds.context import BuildContext
+from workers.builds.context import BuildContext, BuildLimits
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, BuildContainer, build_container
 from workers.builds.environment.index_relay import IndexRelay, index_relay
 from workers.builds.environment.installation import Installation
@@ -106,7 +106,7 @@ def _make_environment(
             lock = installation.install(relay)
         if not spec.requirements.shareable:
             installation.compile()
-            layer = _save_layer(use, container, installation)
+            layer = _save_layer(use, container, installation, spec.limits)
             return Environment(_add_image(use, base, layer, {LOCK: lock}), None, reused=False)
         key = environment_key(spec, base, lock)
         if spec.owner_of_key is not None:
@@ -115,7 +115,7 @@ def _make_environment(
                 context.log(f"The same was installed before: reusing environment {key[:12]}")
                 return equal
         installation.compile()
-        layer = _save_layer(use, container, installation)
+        layer = _save_layer(use, container, installation, spec.limits)
         if spec.owner_of_key is None:
             key = shared_environment_key(spec, base, layer.diff_id)
         image = _add_image(use, base, layer, {LOCK: lock, KEY: key, OWNER: _owner_annotation(spec)})
@@ -134,10 +134,11 @@ def _relay_to_index(spec: EnvironmentSpec, container: BuildContainer) -> Abstrac
     )
 
 
-def _save_layer(use: StoreUse, container: BuildContainer, installation: Installation) -> Layer:
+def _save_layer(use: StoreUse, container: BuildContainer, installation: Installation, limits: BuildLimits) -> Layer:
     with container.context.log.step("Saving the environment in the image store"):
         try:
-            return add_layer(use, archived(_installed_files(container, installation.directories)), fast_compressor)
+            files = _limited(_installed_files(container, installation.directories), limits)
+            return add_layer(use, archived(files), fast_compressor)
         except tarfile.TarError as error:
             raise WorkError(
                 ErrorClass.TRANSIENT, f"the Docker engine sent an incomplete archive of a build's files: {error}"
@@ -169,3 +170,21 @@ def _installed_files(container: BuildContainer, directories: tuple[str, ...]) ->
     for directory in directories:
         with container.archive_of(directory) as chunks:
             yield from installed_entries(chunks, directory.strip("/").rpartition("/")[0])
+
+
+def _limited(entries: Iterator[Entry], limits: BuildLimits) -> Iterator[Entry]:
+    """Yield the entries within the limits: holes of sparse files are bytes of an archive, but not of a disk.
+
+    Raises:
+        WorkError: there are more (invalid).
+    """
+    size = 0
+    for number, (entry, content) in enumerate(entries, start=1):
+        size += entry.size
+        if size > limits.disk_bytes or number > limits.files:
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"the requirements install more than {limits.disk_bytes} bytes or {limits.files} files, the limits of "
+                "LONGSHORE_BUILD_MAX_BYTES and LONGSHORE_BUILD_MAX_FILES",
+            )
+        yield entry, content

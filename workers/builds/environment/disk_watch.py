@@ -1,0 +1,136 @@
+"""End a build that has too much on the engine's disk, wherever in its container it writes.
+
+Few engines have quotas for containers (overlay2 on xfs with pquota), so the worker looks every second or so. The engine
+says what the container's layer has. A step that runs in the container also counts files, and deleted ones that are
+still open; code of the build has the same user and can end or hold that step, so a build that keeps failing to be
+measured is ended.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+
+from shared.cancellation import Deadline
+from shared.errors import ErrorClass, LongshoreError, WorkError
+from workers.builds.context import BuildContext, BuildLimits
+from workers.builds.environment.command_output import STDOUT, read_output
+from workers.docker.connection import interruptible
+from workers.docker.images import remove_container
+
+POLL_INTERVAL_SECONDS = 1.0
+MAX_SHARE_OF_TIME = 0.2
+"""A look at many files takes long; there is no more than this share of looking, so that the build goes on."""
+MEASURE_TIMEOUT_SECONDS = 30.0
+MAX_FAILURES = 5
+"""Looks in a row that may fail, after one that succeeded: a build could keep them from starting."""
+_SCRIPT = resources.files("workers.builds.environment") / "steps" / "measure_disk.py"
+
+
+class DiskWatch:
+    """Watches one container."""
+
+    def __init__(self, container_id: str, limits: BuildLimits, context: BuildContext) -> None:
+        self._container_id = container_id
+        self._limits = limits
+        self._context = context
+        self._ended = threading.Event()
+        self._has_measured = False
+        self._failures = 0
+        self.violation = ""
+        """Why the container was removed, as a sentence; empty if it was not."""
+
+    def check(self) -> None:
+        """Raise if the container was removed.
+
+        Raises:
+            WorkError: it had too much on the disk (invalid).
+        """
+        if self.violation:
+            raise WorkError(ErrorClass.INVALID, self.violation)
+
+    def run(self) -> None:
+        """Look until `end`, or until there is too much."""
+        pause = 0.0
+        while not self._ended.wait(pause):
+            began = time.monotonic()
+            with suppress(LongshoreError):  # the engine is away, or the build ends: others report that
+                self.violation = self._violation()
+            if self.violation:
+                with suppress(LongshoreError):
+                    remove_container(self._container_id)
+                return
+            pause = max(POLL_INTERVAL_SECONDS, (time.monotonic() - began) * (1 / MAX_SHARE_OF_TIME - 1))
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _violation(self) -> str:
+        layer_size = self._layer_size()
+        used, files = layer_size or 0, 0
+        if used <= self._limits.disk_bytes:
+            measured = self._measured()
+            if measured is not None:
+                self._has_measured, self._failures = True, 0
+                used, files = max(used, measured[0]), measured[1]
+            elif layer_size is not None and self._has_measured:  # else the engine is away, or runs no such step
+                self._failures += 1
+            if self._failures > MAX_FAILURES:
+                return "the build was ended, because what it has on the disk could not be measured any more"
+            if files < 0:
+                return "the build was ended: it has files that cannot be counted, such as ones with too long paths"
+        if used > self._limits.disk_bytes:
+            return (
+                f"the build was ended: it had more than {self._limits.disk_bytes} bytes on the engine's disk, "
+                "the limit of LONGSHORE_BUILD_MAX_BYTES"
+            )
+        if files > self._limits.files:
+            return (
+                f"the build was ended: it had more than {self._limits.files} files on the engine's disk, "
+                "the limit of LONGSHORE_BUILD_MAX_FILES"
+            )
+        return ""
+
+    def _layer_size(self) -> int | None:
+        """Return the bytes of files in the container's layer; None if the engine cannot say."""
+        try:
+            with interruptible(self._context.stop, self._context.deadline) as client:
+                found = client.containers(all=True, size=True, filters={"id": self._container_id})
+        except WorkError:
+            return None
+        return int(found[0].get("SizeRw") or 0) if found else 0
+
+    def _measured(self) -> tuple[int, int] | None:
+        command = ["python3", "-I", "-S", "-B", "-c", _SCRIPT.read_text("utf-8")]
+        try:
+            with interruptible(self._context.stop, Deadline(MEASURE_TIMEOUT_SECONDS)) as client:
+                step = client.exec_create(self._container_id, command, workdir="/")["Id"]
+                client.exec_start(step, stream=True)
+                printed = b"".join(read_output(client.last_response, only=STDOUT)).decode("ascii", "replace")
+        except WorkError:
+            return None
+        numbers = re.fullmatch(r"(-?[0-9]{1,20}) (-?[0-9]{1,20})\n", printed)
+        return (int(numbers[1]), int(numbers[2])) if numbers else None
+
+
+@contextmanager
+def disk_watch(container_id: str, limits: BuildLimits, context: BuildContext) -> Iterator[DiskWatch]:
+    """Watch a container during the block, which raises the violation in place of the error that it led to.
+
+    Raises:
+        WorkError: there was too much on the disk (invalid).
+    """
+    watch = DiskWatch(container_id, limits, context)
+    thread = threading.Thread(target=watch.run, name="disk-watch", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    except WorkError:
+        watch.check()
+        raise
+    finally:
+        watch.end()
+        thread.join()
+    watch.check()
