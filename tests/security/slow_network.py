@@ -92,7 +92,11 @@ class SlowNetwork:
 
     def _connect(self, client: SlowClient) -> Connection:
         connected = connect(self._url, receive_buffer=None if client.reads else SMALL_BUFFER_BYTES)
-        connected.sendall(client.first)
+        try:
+            connected.sendall(client.first)
+        except OSError:  # the server refuses more of them
+            connected.close()
+            raise
         connection = Connection(client, connected, next_drip=time.monotonic() + client.interval)
         if client.reads:
             self._selector.register(connected, selectors.EVENT_READ, connection)
@@ -167,7 +171,11 @@ def connect(url: str, *, receive_buffer: int | None = None) -> socket.socket:
     if receive_buffer is not None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connected.settimeout(CONNECT_TIMEOUT_SECONDS)
-    connected.connect(address_of(url))
+    try:
+        connected.connect(address_of(url))
+    except OSError:
+        connected.close()
+        raise
     return connected
 
 
