@@ -1,4 +1,4 @@
-"""What services and gateway tell each other: the public URL, the address of a client, and the owner of its key."""
+"""Headers between gateway and services: the public URL, the address of a client, and the owner of its key."""
 
 import hashlib
 import ipaddress
@@ -16,15 +16,15 @@ OWNER_HEADER = "X-Longshore-Owner"
 
 
 def owner_tag(owner: str) -> str:
-    """Return what stands for an owner in `OWNER_HEADER`; the gateway shares places between owners, not keys."""
+    """Return the value of `OWNER_HEADER` for an owner. By it the gateway counts all keys of an owner together."""
     return hashlib.sha256(owner.encode()).hexdigest()[:32]
 
 
 def public_url() -> str:
     """Return the URL that links and clone URLs begin with: the setting, or else the address of the gateway.
 
-    The header `Host` is whatever the client sent, so it counts only if it names this machine: such a link leads nobody
-    to another one, and goes through a tunnel to this machine.
+    The client chooses the header `Host`, so it is used only if it names this machine: such a link leads to no other
+    machine, and it works through a tunnel to this one.
     """
     if not settings().public_url and _LOOPBACK.fullmatch(request.host):
         return request.host_url.rstrip("/")
@@ -43,6 +43,15 @@ def client_address(received: Request) -> str | None:
     hops = [hop.strip() for hop in forwarded.split(",")]
     untrusted = [hop for hop in hops if not is_in(hop, settings().trusted_proxies)]
     return (untrusted[-1] if untrusted else hops[0])[:64]
+
+
+def client_network(address: str) -> str:
+    """Return what one client can send from: an IPv4 address, or the /64 network of an IPv6 address."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def is_in(address: str, networks: tuple[str, ...]) -> bool:

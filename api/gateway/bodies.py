@@ -10,9 +10,9 @@ from api.gateway.pace import Pace, Spool, TooSlowError
 from shared.errors import LongshoreError
 
 MAX_DISCARDED_BYTES = 64 * 1024**2
-"""What is read of a rest that nobody wants, so that its sender gets the response (RFC 9112, section 9.6)."""
+"""Limit of what is read of an unused body, so that its sender gets the response (RFC 9112, section 9.6)."""
 PREFIX_BYTES = 64 * 1024
-"""What is read of a git client's body before the git service is asked."""
+"""How much of a git client's body is read before the git service is asked."""
 
 
 class BodyTooLargeError(LongshoreError):
@@ -36,7 +36,7 @@ class RequestBody:
         self.is_sent = self._is_complete
         """The service has all of it."""
         self.is_slow = False
-        """Its client was too slow, and is not waited for any more."""
+        """Its client was too slow; nothing more is read from it."""
         self.error: LongshoreError | None = None
         """Why `stream` ended early: the client of the service that reads it reports only that it did."""
 
@@ -46,7 +46,7 @@ class RequestBody:
 
     @property
     def is_asked_for(self) -> bool:
-        """Return whether the client was told to send it, or sends it without."""
+        """Return whether the client was told to send it, or sends it without being told."""
         return self._is_asked_for
 
     @property
@@ -90,7 +90,7 @@ class RequestBody:
             raise
 
     async def discard(self, pace: Pace) -> None:
-        """Read on and forget it. Raises what `read_whole` raises."""
+        """Read the rest and drop it. Raises what `read_whole` raises."""
         rest = MAX_DISCARDED_BYTES
         while rest > 0 and (data := await self._next(pace)):
             rest -= len(data)

@@ -1,30 +1,28 @@
-"""Who a client is, as far as the gateway can tell, and how many requests it may have in progress.
+"""Identify clients, and limit the requests that each of them has in progress.
 
 A client is an owner, once a service has said whose key it is; before that it is a key, and without a key an address.
-Anybody can invent keys, so those that no service has accepted are also counted together by their address.
+Anybody can invent keys, so keys that no service has accepted yet are also counted together by their address.
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import hashlib
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from api.proxy_headers import is_in
+from api.authorization_header import secret_of
+from api.proxy_headers import client_network, is_in
 from shared.errors import LongshoreError
 
 MAX_REMEMBERED_KEYS = 10_000
 MAX_REQUESTS = 2048
-"""In progress at a time, with their bodies and responses."""
+"""Maximum of all requests in progress, with their bodies and responses."""
 MAX_CLIENT_REQUESTS = MAX_REQUESTS // 8
 MAX_UNKNOWN_REQUESTS = MAX_REQUESTS // 4
-"""Of all keys of one address that no service has accepted."""
+"""Maximum of all keys of one address that no service has accepted."""
 TURN_TIMEOUT_SECONDS = 60
 """How long a request waits until others of the same client have ended."""
 
@@ -45,7 +43,7 @@ class Client:
     address: str
     key_digest: bytes | None
     is_known: bool
-    """A service has accepted its key."""
+    """Whether a service has accepted its key."""
 
 
 class Clients:
@@ -56,10 +54,11 @@ class Clients:
         self._owners: OrderedDict[bytes, str] = OrderedDict()
 
     def identify(self, request: web.BaseRequest) -> Client:
-        address = _network_of(self._address_of(request))
-        secret = _secret_of(request.headers.get("Authorization", ""))
-        if not secret:
+        address = client_network(self._address_of(request))
+        header = request.headers.get("Authorization", "").strip()
+        if not header:
             return Client(f"address {address}", address, None, is_known=False)
+        secret = secret_of(header) or header  # a key has one name, in whichever form it is sent
         digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
         owner = self._owners.get(digest)
         if owner is None:
@@ -68,7 +67,7 @@ class Clients:
         return Client(f"owner {owner}", address, digest, is_known=True)
 
     def learn(self, client: Client, *, owner: str | None, status: int) -> None:
-        """Remember whose key it is, or forget a key that is not accepted any more."""
+        """Remember the owner of a key, or forget a key that is no longer accepted."""
         if client.key_digest is None:
             return
         if owner is not None:
@@ -80,7 +79,7 @@ class Clients:
             self._owners.pop(client.key_digest, None)
 
     def _address_of(self, request: web.BaseRequest) -> str:
-        """Return the peer, or the client of a trusted proxy: the last address that is no trusted proxy itself."""
+        """Return the peer, or behind a trusted proxy the last address that is not a trusted proxy itself."""
         peer = request.remote or "unknown"
         if not is_in(peer, self._trusted):
             return peer
@@ -88,26 +87,6 @@ class Clients:
             peer
         ]
         return next((hop for hop in reversed(hops) if not is_in(hop, self._trusted)), hops[0])[:64]
-
-
-def _secret_of(header: str) -> str:
-    """Return the key of an `Authorization` header in any of its forms, so that a key has one name."""
-    scheme, _, rest = header.strip().partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
-        except (binascii.Error, ValueError):
-            return header
-    return rest.strip() if scheme.lower() in ("simple", "bearer") else header.strip()
-
-
-def _network_of(address: str) -> str:
-    """Return the address, or of an IPv6 address the network that one client usually has."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 class RequestCounts:
@@ -146,7 +125,7 @@ class RequestCounts:
 
 
 class Turns:
-    """Gives each client a share of the threads of a service. Its other requests wait for their turn.
+    """Gives each client a share of the threads of a service. Its further requests wait.
 
     All keys of an address that no service has accepted have one and a half times that share together.
     """
@@ -157,7 +136,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, client: Client) -> AsyncIterator[None]:
-        """Wait for a turn and hold it while the block runs.
+        """Wait for a free place and hold it while the block runs.
 
         Raises:
             TooManyRequestsError: the client's other requests did not end in time.
@@ -176,7 +155,7 @@ class Turns:
             yield
 
     def try_turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None] | None:
-        """Return a turn that can be had at once; None if there is none."""
+        """Return a turn without waiting; None if all places of the client are taken."""
         names = _counted_names(client)
         queues = [self._queues[name][0] for name in names if name in self._queues]
         return None if any(queue.locked() for queue in queues) else self.turn(client)
@@ -197,7 +176,7 @@ class Turns:
 
 
 def _counted_names(client: Client) -> tuple[str, ...]:
-    """Return what the client's requests count for."""
+    """Return the names under which the client's requests are counted."""
     if client.is_known:
         return (client.name,)
     return client.name, f"unknown {client.address}"

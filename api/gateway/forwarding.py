@@ -1,4 +1,4 @@
-"""Forward requests to the services, so that no client decides how long a service works for it."""
+"""Forward requests to the services, so that a slow client does not keep a service busy."""
 
 import asyncio
 import contextlib
@@ -85,7 +85,7 @@ class Gateway:
             return _busy(error, request)
 
     async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, body: RequestBody) -> None:
-        """Send a response of the gateway's own, and read on while the client still sends, so that it gets it."""
+        """Send a response of the gateway's own, and read what the client still sends, so that it gets the response."""
         pace = self._pace(total_seconds=self._settings.body_timeout_seconds)
         if not response.prepared:
             await send(request, response, pace)
@@ -130,21 +130,30 @@ class Gateway:
     async def _unless_abandoned(
         self, exchange: "asyncio.Task[web.StreamResponse]", body: RequestBody, *, may_be_abandoned: bool
     ) -> web.StreamResponse:
-        """Wait for an exchange with a service. When the client leaves, it goes on where the service does so too.
+        """Wait for an exchange with a service. It continues when the client leaves, if the service continues too.
 
-        So a client cannot have more of a service's threads than its share by leaving again and again. The git service
+        Otherwise a client could exceed its share of a service's threads by leaving again and again. The git service
         and requests that wait for jobs end with the connection.
         """
         try:
             return await asyncio.shield(exchange)
         except asyncio.CancelledError:
             if may_be_abandoned and body.is_sent:
-                self._abandoned.add(exchange)
-                exchange.add_done_callback(self._abandoned.discard)
-                asyncio.get_running_loop().call_later(MAX_ABANDONED_SECONDS, exchange.cancel)
+                self._abandon(exchange)
             else:
                 exchange.cancel()
             raise
+
+    def _abandon(self, exchange: "asyncio.Task[web.StreamResponse]") -> None:
+        """Let an exchange go on without its client. The timer must not keep it in memory after its end."""
+        timer = asyncio.get_running_loop().call_later(MAX_ABANDONED_SECONDS, exchange.cancel)
+
+        def forget(ended: "asyncio.Task[web.StreamResponse]") -> None:
+            timer.cancel()
+            self._abandoned.discard(ended)
+
+        self._abandoned.add(exchange)
+        exchange.add_done_callback(forget)
 
     async def _take_turn(
         self, turn: contextlib.AsyncExitStack, service: Service, request: web.BaseRequest, client: Client
@@ -192,7 +201,7 @@ class Gateway:
     ) -> web.StreamResponse:
         headers = forwarded_headers(request, self._settings.trusted_proxies)
         if not is_waiting and prefers_wait(request):
-            headers.popall("Prefer")
+            headers.popall("Prefer", None)  # a client can have removed it with `Connection`
         if request.body_exists and body.length is not None:
             headers["Content-Length"] = str(body.length)
         try:

@@ -1,4 +1,4 @@
-"""The least rate of a client, and the bytes that are held for one that is slow."""
+"""The minimum rate of a client, and the bytes that are buffered for a slow one."""
 
 import asyncio
 import tempfile
@@ -9,13 +9,13 @@ from typing import IO, TypeVar
 from shared.errors import LongshoreError
 
 MAX_MEMORY_BYTES = 64 * 1024
-"""What a spool holds in memory; the rest is in a temporary file."""
+"""Maximum of a spool in memory; the rest is in a temporary file."""
 READ_BYTES = 64 * 1024
 T = TypeVar("T")
 
 
 class TooSlowError(LongshoreError):
-    """Raised when a client sends or reads more slowly than the least rate."""
+    """Raised when a client sends or reads more slowly than the minimum rate."""
 
 
 class BufferFullError(LongshoreError):
@@ -27,11 +27,10 @@ class BufferFullError(LongshoreError):
 
 
 class Pace:
-    """Measures how long a client is waited for.
+    """Limits the time spent waiting for a client.
 
-    It has a credit of seconds: waiting spends it, each byte gives some back, and it never exceeds what it was at first.
-    So a client may pause, but not for longer than that, and not again and again. The time in which nobody waits for the
-    client does not count.
+    It has a credit of seconds. Waiting for the client spends it, each byte adds to it, and it never exceeds
+    `grace_seconds`. So a client may pause for that long, but not repeatedly.
     """
 
     def __init__(self, *, grace_seconds: float, bytes_per_second: float, total_seconds: float | None = None) -> None:
@@ -41,7 +40,7 @@ class Pace:
         self._deadline = None if total_seconds is None else loop.time() + total_seconds
 
     async def wait(self, waiting: Awaitable[T], size: Callable[[T], int]) -> T:
-        """Wait for a step of the client, whose `size` is the number of bytes that it moved.
+        """Wait until the client has sent or read something. `size` returns the number of its bytes from the result.
 
         Raises:
             TooSlowError: the credit or the time is spent.

@@ -1,4 +1,4 @@
-"""Responses to clients: the gateway's own, and those of a service at the client's speed, but not at any speed."""
+"""Send responses to clients: the gateway's own errors, and those of a service, for which slow clients are ended."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ STALLED_STREAM_SECONDS = 60
 def failure(
     status: int, message: str, *, headers: Mapping[str, str] | None = None, is_text: bool = False
 ) -> web.Response:
-    """Return an error in the shape that all errors of the API have, or as the text that git shows its users."""
+    """Return an error in the format of all errors of the API, or as plain text, which git shows its users."""
     request_id = uuid.uuid4().hex
     fields = {"X-Request-Id": request_id, "Cache-Control": "no-store", "Server": "longshore", **(headers or {})}
     if is_text:
@@ -32,7 +32,7 @@ def failure(
 
 
 async def relay_at_client_speed(upstream: aiohttp.ClientResponse, response: web.StreamResponse, pace: Pace) -> None:
-    """Send the body of a service's response as it comes: the service waits for the client.
+    """Send the body of a service's response as it arrives. The service waits for the client.
 
     Raises:
         TooSlowError: the client reads too slowly.
@@ -52,9 +52,9 @@ async def relay_at_service_speed(
     spool: Spool,
     on_received: Callable[[], Awaitable[None]],
 ) -> None:
-    """Send the body of a service's response, and hold what the client has not read, so that the service goes on.
+    """Send the body of a service's response, and buffer what the client has not read yet.
 
-    `on_received` is called when the service has nothing more to do.
+    `on_received` is called when the service has sent everything.
 
     Raises:
         TooSlowError: the client reads too slowly.
@@ -84,12 +84,12 @@ async def send(request: web.BaseRequest, response: web.StreamResponse, pace: Pac
 
 
 class _Backlog:
-    """What a service has sent and its client has not read."""
+    """The part of a response that its client has not read yet."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._excess = b""
-        """A chunk for which there was no room; nothing else is received before it has left."""
+        """A chunk that did not fit into the spool. Nothing else is received until the client has read it."""
         self._has_ended = False
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()

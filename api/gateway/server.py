@@ -1,4 +1,4 @@
-"""The gateway's listener: its connections, how many there may be, and how long a client may take to ask something."""
+"""The gateway's listener: the limit of its connections, and the time limit for the headers of a request."""
 
 import asyncio
 import contextlib
@@ -29,20 +29,20 @@ DESCRIPTORS_OF_CONNECTION = 4
 """To the client, to the service, and for the temporary files of the body and of the response."""
 UNREACHABLE_CLIENT_SECONDS = 60
 LINGER_SECONDS = 2
-"""What is left of a body is read so long, beyond what `Gateway` has read of it."""
+"""How long the rest of a body is read, after what `Gateway` has read of it."""
 TIMED_OUT_HEAD = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
 
 
 class Connections:
-    """The connections of clients. Where there are too many, those that ask nothing are closed, the oldest first."""
+    """The connections of clients. Above the limit, connections without a request are closed, the oldest first."""
 
     def __init__(self, max_connections: int) -> None:
         self._max_connections = max_connections
         self._count = 0
         self._silent: OrderedDict[JsonRequestHandler, None] = OrderedDict()
-        """Have not sent a request yet."""
+        """Connections that have not sent a request yet."""
         self._idle: OrderedDict[JsonRequestHandler, None] = OrderedDict()
-        """Have sent requests, which have ended."""
+        """Connections whose requests have all ended."""
 
     def add(self, handler: "JsonRequestHandler") -> None:
         self._count += 1
@@ -69,7 +69,7 @@ class Connections:
 
 
 class JsonRequestHandler(RequestHandler):
-    """A connection whose own errors, such as invalid HTTP, have the shape of the API's errors."""
+    """A connection whose own errors, such as invalid HTTP, have the format of the API's errors."""
 
     __slots__ = ("_connections", "_head_timer")
 
@@ -83,7 +83,7 @@ class JsonRequestHandler(RequestHandler):
         super().connection_made(transport)
         connected = transport.get_extra_info("socket")
         if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
-            # Nothing else ends a connection to a client that is gone without a word, or never reads.
+            # Nothing else ends a connection to a client that has vanished or never reads.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREACHABLE_CLIENT_SECONDS * 1000)
         self._connections.add(self)
 
@@ -183,7 +183,7 @@ def _raise_descriptor_limit() -> int:
     needed = (MAX_CONNECTIONS + 64) * DESCRIPTORS_OF_CONNECTION
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return min(MAX_CONNECTIONS, limit // DESCRIPTORS_OF_CONNECTION - 64)
+    return min(MAX_CONNECTIONS, max(1, limit // DESCRIPTORS_OF_CONNECTION - 64))
 
 
 @contextlib.asynccontextmanager

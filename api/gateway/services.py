@@ -86,7 +86,12 @@ def is_git(request: web.BaseRequest) -> bool:
 
 
 def is_health(request: web.BaseRequest) -> bool:
-    return request.path in HEALTH_PATHS and request.method in ("GET", "HEAD") and not request.body_exists
+    """Return whether a request is for health, in the one notation for which the services have threads of their own.
+
+    Such a request counts for no client. `/%72eadyz` would take one of the other threads.
+    """
+    path = request.raw_path.partition("?")[0]
+    return path in HEALTH_PATHS and request.method in ("GET", "HEAD") and not request.body_exists
 
 
 def is_event_stream(request: web.BaseRequest) -> bool:

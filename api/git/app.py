@@ -22,8 +22,9 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from api.authentication import record_denied
+from api.authorization_header import secret_of
 from api.errors import ApiError, Code, api_error
-from api.git.authentication import Grant, authenticate, grant, grant_token, secret_of
+from api.git.authentication import Grant, authenticate, grant, grant_token
 from api.git.backend import GitRequest, respond
 from api.git.concurrency import Kind, concurrency_limits
 from api.git.connection import ClientConnection, ClientLeftError
@@ -107,7 +108,7 @@ def _respond(request: Request, connection: ClientConnection, request_id: str) ->
         return _ENDPOINTS[endpoint](request, connection, request_id, **values)
     except ClientLeftError as error:
         log.info("client_left", request_id=request_id, path=request.path, reason=error.message)
-        return Response(status=408)  # for nobody
+        return Response(status=408)  # nobody reads it
     except RequestError as error:
         return _error_response(request, error, request_id)
     except HTTPException as error:

@@ -1,7 +1,5 @@
 """Authenticate the clients of the git service, and authorise what they may do with a repository."""
 
-import base64
-import binascii
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -22,20 +20,6 @@ class Grant:
     user: str
     key_id: str | None = None
     """The key that was used; None: the token of a job."""
-
-
-def secret_of(header: str | None) -> str | None:
-    """Return the key in an `Authorization` header: the password of Basic, after `Simple` or `Bearer`, or bare."""
-    scheme, _, rest = (header or "").strip().partition(" ")
-    rest = rest.strip()
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
-        except (binascii.Error, ValueError):
-            return None
-    if scheme.lower() in ("simple", "bearer"):
-        return rest or None
-    return scheme or None if not rest else None
 
 
 def authenticate(session: Session, secret: str | None) -> Caller | None:

@@ -3,7 +3,6 @@
 One process serves git, so it counts by itself. What is over a limit is refused at once; nothing waits for a place.
 """
 
-import ipaddress
 import os
 import threading
 from collections import Counter
@@ -13,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from api.errors import ApiError, Code
+from api.proxy_headers import client_network
 from shared.settings import settings
 
 RETRY_SECONDS = 5
@@ -66,7 +66,7 @@ class ConcurrencyLimits:
     @contextmanager
     def discard(self, address: str) -> Iterator[bool]:
         """Count a body that is only read to its end; give False if there are too many of these already."""
-        counted = [("discards", _network(address)), ("discards", "")]
+        counted = [("discards", client_network(address)), ("discards", "")]
         with self._lock:
             is_allowed = self._counts[counted[0]] < MAX_DISCARDS_PER_ADDRESS and self._counts[counted[1]] < MAX_DISCARDS
             if is_allowed:
@@ -83,15 +83,6 @@ class ConcurrencyLimits:
                 self._counts[counter] -= 1
                 if not self._counts[counter]:
                     del self._counts[counter]
-
-
-def _network(address: str) -> str:
-    """Return what one machine can send from: an IPv4 address, or the 64 bits of an IPv6 network."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
 
 
 def concurrency_limits() -> ConcurrencyLimits:

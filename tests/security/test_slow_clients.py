@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from api.gateway import server
 from api.gateway.bodies import PREFIX_BYTES
@@ -349,7 +350,7 @@ class Holding:
             await self.changed.wait_for(lambda: len(self.held) >= count)
 
 
-async def status_of(session: aiohttp.ClientSession, path: str, key: str, **headers: str) -> int:
+async def status_of(session: aiohttp.ClientSession, path: str | URL, key: str, **headers: str) -> int:
     async with session.get(path, headers={"Authorization": key, **headers}) as response:
         assert OWNER_HEADER not in response.headers
         await response.read()
@@ -422,6 +423,28 @@ def test_keys_that_nobody_has_accepted_share_the_places_of_their_address() -> No
             assert len(holding.held) == 6
             holding.released.set()
             await asyncio.gather(*invented)
+
+    run(scenario)
+
+
+def test_health_in_another_notation_takes_no_more_places_than_other_requests() -> None:
+    """The services have threads for `/readyz` itself only."""
+
+    async def scenario() -> None:
+        holding = Holding()
+        async with (
+            service(holding.handle) as target,
+            gateway(api=target, api_threads=4) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            assert await status_of(session, "/v1/mine", "greedy-") == 200
+            path = URL("/%72eadyz", encoded=True)
+            many = [asyncio.create_task(status_of(session, path, "greedy-")) for _ in range(12)]
+            await holding.until_held(4)
+            assert await status_of(session, "/v1/mine", "other-key") == 200
+            assert len(holding.held) == 4
+            holding.released.set()
+            await asyncio.gather(*many)
 
     run(scenario)
 

@@ -89,6 +89,20 @@ def test_only_a_trusted_proxy_says_who_is_behind_it(proxies: str, handed_on: str
     assert seen.headers[0].getall("X-Forwarded-For") == [handed_on]
 
 
+def test_a_preference_that_a_client_takes_back_is_not_an_error() -> None:
+    """`Connection` can name every header, which is then not forwarded (RFC 9110, section 7.6.1)."""
+    seen = Seen()
+
+    async def scenario() -> bytes:
+        async with service(noting(seen)) as api_port, gateway(api=api_port) as port:
+            return await raw(
+                port, b"GET /healthz HTTP/1.1\r\nHost: h\r\nPrefer: wait=1\r\nConnection: close, Prefer\r\n\r\n"
+            )
+
+    assert b" 200 " in run(scenario)
+    assert "Prefer" not in seen.headers[0]
+
+
 def test_git_passes_both_ways_piece_by_piece() -> None:
     async def echo(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
