@@ -1,6 +1,6 @@
-"""Slots for requests that hold a thread while something else is slow: so many in all, and so many of one owner.
+"""Limit the requests that hold a thread while they wait for something: in total, and for each owner.
 
-A slot is taken at once or not at all: a request that waited for one would hold a thread too.
+A request gets a slot at once or fails: one that waited for a slot would hold a thread too.
 """
 
 import threading

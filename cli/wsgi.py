@@ -10,7 +10,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from typing_extensions import override
 
-from cli.arrivals import BodyLimits
+from cli.incoming_request import BodyLimits
 from cli.ports import check_free
 from cli.wsgi_worker import JsonThreadWorker
 from shared.db.engine import database

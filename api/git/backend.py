@@ -1,4 +1,4 @@
-"""Run `git http-backend` (CGI, RFC 3875) for one request: stream both ways, hold little, leave no process behind."""
+"""Run `git http-backend` (CGI, RFC 3875) for one request: stream both ways, and leave no process behind."""
 
 import re
 import threading
@@ -23,9 +23,9 @@ REQUEST_TIMEOUT_SECONDS = 30 * 60
 MAX_CPU_SECONDS = 10 * 60
 """Processor time of each process of git: a small pack can claim to unpack to terabytes."""
 MAX_REFS = 10_000
-"""Branches and tags of one repository: git reads all of them for every request."""
+"""Maximum of branches and tags of one repository: git reads all of them for every request."""
 NICENESS = 5
-"""Of git at work on packs, so that what is short is soon done."""
+"""Of git processes that read or write packs, so that short requests are not delayed by them."""
 DRAIN_TIMEOUT_SECONDS = 120
 """How long a client may go on sending after git has ended."""
 FEEDER_TIMEOUT_SECONDS = 5
@@ -60,7 +60,7 @@ def respond(
 
     Raises:
         RequestError: the body is incomplete, too large, damaged or too slow.
-        ClientLeftError: nobody waits for the response.
+        ClientLeftError: the client has left.
     """
     commands = None
     if git_request.action == "git-receive-pack":
@@ -90,7 +90,7 @@ def respond(
 
 
 class _Exchange:
-    """One request of a client and git's response to it. Closing it ends git, also when the client has left."""
+    """One request of a client and git's response to it. `close` ends git, whether or not it has responded."""
 
     def __init__(
         self, process: Subprocess, body: RequestBody, connection: ClientConnection, on_end: Callable[[], None]
@@ -113,7 +113,7 @@ class _Exchange:
     def read_headers(self) -> tuple[int, list[tuple[str, str]]]:
         """Return the status and headers that git wrote (RFC 3875, section 6.3); 500 where it wrote none.
 
-        Git writes them before it reads the request. They are of use once there is a body as well.
+        Git writes them before it reads the request, so this also waits for the first bytes of its body.
 
         Raises:
             RequestError, ClientLeftError: see `respond`.
@@ -165,13 +165,13 @@ class _Exchange:
         return self._process.stdout.read1(CHUNK_BYTES)  # type: ignore[attr-defined, no-any-return]
 
     def _feed(self) -> None:
-        """Write the body to git, as long as git reads. Git is never told its length: it would wait for it, spinning."""
+        """Write the body to git while git reads. Git is not told the length: it would loop for missing bytes."""
         try:
             if all(_write(self._process.stdin, chunk) for chunk in self._body.chunks()):
                 with suppress(BrokenPipeError, ValueError):
                     self._process.stdin.close()
             else:
-                with suppress(RequestError):  # git has all that it wanted
+                with suppress(RequestError):  # git has read enough
                     self._body.discard()
         except RequestError as error:
             self._body_error = error

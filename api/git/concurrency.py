@@ -1,6 +1,6 @@
-"""How many requests of git clients may be in progress: per key, per owner, and of all callers together.
+"""Limit the concurrent requests of git clients: per key, per owner, and of all callers together.
 
-One process serves git, so it counts by itself. What is over a limit is refused at once; nothing waits for a place.
+One process serves git, so it counts by itself. A request above a limit is refused at once and does not wait.
 """
 
 import os
@@ -18,7 +18,7 @@ from shared.settings import settings
 RETRY_SECONDS = 5
 MAX_DISCARDS = 8
 MAX_DISCARDS_PER_ADDRESS = 4
-"""Limits of bodies that are read only so that their senders see an error, at the same time."""
+"""Limits of the concurrent requests whose bodies are read only so that their senders get the error."""
 
 Kind = Literal["fetches", "pushes"]
 

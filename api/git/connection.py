@@ -1,7 +1,7 @@
-"""The connections of git clients. One thread per process notices which of them left or stalled.
+"""Connections of git clients. One thread per process detects which of them have left or stalled.
 
-The thread of a request cannot: it reads the body, waits for git, or writes the response. What a client sent before it
-left does not hide that (EPOLLRDHUP, epoll_ctl(2)). The gateway closes its own connection when its client leaves.
+The thread of a request cannot: it reads the body, waits for git, or writes the response. Unread bytes of a client do
+not hide that it has left (EPOLLRDHUP, epoll_ctl(2)). The gateway closes its own connection when its client leaves.
 """
 
 import os
@@ -19,15 +19,15 @@ from shared.settings import settings
 
 POLL_INTERVAL_SECONDS = 1.0
 CHUNK_BYTES = 64 * 1024
-"""What is read or written at a time; the client's least rate is applied to each."""
+"""What is read or written at a time; the client's minimum rate is applied to each."""
 
 
 class ClientLeftError(LongshoreError):
-    """Raised when nobody waits for the response any more."""
+    """Raised when the client has closed the connection, or does not read the response."""
 
 
 class ClientConnection:
-    """The connection of one request; None where the WSGI server has none to show, as in a test."""
+    """The connection of one request. Its socket is None if the WSGI server does not expose it, as in some tests."""
 
     def __init__(self, connection: socket.socket | None) -> None:
         self._socket = connection
@@ -67,7 +67,7 @@ class ClientConnection:
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """Mark that the client must send a chunk for this block to end."""
+        """Mark a block that waits for the client to send a chunk."""
         self._receiving_since = time.monotonic()
         try:
             yield
@@ -76,7 +76,7 @@ class ClientConnection:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Mark that the client must take a chunk for this block to end."""
+        """Mark a block that waits for the client to read a chunk."""
         self._sending_since = time.monotonic()
         try:
             yield
@@ -84,8 +84,8 @@ class ClientConnection:
             self._sending_since = None
 
     def stop_reading(self) -> None:
-        """Let every read of the body, in any thread, find its end. A response can still be written."""
-        self._is_read = False  # it looks as if the client had left, from now on
+        """End every read of the body, in any thread. A response can still be written."""
+        self._is_read = False  # from now on the socket looks as if the client had left
         self._shut_down(socket.SHUT_RD)
 
     def abort(self) -> None:
@@ -146,7 +146,7 @@ class _ConnectionWatch:
             self._is_needed.set()
 
     def remove(self, descriptor: int) -> None:
-        """Stop to watch a connection. After this nothing is done with it."""
+        """Stop watching a connection. Afterwards it is not touched."""
         with self._lock:
             del self._connections[descriptor]
             self._epoll.unregister(descriptor)

@@ -35,7 +35,7 @@ class RefCount(NamedTuple):
     loose: int
     """Those that are files of their own."""
     visible: int
-    """Branches, tags and others that clients see, at most: one that is packed and loose counts twice."""
+    """An upper limit of those that clients see: a reference that is packed and loose counts twice."""
 
 
 class Repository:
@@ -142,7 +142,7 @@ class Repository:
                 continue
 
     def remove_interrupted_pushes(self) -> None:
-        """Remove what pushes left that were killed. Only while the push lock is held and git runs for nobody else."""
+        """Remove temporary files of killed pushes. The caller holds the push lock, so no other push is in progress."""
         for pattern in ("tmp_objdir-*", "pack/tmp_*", "pack/.tmp-*"):
             for path in (self.path / "objects").glob(pattern):
                 if path.is_dir():
@@ -151,7 +151,7 @@ class Repository:
                     path.unlink(missing_ok=True)
 
     def count_refs(self) -> RefCount:
-        """Count the references, as they are on disk."""
+        """Count the reference files and the lines of `packed-refs`."""
         loose = [path.relative_to(self.path) for path in (self.path / "refs").rglob("*") if not path.is_dir()]
         visible = sum(not path.is_relative_to(HIDDEN_REFS) for path in loose)
         with suppress(FileNotFoundError), (self.path / "packed-refs").open("rb") as file:
@@ -159,7 +159,7 @@ class Repository:
         return RefCount(len(loose), visible)
 
     def disk_bytes(self) -> int:
-        """Return what its files and directories take on disk."""
+        """Return the disk space of its files and directories."""
         total = 0
         for directory, _, names in os.walk(self.path):
             for name in (".", *names):

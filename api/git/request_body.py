@@ -1,4 +1,4 @@
-"""The body of a git request: whole or an error, decoded and bounded, whatever the client sends."""
+"""Read the body of a git request: decode it, limit its size, and detect that it is incomplete."""
 
 import zlib
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class RequestBody:
     """The body of one request, read once, by one thread."""
 
     def __init__(self, request: Request, connection: ClientConnection, commands: "PushCommands | None") -> None:
-        """`commands` is for a push.
+        """Prepare reading; `commands` is for a push.
 
         Raises:
             InvalidInputError: the body has an unknown encoding.
@@ -115,17 +115,17 @@ class PushCommands:
     """Bounds what precedes the pack: pkt-lines with references and options (git's pack-protocol documentation)."""
 
     def __init__(self, *, max_new: int) -> None:
-        """`max_new` is how many references the repository may get."""
+        """`max_new` is the number of references that may still be created in the repository."""
         self._pending = bytearray()
         self._remaining_lines = MAX_PUSH_LINES
         self._remaining_new = max_new
         self._is_pack = False
 
     def check(self, chunk: bytes) -> None:
-        """Look at the next bytes of a push.
+        """Check the next bytes of a push.
 
         Raises:
-            PushLimitError: there are too many lines, or one is too long. Whatever else is wrong, git says it.
+            PushLimitError: there are too many lines, or one is too long. Git reports all other errors.
         """
         if self._is_pack:
             return
@@ -137,13 +137,13 @@ class PushCommands:
         del self._pending[:position]
 
     def _end_of_line(self, start: int) -> int | None:
-        """Return where the line ends that starts here; None if it has not arrived whole."""
+        """Return the end of the line that starts here; None if it is not complete yet."""
         head = bytes(self._pending[start : start + 4])
         if len(head) < 4:
             return None
         try:
             length = max(4, int(head, 16))
-        except ValueError:  # "PACK", or nonsense
+        except ValueError:  # "PACK", or invalid
             self._is_pack = True
             self._pending.clear()
             return None
@@ -168,7 +168,7 @@ class PushCommands:
                 f"{MAX_REF_NAME_PARTS} parts between slashes."
             )
         if old.strip(b"0"):
-            return  # it exists
+            return  # the reference exists
         self._remaining_new -= 1
         if self._remaining_new < 0:
             raise PushLimitError("The repository has too many branches and tags; delete some first.")

@@ -1,4 +1,4 @@
-"""Responses of the git service that are not git's own."""
+"""Responses of the git service that do not come from git."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -10,14 +10,14 @@ from api.git.connection import CHUNK_BYTES, ClientConnection
 from shared.cancellation import call_after
 
 DISCARD_TIMEOUT_SECONDS = 5.0
-"""How long a body is read that nobody wants. A sender that is cut off does not see the response (RFC 9112, 9.6)."""
+"""How long an unused body is read. A sender that is cut off does not get the response (RFC 9112, section 9.6)."""
 _ERROR_BAND = b"\x03"
 
 
 def rejected_push(message: str) -> Response:
-    """Return the response to a push in which git shows its user a sentence; it shows none of a status from 300.
+    """Return a response to a push whose message git shows to its user. Of an HTTP error git shows the status only.
 
-    The error channel of the side-band (git's pack-protocol documentation).
+    The message is in the error channel of the side-band (git's pack-protocol documentation).
     """
     line = _ERROR_BAND + message.encode() + b"\n"
     body = f"{len(line) + 4:04x}".encode() + line + b"0000"
@@ -29,7 +29,7 @@ def with_discarded_body(
 ) -> Iterator[bytes]:
     """Yield a response, and then read for a while what the client is still sending.
 
-    At most a few bodies per address are read, and a client that goes on is cut off: it must not keep a thread.
+    Only a few bodies per address are read, and for a limited time, because each takes a thread.
     """
     try:
         yield from response

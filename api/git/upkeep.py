@@ -1,6 +1,6 @@
-"""What hosted repositories need between pushes: leftovers removed, packs joined, and the disk space of owners measured.
+"""Maintain hosted repositories between pushes: remove leftovers, join packs, measure the disk space of owners.
 
-One thread does it, for one repository at a time, so that no owner can start many of these.
+One thread does it, for one repository at a time, so that an owner cannot start many collections at once.
 """
 
 import os
@@ -24,10 +24,10 @@ from shared.settings import settings
 from shared.settings.serving import MEBIBYTE
 
 MAX_LOOSE_REFS = 500
-"""References that are files of their own, above which they are packed into one."""
+"""Number of loose references above which they are packed into one file."""
 GC_TIMEOUT_SECONDS = 10 * 60
 FULL_INTERVAL_SECONDS = 60 * 60
-"""Between two full garbage collections of one repository."""
+"""Minimum time between two full garbage collections of one repository."""
 GC_CONFIG = (
     ("gc.autoDetach", "false"),
     ("gc.cruftPacks", "true"),
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 class Upkeep:
-    """The thread, and what it knows of the sizes of repositories."""
+    """The thread that maintains repositories, and their cached sizes."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -54,7 +54,7 @@ class Upkeep:
         threading.Thread(target=self._run, name="upkeep", daemon=True).start()
 
     def after_push(self, repository: Repository, *, is_full: bool = False) -> None:
-        """Look after a repository soon; with `is_full`, remove all that nothing refers to."""
+        """Queue a repository for maintenance; with `is_full`, remove all unreachable objects."""
         with self._lock:
             self._sizes.pop(repository.id, None)
             if repository.id in self._queued:
@@ -63,11 +63,11 @@ class Upkeep:
         self._queue.put((repository, is_full))
 
     def stop(self) -> None:
-        """End what is in progress: the process ends, and git would go on without it."""
+        """End the maintenance in progress, because its git would outlive this process."""
         self._stop.cancel("shutdown")
 
     def size(self, repository: Repository) -> int:
-        """Return the bytes that a repository takes on disk, as they were after its last push."""
+        """Return the bytes that a repository took on disk after its last push."""
         with self._lock:
             known = self._sizes.get(repository.id)
         if not repository.exists:

@@ -1,4 +1,4 @@
-"""Requests while they arrive, before a thread is taken for one: head, whole body, and how long that may take."""
+"""Read a request completely, within limits of size and time, before a thread is taken for it."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from gunicorn.http.unreader import SocketUnreader
 from typing_extensions import override
 
 SILENT_TIMEOUT_SECONDS = 75
-"""Without a byte: as long as an idle connection is kept."""
+"""Until the first byte: as long as an idle connection is kept."""
 HEAD_TIMEOUT_SECONDS = 15
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CHUNK_LINE_BYTES = 8 * 1024
@@ -19,12 +19,12 @@ END_OF_HEAD = b"\r\n\r\n"
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
-class Arrived(Enum):
-    """What has arrived of a request."""
+class Received(Enum):
+    """How much of a request was received."""
 
     PART = auto()
     ALL = auto()
-    """All that is read before a thread is taken."""
+    """Everything that is read before a thread is taken."""
     INVALID = auto()
     TOO_LARGE = auto()
 
@@ -39,24 +39,24 @@ class BodyLimits:
     min_bytes_per_second: float
 
 
-class ArrivedUnreader(SocketUnreader):
-    """Gives gunicorn's parser what has arrived, and then what it reads from the socket itself."""
+class BufferedUnreader(SocketUnreader):
+    """Gives gunicorn's parser the bytes that were received before, and then those that it reads from the socket."""
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock)
-        self.arrived: deque[bytes] = deque()
+        self.received: deque[bytes] = deque()
 
     @override
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.arrived:
-            return self.arrived.popleft()
+        if self.received:
+            return self.received.popleft()
         return super().chunk(size_hint)  # type: ignore[call-arg]  # the types are of an older version
 
 
-class Arrival:
-    """A request while it arrives on a connection, or the rest of one that nobody wants.
+class IncomingRequest:
+    """A request that is being received on a connection, or an unused rest that is discarded.
 
-    Only its length is looked at here. Gunicorn parses it, and rejects what is invalid.
+    Only the end of the request is determined here. Gunicorn parses it, and rejects invalid ones.
     """
 
     def __init__(self, conn: Any, limits: BodyLimits | None) -> None:
@@ -64,7 +64,7 @@ class Arrival:
         self.head = b""
         self.size = 0
         self.awaits_continue = False
-        """Its sender waits for "100 Continue" before it sends the body."""
+        """Whether its sender waits for "100 Continue" before it sends the body."""
         self.is_discarded = False
         self._limits = limits
         self._pieces: list[bytes] = []
@@ -79,7 +79,7 @@ class Arrival:
     def is_silent(self) -> bool:
         return self.size == 0
 
-    def feed(self, data: bytes) -> Arrived:
+    def feed(self, data: bytes) -> Received:
         if self.is_silent:
             self._began_at = time.monotonic()
         self.size += len(data)
@@ -90,38 +90,38 @@ class Arrival:
         end = whole.find(END_OF_HEAD)
         if end < 0:
             self._pieces = [whole]
-            return Arrived.PART if len(whole) <= MAX_HEAD_BYTES else Arrived.INVALID
+            return Received.PART if len(whole) <= MAX_HEAD_BYTES else Received.INVALID
         self.head, after = whole[:end], whole[end + len(END_OF_HEAD) :]
         if self._limits is None:
-            return Arrived.ALL
+            return Received.ALL
         self._body_began_at = time.monotonic()
         body = _find_body(self.head)
         if body is None:
-            return Arrived.ALL  # its end is unknown: gunicorn rejects it
+            return Received.ALL  # its end is unknown: gunicorn rejects it
         self._body = body
         self._pieces = [whole[: end + len(END_OF_HEAD)]]
         self.awaits_continue = not after and b"100-continue" in self.head.lower()
         return self._feed_body(after, body, self._limits)
 
-    def _feed_body(self, data: bytes, body: "_Length | _Chunks", limits: BodyLimits) -> Arrived:
+    def _feed_body(self, data: bytes, body: "_Length | _Chunks", limits: BodyLimits) -> Received:
         try:
             end = body.find_end(data)
         except ValueError:
-            return Arrived.INVALID
+            return Received.INVALID
         if body.size > limits.max_bytes or self.size > 2 * limits.max_bytes + 2 * MAX_HEAD_BYTES:
-            return Arrived.TOO_LARGE
+            return Received.TOO_LARGE
         self._pieces.append(data if end is None else data[:end])
         if end is None:
-            return Arrived.PART
+            return Received.PART
         self._rest = data[end:]
-        return Arrived.ALL
+        return Received.ALL
 
     def take(self) -> tuple[list[bytes], bytes]:
         """Return the request in pieces, and the beginning of the next one."""
         return self._pieces, self._rest
 
     def discard(self, *, max_bytes: int, seconds: float) -> None:
-        """Keep nothing of it any more; what arrives in so many seconds is read so that its sender gets the response."""
+        """Drop it, and read at most so much more, so that its sender gets the response."""
         self.is_discarded = True
         self._pieces = []
         self._discarded_bytes = max_bytes
@@ -145,7 +145,7 @@ class Arrival:
 
 
 class _Length:
-    """A body of a length that its head says."""
+    """A body whose length is in the head."""
 
     def __init__(self, size: int) -> None:
         self.size = self._left = size
@@ -171,7 +171,7 @@ class _Chunks:
         """Return the index after the last byte of the body; None if more must arrive.
 
         Raises:
-            ValueError: this is no chunk.
+            ValueError: this is not a chunk.
         """
         at = 0
         while at < len(data):
@@ -198,7 +198,7 @@ class _Chunks:
             return not line
         match = _CHUNK_SIZE.match(line)
         if match is None:
-            raise ValueError("the size of a chunk is no number")
+            raise ValueError("the size of a chunk is not a number")
         size = int(match[0], 16)
         self.size += size
         self._is_last = size == 0
