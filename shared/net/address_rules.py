@@ -132,9 +132,11 @@ class AllowedNetworks:
             socket.gaierror: the name cannot be resolved.
         """
         bare = _bare_host(host)
-        addresses = list(
-            dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM))
-        )
+        try:
+            entries = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # a label that is empty, or longer than the domain name system has them
+            raise socket.gaierror(socket.EAI_NONAME, "it is no name of a host") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         for address in addresses:
             self.check(address, bare)
         return addresses

@@ -231,6 +231,8 @@ class RegistrySession:
 
 def _behind_tls(url: str, origin: str) -> str:
     """Return an http URL as https, if it is that of a registry that does not know of the TLS proxy in front of it."""
+    if origin_of(url) is None:
+        return url
     parts, own = urlsplit(url), urlsplit(origin)
     if parts.scheme == "http" and own.scheme == "https" and parts.hostname == own.hostname and parts.port is None:
         return parts._replace(scheme="https", netloc=own.netloc).geturl()

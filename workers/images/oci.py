@@ -128,7 +128,7 @@ class Manifest:
         media_type = document.get("mediaType") or (
             DOCKER_MANIFEST if config.media_type in OCI_OF_DOCKER else OCI_MANIFEST
         )
-        if media_type not in {OCI_MANIFEST, DOCKER_MANIFEST}:
+        if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):  # no set: it need not be hashable
             raise InvalidManifestError(f"{str(media_type)[:100]!r} is no image manifest")
         annotations = _annotations(document, "a manifest")
         manifest = cls(config, tuple(Descriptor.parse(layer) for layer in layers), media_type, annotations, content)
