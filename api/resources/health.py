@@ -4,8 +4,11 @@ Metrics are read from the database at every scrape: every API process returns th
 process. They name no algorithm and no owner.
 """
 
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import Generic, TypeVar
 
 from apiflask import APIBlueprint
 from flask import Response, g
@@ -27,6 +30,8 @@ from shared.jobs.worker_processes import live_workers, sweep_age_seconds
 from shared.metrics import Metric, metrics
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
+
+T = TypeVar("T")
 
 UNREACHABLE = "does not respond"
 
@@ -80,6 +85,28 @@ class ReadyResponse(ResponseModel):
     """The cause, if the status is 503."""
 
 
+class Shared(Generic[T]):
+    """What requests without a key compute, one at a time: nobody loads the database or Redis with many of them.
+
+    A request gets what was computed since it arrived, by itself or for another one: it is never older.
+    """
+
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._compute = compute
+        self._lock = threading.Lock()
+        self._computed: tuple[float, T] | None = None
+
+    def get(self) -> T:
+        arrived_at = time.monotonic()
+        with self._lock:
+            if self._computed is not None and self._computed[0] >= arrived_at:
+                return self._computed[1]
+            began_at = time.monotonic()
+            computed = self._compute()
+            self._computed = began_at, computed
+            return computed
+
+
 @blueprint.get("/healthz")
 @blueprint.output(AliveResponse)
 def alive() -> Response:
@@ -91,12 +118,7 @@ def alive() -> Response:
 @blueprint.output(ReadyResponse)
 def ready() -> Response:
     """Return whether database and broker are reachable (503 if not), and to administrators the state of the workers."""
-    database_state, sweep_age, workers = _read_database()
-    try:
-        dispatch.ping_broker()
-        broker_state = "reachable"
-    except (OperationalError, OSError):
-        broker_state = UNREACHABLE
+    (database_state, sweep_age, workers), broker_state = _readiness.get()
     is_ready = UNREACHABLE not in (database_state, broker_state)
     message = f"The database: {database_state}; the broker (Redis): {broker_state}. Start what does not respond."
     return json_response(
@@ -132,13 +154,31 @@ def _read_database() -> tuple[str, int | None, list[WorkerResponse]]:
         return UNREACHABLE, None, []
 
 
+def _ask_broker() -> str:
+    try:
+        dispatch.ping_broker()
+    except (OperationalError, OSError):
+        return UNREACHABLE
+    return "reachable"
+
+
+_readiness = Shared(lambda: (_read_database(), _ask_broker()))
+
+
 @blueprint.get("/metrics")
 @blueprint.doc(responses={"200": {"description": "Prometheus' text format.", "content": {"text/plain": {}}}})  # type: ignore[arg-type]
 def get_metrics() -> Response:
     """Return the metrics in Prometheus' text format."""
+    return Response(_metrics_text.get(), content_type=CONTENT_TYPE)
+
+
+def _read_metrics() -> bytes:
     with database().reading() as session:
         samples = list(metrics(session))
-    return Response(generate_latest(_SampleCollector(samples)), content_type=CONTENT_TYPE)
+    return generate_latest(_SampleCollector(samples))
+
+
+_metrics_text = Shared(_read_metrics)
 
 
 class _SampleCollector(Collector):

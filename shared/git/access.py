@@ -45,8 +45,10 @@ class Access:
     who can name any address and port (LONGSHORE_SOURCE_TRUSTED_NETWORKS names exceptions)."""
 
 
-class UnresolvedNameError(WorkError):
-    """Raised when the name of a repository's server cannot be resolved: a name of the private network, perhaps."""
+class UnnamedServerError(WorkError):
+    """Raised when the name of a repository's server cannot be resolved (it may be one of the private network), or leads
+    to this machine. Callers are told neither.
+    """
 
 
 def make_access(
@@ -64,7 +66,7 @@ def make_access(
     Raises:
         WorkError: an ssh:// URL without a known_hosts file, or one that the key is not for (invalid); a forbidden
             address (invalid).
-        UnresolvedNameError: a name that cannot be resolved (transient).
+        UnnamedServerError: a name that cannot be resolved, or an address of this machine (transient).
     """
     config, environment = [], {}
     addresses = [] if networks is None else _resolve(url, networks)
@@ -108,13 +110,21 @@ def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
         if _is_proxied(url):
             networks.check_unresolved(url.host)
             return []
-        return networks.resolve(url.host, _port(url))
+        addresses = networks.resolve(url.host, _port(url))
     except ForbiddenAddressError as error:
         raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error.for_caller}") from None
     except (OSError, UnicodeError):
-        raise UnresolvedNameError(
+        raise UnnamedServerError(
             ErrorClass.TRANSIENT, f"The name of the repository {url} cannot be resolved."
         ) from None
+    for address in addresses:
+        if not networks.allows_this_machine(address):
+            raise UnnamedServerError(
+                ErrorClass.TRANSIENT,
+                f"{address} is an address of this machine, which {networks.setting} allows only with 127.0.0.0/8 or by "
+                "its own network.",
+            )
+    return addresses
 
 
 def _port(url: RepositoryUrl) -> int:

@@ -14,7 +14,7 @@ from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
-from shared.git.access import Access, GitCredentials, UnresolvedNameError, check_ssh_key_scope, make_access
+from shared.git.access import Access, GitCredentials, UnnamedServerError, check_ssh_key_scope, make_access
 from shared.git.command import GitResult, run_git
 from shared.git.errors import git_error
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
@@ -175,7 +175,7 @@ def _reach(
     undescribed_until = min(deadline, time.monotonic() + UNDESCRIBED_SECONDS)
     try:
         access = make_access(url, credentials, source_networks(), owner=owner)
-    except UnresolvedNameError as error:
+    except UnnamedServerError as error:
         raise _undescribed(url, error, undescribed_until, stop) from None
     if access.is_described:
         return _ask(url, access, deadline, stop) if asks_always else _Listing(access)

@@ -110,6 +110,19 @@ class AllowedNetworks:
             candidate in network for network in self.excepted
         )
 
+    def allows_this_machine(self, address: str) -> bool:
+        """Return whether an address is none of this machine, or is allowed as one.
+
+        The addresses of its interfaces lead to the same services as loopback does. They are allowed if loopback is, or
+        if a network other than all addresses has them.
+        """
+        if not _is_of_this_machine(address) or self.contains("127.0.0.1"):
+            return True
+        return all(
+            any(candidate in network for network in self.allowed if network.prefixlen)
+            for candidate in _candidates(address)
+        )
+
     def check_unresolved(self, host: str) -> None:
         """Refuse a host without resolving it, when a proxy will resolve it.
 

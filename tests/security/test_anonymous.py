@@ -1,11 +1,16 @@
 """What an anonymous client learns and decides: nothing of the machines, and no address in anybody's links."""
 
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from flask import Flask
+from sqlalchemy.orm import Session
 
+from api.resources import health
 from shared.db.engine import database
 from shared.db.models import Algorithm
 from shared.jobs.worker_processes import SWEEP, record_run, refresh_worker
@@ -46,6 +51,37 @@ def test_readyz_names_them_to_administrators_alone(admin: Api, acme: Api) -> Non
 
     assert told(admin) == [{"name": WORKER, "queues": ["builds"], "ready": False, "problem": PROBLEM}]
     assert told(acme) is None
+
+
+@pytest.mark.parametrize(("path", "function"), [("/metrics", "metrics"), ("/readyz", "live_workers")])
+def test_many_anonymous_requests_load_the_database_no_more_than_one(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, path: str, function: str
+) -> None:
+    readers = threading.Semaphore(1)
+    read = getattr(health, function)
+
+    def read_alone(session: Session) -> list[object]:
+        assert readers.acquire(blocking=False), "another request reads the same at this time"
+        try:
+            return list(read(session))
+        finally:
+            readers.release()
+
+    monkeypatch.setattr(health, function, read_alone)
+    begin = threading.Barrier(16)
+
+    def ask(_number: int) -> int:
+        begin.wait(60)
+        return app.test_client().get(path).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(ask, range(16))) == {200 if path == "/metrics" else 503}
+
+
+def test_what_is_shared_is_never_older_than_the_request() -> None:
+    numbers = itertools.count()
+    shared = health.Shared(lambda: next(numbers))
+    assert [shared.get() for _ in range(3)] == [0, 1, 2]
 
 
 @contextmanager

@@ -152,6 +152,38 @@ def test_a_build_does_not_tell_it_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undescribed")
+@pytest.mark.parametrize(
+    ("networks", "reached"),
+    [
+        ("0.0.0.0/0,::/0,!127.0.0.1/32,!::1/128", False),
+        ("0.0.0.0/0,::/0,!127.0.0.1/32,127.8.0.0/16", True),
+        ("0.0.0.0/0,::/0", True),
+    ],
+)
+def test_the_machine_is_not_reached_by_another_address_of_it(
+    monkeypatch: pytest.MonkeyPatch, networks: str, reached: bool
+) -> None:
+    """Like the address of its network card: here 127.8.9.1 stands for one that is not loopback."""
+    monkeypatch.setenv("LONGSHORE_SOURCE_NETWORKS", networks)
+    _forget_settings()
+    with socket.create_server(("127.8.9.1", 0)) as server:
+        url = RepositoryUrl.parse(f"http://127.8.9.1:{server.getsockname()[1]}/r", allow_http=True)
+        with pytest.raises(WorkError, match="cannot be read at the moment") as failed:
+            newest_commit(url, owner="acme", timeout=60)
+        assert failed.value.error_class is ErrorClass.TRANSIENT
+        server.setblocking(False)
+        assert _was_connected(server) == reached
+
+
+def _was_connected(server: socket.socket) -> bool:
+    try:
+        server.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("undescribed")
 def test_a_private_repository_that_answers_is_read_all_the_same(tmp_path: Path) -> None:
     tree = WorkTree(tmp_path / "tree")
     tree.commit()
