@@ -16,7 +16,7 @@ HEAD_TIMEOUT_SECONDS = 15
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CHUNK_LINE_BYTES = 8 * 1024
 END_OF_HEAD = b"\r\n\r\n"
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?", re.DOTALL)
 
 
 class Received(Enum):
@@ -40,16 +40,20 @@ class BodyLimits:
 
 
 class BufferedUnreader(SocketUnreader):
-    """Gives gunicorn's parser the bytes that were received before, and then those that it reads from the socket."""
+    """Gives gunicorn's parser the bytes that were received before, and where it may, those that it then reads."""
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock)
         self.received: deque[bytes] = deque()
+        self.reads_socket = False
+        """False: nothing follows. A parser that wants more ends the request instead of waiting for it."""
 
     @override
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.received:
             return self.received.popleft()
+        if not self.reads_socket:
+            return b""
         return super().chunk(size_hint)  # type: ignore[call-arg]  # the types are of an older version
 
 
@@ -192,18 +196,27 @@ class _Chunks:
         return None
 
     def _has_ended(self) -> bool:
-        line = bytes(self._line).strip()
+        line = bytes(self._line)
         self._line.clear()
+        if not line.endswith(b"\r\n"):
+            raise ValueError("a line of a chunk ends with a line feed alone")
+        line = line[:-2]
         if self._is_last:
             return not line
-        match = _CHUNK_SIZE.match(line)
+        match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise ValueError("the size of a chunk is not a number")
-        size = int(match[0], 16)
+        size = int(match[1], 16)
         self.size += size
         self._is_last = size == 0
         self._left = 0 if self._is_last else size + len(b"\r\n")
         return False
+
+
+def has_body(head: bytes) -> bool:
+    """Return whether a head announces a body, or does not say clearly that it has none."""
+    body = _find_body(head)
+    return body is None or isinstance(body, _Chunks) or body.size > 0
 
 
 def _find_body(head: bytes) -> _Length | _Chunks | None:

@@ -20,7 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from typing_extensions import override
 
 from api.errors import Code
-from cli.incoming_request import BodyLimits, BufferedUnreader, IncomingRequest, Received
+from cli.incoming_request import BodyLimits, BufferedUnreader, IncomingRequest, Received, has_body
 
 HEALTH_PATHS = (b"/healthz", b"/readyz")
 """Each has a thread of its own."""
@@ -34,6 +34,8 @@ LINGER_SECONDS = 2.0
 """How long a connection is kept after its last response, so that the client gets all of it (RFC 9112, section 9.6)."""
 CLIENT_TIMEOUT_SECONDS = 60
 """How long a thread waits for a client to send a piece of a streamed body, or to read a piece of the response."""
+HEALTH_CLIENT_TIMEOUT_SECONDS = 1
+"""The same for health: one thread answers everybody, and the kernel takes a response if its client reads at all."""
 BUSY_ACCEPT_INTERVAL_SECONDS = 0.05
 """How often a process without a free thread accepts connections: other processes take them first."""
 MAX_ACCEPTED = 64
@@ -137,7 +139,9 @@ class JsonThreadWorker(ThreadWorker):
         conn = incoming.conn
         method, _, target = incoming.head.partition(b"\r\n")[0].partition(b" ")
         path = target.partition(b" ")[0].partition(b"?")[0]
-        executor = self._health.get(path) if method in (b"GET", b"HEAD") else None
+        is_health = method in (b"GET", b"HEAD") and not has_body(incoming.head)
+        executor = self._health.get(path) if is_health else None
+        conn.client_timeout = HEALTH_CLIENT_TIMEOUT_SECONDS if executor else CLIENT_TIMEOUT_SECONDS
         task = (executor or self.tpool).submit(self._handle_received, conn, *incoming.take())
         if executor is None:
             self._running.add(task)
@@ -148,6 +152,7 @@ class JsonThreadWorker(ThreadWorker):
         conn.init()
         if not isinstance(conn.parser.unreader, BufferedUnreader):
             conn.parser.unreader = BufferedUnreader(conn.sock)
+        conn.parser.unreader.reads_socket = False
         conn.parser.unreader.received.extend(piece for piece in pieces if piece)
         keeps_connection = self.handle(conn)
         if keeps_connection and rest:
@@ -161,7 +166,8 @@ class JsonThreadWorker(ThreadWorker):
         Gunicorn reads 64 KiB of it. A sender in the middle of more would be reset, and fail to write before it has
         read the response (RFC 9112, section 9.6).
         """
-        conn.sock.settimeout(CLIENT_TIMEOUT_SECONDS)
+        conn.sock.settimeout(conn.client_timeout)
+        conn.parser.unreader.reads_socket = self.body_limits is None
         if self.body_limits is not None:
             req._expected_100_continue = False  # noqa: SLF001 - the body was received, so it need not be asked for
         try:

@@ -4,6 +4,8 @@ import gzip
 import os
 import signal
 import subprocess
+import time
+import urllib.request
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -254,6 +256,16 @@ def test_without_a_key_nothing_is_begun_and_slow_bodies_hold_few_threads(
         assert network.wait_until_released(SECONDS)
         assert set(network.statuses) <= {200, 401, 404, 429}
     assert not service.processes()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_does_not_wait_for_the_bodies_of_other_requests_for_it(service: GitService, path: str) -> None:
+    head = request_head("GET", service.url, path, headers={"Content-Length": 1000})
+    with slow_network(service.url, [SlowClient(head, b"x", 1) for _ in range(THREADS)]):
+        began = time.monotonic()
+        with urllib.request.urlopen(service.url + path, timeout=SECONDS) as response:
+            assert response.status == 200
+    assert time.monotonic() - began < THREADS  # each of the others would have 5 seconds
 
 
 @pytest.mark.parametrize("kind", ["git-upload-pack", "git-receive-pack"])

@@ -159,9 +159,19 @@ def test_health_is_answered_when_every_thread_is_held(served: Served, path: byte
         b"POST / HTTP/1.1\r\n",
         b"POST /length HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nx",
         b"POST /length HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+        b"POST /length HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\n\n",
+        b"POST /length HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n \r\n",
         GET % (b"", b"close"),
     ],
-    ids=["silent", "half a head", "half a body", "half of the chunks", "not closed by its client"],
+    ids=[
+        "silent",
+        "half a head",
+        "half a body",
+        "half of the chunks",
+        "chunks that end for some readers",
+        "trailers that end for some readers",
+        "not closed by its client",
+    ],
 )
 def test_no_thread_is_held_by_a_client_that_does_not_go_on(served: Served, sent: bytes) -> None:
     """Not by more of them than there may be connections either."""
