@@ -1,6 +1,7 @@
 """`longshore api`: run the HTTP interface."""
 
 import click
+from apiflask import APIFlask
 
 from api.app import create_app
 from cli.common import port_option
@@ -19,10 +20,17 @@ def command() -> None:
     configured = start_service("api")
     serve(
         configured,
-        create_app,
+        _load,
         port=configured.api_port,
         processes=configured.api_workers,
         threads=configured.api_threads,
         preload=True,
         max_body_bytes=configured.max_body_bytes,
     )
+
+
+def _load() -> APIFlask:
+    """Return the application with its OpenAPI document, so that no request generates it: anybody may ask for it."""
+    app = create_app()
+    _ = app.spec
+    return app

@@ -130,6 +130,13 @@ def test_a_forged_host_gets_into_no_link_and_no_clone_url(
     assert "http://127.0.0.1:8443/v1/jobs?" in told
 
 
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+def test_the_first_client_does_not_decide_where_the_pages_of_others_send_keys(app: Flask, path: str) -> None:
+    client = app.test_client()
+    for host in (FORGED, "localhost"):
+        assert FORGED not in client.get(path, headers={"Host": host}).get_data(as_text=True)
+
+
 def test_the_public_address_is_the_operators(linked: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     with _settings(monkeypatch, LONGSHORE_PUBLIC_URL="https://longshore.example.com/"):
         for host in (FORGED, "localhost", "127.0.0.1:9"):
