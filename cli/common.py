@@ -81,10 +81,10 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, un
 
 
 def plain_cell(text: str, style: str = "") -> Text:
-    """Return a cell of a table that shows a text as it is: without escape sequences, markup and names of emojis."""
+    """Return a cell of a table with a plain text, in which markup and names of emojis are not interpreted."""
     return Text(plain_text(text), style)
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a text that may repeat what strangers chose."""
+    """Print a text that may contain untrusted parts."""
     click.echo(plain_text(text), err=err)

@@ -1,4 +1,4 @@
-"""The data directory of `longshore up`: for the account that it runs under alone."""
+"""Create and check the data directory of `longshore up`, which only its own account may access."""
 
 import contextlib
 import os
@@ -65,10 +65,10 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _check_parents(directory: Path) -> None:
-    """Refuse a directory that another account could put its own in the place of.
+    """Refuse a directory that another account could replace.
 
-    A sticky directory such as /tmp lets nobody rename what belongs to others. A group that is the account's own is no
-    other account. Root uses directories that belong to others, as in containers.
+    In a sticky directory such as /tmp nobody can rename files of others. The account's own group does not count as
+    another account. Root may use directories that belong to others, as in containers.
     """
     for parent in directory.resolve().parents:
         found = parent.stat()

@@ -1,4 +1,4 @@
-"""`longshore firewall`: keep the rules of Longshore's Docker networks, for workers that cannot write them."""
+"""`longshore firewall`: write the firewall rules of Longshore's Docker networks, for workers that cannot."""
 
 import signal
 
@@ -11,12 +11,12 @@ from workers.docker.network import BRIDGES, create_network, write_rules
 
 log = structlog.get_logger(__name__)
 
-INTERVAL_SECONDS = 30.0
+WRITE_INTERVAL_SECONDS = 30.0
 
 
 @click.command("firewall")
 def command() -> None:
-    """Make the Docker networks of builds and algorithms, and keep the firewall's rules for them.
+    """Create the Docker networks of builds and algorithms, and keep their firewall rules in force.
 
     Runs on the machine of the Docker engine, in its network, with CAP_NET_ADMIN. Needed only where the workers cannot
     write the rules themselves, as in containers of their own; set LONGSHORE_EGRESS_RULES=elsewhere for those.
@@ -33,12 +33,12 @@ def command() -> None:
             else:
                 log.info("firewall_rules_in_force", networks=list(BRIDGES))
             reported = problem
-        if signal.sigtimedwait(signals, INTERVAL_SECONDS) is not None:
+        if signal.sigtimedwait(signals, WRITE_INTERVAL_SECONDS) is not None:
             return
 
 
 def _problem() -> str:
-    """Write the rules; return in sentences why that was impossible, or an empty text."""
+    """Write the rules; return why that was impossible, as sentences, or an empty text."""
     try:
         for name in BRIDGES:
             create_network(name)

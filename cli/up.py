@@ -15,12 +15,12 @@ from shared.net.address_rules import is_loopback_host
 from shared.settings import settings, unknown_settings
 
 HOST_NETWORK_WARNING = (
-    "WARNING: {variable}=host: {what} can reach every service of this machine and its network. Use it with source that "
-    "you trust only."
+    "WARNING: {variable}=host: {what} can reach every service of this machine and its network. Use it only with "
+    "source that you trust."
 )
 PUBLIC_URL_WARNING = (
-    "WARNING: LONGSHORE_PUBLIC_URL is not set, so links and clone URLs name the address that is listened on: set it to "
-    "the one that callers use."
+    "WARNING: LONGSHORE_PUBLIC_URL is not set, so links and clone URLs have the address of LONGSHORE_HOST: set it to "
+    "the URL that callers use."
 )
 
 

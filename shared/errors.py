@@ -34,7 +34,8 @@ class ErrorClass(StrEnum):
 class LongshoreError(Exception):
     """The base of all errors that Longshore raises itself.
 
-    `message` is a sentence for people: without any secret, and plain, because it often repeats what a stranger sent.
+    `message` is a sentence for people, without any secret. It is processed by `plain_text`, because it often contains
+    untrusted text.
     """
 
     def __init__(self, message: str) -> None:
@@ -92,16 +93,11 @@ class ConflictError(RequestError):
 
 
 class LimitReachedError(RequestError):
-    """Raised when an owner has as much of something as it may: in progress, in the queue, or recorded."""
+    """Raised when an owner has reached a limit: of requests in progress, queued jobs, or keys."""
 
 
 class UnavailableError(RequestError):
     """Raised when a part of the installation does not respond. The same request may be sent again."""
-
-
-def storable(text: str) -> str:
-    """Return `text` with U+FFFD for what no database stores: NUL (PostgreSQL) and lone surrogates (not UTF-8)."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def sentence(text: str) -> str:

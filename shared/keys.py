@@ -51,7 +51,7 @@ class Caller:
         return self.owns(owner) and self.is_for(owner, name)
 
     def is_for(self, owner: str, name: str) -> bool:
-        """Return whether the key is not narrowed to other algorithms than this one (`algo_acl`)."""
+        """Return whether the key may be used for this algorithm (`algo_acl`)."""
         if self.admin or self.algorithms is None:
             return True
         return f"{owner}/{name}" in self.algorithms or f"{owner}/*" in self.algorithms
@@ -147,10 +147,10 @@ def create_key(
 
 
 def require_room_for_key(session: Session, owner: str) -> None:
-    """Refuse another key for an owner that has as many as it may.
+    """Refuse another key for an owner who has reached the limit.
 
     Raises:
-        LimitReachedError: it has.
+        LimitReachedError: the limit is reached.
     """
     maximum = settings().max_keys_per_owner
     number = session.scalar(select(func.count(ApiKey.seq)).where(ApiKey.owner == owner, ApiKey.revoked_at.is_(None)))

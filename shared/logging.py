@@ -79,7 +79,7 @@ def configure_logs(configured: Settings, *, process: str, stream: TextIO | None 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask values whose field is named like a secret, and texts that look like one (a structlog processor).
 
-    All texts become plain: a stranger's text in an entry neither controls the terminal nor begins another entry.
+    `plain_text` is applied to all texts, so that untrusted text neither controls a terminal nor begins another entry.
     """
     return {name: _masked(name, value) for name, value in event.items()}
 

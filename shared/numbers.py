@@ -1,4 +1,4 @@
-"""Numbers that strangers write, in headers and documents."""
+"""Parse numbers of untrusted headers and documents."""
 
 MAX_NUMBER = 2**53 - 1
 """The largest whole number that every JSON parser reads exactly (RFC 8259 section 6)."""
@@ -6,7 +6,7 @@ _MAX_DIGITS = len(str(MAX_NUMBER))
 
 
 def whole_number(value: object, maximum: int = MAX_NUMBER) -> int | None:
-    """Return a number from 0 to `maximum` that `value` is, or writes in ASCII digits; None for anything else.
+    """Return the whole number from 0 to `maximum` that `value` is or contains as ASCII digits; otherwise None.
 
     `int()` and `str.isdigit` accept other scripts, signs and underscores, and `int()` raises for thousands of digits.
     """

@@ -1,7 +1,7 @@
-"""Texts of strangers without the characters that control a terminal, hide, or reorder what is shown.
+"""Remove characters from untrusted texts that control a terminal, are invisible, or reorder what is shown.
 
-Builds, registries, git servers, engines and callers choose what stands in messages. Whatever is stored as a message, or
-printed for an operator, passes through here: escape sequences (ECMA-48) and invisible formatting characters
+Builds, registries, git servers, engines and callers choose parts of messages. Every text that is stored as a message or
+printed for an operator is processed here: escape sequences (ECMA-48) and invisible formatting characters
 (bidirectional overrides, zero-width characters) are removed, line breaks of every kind become one kind, and each
 control character that is left becomes U+FFFD. A text that was plain is not changed.
 """
@@ -24,12 +24,12 @@ _INVISIBLE = re.compile(
 )
 """The general category Cf of Unicode 15, and the block of tags."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What is neither a tab nor a line feed; lone halves of surrogate pairs are not UTF-8."""
+"""Control characters except tab and line feed, and lone halves of surrogate pairs, which are not UTF-8."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def plain_text(text: str) -> str:
-    """Return a text of several lines that a terminal shows as it is. Tabs and line feeds stay."""
+    """Return a text without these characters. Tabs and line feeds stay."""
     if text.isprintable():
         return text
     text = _ESCAPE_SEQUENCE.sub("", text)
@@ -38,7 +38,7 @@ def plain_text(text: str) -> str:
 
 
 def plain_line(text: str) -> str:
-    """Return a text on one line, with a space in place of each line break and tab."""
+    """Return a text without these characters, with a space in place of each line break and tab."""
     if text.isprintable():
         return text
     return re.sub(r"[\n\t]", " ", plain_text(text))

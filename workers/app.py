@@ -2,10 +2,9 @@
 
 The pool is forked when the worker starts, and whenever one of its processes ends. A process that is forked while
 another thread of the parent works inherits the locks that this thread holds, but not the thread that would release
-them. With the lock of a module that was being imported, it waits forever at its first job; after a fork in a
-transaction, SQLite's record that the parent writes makes its every write fail with "database is locked" (sqlite.org,
-"How To Corrupt An SQLite Database File", section 2.6). So what other threads of the parent do, they do in a block of
-`between_forks` or `opened_between_forks`.
+them. If a module was being imported, the process waits for its lock forever at its first job. If SQLite was in a
+transaction, every write of the process fails with "database is locked" (sqlite.org, "How To Corrupt An SQLite Database
+File", section 2.6). So other threads of the parent work only in blocks of `between_forks` or `opened_between_forks`.
 """
 
 import contextlib
@@ -52,8 +51,8 @@ celery.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
-    # Celery kills a process of the pool that is not ready after 4 s. On a busy machine, or with much to clean up after
-    # a killed one, its successor would meet the same, and no job would be done.
+    # By default Celery kills a process of the pool that is not ready after 4 s. On a busy machine its successor would
+    # be killed too, and no job would be done.
     worker_proc_alive_timeout=60,
     task_ignore_result=True,
     task_serializer="json",

@@ -1,4 +1,4 @@
-"""Say at start what of this installation's confinement of builds and algorithms is not in force, and why."""
+"""Warn at the start of a worker if builds or algorithms are less confined than they could be."""
 
 from collections.abc import Collection
 
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 5
 
 
 def confinement_warnings(queues: Collection[str]) -> list[str]:
-    """Return a sentence or two for each kind of work of these queues that is confined less than it could be.
+    """Return a warning for each kind of work of these queues that is less confined than it could be.
 
     An engine that does not respond is reported elsewhere.
     """
@@ -40,4 +40,4 @@ def _of_network(variable: str, network: str, what: str) -> list[str]:
         return []
     if problem is None:
         return []
-    return [f"{variable}={network} is the network of {what}. {problem} Use it with source that you trust only."]
+    return [f"{variable}={network} is the network of {what}. {problem} Use it only with source that you trust."]

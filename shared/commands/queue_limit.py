@@ -15,10 +15,10 @@ _LIVE_JOBS = select(func.count()).select_from(
 
 
 def require_room_in_queue(session: Session, owner: str) -> None:
-    """Refuse more jobs of an owner that has as many in the queue as it may.
+    """Refuse further jobs of an owner who has reached the limit.
 
     Raises:
-        LimitReachedError: it has.
+        LimitReachedError: the limit is reached.
     """
     maximum = settings().max_queued_jobs_per_owner
     if session.scalars(_LIVE_JOBS, {"owner": owner, "limit": maximum}).one() >= maximum:

@@ -28,7 +28,8 @@ def ensure_instance(
         session.execute(select(Owner.seq).where(Owner.username == desired.owner).with_for_update())
         if starting_instances(session, desired.owner) >= max_starts:
             raise LimitReachedError(
-                f"{max_starts} instances of {desired.owner} are starting, and more do not start at the same time."
+                f"{max_starts} instances of {desired.owner} are starting, the maximum "
+                "(LONGSHORE_SERVING_STARTS_PER_OWNER)."
             )
     instance = Instance(
         id=str(uuid.uuid4()),

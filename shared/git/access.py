@@ -37,17 +37,18 @@ class AccessOptions(TypedDict):
 
 @dataclass(frozen=True)
 class Access:
-    """What git needs to reach one repository, and whether callers may be told what answers there."""
+    """The options with which git reaches one repository, and whether callers may see the errors of its server."""
 
     options: AccessOptions
-    is_described: bool
-    """False for addresses outside of the public internet: what answers there, or that nothing does, is not for callers
-    who can name any address and port (LONGSHORE_SOURCE_TRUSTED_NETWORKS names exceptions)."""
+    errors_are_visible: bool
+    """False for addresses outside of the public internet: callers choose address and port, and errors would tell them
+    which services run there. LONGSHORE_SOURCE_TRUSTED_NETWORKS names exceptions."""
 
 
-class UnnamedServerError(WorkError):
-    """Raised when the name of a repository's server cannot be resolved (it may be one of the private network), or leads
-    to this machine. Callers are told neither.
+class HiddenServerError(WorkError):
+    """Raised when the name of a repository's server cannot be resolved, or resolves to this machine.
+
+    Callers may not see which: it may be a name of the private network.
     """
 
 
@@ -66,7 +67,7 @@ def make_access(
     Raises:
         WorkError: an ssh:// URL without a known_hosts file, or one that the key is not for (invalid); a forbidden
             address (invalid).
-        UnnamedServerError: a name that cannot be resolved, or an address of this machine (transient).
+        HiddenServerError: a name that cannot be resolved, or an address of this machine (transient).
     """
     config, environment = [], {}
     addresses = [] if networks is None else _resolve(url, networks)
@@ -80,7 +81,7 @@ def make_access(
         config.append((f"http.{url}.extraHeader", f"Authorization: Basic {base64.b64encode(pair).decode()}"))
     return Access(
         AccessOptions(protocols=(url.scheme,), config=config, extra_environment=environment),
-        is_described=all(
+        errors_are_visible=all(
             is_public_address(address) or source_trusted_networks().contains(address) for address in addresses
         ),
     )
@@ -114,12 +115,12 @@ def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
     except ForbiddenAddressError as error:
         raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error.for_caller}") from None
     except (OSError, UnicodeError):
-        raise UnnamedServerError(
+        raise HiddenServerError(
             ErrorClass.TRANSIENT, f"The name of the repository {url} cannot be resolved."
         ) from None
     for address in addresses:
         if not networks.allows_this_machine(address):
-            raise UnnamedServerError(
+            raise HiddenServerError(
                 ErrorClass.TRANSIENT,
                 f"{address} is an address of this machine, which {networks.setting} allows only with 127.0.0.0/8 or by "
                 "its own network.",

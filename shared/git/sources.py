@@ -14,7 +14,7 @@ from shared.db.models import Algorithm
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ConflictError, ErrorClass, InvalidInputError, WorkError
 from shared.git import hosted
-from shared.git.access import Access, GitCredentials, UnnamedServerError, check_ssh_key_scope, make_access
+from shared.git.access import Access, GitCredentials, HiddenServerError, check_ssh_key_scope, make_access
 from shared.git.command import GitResult, run_git
 from shared.git.errors import git_error
 from shared.git.repository_url import InvalidRepositoryUrlError, RepositoryUrl
@@ -24,9 +24,8 @@ from shared.subprocesses import SubprocessTimeoutError
 
 RESOLVE_TIMEOUT_SECONDS = 8
 """For a repository elsewhere to name its newest commit."""
-UNDESCRIBED_SECONDS = 4
-"""How long it takes until a repository that is not described to callers (`Access`) is said to be unreadable, whatever
-is at its address."""
+HIDDEN_ERROR_SECONDS = 4
+"""How long it takes to report an error that callers may not see (`Access`). The time is the same for all errors."""
 RETRY_SECONDS = 10
 
 log = structlog.get_logger(__name__)
@@ -125,7 +124,7 @@ def newest_commit(
     Raises:
         WorkError: empty repository (invalid), default branch deleted (invalid), no such repository (not_found),
             wrong credentials (auth), certificate not trusted or no git server (invalid), unreachable or too slow
-            (transient); always transient where callers are not told. The message is for the caller.
+            (transient); always transient if callers may not see the error. The message is for the caller.
     """
     listing = _reach(url, credentials, owner, time.monotonic() + timeout, CancelToken())
     if listing.head is not None:
@@ -141,13 +140,13 @@ def newest_commit(
 def reach_repository(
     url: RepositoryUrl, credentials: GitCredentials | None, *, owner: str, timeout: float, stop: CancelToken
 ) -> Access:
-    """Return what git needs to fetch from a repository elsewhere.
+    """Return the access with which git fetches from a repository elsewhere.
 
-    Where callers are not told what answers, it is asked for its branches first: a fetch takes longer to fail in some
-    ways than in others.
+    If callers may not see its errors, its branches are listed first: the time that a fetch takes to fail would tell
+    the errors apart.
 
     Raises:
-        WorkError: as `make_access`; the repository cannot be read, and callers are not told why (transient).
+        WorkError: as `make_access`; the repository cannot be read, and callers may not see why (transient).
         WorkCancelledError: `stop` was cancelled.
     """
     return _reach(url, credentials, owner, time.monotonic() + timeout, stop, asks_always=False).access
@@ -155,7 +154,7 @@ def reach_repository(
 
 @dataclass(frozen=True)
 class _Listing:
-    """The access to a repository, and what it listed if it was asked."""
+    """The access to a repository, and its branches if they were listed."""
 
     access: Access
     head: str | None = None
@@ -172,21 +171,21 @@ def _reach(
     *,
     asks_always: bool = True,
 ) -> _Listing:
-    undescribed_until = min(deadline, time.monotonic() + UNDESCRIBED_SECONDS)
+    hidden_until = min(deadline, time.monotonic() + HIDDEN_ERROR_SECONDS)
     try:
         access = make_access(url, credentials, source_networks(), owner=owner)
-    except UnnamedServerError as error:
-        raise _undescribed(url, error, undescribed_until, stop) from None
-    if access.is_described:
+    except HiddenServerError as error:
+        raise _hidden_error(url, error, hidden_until, stop) from None
+    if access.errors_are_visible:
         return _ask(url, access, deadline, stop) if asks_always else _Listing(access)
     try:
-        listing = _ask(url, access, undescribed_until, stop)
-        if not listing.has_branches:  # every web server can send this
+        listing = _ask(url, access, hidden_until, stop)
+        if not listing.has_branches:  # any web server can send such a response
             raise WorkError(ErrorClass.INVALID, f"The repository {url} is empty.")
     except WorkError as error:
         if error.error_class == ErrorClass.UNAVAILABLE:
             raise
-        raise _undescribed(url, error, undescribed_until, stop) from None
+        raise _hidden_error(url, error, hidden_until, stop) from None
     return listing
 
 
@@ -198,8 +197,8 @@ def _ask(url: RepositoryUrl, access: Access, deadline: float, stop: CancelToken)
     return _Listing(access, has_branches=bool(branches))
 
 
-def _undescribed(url: RepositoryUrl, error: WorkError, until: float, stop: CancelToken) -> WorkError:
-    """Return the one error for everything that can be at an address that callers are not told about, at one time."""
+def _hidden_error(url: RepositoryUrl, error: WorkError, until: float, stop: CancelToken) -> WorkError:
+    """Log an error that callers may not see; after a fixed time return the same error as for all others."""
     log.warning("repository_unreadable", url=str(url), error_class=error.error_class, reason=error.message)
     stop.sleep(max(0.0, until - time.monotonic()))
     return WorkError(

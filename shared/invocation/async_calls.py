@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.clock import now_ms
 from shared.db.models import Algorithm, CallRequest, CallState, Version
-from shared.errors import storable
+from shared.plain_text import plain_text
 
 DAY_MS = 24 * 60 * 60 * 1000
 MAX_ERROR_TYPE = 64
@@ -71,8 +71,8 @@ def end_call(session: Session, request_id: str, outcome: CallOutcome) -> bool:
         .where(CallRequest.id == request_id, CallRequest.state == CallState.RUNNING)
         .values(
             state=outcome.state,
-            message=None if outcome.message is None else storable(outcome.message),
-            error_type=None if outcome.error_type is None else storable(outcome.error_type)[:MAX_ERROR_TYPE],
+            message=None if outcome.message is None else plain_text(outcome.message),
+            error_type=None if outcome.error_type is None else plain_text(outcome.error_type)[:MAX_ERROR_TYPE],
             duration_ms=outcome.duration_ms,
             ended_at=now_ms(),
         )

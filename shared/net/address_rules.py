@@ -47,7 +47,7 @@ PRIVATE_NETWORKS = tuple(
         *("127.0.0.0/8", "fc00::/7", "::1/128", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"),
     )
 )
-"""Networks that are not the internet, and those of IPv6 that contain IPv4 addresses."""
+"""Networks outside of the public internet, and networks of IPv6 whose addresses contain IPv4 addresses."""
 _METADATA_NAMES = frozenset(
     ("metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
 )
@@ -58,7 +58,7 @@ _INET_ATON_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 class ForbiddenAddressError(InvalidValueError):
     """Raised for an address that must not be connected to. The text is a sentence for an administrator.
 
-    `for_caller` does not tell to which address a name resolved: it may be a name of the private network.
+    `for_caller` is the same sentence without the address of a name, which may be a name of the private network.
     """
 
     def __init__(self, message: str, for_caller: str | None = None) -> None:
@@ -179,7 +179,7 @@ def source_networks() -> AllowedNetworks:
 
 @cache
 def source_trusted_networks() -> AllowedNetworks:
-    """Return the networks outside of the public internet about whose git servers callers are told everything."""
+    """Return the networks outside of the public internet whose git servers' errors callers may see."""
     return AllowedNetworks.parse("LONGSHORE_SOURCE_TRUSTED_NETWORKS", settings().source_trusted_networks)
 
 

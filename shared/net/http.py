@@ -4,14 +4,13 @@ Another thread can interrupt a request by `abort` or by the cancel token.
 """
 
 import http.client
-import json
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
@@ -23,10 +22,10 @@ from shared.net.address_rules import AllowedNetworks, registry_networks
 from shared.net.connections import Proxy, new_connection
 from shared.net.errors import error_from_exception
 from shared.net.origins import host_of, origin_of, path_of
+from shared.net.responses import Response
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """The size up to which registries must accept manifests (distribution spec: pushing manifests)."""
-MAX_JSON_BYTES = 256 * 1024
 PIECE_BYTES = 256 * 1024
 """The part of a large body that is in memory, and that must be sent or received within the read timeout."""
 
@@ -42,51 +41,14 @@ class Timeouts:
     connect: float = 5.0
     """For each address of the host, and for each step of the TLS handshake."""
     read: float = 30.0
-    """Between two arrivals of bytes. Without `total` also for the whole response, or for `PIECE_BYTES` of a stream."""
+    """Between two reads of bytes. Without `total` also for the whole response, or for `PIECE_BYTES` of a stream."""
     total: float | None = 60.0
     """From the request to the last byte of the response; None: as long as the body of the request takes."""
 
     @property
     def response(self) -> float | None:
-        """The limit for the head of a response, and for its body unless it is a stream, if there is none in total."""
+        """The limit for the headers of a response, and for a body that is no stream; None if `total` limits them."""
         return self.read if self.total is None else None
-
-
-@dataclass(frozen=True)
-class Response:
-    """One HTTP response, read to its end or to the size limit."""
-
-    method: str
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    """Case-insensitive; the values of a repeated header are joined by a comma (RFC 9110 section 5.3)."""
-    body: bytes
-    complete: bool = True
-
-    @property
-    def location(self) -> str:
-        """The `Location` header as an absolute URL; empty if there is none or it is invalid."""
-        location = self.headers.get("Location")
-        try:
-            return urljoin(self.url, location) if location else ""
-        except ValueError:
-            return ""
-
-    @property
-    def is_html(self) -> bool:
-        """Whether the body is an HTML page: a gateway or a website sends those, a registry does not."""
-        return "html" in self.headers.get("Content-Type", "").lower() or self.body.lstrip()[:1] == b"<"
-
-    def json_object(self) -> dict[str, object]:
-        """Return the body as a JSON object; empty if it is something else, or large: errors and tokens are small."""
-        if len(self.body) > MAX_JSON_BYTES:
-            return {}
-        try:
-            document = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return document if isinstance(document, dict) else {}
 
 
 @dataclass(frozen=True)

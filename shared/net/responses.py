@@ -1,10 +1,53 @@
-"""Responses of strangers' servers, as `http.client` reads them, but strictly."""
+"""Responses of servers that are not trusted: strictly parsed, and with a limit for JSON."""
 
 import http.client
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+MAX_JSON_BYTES = 256 * 1024
 
 _MAX_CHUNK_LINE_BYTES = 4096
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+
+
+@dataclass(frozen=True)
+class Response:
+    """One HTTP response, read to its end or to the size limit."""
+
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive; the values of a repeated header are joined by a comma (RFC 9110 section 5.3)."""
+    body: bytes
+    complete: bool = True
+
+    @property
+    def location(self) -> str:
+        """The `Location` header as an absolute URL; empty if there is none or it is invalid."""
+        location = self.headers.get("Location")
+        try:
+            return urljoin(self.url, location) if location else ""
+        except ValueError:
+            return ""
+
+    @property
+    def is_html(self) -> bool:
+        """Whether the body is an HTML page: a gateway or a website sends those, a registry does not."""
+        return "html" in self.headers.get("Content-Type", "").lower() or self.body.lstrip()[:1] == b"<"
+
+    def json_object(self) -> dict[str, object]:
+        """Return the body as a JSON object; empty if it is something else, or large: errors and tokens are small."""
+        if len(self.body) > MAX_JSON_BYTES:
+            return {}
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return document if isinstance(document, dict) else {}
 
 
 class StrictResponse(http.client.HTTPResponse):
@@ -19,5 +62,5 @@ class StrictResponse(http.client.HTTPResponse):
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
             self.close()
-            raise ValueError("not the size of a chunk")  # `http.client` makes an `IncompleteRead` of it
+            raise ValueError("invalid size of a chunk")  # `http.client` makes an `IncompleteRead` of it
         return int(size[1], 16)

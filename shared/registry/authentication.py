@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import HttpTransport, Response
+from shared.net.http import HttpTransport
 from shared.net.origins import host_of, is_target_allowed, origin_of
+from shared.net.responses import Response
 from shared.numbers import whole_number
 from shared.registry.credentials import Credentials
 from shared.registry.errors import error_from_response

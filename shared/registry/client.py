@@ -5,8 +5,9 @@ from contextlib import suppress
 
 from shared.cancellation import call_after
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Response, Timeouts
+from shared.net.http import Timeouts
 from shared.net.origins import origin_of
+from shared.net.responses import Response
 from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size
 from shared.registry.reference import is_digest, is_repository_path, is_tag

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from shared.errors import ErrorClass, WorkError
 from shared.net.errors import class_of_status, excerpt, retry_after
-from shared.net.http import Response
+from shared.net.responses import Response
 
 _CLASS_OF_CODE = {
     "UNAUTHORIZED": ErrorClass.AUTH,

@@ -11,8 +11,9 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.connections import InvalidCertificateError, Proxy, tls_context
 from shared.net.errors import is_non_tls_peer
-from shared.net.http import HttpTransport, RequestBody, Response, Timeouts
+from shared.net.http import HttpTransport, RequestBody, Timeouts
 from shared.net.origins import host_of, is_redirect_allowed, is_target_allowed, origin_of, path_of
+from shared.net.responses import Response
 from shared.registry.address import RegistryAddress
 from shared.registry.authentication import Authenticator
 from shared.registry.credentials import Credentials

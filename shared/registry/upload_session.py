@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import PIECE_BYTES, RequestBody, Response, Timeouts
+from shared.net.http import PIECE_BYTES, RequestBody, Timeouts
+from shared.net.responses import Response
 from shared.numbers import whole_number
 from shared.registry.blobs import TRANSFER_TIMEOUTS
 from shared.registry.session import RegistrySession

@@ -39,13 +39,13 @@ class ServingSettings(BaseSettings):
     )
     serving_sockets: Literal["memory", "disk"] = Field(
         "memory",
-        description="Where instances make their sockets: memory (a small file system, which the serving worker must be allowed "
-        "to mount) or disk (which an instance can fill; for owners whom you trust).",
+        description="Where instances create their sockets: memory (a small tmpfs, which the serving worker must be allowed "
+        "to mount) or disk (which an instance can fill; only for trusted owners).",
     )
     serving_network: str = Field(
         "longshore-serving",
         description="Docker network of instances, unless the algorithm's settings say `isolated` (no network). longshore-serving "
-        "is Longshore's own, which reaches neither this machine nor private networks.",
+        "is created by Longshore and reaches neither this machine nor private networks.",
     )
     egress_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -54,7 +54,7 @@ class ServingSettings(BaseSettings):
     )
     egress_rules: Literal["worker", "elsewhere"] = Field(
         "worker",
-        description="Who writes the firewall's rules for Longshore's Docker networks: worker (each worker, which warns at its start "
+        description="What writes the firewall rules of Longshore's Docker networks: worker (each worker, which warns at its start "
         "if it cannot) or elsewhere (`longshore firewall`, or the operator).",
     )
     serving_memory_bytes: int = Field(
@@ -88,8 +88,8 @@ class ServingSettings(BaseSettings):
     serving_starts_per_owner: int = Field(
         2,
         ge=1,
-        description="How many instances of one owner may start at the same time; further calls wait. Below the number of "
-        "processes that start instances, so that one owner does not keep all of them busy.",
+        description="How many instances of one owner may start at the same time; further calls wait. Keep it below "
+        "the concurrency of the serving workers, so that one owner does not keep all of them busy.",
     )
 
     kubernetes_namespace: str = Field(

@@ -11,7 +11,7 @@ from shared.settings.parsing import read_delays, read_environments, read_network
 from shared.settings.serving import MEBIBYTE
 
 MINUTE = 60
-PRIVATE_NETWORKS = (
+_NETWORKS_WITHOUT_INDEX_FILES = (
     "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ class WorkerSettings(BaseSettings):
         json_schema_extra={"masked": True},
     )
     build_index_networks: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("0.0.0.0/0", "::/0", *(f"!{network}" for network in PRIVATE_NETWORKS)),
+        ("0.0.0.0/0", "::/0", *(f"!{network}" for network in _NETWORKS_WITHOUT_INDEX_FILES)),
         description="Networks of files that this index links to on other hosts, in the form of LONGSHORE_REGISTRY_NETWORKS.",
     )
     build_memory_bytes: int = Field(4096 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit of a build, in bytes.")
@@ -54,9 +54,9 @@ class WorkerSettings(BaseSettings):
     build_pids: int = Field(1024, ge=16, description="Process limit of a build.")
     build_seconds: int = Field(30 * MINUTE, ge=1, description="Time limit of a build, in seconds.")
     build_max_bytes: int = Field(
-        16 * 1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Limit for what a build has on the engine's disk, in bytes."
+        16 * 1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Maximum disk space of a build's container, in bytes."
     )
-    build_max_files: int = Field(1_000_000, ge=10_000, description="Limit for the files that a build has there.")
+    build_max_files: int = Field(1_000_000, ge=10_000, description="Maximum number of files of a build's container.")
     build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a stored build log, in bytes.")
     build_own_dockerfile: bool = Field(
         False,
@@ -95,8 +95,8 @@ class WorkerSettings(BaseSettings):
     )
     source_trusted_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Private networks of git servers, in the same form, about whose answers callers are told. Of all other "
-        "addresses outside of the public internet they are told only that a repository cannot be read.",
+        description="Private networks of git servers, in the same form, whose errors callers may see. For all other addresses "
+        "outside of the public internet callers are only told that the repository cannot be read.",
     )
     webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         ("0.0.0.0/0", "::/0"), description="Networks of allowed webhook targets, in the same form."

@@ -20,7 +20,8 @@ from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import registry_networks
 from shared.net.connections import tls_context
 from shared.net.errors import MAX_RETRY_AFTER_SECONDS, retry_after
-from shared.net.http import HttpTransport, Response, Timeouts
+from shared.net.http import HttpTransport, Timeouts
+from shared.net.responses import Response
 from shared.numbers import MAX_NUMBER, whole_number
 from shared.registry.address import RegistryAddress
 from shared.registry.authentication import parse_challenges

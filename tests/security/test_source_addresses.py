@@ -49,7 +49,7 @@ def default_networks(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:  # no
 @pytest.fixture
 def undescribed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Settings that allow sources on this machine, and tell callers nothing of what is there."""
-    monkeypatch.setattr(sources, "UNDESCRIBED_SECONDS", PAUSE_SECONDS)
+    monkeypatch.setattr(sources, "HIDDEN_ERROR_SECONDS", PAUSE_SECONDS)
     with longshore_environment(tmp_path / "data", tables=False, source_trusted_networks="", source_allow_http="true"):
         yield
 
@@ -191,10 +191,10 @@ def test_a_private_repository_that_answers_is_read_all_the_same(tmp_path: Path) 
     with plain_git_server(tmp_path / "root") as address:
         url = RepositoryUrl.parse(f"{address}/r.git", allow_http=True)
         assert newest_commit(url, owner="acme") == tree.head
-        assert not reach_repository(url, None, owner="acme", timeout=60, stop=CancelToken()).is_described
+        assert not reach_repository(url, None, owner="acme", timeout=60, stop=CancelToken()).errors_are_visible
 
 
-def test_a_network_of_the_operators_own_git_servers_is_described(tmp_path: Path) -> None:
+def test_a_network_of_the_operators_own_git_servers_errors_are_visible(tmp_path: Path) -> None:
     with (
         longshore_environment(tmp_path / "data", tables=False, source_allow_http="true"),
         plain_git_server(tmp_path, status=401) as url,

@@ -43,8 +43,8 @@ class BuildLog:
         self._write(self.masked(line)[:MAX_LINE])
 
     def masked(self, text: str) -> str:
-        """Return a text plain and without secrets."""
-        text = plain_text(text)  # first: characters that are removed cannot divide a secret afterwards
+        """Return a text without control characters and secrets."""
+        text = plain_text(text)  # first, because an invisible character could split a secret
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text

@@ -50,7 +50,7 @@ def build_by_dockerfile(
                 labels=dict(labels),
                 rm=True,
                 forcerm=True,
-                # The engine's cache knows no owners: a step would give what it gave to the Dockerfile of another.
+                # The engine's cache does not distinguish owners: a step could return another owner's result.
                 nocache=True,
                 decode=True,
                 network_mode=network,

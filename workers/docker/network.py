@@ -1,9 +1,9 @@
-"""Longshore's own networks on a Docker engine: builds and algorithms reach the internet there, and nothing near.
+"""Longshore's own networks on a Docker engine, from which builds and algorithms reach the public internet only.
 
-The engine keeps the containers of such a network apart from each other. Rules of this machine's firewall deny them the
-machine itself, link-local and metadata addresses, and private networks. They stand in the table `mangle`, which packets
-pass before the engine's own rules and before addresses are translated, and are written anew whenever a container
-starts: a restarted engine or firewall may have dropped them.
+The engine isolates the containers of such a network from each other. Firewall rules of this machine deny them the
+machine itself, link-local and metadata addresses, and private networks. The rules are in the table `mangle`, before the
+engine's own rules and before addresses are translated. They are written again whenever a container starts, because a
+restarted engine or firewall may have dropped them.
 """
 
 import ipaddress
@@ -22,8 +22,8 @@ from shared.settings import settings
 from workers.docker.connection import engine, engine_address, engine_errors
 
 BRIDGES = {"longshore-builds": "br-longshore-b", "longshore-serving": "br-longshore-s"}
-"""Longshore's networks, with the names of their interfaces. Builds have one apart: the engine gives the steps of a
-Dockerfile the right to send any packet."""
+"""Longshore's networks, with the names of their interfaces. Builds have a separate one, because the engine lets the
+steps of a Dockerfile send any packet."""
 DNS_PORT = 53
 RESOLVER_FILE = Path("/etc/resolv.conf")
 TIMEOUT_SECONDS = 20
@@ -48,7 +48,7 @@ def ensure_network(name: str) -> None:
 
 
 def confinement_problem(name: str) -> str | None:
-    """Return in a sentence why containers of a network can reach what is near; None if they cannot.
+    """Return why containers of a network can reach private addresses, as a sentence; None if they cannot.
 
     Raises:
         WorkError: as `ensure_network`.
@@ -56,15 +56,15 @@ def confinement_problem(name: str) -> str | None:
     if name == "none":
         return None
     if name == "host":
-        return "There it can reach every service of this machine and its network."
+        return "Containers there reach every service of this machine and its network."
     if name not in BRIDGES:
-        return "It is not Longshore's own, so Longshore denies nobody there this machine and private networks."
+        return "It was not created by Longshore, so there are no rules that deny this machine and private networks."
     create_network(name)
     return write_rules(name) if settings().egress_rules == "worker" else None
 
 
 def write_rules(name: str) -> str | None:
-    """Replace the firewall's rules for one of Longshore's networks; return in sentences why that is impossible."""
+    """Replace the firewall's rules for one of Longshore's networks; return why that is impossible, as sentences."""
     bridge = BRIDGES[name]
     if not engine_address().startswith("unix:"):
         return _impossible(f"the Docker engine at {engine_address()} may be on another machine")
@@ -77,9 +77,10 @@ def write_rules(name: str) -> str | None:
     except FileNotFoundError:
         return _impossible("iptables is not installed")
     except subprocess.CalledProcessError as error:
-        return _impossible(str(error.stderr).strip().splitlines()[0] if error.stderr else str(error))
+        lines = str(error.stderr or "").splitlines()
+        return _impossible(next(filter(str.strip, lines), str(error)))
     except subprocess.TimeoutExpired:
-        return _impossible("iptables does not end")
+        return _impossible(f"iptables did not end within {TIMEOUT_SECONDS} s")
     return None
 
 
@@ -88,7 +89,7 @@ def egress_rules() -> list[str]:
     rules = []
     for server in _name_servers():
         rules += [f"-d {server}/32 -p {protocol} --dport {DNS_PORT} -j ACCEPT" for protocol in ("udp", "tcp")]
-    rules.append("-m addrtype ! --dst-type UNICAST -j DROP")  # this machine, under any of its addresses; and groups
+    rules.append("-m addrtype ! --dst-type UNICAST -j DROP")  # any address of this machine, broadcast, multicast
     rules += [f"-d {network} -j DROP" for network, _ in FORBIDDEN_NETWORKS if network.version == 4]
     rules += [f"-d {network} -j ACCEPT" for network in allowed_networks() if network.version == 4]
     rules += [f"-d {network} -j DROP" for network in PRIVATE_NETWORKS if network.version == 4]
@@ -120,7 +121,7 @@ def create_network(name: str) -> None:
 
 
 def _impossible(reason: str) -> str:
-    return f"Its rules cannot be written: {reason}. What runs there can reach this machine and private networks."
+    return f"Its rules cannot be written: {reason}. Containers there can reach this machine and private networks."
 
 
 def _name_servers() -> list[str]:

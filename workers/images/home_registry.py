@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
-from shared.net.http import Response
+from shared.net.responses import Response
 from shared.registry.address import RegistryAddress
 from shared.registry.blobs import TRANSFER_TIMEOUTS, blob_path, blob_size, stream_blob
 from shared.registry.client import RegistryClient
@@ -183,8 +183,8 @@ def upload_chunks(
         if block_bytes > MAX_BLOCK_BYTES:
             raise WorkError(
                 ErrorClass.INVALID,
-                f"{client.host} takes no chunks of less than {block_bytes:,} bytes, and more than {MAX_BLOCK_BYTES:,} "
-                "are not kept in memory: configure a smaller OCI-Chunk-Min-Length.",
+                f"{client.host} accepts no chunks of less than {block_bytes:,} bytes, but at most {MAX_BLOCK_BYTES:,} "
+                "are kept in memory: configure a smaller OCI-Chunk-Min-Length.",
             )
     for block in split_blocks(chunks, block_bytes):
         sha256.update(block)

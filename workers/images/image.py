@@ -134,18 +134,17 @@ def derived_image(
 
 
 def _document(use: StoreUse, blob: Descriptor) -> bytes:
-    """Return a document, which is what its digest says.
+    """Return a document, after checking its digest.
 
     Raises:
-        InvalidManifestError: it is larger than a document may be, or damaged; it is forgotten then.
-
+        InvalidManifestError: it is larger than a document may be, or damaged, and is then removed from the store.
     """
     with use.open(blob.digest) as reader:
         content = bytearray()
         while len(content) <= MAX_DOCUMENT_BYTES and (part := reader.read(_READ_BYTES)):
             content += part
     if len(content) > MAX_DOCUMENT_BYTES:
-        raise InvalidManifestError(f"{blob.digest} is larger than a document may be")
+        raise InvalidManifestError(f"{blob.digest} is larger than {MAX_DOCUMENT_BYTES} bytes")
     if digest_of(content) != blob.digest:
         use.forget(blob.digest)
         raise InvalidManifestError(f"{blob.digest} is damaged")

@@ -83,17 +83,16 @@ def _successful_pushes(build: Build, digest: str | None) -> list[tuple[str, Regi
 def _pull(
     use: StoreUse, client: RegistryClient, path: str, digest: str, show_step: Callable[[str], None]
 ) -> Manifest | None:
-    """Pull an image, of which the registry is believed nothing that `digest` does not prove.
+    """Pull an image. Nothing that the registry sends is used before it is verified by `digest`.
 
     Raises:
         InvalidManifestError: the registry has other content under the digest, or the image cannot be pulled.
         WorkError: the registry or the store failed.
-
     """
     content = client.manifest(path, digest)
     if content is None:
         return None
-    # Before anything that it names is read, or asked for.
+    # Before anything that the manifest names is requested.
     if digest_of(content) != digest:
         raise InvalidManifestError(f"{client.host} answered a request for {digest} with other content")
     manifest = Manifest.parse(content)
@@ -108,11 +107,10 @@ def _pull(
 
 
 def _pieces(client: RegistryClient, path: str, blob: Descriptor) -> Iterator[bytes]:
-    """Return a blob's content, never more than its size.
+    """Yield a blob's content, never more than its size.
 
     Raises:
         WorkError: the registry has more or fewer bytes (transient), or failed.
-
     """
     left = blob.size
     with stream_blob(client, path, blob.digest, f"repository:{path}:pull") as read:

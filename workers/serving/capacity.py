@@ -1,4 +1,4 @@
-"""Room for one more instance: among those of its owner, and among all on a machine."""
+"""Limit the instances of an owner, and of a machine; drain an idle instance if a limit is reached."""
 
 from collections import Counter
 
@@ -11,10 +11,10 @@ from workers.serving.health import read_health
 
 
 def free_capacity_of_owner(owner: str) -> None:
-    """Check that one more instance of this owner may start; if not, drain the one of its own that is idle longest.
+    """Check that one more instance of this owner may start; if not, drain its instance that is idle longest.
 
     Raises:
-        WorkError: the owner has as many instances as it may (unavailable, so the job is retried).
+        WorkError: the owner has the maximum number of instances (unavailable, so the job is retried).
     """
     running = [instance for instance in _started_instances() if instance.owner == owner]
     if len(running) >= settings().serving_max_instances_per_owner:
@@ -29,8 +29,7 @@ def free_capacity_of_owner(owner: str) -> None:
 def free_capacity(owner: str) -> None:
     """Check that one more instance may start on this machine; if not, drain one.
 
-    It is the one that is idle longest among those of the owner itself, and of owners that have more than it: nobody
-    takes the place of those who have no more than he has.
+    It is the one that is idle longest among the instances of the owner itself and of owners who have more than it.
 
     Raises:
         WorkError: the maximum number of instances runs (unavailable, so the job is retried).

@@ -12,7 +12,7 @@ from shared.plain_text import plain_text
 
 
 class PlainText(TypeDecorator[str]):
-    """The type of messages and logs, which often repeat what strangers said: plain when written and when read."""
+    """The type of messages and logs, which contain untrusted text: `plain_text` is applied when written and read."""
 
     impl = Text
     cache_ok = True
@@ -23,7 +23,7 @@ class PlainText(TypeDecorator[str]):
 
     @override
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        # Rows that an older version wrote.
+        # Rows of older versions can have control characters.
         return None if value is None else plain_text(value)
 
 

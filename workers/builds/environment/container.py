@@ -32,7 +32,7 @@ PYTHON = f"{ENVIRONMENT}/bin/python"
 WORK = "/opt/longshore/work"
 """Sources, certificates and temporary files of the build, outside of the environment."""
 MAX_OPEN_FILES = 16_384
-"""Of one process of a build."""
+"""Limit for one process of a build."""
 NO_PROGRAM = "executable file not found"
 """The engine's message when an image does not have the program that is to be run."""
 _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
@@ -86,7 +86,7 @@ class BuildContainer:
     def attached(
         self, command: list[str], environment: Mapping[str, str], directory: str
     ) -> Iterator["AttachedCommand"]:
-        """Run a command during the block, with both of its streams at hand. Raises as `interruptible`."""
+        """Run a command during the block, with access to its streams. Raises as `interruptible`."""
         with interruptible(self.context.stop, self.context.deadline) as client:
             command_id = client.exec_create(
                 self.container_id, command, stdin=True, environment=dict(environment), workdir=directory
@@ -106,7 +106,7 @@ class BuildContainer:
 
 
 class StreamClosedError(LongshoreError):
-    """Raised when a command in a container takes no more input: it, or its container, has ended."""
+    """Raised when a command in a container reads no more input, because it or its container has ended."""
 
 
 class AttachedCommand:
@@ -118,7 +118,7 @@ class AttachedCommand:
         self._socket = cast("Any", self._response.raw)._fp.fp.raw._sock  # noqa: SLF001 - urllib3 has no public name
 
     def lines(self, max_length: int) -> Iterator[str]:
-        """Yield the lines that the command prints; they end at one that is longer, or is not ASCII."""
+        """Yield the lines that the command prints, until one is longer or not ASCII."""
         rest = b""
         with suppress(OSError, ValueError, UnicodeDecodeError):  # closed, or no line
             for chunk in read_output(self._response, only=STDOUT):
@@ -174,7 +174,7 @@ def build_container(
                     pids_limit=limits.pids,
                     cap_drop=["ALL"],
                     security_opt=["no-new-privileges"],
-                    # No file of one piece is larger than all may be, and nothing is kept of what nobody reads.
+                    # A single file cannot exceed the limit of all. The engine stores no log, because nothing reads it.
                     ulimits=[
                         Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
                         Ulimit(name="core", soft=0, hard=0),

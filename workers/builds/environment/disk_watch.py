@@ -1,9 +1,9 @@
-"""End a build that has too much on the engine's disk, wherever in its container it writes.
+"""End a build that uses too much of the engine's disk.
 
-Few engines have quotas for containers (overlay2 on xfs with pquota), so the worker looks every second or so. The engine
-says what the container's layer has. A step that runs in the container also counts files, and deleted ones that are
-still open; code of the build has the same user and can end or hold that step, so a build that keeps failing to be
-measured is ended.
+Few engines have quotas for containers (overlay2 on xfs with pquota), so the worker measures about every second. The
+engine returns the size of the container's layer. A step in the container also counts files, and deleted files that are
+still open. Code of the build has the same user and can end or stop that step, so a build is ended too if it cannot be
+measured repeatedly.
 """
 
 import re
@@ -22,10 +22,10 @@ from workers.docker.images import remove_container
 
 POLL_INTERVAL_SECONDS = 1.0
 MAX_SHARE_OF_TIME = 0.2
-"""A look at many files takes long; there is no more than this share of looking, so that the build goes on."""
+"""Maximum share of the time that is spent measuring, because many files take long and slow the build down."""
 MEASURE_TIMEOUT_SECONDS = 30.0
 MAX_FAILURES = 5
-"""Looks in a row that may fail, after one that succeeded: a build could keep them from starting."""
+"""Consecutive measurements that may fail after one has succeeded: a build could prevent them."""
 _SCRIPT = resources.files("workers.builds.environment") / "steps" / "measure_disk.py"
 
 
@@ -43,20 +43,20 @@ class DiskWatch:
         """Why the container was removed, as a sentence; empty if it was not."""
 
     def check(self) -> None:
-        """Raise if the container was removed.
+        """Raise the violation, if there is one.
 
         Raises:
-            WorkError: it had too much on the disk (invalid).
+            WorkError: a limit was exceeded (invalid).
         """
         if self.violation:
             raise WorkError(ErrorClass.INVALID, self.violation)
 
     def run(self) -> None:
-        """Look until `end`, or until there is too much."""
+        """Measure until `end`, or until a limit is exceeded."""
         pause = 0.0
         while not self._ended.wait(pause):
             began = time.monotonic()
-            with suppress(LongshoreError):  # the engine is away, or the build ends: others report that
+            with suppress(LongshoreError):  # the engine does not respond, or the build ends; reported elsewhere
                 self.violation = self._violation()
             if self.violation:
                 with suppress(LongshoreError):
@@ -75,12 +75,14 @@ class DiskWatch:
             if measured is not None:
                 self._has_measured, self._failures = True, 0
                 used, files = max(used, measured[0]), measured[1]
-            elif layer_size is not None and self._has_measured:  # else the engine is away, or runs no such step
+            elif (
+                layer_size is not None and self._has_measured
+            ):  # else the engine does not respond, or cannot run the step
                 self._failures += 1
             if self._failures > MAX_FAILURES:
-                return "the build was ended, because what it has on the disk could not be measured any more"
+                return "the build was ended, because its disk space could no longer be measured"
             if files < 0:
-                return "the build was ended: it has files that cannot be counted, such as ones with too long paths"
+                return "the build was ended: it has files that cannot be counted, for example with too long paths"
         if used > self._limits.disk_bytes:
             return (
                 f"the build was ended: it had more than {self._limits.disk_bytes} bytes on the engine's disk, "
@@ -117,10 +119,10 @@ class DiskWatch:
 
 @contextmanager
 def disk_watch(container_id: str, limits: BuildLimits, context: BuildContext) -> Iterator[DiskWatch]:
-    """Watch a container during the block, which raises the violation in place of the error that it led to.
+    """Watch a container during the block. A violation is raised in place of the error that it caused.
 
     Raises:
-        WorkError: there was too much on the disk (invalid).
+        WorkError: a limit was exceeded (invalid).
     """
     watch = DiskWatch(container_id, limits, context)
     thread = threading.Thread(target=watch.run, name="disk-watch", daemon=True)

@@ -1,7 +1,7 @@
 """Make environments: a base image with an algorithm's requirements installed, made once for equal requirements.
 
-The installation runs in a container, of which one directory becomes a layer. What its steps are given (the address of
-the package index, the certificates) is therefore in no layer, configuration or history of an image.
+The installation runs in a container, of which one directory becomes a layer. The inputs of its steps (the address
+of the package index, the certificates) are therefore in no layer, configuration or history of an image.
 """
 
 import tarfile
@@ -78,7 +78,7 @@ def ensure_environment(use: StoreUse, spec: EnvironmentSpec, tree: SourceTree, c
 
 
 def _find(use: StoreUse, name: str, spec: EnvironmentSpec) -> Environment | None:
-    """Return the environment with a name. One of another owner, or of nobody (by an older release), is never found."""
+    """Return the environment with a name, unless it is of another owner or without one (of an older release)."""
     image = named_image(use, name)
     if image is None or image.manifest.annotations.get(OWNER) != _owner_annotation(spec):
         return None
@@ -173,7 +173,7 @@ def _installed_files(container: BuildContainer, directories: tuple[str, ...]) ->
 
 
 def _limited(entries: Iterator[Entry], limits: BuildLimits) -> Iterator[Entry]:
-    """Yield the entries within the limits: holes of sparse files are bytes of an archive, but not of a disk.
+    """Yield the entries within the limits. Holes of sparse files use space in the archive, but not on the disk.
 
     Raises:
         WorkError: there are more (invalid).

@@ -1,8 +1,8 @@
-"""Give a build container the package index on its own loopback, whatever its network: through the engine.
+"""Make the package index available to a build container on its loopback address, through the engine.
 
-A process in the container (`steps/relay_index.py`) passes requests on over its streams; a thread of the worker fetches
-them. Nothing listens on the worker, the build gets no credentials, and what it gets ends with it. The process may be
-taken over by code of the build: what comes from it is read as from a stranger.
+A process in the container (`steps/relay_index.py`) forwards requests over its streams, and a thread of the worker
+fetches them. Nothing listens on the worker, the build gets no credentials, and the address ends with the build. Code of
+the build can take over the process, so its output is not trusted.
 """
 
 import json
@@ -21,7 +21,7 @@ from workers.builds.environment.package_index import IndexResponse, PackageIndex
 MAX_REQUEST_LINE = 16 * 1024
 _SCRIPT = resources.files("workers.builds.environment") / "steps" / "relay_index.py"
 _SHOWN = "package-index/"
-"""What a build log has in place of the relay's address."""
+"""Replaces the relay's address in a build log."""
 
 
 class IndexRelay:
@@ -34,7 +34,7 @@ class IndexRelay:
         self._lines = command.lines(MAX_REQUEST_LINE)
         self._address = f"http://127.0.0.1:{self._read_port()}/{self._token}/"
         self.failure: WorkError | None = None
-        """Why the last request failed that the index itself could not serve."""
+        """The error of the last request that failed at the index."""
 
     @property
     def url(self) -> str:
@@ -42,11 +42,11 @@ class IndexRelay:
         return f"{self._address}simple/"
 
     def readable(self, line: str) -> str:
-        """Return a line of the build log without the relay's address, which says nothing to readers."""
+        """Return a line of the build log without the relay's address."""
         return re.sub(rf"{re.escape(self._address)}(files/[^/\s]+/)?", _SHOWN, line)
 
     def serve(self) -> None:
-        """Serve requests until the process in the container ends, or does not take a whole response."""
+        """Serve requests until the process in the container ends, or a response cannot be sent completely."""
         try:
             for line in self._lines:
                 method, _, path = line.partition(" ")
@@ -56,7 +56,7 @@ class IndexRelay:
                 else:
                     self._send(not_found())
         except LongshoreError:
-            return  # the container or the build has ended, or half a response: pip sees that it breaks off
+            return  # the container or the build has ended, or a response is incomplete, which pip notices
         finally:
             self._command.close()
 
@@ -83,7 +83,7 @@ class IndexRelay:
         if not re.fullmatch(r"[0-9]{1,5}", port):
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                "the base image's python3 cannot pass on requests to the package index (LONGSHORE_BUILD_INDEX_URL); "
+                "the base image's python3 cannot forward requests to the package index (LONGSHORE_BUILD_INDEX_URL); "
                 "the job waits",
             )
         return int(port)

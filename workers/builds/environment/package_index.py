@@ -1,7 +1,7 @@
-"""Read the operator's package index for builds, which never get its URL and its password (PEP 503, PEP 658).
+"""Read the operator's package index for builds, which do not get its URL and password (PEP 503, PEP 658).
 
-A build asks for the page of a project, or for a file that a page linked to. Links are encrypted with a key of the
-build, so nothing else can be asked for, and a path that holds a secret of the operator stays unknown to the build.
+A build requests the page of a project, or a file that a page links to. Links are encrypted with a key of the build, so
+nothing else can be requested, and the build does not see URLs, whose paths may contain a secret.
 """
 
 import base64
@@ -23,8 +23,9 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks
 from shared.net.connections import ANY_NETWORK, InvalidCertificateError, tls_context
-from shared.net.http import HttpTransport, Response, Timeouts
+from shared.net.http import HttpTransport, Timeouts
 from shared.net.origins import origin_of
+from shared.net.responses import Response
 from workers.builds.context import without_credentials
 
 MAX_PAGE_BYTES = 32 * 1024 * 1024
@@ -156,7 +157,7 @@ class PackageIndex:
 
 
 class _Page(HTMLParser):
-    """Reads the links of a page, and writes them again with other targets."""
+    """Reads the links of a page, and writes them with other targets."""
 
     def __init__(self, url: str, new_target: Callable[[str], str | None]) -> None:
         super().__init__()
@@ -184,7 +185,7 @@ class _Page(HTMLParser):
 
 @contextmanager
 def _index_errors() -> Iterator[None]:
-    """Name the package index in errors, which else speak of registries. A forbidden address keeps its sentence."""
+    """Name the package index in errors, which otherwise name registries. Errors of forbidden addresses stay as is."""
     try:
         yield
     except WorkError as error:
@@ -207,7 +208,7 @@ def _raise_failure(status: int) -> None:
 
 
 def _found(response: Response) -> IndexResponse | None:
-    """Return the response for the build if the index has not what was asked for; None if it has."""
+    """Return the response for the build if the index does not have the page or file; None if it has."""
     return None if response.status == 200 else _empty(response.status if 400 <= response.status < 500 else 404)
 
 
@@ -229,7 +230,7 @@ def _length(size: int) -> dict[str, str]:
 
 
 def _pieces(read: Callable[[int], bytes], max_bytes: int) -> Iterator[bytes]:
-    """Yield a body. The connection's errors are not of the build.
+    """Yield a body.
 
     Raises:
         WorkError: it is larger (invalid).

@@ -17,10 +17,10 @@ BUILDER_VERSION = 3
 class BuildSettings:
     """The owner, commit, settings and limits of one build.
 
-    `index_url` may have credentials; they are in no key, log, container or image. `index_networks` are those of files
-    that the index links to on other hosts. `ca_bundle` is PEM. `refresh` resolves the
-    requirements again, even if the store has an environment for them. `made_with` is the key of the environment that an
-    earlier image of the commit had, to be reused.
+    `index_url` may have credentials; they are in no key, log, container or image. `index_networks` are the networks of
+    files that the index links to on other hosts. `ca_bundle` is PEM. `refresh` resolves the requirements again, even if
+    the store has an environment for them. `made_with` is the key of the environment that an earlier image of the commit
+    had, to be reused.
     """
 
     base_image: str
@@ -44,7 +44,7 @@ class EnvironmentSpec(BuildSettings):
 
     @property
     def owner_of_key(self) -> str | None:
-        """The owner, who alone may use the environment; None if all owners may.
+        """The only owner who may use the environment; None if all owners may.
 
         pip runs code of what it installs (`setup.py`, plug-ins of builds, `.pth` files of wheels), and a hash says
         which code, not whose. So owners share only what is installed without any requirements file: then nothing in the
@@ -75,7 +75,7 @@ def environment_key(spec: EnvironmentSpec, base: BaseImage, lock: str) -> str:
 
 
 def shared_environment_key(spec: EnvironmentSpec, base: BaseImage, diff_id: str) -> str:
-    """Return the key of an environment for all owners: of its inputs, and of its layer.
+    """Return the key of an environment for all owners, from its inputs and its layer.
 
     The lock is no part of it, because it was printed inside a container.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shared.cancellation import CancelToken
 from shared.file_lock import poll_file_lock
-from shared.net.http import Response
+from shared.net.responses import Response
 from shared.pushes.progress import Progress
 from shared.registry.client import RegistryClient
 from shared.registry.upload import BlobOutcome

@@ -37,8 +37,8 @@ MAX_LOG_LENGTH = 1000
 SIGKILL_STATUS = 137
 """Exit status of a process that SIGKILL ended (128 and the signal's number)."""
 NO_FILES_OF_THE_KERNEL = [Ulimit(name="core", soft=0, hard=0), Ulimit(name="msgqueue", soft=0, hard=0)]
-"""No core dumps, which the kernel may write outside of the container, and no message queues, whose limit is of the user
-and so would be shared by all algorithms."""
+"""No core dumps, which the kernel may write outside of the container, and no message queues, whose limit all algorithms
+would share, because it is per user."""
 LOG_LIMITS = {"max-size": "1m", "max-file": "2"}
 """Limits what an algorithm can write to the engine's disk by printing."""
 
@@ -51,8 +51,8 @@ def socket_directory(instance_id: str) -> Path:
 def make_directory(instance_id: str) -> Path:
     """Make an empty directory that every user may write to, in one that only this process's user may enter.
 
-    What can be written to it is limited by the file system in memory that it is. If the engine sees other mounts than
-    this process, it sees the directory below, which only this process's user may write to: the container then fails.
+    It is a file system in memory, which limits what can be written to it. If the engine does not see the mount, it uses
+    the directory below, to which only this process's user may write, and the container fails.
 
     Raises:
         WorkError: this process may not mount file systems, and LONGSHORE_SERVING_SOCKETS does not allow the disk
@@ -116,7 +116,7 @@ def remove_directory(instance_id: str) -> None:
 
 
 def list_directories(*, older_than_seconds: float) -> list[str]:
-    """Return the ids of the instances that have a directory which is older than that."""
+    """Return the ids of the instances whose directory is older than so many seconds."""
     before = time.time() - older_than_seconds
     with suppress(FileNotFoundError):
         return [

@@ -1,7 +1,7 @@
 """Mount a small file system in memory for the socket of an instance (mount(2), tmpfs(5)).
 
-Until its directory is sealed, an instance can open files in it, and may write to them later. On the machine's own disk
-nothing would limit that. The pages of this file system count against the memory limit of the container that writes.
+An instance can open files in the directory until it is sealed, and write to them later. On the machine's own disk that
+would have no limit. The pages of this file system count against the memory limit of the container that writes.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from shared.settings import settings
 
 MAX_BYTES = 64 * 1024
 MAX_ENTRIES = 16
-"""Limit of files and directories, the top directory among them. A socket needs one."""
+"""Maximum of files and directories, including the top directory. A socket needs one."""
 _FILE_SYSTEM = b"tmpfs"
 _NO_SUID_DEVICES_OR_PROGRAMS = 2 | 4 | 8
 """MS_NOSUID, MS_NODEV and MS_NOEXEC."""
@@ -25,7 +25,7 @@ _DETACH, _FOLLOW_NO_LINK = 2, 8
 
 
 def mount_memory_disk(directory: Path, mode: int) -> None:
-    """Mount one at a directory, with the permissions `mode` at its top.
+    """Mount a tmpfs at a directory, with the permissions `mode`.
 
     Raises:
         OSError: this process may not mount file systems.
@@ -70,11 +70,11 @@ def not_mountable(error: OSError) -> WorkError:
 
 
 def sockets_warning() -> str | None:
-    """Return in a sentence what an operator should know about the sockets of instances; None if all is well."""
+    """Return a warning about the sockets of instances for the operator; None if there is none."""
     if settings().serving_sockets == "disk":
         return (
-            "LONGSHORE_SERVING_SOCKETS=disk: an algorithm can fill the disk of this machine. Use it if you trust all "
-            "owners only."
+            "LONGSHORE_SERVING_SOCKETS=disk: an algorithm can fill the disk of this machine. Use it only if "
+            "you trust all owners."
         )
     try:
         parent = settings().resolved_serving_dir

@@ -61,7 +61,7 @@ ISOLATED_POLICY = "longshore-isolated"
 EGRESS_POLICY = "longshore-egress"
 DNS_PORT = 53
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Where the cluster's cache of names listens on each node, if there is one (Kubernetes, "NodeLocal DNSCache")."""
+"""The address of the DNS cache on each node, if there is one (Kubernetes, "NodeLocal DNSCache")."""
 
 
 def deployment_of(spec: InstanceSpec, settings: ServingSettings, start_id: str) -> V1Deployment:
@@ -117,13 +117,13 @@ def isolated_policy() -> V1NetworkPolicy:
 
 
 def egress_policy(settings: ServingSettings, api_addresses: Sequence[str]) -> V1NetworkPolicy:
-    """Return the one policy for all other algorithms: they reach the cluster's DNS, the internet, and nothing near.
+    """Return the policy for all other algorithms: they reach the cluster's DNS and the public internet only.
 
     `api_addresses` are those of the cluster's API, which may be outside of private networks.
     """
     forbidden = [network for network, _ in FORBIDDEN_NETWORKS]
-    near = [*forbidden, *PRIVATE_NETWORKS, *map(ip_network, api_addresses)]
-    internet = [_peer(ip_network(everything), near) for everything in ("0.0.0.0/0", "::/0")]
+    excluded = [*forbidden, *PRIVATE_NETWORKS, *map(ip_network, api_addresses)]
+    internet = [_peer(ip_network(everything), excluded) for everything in ("0.0.0.0/0", "::/0")]
     allowed = [
         _peer(network, forbidden)
         for network in map(ip_network, settings.egress_networks)

@@ -9,7 +9,7 @@ from urllib3.exceptions import NameResolutionError
 
 from shared.errors import ErrorClass
 from shared.net.errors import MAX_RETRY_AFTER_SECONDS, error_from_exception, excerpt, retry_after
-from shared.net.http import Response
+from shared.net.responses import Response
 from shared.registry.errors import error_from_response
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)

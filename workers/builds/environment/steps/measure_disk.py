@@ -1,6 +1,6 @@
-"""Print what this user has on the container's disk: bytes and files, with deleted files that are still open.
+"""Print the disk space in bytes and the number of files of this user, with deleted files that are still open.
 
-Follows no link. `-1 -1` if something of the user cannot be looked at, such as a path that is longer than a path may be.
+Follows no link. Prints `-1 -1` if a file of the user cannot be examined, for example because its path is too long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pass requests to the package index on to the worker: an HTTP server on loopback, which knows no host and no password.
+"""Forward requests for the package index to the worker: an HTTP server on loopback, without host name and password.
 
 The worker that started this process is at the other end of its streams. To stdout go the port in a line, and then a
 line `GET PATH` for each request. From stdin come, for each: a line of JSON with `status` and `headers`, and the body in
@@ -17,7 +17,7 @@ _one_at_a_time = threading.Lock()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request and closes the connection, so that an idle one keeps nobody waiting."""
+    """Answers one request and closes the connection, so that an idle connection delays no other."""
 
     timeout = 60
 
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(piece)
 
     def log_message(self, *_: object) -> None:  # type: ignore[explicit-override] # a decorator of newer Pythons
-        """Write nothing: stderr is read by nobody."""
+        """Write nothing, because stderr is not read."""
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
