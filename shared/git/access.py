@@ -115,9 +115,7 @@ def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:
     except ForbiddenAddressError as error:
         raise WorkError(ErrorClass.INVALID, f"The repository {url}: {error.for_caller}") from None
     except (OSError, UnicodeError):
-        raise HiddenServerError(
-            ErrorClass.TRANSIENT, f"The name of the repository {url} cannot be resolved."
-        ) from None
+        raise HiddenServerError(ErrorClass.TRANSIENT, f"The name of the repository {url} cannot be resolved.") from None
     for address in addresses:
         if not networks.allows_this_machine(address):
             raise HiddenServerError(

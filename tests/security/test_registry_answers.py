@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import WorkError
-from shared.net.http import Response, Timeouts
+from shared.net.http import Timeouts
+from shared.net.responses import Response
 from shared.registry.address import RegistryAddress
 from shared.registry.blobs import blob_size, stream_blob
 from shared.registry.client import RegistryClient

@@ -47,7 +47,7 @@ def default_networks(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:  # no
 
 
 @pytest.fixture
-def undescribed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hidden_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Settings that allow sources on this machine, and tell callers nothing of what is there."""
     monkeypatch.setattr(sources, "HIDDEN_ERROR_SECONDS", PAUSE_SECONDS)
     with longshore_environment(tmp_path / "data", tables=False, source_trusted_networks="", source_allow_http="true"):
@@ -122,7 +122,7 @@ def _all_that_can_be_at_an_address(directory: Path) -> Iterator[list[str]]:
         ]
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 def test_a_caller_does_not_learn_what_answers_at_a_private_address_or_that_nothing_does(tmp_path: Path) -> None:
     seen = set()
     with _all_that_can_be_at_an_address(tmp_path) as urls:
@@ -135,7 +135,7 @@ def test_a_caller_does_not_learn_what_answers_at_a_private_address_or_that_nothi
     assert len(seen) == 1, seen
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 def test_a_build_does_not_tell_it_either(tmp_path: Path) -> None:
     seen = set()
     with _all_that_can_be_at_an_address(tmp_path) as urls:
@@ -151,7 +151,7 @@ def test_a_build_does_not_tell_it_either(tmp_path: Path) -> None:
     assert len(seen) == 1, seen
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 @pytest.mark.parametrize(
     ("networks", "reached"),
     [
@@ -183,7 +183,7 @@ def _was_connected(server: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 def test_a_private_repository_that_answers_is_read_all_the_same(tmp_path: Path) -> None:
     tree = WorkTree(tmp_path / "tree")
     tree.commit()
@@ -216,7 +216,7 @@ def test_public_addresses_are() -> None:
     assert is_public_address("2606:4700::1111")
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "10.1.2.3", "169.254.169.254"])
 def test_a_proxy_is_not_sent_to_an_address_that_is_not_allowed(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_SOURCE_NETWORKS", "0.0.0.0/0,::/0,!127.0.0.0/8,!::1/128,!10.0.0.0/8")
@@ -229,7 +229,7 @@ def test_a_proxy_is_not_sent_to_an_address_that_is_not_allowed(host: str, monkey
     assert failed.value.error_class is ErrorClass.INVALID
 
 
-@pytest.mark.usefixtures("undescribed")
+@pytest.mark.usefixtures("hidden_errors")
 def test_alternates_of_a_repository_lead_git_to_no_other_server() -> None:
     """The old protocol over HTTP lets a server name others that have the objects."""
     commit, requested = "a" * 40, list[str]()
