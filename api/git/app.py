@@ -5,9 +5,7 @@ takes its tokens only. Each server process makes its own application after the f
 """
 
 import json
-import os
 import re
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable
@@ -29,7 +27,7 @@ from api.git.backend import GitRequest, respond
 from api.git.concurrency import Kind, concurrency_limits
 from api.git.connection import ClientConnection, ClientLeftError
 from api.git.post_receive import catch_up, receive
-from api.git.repositories import Repository, install_hooks
+from api.git.repositories import Repository, install_hooks, new_push_file, remove_leftovers
 from api.git.request_body import PushLimitError
 from api.git.responses import rejected_push, with_discarded_body
 from api.git.upkeep import check_quota, upkeep
@@ -81,6 +79,7 @@ def create_app() -> "WSGIApplication":
 
 def _catch_up() -> None:
     try:
+        remove_leftovers()
         catch_up()
     except Exception:  # the database may be unreachable; the next start does it again
         log.exception("catch_up_failed")
@@ -185,7 +184,7 @@ def _git(
             repository.remove_stale_locks()
             held.callback(upkeep().after_push, repository)
             held.enter_context(file_lock(repository.push_lock, shared=True))
-            options_file = _new_file()
+            options_file = new_push_file()
             held.callback(options_file.unlink)
             held.callback(_record, repository, options_file, actor)
         connection.check()
@@ -207,12 +206,6 @@ def _record(repository: Repository, options_file: Path, actor: Actor) -> None:
         receive(repository, decline_compile=DECLINE_COMPILE in options, actor=actor)
     except Exception:  # the push itself has succeeded; the next push or start finds its head
         log.exception("push_not_recorded", algorithm_id=repository.id, request_id=actor.request_id)
-
-
-def _new_file() -> Path:
-    descriptor, name = tempfile.mkstemp(prefix="longshore-push-")
-    os.close(descriptor)
-    return Path(name)
 
 
 def _authorise(

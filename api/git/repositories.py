@@ -26,7 +26,11 @@ STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 HIDDEN_REFS = "refs/longshore"
+LEFTOVER_GRACE_SECONDS = 60 * 60
+"""Longer than any request."""
 _NEVER_PUSHED = "longshore-never-pushed"
+_NEW, _DELETED, _PUSH = ".new-", ".deleted-", ".push-"
+"""Prefixes of temporary files and directories, beside the repositories."""
 
 
 class RefCount(NamedTuple):
@@ -58,7 +62,7 @@ class Repository:
         if self.exists:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=".new-") as directory:
+        with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=_NEW) as directory:
             new = Path(directory) / "repository"
             result = run_git(
                 ["init", "--quiet", "--bare", "--template=", "--initial-branch=main", "--", str(new)],
@@ -77,7 +81,7 @@ class Repository:
         """Remove it atomically."""
         if not self.exists:
             return
-        with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=".deleted-") as directory:
+        with tempfile.TemporaryDirectory(dir=settings().repositories_dir, prefix=_DELETED) as directory:
             self.path.rename(Path(directory) / "repository")
 
     def locked(self) -> AbstractContextManager[None]:
@@ -174,6 +178,27 @@ class Repository:
         result = self._git(*args)
         if not result.ok:
             raise RuntimeError(f"git {args[0]} failed in {self.relative_path}: {result.errors}")
+
+
+def new_push_file() -> Path:
+    """Return a new file for what a hook notes during a push."""
+    descriptor, name = tempfile.mkstemp(dir=settings().repositories_dir, prefix=_PUSH)
+    os.close(descriptor)
+    return Path(name)
+
+
+def remove_leftovers() -> None:
+    """Remove what a service that was killed left beside the repositories: a deleted one may be large."""
+    for entry in settings().repositories_dir.iterdir():
+        if not entry.name.startswith((_NEW, _DELETED, _PUSH)):
+            continue
+        with suppress(FileNotFoundError):
+            if time.time() - entry.stat().st_mtime < LEFTOVER_GRACE_SECONDS:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def install_hooks() -> None:

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.git.repositories import Repository, hooks_dir
+from api.git.repositories import Repository, hooks_dir, remove_leftovers
 from api.git.request_body import MAX_PUSH_LINES
 from shared.db.models import Algorithm
 from shared.file_lock import try_file_lock
+from shared.settings import settings
 from tests.git_service import GitService, WorkTree, longshore_git, make_algorithm, make_key, url_with_key
 from tests.security.git_client import (
     FLUSH,
@@ -407,6 +408,20 @@ def test_what_killed_pushes_left_on_disk_is_removed(
     tree.commit()
     assert tree.push(url).returncode == 0
     until(lambda: not left.exists() and not list((objects / "pack").glob("tmp_*")), "the files are gone")
+
+
+@pytest.mark.usefixtures("service")
+def test_what_a_killed_service_left_beside_the_repositories_is_removed() -> None:
+    for name, age in ((".deleted-old", 7200), (".push-old", 7200), (".push-new", 0)):
+        left = settings().repositories_dir / name
+        if "deleted" in name:
+            (left / "repository").mkdir(parents=True)
+        else:
+            left.touch()
+        os.utime(left, (time.time() - age,) * 2)
+    remove_leftovers()
+    assert not {".deleted-old", ".push-old"} & set(os.listdir(settings().repositories_dir))
+    (settings().repositories_dir / ".push-new").unlink()
 
 
 def test_packs_of_many_small_pushes_are_joined(
