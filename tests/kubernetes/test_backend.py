@@ -129,7 +129,7 @@ def is_reached(policy: Any, address: str, port: int) -> bool:
     )
 
 
-def test_an_algorithm_reaches_the_internet_and_names_but_nothing_near(
+def test_an_algorithm_reaches_dns_and_the_internet_but_no_private_address(
     api: SimulatedApi, cluster: Cluster, new_spec: NewSpec
 ) -> None:
     settings = Settings(egress_networks=("10.7.0.0/16", "169.254.0.0/16", "fd12::/64", "169.0.0.0/8"))

@@ -84,7 +84,7 @@ def test_every_call_about_nodes_is_allowed_and_nothing_else(api: SimulatedApi, c
     assert asked(api) == given("ClusterRole", "longshore-nodes")
 
 
-def test_every_call_about_instances_of_a_refresh_is_allowed_and_nothing_else(
+def test_the_account_of_refreshes_may_do_what_they_need_and_nothing_else(
     api: SimulatedApi, backend: KubernetesBackend, new_spec: Callable[..., InstanceSpec]
 ) -> None:
     start = new_spec()
@@ -108,7 +108,7 @@ def test_each_kind_of_worker_has_the_rights_of_its_own_account(kind: str, role: 
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "longshore"}]
 
 
-def test_labels_alone_let_no_pod_of_another_namespace_call_an_algorithm() -> None:
+def test_a_pod_of_another_namespace_with_the_labels_calls_no_algorithm() -> None:
     (policy,) = documents("NetworkPolicy")
     (rule,) = policy["spec"]["ingress"]
     (source,) = rule["from"]

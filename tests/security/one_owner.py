@@ -47,7 +47,7 @@ class Force:
 
 
 @dataclass
-class Town:
+class Installation:
     """An installation with two owners, who have an algorithm `Hello` each; the other one's has a commit."""
 
     up: Up
@@ -128,29 +128,29 @@ class Town:
         return done.stdout
 
 
-def settle(up: Up, directory: Path) -> Town:
+def make_owners(up: Up, directory: Path) -> Installation:
     """Make two owners in an installation, and let each kind of request be served once."""
     directory.mkdir()
     keys = [_make_key(up, owner) for owner in (ATTACKER, OTHER)]
     for owner in (ATTACKER, OTHER):
         assert up.call("POST", f"/v1/algorithms/{owner}", {"name": "Hello", **_HOSTED})[0] == 201
-    town = Town(up, directory, *keys)
-    town.push_a_commit()
+    installation = Installation(up, directory, *keys)
+    installation.push_a_commit()
     for _ in range(20):  # each process of a service gets a few, and loads what it loads with the first ones
-        town.get()
-        town.health()
-    town.ls_remote()
-    return town
+        installation.get()
+        installation.health()
+    installation.ls_remote()
+    return installation
 
 
 @contextmanager
-def full_force(town: Town, force: Force) -> Iterator[list[SlowNetwork]]:
+def full_force(installation: Installation, force: Force) -> Iterator[list[SlowNetwork]]:
     """Let the attacker do everything at once during the block."""
-    url, key, path = town.up.url, town.attacker_key, f"{ATTACKER}/Hello"
+    url, key, path = installation.up.url, installation.attacker_key, f"{ATTACKER}/Hello"
     with ExitStack() as stack:
         host, _ = stack.enter_context(silent_server())
         compiles = [
-            _compile_of(town, f"Silent{n}", f"https://{host}/{n}.git") for n in range(force.silent_repositories)
+            _compile_of(installation, f"Silent{n}", f"https://{host}/{n}.git") for n in range(force.silent_repositories)
         ]
         bodies = [
             (slow_body, slow_chunks)[number % 2](url, f"/v1/algorithms/{ATTACKER}", key=key, interval=DRIP_SECONDS)
@@ -180,13 +180,13 @@ class Delays:
         return statistics.median(self.get), statistics.median(self.ls_remote), statistics.median(self.health)
 
 
-def measure(town: Town, rounds: int) -> Delays:
+def measure(installation: Installation, rounds: int) -> Delays:
     """Send the requests that must not be delayed, one after the other."""
     delays = Delays([], [], [])
     for _ in range(rounds):
-        delays.get.append(town.get())
-        delays.ls_remote.append(town.ls_remote())
-        delays.health.append(town.health())
+        delays.get.append(installation.get())
+        delays.ls_remote.append(installation.ls_remote())
+        delays.health.append(installation.health())
     return delays
 
 
@@ -202,14 +202,14 @@ def _make_key(up: Up, owner: str) -> str:
     return str(made["api_key"])
 
 
-def _compile_of(town: Town, name: str, repository: str) -> SlowClient:
+def _compile_of(installation: Installation, name: str, repository: str) -> SlowClient:
     """Create an algorithm whose source is in this repository; return a client that compiles it."""
     body = {"name": name, **_HOSTED, "source": {"repository_https_url": repository}}
-    status, made = town.up.call("POST", f"/v1/algorithms/{ATTACKER}", body)
+    status, made = installation.up.call("POST", f"/v1/algorithms/{ATTACKER}", body)
     assert status == 201, made
     path = f"/v1/algorithms/{ATTACKER}/{name}/compile"
     headers = {"Content-Type": "application/json", "Content-Length": 2}
-    head = request_head("POST", town.up.url, path, key=town.attacker_key, headers=headers)
+    head = request_head("POST", installation.up.url, path, key=installation.attacker_key, headers=headers)
     return SlowClient(head + b"{}", b"", DRIP_SECONDS)
 
 

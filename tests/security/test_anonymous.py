@@ -78,7 +78,7 @@ def test_many_anonymous_requests_load_the_database_no_more_than_one(
         assert set(pool.map(ask, range(16))) == {200 if path == "/metrics" else 503}
 
 
-def test_what_is_shared_is_never_older_than_the_request() -> None:
+def test_a_shared_reading_is_never_older_than_the_request() -> None:
     numbers = itertools.count()
     shared = health.Shared(lambda: next(numbers))
     assert [shared.get() for _ in range(3)] == [0, 1, 2]
@@ -137,7 +137,7 @@ def test_the_first_client_does_not_decide_where_the_pages_of_others_send_keys(ap
         assert FORGED not in client.get(path, headers={"Host": host}).get_data(as_text=True)
 
 
-def test_the_public_address_is_the_operators(linked: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_public_address_is_the_one_that_the_operator_set(linked: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     with _settings(monkeypatch, LONGSHORE_PUBLIC_URL="https://longshore.example.com/"):
         for host in (FORGED, "localhost", "127.0.0.1:9"):
             told = _links(linked, host)

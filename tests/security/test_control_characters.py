@@ -230,7 +230,7 @@ def test_the_command_prints_neither_escapes_nor_markup(monkeypatch: pytest.Monke
 
 
 @given(text=TEXTS)
-def test_a_cell_shows_what_it_says(text: str) -> None:
+def test_markup_in_a_cell_is_shown_as_text(text: str) -> None:
     stream = io.StringIO()
     table = Table()
     table.add_column("x", no_wrap=True)
@@ -239,7 +239,7 @@ def test_a_cell_shows_what_it_says(text: str) -> None:
     assert is_plain(stream.getvalue())
 
 
-def test_markup_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_is_not_interpreted(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("x",), [("[red]a[/red] [link=https://evil.example]b[/link] :warning: \\",)])
     assert "[red]a[/red] [link=https://evil.example]b[/link] :warning: \\" in capsys.readouterr().out
 
@@ -254,7 +254,7 @@ def test_markup_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=["echo", "error", "child", "child as JSON"],
 )
-def test_what_is_printed_is_plain(show: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_text_is_plain(show: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
     show()
     captured = capsys.readouterr()
     shown = captured.out + captured.err

@@ -53,13 +53,13 @@ def test_a_directory_that_holds_something_else_is_left_as_it_is(tmp_path: Path) 
     assert _mode(tmp_path) == 0o755
 
 
-def test_what_other_accounts_could_write_is_not_trusted(directory: Path) -> None:
+def test_a_directory_that_other_accounts_can_write_to_is_refused(directory: Path) -> None:
     directory.chmod(0o777)
     with pytest.raises(SettingsError, match="other accounts could write to it"):
         open_data_directory(directory)
 
 
-def test_a_link_is_not_followed_to_where_somebody_else_put_it(directory: Path, tmp_path: Path) -> None:
+def test_a_link_as_data_directory_is_refused(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(directory)
     with pytest.raises(SettingsError, match="it is a link"):
         open_data_directory(tmp_path / "link")
@@ -68,7 +68,7 @@ def test_a_link_is_not_followed_to_where_somebody_else_put_it(directory: Path, t
         open_data_directory(tmp_path / "dangling")
 
 
-def test_nobody_renames_the_directory_and_puts_his_own_there(directory: Path, tmp_path: Path) -> None:
+def test_a_directory_that_another_account_could_replace_is_refused(directory: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(SettingsError, match="another account can write to"):
         open_data_directory(directory)

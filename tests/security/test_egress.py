@@ -54,14 +54,14 @@ def gateway(here: Machine, network: str) -> str:
 
 @needs_a_firewall
 @pytest.mark.parametrize("network", [BUILDS, SERVING])
-def test_a_container_reaches_the_internet_and_nothing_near(here: Machine, network: str) -> None:
+def test_a_container_reaches_the_internet_and_no_private_address(here: Machine, network: str) -> None:
     with here.listening_container(network) as neighbour:
         addresses = [INTERNET, *NEAR, gateway(here, network), neighbour]
         assert here.reached(network, addresses) == {INTERNET}
 
 
 @needs_a_firewall
-def test_on_a_network_of_the_engines_own_it_would_reach_all_of_them(here: Machine) -> None:
+def test_a_container_on_a_plain_network_reaches_private_addresses(here: Machine) -> None:
     client = APIClient(base_url=here.docker_host)
     client.create_network("plain", driver="bridge")
     with here.listening_container("plain") as neighbour:
@@ -125,7 +125,7 @@ def test_a_worker_without_the_right_says_that_nothing_is_denied(here: Machine) -
 
 
 @needs_a_firewall
-def test_a_worker_beside_the_machine_says_that_nothing_is_denied(here: Machine) -> None:
+def test_a_worker_in_another_network_namespace_says_that_nothing_is_denied(here: Machine) -> None:
     """As in a container of its own, which has the engine's socket and another network."""
     done = subprocess.run(
         [sys.executable, "-c", WRITE_RULES],

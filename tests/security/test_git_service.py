@@ -174,7 +174,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_fetch_ends_git(
     assert_no_git_is_left(service)
 
 
-def test_a_request_whose_client_left_while_it_waited_for_a_thread_is_not_begun(
+def test_a_request_whose_client_left_while_it_waited_for_a_thread_is_not_started(
     service: GitService, reached: GitService, algorithm: Algorithm, key: str, other_url: str, tree: WorkTree
 ) -> None:
     began = service.log.count("client_left")
@@ -231,7 +231,7 @@ def test_git_shows_its_user_that_an_owner_does_too_much_at_a_time(
     assert f"{algorithm.owner} has 3 fetches in progress already; retry in 5 s." in refused.stderr
 
 
-def test_who_does_not_read_a_fetch_is_cut_off(
+def test_a_client_that_does_not_read_a_fetch_is_cut_off(
     service: GitService, algorithm: Algorithm, key: str, tree: WorkTree
 ) -> None:
     push_large(service, algorithm, key, tree)
@@ -242,7 +242,7 @@ def test_who_does_not_read_a_fetch_is_cut_off(
         assert tree.head in tree.git("ls-remote", url_with_key(service, algorithm, key)).stdout
 
 
-def test_without_a_key_nothing_is_begun_and_slow_bodies_hold_few_threads(
+def test_without_a_key_git_is_not_started_and_slow_bodies_hold_few_threads(
     service: GitService, tree: WorkTree, other_url: str
 ) -> None:
     paths = ("nobody/Nothing", "x")
@@ -283,9 +283,7 @@ def test_a_gzip_bomb_is_not_unpacked(service: GitService, algorithm: Algorithm, 
     assert_nothing_is_held(service, algorithm)
 
 
-def test_a_compressed_request_is_as_good_as_a_plain_one(
-    service: GitService, algorithm: Algorithm, key: str, tree: WorkTree
-) -> None:
+def test_a_compressed_request_is_accepted(service: GitService, algorithm: Algorithm, key: str, tree: WorkTree) -> None:
     """JGit compresses pushes as well."""
     assert tree.push(url_with_key(service, algorithm, key)).returncode == 0
     compressed = {"Content-Encoding": "gzip"}
@@ -343,7 +341,7 @@ def test_a_delta_that_unpacks_to_gigabytes_does_not_get_the_memory(
         (".GIT", "100644", b"x", "hasDotgit"),
     ],
 )
-def test_a_tree_that_is_made_to_hurt_who_checks_it_out_is_refused(
+def test_a_tree_that_is_dangerous_to_check_out_is_refused(
     service: GitService,
     algorithm: Algorithm,
     key: str,
@@ -362,7 +360,7 @@ def test_a_tree_that_is_made_to_hurt_who_checks_it_out_is_refused(
     assert reason in service.log
 
 
-def test_nobody_touches_the_hidden_references(
+def test_a_push_does_not_change_hidden_references(
     service: GitService, algorithm: Algorithm, key: str, tree: WorkTree
 ) -> None:
     url = url_with_key(service, algorithm, key)
@@ -394,7 +392,7 @@ def test_an_owner_does_not_fill_the_disk(
     assert other.push(other_url, "main:refs/heads/more").returncode == 0
 
 
-def test_what_killed_pushes_left_on_disk_is_removed(
+def test_files_of_killed_pushes_are_removed(
     service: GitService, algorithm: Algorithm, key: str, tree: WorkTree
 ) -> None:
     url = url_with_key(service, algorithm, key)
@@ -411,7 +409,7 @@ def test_what_killed_pushes_left_on_disk_is_removed(
 
 
 @pytest.mark.usefixtures("service")
-def test_what_a_killed_service_left_beside_the_repositories_is_removed() -> None:
+def test_files_that_a_killed_service_left_beside_repositories_are_removed() -> None:
     for name, age in ((".deleted-old", 7200), (".push-old", 7200), (".push-new", 0)):
         left = settings().repositories_dir / name
         if "deleted" in name:

@@ -173,7 +173,7 @@ def test_a_key_narrowed_to_another_algorithm_does_not_read_the_result_of_a_call(
     assert owner_api(app, admin, "acme", algo_acl=["acme/Hello"]).get(path)["algorithm"] == "acme/Hello"
 
 
-def test_what_a_key_may_see_and_not_change_is_refused_by_name(app: Flask, admin: Api, hidden: Hidden) -> None:
+def test_an_algorithm_that_a_key_may_see_but_not_change_is_403(app: Flask, admin: Api, hidden: Hidden) -> None:
     reader = owner_api(app, admin, "acme", allow_algo_management=False)
     for rule, method in _requests(app):
         paths = hidden.paths(rule)
@@ -208,7 +208,7 @@ def test_the_first_push_of_an_admins_retry_does_not_show_the_pushes_of_others(ac
     assert "rival" not in events
 
 
-def test_a_narrowed_key_reads_what_it_is_for(app: Flask, admin: Api, hidden: Hidden) -> None:
+def test_a_narrowed_key_reads_its_own_algorithm(app: Flask, admin: Api, hidden: Hidden) -> None:
     narrow = owner_api(app, admin, "acme", algo_acl=["acme/Hello"])
     assert narrow.get("/v1/algorithms/acme/Hello")["id"] == hidden.algorithm.id
     assert {job["kind"] for job in narrow.get("/v1/jobs")["results"]} == {JobKind.COMPILE, JobKind.PUSH}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.one_owner import VARIABLES, Force, Town, full_force, measure, settle
+from tests.security.one_owner import VARIABLES, Force, Installation, full_force, make_owners, measure
 from tests.service.cli.running import longshore_up
 
 ROUNDS = 15
@@ -16,15 +16,15 @@ PROCESS_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    directory = tmp_path_factory.mktemp("town")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    directory = tmp_path_factory.mktemp("installation")
     with longshore_up(directory, **VARIABLES) as up:
-        yield settle(up, directory / "clone")
+        yield make_owners(up, directory / "clone")
 
 
-def test_one_owner_at_full_force_delays_nobody_and_leaves_no_process(town: Town) -> None:
-    with full_force(town, Force()):
-        delays = measure(town, ROUNDS)
+def test_one_owner_at_full_force_delays_nobody_and_leaves_no_process(installation: Installation) -> None:
+    with full_force(installation, Force()):
+        delays = measure(installation, ROUNDS)
         assert max(delays.median) < SECONDS, delays
-        assert town.compile() == 200
-    assert town.wait_for_no_git(PROCESS_SECONDS) == {}
+        assert installation.compile() == 200
+    assert installation.wait_for_no_git(PROCESS_SECONDS) == {}

@@ -168,7 +168,7 @@ def test_one_owner_does_not_evict_the_instances_of_all_others(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("app", "idle")
-def test_a_new_owner_gets_a_place_of_one_who_has_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_of_an_owner_who_has_more_is_stopped_for_a_new_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     rival, own = _running("rival", 1), _running("acme", 3)
     with _limits(monkeypatch, serving_max_instances=4), pytest.raises(WorkError, match="on this machine"):
         free_capacity("rival")

@@ -147,7 +147,7 @@ def test_an_index_that_fails_is_not_taken_for_one_without_the_package(status: in
     assert caught.value.error_class is error_class
 
 
-def test_an_index_that_is_gone_is_named() -> None:
+def test_an_unreachable_index_is_named() -> None:
     with scripted_server({}) as server:
         pass
     with index_of(server) as index, pytest.raises(WorkError, match="package index could not be reached") as caught:

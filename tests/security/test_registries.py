@@ -123,9 +123,7 @@ def test_an_upload_at_another_port_gets_no_layer(hostile: tuple[FakeRegistry, Sc
 
 
 @pytest.mark.parametrize("expires_in", ["9" * 400, "-5", "0", "true", "null", '"²"', "1e999", "NaN", "[[]]", '"300"'])
-def test_a_lifetime_that_is_no_number_does_not_break_a_push(
-    hostile: tuple[FakeRegistry, Script], expires_in: str
-) -> None:
+def test_an_invalid_lifetime_does_not_break_a_push(hostile: tuple[FakeRegistry, Script], expires_in: str) -> None:
     server, script = hostile
     script.on("GET", "/token.*", Reply(200, f'{{"token": "t", "expires_in": {expires_in}}}'.encode()))
     script.on("GET", "/v2/", lambda request: _guarded(server, request))
@@ -152,7 +150,7 @@ def _guarded(server: FakeRegistry, request: Request) -> Reply:
         b" " * 5_000_000 + b'{"token": "t"}',
     ],
 )
-def test_a_token_that_is_none_is_a_clear_error(hostile: tuple[FakeRegistry, Script], body: bytes) -> None:
+def test_an_invalid_token_is_a_clear_error(hostile: tuple[FakeRegistry, Script], body: bytes) -> None:
     server, script = hostile
     script.on("GET", "/token.*", Reply(200, body))
     script.on("GET", "/v2/", token_challenge(f"{server.url}/token"))
@@ -162,7 +160,7 @@ def test_a_token_that_is_none_is_a_clear_error(hostile: tuple[FakeRegistry, Scri
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_header_that_is_no_number_is_as_one_that_is_not_there(number: str) -> None:
+def test_a_header_that_is_not_a_number_is_ignored(number: str) -> None:
     response = Response("POST", "http://r.example/", 202, {"OCI-Chunk-Min-Length": number}, b"")
     assert min_chunk_bytes(response) == 0
     assert whole_number(number) is None
@@ -183,7 +181,7 @@ def test_a_header_that_is_no_number_is_as_one_that_is_not_there(number: str) -> 
         (MAX_NUMBER + 1, None),
     ],
 )
-def test_a_number_is_what_it_says(value: object, expected: int | None) -> None:
+def test_whole_numbers_are_read(value: object, expected: int | None) -> None:
     assert whole_number(value) == expected
 
 
@@ -199,12 +197,12 @@ def test_a_number_is_what_it_says(value: object, expected: int | None) -> None:
         "\x00",
     ],
 )
-def test_a_date_that_is_none_is_as_one_that_is_not_there(date: str) -> None:
+def test_an_invalid_date_is_ignored(date: str) -> None:
     assert retry_after(date) in (None, 0.0, MAX_RETRY_AFTER_SECONDS)
 
 
 @pytest.mark.parametrize("length", ["²", "9" * 5000, "-1"])
-def test_the_size_of_a_blob_that_is_no_number_breaks_nothing(length: str) -> None:
+def test_an_invalid_size_of_a_blob_breaks_nothing(length: str) -> None:
     def reply() -> Iterable[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Length: " + length.encode("latin-1") + b"\r\n\r\n"
 

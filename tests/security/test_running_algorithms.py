@@ -94,7 +94,7 @@ def test_files_that_were_opened_before_the_sealing_fill_no_disk(
 
 
 @engine_test
-def test_what_makes_directories_in_the_sockets_place_is_ended(
+def test_an_algorithm_that_makes_directories_in_place_of_its_socket_is_ended(
     served: Served, registry: PrivateRegistry, of: Callable[..., str]
 ) -> None:
     of(entry_point(MAKES_DIRECTORIES))
@@ -107,7 +107,7 @@ def test_what_makes_directories_in_the_sockets_place_is_ended(
 
 
 @engine_test
-def test_what_an_ended_instance_left_is_unmounted(
+def test_the_mount_of_an_ended_instance_is_removed(
     served: Served, registry: PrivateRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.pushed_to(registry)

@@ -188,7 +188,7 @@ def test_headers_that_never_end_end_the_connection(monkeypatch: pytest.MonkeyPat
     assert error_of(run(scenario))[0] == 408
 
 
-def test_connections_that_ask_nothing_make_room_for_those_that_do() -> None:
+def test_connections_without_a_request_are_closed_for_new_ones() -> None:
     async def scenario() -> bytes:
         async with (
             service(noting(Seen())) as api,
@@ -380,7 +380,7 @@ def test_an_owner_with_many_keys_has_half_of_a_service_and_the_rest_waits(path: 
 
 
 @pytest.mark.parametrize("has_body", [False, True])
-def test_an_owner_who_leaves_again_and_again_has_half_of_a_service_too(has_body: bool) -> None:
+def test_an_owner_whose_clients_leave_has_half_of_a_service_too(has_body: bool) -> None:
     """The threads of a service do not notice that a client has left."""
 
     async def scenario() -> None:
@@ -408,7 +408,7 @@ def test_an_owner_who_leaves_again_and_again_has_half_of_a_service_too(has_body:
     run(scenario)
 
 
-def test_keys_that_nobody_has_accepted_share_the_places_of_their_address() -> None:
+def test_unknown_keys_share_the_threads_of_their_address() -> None:
     async def scenario() -> None:
         holding = Holding()
         async with (
@@ -449,7 +449,7 @@ def test_health_in_another_notation_takes_no_more_places_than_other_requests() -
     run(scenario)
 
 
-def test_those_who_wait_for_jobs_leave_places_to_others_and_to_their_own_requests() -> None:
+def test_requests_that_wait_for_jobs_leave_threads_for_others() -> None:
     async def scenario() -> None:
         holding = Holding()
         async with (

@@ -67,7 +67,7 @@ def test_a_source_url_reaches_no_port_of_the_machine_by_default(acme: Api, host:
 
 
 @pytest.mark.usefixtures("default_networks")
-def test_a_url_that_was_recorded_before_is_not_used_either(acme: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_that_was_recorded_by_an_older_version_is_not_used(acme: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSHORE_SOURCE_NETWORKS", "0.0.0.0/0,::/0")
     _forget_settings()
     path = acme.make_algorithm("acme")
@@ -136,7 +136,7 @@ def test_a_caller_does_not_learn_what_answers_at_a_private_address_or_that_nothi
 
 
 @pytest.mark.usefixtures("hidden_errors")
-def test_a_build_does_not_tell_it_either(tmp_path: Path) -> None:
+def test_a_build_does_not_tell_what_answers_at_a_private_address(tmp_path: Path) -> None:
     seen = set()
     with _all_that_can_be_at_an_address(tmp_path) as urls:
         for text in urls:
@@ -194,7 +194,7 @@ def test_a_private_repository_that_answers_is_read_all_the_same(tmp_path: Path) 
         assert not reach_repository(url, None, owner="acme", timeout=60, stop=CancelToken()).errors_are_visible
 
 
-def test_a_network_of_the_operators_own_git_servers_errors_are_visible(tmp_path: Path) -> None:
+def test_errors_of_the_operators_own_git_servers_are_visible(tmp_path: Path) -> None:
     with (
         longshore_environment(tmp_path / "data", tables=False, source_allow_http="true"),
         plain_git_server(tmp_path, status=401) as url,
@@ -211,7 +211,7 @@ def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public_address(address)
 
 
-def test_public_addresses_are() -> None:
+def test_public_addresses_are_public() -> None:
     assert is_public_address("140.82.112.3")
     assert is_public_address("2606:4700::1111")
 
@@ -323,7 +323,7 @@ def test_ssh_uses_no_key_of_the_account_that_longshore_runs_under(
 @pytest.mark.parametrize(
     "scope", ["acme", "acme=https://git.example.com/a", "acme=", "a b=ssh://git@h/x", "=ssh://h/x"]
 )
-def test_a_scope_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
+def test_an_invalid_scope_stops_the_start(monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
     monkeypatch.setenv("LONGSHORE_SOURCE_SSH_KEY_SCOPES", scope)
     with pytest.raises(SettingsError, match="LONGSHORE_SOURCE_SSH_KEY_SCOPES: must be such as"):
         load_settings()

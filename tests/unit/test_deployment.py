@@ -108,7 +108,7 @@ def locked(name: str) -> dict[str, set[str]]:
     return hashes
 
 
-def test_the_lock_for_running_has_nothing_for_developers_and_the_same_of_everything_else() -> None:
+def test_the_lock_for_running_is_the_development_lock_without_tools() -> None:
     running, developing = locked("requirements.lock"), locked("requirements-dev.lock")
     assert running.items() <= developing.items()
     assert all(running.values())

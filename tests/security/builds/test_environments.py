@@ -46,7 +46,7 @@ def test_a_requirements_file_that_only_pip_reads_as_one_is_not_served_to_others(
     assert served.environment_key != hostile.environment_key
 
 
-def test_owners_without_requirements_share_what_no_owner_took_part_in(
+def test_owners_without_requirements_share_an_environment_without_code_of_owners(
     request_for: RequestFor, built: Built, other: str
 ) -> None:
     first, _ = built(request_for({}))

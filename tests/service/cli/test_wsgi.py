@@ -95,14 +95,14 @@ def raw(port: int, sent: bytes) -> bytes:
         b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
     ],
 )
-def test_what_cannot_be_read_is_no_page_of_gunicorns(served: Served, sent: bytes) -> None:
+def test_an_unreadable_request_gets_an_error_of_the_api(served: Served, sent: bytes) -> None:
     head, _, body = raw(served.port, sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["code"] == 2015
 
 
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
-def test_a_sender_of_a_body_that_nobody_reads_gets_the_response(served: Served, connection: bytes) -> None:
+def test_the_sender_of_an_unused_body_gets_the_response(served: Served, connection: bytes) -> None:
     """It reads nothing before it has sent everything, as a busy proxy may."""
     body = b"x" * 2_000_000
     head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\nContent-Length: %d\r\n\r\n" % (connection, len(body))

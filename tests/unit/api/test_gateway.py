@@ -89,7 +89,7 @@ def test_only_a_trusted_proxy_says_who_is_behind_it(proxies: str, handed_on: str
     assert seen.headers[0].getall("X-Forwarded-For") == [handed_on]
 
 
-def test_a_preference_that_a_client_takes_back_is_not_an_error() -> None:
+def test_a_preference_that_connection_removes_is_not_an_error() -> None:
     """`Connection` can name every header, which is then not forwarded (RFC 9110, section 7.6.1)."""
     seen = Seen()
 
@@ -212,7 +212,7 @@ def test_half_an_answer_does_not_look_whole(framing: bytes) -> None:
     run(scenario)
 
 
-def test_a_git_client_that_goes_away_takes_its_request_along() -> None:
+def test_the_request_of_a_git_client_that_leaves_ends() -> None:
     async def scenario() -> None:
         begun, cancelled = asyncio.Event(), asyncio.Event()
 

@@ -18,7 +18,7 @@ def refusal(limits: ConcurrencyLimits, kind: Kind, owner: str, key_id: str) -> A
     return refused.value
 
 
-def test_a_key_an_owner_and_all_together_have_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_limited_per_key_per_owner_and_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = Settings(git_pushes_per_key=1, git_fetches_per_owner=2, git_pushes_per_owner=2, git_threads=8)
     monkeypatch.setattr("api.git.concurrency.settings", lambda: limited)
     limits = ConcurrencyLimits()

@@ -52,7 +52,7 @@ def test_every_character_that_controls_or_hides_is_known() -> None:
 
 
 @given(HOSTILE)
-def test_nothing_is_left_that_controls_a_terminal(text: str) -> None:
+def test_no_character_that_controls_a_terminal_is_left(text: str) -> None:
     plain = plain_text(text)
     assert not {unicodedata.category(character) for character in plain if character not in "\n\t"} & FORBIDDEN
     assert plain_text(plain) == plain

@@ -75,7 +75,7 @@ def test_where_a_registry_may_redirect_to(registry: str, url: str, allowed: bool
         (HERE, "https://169.254.0.1/latest", False),
     ],
 )
-def test_to_whom_credentials_and_layers_may_go(registry: str, url: str, allowed: bool) -> None:
+def test_credentials_and_layers_go_only_to_allowed_targets(registry: str, url: str, allowed: bool) -> None:
     assert is_target_allowed(registry, url) is allowed
 
 
