@@ -30,7 +30,7 @@ def command() -> None:
 
 
 def _load() -> APIFlask:
-    """Return the application with its OpenAPI document, so that no request generates it: anybody may ask for it."""
+    """Return the application with its OpenAPI document, so that no anonymous request has to generate it."""
     app = create_app()
     _ = app.spec
     return app

@@ -40,13 +40,13 @@ class BodyLimits:
 
 
 class BufferedUnreader(SocketUnreader):
-    """Gives gunicorn's parser the bytes that were received before, and where it may, those that it then reads."""
+    """Gives gunicorn's parser the bytes that were received before, and then those of the socket if that is allowed."""
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock)
         self.received: deque[bytes] = deque()
         self.reads_socket = False
-        """False: nothing follows. A parser that wants more ends the request instead of waiting for it."""
+        """If not, a parser that expects more bytes ends the request instead of waiting for them."""
 
     @override
     def chunk(self, size_hint: int | None = None) -> bytes:
@@ -214,7 +214,7 @@ class _Chunks:
 
 
 def has_body(head: bytes) -> bool:
-    """Return whether a head announces a body, or does not say clearly that it has none."""
+    """Return whether a request with this head has, or may have, a body."""
     body = _find_body(head)
     return body is None or isinstance(body, _Chunks) or body.size > 0
 

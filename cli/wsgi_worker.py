@@ -35,7 +35,7 @@ LINGER_SECONDS = 2.0
 CLIENT_TIMEOUT_SECONDS = 60
 """How long a thread waits for a client to send a piece of a streamed body, or to read a piece of the response."""
 HEALTH_CLIENT_TIMEOUT_SECONDS = 1
-"""The same for health: one thread answers everybody, and the kernel takes a response if its client reads at all."""
+"""The same for requests for health, which share one thread. Their responses fit into the socket's buffer."""
 BUSY_ACCEPT_INTERVAL_SECONDS = 0.05
 """How often a process without a free thread accepts connections: other processes take them first."""
 MAX_ACCEPTED = 64

@@ -27,7 +27,7 @@ STALE_LOCK_GRACE_SECONDS = 300
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 HIDDEN_REFS = "refs/longshore"
 LEFTOVER_GRACE_SECONDS = 60 * 60
-"""Longer than any request."""
+"""Longer than any request takes."""
 _NEVER_PUSHED = "longshore-never-pushed"
 _NEW, _DELETED, _PUSH = ".new-", ".deleted-", ".push-"
 """Prefixes of temporary files and directories, beside the repositories."""
@@ -181,14 +181,14 @@ class Repository:
 
 
 def new_push_file() -> Path:
-    """Return a new file for what a hook notes during a push."""
+    """Create a file in which a hook writes the options of a push."""
     descriptor, name = tempfile.mkstemp(dir=settings().repositories_dir, prefix=_PUSH)
     os.close(descriptor)
     return Path(name)
 
 
 def remove_leftovers() -> None:
-    """Remove what a service that was killed left beside the repositories: a deleted one may be large."""
+    """Remove temporary files and directories of a service that was killed: a deleted repository may be large."""
     for entry in settings().repositories_dir.iterdir():
         if not entry.name.startswith((_NEW, _DELETED, _PUSH)):
             continue

@@ -85,10 +85,10 @@ class ReadyResponse(ResponseModel):
     """The cause, if the status is 503."""
 
 
-class Shared(Generic[T]):
-    """What requests without a key compute, one at a time: nobody loads the database or Redis with many of them.
+class SharedReading(Generic[T]):
+    """Computes a value for one request at a time, so that many requests without a key do not load the database.
 
-    A request gets what was computed since it arrived, by itself or for another one: it is never older.
+    A request gets a value whose computation began after it arrived, by itself or by another request.
     """
 
     def __init__(self, compute: Callable[[], T]) -> None:
@@ -162,7 +162,7 @@ def _ask_broker() -> str:
     return "reachable"
 
 
-_readiness = Shared(lambda: (_read_database(), _ask_broker()))
+_readiness = SharedReading(lambda: (_read_database(), _ask_broker()))
 
 
 @blueprint.get("/metrics")
@@ -178,7 +178,7 @@ def _read_metrics() -> bytes:
     return generate_latest(_SampleCollector(samples))
 
 
-_metrics_text = Shared(_read_metrics)
+_metrics_text = SharedReading(_read_metrics)
 
 
 class _SampleCollector(Collector):

@@ -111,10 +111,10 @@ class AllowedNetworks:
         )
 
     def allows_this_machine(self, address: str) -> bool:
-        """Return whether an address is none of this machine, or is allowed as one.
+        """Return whether an address is not one of this machine, or is explicitly allowed.
 
-        The addresses of its interfaces lead to the same services as loopback does. They are allowed if loopback is, or
-        if a network other than all addresses has them.
+        The addresses of interfaces lead to the same services as loopback. They are allowed if loopback is allowed, or
+        if they are in an allowed network other than 0.0.0.0/0 and ::/0.
         """
         if not _is_of_this_machine(address) or self.contains("127.0.0.1"):
             return True
@@ -147,8 +147,8 @@ class AllowedNetworks:
         bare = _bare_host(host)
         try:
             entries = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
-        except UnicodeError:  # a label that is empty, or longer than the domain name system has them
-            raise socket.gaierror(socket.EAI_NONAME, "it is no name of a host") from None
+        except UnicodeError:  # an empty label, or one with more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, "invalid host name") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         for address in addresses:
             self.check(address, bare)

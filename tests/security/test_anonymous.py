@@ -80,7 +80,7 @@ def test_many_anonymous_requests_load_the_database_no_more_than_one(
 
 def test_a_shared_reading_is_never_older_than_the_request() -> None:
     numbers = itertools.count()
-    shared = health.Shared(lambda: next(numbers))
+    shared = health.SharedReading(lambda: next(numbers))
     assert [shared.get() for _ in range(3)] == [0, 1, 2]
 
 

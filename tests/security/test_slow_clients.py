@@ -243,14 +243,14 @@ def test_a_push_may_take_as_long_as_git_reads_slowly() -> None:
 
         async def git(request: web.BaseRequest) -> web.StreamResponse:
             nonlocal received
-            await asyncio.sleep(1)  # longer than a client may pause
+            await asyncio.sleep(3)  # longer than a client may pause
             async for piece in request.content.iter_any():
                 received += len(piece)
             return web.Response(text=str(received))
 
         async with (
             service(git) as target,
-            gateway(git=target, **IMPATIENT) as port,
+            gateway(git=target, client_grace_seconds=2) as port,
             connected(port) as (reader, writer),
         ):
             writer.write(head("/git/o/n.git/git-receive-pack", f"Content-Length: {size}", "Connection: close"))
