@@ -66,7 +66,7 @@ def create_app() -> APIFlask:
         HTTP_ERROR_SCHEMA=ErrorResponse,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
-        AUTO_SERVERS=False,  # they would contain the Host of the first request; without, they are the address of the document
+        AUTO_SERVERS=False,  # the list would contain the Host of the first request
         SWAGGER_UI_CSS=f"{SWAGGER_PATH}/swagger-ui.css",
         SWAGGER_UI_BUNDLE_JS=f"{SWAGGER_PATH}/swagger-ui-bundle.js",
         SWAGGER_UI_STANDALONE_PRESET_JS=f"{SWAGGER_PATH}/swagger-ui-standalone-preset.js",
