@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 from collections.abc import AsyncIterator
@@ -406,6 +407,31 @@ def test_an_owner_whose_clients_leave_has_half_of_a_service_too(has_body: bool) 
             assert await waits == 200
 
     run(scenario)
+
+
+def test_nothing_is_kept_of_requests_whose_clients_left() -> None:
+    async def scenario() -> None:
+        holding = Holding()
+        async with service(holding.handle) as target, gateway(calls=target, calls_threads=20) as port:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(8):
+                    _reader, writer = await stack.enter_async_context(connected(port))
+                    writer.write(b"POST /v1/algo/o/n HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
+                await holding.until_held(8)
+            await until_kept(8)
+            holding.released.set()
+            await until_kept(0)
+
+    run(scenario)
+
+
+async def until_kept(count: int) -> None:
+    """Wait until the gateway keeps so many exchanges with services, also ended ones."""
+    while (
+        sum(isinstance(each, asyncio.Task) and "_forward" in str(each.get_coro()) for each in gc.get_objects()) != count
+    ):
+        await asyncio.sleep(0.1)
+        gc.collect()
 
 
 def test_unknown_keys_share_the_threads_of_their_address() -> None:
