@@ -17,7 +17,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Seen:
-    """What a service was sent."""
+    """The requests that a service received."""
 
     paths: list[str] = field(default_factory=list)
     headers: list[Any] = field(default_factory=list)
@@ -50,7 +50,7 @@ def noting(seen: Seen, answer: Callable[[], web.Response] = web.Response) -> Han
 async def gateway(
     *, api: int = 1, git: int = 1, calls: int = 1, proxies: str = "", max_connections: int = 100, **changed: Any
 ) -> AsyncIterator[int]:
-    """Yield the port of a gateway. On port 1 of the loopback nobody listens."""
+    """Yield the port of a gateway. Nothing listens on port 1 of the loopback."""
     configured = Settings(
         port=0,
         host="127.0.0.1",
@@ -74,7 +74,7 @@ def run(scenario: Callable[[], Awaitable[Any]]) -> Any:
 
 
 async def raw(port: int, sent: bytes) -> bytes:
-    """The whole answer to some bytes, up to the end of the connection."""
+    """Send some bytes; return the whole response, up to the end of the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     answered = await reader.read()

@@ -1,4 +1,4 @@
-"""A hostile owner: slow and broken clients, builds and calls that take what they get. Nobody else may notice."""
+"""Attacks of a hostile owner: slow and broken clients, and builds and calls that use all resources."""
 
 import http.client
 import json
@@ -55,7 +55,7 @@ if given == "flood":
 return given
 """
 CALLS = ("nothing", "large", "flood", "fill", "fork", "exit", "nothing", "hang")
-"""What each caller asks for, one after the other: an algorithm that has ended or hangs does nothing else."""
+"""Inputs of the calls of each caller, in this order: an algorithm that has ended or hangs does nothing else."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Attacker:
 
     api: Api
     commits: dict[str, str]
-    """A kind of `HOSTILE_BUILDS`, or `CALLABLE`, whose image does what its calls ask for."""
+    """A kind of `HOSTILE_BUILDS`, or `CALLABLE`, whose image does what the input of a call says."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    """What the hostile calls got."""
+    """Results of the hostile calls."""
 
 
 def trees() -> dict[str, Tree]:

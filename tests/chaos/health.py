@@ -1,4 +1,4 @@
-"""Ask `/healthz` all the time, from a process of its own, and record how long each response took."""
+"""Request `/healthz` continuously from a process of its own, and record the duration of each response."""
 
 import http.client
 import multiprocessing
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass
 class Health:
-    """What was found until now."""
+    """The checks so far."""
 
     checks: list[Check] = field(default_factory=list)
 

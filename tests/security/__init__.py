@@ -1,1 +1,1 @@
-"""What an attacker would try, against real parts. The modules beside the tests are the attacker's tools."""
+"""Attacks on real services. The modules beside the tests are the attacker's tools."""

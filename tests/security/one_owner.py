@@ -1,4 +1,4 @@
-"""Everything that one owner can hold or leave at once, and what the others notice of it."""
+"""Attack with everything that one owner can do at the same time, and measure the delays of another owner."""
 
 import http.client
 import os
@@ -169,7 +169,7 @@ def full_force(installation: Installation, force: Force) -> Iterator[list[SlowNe
 
 @dataclass(frozen=True)
 class Delays:
-    """The seconds that requests of the other owner, and of nobody, took."""
+    """Durations in seconds of requests of the other owner and for health."""
 
     get: list[float]
     ls_remote: list[float]

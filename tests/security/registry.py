@@ -1,4 +1,4 @@
-"""A registry that answers as its script says, and with lies that no real registry can be made to tell.
+"""A registry whose responses are scripted, for false ones that no real registry sends.
 
 It is the fake registry of `tests/unit/shared/registry` with rules per path. For one that behaves, but for one thing,
 there are `tests/unit/workers/pushes/fake_registry.py` (in memory) and `tests/service/workers/lying_proxy.py` (before
@@ -26,12 +26,12 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass
 class Script:
-    """Replies by method and path. The rule that was added last is looked at first; without one the reply is 404."""
+    """Replies by method and path. The last rule that matches is used; without one the reply is 404."""
 
     rules: list[tuple[str, re.Pattern[str], Callable[[Request], Reply]]] = field(default_factory=list)
 
     def on(self, method: str, path: str, reply: Reply | Callable[[Request], Reply]) -> None:
-        """Reply so to requests of a method whose path matches a regular expression as a whole."""
+        """Add a rule for requests of a method whose whole path matches a regular expression."""
         respond = reply if callable(reply) else lambda _request: reply
         self.rules.insert(0, (method, re.compile(path), respond))
 
@@ -120,7 +120,7 @@ def image_of(*layers: bytes, changes: Mapping[str, Any] | None = None) -> Image:
 
 
 def serve_image(script: Script, repository: str, image: Image, *references: str) -> None:
-    """Let a script serve an image by its digest and by `references`; tell a lie by a rule that is added later."""
+    """Add rules that serve an image by its digest and by `references`. Rules that are added later take precedence."""
     served = Reply(200, image.manifest, {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": image.digest})
     for reference in (image.digest, *references):
         for method in ("GET", "HEAD"):
@@ -131,7 +131,7 @@ def serve_image(script: Script, repository: str, image: Image, *references: str)
 
 
 def descriptor(media_type: str, content: bytes, *, size: int | None = None) -> dict[str, Any]:
-    """Return an OCI descriptor of some bytes; `size` is a lie about their number."""
+    """Return an OCI descriptor of some bytes; `size` replaces their number."""
     return {
         "mediaType": media_type,
         "digest": digest_of(content),

@@ -1,4 +1,4 @@
-"""A package index, or another web server, that answers as a script says, and remembers who asked with what."""
+"""A package index, or another web server, whose responses are scripted and which records the requests."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Connection:
 
 
 class SlowNetwork:
-    """Connections that one thread keeps going."""
+    """Connections that are served by one thread."""
 
     def __init__(self, url: str, *, persistent: bool) -> None:
         self.connections: list[Connection] = []

@@ -84,7 +84,7 @@ def makes_files(directory: str, count: int) -> str:
 
 
 def forks(count: int) -> str:
-    """Code that starts so many processes, as far as it is let, which stay when it has ended."""
+    """Code that starts up to so many processes, which continue when it has ended."""
     return (
         "import os, time\n"
         f"for _ in range({count}):\n"

@@ -1,4 +1,4 @@
-"""What an anonymous client learns and decides: nothing of the machines, and no address in anybody's links."""
+"""Attacks of anonymous clients: they learn no names of machines, and do not influence links of others."""
 
 import itertools
 import threading

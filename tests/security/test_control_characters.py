@@ -1,4 +1,4 @@
-"""Attacks on the operator's terminal and on the order of lines, by texts that strangers choose."""
+"""Attacks with control characters in texts, on the operator's terminal and on lines of logs."""
 
 import io
 import json
@@ -124,7 +124,7 @@ def test_a_secret_is_masked_whatever_is_between_its_letters() -> None:
 
 
 def stored_text(column: Any, row: Base) -> str:
-    """Return what really is in a column, without its type."""
+    """Return the stored value of a column, without the conversion of its type."""
     table = type(row).__table__
     with database().reading() as session:
         raw = type_coerce(literal_column(f"{row.__tablename__}.{column.key}"), Text)

@@ -1,4 +1,4 @@
-"""Another account of the machine reads nothing of an installation, and puts nothing in its place."""
+"""Attacks by another account of the machine: it cannot read the data directory or replace it."""
 
 import os
 import stat

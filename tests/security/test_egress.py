@@ -1,4 +1,4 @@
-"""Builds and algorithms want the services of the machine, of its network and of its cloud."""
+"""Attacks of builds and algorithms on services of the machine, its network and its cloud."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from docker import APIClient
 from shared.jobs.queues import Queues
 from shared.settings import settings
 from tests.environment import longshore_environment
-from tests.security.near_network import INTERNET, MACHINE, METADATA, PRIVATE, Machine, in_namespace, machine
+from tests.security.simulated_network import INTERNET, MACHINE, METADATA, PRIVATE, Machine, in_namespace, machine
 from workers.confinement import confinement_warnings
 from workers.docker.network import BRIDGES, egress_rules
 
-NEAR = {MACHINE, PRIVATE, METADATA}
+DENIED = {MACHINE, PRIVATE, METADATA}
 TOOLS = ("ip", "iptables", "iptables-restore", "nsenter", "dockerd")
 BUILDS, SERVING = BRIDGES
 CAP_NET_ADMIN = 12
@@ -56,7 +56,7 @@ def gateway(here: Machine, network: str) -> str:
 @pytest.mark.parametrize("network", [BUILDS, SERVING])
 def test_a_container_reaches_the_internet_and_no_private_address(here: Machine, network: str) -> None:
     with here.listening_container(network) as neighbour:
-        addresses = [INTERNET, *NEAR, gateway(here, network), neighbour]
+        addresses = [INTERNET, *DENIED, gateway(here, network), neighbour]
         assert here.reached(network, addresses) == {INTERNET}
 
 
@@ -65,7 +65,7 @@ def test_a_container_on_a_plain_network_reaches_private_addresses(here: Machine)
     client = APIClient(base_url=here.docker_host)
     client.create_network("plain", driver="bridge")
     with here.listening_container("plain") as neighbour:
-        assert here.reached("plain", [INTERNET, *NEAR, neighbour]) == {INTERNET, *NEAR, neighbour}
+        assert here.reached("plain", [INTERNET, *DENIED, neighbour]) == {INTERNET, *DENIED, neighbour}
     client.remove_network("plain")
     client.close()
 
@@ -73,9 +73,9 @@ def test_a_container_on_a_plain_network_reaches_private_addresses(here: Machine)
 @needs_a_firewall
 def test_a_private_network_that_the_operator_allows_is_reached_and_nothing_more(here: Machine) -> None:
     here.python(WRITE_RULES, LONGSHORE_EGRESS_NETWORKS="10.9.0.0/24,203.0.113.0/24,169.254.0.0/16")
-    assert here.reached(SERVING, [INTERNET, *NEAR]) == {INTERNET, PRIVATE}
+    assert here.reached(SERVING, [INTERNET, *DENIED]) == {INTERNET, PRIVATE}
     here.python(WRITE_RULES)
-    assert here.reached(SERVING, [INTERNET, *NEAR]) == {INTERNET}
+    assert here.reached(SERVING, [INTERNET, *DENIED]) == {INTERNET}
 
 
 @needs_a_firewall
@@ -98,7 +98,7 @@ def test_the_command_firewall_keeps_the_rules_for_workers_that_cannot_write_them
         assert keeper.stderr is not None
         while "firewall_rules_in_force" not in keeper.stderr.readline():
             assert keeper.poll() is None
-        assert here.reached(SERVING, [INTERNET, *NEAR]) == {INTERNET}
+        assert here.reached(SERVING, [INTERNET, *DENIED]) == {INTERNET}
         keeper.terminate()
     printed = here.python(WRITE_RULES, LONGSHORE_EGRESS_RULES="elsewhere")
     assert printed.split() == ["None"] * len(BRIDGES)

@@ -1,4 +1,4 @@
-"""Attacks on a worker's processor by texts of a megabyte: were reading one quadratic, each would take hours."""
+"""Attacks on a worker's processor with texts of a megabyte, which would take hours to read in quadratic time."""
 
 import io
 from contextlib import suppress

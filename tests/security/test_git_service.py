@@ -1,4 +1,4 @@
-"""Git clients that break off, stall, flood and lie, against `longshore git` and real git."""
+"""Attacks of git clients that disconnect, stall, or send too much or false data, on `longshore git` with real git."""
 
 import gzip
 import os

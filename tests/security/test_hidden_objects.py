@@ -1,4 +1,4 @@
-"""What a key may not see is answered as what does not exist: by every route, with the same body and statements."""
+"""Objects that a key may not see are 404 in every route, with the same body and statements as missing ones."""
 
 import re
 import uuid

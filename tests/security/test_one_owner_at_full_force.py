@@ -1,4 +1,4 @@
-"""One owner does everything at once that holds or costs something; another one works on."""
+"""One owner attacks with everything at the same time, and another one is not delayed."""
 
 from collections.abc import Iterator
 

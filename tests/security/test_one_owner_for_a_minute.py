@@ -1,4 +1,4 @@
-"""One owner does everything at once for a minute, for `make test-long`: nothing grows, and nothing is left."""
+"""One owner attacks for a minute: no process grows, and none is left. Part of `make test-long`."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One owner takes no more than its share, whatever number of keys it makes."""
+"""Attacks of one owner on the share of others, with many keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A build wants more of the worker's package index than packages: its password, or requests to other hosts."""
+"""Attacks of a build on the worker's package index: on its password, and for requests to other hosts."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Attacks by a registry that answers as it likes: on secrets, on memory and time, on what is stored as an image."""
+"""Attacks by a registry with false responses: on secrets, memory, time, and stored images."""
 
 import io
 import itertools
@@ -226,7 +226,7 @@ def test_a_negative_chunk_does_not_fill_the_memory(size: bytes) -> None:
 
 
 def test_a_runner_in_an_algorithms_hands_does_not_fill_the_memory(tmp_path: Path) -> None:
-    """The server in an algorithm's container is what the algorithm made of it."""
+    """An algorithm can replace the HTTP server in its container."""
 
     def reply() -> Iterable[bytes]:
         yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"
@@ -365,7 +365,7 @@ def test_what_a_registry_says_is_plain_in_the_error(hostile: tuple[FakeRegistry,
 
 @pytest.fixture
 def pushed(hostile: tuple[FakeRegistry, Script]) -> tuple[Algorithm, Build, Image]:
-    """An image that was pushed to the registry when that was honest."""
+    """An image that was pushed before the registry became hostile."""
     image = image_of(b"first layer", b"second layer")
     algorithm = make_algorithm("acme")
     build = build_commit(algorithm)
@@ -467,7 +467,7 @@ def test_a_blob_with_other_content_is_not_stored(
 def test_an_image_without_bounds_is_not_pulled(
     hostile: tuple[FakeRegistry, Script], tmp_path: Path, image: Image
 ) -> None:
-    """Also when its digest is right: somebody pushed it, and the registry was believed."""
+    """Also when its digest is right, because an owner pushed it."""
     algorithm = make_algorithm("acme")
     build = build_commit(algorithm)
     end_push(make_claim(push(build, make_registry(hostile[0].url))), digest=image.digest)
@@ -478,7 +478,7 @@ def test_an_image_without_bounds_is_not_pulled(
 
 @pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1e9"])
 def test_numbers_of_an_upload_do_not_break_a_push(hostile: tuple[FakeRegistry, Script], number: str) -> None:
-    """Also when it breaks off in the middle, and says by such a number how much it has."""
+    """Also when the upload is interrupted, and the registry returns such a number as its offset."""
     server, script = hostile
     content = b"a layer"
     statuses = iter([500, 202])

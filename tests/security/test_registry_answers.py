@@ -1,4 +1,4 @@
-"""Whatever a registry answers, its client ends with a result or a classified error."""
+"""Every response of a registry leads to a result or a classified error."""
 
 import io
 import json

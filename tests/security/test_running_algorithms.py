@@ -1,4 +1,4 @@
-"""A hostile image wants the disk of the machine that it runs on."""
+"""Attacks of a running algorithm on the disk of its machine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Slow, endless and greedy clients before the gateway: no service is held by them, and no other client waits."""
+"""Attacks on the gateway with slow, endless and many requests: no service is blocked, and no other client waits."""
 
 import asyncio
 import contextlib
@@ -236,7 +236,7 @@ def test_a_slow_push_ends_and_so_does_its_request_to_git() -> None:
 
 
 def test_a_push_may_take_as_long_as_git_reads_slowly() -> None:
-    """Only the time in which the client is waited for counts."""
+    """Only the time of waiting for the client counts."""
     size = 40 * PREFIX_BYTES
 
     async def scenario() -> bytes:
@@ -327,7 +327,7 @@ def test_an_event_stream_may_be_as_slow_as_its_events() -> None:
 
 
 class Holding:
-    """A service that answers nobody before `released` is set, except the owner `other`."""
+    """A service that answers only the owner `other` before `released` is set."""
 
     def __init__(self) -> None:
         self.held: list[str] = []

@@ -1,4 +1,4 @@
-"""A source URL is no way to look around in the private network, or to read other owners' repositories."""
+"""Attacks with source URLs: on the private network, and on repositories of other owners."""
 
 import socket
 import threading
@@ -48,7 +48,7 @@ def default_networks(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:  # no
 
 @pytest.fixture
 def hidden_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings that allow sources on this machine, and tell callers nothing of what is there."""
+    """Settings that allow sources on this machine, and hide their errors."""
     monkeypatch.setattr(sources, "HIDDEN_ERROR_SECONDS", PAUSE_SECONDS)
     with longshore_environment(tmp_path / "data", tables=False, source_trusted_networks="", source_allow_http="true"):
         yield

@@ -1,4 +1,4 @@
-"""Wheels (PEP 427) that run code where they are installed, or that are not what they say."""
+"""Wheels (PEP 427) that run code where they are installed, or whose metadata is false."""
 
 import base64
 import hashlib

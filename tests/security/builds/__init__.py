@@ -1,1 +1,1 @@
-"""What an owner's source, wheels and setup.py try in a build."""
+"""Attacks of an owner's source, wheels and setup.py in a build."""

@@ -1,4 +1,4 @@
-"""A build wants the engine's whole disk."""
+"""Attacks of a build on the engine's disk."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""An owner wants his code in the environments of others."""
+"""Attacks of an owner on the environments of others."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Code in a build wants the credentials of the operator's package index."""
+"""Attacks of code in a build on the credentials of the operator's package index."""
 
 import base64
 import urllib.error

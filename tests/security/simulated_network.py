@@ -1,4 +1,4 @@
-"""A machine of its own, as network namespaces: a Docker engine with a firewall, and what is near it."""
+"""Two machines simulated with network namespaces: one with a Docker engine and a firewall, and its neighbour."""
 
 import json
 import subprocess
@@ -45,13 +45,13 @@ threads = [threading.Thread(target=reach, args=(address,), daemon=True) for addr
 for thread in threads:
     thread.start()
 threads[0].join()
-waits = 1 + 4 * (time.monotonic() - begun)
+waits = 3 + 4 * (time.monotonic() - begun)
 for thread in threads[1:]:
     thread.join(max(0, begun + waits - time.monotonic()))
 print(json.dumps([address for address in sys.argv[1:] if reached.get(address)]), flush=True)
 os._exit(0)
 """
-"""Connects to all addresses. The first one shows how long that takes now; the others get much longer."""
+"""Connects to all addresses. The time for the first one determines the timeout of the others."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Machine:
         return self.run(sys.executable, "-c", program, **variables)
 
     def reached(self, network: str, addresses: Sequence[str]) -> set[str]:
-        """Return the addresses that a container in a network of the engine can connect to; it can to the first."""
+        """Return the addresses to which a container in a network of the engine can connect; the first must be reachable."""
         with self.container(network, ["python3", "-c", REACH, *addresses]) as (client, name):
             client.wait(name)
             printed = client.logs(name, stdout=True, stderr=False)
@@ -87,7 +87,7 @@ class Machine:
 
     @contextmanager
     def container(self, network: str, command: Sequence[str]) -> Iterator[tuple[APIClient, str]]:
-        client, name = APIClient(base_url=self.docker_host), f"near-{uuid.uuid4().hex[:8]}"
+        client, name = APIClient(base_url=self.docker_host), f"container-{uuid.uuid4().hex[:8]}"
         client.create_container(
             self.image, list(command), name=name, host_config=client.create_host_config(network_mode=network)
         )
@@ -114,7 +114,7 @@ def in_namespace(name: str) -> list[str]:
 
 @contextmanager
 def machine(directory: Path, environment: Mapping[str, str]) -> Iterator[Machine]:
-    """Make the machine, and another one beside it that has the addresses above."""
+    """Create the machine, and a neighbour with the addresses above."""
     here, there = (f"longshore-{side}-{uuid.uuid4().hex[:6]}" for side in ("here", "there"))
     with ExitStack() as stack:
         for name in (here, there):
