@@ -79,7 +79,7 @@ class Machine:
         return self.run(sys.executable, "-c", program, **variables)
 
     def reached(self, network: str, addresses: Sequence[str]) -> set[str]:
-        """Return the addresses to which a container in a network of the engine can connect; the first must be reachable."""
+        """Return the addresses to which a container can connect in a network; the first must be reachable."""
         with self.container(network, ["python3", "-c", REACH, *addresses]) as (client, name):
             client.wait(name)
             printed = client.logs(name, stdout=True, stderr=False)

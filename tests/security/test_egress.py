@@ -18,7 +18,7 @@ from workers.confinement import confinement_warnings
 from workers.docker.network import BRIDGES, egress_rules
 
 DENIED = {MACHINE, PRIVATE, METADATA}
-TOOLS = ("ip", "iptables", "iptables-restore", "nsenter", "dockerd")
+TOOLS = ("ip", "iptables", "iptables-restore", "nsenter", "unshare", "dockerd")
 BUILDS, SERVING = BRIDGES
 CAP_NET_ADMIN = 12
 PR_CAPBSET_DROP = 24
@@ -126,9 +126,12 @@ def test_a_worker_without_the_right_says_that_nothing_is_denied(here: Machine) -
 
 @needs_a_firewall
 def test_a_worker_in_another_network_namespace_says_that_nothing_is_denied(here: Machine) -> None:
-    """As in a container of its own, which has the engine's socket and another network."""
+    """As in a container of its own, which has the engine's socket and another network.
+
+    Not in this process's namespace, where engines of other tests have networks of the same names.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", WRITE_RULES],
+        ["unshare", "--net", sys.executable, "-c", WRITE_RULES],
         env={**here.environment, "DOCKER_HOST": here.docker_host},
         capture_output=True,
         text=True,
