@@ -42,4 +42,4 @@ def ping_broker() -> None:
         kombu.exceptions.OperationalError, OSError: Redis does not respond.
     """
     with producer().connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=TIMEOUT_SECONDS)
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=TIMEOUT_SECONDS)

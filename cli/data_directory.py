@@ -70,6 +70,10 @@ def _check_parents(directory: Path) -> None:
     In a sticky directory such as /tmp nobody can rename files of others. The account's own group does not count as
     another account. Root may use directories that belong to others, as in containers.
     """
+    for link in directory.parents:
+        found = link.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+            raise _refusal(directory, f"{link} is a link of another account: name the directory that it leads to")
     for parent in directory.resolve().parents:
         found = parent.stat()
         is_of_others = os.geteuid() != 0 and found.st_uid not in (0, os.geteuid())

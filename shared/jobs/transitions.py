@@ -21,6 +21,8 @@ from shared.registries.circuit_breaker import pause_cause
 
 PERMANENT_ERRORS = (ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID)
 JITTER = 0.2
+OWN_THROTTLE_SECONDS = 60
+"""How long a push with credentials of its own waits after a 429 that names no time."""
 _PAUSED_AT = select(Registry.paused_at).where(Registry.id == bindparam("registry"))
 _FORCE_END = (
     update(Job)
@@ -96,6 +98,10 @@ def fail_or_retry(
         )
     # A registry that slows everybody down, or is paused for everybody, costs this push no attempt.
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
+    if throttled and claim.own_credentials:
+        # It may be the limit of these credentials, so nobody else waits.
+        delay = (error.retry_after or OWN_THROTTLE_SECONDS) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
+        return _requeue(session, claim, error, delay=delay, tries=tries, outlook=f"Retried in {delay:.0f} s.")
     concerns_everybody = error.first_response and pause_cause(error, own_credentials=claim.own_credentials)
     if throttled or (concerns_everybody and session.scalar(_PAUSED_AT, {"registry": claim.registry_id}) is not None):
         return _requeue(session, claim, error, delay=0, tries=tries, outlook="It waits for the registry.")

@@ -68,6 +68,16 @@ def test_a_link_as_data_directory_is_refused(directory: Path, tmp_path: Path) ->
         open_data_directory(tmp_path / "dangling")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_a_link_of_another_account_on_the_way_is_not_followed(directory: Path, tmp_path: Path) -> None:
+    """Its owner could lead the processes elsewhere at any time after the check."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    open_data_directory(tmp_path / "link" / directory.name)
+    os.lchown(tmp_path / "link", 65534, 65534)
+    with pytest.raises(SettingsError, match="is a link of another account"):
+        open_data_directory(tmp_path / "link" / directory.name)
+
+
 def test_a_directory_that_another_account_could_replace_is_refused(directory: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(SettingsError, match="another account can write to"):

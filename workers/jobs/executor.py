@@ -144,6 +144,8 @@ def _record_registry_error(claim: Claim, error: WorkError) -> None:
         return
     try:
         if error.error_class == ErrorClass.THROTTLED and error.at_registry:
+            if claim.own_credentials:  # their limit may be reached, and not that of others
+                return
             with database().writing() as session:
                 circuit_breaker.record_throttle(session, claim.registry_id, error.retry_after)
         elif error.first_response:

@@ -1,5 +1,6 @@
 """What a push finds out about its registry is recorded for all pushes, and its own job waits instead of failing."""
 
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -90,6 +91,19 @@ def test_a_429_slows_everybody_and_costs_no_try() -> None:
         run(second)
         assert len(server.requests) == before
         assert fresh(registry).throttled_until is not None
+
+
+def test_an_owner_whose_own_account_is_throttled_slows_nobody_else() -> None:
+    with fake_registry(SLOW_DOWN) as server:
+        registry = make_registry(server.url, RECORDED)
+        first, second = push(build(), registry, OWN), push(build(), registry)
+        assert run(first).state == PushState.QUEUED
+        assert fresh(registry).throttled_until is None
+        assert fresh(first).tries == 0
+        assert (fresh(first).next_attempt_at or 0) > time.time() * 1000
+        before = len(server.requests)
+        run(second)
+        assert len(server.requests) > before
 
 
 def test_what_the_registry_refuses_of_one_repository_concerns_nobody_else() -> None:
