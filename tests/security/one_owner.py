@@ -30,6 +30,8 @@ DRIP_SECONDS = 5.0
 VARIABLES = {
     "LONGSHORE_SOURCE_NETWORKS": "0.0.0.0/0,::/0",  # the repositories that never answer are on this machine
     "LONGSHORE_BUILD_ON_PUSH": "false",
+    # The other owner asks without a pause, so that each delay is seen; the limit would end that.
+    "LONGSHORE_RATE_LIMIT_GIT": "0",
 }
 """Settings of an installation that is attacked."""
 _HOSTED = {"details": {"label": "A"}, "settings": {"language": "python3"}}
