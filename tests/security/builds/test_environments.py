@@ -1,11 +1,16 @@
 """Attacks of an owner on the environments of others."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
+from shared.cancellation import CancelToken, Deadline
 from tests.directory_store import DirectoryStore
 from tests.security import wheels
 from tests.security.builds.conftest import Built
 from tests.service.workers.builds.package_index import PackageIndex
+from workers.builds.context import BuildContext, BuildLimits, BuildLog
+from workers.builds.environment.container import build_container, name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest
 from workers.images.image import derived_image, named_image
 
@@ -72,3 +77,17 @@ def test_an_environment_of_another_owner_is_not_used_even_by_its_name(
     store.name(f"environment/{served.environment_key}", ownerless.manifest.descriptor)
     _, log = built(request_for(files, owner=other, made_with=served.environment_key))
     assert "which the image had before" not in log
+
+
+def test_a_restarted_build_removes_no_container_of_an_owner_whose_name_begins_alike(
+    base_image: str, owner: str, tmp_path: Path
+) -> None:
+    """The names of an owner and of a commit are chosen by owners: together they must not be another owner's."""
+    commit = "abcdef123456" + "0" * 28
+    context = BuildContext(BuildLog(print, 0), CancelToken(), Deadline(120), tmp_path)
+    limits = BuildLimits(1 << 28, 1.0, 64, 120, 1)
+    victim = f"{owner}-abcdef123456"
+    with build_container(base_image, victim, "none", limits, context, commit="f" * 40) as container:
+        assert remove_leftover_containers(timedelta(seconds=-60), name_prefix(owner, commit)) == 0
+        assert container.run(["true"], {}, "/", print) == 0
+        assert remove_leftover_containers(timedelta(seconds=-60), name_prefix(victim, "f" * 40)) == 1

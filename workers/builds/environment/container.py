@@ -1,5 +1,6 @@
 """Run the steps of an installation in a build container, which waits for them and is always removed."""
 
+import hashlib
 import tempfile
 import threading
 import uuid
@@ -14,7 +15,6 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Ulimit
 
 from shared.errors import ErrorClass, LongshoreError, WorkError
-from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLimits, lines_of
 from workers.builds.environment.command_output import STDOUT, read_output
 from workers.builds.environment.disk_watch import disk_watch
@@ -31,6 +31,10 @@ ENVIRONMENT = "/opt/longshore/env"
 PYTHON = f"{ENVIRONMENT}/bin/python"
 WORK = "/opt/longshore/work"
 """Sources, certificates and temporary files of the build, outside of the environment."""
+_USER = f"{BUILDER}:{BUILDER}"
+RIGHTS_OF_THE_WATCH = ("DAC_READ_SEARCH", "SYS_PTRACE")
+"""Capabilities of root, who only waits and measures here: processes of the build are not root's, and cannot become it
+(`no-new-privileges`)."""
 MAX_OPEN_FILES = 16_384
 """Limit for one process of a build."""
 NO_PROGRAM = "executable file not found"
@@ -71,7 +75,7 @@ class BuildContainer:
         """
         with interruptible(self.context.stop, self.context.deadline) as client:
             command_id = client.exec_create(
-                self.container_id, command, environment=dict(environment), workdir=directory
+                self.container_id, command, user=_USER, environment=dict(environment), workdir=directory
             )["Id"]
             client.exec_start(command_id, stream=True)
             for line in lines_of(read_output(client.last_response)):
@@ -89,7 +93,7 @@ class BuildContainer:
         """Run a command during the block, with access to its streams. Raises as `interruptible`."""
         with interruptible(self.context.stop, self.context.deadline) as client:
             command_id = client.exec_create(
-                self.container_id, command, stdin=True, environment=dict(environment), workdir=directory
+                self.container_id, command, user=_USER, stdin=True, environment=dict(environment), workdir=directory
             )["Id"]
             client.exec_start(command_id, socket=True)
             yield AttachedCommand(client)
@@ -162,9 +166,10 @@ def build_container(
             created = client.create_container(
                 image_id,
                 name=name,
+                labels={"longshore.owner": owner, "longshore.commit": commit},  # for operators
                 entrypoint=["python3", "-c", _WAIT],
                 command=[],
-                user=f"{BUILDER}:{BUILDER}",
+                user="0:0",
                 working_dir="/",
                 host_config=client.create_host_config(
                     network_mode=network,
@@ -173,6 +178,7 @@ def build_container(
                     nano_cpus=int(limits.cpus * 1_000_000_000),
                     pids_limit=limits.pids,
                     cap_drop=["ALL"],
+                    cap_add=list(RIGHTS_OF_THE_WATCH),
                     security_opt=["no-new-privileges"],
                     # A single file cannot exceed the limit of all. The engine stores no log, because nothing reads it.
                     ulimits=[
@@ -187,7 +193,7 @@ def build_container(
             container = BuildContainer(created["Id"], context)
             container.put(_directories())
             _start(client, container.container_id, network)
-        with disk_watch(container.container_id, limits, context):
+        with disk_watch(container.container_id, BUILDER, limits, context):
             yield container
     except BaseException:
         _remove_quietly(name, remover)
@@ -196,8 +202,9 @@ def build_container(
     threading.Thread(target=_remove_quietly, args=(name, remover)).start()
 
 
-def name_prefix(owner: str, commit: str = "") -> str:
-    return f"{NAME_PREFIX}{normalize_name(owner)}-" + (f"{commit[:12]}-" if commit else "")
+def name_prefix(owner: str, commit: str) -> str:
+    """Return the beginning of the names of a build's containers. No other owner's begin so, whatever his name is."""
+    return f"{NAME_PREFIX}{hashlib.sha256(f'{owner}/{commit}'.encode()).hexdigest()[:32]}-"
 
 
 def remove_leftover_containers(older_than: timedelta, prefix: str = NAME_PREFIX) -> int:

@@ -2,8 +2,8 @@
 
 Few engines have quotas for containers (overlay2 on xfs with pquota), so the worker measures about every second. The
 engine returns the size of the container's layer. A step in the container also counts files, and deleted files that are
-still open. Code of the build has the same user and can end or stop that step, so a build is ended too if it cannot be
-measured repeatedly.
+still open. It runs as root, so code of the build can neither stop it nor write to its output. But a build can use up the
+processes or the memory that the step needs, so a build is ended too if it cannot be measured repeatedly.
 """
 
 import re
@@ -30,10 +30,11 @@ _SCRIPT = resources.files("workers.builds.environment") / "steps" / "measure_dis
 
 
 class DiskWatch:
-    """Watches one container."""
+    """Watches what one user has on the disk of one container."""
 
-    def __init__(self, container_id: str, limits: BuildLimits, context: BuildContext) -> None:
+    def __init__(self, container_id: str, user: int, limits: BuildLimits, context: BuildContext) -> None:
         self._container_id = container_id
+        self._user = user
         self._limits = limits
         self._context = context
         self._ended = threading.Event()
@@ -62,7 +63,8 @@ class DiskWatch:
                 with suppress(LongshoreError):
                     remove_container(self._container_id)
                 return
-            pause = max(POLL_INTERVAL_SECONDS, (time.monotonic() - began) * (1 / MAX_SHARE_OF_TIME - 1))
+            spent = 0.0 if self._failures else time.monotonic() - began  # what is not measured may grow
+            pause = max(POLL_INTERVAL_SECONDS, spent * (1 / MAX_SHARE_OF_TIME - 1))
 
     def end(self) -> None:
         self._ended.set()
@@ -105,10 +107,10 @@ class DiskWatch:
         return int(found[0].get("SizeRw") or 0) if found else 0
 
     def _measured(self) -> tuple[int, int] | None:
-        command = ["python3", "-I", "-S", "-B", "-c", _SCRIPT.read_text("utf-8")]
+        command = ["python3", "-I", "-S", "-B", "-c", _SCRIPT.read_text("utf-8"), str(self._user)]
         try:
             with interruptible(self._context.stop, Deadline(MEASURE_TIMEOUT_SECONDS)) as client:
-                step = client.exec_create(self._container_id, command, workdir="/")["Id"]
+                step = client.exec_create(self._container_id, command, user="0:0", workdir="/")["Id"]
                 client.exec_start(step, stream=True)
                 printed = b"".join(read_output(client.last_response, only=STDOUT)).decode("ascii", "replace")
         except WorkError:
@@ -118,13 +120,13 @@ class DiskWatch:
 
 
 @contextmanager
-def disk_watch(container_id: str, limits: BuildLimits, context: BuildContext) -> Iterator[DiskWatch]:
-    """Watch a container during the block. A violation is raised in place of the error that it caused.
+def disk_watch(container_id: str, user: int, limits: BuildLimits, context: BuildContext) -> Iterator[DiskWatch]:
+    """Watch the files of a user in a container during the block. A violation is raised in place of the error it caused.
 
     Raises:
         WorkError: a limit was exceeded (invalid).
     """
-    watch = DiskWatch(container_id, limits, context)
+    watch = DiskWatch(container_id, user, limits, context)
     thread = threading.Thread(target=watch.run, name="disk-watch", daemon=True)
     thread.start()
     try:

@@ -10,7 +10,6 @@ from tests.directory_store import DirectoryStore
 from tests.service.workers.builds.package_index import PackageIndex
 from tests.unit.workers.builds.sources import archive_of
 from workers.builds.context import BuildLimits
-from workers.builds.environment.container import name_prefix
 from workers.builds.image import BuildRequest
 from workers.docker.connection import engine
 
@@ -77,7 +76,7 @@ def build_containers(owner: str) -> Callable[[], list[str]]:
     """Gives the names of this test's own build containers; an engine may have other builds, which are none of ours."""
 
     def names() -> list[str]:
-        found = engine().containers(all=True, filters={"name": name_prefix(owner)})
+        found = engine().containers(all=True, filters={"label": f"longshore.owner={owner}"})
         return [container["Names"][0] for container in found]
 
     return names
