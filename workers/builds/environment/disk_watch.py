@@ -2,8 +2,8 @@
 
 Few engines have quotas for containers (overlay2 on xfs with pquota), so the worker measures about every second. The
 engine returns the size of the container's layer. A step in the container also counts files, and deleted files that are
-still open. It runs as root, so code of the build can neither stop it nor write to its output. But a build can use up the
-processes or the memory that the step needs, so a build is ended too if it cannot be measured repeatedly.
+still open. It runs as root, so code of the build can neither stop it nor write to its output. But a build can use up
+the processes or the memory that the step needs, so a build is ended too if it cannot be measured repeatedly.
 """
 
 import re
