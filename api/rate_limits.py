@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from typing_extensions import override
 
 from api.errors import ApiError, Code
+from api.proxy_headers import client_network
 from shared.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,10 @@ class RateLimits:
         self._count("git requests", owner, settings().rate_limit_git, in_redis=True)
 
     def count_unknown(self, address: str) -> None:
-        self._count("requests without a known key", address, settings().rate_limit_unknown, in_redis=False)
+        """Count a request without a known key, of an address or, in IPv6, of the network that one client has."""
+        self._count(
+            "requests without a known key", client_network(address), settings().rate_limit_unknown, in_redis=False
+        )
 
     def may_audit_denial(self, owner: str) -> bool:
         """Count a denial, and return whether to write it into the audit trail: an owner must not flood it."""

@@ -125,6 +125,19 @@ def test_who_guesses_keys_is_slowed_down(app: Flask, admin: Api, limit: Callable
     assert admin.call("GET", "/v1/registries").status_code == 200
 
 
+def test_who_guesses_keys_from_many_addresses_of_one_network_is_slowed_down_too(
+    app: Flask, limit: Callable[..., None]
+) -> None:
+    limit(unknown=2)
+    client = app.test_client()
+
+    def guess(address: str) -> int:
+        return client.get("/v1/registries", environ_overrides={"REMOTE_ADDR": address}).status_code
+
+    assert [guess(f"2001:db8::{number}") for number in range(1, 5)] == [401, 401, 429, 429]
+    assert guess("2001:db8:0:1::1") == 401
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/openapi.json"])
 def test_what_needs_no_key_has_no_limit(admin: Api, limit: Callable[..., None], path: str) -> None:
     limit(reads=1, unknown=1)
