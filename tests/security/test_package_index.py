@@ -153,3 +153,15 @@ def test_an_unreachable_index_is_named() -> None:
     with index_of(server) as index, pytest.raises(WorkError, match="package index could not be reached") as caught:
         fetched(index, "simple/small/")
     assert caught.value.error_class is ErrorClass.TRANSIENT
+
+
+def test_an_index_that_has_no_html_is_named_in_the_error() -> None:
+    """pip would say that there is no such package."""
+    answer: ScriptedResponse = (200, {"Content-Type": "application/vnd.pypi.simple.v1+json"}, b'{"files": []}')
+    with (
+        scripted_server({"/t0ken/simple/small/": answer}) as server,
+        index_of(server) as index,
+        pytest.raises(WorkError, match="JSON only") as caught,
+    ):
+        fetched(index, "simple/small/")
+    assert caught.value.error_class is ErrorClass.INVALID

@@ -7,6 +7,7 @@ No text of a caller becomes an instruction of the build, unless a repository's o
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
 from workers.builds.environment.spec import BuildSettings, EnvironmentSpec
 from workers.builds.source_tree import SourceTree, open_source_tree
-from workers.docker.images import local_reference, remove_reference
+from workers.docker.images import described_image, local_reference, remove_reference
 from workers.images.archive import Entry, archived, directory_entry, file_entry, parent_entries
 from workers.images.engine_transfer import save_image
 from workers.images.image import Image, Step, derived_image, image_name
@@ -183,10 +184,19 @@ def _build_with_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTre
     with context.log.step(f"Building the source's own {DOCKERFILE}"):
         reference = local_reference(request.owner, request.name, request.commit)
         image_id = build_by_dockerfile(tree, reference, request.labels, request.network, request.limits, context)
-    with context.log.step("Saving the image in the image store"):
-        image = save_image(use, image_id, context.stop, context.deadline)
-        remove_reference(reference)  # the store has a size limit and a garbage collector, the engine has neither
-    return image
+    try:
+        size = int((described_image(image_id) or {}).get("Size") or 0)
+        if size > request.limits.disk_bytes:
+            raise WorkError(
+                ErrorClass.INVALID,
+                f"the image of the source's own {DOCKERFILE} has {size} bytes; the limit is "
+                f"{request.limits.disk_bytes} (LONGSHORE_BUILD_MAX_BYTES)",
+            )
+        with context.log.step("Saving the image in the image store"):
+            return save_image(use, image_id, context.stop, context.deadline)
+    finally:
+        with suppress(WorkError):  # the engine does not respond: the cause is reported by others
+            remove_reference(reference)  # the store has a size limit and a garbage collector, the engine has neither
 
 
 def _name_image(

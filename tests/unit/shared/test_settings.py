@@ -1,5 +1,7 @@
 """Settings are refused at start, each with a sentence that names the variable."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.settings import SettingsError, load_settings
@@ -13,6 +15,8 @@ from shared.settings import SettingsError, load_settings
         ("API_URL", "localhost:8081", "must begin with http:// or https://"),
         ("HEARTBEAT_SECONDS", "31", "at most half of LONGSHORE_LEASE_SECONDS"),
         ("LOG_LEVEL", "loud", "'debug'"),
+        ("BUILD_INDEX_URL", "file:///etc/hidden", "must be the URL of a package index"),
+        ("BUILD_INDEX_URL", "hidden@example.com/simple/", "must be the URL of a package index"),
     ],
 )
 def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str) -> None:
@@ -20,6 +24,17 @@ def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, variabl
     with pytest.raises(SettingsError, match=said) as refused:
         load_settings()
     assert str(refused.value).startswith(f"LONGSHORE_{variable}: ")
+    assert "hidden" not in str(refused.value)
+
+
+def test_certificates_for_builds_with_a_private_key_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("-----BEGIN EC PRIVATE KEY-----\nhidden\n-----END EC PRIVATE KEY-----\n")
+    monkeypatch.setenv("LONGSHORE_BUILD_CA_BUNDLE", str(bundle))
+    with pytest.raises(SettingsError, match="private key") as refused:
+        load_settings()
     assert "hidden" not in str(refused.value)
 
 

@@ -118,6 +118,11 @@ class PackageIndex:
             raise WorkError(ErrorClass.INVALID, "the package index redirects to a URL that is not https")
 
     def _page(self, response: Response, read: Callable[[int], bytes]) -> IndexResponse:
+        if "json" in response.headers.get("Content-Type", ""):
+            raise WorkError(
+                ErrorClass.INVALID,
+                "the package index (LONGSHORE_BUILD_INDEX_URL) returns JSON only; Longshore needs HTML (PEP 503)",
+            )
         content = b"".join(_pieces(read, MAX_PAGE_BYTES))
         page = _Page(response.url, self._encrypted_link)
         page.feed(content.decode("utf-8", "replace"))
