@@ -18,7 +18,7 @@ COPY migrations migrations
 COPY shared shared
 COPY workers workers
 COPY requirements-dev.lock ./
-# setuptools is needed here only, as the lock for developing has it.
+# Only this step needs setuptools, in the version of the development lock.
 RUN sed -n '/^setuptools==/,/# via/p' requirements-dev.lock > setuptools.lock \
     && .venv/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement setuptools.lock \
     && .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \

@@ -110,7 +110,7 @@ class Gateway:
                 await body.read_whole(service.max_body_bytes)
             async with contextlib.AsyncExitStack() as turn:
                 is_waiting = await self._take_turn(turn, service, request, client)
-                forwarding = self._forward(request, client, body, service, turn.pop_all(), is_waiting=is_waiting)
+                forwarding = self._exchange(request, client, body, service, turn.pop_all(), is_waiting=is_waiting)
                 exchange = asyncio.create_task(forwarding)
             may_be_abandoned = service.max_body_bytes is not None and not is_waiting
             return await self._unless_abandoned(exchange, body, may_be_abandoned=may_be_abandoned)
@@ -176,19 +176,6 @@ class Gateway:
         await turn.enter_async_context(service.turns.turn(client))
         return False
 
-    async def _forward(
-        self,
-        request: web.BaseRequest,
-        client: Client,
-        body: RequestBody,
-        service: Service,
-        turn: contextlib.AsyncExitStack,
-        *,
-        is_waiting: bool,
-    ) -> web.StreamResponse:
-        async with turn:
-            return await self._exchange(request, client, body, service, turn, is_waiting=is_waiting)
-
     async def _exchange(
         self,
         request: web.BaseRequest,
@@ -199,19 +186,23 @@ class Gateway:
         *,
         is_waiting: bool,
     ) -> web.StreamResponse:
+        """Send a request to a service and its response to the client. Release `turn` when the service has ended."""
         headers = forwarded_headers(request, self._settings.trusted_proxies)
         if not is_waiting and prefers_wait(request):
             headers.popall("Prefer", None)  # a client can have removed it with `Connection`
         if request.body_exists and body.length is not None:
             headers["Content-Length"] = str(body.length)
         try:
-            async with service.session.request(
-                request.method,
-                URL(service.url + request.raw_path, encoded=True),
-                headers=headers,
-                data=body.stream() if request.body_exists else None,
-                allow_redirects=False,
-            ) as response:
+            async with (
+                turn,
+                service.session.request(
+                    request.method,
+                    URL(service.url + request.raw_path, encoded=True),
+                    headers=headers,
+                    data=body.stream() if request.body_exists else None,
+                    allow_redirects=False,
+                ) as response,
+            ):
                 if service.url in self._unreachable:
                     self._unreachable.discard(service.url)
                     log.info("upstream_reachable", upstream=service.url)

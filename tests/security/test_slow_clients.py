@@ -428,7 +428,8 @@ def test_nothing_is_kept_of_requests_whose_clients_left() -> None:
 async def until_kept(count: int) -> None:
     """Wait until the gateway keeps so many exchanges with services, also ended ones."""
     while (
-        sum(isinstance(each, asyncio.Task) and "_forward" in str(each.get_coro()) for each in gc.get_objects()) != count
+        sum(isinstance(each, asyncio.Task) and "Gateway._exchange" in str(each.get_coro()) for each in gc.get_objects())
+        != count
     ):
         await asyncio.sleep(0.1)
         gc.collect()
