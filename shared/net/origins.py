@@ -4,7 +4,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from shared.net.address_rules import is_loopback_host
+from shared.net.address_rules import is_legacy_ipv4, is_loopback_host
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
 _INVALID_CHARACTER = re.compile(r"[^\x21-\x7e]|\\")
@@ -67,8 +67,9 @@ def is_redirect_allowed(registry_origin: str, url: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
-    """Return whether a host is this machine, or an address that is only valid on its own link."""
-    if is_loopback_host(host) or host.endswith(".localhost"):
+    """Return whether a host is this machine, an address that is only valid on its own link, or hides an address."""
+    host = host.rstrip(".")
+    if is_loopback_host(host) or host.endswith(".localhost") or is_legacy_ipv4(host):
         return True
     try:
         address = ipaddress.ip_address(host)

@@ -109,6 +109,15 @@ def test_an_identity_token_goes_to_no_other_port(hostile: tuple[FakeRegistry, Sc
         assert thief.requests == []
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost.", "a.localhost.", "127.1", "2130706433", "0x7f.1", "017700000001", "0", "127.0.0.1."],
+)
+def test_a_registry_elsewhere_does_not_send_a_client_to_this_machine(host: str) -> None:
+    with client_of("https://registry.test") as client, pytest.raises(WorkError, match="layers are not sent"):
+        client.send_to("PUT", f"https://{host}/upload", scope="repository:a:push", body=b"secret layer")
+
+
 @pytest.mark.parametrize("method", ["GET", "PATCH", "PUT"])
 def test_an_upload_at_another_port_gets_no_layer(hostile: tuple[FakeRegistry, Script], method: str) -> None:
     server, _ = hostile
