@@ -11,6 +11,7 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.pushes.progress import BlobProgress, Progress
 from shared.registry.credentials import Credentials
+from shared.settings import settings
 from workers.docker.connection import engine, engine_errors, interruptible
 from workers.docker.errors import classify_message
 from workers.docker.images import described_image, image_id_of, remove_reference
@@ -34,9 +35,16 @@ def push_image(
 
     Raises:
         WorkCancelledError: the push was cancelled.
-        WorkError: the registry or the engine failed; the engine has no such image (not_found).
+        WorkError: the registry or the engine failed; the engine has no such image (not_found); the name is that of a
+            base image (invalid).
 
     """
+    if _familiar(f"{repository}:{tag}") in {_familiar(name) for name in settings().base_images.values()}:
+        raise WorkError(
+            ErrorClass.INVALID,
+            f"{repository}:{tag} is the name of a base image of this installation (LONGSHORE_BASE_IMAGE). The engine "
+            "would build everybody's images on this one: use the direct transport for this registry.",
+        )
     with _tagged(image_id, repository, tag), interruptible(stop) as client:
         digest, progress = None, EngineProgress()
         for event in _events(partial(client.push, repository, tag=tag), repository, credentials):
@@ -104,6 +112,11 @@ def _auth_config(credentials: Credentials | None, repository: str) -> dict[str, 
     if credentials.is_identity_token:
         return {"identitytoken": credentials.password, "serveraddress": host}
     return {"username": credentials.username, "password": credentials.password, "serveraddress": host}
+
+
+def _familiar(reference: str) -> str:
+    """Return a reference in the form in which the engine lists images."""
+    return reference.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/")
 
 
 @contextmanager

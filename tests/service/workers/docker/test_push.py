@@ -14,13 +14,14 @@ from shared.errors import ErrorClass, WorkCancelledError, WorkError
 from shared.pushes.progress import Progress
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials
+from shared.settings import settings
 from tests.service.workers.docker.holding_proxy import HoldingProxy
 from workers.docker.connection import engine
 from workers.docker.images import has_image, image_id_of
 from workers.docker.push import pull_image, push_image
 from workers.pushes.transports.engine import tls_refusal
 
-DEADLINE = 10
+DEADLINE = 60
 """Seconds after which a test fails."""
 
 
@@ -75,6 +76,19 @@ def test_a_name_that_stood_there_before_goes_back(
     push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
     assert image_id_of(f"{repository}:one") == image_id_of(base_image)
     engine().remove_image(f"{repository}:one")
+
+
+@pytest.mark.parametrize("prefix", ["", "docker.io/library/", "index.docker.io/"])
+def test_an_image_does_not_become_the_base_of_everybodys_builds(
+    prefix: str, repository: str, credentials: Credentials, small_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGSHORE_BASE_IMAGE", f"{prefix}{repository}:one")
+    settings.cache_clear()
+    with pytest.raises(WorkError, match="is the name of a base image") as refused:
+        push_image(small_image, repository, "one", credentials, on_progress=ignore, stop=CancelToken())
+    assert refused.value.error_class is ErrorClass.INVALID
+    assert image_id_of(f"{repository}:one") is None
+    push_image(small_image, repository, "two", credentials, on_progress=ignore, stop=CancelToken())
 
 
 def test_an_image_comes_back_by_its_digest(repository: str, credentials: Credentials, small_image: str) -> None:
