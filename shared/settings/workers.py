@@ -58,6 +58,11 @@ class WorkerSettings(BaseSettings):
     )
     build_max_files: int = Field(1_000_000, ge=10_000, description="Maximum number of files of a build's container.")
     build_log_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a stored build log, in bytes.")
+    build_logs_per_owner: int = Field(
+        500,
+        ge=1,
+        description="How many logs of ended builds are kept of one owner; the others are removed, oldest first.",
+    )
     build_own_dockerfile: bool = Field(
         False,
         description="Build a repository's own Dockerfile if it has one. Its FROM and COPY --from can name any image on the "

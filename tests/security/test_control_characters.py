@@ -51,7 +51,7 @@ from shared.settings import Settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
 from tests.rows import build_commit, compile_commit, end_badly, end_build, make_claim, make_registry, one_row, push
-from workers.builds.build import append_log
+from workers.builds.build_log import append_log
 from workers.builds.context import BuildLog
 from workers.docker.errors import classify_message
 

@@ -3,25 +3,25 @@
 Writes to the row are fenced by the claim of the job (rule 2).
 """
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 
-from sqlalchemy import event, exists, select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
 from shared.cancellation import CancelToken
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, BuildStatus, Job
+from shared.db.models import Algorithm, Build, BuildStatus
 from shared.encryption import DecryptionError, keyring
 from shared.errors import ErrorClass, WorkError
-from shared.fence import HELD, Claim, FenceLostError, held_by
+from shared.fence import Claim
 from shared.git.access import GitCredentials
 from shared.git.sources import decrypt_source_credentials
 from shared.settings import Settings, settings
 from shared.webhooks.events import EventType, emit_build
+from workers.builds.build_log import LogBuffer, append_log, remove_old_logs
 from workers.builds.context import BuildLimits
 from workers.builds.dockerfile import remove_interrupted
 from workers.builds.environment.container import name_prefix, remove_leftover_containers
@@ -31,24 +31,6 @@ from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
 from workers.jobs.executor import Finish
 from workers.jobs.heartbeat import Heartbeat
-
-
-def append_log(session: Session, claim: Claim, text: str) -> None:
-    """Append to the build's log.
-
-    Raises:
-        FenceLostError: the job no longer belongs to this claim.
-    """
-    written = session.execute(
-        update(Build)
-        .where(Build.id == claim.build_id, exists(select(Job.id).where(HELD)))
-        .values(log=Build.log + text)
-        .returning(Build.id)
-        .execution_options(synchronize_session=False),
-        held_by(claim),
-    )
-    if written.first() is None:
-        raise FenceLostError
 
 
 def write_built(
@@ -77,27 +59,6 @@ def write_built(
     emit_build(session, claim.build_id or "", EventType.BUILD_SUCCEEDED)
 
 
-class LogBuffer:
-    """Holds the lines of the log that are not in the row yet. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        with self._lock:
-            self._lines.append(line + "\n")
-
-    def unwritten(self) -> list[str]:
-        with self._lock:
-            return list(self._lines)
-
-    def remove_written(self, count: int) -> None:
-        """Remove the first `count` lines; after the transaction that wrote them was committed."""
-        with self._lock:
-            del self._lines[:count]
-
-
 class BuildWork:
     """The work of one build job under a claim."""
 
@@ -116,6 +77,8 @@ class BuildWork:
         with database().reading() as session:
             build = session.scalars(select(Build).where(Build.id == self._claim.build_id)).one()
             algorithm = session.scalars(select(Algorithm).where(Algorithm.id == build.algorithm_id)).one()
+        with database().writing() as session:
+            remove_old_logs(session, algorithm.owner, keep=settings().build_logs_per_owner)
         self._remove_leftovers(algorithm, build)
 
         def log(line: str) -> None:

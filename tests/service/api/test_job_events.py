@@ -17,7 +17,7 @@ from shared.db.models import ImagePush, Job, JobKind
 from shared.fence import Claim
 from tests.rows import HASH, change, end_build, end_push, make_claim, one_row
 from tests.service.api.invocation import Api
-from workers.builds.build import append_log
+from workers.builds.build_log import append_log
 
 SECONDS = 30
 

@@ -29,7 +29,7 @@ from tests.rows import (
     one_row,
     push,
 )
-from workers.builds.build import append_log
+from workers.builds.build_log import append_log
 
 pytestmark = pytest.mark.usefixtures("installation")
 

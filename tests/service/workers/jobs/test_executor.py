@@ -30,7 +30,8 @@ from tests.rows import (
     try_claim,
 )
 from tests.service.workers.fake_work import FakeWork, wait_until_stopped
-from workers.builds.build import append_log, write_built
+from workers.builds.build import write_built
+from workers.builds.build_log import append_log
 from workers.jobs.executor import run_job
 from workers.jobs.heartbeat import Heartbeat
 from workers.jobs.worker_id import lease_owner
