@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from api.dispatch import producer
+from api.owner_slots import call_slots, remote_slots, wait_slots
+from api.rate_limits import _rate_limits_of
 from shared.db.engine import database
 from shared.db.models import Base
 from shared.encryption import keyring, new_key
@@ -60,5 +62,9 @@ def _replace_variables(variables: dict[str, str]) -> None:
         source_networks,
         source_trusted_networks,
         webhook_networks,
+        call_slots,
+        remote_slots,
+        wait_slots,
+        _rate_limits_of,
     ):
-        cached.cache_clear()
+        cached.cache_clear()  # each was made with the settings of another test
