@@ -27,8 +27,8 @@ def build_variables(docker_host: str) -> dict[str, str]:
     """
     variables = {"LONGSHORE_BASE_IMAGE": _base_image(docker_host)}
     if not _has_bridge(docker_host):
-        say("this engine has no bridge network: builds use the host's (LONGSHORE_BUILD_NETWORK=host)")
-        variables["LONGSHORE_BUILD_NETWORK"] = "host"
+        say("this engine has no bridge network: builds and algorithms use the host's (LONGSHORE_BUILD_NETWORK=host)")
+        variables |= {"LONGSHORE_BUILD_NETWORK": "host", "LONGSHORE_SERVING_NETWORK": "host"}
     if bundle := _certificates():
         variables["LONGSHORE_BUILD_CA_BUNDLE"] = bundle
     if index := _package_index():

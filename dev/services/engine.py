@@ -116,7 +116,7 @@ def private_engine(
                 yield address
             finally:
                 with signals_deferred():
-                    _kill_containers(address)
+                    _remove_containers_and_networks(address)
     finally:
         with signals_deferred():
             _end_leftovers(run)
@@ -124,8 +124,11 @@ def private_engine(
             remove_tree(run)
 
 
-def _kill_containers(address: str) -> None:
-    """Kill all containers, because the engine would wait ten seconds for each."""
+def _remove_containers_and_networks(address: str) -> None:
+    """Remove all running containers, because the engine would wait ten seconds for each, and all networks.
+
+    The interface of a network would stay on this machine.
+    """
     if not engine_answers(address):
         return
     with (
@@ -134,7 +137,10 @@ def _kill_containers(address: str) -> None:
     ):
         for container in client.containers.list():
             with suppress(APIError):
-                container.kill()
+                container.remove(force=True)
+        for network in client.networks.list(filters={"type": "custom"}):
+            with suppress(APIError):
+                network.remove()
 
 
 def _end_leftovers(run: Path) -> None:

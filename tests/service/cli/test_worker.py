@@ -68,7 +68,7 @@ def test_a_job_that_runs_is_released_by_a_worker_that_stops(
     algorithm = make_algorithm(repository_url=f"http://127.0.0.1:{silent_server}/silent.git")
     enqueued = compile_commit(algorithm)
     log = tmp_path / "worker.log"
-    engine = {"DOCKER_HOST": docker_host}
+    engine = {"DOCKER_HOST": docker_host, "LONGSHORE_BUILD_NETWORK": "host"}  # no network is made for it
     with longshore(
         "worker", "--queues", "builds", log=log, ready=lambda: "ready." in log.read_text(), variables=engine
     ) as worker:
