@@ -6,9 +6,8 @@ or in a file (git-config(1), GIT_CONFIG_COUNT).
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -20,6 +19,8 @@ from shared.subprocesses import Subprocess, running
 MAX_MEMORY_BYTES = 4096 * MEBIBYTE
 """Address space of one git process: a small delta can claim to unpack to gigabytes."""
 ULIMIT_BLOCK_BYTES = 512
+NO_REPOSITORY = Path("/proc")
+"""Where git works without a repository: none can be made there, and a killed process leaves nothing behind."""
 
 # The shell sets the limits before git starts, so they hold for every child of git.
 _LIMITED = """
@@ -178,22 +179,21 @@ def running_git(args: Sequence[str], *, timeout: float, **options: Unpack[GitOpt
         WorkCancelledError: `stop` was cancelled.
     """
     git_dir = options.get("git_dir")
-    with ExitStack() as stack:
-        cwd = git_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="longshore-git-")))
-        environment = clean_environment(
-            options.get("config", ()),
-            protocols=options.get("protocols", ()),
-            extra={"GIT_DIR": str(git_dir)} if git_dir else {"GIT_CEILING_DIRECTORIES": str(cwd.parent)},
-        )
-        environment |= options.get("extra_environment", {})
-        process = start_git(
-            args,
-            environment=environment,
-            cwd=cwd,
-            timeout=timeout,
-            limits=GitLimits(file_bytes=options.get("max_file_bytes")),
-        )
-        yield stack.enter_context(running(process, options.get("stop")))
+    environment = clean_environment(
+        options.get("config", ()),
+        protocols=options.get("protocols", ()),
+        extra={"GIT_DIR": str(git_dir)} if git_dir else {"GIT_CEILING_DIRECTORIES": str(NO_REPOSITORY.parent)},
+    )
+    environment |= options.get("extra_environment", {})
+    process = start_git(
+        args,
+        environment=environment,
+        cwd=git_dir or NO_REPOSITORY,
+        timeout=timeout,
+        limits=GitLimits(file_bytes=options.get("max_file_bytes")),
+    )
+    with running(process, options.get("stop")) as started:
+        yield started
 
 
 def run_git(

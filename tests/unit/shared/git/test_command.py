@@ -61,6 +61,14 @@ def test_without_a_repository_git_finds_none(monkeypatch: pytest.MonkeyPatch) ->
     assert "not a git repository" in run_git(["rev-parse", "--git-dir"], timeout=30).errors
 
 
+def test_without_a_repository_git_makes_no_directory_that_a_kill_would_leave(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with running_git(["ls-remote", "--", silent_server], protocols=["http"], timeout=60):
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("url", ["file:///etc", "ext::sh -c true", "/etc", "http://127.0.0.1:1/r"])
 def test_a_transport_that_was_not_named_is_not_used(url: str) -> None:
     answer = run_git(["ls-remote", "--", url], protocols=["https"], timeout=30)
