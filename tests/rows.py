@@ -147,5 +147,18 @@ def lose_lease(job: Job) -> None:
 def milliseconds_from_now(time: int | None) -> int:
     """Return how many milliseconds a time is ahead of the database's clock."""
     assert time is not None
+    return time - database_time()
+
+
+def database_time() -> int:
+    """Return the database's clock, in milliseconds since 1970."""
     with database().reading() as session:
-        return time - session.scalars(select(now_ms())).one()
+        return session.scalars(select(now_ms())).one()
+
+
+def is_delayed(time: int | None, began: int, least_ms: float, most_ms: float) -> bool:
+    """Return whether `time` was set at that distance from the present, by something that `began` then and has ended.
+
+    It holds however long that took, so a busy machine fails no test.
+    """
+    return time is not None and began + least_ms <= time <= database_time() + most_ms
