@@ -11,8 +11,8 @@ UUID = "^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 HASH = "^[0-9A-Fa-f]{7,64}$"
 WORKER_ID = "^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$"
 LISTED_ALGORITHM = r"^(?:algo://)?(?:\*|[A-Za-z][A-Za-z0-9_]*/(?:\*|[A-Za-z][A-Za-z0-9_]*))$"
-NO_CONTROL = r"^[^\x00-\x1F\x7F]*$"
-NO_CONTROL_OR_COLON = r"^[^\x00-\x1F\x7F:]*$"
+NO_CONTROL = r"^[^\x00-\x1F\x7F-\x9F]*$"
+NO_CONTROL_OR_COLON = r"^[^\x00-\x1F\x7F-\x9F:]*$"
 BOOLEAN = "^(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]|[TtFfYyNn]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff])$"
 
 ROUTED_NAMES = ("version", "versions", "builds", "compile")
