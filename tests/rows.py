@@ -156,9 +156,9 @@ def database_time() -> int:
         return session.scalars(select(now_ms())).one()
 
 
-def is_delayed(time: int | None, began: int, least_ms: float, most_ms: float) -> bool:
+def is_delayed(time: int | None, began: int, minimum_ms: float, maximum_ms: float) -> bool:
     """Return whether `time` was set at that distance from the present, by something that `began` then and has ended.
 
     It holds however long that took, so a busy machine fails no test.
     """
-    return time is not None and began + least_ms <= time <= database_time() + most_ms
+    return time is not None and began + minimum_ms <= time <= database_time() + maximum_ms

@@ -189,12 +189,12 @@ def test_a_target_that_fails_is_tried_again_later_each_time_and_given_up_at_last
     webhook(receiver, "registry.*")
     with database().writing() as session:
         pause(session, session.get_one(Registry, make_registry().seq), "Maintenance.")
-    for least_ms, most_ms in ((0, 5_000), (5_000, 600_000)):
+    for minimum_ms, maximum_ms in ((0, 5_000), (5_000, 600_000)):
         began = database_time()
         deliver()
         (delivery,) = deliveries()
         assert (delivery.state, delivery.last_status) == (DeliveryState.PENDING, 500)
-        assert is_delayed(delivery.next_attempt_at, began, least_ms, most_ms)
+        assert is_delayed(delivery.next_attempt_at, began, minimum_ms, maximum_ms)
         due_now()
     deliver()
     (delivery,) = deliveries()
