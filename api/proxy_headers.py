@@ -40,9 +40,13 @@ def client_address(received: Request) -> str | None:
     peer, forwarded = received.remote_addr, received.headers.get("X-Forwarded-For")
     if peer is None or not forwarded or not is_in(peer, settings().gateway_networks):
         return peer
+    return last_untrusted_hop(forwarded, settings().trusted_proxies)
+
+
+def last_untrusted_hop(forwarded: str, trusted: tuple[str, ...]) -> str:
+    """Return the last address in X-Forwarded-For that is no trusted proxy; the first one if all are."""
     hops = [hop.strip() for hop in forwarded.split(",")]
-    untrusted = [hop for hop in hops if not is_in(hop, settings().trusted_proxies)]
-    return (untrusted[-1] if untrusted else hops[0])[:64]
+    return next((hop for hop in reversed(hops) if not is_in(hop, trusted)), hops[0])[:64]
 
 
 def client_network(address: str) -> str:

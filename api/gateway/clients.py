@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from api.authorization_header import secret_of
-from api.proxy_headers import client_network, is_in
+from api.proxy_headers import client_network, is_in, last_untrusted_hop
 from shared.errors import LongshoreError
 
 MAX_REMEMBERED_KEYS = 10_000
@@ -81,12 +81,10 @@ class Clients:
     def _address_of(self, request: web.BaseRequest) -> str:
         """Return the peer, or behind a trusted proxy the last address that is not a trusted proxy itself."""
         peer = request.remote or "unknown"
-        if not is_in(peer, self._trusted):
+        forwarded = request.headers.getall("X-Forwarded-For", [])
+        if not forwarded or not is_in(peer, self._trusted):
             return peer
-        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", []) for hop in value.split(",")] or [
-            peer
-        ]
-        return next((hop for hop in reversed(hops) if not is_in(hop, self._trusted)), hops[0])[:64]
+        return last_untrusted_hop(",".join(forwarded), self._trusted)
 
 
 class RequestCounts:
