@@ -11,7 +11,7 @@ import structlog
 from werkzeug.wrappers import Request, Response
 
 from api.git.connection import CHUNK_BYTES, ClientConnection
-from api.git.repositories import HIDDEN_REFS, Repository, hooks_dir
+from api.git.repositories import HIDDEN_REFS, PACK_MEMORY_CONFIG, Repository, hooks_dir
 from api.git.request_body import PushCommands, RequestBody
 from shared.errors import LongshoreError, RequestError
 from shared.git.command import GitLimits, clean_environment, start_git
@@ -192,12 +192,9 @@ def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
     config = [
         ("core.fsync", "all"),
         ("core.hooksPath", str(hooks_dir())),
-        ("core.packedGitLimit", "256m"),
-        ("core.packedGitWindowSize", "32m"),
+        *PACK_MEMORY_CONFIG,
         ("http.receivepack", "true" if git_request.is_push else "false"),
         ("http.uploadpack", "false" if git_request.is_push else "true"),
-        ("pack.deltaCacheSize", "64m"),
-        ("pack.windowMemory", "64m"),
         ("receive.advertisePushOptions", "true"),
         ("receive.autogc", "false"),  # it would run on, detached; see `api.git.upkeep`
         ("receive.denyDeleteCurrent", "ignore"),

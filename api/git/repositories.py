@@ -26,6 +26,13 @@ STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 HIDDEN_REFS = "refs/longshore"
+PACK_MEMORY_CONFIG = (
+    ("core.packedGitLimit", "256m"),
+    ("core.packedGitWindowSize", "32m"),
+    ("pack.deltaCacheSize", "64m"),
+    ("pack.windowMemory", "64m"),
+)
+"""Git's settings that bound the memory in which it reads and writes packs."""
 LEFTOVER_GRACE_SECONDS = 60 * 60
 """Longer than any request takes."""
 _NEVER_PUSHED = "longshore-never-pushed"

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import select
 
 from api.errors import ApiError, Code
-from api.git.repositories import Repository
+from api.git.repositories import PACK_MEMORY_CONFIG, Repository
 from shared.cancellation import CancelToken
 from shared.db.engine import database
 from shared.db.models import Algorithm
@@ -32,10 +32,7 @@ GC_CONFIG = (
     ("gc.autoDetach", "false"),
     ("gc.cruftPacks", "true"),
     ("gc.pruneExpire", "1.day.ago"),  # longer than any push
-    ("core.packedGitLimit", "256m"),
-    ("core.packedGitWindowSize", "32m"),
-    ("pack.deltaCacheSize", "64m"),
-    ("pack.windowMemory", "64m"),
+    *PACK_MEMORY_CONFIG,
 )
 
 log = structlog.get_logger(__name__)
