@@ -60,7 +60,7 @@ class RequestBody:
         Raises:
             BodyTooLargeError: it is larger than `max_bytes`.
             TooSlowError: the client sends too slowly.
-            BufferFullError: no more may be held.
+            LimitReachedError, UnavailableError: no more may be held.
             InvalidBodyError: its encoding is invalid.
         """
         if (self._request.content_length or 0) > max_bytes:

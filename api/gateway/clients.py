@@ -15,7 +15,7 @@ from aiohttp import web
 
 from api.authorization_header import secret_of
 from api.proxy_headers import client_network, is_in, last_untrusted_hop
-from shared.errors import LongshoreError
+from shared.errors import LimitReachedError, UnavailableError
 
 MAX_REMEMBERED_KEYS = 10_000
 MAX_REQUESTS = 2048
@@ -25,14 +25,6 @@ MAX_UNKNOWN_REQUESTS = MAX_REQUESTS // 4
 """Maximum of all keys of one address that no service has accepted."""
 TURN_TIMEOUT_SECONDS = 60
 """How long a request waits until others of the same client have ended."""
-
-
-class TooManyRequestsError(LongshoreError):
-    """Raised when a client, or all of them, have too many requests in progress."""
-
-    def __init__(self, message: str, *, is_of_client: bool) -> None:
-        super().__init__(message)
-        self.is_of_client = is_of_client
 
 
 @dataclass(frozen=True)
@@ -99,17 +91,17 @@ class RequestCounts:
         """Count a request while the block runs.
 
         Raises:
-            TooManyRequestsError: too many are in progress already.
+            LimitReachedError: the client has too many in progress already.
+            UnavailableError: all clients together have.
         """
         names = _counted_names(client)
         limits = (MAX_CLIENT_REQUESTS, MAX_UNKNOWN_REQUESTS)
         if any(self._counts[name] >= limit for name, limit in zip(names, limits, strict=False)):
-            raise TooManyRequestsError(
-                "Too many of your requests are in progress; send this one again when others have ended.",
-                is_of_client=True,
+            raise LimitReachedError(
+                "Too many of your requests are in progress; send this one again when others have ended."
             )
         if self._total >= MAX_REQUESTS:
-            raise TooManyRequestsError("Too many requests are in progress; send this one again.", is_of_client=False)
+            raise UnavailableError("Too many requests are in progress; send this one again.")
         self._total += 1
         self._counts.update(names)
         try:
@@ -137,7 +129,7 @@ class Turns:
         """Wait for a free place and hold it while the block runs.
 
         Raises:
-            TooManyRequestsError: the client's other requests did not end in time.
+            LimitReachedError: the client's other requests did not end in time.
         """
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -145,10 +137,9 @@ class Turns:
                     for name, places in zip(_counted_names(client), self._places, strict=False):
                         await stack.enter_async_context(self._place(name, places))
             except TimeoutError:
-                raise TooManyRequestsError(
+                raise LimitReachedError(
                     f"Other requests of yours were in progress for {TURN_TIMEOUT_SECONDS} seconds; send this one again "
-                    "when they have ended.",
-                    is_of_client=True,
+                    "when they have ended."
                 ) from None
             yield
 

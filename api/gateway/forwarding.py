@@ -9,13 +9,15 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
+from api.errors import api_error
 from api.gateway.bodies import BodyTooLargeError, InvalidBodyError, RequestBody
-from api.gateway.clients import Client, Clients, RequestCounts, TooManyRequestsError
+from api.gateway.clients import Client, Clients, RequestCounts
 from api.gateway.headers import end_to_end, forwarded_headers
-from api.gateway.pace import BufferFullError, Buffers, Pace, Spool, TooSlowError
+from api.gateway.pace import Buffers, Pace, Spool, TooSlowError
 from api.gateway.responses import EVENT_STREAM, failure, relay_at_client_speed, relay_at_service_speed, send
 from api.gateway.services import Service, Services, is_event_stream, is_git, is_health, prefers_wait
 from api.proxy_headers import OWNER_HEADER
+from shared.errors import LimitReachedError, UnavailableError
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -81,7 +83,7 @@ class Gateway:
                 response = await self._respond(request, client, body)
                 await self._finish(request, response, body)
                 return response
-        except TooManyRequestsError as error:
+        except (LimitReachedError, UnavailableError) as error:
             return _busy(error, request)
 
     async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, body: RequestBody) -> None:
@@ -124,7 +126,7 @@ class Gateway:
             )
         except InvalidBodyError:
             return failure(400, "This is not a valid HTTP request.", is_text=is_text)
-        except (TooManyRequestsError, BufferFullError) as error:
+        except (LimitReachedError, UnavailableError) as error:
             return _busy(error, request)
 
     async def _unless_abandoned(
@@ -161,7 +163,8 @@ class Gateway:
         """Wait until fewer requests of the client are in progress; return whether this one may wait for jobs.
 
         Raises:
-            TooManyRequestsError: they did not end in time, or the client has too many event streams.
+            LimitReachedError: they did not end in time.
+            UnavailableError: the client has too many event streams.
         """
         if is_health(request):
             return False
@@ -172,7 +175,7 @@ class Gateway:
                 await turn.enter_async_context(wait)
                 return True
             if is_stream:
-                raise TooManyRequestsError(TOO_MANY_WAIT, is_of_client=False)
+                raise UnavailableError(TOO_MANY_WAIT)
         await turn.enter_async_context(service.turns.turn(client))
         return False
 
@@ -269,9 +272,8 @@ class Gateway:
         )
 
 
-def _busy(error: TooManyRequestsError | BufferFullError, request: web.BaseRequest) -> web.Response:
-    status = 429 if error.is_of_client else 503
-    return failure(status, error.message, headers={"Retry-After": "1"}, is_text=is_git(request))
+def _busy(error: LimitReachedError | UnavailableError, request: web.BaseRequest) -> web.Response:
+    return failure(api_error(error).status, error.message, headers={"Retry-After": "1"}, is_text=is_git(request))
 
 
 def _abort(request: web.BaseRequest) -> None:

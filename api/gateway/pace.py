@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import IO, TypeVar
 
-from shared.errors import LongshoreError
+from shared.errors import LimitReachedError, LongshoreError, UnavailableError
 
 MAX_MEMORY_BYTES = 64 * 1024
 """Maximum of a spool in memory; the rest is in a temporary file."""
@@ -16,14 +16,6 @@ T = TypeVar("T")
 
 class TooSlowError(LongshoreError):
     """Raised when a client sends or reads more slowly than the minimum rate."""
-
-
-class BufferFullError(LongshoreError):
-    """Raised when no more bytes may be held: of this client, or of all of them."""
-
-    def __init__(self, message: str, *, is_of_client: bool) -> None:
-        super().__init__(message)
-        self.is_of_client = is_of_client
 
 
 class Pace:
@@ -71,16 +63,16 @@ class Buffers:
         """Count more bytes of a client.
 
         Raises:
-            BufferFullError: they are too many.
+            LimitReachedError: they are too many of this client.
+            UnavailableError: they are too many of all clients.
         """
         held = self._clients.get(client, 0)
         if held + size > self._max_client_bytes:
-            raise BufferFullError(
-                "Too many bytes of your requests are in progress; send this one again when others have ended.",
-                is_of_client=True,
+            raise LimitReachedError(
+                "Too many bytes of your requests are in progress; send this one again when others have ended."
             )
         if self._total + size > self._max_bytes:
-            raise BufferFullError("Too many requests are in progress; send this one again.", is_of_client=False)
+            raise UnavailableError("Too many requests are in progress; send this one again.")
         self._clients[client] = held + size
         self._total += size
 
@@ -110,7 +102,7 @@ class Spool:
         """Add bytes at the end.
 
         Raises:
-            BufferFullError: no more may be held, or the disk of the temporary file is full.
+            LimitReachedError, UnavailableError: no more may be held, or the disk of the temporary file is full.
         """
         self._buffers.add(self._client, len(data))
         if self._read_at == self._write_at and self._memory_bytes + len(data) <= MAX_MEMORY_BYTES:
@@ -125,9 +117,8 @@ class Spool:
             self._write(data)
         except OSError as error:
             self._buffers.remove(self._client, len(data))
-            raise BufferFullError(
-                f"The gateway cannot store the request ({error.strerror}); send it again in a moment.",
-                is_of_client=False,
+            raise UnavailableError(
+                f"The gateway cannot store the request ({error.strerror}); send it again in a moment."
             ) from None
 
     def _write(self, data: bytes) -> None:

@@ -9,7 +9,8 @@ import aiohttp
 from aiohttp import web
 
 from api.errors import Code
-from api.gateway.pace import BufferFullError, Pace, Spool, TooSlowError
+from api.gateway.pace import Pace, Spool, TooSlowError
+from shared.errors import LimitReachedError, UnavailableError
 
 EVENT_STREAM = "text/event-stream"
 STALLED_STREAM_SECONDS = 60
@@ -100,7 +101,7 @@ class _Backlog:
                 try:
                     self._spool.append(chunk)
                     self._arrived.set()
-                except BufferFullError:
+                except (LimitReachedError, UnavailableError):
                     self._excess = chunk
                     self._has_room.clear()
                     self._arrived.set()
