@@ -3,7 +3,6 @@
 One process serves git, so it counts by itself. A request above a limit is refused at once and does not wait.
 """
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -85,10 +84,6 @@ class ConcurrencyLimits:
                     del self._counts[counter]
 
 
-def concurrency_limits() -> ConcurrencyLimits:
-    return _limits_of(os.getpid())
-
-
 @cache
-def _limits_of(_pid: int) -> ConcurrencyLimits:
+def concurrency_limits() -> ConcurrencyLimits:
     return ConcurrencyLimits()
