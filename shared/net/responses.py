@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 
 MAX_JSON_BYTES = 256 * 1024
 
+_REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_CHUNK_LINE_BYTES = 4096
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
@@ -24,6 +25,10 @@ class Response:
     """Case-insensitive; the values of a repeated header are joined by a comma (RFC 9110 section 5.3)."""
     body: bytes
     complete: bool = True
+
+    @property
+    def is_redirect(self) -> bool:
+        return self.status in _REDIRECTS
 
     @property
     def location(self) -> str:

@@ -11,7 +11,7 @@ from shared.net.responses import Response
 from shared.registry.authentication import parse_challenges
 from shared.registry.blobs import blob_size
 from shared.registry.reference import is_digest, is_repository_path, is_tag
-from shared.registry.session import REDIRECTS, RegistrySession
+from shared.registry.session import RegistrySession
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -178,14 +178,14 @@ class RegistryClient(RegistrySession):
 
     def _not_a_registry(self, response: Response) -> str:
         message = f"{self.host} is not a container registry: it answered {response.status} to a request for /v2/"
-        if response.status in REDIRECTS:
+        if response.is_redirect:
             return f"{message}, a redirect to {origin_of(response.location) or 'an invalid URL'}."
         return f"{message}{' with an HTML page' if response.is_html else ''}."
 
 
 def _is_registry_response(response: Response) -> bool:
     """Return whether a response to `/v2/` can be a registry's: by its header, its challenge, or an empty document."""
-    if response.status in REDIRECTS or response.status == 404:
+    if response.is_redirect or response.status == 404:
         return False
     if response.headers.get(_VERSION_HEADER, "").lower().startswith("registry/2"):
         return True

@@ -19,7 +19,6 @@ from shared.registry.authentication import Authenticator
 from shared.registry.credentials import Credentials
 from shared.registry.errors import error_from_response
 
-REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
 _HEADERS = {"User-Agent": "longshore"}
 
@@ -124,7 +123,7 @@ class RegistrySession:
             return response
         for _ in range(_MAX_REDIRECTS):
             target = response.location
-            if response.status not in REDIRECTS or not target:
+            if not response.is_redirect or not target:
                 return response
             self._check_redirect(response.url, target)
             authorization = authorization if self.is_own_url(target) else None
@@ -174,7 +173,7 @@ class RegistrySession:
                     self._http.stream(url, _with(all_headers, authorization), timeouts)
                 )
                 target = response.location
-                if response.status in REDIRECTS and target:
+                if response.is_redirect and target:
                     self._check_redirect(url, target)
                     authorization = authorization if self.is_own_url(target) else None
                     url = target

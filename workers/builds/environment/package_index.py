@@ -23,9 +23,10 @@ from shared.cancellation import CancelToken
 from shared.errors import ErrorClass, WorkError
 from shared.net.address_rules import AllowedNetworks
 from shared.net.connections import ANY_NETWORK, InvalidCertificateError, tls_context
-from shared.net.http import HttpTransport, Timeouts
+from shared.net.http import PIECE_BYTES, HttpTransport, Timeouts
 from shared.net.origins import origin_of
 from shared.net.responses import Response
+from shared.numbers import whole_number
 from workers.builds.context import without_credentials
 
 MAX_PAGE_BYTES = 32 * 1024 * 1024
@@ -33,7 +34,6 @@ MAX_PAGE_BYTES = 32 * 1024 * 1024
 MAX_LINK_LENGTH = 4096
 MAX_REDIRECTS = 5
 TIMEOUTS = Timeouts(connect=15, read=60, total=None)
-_CHUNK_BYTES = 256 * 1024
 _NONCE_BYTES = 12
 _PROJECT_PATH = re.compile(r"simple/([A-Za-z0-9][A-Za-z0-9._-]{0,200})/")
 _FILE_PATH = re.compile(r"files/([A-Za-z0-9_-]+)/([^/?#\s]+)")
@@ -105,7 +105,7 @@ class PackageIndex:
             if is_own and self._authorization:
                 sent["Authorization"] = self._authorization
             with _index_errors(), (self._own if is_own else self._other).stream(url, sent, TIMEOUTS) as (found, read):
-                if found.status not in {301, 302, 303, 307, 308}:
+                if not found.is_redirect:
                     _raise_failure(found.status)
                     yield found, read
                     return
@@ -131,8 +131,8 @@ class PackageIndex:
         return IndexResponse(200, {"Content-Type": "text/html; charset=utf-8", **_length(len(body))}, iter([body]))
 
     def _file(self, response: Response, read: Callable[[int], bytes]) -> IndexResponse:
-        length = response.headers.get("Content-Length", "")
-        known = _length(int(length)) if re.fullmatch(r"[0-9]{1,15}", length) else {}
+        length = whole_number(response.headers.get("Content-Length"))
+        known = {} if length is None else _length(length)
         return IndexResponse(200, {"Content-Type": "application/octet-stream", **known}, _pieces(read, self._max_bytes))
 
     def _encrypted_link(self, url: str) -> str | None:
@@ -241,7 +241,7 @@ def _pieces(read: Callable[[int], bytes], max_bytes: int) -> Iterator[bytes]:
         WorkError: it is larger (invalid).
     """
     size = 0
-    while piece := read(_CHUNK_BYTES):
+    while piece := read(PIECE_BYTES):
         size += len(piece)
         if size > max_bytes:
             raise WorkError(ErrorClass.INVALID, f"the package index sent more than {max_bytes} bytes for one request")
