@@ -138,7 +138,6 @@ class HttpTransport:
 
                     yield Response("GET", url, response.status, response.headers, b"", complete=False), read
             finally:
-                response.close()  # a body that was not read to its end keeps the socket open
                 connection.close()
 
     def abort(self) -> None:
