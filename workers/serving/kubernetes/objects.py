@@ -164,11 +164,7 @@ def _peer(network: Network, excepted: Iterable[Network]) -> V1NetworkPolicyPeer:
 
 
 def _contains(outer: Network, inner: Network) -> bool:
-    return (
-        outer.version == inner.version
-        and int(inner.network_address) & int(outer.netmask) == int(outer.network_address)
-        and inner.prefixlen >= outer.prefixlen
-    )
+    return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
 def _pod(spec: InstanceSpec, settings: ServingSettings) -> V1PodSpec:
