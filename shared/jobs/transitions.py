@@ -100,7 +100,7 @@ def fail_or_retry(
     throttled = error.error_class == ErrorClass.THROTTLED and error.at_registry
     if throttled and claim.own_credentials:
         # It may be the limit of these credentials, so nobody else waits.
-        delay = (error.retry_after or OWN_THROTTLE_SECONDS) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
+        delay = _with_jitter(error.retry_after or OWN_THROTTLE_SECONDS)
         return _requeue(session, claim, error, delay=delay, tries=tries, outlook=f"Retried in {delay:.0f} s.")
     concerns_everybody = error.first_response and pause_cause(error, own_credentials=claim.own_credentials)
     if throttled or (concerns_everybody and session.scalar(_PAUSED_AT, {"registry": claim.registry_id}) is not None):
@@ -109,8 +109,7 @@ def fail_or_retry(
         job = _end(session, claim, JobState.FAILED, error)
         HANDLERS[job.kind].ended(session, job)
         return _release_dependents(session, job)
-    # Jitter only adds, so that a registry that said when to come back is not asked sooner.
-    delay = (error.retry_after or delays[tries]) * (1 + random.random() * JITTER)  # noqa: S311 - no secret
+    delay = _with_jitter(error.retry_after or delays[tries])
     return _requeue(
         session,
         claim,
@@ -119,6 +118,11 @@ def fail_or_retry(
         tries=tries + 1,
         outlook=f"Retried in {delay:.0f} s (attempt {tries + 2}).",
     )
+
+
+def _with_jitter(delay: float) -> float:
+    """Return a delay made longer only, so that a registry that said when to come back is not asked sooner."""
+    return delay * (1 + random.random() * JITTER)  # noqa: S311 - no secret
 
 
 def force_end(
