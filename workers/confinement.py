@@ -18,16 +18,17 @@ def confinement_warnings(queues: Collection[str]) -> list[str]:
     An engine that does not respond is reported elsewhere.
     """
     chosen = settings()
-    warnings: list[str] = []
-    if Queues.BUILDS not in queues and (Queues.SERVING not in queues or chosen.serving != "docker"):
+    builds, serves = Queues.BUILDS in queues, Queues.SERVING in queues and chosen.serving == "docker"
+    if not builds and not serves:
         return []
     try:
         ping(timeout=TIMEOUT_SECONDS)
     except WorkError:
         return []
-    if Queues.BUILDS in queues:
+    warnings: list[str] = []
+    if builds:
         warnings += _of_network("LONGSHORE_BUILD_NETWORK", chosen.build_network, "what callers build")
-    if Queues.SERVING in queues and chosen.serving == "docker":
+    if serves:
         warnings += _of_network("LONGSHORE_SERVING_NETWORK", chosen.serving_network, "algorithms that callers run")
         warnings += filter(None, [sockets_warning()])
     return warnings

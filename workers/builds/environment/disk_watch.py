@@ -77,9 +77,8 @@ class DiskWatch:
             if measured is not None:
                 self._has_measured, self._failures = True, 0
                 used, files = max(used, measured[0]), measured[1]
-            elif (
-                layer_size is not None and self._has_measured
-            ):  # else the engine does not respond, or cannot run the step
+            elif layer_size is not None and self._has_measured:
+                # Otherwise the engine does not respond, or cannot run the step.
                 self._failures += 1
             if self._failures > MAX_FAILURES:
                 return "the build was ended, because its disk space could no longer be measured"

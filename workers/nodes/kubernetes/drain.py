@@ -151,7 +151,7 @@ def _evict(cluster: Cluster, pod: V1Pod) -> RefusedEviction | None:
             ) from None
         if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             raise
-        retry_after = whole_number(str((error.headers or {}).get("Retry-After", "")))
+        retry_after = whole_number((error.headers or {}).get("Retry-After"))
         return RefusedEviction(
             pod=path_of(pod),
             reason=causes.get("DisruptionBudget") or status_message(error),
