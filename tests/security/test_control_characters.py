@@ -50,6 +50,7 @@ from shared.registries.circuit_breaker import pause
 from shared.settings import Settings
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm
+from tests.logs import restored_logs
 from tests.rows import build_commit, compile_commit, end_badly, end_build, make_claim, make_registry, one_row, push
 from workers.builds.build_log import append_log
 from workers.builds.context import BuildLog
@@ -78,14 +79,9 @@ def _tables(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def _migrated(tmp_path: Path) -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with longshore_environment(tmp_path, tables=False):
+    with restored_logs(), longshore_environment(tmp_path, tables=False):
         assert CliRunner().invoke(group, ("migrate",)).exit_code == 0
         yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def git_message(text: str) -> str:
@@ -264,12 +260,8 @@ def test_printed_text_is_plain(show: Callable[[], None], capsys: pytest.CaptureF
 
 @pytest.fixture
 def _logs() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with restored_logs():
+        yield
 
 
 @pytest.mark.usefixtures("_logs")

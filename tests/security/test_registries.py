@@ -139,6 +139,8 @@ def test_an_invalid_lifetime_does_not_break_a_push(hostile: tuple[FakeRegistry, 
     with client_of(server.url) as client:
         client.ping()
         client.ping()
+    sent = [(request.path.partition("?")[0], request.authorization) for request in server.requests]
+    assert sent == [("/v2/", None), ("/token", CREDENTIALS.basic), ("/v2/", "Bearer t"), ("/v2/", "Bearer t")]
 
 
 def _guarded(server: FakeRegistry, request: Request) -> Reply:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import WorkError
+from shared.errors import ErrorClass, WorkError
 from shared.net.http import Timeouts
 from shared.net.responses import Response
 from shared.registry.address import RegistryAddress
@@ -38,6 +38,8 @@ URLS = [
     "https://xn--a/", "https://xn--/", "https://\xad.test/", "https://℀.test/", "ftp://SELF/", "file:///etc/passwd",
     "javascript:x", "data:,x", "http:SELF/", "http:/SELF", "https://a%2eb/", "https://a%00b/", "https://*/", "https://-/",
 ]  # fmt: skip
+OWN_URLS = {"", "/", "//", "///", "?", "#", "/v2/", "/upload", "upload?x#y", "/%00", "/%zz", "https://SELF/"}
+"""Those that lead to the registry itself, where it is https and names itself by http."""
 NUMBERS = ["0", "1", "7", "-1", "²", "9" * 400, "1e3", "0-6", "0-0", "0-99", "6-0", "bytes=0-6", ""]
 DOCUMENTS: list[Any] = [
     None, True, 0, "x", [], {}, [[]], {"errors": None}, {"errors": {}}, {"errors": [None]}, {"errors": [[]]},
@@ -86,11 +88,17 @@ def _read_blob(client: RegistryClient) -> None:
 def _upload(client: RegistryClient) -> None:
     blob = Blob(DIGEST, len(CONTENT), lambda offset: nullcontext(io.BytesIO(CONTENT[offset:]).read), lambda: None)
     upload = UploadSession(client, "a/b", blob, SCOPE, lambda _sent: None)
-    for _ in range(3):
+    for _ in range(2):
         with suppress(WorkError):
             upload.run()
+    upload.run()
 
 
+CLASSES = {
+    ErrorClass.AUTH, ErrorClass.NOT_FOUND, ErrorClass.INVALID, ErrorClass.THROTTLED, ErrorClass.TRANSIENT,
+}  # fmt: skip
+MAX_REQUESTS = 20
+"""Redirects, tokens and the attempts of an upload included."""
 CALLS: list[Callable[[RegistryClient], object]] = [
     lambda client: client.ping(),
     lambda client: client.manifest_digest("a/b", "1"),
@@ -114,6 +122,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeRegistry]:
 def _replay(server: FakeRegistry, answers: list[tuple[int, dict[str, str], bytes]]) -> None:
     """Answer with these in turn, the last one again and again."""
     remaining = list(answers)
+    server.requests.clear()
 
     def respond(_request: object) -> Reply:
         status, named, body = remaining.pop(0) if len(remaining) > 1 else remaining[0]
@@ -130,21 +139,37 @@ def test_no_answer_of_a_registry_is_an_unexpected_error(
 ) -> None:
     _replay(server, answers)
     address = RegistryAddress.parse(server.url)
-    with (
-        RegistryClient(address, Credentials("u", "p"), timeouts=Timeouts(connect=1.0, read=5.0, total=5.0)) as client,
-        suppress(WorkError),
-    ):
+    timeouts = Timeouts(connect=1.0, read=5.0, total=5.0)
+    with RegistryClient(address, Credentials("u", "p"), timeouts=timeouts) as client:
+        error = _error_of(call, client)
+    assert error is None or (error.error_class in CLASSES and error.message.isprintable())
+    assert 0 < len(server.requests) <= MAX_REQUESTS
+
+
+def _error_of(call: Callable[[RegistryClient], object], client: RegistryClient) -> WorkError | None:
+    try:
         call(client)
+    except WorkError as error:
+        return error
+    return None
 
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("url", [*URLS, "http://SELF:\uff11/"])
-def test_no_location_of_an_upload_breaks_a_push_to_a_registry_behind_tls(url: str) -> None:
+def test_no_location_of_an_upload_breaks_a_push_to_a_registry_behind_tls(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A registry that does not know of the TLS before it names itself by http; what names nothing is refused."""
+    monkeypatch.setenv("NO_PROXY", "*")  # the registry's name is looked up here, and there is none
     named = "http" + url.removeprefix("https").removeprefix("http").replace("SELF", "r.test")
     opened = Response("POST", "https://r.test/v2/a/b/blobs/uploads/", 202, {"Location": named}, b"")
-    with RegistryClient(RegistryAddress.parse("https://r.test")) as client, suppress(WorkError):
+    with RegistryClient(RegistryAddress.parse("https://r.test")) as client, pytest.raises(WorkError) as failure:
         client.send_to("PUT", opened.location, scope=SCOPE, body=b"")
+    if url in OWN_URLS:
+        assert failure.value.error_class == ErrorClass.TRANSIENT, "the registry is looked for"
+    else:
+        assert failure.value.error_class == ErrorClass.INVALID
+        assert "layers are not sent" in failure.value.message
 
 
 TEXTS = st.sampled_from([DIGEST, oci.OCI_MANIFEST, oci.OCI_LAYER, "\ud800"])

@@ -16,7 +16,7 @@ from shared.instances.endpoints import connect
 from shared.settings import settings
 from tests.service.workers.serving.conftest import Served, entry_point, evaluated
 from workers.docker.connection import engine
-from workers.serving.docker.container import container_name, list_containers, socket_directory
+from workers.serving.docker.container import container_name, socket_directory
 from workers.serving.docker.memory_disk import MAX_BYTES, MAX_ENTRIES
 from workers.serving.reconcile import reconcile
 
@@ -49,11 +49,6 @@ while True:
         len(files), written, refused.encode())
     connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
     connection.close()
-"""
-MAKES_DIRECTORIES = """
-import os, time
-os.mkdir("/run/longshore/directory")
-time.sleep(600)
 """
 MAKE_DIRECTORY = """
 from shared.errors import WorkError
@@ -91,19 +86,6 @@ def test_files_that_were_opened_before_the_sealing_fill_no_disk(
     assert 0 < int(str(response["written"])) <= MAX_BYTES
     space = os.statvfs(socket_directory(instance.id))
     assert (space.f_blocks * space.f_frsize, space.f_files) == (MAX_BYTES, MAX_ENTRIES), "a file system of its own"
-
-
-@engine_test
-def test_an_algorithm_that_makes_directories_in_place_of_its_socket_is_ended(
-    served: Served, registry: PrivateRegistry, of: Callable[..., str]
-) -> None:
-    of(entry_point(MAKES_DIRECTORIES))
-    served.pushed_to(registry)
-    instance = served.started()
-    assert instance.state == InstanceState.FAILED
-    assert "entry point" in instance.message
-    assert list_containers() == {}
-    assert not socket_directory(instance.id).exists()
 
 
 @engine_test

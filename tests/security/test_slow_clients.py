@@ -5,7 +5,7 @@ import contextlib
 import gc
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 import aiohttp
@@ -287,15 +287,17 @@ def test_a_service_does_not_wait_for_a_client_that_does_not_read(path: str) -> N
 
 
 def test_git_does_not_wait_for_a_client_that_does_not_read() -> None:
-    async def scenario() -> None:
-        has_left = asyncio.Event()
+    async def scenario() -> int:
+        has_left, written = asyncio.Event(), 0
 
         async def git(request: web.BaseRequest) -> web.StreamResponse:
+            nonlocal written
             response = web.StreamResponse()
             await response.prepare(request)
             try:
                 while True:
                     await response.write(b"x" * PREFIX_BYTES)
+                    written += PREFIX_BYTES
             finally:
                 has_left.set()
 
@@ -306,8 +308,11 @@ def test_git_does_not_wait_for_a_client_that_does_not_read() -> None:
         ):
             writer.write(b"GET /git/o/n.git/info/refs HTTP/1.1\r\nHost: h\r\n\r\n")
             await has_left.wait()
+            return written
 
-    run(scenario)
+    with structlog.testing.capture_logs() as logged:
+        assert 0 < run(scenario) < 64 * MEGABYTE, "what is between git and the client is bounded"
+    assert "caller_reads_too_slowly" in {entry["event"] for entry in logged}
 
 
 def test_an_event_stream_may_be_as_slow_as_its_events() -> None:
@@ -351,6 +356,18 @@ class Holding:
             await self.changed.wait_for(lambda: len(self.held) >= count)
 
 
+@contextlib.asynccontextmanager
+async def holding_service(**configured: Any) -> AsyncIterator[tuple[Holding, int, aiohttp.ClientSession]]:
+    """Yield one that is all services of a gateway, the gateway's port, and a session with it."""
+    holding = Holding()
+    async with (
+        service(holding.handle) as target,
+        gateway(api=target, git=target, calls=target, **configured) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        yield holding, port, session
+
+
 async def status_of(session: aiohttp.ClientSession, path: str | URL, key: str, **headers: str) -> int:
     async with session.get(path, headers={"Authorization": key, **headers}) as response:
         assert OWNER_HEADER not in response.headers
@@ -358,23 +375,26 @@ async def status_of(session: aiohttp.ClientSession, path: str | URL, key: str, *
         return response.status
 
 
+async def statuses_beside_another(
+    holding: Holding, session: aiohttp.ClientSession, path: str, many: Iterable[Coroutine[Any, Any, int]], *, held: int
+) -> list[int]:
+    """Send many requests, of which `held` reach the service; meanwhile another owner gets a response for `path`."""
+    tasks = [asyncio.create_task(each) for each in many]
+    await holding.until_held(held)
+    assert await status_of(session, path, "other-key") == 200
+    assert len(holding.held) == held
+    holding.released.set()
+    return await asyncio.gather(*tasks)
+
+
 @pytest.mark.parametrize(("path", "half"), [("/v1/jobs", 16), ("/v1/algo/o/n", 16), ("/git/o/n.git/info/refs", 32)])
 def test_an_owner_with_many_keys_has_half_of_a_service_and_the_rest_waits(path: str, half: int) -> None:
     async def scenario() -> None:
-        holding = Holding()
-        async with (
-            service(holding.handle) as target,
-            gateway(api=target, git=target, calls=target, api_threads=16, calls_threads=16, git_threads=64) as port,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
+        async with holding_service(api_threads=16, calls_threads=16, git_threads=64) as (holding, _port, session):
             for number in range(4):  # the gateway learns whose keys they are
                 assert await status_of(session, "/v1/mine", f"greedy-{number}") == 200
-            many = [asyncio.create_task(status_of(session, path, f"greedy-{number % 4}")) for number in range(40)]
-            await holding.until_held(half)
-            assert await status_of(session, path, "other-key") == 200
-            assert len(holding.held) == half
-            holding.released.set()
-            assert set(await asyncio.gather(*many)) == {200}
+            many = (status_of(session, path, f"greedy-{number % 4}") for number in range(40))
+            assert await statuses_beside_another(holding, session, path, many, held=half) == [200] * 40
         assert len(holding.held) == 40
 
     run(scenario)
@@ -385,12 +405,7 @@ def test_an_owner_whose_clients_leave_has_half_of_a_service_too(has_body: bool) 
     """The threads of a service do not notice that a client has left."""
 
     async def scenario() -> None:
-        holding = Holding()
-        async with (
-            service(holding.handle) as target,
-            gateway(api=target, calls=target, calls_threads=4) as port,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
+        async with holding_service(calls_threads=4) as (holding, port, session):
             for owner in ("greedy-", "other-"):
                 assert await status_of(session, "/v1/mine", owner) == 200
             body = b"Content-Length: 4\r\n\r\nbody" if has_body else b"\r\n"
@@ -410,9 +425,8 @@ def test_an_owner_whose_clients_leave_has_half_of_a_service_too(has_body: bool) 
 
 
 def test_nothing_is_kept_of_requests_whose_clients_left() -> None:
-    async def scenario() -> None:
-        holding = Holding()
-        async with service(holding.handle) as target, gateway(calls=target, calls_threads=20) as port:
+    async def scenario() -> int:
+        async with holding_service(calls_threads=20) as (holding, port, _session):
             async with contextlib.AsyncExitStack() as stack:
                 for _ in range(8):
                     _reader, writer = await stack.enter_async_context(connected(port))
@@ -421,35 +435,29 @@ def test_nothing_is_kept_of_requests_whose_clients_left() -> None:
             await until_kept(8)
             holding.released.set()
             await until_kept(0)
+            return kept_exchanges()
 
-    run(scenario)
+    assert run(scenario) == 0
+
+
+def kept_exchanges() -> int:
+    """Return how many exchanges with services the gateway keeps, also ended ones."""
+    gc.collect()
+    tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task)]
+    return sum("Gateway._exchange" in str(each.get_coro()) for each in tasks)
 
 
 async def until_kept(count: int) -> None:
-    """Wait until the gateway keeps so many exchanges with services, also ended ones."""
-    while (
-        sum(isinstance(each, asyncio.Task) and "Gateway._exchange" in str(each.get_coro()) for each in gc.get_objects())
-        != count
-    ):
+    while kept_exchanges() != count:
         await asyncio.sleep(0.1)
-        gc.collect()
 
 
 def test_unknown_keys_share_the_threads_of_their_address() -> None:
     async def scenario() -> None:
-        holding = Holding()
-        async with (
-            service(holding.handle) as target,
-            gateway(api=target, api_threads=4) as port,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
+        async with holding_service(api_threads=4) as (holding, _port, session):
             assert await status_of(session, "/v1/mine", "other-key") == 200
-            invented = [asyncio.create_task(status_of(session, "/v1/jobs", f"invented{n}-")) for n in range(20)]
-            await holding.until_held(6)
-            assert await status_of(session, "/v1/jobs", "other-key") == 200
-            assert len(holding.held) == 6
-            holding.released.set()
-            await asyncio.gather(*invented)
+            invented = (status_of(session, "/v1/jobs", f"invented{number}-") for number in range(20))
+            assert await statuses_beside_another(holding, session, "/v1/jobs", invented, held=6) == [200] * 20
 
     run(scenario)
 
@@ -458,32 +466,18 @@ def test_health_in_another_notation_takes_no_more_places_than_other_requests() -
     """The services have threads for `/readyz` itself only."""
 
     async def scenario() -> None:
-        holding = Holding()
-        async with (
-            service(holding.handle) as target,
-            gateway(api=target, api_threads=4) as port,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
+        async with holding_service(api_threads=4) as (holding, _port, session):
             assert await status_of(session, "/v1/mine", "greedy-") == 200
             path = URL("/%72eadyz", encoded=True)
-            many = [asyncio.create_task(status_of(session, path, "greedy-")) for _ in range(12)]
-            await holding.until_held(4)
-            assert await status_of(session, "/v1/mine", "other-key") == 200
-            assert len(holding.held) == 4
-            holding.released.set()
-            await asyncio.gather(*many)
+            many = (status_of(session, path, "greedy-") for _ in range(12))
+            assert await statuses_beside_another(holding, session, "/v1/mine", many, held=4) == [200] * 12
 
     run(scenario)
 
 
 def test_requests_that_wait_for_jobs_leave_threads_for_others() -> None:
     async def scenario() -> None:
-        holding = Holding()
-        async with (
-            service(holding.handle) as target,
-            gateway(api=target, api_threads=8) as port,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
+        async with holding_service(api_threads=8) as (holding, _port, session):
             assert await status_of(session, "/v1/mine", "greedy-") == 200
             waiting = [
                 asyncio.create_task(status_of(session, "/v1/jobs/x/events", "greedy-")),

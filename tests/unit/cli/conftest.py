@@ -1,15 +1,14 @@
 """The command, run in this process on a data directory of the test's own."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from cli.main import group
 from tests.environment import longshore_environment
+from tests.logs import restored_logs
 
 Longshore = Callable[..., Result]
 
@@ -17,10 +16,5 @@ Longshore = Callable[..., Result]
 @pytest.fixture
 def longshore(tmp_path: Path) -> Iterator[Longshore]:
     """Runs `longshore ARGUMENTS`; its data directory is `tmp_path`, its database not yet made."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with longshore_environment(tmp_path, tables=False):
+    with restored_logs(), longshore_environment(tmp_path, tables=False):
         yield lambda *arguments: CliRunner().invoke(group, arguments, prog_name="longshore")
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()

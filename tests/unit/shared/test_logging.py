@@ -11,18 +11,15 @@ import structlog
 
 from shared.logging import configure_logs
 from shared.settings import Settings
+from tests.logs import restored_logs
 
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with restored_logs():
+        yield
 
 
 def logged(log_format: str = "json", level: str = "debug") -> io.StringIO:

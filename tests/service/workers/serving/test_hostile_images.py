@@ -62,10 +62,11 @@ def test_labels_of_an_image_remove_nothing(of: Callable[..., str], monkeypatch: 
         engine().remove_container(other, force=True)
 
 
+@pytest.mark.parametrize("fill", ["open('/run/longshore/full', 'w')", "os.mkdir('/run/longshore/directory')"])
 def test_what_fills_the_sockets_directory_is_ended(
-    served: Served, registry: PrivateRegistry, of: Callable[..., str]
+    served: Served, registry: PrivateRegistry, of: Callable[..., str], fill: str
 ) -> None:
-    of(entry_point("import time; open('/run/longshore/full', 'w'); time.sleep(600)"))
+    of(entry_point(f"import os, time; {fill}; time.sleep(600)"))
     served.pushed_to(registry)
     instance = served.started()
     assert instance.state == InstanceState.FAILED
