@@ -71,7 +71,7 @@ def end_call(session: Session, request_id: str, outcome: CallOutcome) -> bool:
         .where(CallRequest.id == request_id, CallRequest.state == CallState.RUNNING)
         .values(
             state=outcome.state,
-            message=None if outcome.message is None else plain_text(outcome.message),
+            message=outcome.message,
             error_type=None if outcome.error_type is None else plain_text(outcome.error_type)[:MAX_ERROR_TYPE],
             duration_ms=outcome.duration_ms,
             ended_at=now_ms(),

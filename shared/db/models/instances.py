@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Index, String, Text, text
+from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
@@ -92,7 +92,7 @@ class CallRequest(IdentifiedBase):
     version_id: Mapped[str] = mapped_column(String(36))
     state: Mapped[CallState] = mapped_column(String(16), default=CallState.RUNNING)
     error_type: Mapped[str | None] = mapped_column(String(64))
-    message: Mapped[str | None] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(PlainText)
     duration_ms: Mapped[int | None]
     created_at: Mapped[CreatedAt]
     deadline_at: Mapped[Millis]
