@@ -1,4 +1,4 @@
-"""Tables of algorithms, their versions and builds."""
+"""Tables of algorithms, their versions and builds, and the pushes that external repositories announced."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Index, String, Text, UniqueConstraint, false,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, Document, IdentifiedBase, Millis, PlainText, Reference
+from shared.db.models.base import Base, CreatedAt, Document, IdentifiedBase, Millis, PlainText, Reference
 
 
 class Algorithm(IdentifiedBase):
@@ -35,6 +35,10 @@ class Algorithm(IdentifiedBase):
     """URL of an external repository; None: Longshore hosts it."""
     source_credentials: Mapped[str | None] = mapped_column(Text)
     """Encrypted username and password of a private external repository."""
+    scm_id: Mapped[str | None] = mapped_column(String(64))
+    """The configured source code management system of an external repository; None: none was named."""
+    webhook_secret: Mapped[str | None] = mapped_column(Text)
+    """Encrypted secret of the webhooks that its external repository sends; None: none was made."""
     compiled_head: Mapped[str | None] = mapped_column(String(64))
     """The last head of the hosted default branch that was processed. A different head was pushed before a crash."""
     created_at: Mapped[CreatedAt]
@@ -105,6 +109,15 @@ class BuildStatus(StrEnum):
         return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELLED)
 
 
+class LoadCheckState(StrEnum):
+    """The results of importing the algorithm in its image after a build."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """It is off, or there was no engine to run the image."""
+
+
 class Build(IdentifiedBase):
     """One build of the image of one version."""
 
@@ -126,6 +139,21 @@ class Build(IdentifiedBase):
     refreshes_environment: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Resolve the requirements again even if an environment for them exists."""
     environment_key: Mapped[str | None] = mapped_column(String(80))
+    load_check: Mapped[LoadCheckState | None] = mapped_column(String(16))
+    """Whether the image's algorithm could be imported; None: not known yet."""
+    load_check_traceback: Mapped[str | None] = mapped_column(PlainText)
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Millis | None]
     finished_at: Mapped[Millis | None]
+
+
+class SourceDelivery(Base):
+    """A webhook that an external repository sent. A repeated delivery is recognized by its row."""
+
+    __tablename__ = "source_deliveries"
+    __table_args__ = (UniqueConstraint("algorithm_id", "delivery"),)
+
+    algorithm_id: Mapped[str] = mapped_column(String(36))
+    delivery: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of what identifies the delivery."""
+    created_at: Mapped[CreatedAt] = mapped_column(index=True)

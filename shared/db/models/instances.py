@@ -1,4 +1,4 @@
-"""Tables of instances (running images of versions) and of asynchronous calls (`output=void`)."""
+"""Tables of instances (running images of versions), of asynchronous calls (`output=void`), and of errors of calls."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.clock import now_ms
-from shared.db.models.base import CreatedAt, IdentifiedBase, Millis, PlainText
+from shared.db.models.base import CreatedAt, IdentifiedBase, Millis, PlainText, Reference
 
 
 class InstanceState(StrEnum):
@@ -98,3 +98,18 @@ class CallRequest(IdentifiedBase):
     deadline_at: Mapped[Millis]
     """A call that still runs after this time is lost."""
     ended_at: Mapped[Millis | None]
+
+
+class CallError(IdentifiedBase):
+    """An error that an algorithm returned for a call. Only the last ones of each algorithm are kept."""
+
+    __tablename__ = "call_errors"
+    __table_args__ = (Index("ix_call_errors_owner_seq", "owner", "seq"),)
+
+    owner: Mapped[str] = mapped_column(String(64))
+    """The owner of the algorithm."""
+    algorithm_id: Mapped[Reference]
+    version_id: Mapped[str] = mapped_column(String(36))
+    logs: Mapped[str] = mapped_column(PlainText)
+    """The message and the stack trace, without the input of the call."""
+    created_at: Mapped[CreatedAt]
