@@ -18,12 +18,26 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
+from api.absent_parts import ERROR_MESSAGE_HEADER, find_absent_part
 from api.authentication import READ_METHODS, audit_denied, authenticate, caller
 from api.errors import Code, api_error
 from api.openapi import complete_document
 from api.proxy_headers import OWNER_HEADER, client_address, owner_tag
 from api.rate_limits import rate_limits
-from api.resources import algorithms, audit, calls, health, jobs, keys, nodes, pushes, registries, versions, webhooks
+from api.resources import (
+    algorithms,
+    audit,
+    calls,
+    data,
+    health,
+    jobs,
+    keys,
+    nodes,
+    pushes,
+    registries,
+    versions,
+    webhooks,
+)
 from api.routing import AlgorithmIdConverter, OwnerConverter
 from api.schemas.base import ErrorResponse
 from api.schemas.patterns import matches_path_parameter
@@ -87,6 +101,7 @@ def create_app() -> APIFlask:
         pushes,
         jobs,
         calls,
+        data,
         nodes,
         webhooks,
         audit,
@@ -173,6 +188,9 @@ def register_errors(app: APIFlask) -> None:
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
+        if status == 404 and (absent := find_absent_part(request.path)):
+            headers = {ERROR_MESSAGE_HEADER: absent.message}
+            return error_response(absent.status, CODES[absent.status], absent.message, headers)
         headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
         message = SENTENCES.get(status, error.description or error.name)
         return error_response(status, CODES.get(status, Code.INVALID_REQUEST), message, headers)
