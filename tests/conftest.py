@@ -1,7 +1,7 @@
 """Fixtures for real services. Each is started at its first use; a run of unit tests starts none."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
@@ -10,6 +10,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from dev.services.postgres import PrivatePostgres
+from dev.services.python_bases import can_make
 from dev.services.registry import PrivateRegistry
 from tests import real_services
 
@@ -66,6 +67,21 @@ def docker_host(services: real_services.RealServices) -> str:
 def base_image(services: real_services.RealServices) -> str:
     """The name of an image on that engine, with python3, venv and pip."""
     return str(services.get("base_image")["name"])
+
+
+@pytest.fixture(scope="session")
+def python_base(services: real_services.RealServices) -> Callable[[str], str]:
+    """Gives the name of an image on that engine with a version of Python, such as `3.8`; skips where none can be made.
+
+    The first one of a version takes half a minute; it is kept for later runs.
+    """
+
+    def name_of(version: str) -> str:
+        if not can_make(version):
+            pytest.skip(f"neither Debian nor this machine has Python {version}")
+        return str(services.get(f"python{version}")["name"])
+
+    return name_of
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from dev.services.processes import ServiceFailedError, find_program, run_to_end,
 
 DEFAULT_NAME = "longshore-base:python3"
 
+DEBIAN_PYTHONS = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
+"""The releases of Debian by the version of their Python."""
+
 _RECIPE = 1  # to be raised when the content of the tarball changes
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
@@ -40,10 +43,8 @@ def ensure_python_base(docker_host: str, name: str = DEFAULT_NAME) -> str:
         named = os.environ.get("LONGSHORE_BASE_IMAGE")
         if named:
             return _ensure_pulled(client, named)
-        if not _is_present(client, name):
-            tarball = python_base_tarball()
-            say(f"importing {name} into the engine")
-            _import(client, tarball, name)
+        if not is_present(client, name):
+            import_tarball(client, python_base_tarball(), name)
     return name
 
 
@@ -55,14 +56,16 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longshore"
 
 
-def python_base_tarball() -> Path:
-    """Return the base image's file system as a tar file; make it unless an earlier run did.
+def python_base_tarball(release: str | None = None) -> Path:
+    """Return the file system of a base image as a tar file; make it unless an earlier run did.
+
+    `release` is the code name of a release of the machine's own distribution; None: the one it runs.
 
     Raises:
         ServiceFailedError: this is not root, or not a Debian or Ubuntu with mmdebstrap, or making it failed.
     """
     system = platform.freedesktop_os_release()
-    codename = system.get("VERSION_CODENAME", "")
+    codename = release or system.get("VERSION_CODENAME", "")
     cached = cache_directory() / f"python-base-{system['ID']}-{codename}-{platform.machine()}-v{_RECIPE}.tar"
     if cached.exists():
         return cached
@@ -78,7 +81,7 @@ def python_base_tarball() -> Path:
         made = Path(work) / "base.tar"
         run_to_end(
             "mmdebstrap",
-            [mmdebstrap, *_options(Path(work)), codename, str(made), *_archive_lines(codename)],
+            [mmdebstrap, *_options(Path(work)), codename, str(made), *_archive_lines(codename, release)],
             log=Path(work) / "log",
             environment={"TMPDIR": work},
         )
@@ -109,19 +112,24 @@ def _apt_proxies() -> str:
     return "".join(f"{line}\n" for line in output.splitlines() if line.startswith("Acquire::") and "::Proxy" in line)
 
 
-def _archive_lines(codename: str) -> list[str]:
+def _archive_lines(codename: str, other_release: str | None) -> list[str]:
     """Return the machine's package archive and its updates as lines of a sources.list, without other vendors' archives.
 
+    Of another release, only the archive itself: an old one has no updates any more.
+
     Raises:
-        ServiceFailedError: apt has no archive of this release.
+        ServiceFailedError: apt has no archive of the release that the machine runs.
     """
-    lines = _known_archive_lines(codename)
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    lines = _known_archive_lines(own)
     if not lines:
         subprocess.run(["apt-get", "-qq", "update"], check=False, capture_output=True)
-        lines = _known_archive_lines(codename)
+        lines = _known_archive_lines(own)
     if not lines:
-        raise ServiceFailedError(f"apt has no package archive of {codename} in its sources: {_REMEDY}")
-    return lines
+        raise ServiceFailedError(f"apt has no package archive of {own} in its sources: {_REMEDY}")
+    if other_release is None or other_release == own:
+        return lines
+    return [line.replace(f" {own} ", f" {codename} ") for line in lines if f" {own} " in line]
 
 
 def _known_archive_lines(codename: str) -> list[str]:
@@ -145,7 +153,7 @@ def _known_archive_lines(codename: str) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _is_present(client: docker.DockerClient, name: str) -> bool:
+def is_present(client: docker.DockerClient, name: str) -> bool:
     try:
         client.images.get(name)
     except ImageNotFound:
@@ -154,7 +162,7 @@ def _is_present(client: docker.DockerClient, name: str) -> bool:
 
 
 def _ensure_pulled(client: docker.DockerClient, name: str) -> str:
-    if not _is_present(client, name):
+    if not is_present(client, name):
         say(f"pulling {name}")
         try:
             client.images.pull(name)
@@ -163,7 +171,13 @@ def _ensure_pulled(client: docker.DockerClient, name: str) -> str:
     return name
 
 
-def _import(client: docker.DockerClient, tarball: Path, name: str) -> None:
+def import_tarball(client: docker.DockerClient, tarball: Path, name: str) -> None:
+    """Import a file system into the engine as an image.
+
+    Raises:
+        ServiceFailedError: the engine refused it.
+    """
+    say(f"importing {name} into the engine")
     repository, _, tag = name.rpartition(":")
     response = client.api.import_image_from_file(str(tarball), repository=repository, tag=tag, changes=_CHANGES)
     # The engine reports a failure inside a response with status 200: lines of JSON, the last of which has an "error".

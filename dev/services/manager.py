@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from dev.services.base_image import ensure_python_base
 from dev.services.engine import private_engine, running_engine
 from dev.services.postgres import private_postgres
 from dev.services.processes import ending_on_sigterm
+from dev.services.python_bases import ensure_python_version
 from dev.services.redis import private_redis
 from dev.services.registry import private_registry, token_registry
 from dev.services.workdir import services_directory
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 STOP = "stop"
 ADDRESS, LOG, LOCK = "manager", "manager.log", "lock"
 """Names in the manager's directory: its socket, its output, and the lock of the process that starts it."""
+PYTHON_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+"""Versions of Python of which there are base images, as the services `python3.8` and so on."""
 _LINE_TIMEOUT_SECONDS = 10
 
 
@@ -52,6 +55,7 @@ class ServiceManager:
             "tls_registry": lambda: asdict(stack.enter_context(private_registry(self._directory / "tls", tls=True))),
             "redis": lambda: {"port": stack.enter_context(private_redis(self._directory / "redis")).port},
             "postgres": lambda: {"port": stack.enter_context(private_postgres(self._directory / "postgres")).port},
+            **{f"python{version}": partial(self._python_image, version) for version in PYTHON_VERSIONS},
         }
 
     @cached_property
@@ -66,12 +70,16 @@ class ServiceManager:
         with self._base_image_lock:
             return {"name": ensure_python_base(self._engine)}
 
+    def _python_image(self, version: str) -> dict[str, Any]:
+        with self._base_image_lock:
+            return {"name": ensure_python_version(self._engine, version)}
+
     def respond(self, connection: socket.socket, name: str) -> None:
         """Send the address of a service, started if necessary, or an error; close the connection.
 
-        The base image takes half a minute, so a thread makes it, and other services can be started meanwhile.
+        A base image takes half a minute, so a thread makes it, and other services can be started meanwhile.
         """
-        if name == "base_image" and "ok" in self._response("engine"):
+        if name.startswith(("base_image", "python")) and "ok" in self._response("engine"):
             threading.Thread(target=self._send_response, args=(connection, name), daemon=True).start()
         else:
             self._send_response(connection, name)

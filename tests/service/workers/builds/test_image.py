@@ -155,6 +155,31 @@ def test_source_for_the_platform_is_built_runs_and_is_installed_once(
     assert f"The requirements are installed already: reusing environment {str(first.environment_key)[:12]}" in lines
 
 
+def test_an_old_python_whose_pip_is_in_parts_installs_old_requirements_and_runs_them(
+    python_base: Callable[[str], str],
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
+    trusted = ssl.get_default_verify_paths().cafile
+    source = ADDS_NUMBERS.replace(b'"sum":', b'"python": __import__("platform").python_version(), "sum":')
+    request = request_for(
+        {"src/Adder.py": source, "requirements.txt": b"numpy==1.19.5\n"},
+        name="Adder",
+        index_url=None,
+        ca_bundle=Path(trusted).read_bytes() if trusted else None,
+        base_image=python_base("3.9"),
+        kit_requirement="algorithmia>=2,<3",
+    )
+    image, lines = built(request)
+    assert any("Successfully installed" in line for line in lines)
+    with running(image) as container:
+        answer = json.loads(printed_in(container, CALL))
+    assert "error" not in answer, answer
+    assert answer["result"]["python"].startswith("3.9.")
+    assert answer["result"]["sum"] == 6.5
+
+
 def test_the_configuration_of_an_image(
     request_for: Callable[..., BuildRequest],
     owner: str,
