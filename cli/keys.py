@@ -1,4 +1,6 @@
-"""`longshore keys`: make, list and revoke API keys in the database itself."""
+"""`longshore keys`: make, carry over, list and revoke API keys in the database itself."""
+
+import sys
 
 import click
 from sqlalchemy import select
@@ -10,28 +12,33 @@ from cli.runtime import open_database
 from shared.audit import record
 from shared.db.clock import rfc3339
 from shared.db.models import ApiKey, KeyKind
-from shared.keys import OWNER_NAME, create_key, create_owner, revoke_key
+from shared.keys import OWNER_NAME, InvalidKeyError, carry_over_key, create_key, create_owner, revoke_key
 
+MAX_INPUT_CHARACTERS = 1024
 KINDS = {"admin": KeyKind.ADMIN, "algorithm": KeyKind.ALGORITHM}
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list and revoke API keys.
+    """Make, carry over, list and revoke API keys.
 
     These work on the database itself (LONGSHORE_DATA_DIR or LONGSHORE_DATABASE_URL), so they need no key.
     """
 
 
-@command.command("create")
-@click.option("--owner", required=True, metavar="NAME", help="Owner of the key; created if new.")
-@click.option(
+owner_option = click.option("--owner", required=True, metavar="NAME", help="Owner of the key; created if new.")
+kind_option = click.option(
     "--kind",
     type=click.Choice(list(KINDS)),
     default="algorithm",
     show_default=True,
     help="admin: may do everything. algorithm: manages and calls the algorithms of its owner.",
 )
+
+
+@command.command("create")
+@owner_option
+@kind_option
 @click.option("--label", default="made by `longshore keys`", show_default=True, help="Purpose of the key.")
 @click.option("--quiet", is_flag=True, help="Print the secret and nothing else.")
 @data_dir_option
@@ -46,6 +53,26 @@ def create(owner: str, kind: str, label: str, quiet: bool) -> None:
     if not quiet:
         echo(f"Key {key.id} ({key.kind.value}) of {owner}. Keep the secret; it is not shown again:", err=True)
     click.echo(secret)
+
+
+@command.command("carry-over")
+@owner_option
+@kind_option
+@click.option("--label", default="carried over", show_default=True, help="Purpose of the key.")
+@data_dir_option
+def carry_over(owner: str, kind: str, label: str) -> None:
+    """Record an existing key of the platform, read from standard input, so that what uses it keeps working."""
+    set_up("keys")
+    _check_options(owner, label)
+    secret = _read_secret()
+    try:
+        with open_database().writing() as session:
+            username = create_owner(session, owner).username
+            key = carry_over_key(session, username, secret, label=label, kind=KINDS[kind])
+            record(session, operator(), "key.carry_over", key.id, owner=username, kind=key.kind, label=label)
+    except InvalidKeyError as error:
+        raise CommandError(error.message) from None
+    echo(f"Key {key.id} ({key.kind.value}, {key.mask}) of {owner} is valid here from now on.", err=True)
 
 
 @command.command("list")
@@ -79,6 +106,13 @@ def revoke(key_id: str) -> None:
             raise CommandError(f"No key that is in force has the id {key_id!r}; `longshore keys list` lists them.")
         record(session, operator(), "key.revoke", key_id, owner=owner)
     echo(f"Key {key_id} of {owner} is revoked.", err=True)
+
+
+def _read_secret() -> str:
+    """Return the first line of standard input, which a terminal does not show while it is typed."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Key", hide_input=True)).strip()
+    return sys.stdin.readline(MAX_INPUT_CHARACTERS).strip()
 
 
 def _check_options(owner: str, label: str) -> None:

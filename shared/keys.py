@@ -3,10 +3,11 @@
 import hashlib
 import re
 import secrets
+import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.orm import Session
@@ -14,18 +15,31 @@ from sqlalchemy.orm import Session
 from shared.db.clock import now_ms
 from shared.db.engine import Database
 from shared.db.models import Algorithm, ApiKey, KeyKind, Owner
-from shared.errors import ConflictError, LimitReachedError, PermissionDeniedError
+from shared.errors import ConflictError, InvalidValueError, LimitReachedError, PermissionDeniedError
 from shared.registry.reference import normalize_name
 from shared.settings import settings
 
-SECRET_BYTES = 32
-KEY_PREFIX = "ls"
+KEY_PREFIX = "sim"
+"""The platform's prefix; its command line takes keys of this prefix and `KEY_RANDOM_CHARACTERS` more, and no others."""
+KEY_RANDOM_CHARACTERS = 25
+"""149 bits."""
+_KEY_ALPHABET = string.ascii_letters + string.digits
+MAX_CARRIED_OVER_LENGTH = 128
+MIN_DISTINCT_CHARACTERS = 8
+"""Of an existing key after its prefix; a random one has about 20."""
+_CARRIED_OVER = re.compile(
+    rf"{KEY_PREFIX}[A-Za-z0-9]{{{KEY_RANDOM_CHARACTERS},{MAX_CARRIED_OVER_LENGTH - len(KEY_PREFIX)}}}"
+)
 OWNER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
 _KEY = select(ApiKey.id, ApiKey.owner, ApiKey.kind, ApiKey.permissions).where(
     ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None)
 )
 
 _VALID_KEY = select(ApiKey.id).where(ApiKey.id == bindparam("key"), ApiKey.revoked_at.is_(None))
+
+
+class InvalidKeyError(InvalidValueError):
+    """Raised for an existing key that is not recorded. The text is a sentence that never contains the key."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +142,57 @@ def create_owner(session: Session, username: str) -> Owner:
     return owner
 
 
-def create_key(
-    session: Session, owner: str, *, label: str, kind: KeyKind, permissions: dict[str, Any] | None = None
-) -> tuple[ApiKey, str]:
+class KeyOptions(TypedDict):
+    """The columns of a key that its creator chooses."""
+
+    label: str
+    kind: KeyKind
+    permissions: NotRequired[dict[str, Any] | None]
+
+
+def create_key(session: Session, owner: str, **options: Unpack[KeyOptions]) -> tuple[ApiKey, str]:
     """Create a key for an owner. Return it with its secret, which is not stored."""
-    secret = f"{KEY_PREFIX}{secrets.token_urlsafe(SECRET_BYTES)}"
-    key = ApiKey(
-        owner=owner,
-        label=label,
-        kind=kind,
-        digest=_digest(secret),
-        mask=f"{secret[:6]}…{secret[-4:]}",
-        permissions=permissions,
-    )
+    secret = KEY_PREFIX + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(KEY_RANDOM_CHARACTERS))
+    return _add_key(session, owner, secret, options), secret
+
+
+def carry_over_key(session: Session, owner: str, secret: str, **options: Unpack[KeyOptions]) -> ApiKey:
+    """Record an existing key of the platform for an owner, so that what uses it keeps working.
+
+    Raises:
+        InvalidKeyError: it has not the form of a key, or can be guessed.
+        ConflictError: it is known here already, in force or revoked, of whichever owner.
+    """
+    check_carried_over(secret)
+    if session.scalar(select(ApiKey.id).where(ApiKey.digest == _digest(secret))) is not None:
+        raise ConflictError("This key is known here already, or was revoked here; create another one.")
+    return _add_key(session, owner, secret, options)
+
+
+def check_carried_over(secret: str) -> str:
+    """Return an existing key that may be recorded.
+
+    Raises:
+        InvalidKeyError: it has not the form of a key, or can be guessed. The text does not contain it.
+    """
+    if not _CARRIED_OVER.fullmatch(secret):
+        raise InvalidKeyError(
+            f"An existing key is {KEY_PREFIX} and at least {KEY_RANDOM_CHARACTERS} letters (A-Z, a-z) and digits, "
+            f"{MAX_CARRIED_OVER_LENGTH} characters in all at most."
+        )
+    if len(set(secret.removeprefix(KEY_PREFIX))) < MIN_DISTINCT_CHARACTERS:
+        raise InvalidKeyError(
+            f"This key has fewer than {MIN_DISTINCT_CHARACTERS} different characters after {KEY_PREFIX}, so it could "
+            "be guessed; create a new one."
+        )
+    return secret
+
+
+def _add_key(session: Session, owner: str, secret: str, options: KeyOptions) -> ApiKey:
+    key = ApiKey(owner=owner, digest=_digest(secret), mask=f"{secret[:6]}…{secret[-4:]}", **options)
     session.add(key)
     session.flush()
-    return key, secret
+    return key
 
 
 def require_room_for_key(session: Session, owner: str) -> None:

@@ -23,6 +23,7 @@ _SECRET_NAMES = re.compile(
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 """User and password in a URL (RFC 3986, section 3.2.1)."""
 _AUTHORIZATION = re.compile(r"\b(Simple|Basic|Bearer)\s+[\w+/=.~-]{8,}")
+_API_KEY = re.compile(r"\bsim[A-Za-z0-9]{25,}")
 _SEVERAL_LINES = ("exception", "stack")
 """Fields of structlog that hold tracebacks."""
 _SILENT = ("sqlalchemy", "alembic", "asyncio")
@@ -91,7 +92,8 @@ def _masked(name: str, value: Any) -> Any:
         return MASK
     if isinstance(value, str):
         plain = plain_text(value) if name in _SEVERAL_LINES else plain_line(value)
-        return _AUTHORIZATION.sub(rf"\1 {MASK}", _USERINFO.sub(f"{MASK}@", plain))
+        plain = _AUTHORIZATION.sub(rf"\1 {MASK}", _USERINFO.sub(f"{MASK}@", plain))
+        return _API_KEY.sub(MASK, plain)
     if isinstance(value, Mapping):
         return {plain_line(str(key)): _masked(str(key), part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -12,7 +12,15 @@ from api.schemas.keys import KeyRequest, KeyResponse, PermissionsRequest, presen
 from shared.db.engine import database
 from shared.db.models import ApiKey, KeyKind
 from shared.errors import InvalidInputError, NotFoundError, PermissionDeniedError
-from shared.keys import OWNER_NAME, create_key, create_owner, require_room_for_key, revoke_key
+from shared.keys import (
+    OWNER_NAME,
+    KeyOptions,
+    carry_over_key,
+    create_key,
+    create_owner,
+    require_room_for_key,
+    revoke_key,
+)
 
 blueprint = v1_blueprint("keys")
 
@@ -24,6 +32,8 @@ LISTED_ALGORITHM = re.compile(r"(?:algo://)?(\*|[A-Za-z][A-Za-z0-9_]*/(?:\*|[A-Z
 @blueprint.output(KeyResponse)
 def create_own_key(username: str, body: KeyRequest) -> Response:
     """Create a key of an owner. Only this response contains its secret."""
+    if body.api_key is not None:
+        raise InvalidInputError("api_key: administrators record an existing key, at POST /v1/admin/users/OWNER/keys.")
     if not caller().admin:
         caller().require_owner(username)
         if not caller().may_call:
@@ -40,7 +50,7 @@ def create_own_key(username: str, body: KeyRequest) -> Response:
 @blueprint.output(KeyResponse)
 @admin_only
 def create_key_for(username: str, body: KeyRequest) -> Response:
-    """Create a key of any owner, and the owner with its first key (admin)."""
+    """Create a key of any owner, or record an existing one, and the owner with its first key (admin)."""
     return _create(username, body)
 
 
@@ -80,9 +90,14 @@ def _create(username: str, body: KeyRequest) -> Response:
         owner = create_owner(session, username)
         if not caller().admin:
             require_room_for_key(session, owner.username)
-        key, secret = create_key(session, owner.username, label=body.key_label, kind=kind, permissions=permissions)
-        audit(session, "key.create", key.id, owner=owner.username, kind=kind, label=body.key_label or None)
-        return json_response(present_key(key, secret))
+        options: KeyOptions = {"label": body.key_label, "kind": kind, "permissions": permissions}
+        if body.api_key is None:
+            key, secret = create_key(session, owner.username, **options)
+            audit(session, "key.create", key.id, owner=owner.username, kind=kind, label=key.label or None)
+            return json_response(present_key(key, secret))
+        key = carry_over_key(session, owner.username, body.api_key, **options)
+        audit(session, "key.carry_over", key.id, owner=owner.username, kind=kind, label=key.label or None)
+        return json_response(present_key(key))
 
 
 def _permissions(permissions: PermissionsRequest | None, kind: KeyKind) -> dict[str, Any] | None:

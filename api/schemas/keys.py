@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.patterns import LISTED_ALGORITHM
 from shared.db.models import ApiKey, KeyKind
+from shared.keys import check_carried_over
 
 ListedAlgorithm = Annotated[
     Text, StringConstraints(max_length=200), Field(json_schema_extra={"pattern": LISTED_ALGORITHM})
@@ -37,8 +38,9 @@ class PermissionsRequest(RequestModel):
 
 
 class KeyRequest(RequestModel):
-    """A key to create."""
+    """A key to create, or with `api_key` an existing key of the platform to record (administrators)."""
 
+    further_properties = frozenset({"api_key"})
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
@@ -51,6 +53,7 @@ class KeyRequest(RequestModel):
     key_label: Annotated[Text, StringConstraints(max_length=100)] = ""
     key_type: Literal["PlatformAdminKey", "ManagementKey", "AlgorithmKey"]
     permissions: PermissionsRequest | None = None
+    api_key: Annotated[str, AfterValidator(check_carried_over)] | None = None
 
 
 class KeyResponse(ResponseModel):

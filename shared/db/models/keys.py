@@ -40,7 +40,7 @@ class ApiKey(IdentifiedBase):
     label: Mapped[str] = mapped_column(String(100))
     kind: Mapped[KeyKind] = mapped_column(String(32))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
-    """SHA-256 of the secret, which has 256 random bits: nothing slower is needed."""
+    """SHA-256 of the secret, which has 149 random bits: nothing slower is needed."""
     mask: Mapped[str] = mapped_column(String(32))
     permissions: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     created_at: Mapped[CreatedAt]

@@ -1,11 +1,16 @@
 """API keys: who may create them, what they allow, and that a secret is returned once."""
 
+import hashlib
+import json
+import re
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from shared.db.models import ApiKey
+from shared.db.engine import database
+from shared.db.models import ApiKey, AuditEvent, KeyKind
+from shared.keys import known_keys
 from tests.concurrency import run_concurrently
 from tests.rows import one_row
 from tests.service.api.invocation import Api, owner_api
@@ -159,3 +164,98 @@ def test_permissions_are_shown_as_they_are_enforced(admin: Api, permissions: dic
 )
 def test_a_permission_that_cannot_be_enforced_is_refused(admin: Api, kind: str, permissions: dict[str, Any]) -> None:
     admin.expect_refusal(400, 2015, "POST", "/v1/users/acme/keys", {"key_type": kind, "permissions": permissions})
+
+
+EXISTING = "sim" + "Q7h2Zk9pW4xT1mB8vN3cR6yLd"
+"""A key as the platform made them."""
+
+
+def test_a_key_has_the_form_that_the_platforms_command_line_takes(admin: Api) -> None:
+    made = [admin.post("/v1/users/acme/keys", {"key_type": "AlgorithmKey"})["api_key"] for _ in range(20)]
+    assert all(re.fullmatch(r"sim[A-Za-z0-9]{25}", key) for key in made)
+    assert len(set(made)) == 20
+
+
+def test_a_key_of_an_older_version_stays_valid(app: Flask, acme: Api) -> None:
+    secret = "ls" + "x_Y-" * 10 + "abc"
+    with database().writing() as session:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        session.add(ApiKey(owner="acme", label="old", kind=KeyKind.ALGORITHM, digest=digest, mask="lsx_Y-…-abc"))
+    assert Api(app, secret).get("/v1/users/acme/algorithms") == acme.get("/v1/users/acme/algorithms")
+
+
+def test_an_existing_key_is_carried_over_and_not_shown(app: Flask, admin: Api) -> None:
+    known_keys.forget()
+    body = {"key_type": "AlgorithmKey", "key_label": "ci", "api_key": EXISTING, "permissions": {"algo_acl": ["a/B"]}}
+    answer = admin.call("POST", "/v1/admin/users/newcomer/keys", body)
+    made = answer.get_json()
+    assert (answer.status_code, made["owner_name"], made["permissions"]["algo_acl"]) == (
+        200,
+        "newcomer",
+        ["algo://a/B"],
+    )
+    assert made["api_key"] == made["api_key_mask"] == "simQ7h…6yLd"
+    assert Api(app, EXISTING).get("/v1/users/newcomer/algorithms") == []
+    (event,) = admin.get("/v1/audit?action=key.carry_over")["results"]
+    assert (event["target_id"], event["owner"]) == (made["id"], "newcomer")
+    stored = json.dumps([event, admin.get("/v1/users/newcomer/keys")]) + str(vars(one_row(ApiKey, id=made["id"])))
+    assert EXISTING not in answer.get_data(as_text=True) + stored
+    assert EXISTING not in str([vars(one_row(AuditEvent, id=event["id"]))])
+
+
+def test_a_known_key_is_carried_over_by_nobody_and_its_owner_is_not_told(admin: Api, rival: Api) -> None:
+    body = {"key_type": "AlgorithmKey", "api_key": EXISTING}
+    made = admin.post("/v1/admin/users/newcomer/keys", body)
+    known = admin.expect_refusal(409, 2015, "POST", "/v1/admin/users/newcomer/keys", body)
+    assert admin.expect_refusal(409, 2015, "POST", "/v1/admin/users/rival/keys", body) == known
+    admin.delete(f"/v1/users/newcomer/keys/{made['id']}")
+    assert admin.expect_refusal(409, 2015, "POST", "/v1/admin/users/rival/keys", body) == known
+    minted = {"key_type": "AlgorithmKey", "api_key": rival.key}
+    assert admin.expect_refusal(409, 2015, "POST", "/v1/admin/users/newcomer/keys", minted) == known
+    assert "newcomer" not in known
+
+
+def test_an_existing_key_at_several_places_at_once_is_one_key(admin: Api) -> None:
+    body = {"key_type": "AlgorithmKey", "api_key": EXISTING}
+    answers = run_concurrently(*([lambda: admin.call("POST", "/v1/admin/users/acme/keys", body)] * 4))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "sim",
+        EXISTING[:-1],
+        EXISTING + "x" * 101,
+        "ls" + EXISTING,
+        EXISTING.replace("sim", "SIM"),
+        EXISTING[:-1] + "-",
+        EXISTING[:-1] + "é",
+        EXISTING + "\n",
+        EXISTING + "\0",
+        "sim" + "a" * 25,
+        "sim" + "Ab1" * 9,
+        7,
+        [EXISTING],
+    ],
+)
+def test_what_is_no_key_or_could_be_guessed_is_refused_without_being_repeated(admin: Api, secret: object) -> None:
+    body = {"key_type": "AlgorithmKey", "api_key": secret}
+    message = admin.expect_refusal(400, 2015, "POST", "/v1/admin/users/acme/keys", body)
+    assert message.startswith("api_key")
+    assert not (isinstance(secret, str) and len(secret) > 3 and secret in message)
+
+
+def test_a_longer_existing_key_is_taken(app: Flask, admin: Api) -> None:
+    secret = EXISTING + "x" * 100
+    admin.post("/v1/admin/users/acme/keys", {"key_type": "AlgorithmKey", "api_key": secret})
+    assert Api(app, secret).get("/v1/registries") == []
+
+
+def test_only_an_administrator_carries_a_key_over(admin: Api, acme: Api) -> None:
+    body = {"key_type": "AlgorithmKey", "api_key": EXISTING}
+    acme.expect_refusal(403, 2001, "POST", "/v1/admin/users/acme/keys", body)
+    for caller in (acme, admin):
+        message = caller.expect_refusal(400, 2015, "POST", "/v1/users/acme/keys", body)
+        assert "/v1/admin/users/OWNER/keys" in message

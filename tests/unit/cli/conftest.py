@@ -17,4 +17,4 @@ Longshore = Callable[..., Result]
 def longshore(tmp_path: Path) -> Iterator[Longshore]:
     """Runs `longshore ARGUMENTS`; its data directory is `tmp_path`, its database not yet made."""
     with restored_logs(), longshore_environment(tmp_path, tables=False):
-        yield lambda *arguments: CliRunner().invoke(group, arguments, prog_name="longshore")
+        yield lambda *arguments, **options: CliRunner().invoke(group, arguments, prog_name="longshore", **options)

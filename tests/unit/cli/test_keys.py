@@ -56,6 +56,27 @@ def test_a_revoked_key_is_refused_from_then_on(migrated: Longshore) -> None:
     assert "longshore: No key that is in force has the id" in again.stderr
 
 
+def test_an_existing_key_is_read_from_standard_input(migrated: Longshore) -> None:
+    secret = "sim" + "Q7h2Zk9pW4xT1mB8vN3cR6yLd"
+    result = migrated("keys", "carry-over", "--owner", "ada", "--kind", "admin", input=f"{secret}\n")
+    caller = caller_with(secret)
+    assert caller is not None, result.output
+    assert (caller.owner, caller.admin) == ("ada", True)
+    assert secret not in result.output
+    again = migrated("keys", "carry-over", "--owner", "bob", input=secret)
+    assert again.exit_code == 1
+    assert "known here already" in again.stderr
+    assert "ada" not in again.stderr
+
+
+@pytest.mark.parametrize("text", ["", "sim\n", "sim" + "a" * 25, "sim" + "Q7h2Zk9pW4" * 200])
+def test_what_is_no_key_is_not_carried_over(migrated: Longshore, text: str) -> None:
+    result = migrated("keys", "carry-over", "--owner", "ada", input=text)
+    assert result.exit_code == 1
+    assert "longshore: " in result.stderr
+    assert migrated("keys", "list", "--owner", "ada").stdout.count("ada") == 0
+
+
 @pytest.mark.parametrize("owner", ["", "1st", "a/b", "a" * 31, "a b"])
 def test_an_owner_has_a_proper_name(migrated: Longshore, owner: str) -> None:
     assert migrated("keys", "create", "--owner", owner).exit_code == 2

@@ -64,6 +64,7 @@ def test_what_is_named_like_a_secret_is_masked(name: str, log_format: str) -> No
         f"fatal: unable to access https://user:{PASSWORD.replace(' ', '%20')}@git.example.com/x.git",
         "header Authorization: Simple ls0123456789abcdef",
         "header Authorization: Bearer abc.def-ghi_jkl==",
+        "a key alone: simQ7h2Zk9pW4xT1mB8vN3cR6yLd",
     ],
 )
 def test_what_looks_like_a_secret_in_a_text_is_masked(text: str) -> None:
@@ -75,7 +76,7 @@ def test_what_looks_like_a_secret_in_a_text_is_masked(text: str) -> None:
         structlog.get_logger("ours").exception("failed")
     written = stream.getvalue()
     assert written.count("(masked)") == 2
-    assert not any(secret in written for secret in ("horse", "ls0123456789abcdef", "abc.def"))
+    assert not any(secret in written for secret in ("horse", "ls0123456789abcdef", "abc.def", "simQ7h"))
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
