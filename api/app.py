@@ -38,7 +38,7 @@ from api.resources import (
     versions,
     webhooks,
 )
-from api.routing import AlgorithmIdConverter, OwnerConverter
+from api.routing import CALLS_PREFIX, AlgorithmIdConverter, OwnerConverter, with_normalized_paths
 from api.schemas.base import ErrorResponse
 from api.schemas.patterns import matches_path_parameter
 from shared.errors import ConflictError, InvalidInputError, RequestError, UnavailableError
@@ -89,7 +89,8 @@ def create_app() -> APIFlask:
     app.json_errors = False
     app.url_map.converters["owner"] = OwnerConverter
     app.url_map.converters["algorithm_id"] = AlgorithmIdConverter
-    app.url_map.merge_slashes = False  # a path with // is unknown, not redirected
+    app.url_map.merge_slashes = False  # a path with // in it is unknown, not redirected
+    app.wsgi_app = with_normalized_paths(app.wsgi_app)  # type: ignore[method-assign]
     register_errors(app)
     app.before_request(_before_request)
     app.after_request(_after_request)
@@ -139,7 +140,7 @@ def _authenticate() -> None:
         raise
     if request.method in READ_METHODS:
         rate_limits().count_read(caller().owner)
-    elif request.path.startswith(calls.PATH_PREFIX):
+    elif request.path.startswith(CALLS_PREFIX):
         rate_limits().count_call(caller().owner)
     else:
         rate_limits().count_change(caller().owner)

@@ -14,13 +14,12 @@ from typing_extensions import override
 from api.errors import ApiError, Code
 from api.proxy_headers import public_url
 from api.routing import json_response
-from api.schemas.base import Query, ResponseModel
+from api.schemas.base import EMPTY_TEXT, Query, ResponseModel
 
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
 MARKER = re.compile("^[0-7][0-9a-f]{15}$")
 """A sequence number; opaque to callers, and of a form that OpenAPI can describe."""
-EMPTY_TEXT: dict[str, Any] = {"type": "string", "maxLength": 0}
 Item = TypeVar("Item", bound=BaseModel)
 Row = TypeVar("Row")
 
@@ -30,8 +29,8 @@ class PageQuery(Query):
 
     limit: str | None = Field(
         None,
-        description=f"The number of results, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} by default.",
-        json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}, EMPTY_TEXT]},
+        description=f"The number of results, {DEFAULT_LIMIT} by default; above {MAX_LIMIT} it is {MAX_LIMIT}.",
+        json_schema_extra={"anyOf": [{"type": "integer", "minimum": 1}, EMPTY_TEXT]},
     )
     marker: str | None = Field(
         None,
@@ -82,10 +81,7 @@ def fetch_page(
     Raises:
         ApiError: bad limit or bad marker.
     """
-    text = query.limit or str(DEFAULT_LIMIT)
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise ApiError(400, Code.BAD_LIMIT, f"limit must be a whole number from 1 to {MAX_LIMIT}.")
-    limit = int(text)
+    limit = _parse_limit(query.limit or str(DEFAULT_LIMIT))
     if query.marker:
         if not MARKER.fullmatch(query.marker):
             raise ApiError(400, Code.BAD_MARKER, "This marker is invalid; take it from the previous page.")
@@ -94,6 +90,15 @@ def fetch_page(
     if len(page) <= limit:
         return page, None
     return page[:limit], f"{getattr(page[limit - 1][0], order.key):016x}"
+
+
+def _parse_limit(text: str) -> int:
+    digits = text.lstrip("0")
+    if not (text.isascii() and digits.isdigit()):
+        raise ApiError(
+            400, Code.BAD_LIMIT, f"limit must be a whole number from 1 on; above {MAX_LIMIT} it is {MAX_LIMIT}."
+        )
+    return MAX_LIMIT if len(digits) > len(str(MAX_LIMIT)) else min(int(digits), MAX_LIMIT)
 
 
 def page_body(results: Sequence[BaseModel], marker: str | None) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""Blueprints and responses of the v1 API, and routes below an algorithm, which is named OWNER/NAME or by its UUID."""
+"""Blueprints and responses of the v1 API, routes below an algorithm, and the forms in which clients write addresses.
 
+An algorithm is named OWNER/NAME or by its UUID. A UUID is never read as an owner: no owner has a name of that form.
+"""
+
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +15,11 @@ from pydantic_core import to_json
 from werkzeug.routing import BaseConverter
 
 from api.request_parsing import StrictAdapter
-from api.schemas.patterns import UUID
+from api.schemas.patterns import ROUTED_NAMES, UUID
+
+CALLS_PREFIX = "/v1/algo/"
+_BEFORE_ALGORITHM = re.compile(rf"\A{CALLS_PREFIX}/*(?:algo:/+)?")
+"""The client for Node.js sends `algo://OWNER/NAME`, or what else its user names an algorithm by, unchanged."""
 
 
 class OwnerConverter(BaseConverter):
@@ -29,6 +37,26 @@ class AlgorithmIdConverter(BaseConverter):
 View = TypeVar("View", bound=Callable[..., Any])
 
 
+def normalize_path(path: str) -> str:
+    """Return the path of a request to the v1 API in the form that its routes have.
+
+    Clients send a slash at the end, also for a version that was left blank (`/v1/algo/OWNER/NAME/`), and
+    `/v1/algo/algo://OWNER/NAME`.
+    """
+    if not path.startswith("/v1/"):
+        return path
+    return _BEFORE_ALGORITHM.sub(CALLS_PREFIX, path).rstrip("/")
+
+
+def with_normalized_paths(application: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a WSGI application that gets the paths of requests as `normalize_path` returns them."""
+
+    def normalized(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return application({**environ, "PATH_INFO": normalize_path(environ.get("PATH_INFO", ""))}, start_response)
+
+    return normalized
+
+
 def v1_blueprint(name: str) -> APIBlueprint:
     registry.register("pydantic", StrictAdapter)  # before the first `input` of a blueprint
     blueprint = APIBlueprint(name, __name__, url_prefix="/v1", tag=name.capitalize())
@@ -37,10 +65,15 @@ def v1_blueprint(name: str) -> APIBlueprint:
 
 
 def algorithm_route(blueprint: APIBlueprint, path: str, methods: list[str]) -> Callable[[View], View]:
-    """Route `path` below an algorithm. The view gets its name or id as `algorithm_name`."""
+    """Route `path` below an algorithm. The view gets its name or id as `algorithm_name`.
+
+    `/algorithms/X/NAME` is the algorithm NAME of the owner X, unless X is a UUID or no algorithm may have that name.
+    """
+    is_reserved = path.strip("/").partition("/")[0] in ("", *ROUTED_NAMES)
+    by_id = "/algorithms/<algorithm_id>" if is_reserved else "/algorithms/<algorithm_id:algorithm_id>"
 
     def decorate(view: View) -> View:
-        for prefix in ("/algorithms/<owner>/<name>", "/algorithms/<algorithm_id>"):
+        for prefix in ("/algorithms/<owner:owner>/<name>", by_id):
             blueprint.add_url_rule(f"{prefix}{path}", view_func=view, methods=methods)
         return view
 

@@ -16,6 +16,8 @@ CHUNK_BYTES = 64 * 1024
 GIT_PREFIX = "/git/"
 CALLS_PREFIXES = ("/v1/algo/", "/v1/requests/")
 HEALTH_PATHS = ("/healthz", "/readyz")
+EVENT_STREAM_PATH = re.compile(r"/v1/jobs/.*/events/*", re.DOTALL)
+"""The API ignores slashes at the end."""
 WAIT_PREFERENCE = re.compile(r"\bwait\b", re.IGNORECASE)
 
 
@@ -95,7 +97,7 @@ def is_health(request: web.BaseRequest) -> bool:
 
 
 def is_event_stream(request: web.BaseRequest) -> bool:
-    return request.method == "GET" and request.path.startswith("/v1/jobs/") and request.path.endswith("/events")
+    return request.method == "GET" and EVENT_STREAM_PATH.fullmatch(request.path) is not None
 
 
 def prefers_wait(request: web.BaseRequest) -> bool:

@@ -1,6 +1,7 @@
 """Calls of algorithms, and the results of asynchronous calls."""
 
 from flask import Response, g, request
+from werkzeug.http import dump_options_header
 
 from api.authentication import caller
 from api.errors import ApiError, Code
@@ -21,8 +22,9 @@ from shared.settings import settings
 
 blueprint = v1_blueprint("calls")
 
-PATH_PREFIX = "/v1/algo/"
 CONTENT_TYPES = ("application/json", "text/plain", "application/octet-stream")
+TEXT_OF_GENERATED_CLIENT = "application/text"
+"""The generated client's name of `text/plain`."""
 
 
 @blueprint.post("/algo/<algorithm_id:algorithm_id>/<version>")
@@ -73,7 +75,10 @@ def _read_input(query: CallQuery) -> RunnerRequest:
         ApiError: a content type that algorithms do not take.
         werkzeug.exceptions.RequestEntityTooLarge: it is larger than the limit for calls.
     """
-    if request.mimetype and request.mimetype not in CONTENT_TYPES:
+    content_type = request.content_type
+    if request.mimetype == TEXT_OF_GENERATED_CLIENT:
+        content_type = dump_options_header("text/plain", request.mimetype_params)
+    elif request.mimetype and request.mimetype not in CONTENT_TYPES:
         raise ApiError(
             415,
             Code.INVALID_REQUEST,
@@ -81,7 +86,7 @@ def _read_input(query: CallQuery) -> RunnerRequest:
             "Content-Type.",
         )
     request.max_content_length = settings().call_max_bytes
-    return RunnerRequest(request.get_data(cache=False), request.content_type, stdout=query.stdout)
+    return RunnerRequest(request.get_data(cache=False), content_type, stdout=query.stdout)
 
 
 def _find(algorithm_name: str, version: str | None, query: CallQuery) -> Target:

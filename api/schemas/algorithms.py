@@ -2,9 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, WHOLE_NUMBER, LongText, RequestModel, ResponseModel, ShortText, Text, Uuid
+from api.schemas.base import (
+    ABSENT,
+    EMPTY_TEXT,
+    WHOLE_NUMBER,
+    LongText,
+    RequestModel,
+    ResponseModel,
+    ShortText,
+    Text,
+    Uuid,
+)
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
 from shared.db.models import Algorithm
 
@@ -54,11 +65,34 @@ class SourceCredentialsRequest(RequestModel):
     password: Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
 
 
+class NoCredentialsRequest(RequestModel):
+    """No credentials, as clients write it that always send both fields."""
+
+    username: Literal[""]
+    password: Literal[""]
+
+
+def _none_if_empty(value: object) -> object:
+    is_empty = isinstance(value, dict) and value.get("username") == "" and value.get("password") == ""
+    return None if is_empty else value
+
+
 class SourceRequest(RequestModel):
     """A repository elsewhere. Without a URL, Longshore hosts the repository."""
 
     repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
-    credentials: SourceCredentialsRequest | None = None
+    credentials: Annotated[
+        SourceCredentialsRequest | None,
+        BeforeValidator(_none_if_empty, json_schema_input_type=SourceCredentialsRequest | NoCredentialsRequest | None),
+    ] = None
+
+
+NO_CREDENTIALS: JsonSchemaValue = {
+    "anyOf": [
+        *ABSENT["anyOf"],
+        {"type": "object", "properties": {"username": EMPTY_TEXT, "password": EMPTY_TEXT}},
+    ]
+}
 
 
 class SampleRequest(RequestModel):
@@ -73,7 +107,7 @@ class AlgorithmRequest(RequestModel):
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
-                {"properties": {"source": {"properties": {"credentials": ABSENT}}}},
+                {"properties": {"source": {"properties": {"credentials": NO_CREDENTIALS}}}},
                 {
                     "properties": {
                         "source": {

@@ -22,8 +22,11 @@ from typing_extensions import override
 from shared.db.clock import rfc3339
 
 EMPTY_OBJECT: JsonSchemaValue = {"type": "object", "maxProperties": 0}
+EMPTY_TEXT: JsonSchemaValue = {"type": "string", "maxLength": 0}
 ABSENT: JsonSchemaValue = {"anyOf": [{"type": "null"}, EMPTY_OBJECT]}
 """The schema of an absent field, for rules about fields that belong together."""
+ABSENT_TEXT: JsonSchemaValue = {"anyOf": [*ABSENT["anyOf"], EMPTY_TEXT]}
+"""The same of a field for which an empty text is the same as null."""
 
 
 class RequestModel(BaseModel):
@@ -102,6 +105,11 @@ def without_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     if len(choices) == 1:
         return {**rest, **choices[0]}
     return {**rest, "anyOf": choices} if choices else rest
+
+
+def none_if_empty(value: object) -> object:
+    """Return None for an empty text, which clients send for a name or password that they do not have."""
+    return None if value == "" else value
 
 
 def _to_integer(value: object) -> object:

@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema
 from sqlalchemy import Row
 from typing_extensions import override
 
-from api.schemas.base import ABSENT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
+from api.schemas.base import ABSENT_TEXT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
 from shared.db.models import ImagePush, Instance, InstanceState, PushState, Version
 from shared.pulls.resolution import Resolution
@@ -48,7 +48,7 @@ class RepushRequest(RequestModel):
 
 CREDENTIALS_NEED_A_REGISTRY: JsonSchemaValue = {
     "anyOf": [
-        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {"properties": {"registry_username": ABSENT_TEXT, "registry_password": ABSENT_TEXT}},
         {"properties": {"registry_id": {"type": "string"}}, "required": ["registry_id"]},
     ]
 }

@@ -2,10 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 
-from api.schemas.base import ABSENT, EMPTY_OBJECT, WHOLE_NUMBER, RequestModel, ResponseModel, Text, Timestamp, Uuid
+from api.schemas.base import (
+    ABSENT_TEXT,
+    EMPTY_OBJECT,
+    WHOLE_NUMBER,
+    RequestModel,
+    ResponseModel,
+    Text,
+    Timestamp,
+    Uuid,
+    none_if_empty,
+)
 from api.schemas.patterns import NO_CONTROL, NO_CONTROL_OR_COLON, PLAIN_HTTP_URL, PROXY_URL, REGISTRY_URL
 from shared.db.models import PauseCause, Registry
 
@@ -15,16 +25,26 @@ Username = Annotated[
 Password = Annotated[
     Text, StringConstraints(min_length=1, max_length=8192), Field(json_schema_extra={"pattern": NO_CONTROL})
 ]
+RegistryAuth = Annotated[Text, StringConstraints(min_length=1, max_length=4096)]
+OptionalUsername = Annotated[
+    Username | None, BeforeValidator(none_if_empty, json_schema_input_type=Username | Literal[""] | None)
+]
+OptionalPassword = Annotated[
+    Password | None, BeforeValidator(none_if_empty, json_schema_input_type=Password | Literal[""] | None)
+]
+OptionalRegistryAuth = Annotated[
+    RegistryAuth | None, BeforeValidator(none_if_empty, json_schema_input_type=RegistryAuth | Literal[""] | None)
+]
 
 
 ONE_FORM_OF_CREDENTIALS: JsonSchemaValue = {
     "anyOf": [
-        {"properties": {"registry_username": ABSENT, "registry_password": ABSENT}},
+        {"properties": {"registry_username": ABSENT_TEXT, "registry_password": ABSENT_TEXT}},
         {
             "properties": {
-                "registry_username": {"type": "string"},
-                "registry_password": {"type": "string"},
-                "registry_auth": ABSENT,
+                "registry_username": {"type": "string", "minLength": 1},
+                "registry_password": {"type": "string", "minLength": 1},
+                "registry_auth": ABSENT_TEXT,
             },
             "required": ["registry_username", "registry_password"],
         },
@@ -39,14 +59,14 @@ PLAIN_HTTP_WHERE_ALLOWED: JsonSchemaValue = {
 
 
 class CredentialsRequest(RequestModel):
-    """Registry credentials, in any of the forms that clients send."""
+    """Registry credentials, in any of the forms that clients send. An empty text is the same as null."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM_OF_CREDENTIALS)
     further_properties = frozenset({"registry_auth"})
 
-    registry_username: Username | None = None
-    registry_password: Password | None = None
-    registry_auth: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
+    registry_username: OptionalUsername = None
+    registry_password: OptionalPassword = None
+    registry_auth: OptionalRegistryAuth = Field(
         None, description="Instead of both: a docker `auths` document, or base64 of `user:password`."
     )
 

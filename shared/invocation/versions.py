@@ -16,8 +16,13 @@ from shared.keys import Caller
 
 NUMBER = r"(?:0|[1-9][0-9]{0,17})"
 SEMANTIC_VERSION = re.compile(rf"{NUMBER}\.{NUMBER}\.{NUMBER}")
-PATTERN = re.compile(rf"({NUMBER}\.(?:{NUMBER}\.)?)\*")
-SELECTORS = "a semantic version, 1.2.*, 1.*, latest, latestPrivate, or a commit's hash (7 characters of it or more)"
+PATTERN = re.compile(rf"({NUMBER})(?:\.({NUMBER}|[*xX]))?(?:\.({NUMBER}|[*xX]))?")
+"""A number, and below it numbers, `*` or `x`; what is left out is as `*`."""
+WILDCARDS = "*xX"
+SELECTORS = (
+    "a semantic version, 1 or 1.* or 1.x, 1.2 or 1.2.* or 1.2.x, latest, latestPrivate, or a commit's hash (7 "
+    "characters of it or more)"
+)
 
 _OF_ALGORITHM = select(Version).where(Version.algorithm_id == bindparam("algorithm"))
 _BY_NUMBER = _OF_ALGORITHM.where(
@@ -69,7 +74,8 @@ def _may_call(version: Version, *, owns: bool) -> bool:
 
 def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, *, owns: bool) -> Version:
     """Return the version with the highest number among those that the selector matches."""
-    prefix, callability = "", None
+    wanted: list[int | None] = []
+    callability = None
     if selector == "latest":
         callability = "public"
     elif selector == "latestPrivate" and owns:
@@ -78,13 +84,13 @@ def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, 
         pattern = PATTERN.fullmatch(selector)
         if pattern is None:
             raise _no_such_version(algorithm, selector)
-        prefix = pattern[1]
+        wanted = [None if part is None or part in WILDCARDS else int(part) for part in pattern.groups()]
     matching = [
         row
         for row in session.execute(_NUMBERS, {"algorithm": algorithm.id})
         if (owns or row.callability == "public")
         and (callability is None or row.callability == callability)
-        and row.semantic_version.startswith(prefix)
+        and all(asked in (None, number) for asked, number in zip(wanted, _numbers(row), strict=False))
     ]
     if not matching:
         raise _no_such_version(algorithm, selector)

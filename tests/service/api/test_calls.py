@@ -50,6 +50,22 @@ def test_json_text_and_bytes_are_handed_on_as_they_are(acme: Api) -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_text_has_the_name_that_the_generated_client_gives_it(acme: Api) -> None:
+    for content_type in ("application/text", "Application/Text; charset=utf-8", "text/plain; charset=UTF-8"):
+        answered = acme.post(CALL, "größe".encode(), Content_Type=content_type)
+        assert answered["result"] == {"content_type": "text", "data": "größe"}
+    answered = acme.post(CALL, "größe".encode("latin-1"), Content_Type="application/text; charset=latin-1")
+    assert answered["result"]["data"] == "größe"
+    acme.expect_refusal(400, 2013, "POST", CALL, b"\xff", Content_Type="application/text")
+
+
+@pytest.mark.usefixtures("served")
+def test_an_algorithm_is_named_as_the_users_of_the_client_for_node_name_it(acme: Api) -> None:
+    for path in ("algo://acme/Hello", "algo://acme/Hello/1.0.0", "/acme/Hello", "algo:/acme/Hello/"):
+        assert acme.post(f"/v1/algo/{path}", 1)["result"]["data"] == 1
+
+
+@pytest.mark.usefixtures("served")
 def test_what_algorithms_do_not_take_is_refused(acme: Api) -> None:
     acme.expect_refusal(415, 2015, "POST", CALL, b"<a/>", Content_Type="application/xml")
     acme.expect_refusal(400, 2013, "POST", CALL, b"{")
@@ -74,6 +90,7 @@ def test_only_owner_and_admin_may_see_what_is_printed(acme: Api, rival: Api) -> 
 def test_versions_by_number_pattern_hash_and_name(acme: Api, rival: Api, admin: Api, algorithm: Algorithm) -> None:
     """Each names its image's owner by what is missing: nothing runs, so what is found waits in vain."""
     numbers = [("1.9.0", "public", HASH), ("1.10.0", "public", OTHER_HASH), ("2.0.0", "private", THIRD_HASH)]
+    numbers.append(("0.2.0", "public", "d" * 40))
     made = {
         number: pushed_version(
             algorithm, git_hash=git_hash, semantic_version=number, publish_state=PUBLISHED, callability=callability
@@ -93,8 +110,28 @@ def test_versions_by_number_pattern_hash_and_name(acme: Api, rival: Api, admin: 
         f"/{HASH[:7].upper()}": ("1.9.0", "1.9.0"),
         f"/{THIRD_HASH[:7]}": ("2.0.0", None),
         "/eeeeeee": ("unpublished", None),
+        "/": ("2.0.0", "1.10.0"),
+        "//": ("2.0.0", "1.10.0"),
+        "/1": ("1.10.0", "1.10.0"),
+        "/1.x": ("1.10.0", "1.10.0"),
+        "/1.*.*": ("1.10.0", "1.10.0"),
+        "/1.9": ("1.9.0", "1.9.0"),
+        "/1.9.x": ("1.9.0", "1.9.0"),
+        "/1.9.X/": ("1.9.0", "1.9.0"),
+        "/1.9.0/": ("1.9.0", "1.9.0"),
+        "/2": ("2.0.0", None),
+        "/0": ("0.2.0", "0.2.0"),
+        "/0.2": ("0.2.0", "0.2.0"),
+        "/0.x": ("0.2.0", "0.2.0"),
         "/3.*": (None, None),
+        "/3": (None, None),
         "/1.2": (None, None),
+        "/1.1": (None, None),  # not the start of 1.10
+        "/1.9.00": (None, None),
+        "/1.": (None, None),
+        "/x": (None, None),
+        "/1.9.0.0": (None, None),
+        "/algo": (None, None),
     }
     of_number = {**{number: version.id for number, version in made.items()}, "unpublished": unpublished.id}
     for asked, (by_owner, by_others) in meant.items():

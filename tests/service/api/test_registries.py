@@ -106,6 +106,8 @@ def test_a_long_token_is_taken_as_a_password(admin: Api) -> None:
         ({"registry_username": "new", "registry_password": "word"}, Credentials("new", "word")),
         ({"registry_username": None, "registry_password": None}, None),
         ({"registry_auth": None}, None),
+        ({"registry_username": "", "registry_password": ""}, None),
+        ({"registry_auth": "", "registry_username": "new", "registry_password": "word"}, Credentials("new", "word")),
         ({"registry_url": "other.example.com"}, None),
         ({"verify_tls": False}, None),
         ({"proxy_url": "http://proxy.example.com:3128"}, None),

@@ -8,9 +8,19 @@ import json
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from api.gateway.bodies import PREFIX_BYTES
+from api.gateway.services import is_event_stream
 from tests.gateway import SECONDS, Handler, Seen, gateway, noting, raw, run, service
+
+CALLS_AS_CLIENTS_WRITE_THEM = ["/v1/algo/o/n/", "/v1/algo/o/n//", "/v1/algo/algo://o/n", "/v1/requests/x/"]
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/x/events", "/v1/jobs/x/events/", "/v1/jobs/x/events//?a=1"])
+def test_an_event_stream_counts_as_one_with_slashes_at_its_end_too(path: str) -> None:
+    assert is_event_stream(make_mocked_request("GET", path))
+    assert not is_event_stream(make_mocked_request("DELETE", path))
 
 
 def test_git_goes_to_git_and_calls_to_calls_and_all_else_to_the_api() -> None:
@@ -26,12 +36,18 @@ def test_git_goes_to_git_and_calls_to_calls_and_all_else_to_the_api() -> None:
             for path in (
                 *("/git/o/n.git/info/refs?service=x", "/v1/git/x", "/gitter", "/%67it/x", "/"),
                 *("/v1/algo/o/n/1.*?timeout=3", "/v1/requests/x", "/v1/algorithms/o/n", "/v1/algo", "/v1/%61lgo/o/n"),
+                *CALLS_AS_CLIENTS_WRITE_THEM,
             ):
                 await raw(port, f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
 
     run(scenario)
     assert git.paths == ["/git/o/n.git/info/refs?service=x", "/%67it/x"]
-    assert calls.paths == ["/v1/algo/o/n/1.*?timeout=3", "/v1/requests/x", "/v1/%61lgo/o/n"]
+    assert calls.paths == [
+        "/v1/algo/o/n/1.*?timeout=3",
+        "/v1/requests/x",
+        "/v1/%61lgo/o/n",
+        *CALLS_AS_CLIENTS_WRITE_THEM,
+    ]
     assert api.paths == ["/v1/git/x", "/gitter", "/", "/v1/algorithms/o/n", "/v1/algo"]
 
 

@@ -9,7 +9,7 @@ from flask import Flask, request
 from api.request_parsing import StrictAdapter
 from api.schemas.algorithms import AlgorithmRequest
 from api.schemas.base import RequestModel
-from api.schemas.registries import RegistryRequest
+from api.schemas.registries import PauseRequest, RegistryRequest
 from api.schemas.versions import CompileRequest, PublishRequest
 from shared.errors import InvalidInputError
 
@@ -53,12 +53,15 @@ def test_half_of_a_surrogate_pair_is_refused() -> None:
     ("body", "message"),
     [
         ({"name": "x" * 33}, "name: must have at most 32 characters, not 33."),
-        ({"registry_username": ""}, "registry_username: must have at least 1 characters, not 0."),
         ({"name": 5}, "name: input should be a valid string."),
     ],
 )
 def test_what_is_wrong_is_said_in_words_for_callers(body: dict[str, Any], message: str) -> None:
     assert refusal_of(RegistryRequest, {"registry_url": "r.example.com", **body}) == message
+
+
+def test_a_text_that_is_too_short_is_too_few_characters() -> None:
+    assert refusal_of(PauseRequest, {"reason": ""}) == "reason: must have at least 1 characters, not 0."
 
 
 def test_no_class_of_ours_shows_in_a_refusal() -> None:
