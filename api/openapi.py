@@ -7,6 +7,7 @@ from typing import Any
 
 from api.schemas import patterns
 from api.schemas.base import ErrorResponse, without_null
+from shared.environments import accepted_names
 from shared.settings import settings
 
 Part = dict[str, Any]
@@ -108,7 +109,7 @@ def _operations(document: Part) -> Iterator[tuple[str, str, Part]]:
 
 def _add_configured_values(schemas: Part) -> None:
     """Add the environments and the form of repository URLs that the settings of this installation allow."""
-    environments = sorted(settings().base_images)
+    environments = accepted_names()
     repository_url = patterns.repository_url(settings())
     for name, schema in schemas.items():
         fields = schema.get("properties", {})

@@ -19,6 +19,7 @@ COMMANDS = {
     "beat": ("cli.beat", "Run the scheduler of periodic tasks."),
     "firewall": ("cli.firewall", "Keep the firewall's rules of Longshore's Docker networks."),
     "migrate": ("cli.migrate", "Bring the database to the newest schema."),
+    "environments": ("cli.environments", "Show the environments that algorithms can be built in."),
     "registries": ("cli.registries", "Show the state of registries, pause and resume them."),
     "pushes": ("cli.pushes", "List pushes, stalled ones among them, and repeat failed ones."),
     "nodes": ("cli.nodes", "Make worker nodes, or running instances, pull their images again."),

@@ -31,12 +31,12 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm
 from shared.encryption import keyring
+from shared.environments import SETTINGS_FIELDS, UnknownEnvironmentError, chosen_environment
 from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
 from shared.git.sources import check_new_repository, encrypt_source_credentials, parse_repository_url
 from shared.registry.reference import normalize_name
-from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 blueprint = v1_blueprint("algorithms")
@@ -172,21 +172,19 @@ def list_algorithms(username: str) -> Response:
 
 
 def _merge_settings(present: dict[str, Any], change: SettingsRequest) -> dict[str, Any]:
-    """Return the settings after a change.
+    """Return the settings after a change. An empty text removes an environment, which has three field names.
 
     Raises:
-        ApiError: the environment, which has three field names, is not configured.
+        ApiError: the environment is not configured.
     """
     changed = change.model_dump(exclude_none=True)
-    known = settings().base_images
-    for field in ("algorithm_environment", "package_set", "language"):
-        if field in changed and changed[field] not in known:
-            raise ApiError(
-                400,
-                Code.UNKNOWN_LANGUAGE,
-                f"settings.{field}: {changed[field]!r} is not configured here; there are {', '.join(sorted(known))}.",
-            )
-    return {**DEFAULT_SETTINGS, **present, **changed}
+    try:
+        for field in SETTINGS_FIELDS:
+            chosen_environment({field: changed.get(field)})
+    except UnknownEnvironmentError as error:
+        raise ApiError(400, Code.UNKNOWN_LANGUAGE, error.message) from None
+    merged = {**present, **changed}
+    return {**DEFAULT_SETTINGS, **{field: value for field, value in merged.items() if value != ""}}
 
 
 def _require_allowed_repository(source: SourceRequest | None, owner: str) -> None:

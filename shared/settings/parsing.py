@@ -29,6 +29,7 @@ _SERVICE_LINK_NAME = re.compile(
 _SSH_KEY_SCOPE = re.compile(
     r"(?:\*|[A-Za-z][A-Za-z0-9_]*)=ssh://(?:[\w.-]+@)?(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d+)?(?:/\S*)?"
 )
+_PYTHON_VERSION = re.compile(r"3\.(?:[89]|[1-9][0-9])")
 _SERVICE_LINK_PORT = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
 """The value of `NAME_PORT`, whose name can be that of a setting (Kubernetes documentation, "Service", "Discovering
 services", environment variables)."""
@@ -68,6 +69,19 @@ def read_environments(text: str) -> Any:
         return json.loads(text or "{}")
     except ValueError:
         raise ValueError('must be a JSON object such as {"python39": "python:3.9-slim"}') from None
+
+
+def read_python_versions(text: str) -> tuple[str, ...]:
+    """Return versions of Python such as 3.8.
+
+    Raises:
+        ValueError: one has another form, or is too old for the runner.
+    """
+    versions = tuple(split_list(text))
+    for version in versions:
+        if not _PYTHON_VERSION.fullmatch(version):
+            raise ValueError(f"must be versions such as 3.8,3.12, from 3.8 on, comma-separated; {version!r} is not one")
+    return versions
 
 
 def read_delays(text: str) -> tuple[float, ...]:

@@ -7,13 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from shared.settings.parsing import read_delays, read_environments, read_networks, read_ssh_key_scopes
+from shared.settings.parsing import (
+    read_delays,
+    read_environments,
+    read_networks,
+    read_python_versions,
+    read_ssh_key_scopes,
+)
 from shared.settings.serving import MEBIBYTE
 
 MINUTE = 60
+DEFAULT_ENVIRONMENT, DEFAULT_ENVIRONMENT_ALIAS = "python3", "python3-1"
+"""The environment of algorithms that name none; the platform's clients have both names."""
 _NETWORKS_WITHOUT_INDEX_FILES = (
     "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7",
 )  # fmt: skip
+
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class WorkerSettings(BaseSettings):
@@ -23,9 +33,17 @@ class WorkerSettings(BaseSettings):
         "python:3.11-slim-bookworm",
         description="Base image of the `python3` environments. Pulled unless the engine has it.",
     )
+    python_versions: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13"),
+        description="Versions of Python that algorithms can choose as environments (`python38` and so on), comma-separated; empty: none.",
+    )
+    python_image: str = Field(
+        "python:{version}-slim-bookworm",
+        description="Base image of these environments, with {version} for the version. Pulled unless the engine has it.",
+    )
     environments: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict,
-        description="Further environments for `algorithm_environment` and `package_set`: a JSON object from name to base image.",
+        description="Further environments, or other base images of those: a JSON object from name to base image.",
     )
     kit_requirement: str = Field(
         "algorithmia>=2,<3",
@@ -210,6 +228,29 @@ class WorkerSettings(BaseSettings):
     def _read_environments(cls, value: object) -> object:
         return read_environments(value) if isinstance(value, str) else value
 
+    @field_validator("environments")
+    @classmethod
+    def _have_names_and_images(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, image in value.items():
+            if not _ENVIRONMENT_NAME.fullmatch(name) or not image or image != image.strip():
+                raise ValueError(
+                    'must be a JSON object such as {"python39": "python:3.9-slim"}, with names of letters, digits, ".", "_" '
+                    f'and "-" (at most 100 characters); {name!r}: {image!r} is not'
+                )
+        return value
+
+    @field_validator("python_versions", mode="before")
+    @classmethod
+    def _read_python_versions(cls, value: object) -> object:
+        return read_python_versions(value) if isinstance(value, str) else value
+
+    @field_validator("python_image")
+    @classmethod
+    def _has_version(cls, value: str) -> str:
+        if value.count("{version}") != 1 or "{" in value.replace("{version}", ""):
+            raise ValueError("must have {version} once, as in python:{version}-slim-bookworm")
+        return value
+
     @field_validator("source_ssh_key_scopes", mode="before")
     @classmethod
     def _read_ssh_key_scopes(cls, value: object) -> object:
@@ -269,4 +310,13 @@ class WorkerSettings(BaseSettings):
 
     @property
     def base_images(self) -> dict[str, str]:
-        return {"python3": self.base_image, "python3-1": self.base_image, **self.environments}
+        """The base images of all environments by name; the default comes first."""
+        return {
+            DEFAULT_ENVIRONMENT: self.base_image,
+            DEFAULT_ENVIRONMENT_ALIAS: self.base_image,
+            **{
+                f"python{version.replace('.', '')}": self.python_image.replace("{version}", version)
+                for version in self.python_versions
+            },
+            **self.environments,
+        }

@@ -18,7 +18,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A base image in the store, and its reference (`LONGSHORE_BASE_IMAGE`)."""
+    """A base image in the store, and its reference."""
 
     name: str
     image: Image
@@ -81,7 +81,7 @@ def _pull(name: str, context: BuildContext) -> str:
     if image_id is None:
         raise WorkError(
             ErrorClass.UNAVAILABLE,
-            f"the base image {name} (LONGSHORE_BASE_IMAGE) is not on the Docker engine and cannot be pulled: "
+            f"the base image {name} (`longshore environments`) is not on the Docker engine and cannot be pulled: "
             f"{failures[0] if failures else 'it was removed after the pull'}; the job waits",
         )
     return image_id

@@ -15,11 +15,12 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, BuildStatus
 from shared.encryption import DecryptionError, keyring
+from shared.environments import UnknownEnvironmentError, chosen_environment
 from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
 from shared.git.access import GitCredentials
 from shared.git.sources import decrypt_source_credentials
-from shared.settings import Settings, settings
+from shared.settings import settings
 from shared.webhooks.events import EventType, emit_build
 from workers.builds.build_log import LogBuffer, append_log, remove_old_logs
 from workers.builds.context import BuildLimits
@@ -141,6 +142,7 @@ def make_image(
     chosen = settings()
     with ExitStack() as stack:
         try:
+            base_image = _base_image(algorithm)
             tar = stack.enter_context(
                 fetch_source(algorithm, commit, _source_credentials(algorithm), log=log, stop=stop)
             )
@@ -153,7 +155,7 @@ def make_image(
                 name=algorithm.name,
                 commit=commit,
                 source=tar,
-                base_image=_base_image(algorithm, chosen),
+                base_image=base_image,
                 kit_requirement=chosen.kit_requirement,
                 index_url=chosen.build_index_url.get_secret_value() if chosen.build_index_url else None,
                 ca_bundle=chosen.build_ca_bundle.read_bytes() if chosen.build_ca_bundle else None,
@@ -186,6 +188,10 @@ def _source_credentials(algorithm: Algorithm) -> GitCredentials | None:
     return GitCredentials(*opened) if opened else None
 
 
-def _base_image(algorithm: Algorithm, chosen: Settings) -> str:
-    names = (algorithm.settings.get(field) for field in ("algorithm_environment", "package_set", "language"))
-    return next((chosen.base_images[name] for name in names if name in chosen.base_images), chosen.base_image)
+def _base_image(algorithm: Algorithm) -> str:
+    try:
+        return chosen_environment(algorithm.settings).base_image
+    except UnknownEnvironmentError as error:
+        raise WorkError(
+            ErrorClass.INVALID, f"{error.message} Change the algorithm's settings, or restore it."
+        ) from None

@@ -42,8 +42,8 @@ def push_image(
     if _familiar(f"{repository}:{tag}") in {_familiar(name) for name in settings().base_images.values()}:
         raise WorkError(
             ErrorClass.INVALID,
-            f"{repository}:{tag} is the name of a base image of this installation (LONGSHORE_BASE_IMAGE). The engine "
-            "would build everybody's images on this one: use the direct transport for this registry.",
+            f"{repository}:{tag} is the name of a base image of this installation (`longshore environments`). The "
+            "engine would build everybody's images on this one: use the direct transport for this registry.",
         )
     with _tagged(image_id, repository, tag), interruptible(stop) as client:
         digest, progress = None, EngineProgress()

@@ -252,7 +252,8 @@ def _start(client: APIClient, container_id: str, network: str) -> None:
         if NO_PROGRAM not in str(error.explanation):
             raise
         raise WorkError(
-            ErrorClass.UNAVAILABLE, "the base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits"
+            ErrorClass.UNAVAILABLE,
+            "the base image (`longshore environments`) has no python3 on its path; the job waits",
         ) from error
 
 

@@ -107,8 +107,8 @@ class Installation:
                 self._log(line)
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                f"the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot create a virtual environment: "
-                "it needs python3 with venv; the job waits",
+                f"the base image {self._spec.base_image} (`longshore environments`) cannot create a virtual "
+                "environment: it needs python3 with venv; the job waits",
             )
         major, minor = printed[-1].split(".")[:2]
         self._pip_version = (int(major), int(minor))
@@ -150,7 +150,7 @@ class Installation:
         if self._run_step([PYTHON, "-I", "-B"], script, arguments, printed.append) != 0:
             raise WorkError(
                 ErrorClass.UNAVAILABLE,
-                f"the Python of the base image {self._spec.base_image} (LONGSHORE_BASE_IMAGE) cannot list what is "
+                f"the Python of the base image {self._spec.base_image} (`longshore environments`) cannot list what is "
                 f"installed: {printed[-1] if printed else 'no message'}; the job waits",
             )
         return printed

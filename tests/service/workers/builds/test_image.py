@@ -570,14 +570,16 @@ def test_what_is_missing_for_all_builds_makes_the_job_wait(
     client = engine()
     error, _ = failure(request_for({}, base_image="127.0.0.1:1/no/base:1"))
     assert error.error_class is ErrorClass.UNAVAILABLE
-    assert error.message.startswith("The base image 127.0.0.1:1/no/base:1 (LONGSHORE_BASE_IMAGE) is not on the Docker")
+    assert error.message.startswith(
+        "The base image 127.0.0.1:1/no/base:1 (`longshore environments`) is not on the Docker"
+    )
     empty = f"empty-{owner}"
     client.import_image_from_data(archive_of({"nothing": b""}), repository=empty)
     error, _ = failure(request_for({}, base_image=empty))
     client.remove_image(empty)
     assert (error.error_class, error.message) == (
         ErrorClass.UNAVAILABLE,
-        "The base image (LONGSHORE_BASE_IMAGE) has no python3 on its path; the job waits.",
+        "The base image (`longshore environments`) has no python3 on its path; the job waits.",
     )
     error, _ = failure(request_for({"requirements.txt": b"small"}, network="no-such-network"))
     assert error.error_class is ErrorClass.UNAVAILABLE
