@@ -104,10 +104,16 @@ def make_key(owner: str, kind: KeyKind = KeyKind.ALGORITHM, **permissions: objec
 class WorkTree:
     """A repository of a user, with git as users have it."""
 
-    def __init__(self, directory: Path, branch: str = "main") -> None:
+    def __init__(
+        self, directory: Path, branch: str = "main", *, clone_of: str | None = None, options: tuple[str, ...] = ()
+    ) -> None:
+        """Make an empty repository, or a clone of a URL; `options` are those of git for cloning."""
         self.path = directory
         directory.mkdir(parents=True)
-        self.git("init", "--quiet", f"--initial-branch={branch}")
+        if clone_of is None:
+            self.git("init", "--quiet", f"--initial-branch={branch}")
+        else:
+            self.git(*options, "clone", "--quiet", clone_of, ".")
 
     def git(self, *args: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run git; what it printed is in stdout and stderr."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
@@ -35,6 +36,7 @@ from api.proxy_headers import OWNER_HEADER, client_address, owner_tag
 from api.rate_limits import rate_limits
 from shared.audit import Actor
 from shared.db.engine import database
+from shared.db.models import Algorithm
 from shared.errors import InvalidInputError, PermissionDeniedError, RequestError, UnavailableError
 from shared.file_lock import file_lock
 from shared.git.hosted import verify_git_token
@@ -170,16 +172,18 @@ def _git(
     address = client_address(request) or "unknown"
     granted = _authorise(request, request_id, secret, address, path, pushes=is_push)
     actor = Actor(granted.user, granted.key_id, address, request_id)
-    repository = Repository(granted.algorithm_id)
+    repository = Repository(granted.algorithm.id)
     held = ExitStack()  # until git has ended, which is after this call
     try:
         if granted.key_id is not None:  # the jobs of the workers are limited by the workers
             kind: Kind = "pushes" if is_push else "fetches"
             held.enter_context(concurrency_limits().request(kind, owner=granted.user, key_id=granted.key_id))
-        repository.ensure()
-        options_file = None
+        options_file, shows_template = None, False
         if is_push:
-            check_quota(granted.algorithm_id)
+            repository.ensure()
+            check_quota(granted.algorithm.id)
+        else:
+            shows_template = repository.ensure_template(granted.algorithm)
         if action == "git-receive-pack":
             repository.remove_stale_locks()
             held.callback(upkeep().after_push, repository)
@@ -190,7 +194,9 @@ def _git(
         connection.check()
         return respond(
             request,
-            GitRequest(repository, action, service, granted.user, str(options_file) if options_file else None),
+            GitRequest(
+                repository, action, service, granted.user, str(options_file) if options_file else None, shows_template
+            ),
             connection,
             on_end=held.close,
         )
@@ -248,9 +254,22 @@ def _resolve(request: Request, _connection: ClientConnection, _request_id: str, 
     commit = body.get("commit") if isinstance(body, dict) else 0
     if commit is not None and not isinstance(commit, str):
         raise InvalidInputError('The body is {"commit": HASH or null}.')
+    if commit is None:
+        _ensure_template(hosted)
     full_hash = hosted.resolve(commit)
     hosted.keep(full_hash)
     return _json({"commit": full_hash})
+
+
+def _ensure_template(repository: Repository) -> None:
+    with database().reading() as session:
+        algorithm = session.scalar(
+            select(Algorithm).where(
+                Algorithm.id == repository.id, Algorithm.repository_url.is_(None), Algorithm.deleted_at.is_(None)
+            )
+        )
+    if algorithm is not None:
+        repository.ensure_template(algorithm)
 
 
 def _internal(request: Request, repository: uuid.UUID) -> Repository:

@@ -16,7 +16,7 @@ from shared.keys import Caller, authenticate_key
 class Grant:
     """The algorithm whose repository may be used in this request, and the user."""
 
-    algorithm_id: str
+    algorithm: Algorithm
     user: str
     key_id: str | None = None
     """The key that was used; None: the token of a job."""
@@ -46,12 +46,13 @@ def grant_token(session: Session, token: str, path: str, *, pushes: bool) -> Gra
             a token, so the error does not say which.
     """
     try:
-        algorithm_id = _find_hosted(session, path).id
+        algorithm = _find_hosted(session, path)
     except RequestError:
-        algorithm_id = ""
-    if pushes or not verify_git_token(token, "fetch", algorithm_id):
+        algorithm = None
+    is_valid = verify_git_token(token, "fetch", algorithm.id if algorithm else "")
+    if pushes or algorithm is None or not is_valid:
         raise _unauthenticated("The token is for another repository or action, or has expired.")
-    return Grant(algorithm_id, "job")
+    return Grant(algorithm, "job")
 
 
 def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant:
@@ -64,7 +65,7 @@ def grant(session: Session, caller: Caller, path: str, *, pushes: bool) -> Grant
     algorithm = _find_hosted(session, path, caller)
     if pushes:
         caller.require_manager(algorithm)
-    return Grant(algorithm.id, caller.owner, caller.key_id)
+    return Grant(algorithm, caller.owner, caller.key_id)
 
 
 def _find_hosted(session: Session, path: str, caller: Caller | None = None) -> Algorithm:

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 from api.git.connection import CHUNK_BYTES, ClientConnection
 from api.git.repositories import HIDDEN_REFS, PACK_MEMORY_CONFIG, Repository, hooks_dir
 from api.git.request_body import PushCommands, RequestBody
+from api.git.template import DIRECTORY as TEMPLATE_DIRECTORY
 from shared.errors import LongshoreError, RequestError
 from shared.git.command import GitLimits, clean_environment, start_git
 from shared.settings import settings
@@ -47,6 +48,8 @@ class GitRequest:
     """git-upload-pack or git-receive-pack."""
     user: str
     push_options_file: str | None = None
+    shows_template: bool = False
+    """Whether the client sees the template, because no branch was pushed yet."""
 
     @property
     def is_push(self) -> bool:
@@ -204,13 +207,14 @@ def _environment(request: Request, git_request: GitRequest) -> dict[str, str]:
         ("transfer.hideRefs", HIDDEN_REFS),
         ("uploadpack.allowAnySHA1InWant", "true"),
     ]
+    directory = [TEMPLATE_DIRECTORY] if git_request.shows_template else []
     extra = {
         "CONTENT_LENGTH": "",  # git reads to the end, which comes only after a complete body
         "CONTENT_TYPE": request.content_type or "",
         "GATEWAY_INTERFACE": "CGI/1.1",
         "GIT_HTTP_EXPORT_ALL": "1",
         "GIT_PROJECT_ROOT": str(settings().repositories_dir),
-        "PATH_INFO": f"/{git_request.repository.relative_path}/{git_request.action}",
+        "PATH_INFO": "/".join(("", git_request.repository.relative_path, *directory, git_request.action)),
         "QUERY_STRING": f"service={git_request.service}" if git_request.action == "info/refs" else "",
         "REMOTE_ADDR": request.remote_addr or "",
         "REMOTE_USER": git_request.user,

@@ -2,7 +2,8 @@
 
 The default branch is the one that HEAD names. It is `main` at first. The first push decides: without `main` it is
 `master`, else the first of the pushed branches by name. Later HEAD moves only from a branch that was deleted to `main`
-or `master`; without these, the default branch counts as deleted.
+or `master`; without these, the default branch counts as deleted. Before the first push of a branch, a repository is
+untouched: fetches then see the algorithm's template on `main` (`api.git.template`).
 """
 
 import os
@@ -15,15 +16,21 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from api.git.template import Template
 from shared.algorithms import FULL_HASH, HASH_PREFIX
+from shared.db.models import Algorithm
 from shared.errors import InvalidInputError
 from shared.file_lock import file_lock
 from shared.git.command import GitResult, run_git
 from shared.settings import settings
+from shared.template import template_files
 
 LOCAL_TIMEOUT_SECONDS = 60
 STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
+ENVIRONMENT_FIELDS = ("algorithm_environment", "package_set", "language")
+"""The settings of an algorithm that name its environment, the first that is set."""
+DEFAULT_ENVIRONMENT = "python3"
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 HIDDEN_REFS = "refs/longshore"
 PACK_MEMORY_CONFIG = (
@@ -59,10 +66,18 @@ class Repository:
         self.path = settings().repositories_dir / self.relative_path
         self.push_lock = self.path / "longshore-push.lock"
         """Locked (shared) by each push from its start until its head is recorded."""
+        self.template = Template(self.path)
 
     @property
     def exists(self) -> bool:
         return self.path.is_dir()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no branch was pushed yet."""
+        if not (self.path / _NEVER_PUSHED).exists():
+            return not self.exists
+        return not self._git("for-each-ref", "--count=1", "refs/heads/").text
 
     def ensure(self) -> None:
         """Create it atomically, unless it exists."""
@@ -84,6 +99,21 @@ class Repository:
                 if not self.exists:  # else another request has just created it
                     raise
 
+    def ensure_template(self, algorithm: Algorithm) -> bool:
+        """Make the template of an untouched repository, which is created as well; return whether fetches see it.
+
+        A changed environment of the algorithm changes the template.
+        """
+        if self.exists and not (self.path / _NEVER_PUSHED).exists():
+            return False
+        self.ensure()
+        files = template_files(algorithm.name, algorithm.owner, _environment(algorithm))
+        with self.locked():
+            if not self.is_untouched:
+                return False
+            self.template.ensure(files, algorithm.created_at // 1000, self._other_refs())
+            return True
+
     def delete(self) -> None:
         """Remove it atomically."""
         if not self.exists:
@@ -104,7 +134,7 @@ class Repository:
     def settle_default_branch(self) -> None:
         """Point HEAD at a branch that exists, by the rule in the docstring of this module."""
         if self._git("rev-parse", "--verify", "--quiet", "HEAD").ok:
-            (self.path / _NEVER_PUSHED).unlink(missing_ok=True)
+            self._end_template()
             return
         branches = self._git("for-each-ref", "--format=%(refname)", "refs/heads/").text.splitlines()
         candidates = [branch for branch in PREFERRED_BRANCHES if branch in branches]
@@ -112,7 +142,9 @@ class Repository:
             candidates += branches
         if candidates:
             self._must("symbolic-ref", "HEAD", candidates[0])
-            (self.path / _NEVER_PUSHED).unlink(missing_ok=True)
+            self._end_template()
+        elif self.template.exists:
+            self.template.show(self._other_refs())
 
     def resolve(self, commit: str | None) -> str:
         """Return the full hash for a full hash or an unambiguous prefix; for None, the newest of the default branch.
@@ -121,9 +153,11 @@ class Repository:
             InvalidInputError: one of the four cases; the message says which.
         """
         if commit is None:
-            if not self.exists or (self.path / _NEVER_PUSHED).exists():
-                raise InvalidInputError("The repository is empty: push a commit first.")
+            if self.is_untouched and self.template.exists:
+                return self.template.commit()
             head = self.head()
+            if head is None and (not self.exists or (self.path / _NEVER_PUSHED).exists()):
+                raise InvalidInputError("The repository is empty: push a commit first.")
             if head is None:
                 raise InvalidInputError("The default branch was deleted: push it again, or name a commit.")
             return head
@@ -178,6 +212,17 @@ class Repository:
                     total += os.lstat(os.path.join(directory, name)).st_blocks * 512
         return total
 
+    def _end_template(self) -> None:
+        if (self.path / _NEVER_PUSHED).exists():
+            self.template.remove()
+            (self.path / _NEVER_PUSHED).unlink(missing_ok=True)
+
+    def _other_refs(self) -> list[tuple[str, str]]:
+        """Return hashes and names of what was pushed that is no branch: tags, for example."""
+        listed = self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/").text.splitlines()
+        pairs = ((git_hash, name) for git_hash, _, name in (line.partition(" ") for line in listed))
+        return [pair for pair in pairs if not pair[1].startswith(("refs/heads/", f"{HIDDEN_REFS}/"))]
+
     def _git(self, *args: str) -> GitResult:
         return run_git(args, git_dir=self.path, timeout=LOCAL_TIMEOUT_SECONDS)
 
@@ -185,6 +230,12 @@ class Repository:
         result = self._git(*args)
         if not result.ok:
             raise RuntimeError(f"git {args[0]} failed in {self.relative_path}: {result.errors}")
+
+
+def _environment(algorithm: Algorithm) -> str:
+    """Return the name of the environment in which an algorithm is built."""
+    named = (algorithm.settings.get(field) for field in ENVIRONMENT_FIELDS)
+    return next((str(name) for name in named if name), DEFAULT_ENVIRONMENT)
 
 
 def new_push_file() -> Path:

@@ -7,7 +7,7 @@ or in a file (git-config(1), GIT_CONFIG_COUNT).
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -116,6 +116,8 @@ class GitOptions(TypedDict, total=False):
     """The only transports that git may use."""
     config: Config
     extra_environment: Mapping[str, str]
+    data: bytes
+    """What git reads from its standard input, all at once: for commands that first read and then write."""
     max_file_bytes: int
     stop: CancelToken
 
@@ -191,8 +193,13 @@ def running_git(args: Sequence[str], *, timeout: float, **options: Unpack[GitOpt
         cwd=git_dir or NO_REPOSITORY,
         timeout=timeout,
         limits=GitLimits(file_bytes=options.get("max_file_bytes")),
+        has_input="data" in options,
     )
     with running(process, options.get("stop")) as started:
+        if "data" in options:
+            with suppress(BrokenPipeError):  # git has ended; its status says why
+                started.stdin.write(options["data"])
+                started.stdin.close()
         yield started
 
 

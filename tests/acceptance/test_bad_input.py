@@ -13,7 +13,7 @@ GIGABYTE = 1024**3
 
 @pytest.fixture
 def clone(system: System, tmp_path: Path, owner: str, owner_key: str) -> Repository:
-    """The empty repository of a new algorithm, `Echo`."""
+    """The repository of a new algorithm, `Echo`, to which nothing was pushed."""
     system.create_algorithm(owner, "Echo")
     return repository(system, tmp_path / "clone", f"{owner}/Echo", owner_key)
 
@@ -25,13 +25,6 @@ def compiled(system: System, owner: str, body: dict[str, Any] | None = None) -> 
     build = answer.json["build"]
     log = system.call("GET", f"/v1/algorithms/{owner}/Echo/builds/{build['build_id']}/logs").json["logs"]
     return build, log
-
-
-@pytest.mark.usefixtures("system", "clone")
-def test_an_empty_repository(system: System, owner: str) -> None:
-    status, code, message = system.call("POST", f"/v1/algorithms/{owner}/Echo/compile").error
-    assert (status, code) == (400, 2015)
-    assert "empty" in message
 
 
 def test_a_commit_that_does_not_exist(system: System, clone: Repository, owner: str) -> None:

@@ -20,7 +20,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitService]:
 def test_commits_of_a_hosted_repository(service: GitService, any_app: Flask, tmp_path: Path) -> None:
     algorithm = make_algorithm("acme")
     api, path = Api(any_app, make_key("acme")), f"/v1/algorithms/{algorithm.path}"
-    assert "push" in api.expect_refusal(400, 2015, "POST", f"{path}/compile").lower()  # an empty repository
+    template = api.post(f"{path}/compile")["version_info"]["git_hash"]
+    assert template == Repository(algorithm.id).template.commit()
 
     tree, url = WorkTree(tmp_path / "tree"), url_with_key(service, algorithm, api.key or "")
     tree.write("src/Hello.py")
@@ -34,7 +35,7 @@ def test_commits_of_a_hosted_repository(service: GitService, any_app: Flask, tmp
     assert api.post(f"{path}/compile", {})["version_info"]["git_hash"] == second
     for unknown in ("f" * 40, "f" * 7):
         api.expect_refusal(400, 2015, "POST", f"{path}/compile", {"commitSha": unknown})
-    assert [row["commit_sha"] for row in api.get(f"{path}/builds")["results"]] == [second, first]
+    assert [row["commit_sha"] for row in api.get(f"{path}/builds")["results"]] == [second, first, template]
 
     repository = Repository(algorithm.id)
     assert repository.exists

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import urllib3
+from sqlalchemy import select
 
 from api.git.repositories import Repository
+from shared.db.engine import database
 from shared.db.models import Algorithm, KeyKind
 from shared.errors import InvalidInputError, UnavailableError
 from shared.git import hosted
@@ -96,9 +98,8 @@ def test_an_ambiguous_prefix_is_refused(pushed: tuple[Algorithm, str], tree: Wor
     assert hosted.resolve(algorithm.id, name) == name
 
 
-def test_an_empty_repository_and_a_deleted_branch(service: GitService, tree: WorkTree) -> None:
+def test_a_deleted_branch(service: GitService, tree: WorkTree) -> None:
     algorithm = make_algorithm()
-    assert "empty" in refusal(algorithm.id, None).message
     url = url_with_key(service, algorithm, make_key(algorithm.owner))
     assert tree.push(url, "main", "main:other").returncode == 0
     assert tree.push(url, ":main").returncode == 0
@@ -145,10 +146,12 @@ def test_main_takes_the_place_of_a_master_that_was_deleted(service: GitService, 
 @pytest.mark.usefixtures("service")
 def test_a_deleted_repository_is_gone(pushed: tuple[Algorithm, str]) -> None:
     algorithm, _ = pushed
+    with database().writing() as session:
+        session.scalars(select(Algorithm).where(Algorithm.id == algorithm.id)).one().deleted_at = 1
     hosted.delete(algorithm.id)
     hosted.delete(algorithm.id)
-    assert not Repository(algorithm.id).exists
     assert "empty" in refusal(algorithm.id, None).message
+    assert not Repository(algorithm.id).exists
 
 
 def test_only_the_algorithms_own_admin_token_opens_the_internal_calls(service: GitService) -> None:
