@@ -19,18 +19,17 @@ from typing import NamedTuple
 from api.git.template import Template
 from shared.algorithms import FULL_HASH, HASH_PREFIX
 from shared.db.models import Algorithm
+from shared.environments import UnknownEnvironmentError, chosen_environment
 from shared.errors import InvalidInputError
 from shared.file_lock import file_lock
 from shared.git.command import GitResult, run_git
 from shared.settings import settings
+from shared.settings.workers import DEFAULT_ENVIRONMENT
 from shared.template import template_files
 
 LOCAL_TIMEOUT_SECONDS = 60
 STALE_LOCK_GRACE_SECONDS = 300
 """Git locks a reference for milliseconds. A lock file of this age was left by a crash."""
-ENVIRONMENT_FIELDS = ("algorithm_environment", "package_set", "language")
-"""The settings of an algorithm that name its environment, the first that is set."""
-DEFAULT_ENVIRONMENT = "python3"
 PREFERRED_BRANCHES = ("refs/heads/main", "refs/heads/master")
 HIDDEN_REFS = "refs/longshore"
 PACK_MEMORY_CONFIG = (
@@ -107,7 +106,7 @@ class Repository:
         if self.exists and not (self.path / _NEVER_PUSHED).exists():
             return False
         self.ensure()
-        files = template_files(algorithm.name, algorithm.owner, _environment(algorithm))
+        files = template_files(algorithm.name, algorithm.owner, _environment_name(algorithm))
         with self.locked():
             if not self.is_untouched:
                 return False
@@ -232,10 +231,11 @@ class Repository:
             raise RuntimeError(f"git {args[0]} failed in {self.relative_path}: {result.errors}")
 
 
-def _environment(algorithm: Algorithm) -> str:
-    """Return the name of the environment in which an algorithm is built."""
-    named = (algorithm.settings.get(field) for field in ENVIRONMENT_FIELDS)
-    return next((str(name) for name in named if name), DEFAULT_ENVIRONMENT)
+def _environment_name(algorithm: Algorithm) -> str:
+    try:
+        return chosen_environment(algorithm.settings).name
+    except UnknownEnvironmentError:  # its build says so
+        return DEFAULT_ENVIRONMENT
 
 
 def new_push_file() -> Path:

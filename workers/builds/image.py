@@ -101,7 +101,7 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
             _check_script(tree, request.name)
             spec = EnvironmentSpec(
                 base_image=request.base_image,
-                requirements=read_requirements(tree),
+                requirements=read_requirements(tree, request.kit_requirement),
                 owner=request.owner,
                 commit=request.commit,
                 kit_requirement=request.kit_requirement,

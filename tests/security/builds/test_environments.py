@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from shared.cancellation import CancelToken, Deadline
 from tests.directory_store import DirectoryStore
 from tests.security import wheels
@@ -40,15 +42,30 @@ def test_a_pinned_wheel_by_url_is_not_served_to_another_owner(
     assert served.environment_key != hostile.environment_key
 
 
+@pytest.mark.parametrize("kit", ["", "other==1.0"])
 def test_a_requirements_file_that_only_pip_reads_as_one_is_not_served_to_others(
-    request_for: RequestFor, built: Built, other: str
+    request_for: RequestFor, package_index: PackageIndex, built: Built, other: str, kit: str
 ) -> None:
-    """pip decodes a file by the comment in its first line: what is a comment in UTF-8 is a requirement in UTF-7."""
-    hidden = b"# -*- coding: utf-7 -*-\n# nothing+AAo-small+AD0APQ-1.0\n"
-    hostile, log = built(request_for({"requirements.txt": hidden}))
-    assert "Successfully installed small-1.0" in log
-    served, _ = built(request_for({}, owner=other))
-    assert served.environment_key != hostile.environment_key
+    """pip decodes a file by the comment in its first line: what is a comment in UTF-8 is a requirement in UTF-7.
+
+    So pip does not read a file that asks for nothing, or for the kit alone: its owner shares an environment.
+    """
+    wheels.add_to(package_index, "other", wheels.wheel("other", {"other.py": ""}))
+    hidden = b"# -*- coding: utf-7 -*-\n# nothing+AAo-small+AD0APQ-1.0\n" + kit.encode()
+    hostile, log = built(request_for({"requirements.txt": hidden}, kit_requirement=kit))
+    assert "small" not in log
+    served, _ = built(request_for({}, owner=other, kit_requirement=kit))
+    assert served.environment_key == hostile.environment_key
+
+
+def test_a_requirements_file_with_more_than_the_kit_is_its_owners(
+    request_for: RequestFor, package_index: PackageIndex, built: Built, other: str
+) -> None:
+    wheels.add_to(package_index, "other", wheels.wheel("other", {"other.py": ""}))
+    for text in (b"small==1.0\n", b"--pre\nother==1.0\n", b"other>=1.0\n"):
+        first, _ = built(request_for({"requirements.txt": text}, kit_requirement="other==1.0"))
+        second, _ = built(request_for({"requirements.txt": text}, owner=other, kit_requirement="other==1.0"))
+        assert second.environment_key != first.environment_key
 
 
 def test_owners_without_requirements_share_an_environment_without_code_of_owners(

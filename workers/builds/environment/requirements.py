@@ -100,8 +100,11 @@ def describe_line(file: str, number: int) -> str:
     return f"{file} line {number}"
 
 
-def read_requirements(tree: SourceTree) -> Requirements:
+def read_requirements(tree: SourceTree, kit_requirement: str = "") -> Requirements:
     """Read `requirements.txt` of a source, with the files that it includes; without one there are no requirements.
+
+    A file that asks for nothing, or for the kit alone as it is installed anyway, counts as none: pip never reads it, so
+    that nothing in the environment is the caller's.
 
     Raises:
         WorkError: it is not a regular file, too large or not UTF-8, or has an invalid line (invalid).
@@ -110,7 +113,8 @@ def read_requirements(tree: SourceTree) -> Requirements:
         return NO_REQUIREMENTS
     reader = _Reader(tree)
     reader.read_file(FILE, FILE, constraint=False)
-    return Requirements(tuple(reader.lines), reader.files)
+    found = Requirements(tuple(reader.lines), reader.files)
+    return NO_REQUIREMENTS if found.fingerprint() in ([], [kit_requirement]) else found
 
 
 class _Reader:

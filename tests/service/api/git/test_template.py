@@ -13,6 +13,7 @@ from api.git.post_receive import catch_up
 from api.git.repositories import Repository
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build
+from shared.environments import find_environment
 from shared.errors import InvalidInputError
 from shared.git import hosted
 from shared.template import template_files
@@ -272,13 +273,14 @@ def test_a_recreated_algorithm_has_a_template_of_its_own(
     assert files_of(cloned) == template_files("Hello", algorithm.owner, "python3")
 
 
+@pytest.mark.parametrize("named_by", ["name", "id"])
 def test_another_environment_changes_the_template_of_an_untouched_repository_alone(
-    algorithm: Algorithm, url: str, tmp_path: Path
+    algorithm: Algorithm, url: str, tmp_path: Path, named_by: str
 ) -> None:
     before = clone(url, tmp_path / "before")
     with database().writing() as session:
         row = session.scalars(select(Algorithm).where(Algorithm.id == algorithm.id)).one()
-        row.settings = {**row.settings, "algorithm_environment": "python38"}
+        row.settings = {**row.settings, "algorithm_environment": getattr(find_environment("python38"), named_by)}
     after = clone(url, tmp_path / "after")
     assert files_of(after) == template_files("Hello", algorithm.owner, "python38")
     assert after.git("rev-list", "--count", "--all").stdout.strip() == "1"

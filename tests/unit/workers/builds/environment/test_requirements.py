@@ -25,6 +25,14 @@ def test_a_source_without_the_file_requires_nothing() -> None:
     assert (found.lines, found.files, found.shareable) == ((), {}, True)
 
 
+@pytest.mark.parametrize("text", ["", "# nothing\n\n", "# kit\nalgorithmia>=2,<3  # the kit\n", "-r more.txt\n"])
+def test_a_file_that_asks_for_nothing_but_the_kit_is_never_read_by_pip(text: str) -> None:
+    content = {"requirements.txt": text.encode(), "more.txt": b"# nothing here either\n"}
+    with open_source_tree(io.BytesIO(archive_of(content))) as tree:
+        assert read_requirements(tree, "algorithmia>=2,<3") == NO_REQUIREMENTS
+        assert (read_requirements(tree, "algorithmia>=3") == NO_REQUIREMENTS) == ("algorithmia" not in text)
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "name"),
     [
