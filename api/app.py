@@ -29,6 +29,7 @@ from api.resources import (
     audit,
     calls,
     data,
+    default_registries,
     environments,
     health,
     jobs,
@@ -97,6 +98,7 @@ def create_app() -> APIFlask:
     app.after_request(_after_request)
     for resource in (
         registries,
+        default_registries,
         keys,
         algorithms,
         versions,

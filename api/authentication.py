@@ -115,9 +115,13 @@ def managed_version(session: Session, name: str, git_hash: str) -> tuple[Algorit
 def require_known_owner(session: Session, username: str) -> None:
     """Raise ApiError if there is no owner with this name."""
     if session.scalar(select(Owner).where(Owner.username == username)) is None:
-        raise ApiError(
-            404, Code.NO_SUCH_OWNER, f"There is no owner {username!r}; an administrator creates it with its first key."
-        )
+        raise unknown_owner(username)
+
+
+def unknown_owner(username: str) -> ApiError:
+    return ApiError(
+        404, Code.NO_SUCH_OWNER, f"There is no owner {username!r}; an administrator creates it with its first key."
+    )
 
 
 def audit(session: Session, action: str, target_id: str, *, owner: str | None = None, **detail: Any) -> None:

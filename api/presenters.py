@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
 
 from api.proxy_headers import public_url
@@ -12,6 +12,7 @@ from api.schemas.versions import BuildResponse, VersionResponse, present_build, 
 from shared.db.models import Algorithm, Build, ImagePush, Job, JobKind, PushState, Refresh, Registry, Version
 from shared.db.models.algorithms import PublishState
 from shared.registries.circuit_breaker import waiting_reason
+from shared.registries.defaults import HAS_DEFAULT_CREDENTIALS
 
 
 def latest_version(session: Session, algorithm: Algorithm) -> Version | None:
@@ -97,7 +98,7 @@ def present_pushes(session: Session, pushes: Sequence[ImagePush]) -> list[PushRe
     reasons: dict[str, str | None] = {}
     if queued:
         rows = session.execute(
-            select(ImagePush.id, Registry, Job.credentials.is_not(None))
+            select(ImagePush.id, Registry, or_(Job.credentials.is_not(None), HAS_DEFAULT_CREDENTIALS))
             .join(Registry, Registry.id == ImagePush.registry_id)
             .join(Job, Job.id == ImagePush.job_id)
             .where(ImagePush.id.in_(queued))

@@ -12,10 +12,11 @@ from typing_extensions import override
 
 from api.errors import ApiError, Code
 from api.schemas.pushes import PushCredentialsRequest
-from api.schemas.registries import CredentialsRequest
+from api.schemas.registries import CredentialsRequest, PushAccountRequest
 from shared.commands.push import PushRequest
 from shared.errors import InvalidInputError
 from shared.registries.access import address_of
+from shared.registries.credentials import CredentialsUpdate
 from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
@@ -107,19 +108,42 @@ def parse_credentials(body: CredentialsRequest, registry: RegistryAddress | None
     Raises:
         InvalidInputError: half of a pair, or an unreadable registry_auth.
     """
-    username, password = body.registry_username, body.registry_password
-    if body.registry_auth and (username is not None or password is not None):
+    if body.registry_auth and (body.registry_username or body.registry_password):
         raise InvalidInputError("Give registry_auth, or registry_username and registry_password, not both.")
-    if (username is None) != (password is None):
-        raise InvalidInputError("registry_username and registry_password go together; give both, or neither.")
+    pair = _parse_pair("registry", body.registry_username, body.registry_password)
     try:
-        if body.registry_auth:
-            return from_registry_auth(body.registry_auth, registry)
-        if username is not None and password is not None:
-            return Credentials(username, password)
+        return from_registry_auth(body.registry_auth, registry) if body.registry_auth else pair
     except InvalidCredentialsError as error:
         raise InvalidInputError(str(error)) from None
-    return None
+
+
+def parse_credentials_update(body: CredentialsRequest, registry: RegistryAddress | None) -> CredentialsUpdate:
+    """Return the change of a registry's credentials for pulls and pushes.
+
+    Raises:
+        InvalidInputError: as `parse_credentials`.
+    """
+    is_named = not body.model_fields_set.isdisjoint(CredentialsRequest.model_fields)
+    return CredentialsUpdate(parse_credentials(body, registry), removed=is_named)
+
+
+def parse_push_account(body: PushAccountRequest) -> CredentialsUpdate:
+    """Return the change of stored credentials for pushes.
+
+    Raises:
+        InvalidInputError: half of a pair.
+    """
+    is_named = not body.model_fields_set.isdisjoint(PushAccountRequest.model_fields)
+    return CredentialsUpdate(_parse_pair("push", body.push_username, body.push_password), removed=is_named)
+
+
+def _parse_pair(prefix: str, username: str | None, password: str | None) -> Credentials | None:
+    if bool(username) != bool(password):
+        raise InvalidInputError(f"{prefix}_username and {prefix}_password go together; give both, or neither.")
+    try:
+        return Credentials(username, password) if username and password else None
+    except InvalidCredentialsError as error:
+        raise InvalidInputError(str(error)) from None
 
 
 def push_request(session: Session, push: PushCredentialsRequest) -> PushRequest:

@@ -45,6 +45,7 @@ class Claim:
     build_id: str | None = None
     registry_id: str | None = None
     own_credentials: bool = False
+    """Whether a push has credentials of its own: given for it, or those of a default."""
 
 
 def held_by(claim: Claim) -> dict[str, Any]:

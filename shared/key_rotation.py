@@ -8,10 +8,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shared.db.engine import Database
-from shared.db.models import Algorithm, Job, Registry, Webhook
+from shared.db.models import Algorithm, DefaultRegistry, Job, Registry, Webhook
 from shared.encryption import DecryptionError, Keyring
 from shared.git.sources import source_identity
-from shared.registries.credentials import job_identity, registry_identity
+from shared.registries.credentials import default_identity, job_identity, push_account_identity, registry_identity
 from shared.webhooks.signing import secret_identity
 
 BATCH_SIZE = 50
@@ -39,6 +39,10 @@ class RotationResult:
 
 SEALED_COLUMNS = (
     SealedColumn("registries.credentials", Registry, Registry.credentials, registry_identity),
+    SealedColumn("registries.push_credentials", Registry, Registry.push_credentials, push_account_identity),
+    SealedColumn(
+        "default_registries.push_credentials", DefaultRegistry, DefaultRegistry.push_credentials, default_identity
+    ),
     SealedColumn("jobs.credentials", Job, Job.credentials, job_identity),
     SealedColumn(
         "algorithms.source_credentials", Algorithm, Algorithm.source_credentials, lambda row: source_identity(row.id)

@@ -29,13 +29,14 @@ from api.schemas.versions import LatestResponse
 from shared.commands.cancel import end_all_of_algorithm
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import Algorithm
+from shared.db.models import Algorithm, DefaultLevel
 from shared.encryption import keyring
 from shared.environments import SETTINGS_FIELDS, UnknownEnvironmentError, chosen_environment
 from shared.errors import ConflictError, InvalidInputError, RequestError
 from shared.git import hosted
 from shared.git.repository_url import MAX_URL, InvalidRepositoryUrlError
 from shared.git.sources import check_new_repository, encrypt_source_credentials, parse_repository_url
+from shared.registries.defaults import remove_default
 from shared.registry.reference import normalize_name
 
 log = structlog.get_logger(__name__)
@@ -137,6 +138,7 @@ def delete_algorithm(algorithm_name: str) -> Response:
         algorithm = managed_algorithm(session, algorithm_name)
         algorithm.deleted_at = session.scalar(select(now_ms()))
         algorithm.source_credentials = None
+        remove_default(session, DefaultLevel.ALGORITHM, algorithm.id)
         messages = end_all_of_algorithm(session, algorithm.id)
         audit(session, "algorithm.delete", algorithm.id, owner=algorithm.owner, name=algorithm.name)
     dispatch.send(messages)

@@ -1,19 +1,29 @@
 """`/v1/registries`: external registries. Changes need an admin key; any key may read."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
 from flask import Response
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from api import dispatch
 from api.authentication import admin_only, audit, caller
 from api.owner_slots import remote_slots
-from api.request_parsing import parse_credentials
+from api.push_check import CHECKED_NAME, check_push
+from api.request_parsing import parse_credentials, parse_credentials_update, parse_push_account
 from api.routing import json_response, list_of, v1_blueprint
 from api.schemas.registries import (
     CredentialsRequest,
+    DeletedRegistryResponse,
     PauseRequest,
+    RecordedRegistryResponse,
     RegistryCheckResponse,
     RegistryRequest,
     RegistryResponse,
+    RemovedDefaultResponse,
     present_registry,
 )
 from shared.commands.cancel import end_all_of_registry
@@ -30,25 +40,52 @@ from shared.registries.access import address_of, client_of
 from shared.registries.access import check_registry as check
 from shared.registries.blob_locations import forget_blob_locations
 from shared.registries.credentials import CredentialsError, credential_provider
-from shared.registries.rows import change_registry, find_registry, record_registry
+from shared.registries.defaults import remove_defaults_of_registry
+from shared.registries.rows import change_registry, find_registry, lock_with_default, record_registry
 from shared.registry.address import InvalidAddressError, RegistryAddress
 
 blueprint = v1_blueprint("registries")
 
-FIELDS = {"registry_url", "name", "verify_tls", "ca_certificate", "plain_http", "transport", "proxy_url", "max_pushes"}
+MAX_ATTEMPTS = 3
+MAX_AUDITED_DEFAULTS = 100
+
+FIELDS = {
+    "default",
+    "registry_url",
+    "name",
+    "verify_tls",
+    "ca_certificate",
+    "plain_http",
+    "transport",
+    "proxy_url",
+    "max_pushes",
+}
 
 
 @blueprint.post("/registries")
 @blueprint.input(RegistryRequest, arg_name="body")
-@blueprint.output(RegistryResponse)
+@blueprint.output(RecordedRegistryResponse)
 @admin_only
 def create_registry(body: RegistryRequest) -> Response:
     """Record a registry."""
-    credentials = parse_credentials(body, _parse_address(body))
-    with database().writing() as session:
-        registry = record_registry(session, keyring(), body.model_dump(include=FIELDS), credentials)
-        audit(session, "registry.create", registry.id, url=registry.registry_url, credentials=credentials is not None)
-        return json_response(present_registry(registry))
+    credentials, push_account = parse_credentials(body, _parse_address(body)), parse_push_account(body).given
+
+    def write(session: Session) -> Registry:
+        registry = record_registry(
+            session, keyring(), _columns(body, set(FIELDS)), credentials, push_credentials=push_account
+        )
+        audit(
+            session,
+            "registry.create",
+            registry.id,
+            url=registry.registry_url,
+            credentials=credentials is not None,
+            push_credentials=push_account is not None,
+            default=registry.is_default,
+        )
+        return registry
+
+    return _write_and_check(body, write, has_push_account=push_account is not None)
 
 
 @blueprint.get("/registries")
@@ -70,52 +107,61 @@ def get_registry(registry_id: str) -> Response:
 
 @blueprint.put("/registries/<registry_id>")
 @blueprint.input(RegistryRequest, arg_name="body")
-@blueprint.output(RegistryResponse)
+@blueprint.output(RecordedRegistryResponse)
 @admin_only
 def update_registry(registry_id: str, body: RegistryRequest) -> Response:
     """Change a registry. Omitted credentials stay, unless the address changes; null removes them."""
-    credentials = parse_credentials(body, _parse_address(body))
-    with database().writing() as session:
+    credentials, push_account = parse_credentials_update(body, _parse_address(body)), parse_push_account(body)
+
+    def write(session: Session) -> Registry:
+        if body.default:
+            lock_with_default(session, registry_id)
         registry = find_registry(session, registry_id, for_update=True)
-        changes = body.model_dump(include=FIELDS & body.model_fields_set)
+        changes = _columns(body, FIELDS & body.model_fields_set)
         if "plain_http" not in changes and not _allows_plain_http(body):
             changes["plain_http"] = False  # it belonged to the previous address
-        change_registry(
-            session,
-            keyring(),
-            registry,
-            changes,
-            credentials,
-            remove_credentials=credentials is None
-            and not body.model_fields_set.isdisjoint({"registry_username", "registry_password", "registry_auth"}),
-        )
+        change_registry(session, keyring(), registry, changes, credentials, push_account)
         audit(
             session,
             "registry.update",
             registry.id,
             url=registry.registry_url,
             given=sorted(FIELDS & body.model_fields_set),
-            credentials=credentials is not None,
+            credentials=credentials.given is not None,
             has_credentials=registry.credentials is not None,
+            has_push_credentials=registry.push_credentials is not None,
+            default=registry.is_default,
         )
-        return json_response(present_registry(registry))
+        return registry
+
+    return _write_and_check(body, write, has_push_account=push_account.given is not None)
 
 
 @blueprint.delete("/registries/<registry_id>")
-@blueprint.output(RegistryResponse)
+@blueprint.output(DeletedRegistryResponse)
 @admin_only
 def delete_registry(registry_id: str) -> Response:
-    """Delete a registry. Its queued and running pushes fail."""
+    """Delete a registry, and every default that it is. Its queued and running pushes fail."""
     with database().writing() as session:
         registry = find_registry(session, registry_id, for_update=True)
         registry.deleted_at = session.scalar(select(now_ms()))
-        registry.credentials = None
+        registry.credentials = registry.push_credentials = None
+        removed = remove_defaults_of_registry(session, registry)
         messages = end_all_of_registry(session, registry.id)
         forget_blob_locations(session, registry.id)
-        audit(session, "registry.delete", registry.id, url=registry.registry_url)
-        response = json_response(present_registry(registry))
+        audit(
+            session,
+            "registry.delete",
+            registry.id,
+            url=registry.registry_url,
+            defaults=[name or source for source, name in removed[:MAX_AUDITED_DEFAULTS]],
+        )
+        response = DeletedRegistryResponse(
+            **dict(present_registry(registry)),
+            removed_defaults=[RemovedDefaultResponse(source=source, name=name) for source, name in removed],
+        )
     dispatch.send(messages)
-    return response
+    return json_response(response)
 
 
 @blueprint.post("/registries/<registry_id>/pause")
@@ -161,8 +207,38 @@ def check_registry(registry_id: str, body: CredentialsRequest) -> Response:
         except CredentialsError as error:
             raise ConflictError(error.message) from None
     with remote_slots().hold(caller().owner), client_of(registry, credentials) as client:
-        result = check(client, f"{address_of(registry).path}/longshore-check".lstrip("/"))
+        result = check(client, f"{address_of(registry).path}/{CHECKED_NAME}".lstrip("/"))
     return json_response(RegistryCheckResponse(**vars(result)))
+
+
+def _columns(body: RegistryRequest, fields: set[str]) -> dict[str, Any]:
+    """Return the columns of a registry that these fields of a request set."""
+    values = body.model_dump(include=fields)
+    return {"is_default" if name == "default" else name: value for name, value in values.items()}
+
+
+def _write_and_check(
+    body: RegistryRequest, write: Callable[[Session], Registry], *, has_push_account: bool
+) -> Response:
+    """Record or change a registry. Where this sets the default or a push account, check pushing with it."""
+    if not (body.default or has_push_account):
+        return json_response(RecordedRegistryResponse(**dict(present_registry(_write(write)))))
+    with remote_slots().hold(caller().owner):
+        registry = _write(write)
+        check = check_push(registry)
+    return json_response(
+        RecordedRegistryResponse(**dict(present_registry(registry)), can_push=check.can_push, message=check.message)
+    )
+
+
+def _write(write: Callable[[Session], Registry]) -> Registry:
+    for _ in range(MAX_ATTEMPTS):
+        # Of two requests that make their registries the default, a unique index rejects one; that one runs again.
+        with suppress(IntegrityError), database().writing() as session:
+            registry = write(session)
+            session.refresh(registry)
+            return registry
+    raise ConflictError("Other requests set the default registry at the same time; send this one again.")
 
 
 def _allows_plain_http(body: RegistryRequest) -> bool:

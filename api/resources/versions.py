@@ -67,7 +67,7 @@ class VersionsQuery(PageQuery):
 @blueprint.output(VersionResponse)
 def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileRequest) -> Response:
     """Build the image of a commit, and push it when it is built."""
-    pushes: list[PushRequest] = []
+    pushes: list[PushRequest] | None = []
     job_id = repeated_job_id()
     with database().reading() as session:
         algorithm = managed_algorithm(session, algorithm_name)
@@ -87,7 +87,7 @@ def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileReq
             refresh=query.refresh,
             request_id=g.request_id,
         )
-        _audit(session, "compile", present, enqueued, pushes)
+        _audit(session, "compile", present, enqueued)
         return enqueued
 
     return _version_response(enqueue(command))
@@ -119,7 +119,7 @@ def publish_version(algorithm_name: str, body: PublishRequest) -> Response:
             version=version,
         )
         enqueued = enqueue_publish(session, algorithm, options, pushes=pushes, request_id=g.request_id)
-        _audit(session, "publish", algorithm, enqueued, pushes)
+        _audit(session, "publish", algorithm, enqueued)
         return enqueued
 
     return _version_response(enqueue(command))
@@ -151,15 +151,21 @@ def get_version(algorithm_name: str, git_hash: str) -> Response:
         return json_response(present_versions(session, algorithm, [version])[0])
 
 
-def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest]) -> list[PushRequest]:
+def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest] | None) -> list[PushRequest] | None:
+    """Return the requested pushes; None: to the default registry.
+
+    Raises:
+        NotFoundError: a registry is unknown.
+        InvalidInputError: its credentials are invalid, or a registry is named twice.
+    """
+    if pushes is None:
+        return None
     if len({push.registry_id for push in pushes}) < len(pushes):
         raise InvalidInputError("registry_push_credentials names a registry twice; name each registry once.")
     return [push_request(session, push) for push in pushes]
 
 
-def _audit(
-    session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued, pushes: Sequence[PushRequest]
-) -> None:
+def _audit(session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued) -> None:
     if not enqueued.repeated:
         audit(
             session,
@@ -168,7 +174,7 @@ def _audit(
             owner=algorithm.owner,
             algorithm=algorithm.path,
             commit=enqueued.build.commit_sha if enqueued.build else None,
-            to=[push.registry_id for push in pushes],
+            to=list(enqueued.registry_ids),
         )
 
 

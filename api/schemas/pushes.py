@@ -2,22 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from sqlalchemy import Row
 from typing_extensions import override
 
-from api.schemas.base import ABSENT_TEXT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
-from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest
+from api.schemas.base import ABSENT_TEXT, RequestModel, ResponseModel, Text, Timestamp, Uuid
+from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest, RegistryId
 from shared.db.models import ImagePush, Instance, InstanceState, PushState, Version
 from shared.pulls.resolution import Resolution
 from shared.pushes.drift import missing_message
-
-RegistryId = Annotated[
-    Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
-]
-"""The id of a registry as a request has it; only the database knows whether it exists."""
 
 
 class PushCredentialsRequest(CredentialsRequest):

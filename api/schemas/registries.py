@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import (
@@ -11,6 +11,7 @@ from api.schemas.base import (
     WHOLE_NUMBER,
     RequestModel,
     ResponseModel,
+    Storable,
     Text,
     Timestamp,
     Uuid,
@@ -35,21 +36,31 @@ OptionalPassword = Annotated[
 OptionalRegistryAuth = Annotated[
     RegistryAuth | None, BeforeValidator(none_if_empty, json_schema_input_type=RegistryAuth | Literal[""] | None)
 ]
+RegistryId = Annotated[
+    Storable, StringConstraints(min_length=1, max_length=64), WithJsonSchema({"type": "string", "format": "uuid"})
+]
+"""The id of a registry as a request has it; only the database knows whether it exists."""
 
 
-ONE_FORM_OF_CREDENTIALS: JsonSchemaValue = {
-    "anyOf": [
-        {"properties": {"registry_username": ABSENT_TEXT, "registry_password": ABSENT_TEXT}},
-        {
-            "properties": {
-                "registry_username": {"type": "string", "minLength": 1},
-                "registry_password": {"type": "string", "minLength": 1},
-                "registry_auth": ABSENT_TEXT,
+def _pair_or_none(username: str, password: str, *alternatives: str) -> JsonSchemaValue:
+    """Return the schema of a username and password that go together; with both, the alternatives are absent."""
+    return {
+        "anyOf": [
+            {"properties": {username: ABSENT_TEXT, password: ABSENT_TEXT}},
+            {
+                "properties": {
+                    username: {"type": "string", "minLength": 1},
+                    password: {"type": "string", "minLength": 1},
+                    **dict.fromkeys(alternatives, ABSENT_TEXT),
+                },
+                "required": [username, password],
             },
-            "required": ["registry_username", "registry_password"],
-        },
-    ]
-}
+        ]
+    }
+
+
+ONE_FORM_OF_CREDENTIALS = _pair_or_none("registry_username", "registry_password", "registry_auth")
+ONE_PUSH_ACCOUNT = _pair_or_none("push_username", "push_password")
 PLAIN_HTTP_WHERE_ALLOWED: JsonSchemaValue = {
     "anyOf": [
         {"properties": {"plain_http": {"anyOf": [{"const": False}, EMPTY_OBJECT]}}},
@@ -71,10 +82,29 @@ class CredentialsRequest(RequestModel):
     )
 
 
-class RegistryRequest(CredentialsRequest):
+class PushAccountRequest(RequestModel):
+    """Stored credentials for pushes."""
+
+    push_username: OptionalUsername = Field(
+        None, description="An account that may push, where the recorded one may only pull. Null removes it."
+    )
+    push_password: OptionalPassword = None
+
+
+class DefaultRegistryRequest(PushAccountRequest):
+    """The registry for pushes that name none, and credentials for these pushes."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_PUSH_ACCOUNT)
+
+    registry_id: RegistryId
+
+
+class RegistryRequest(CredentialsRequest, PushAccountRequest):
     """A new registry, or the new state of a registry."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, PLAIN_HTTP_WHERE_ALLOWED]})
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [ONE_FORM_OF_CREDENTIALS, ONE_PUSH_ACCOUNT, PLAIN_HTTP_WHERE_ALLOWED]}
+    )
     further_properties = frozenset({"registry_auth", "ca_certificate"})
 
     registry_url: Annotated[Text, Field(json_schema_extra={"pattern": REGISTRY_URL, "maxLength": 128})]
@@ -93,6 +123,11 @@ class RegistryRequest(CredentialsRequest):
     ) = Field(None, description="HTTP proxy, http://HOST:PORT; null: as LONGSHORE_REGISTRY_PROXY.")
     max_pushes: Annotated[int, Field(ge=1, le=10_000), WHOLE_NUMBER] | None = Field(
         None, description="The maximum number of simultaneous pushes; null: as LONGSHORE_REGISTRY_PUSHES."
+    )
+    default: bool = Field(
+        False,
+        description="Whether pushes that name no registry go here, unless the algorithm or its owner has another "
+        "default. Only one registry is: setting it moves it. Left out in a change, it stays as it is.",
     )
 
 
@@ -127,9 +162,56 @@ class RegistryResponse(ResponseModel):
     transport: Literal["direct", "engine"] | None
     proxy_url: str | None
     max_pushes: int | None
+    default: bool
+    """Whether it is the installation's default."""
+    has_push_credentials: bool
+    """Whether it has credentials for pushes besides its own."""
     paused: PauseResponse | None
     throttled_until: Timestamp | None
     """No pushes before this time, because the registry asked to slow down (429)."""
+
+
+class RecordedRegistryResponse(RegistryResponse):
+    """A registry that was recorded or changed.
+
+    `can_push` and `message` say what a check of pushing found, where the request set the default or a push account.
+    """
+
+    omitted_if_null = frozenset({"can_push", "message"})
+
+    can_push: bool | None = None
+    message: str | None = None
+
+
+class RemovedDefaultResponse(ResponseModel):
+    """Whose default a deleted registry was: the name of an owner, OWNER/NAME, or null for the installation."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    source: Literal["algorithm", "owner", "installation"] = Field(alias="from")
+    name: str | None
+
+
+class DeletedRegistryResponse(RegistryResponse):
+    """A registry that was deleted."""
+
+    removed_defaults: list[RemovedDefaultResponse]
+    """The defaults that are gone with it."""
+
+
+class DefaultRegistryResponse(ResponseModel):
+    """The registry that pushes without a named one go to, and whose default it is."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+    omitted_if_null = frozenset({"can_push", "message"})
+
+    registry_id: Uuid
+    source: Literal["algorithm", "owner", "installation"] = Field(alias="from")
+    has_push_credentials: bool
+    """Whether the default has credentials for these pushes."""
+    can_push: bool | None = None
+    """Whether the registry allows these pushes; only in the response to setting the default."""
+    message: str | None = None
 
 
 class RegistryCheckResponse(ResponseModel):
@@ -156,6 +238,8 @@ def present_registry(registry: Registry) -> RegistryResponse:
         transport=registry.transport,
         proxy_url=registry.proxy_url,
         max_pushes=registry.max_pushes,
+        default=registry.is_default,
+        has_push_credentials=registry.push_credentials is not None,
         paused=_present_pause(registry),
         throttled_until=registry.throttled_until,
     )

@@ -36,8 +36,11 @@ def _to_list(value: object) -> object:
 
 
 Pushes = Annotated[
-    list[PushCredentialsRequest],
-    Field(max_length=MAX_PUSHES),
+    list[PushCredentialsRequest] | None,
+    Field(
+        max_length=MAX_PUSHES,
+        description="One registry or a list of them; null: none. Left out, or an empty object: the default registry.",
+    ),
     BeforeValidator(
         _to_list,
         json_schema_input_type=PushCredentialsRequest
@@ -45,14 +48,14 @@ Pushes = Annotated[
         | None,
     ),
 ]
-"""One object, as on the platform, or a list of them."""
+"""One object, as on the platform, or a list of them. None: it was left out, so the default registry applies."""
 
 
 class CompileRequest(RequestModel):
     """The commit to compile, and the registries to push its image to."""
 
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
-    registry_push_credentials: Pushes = []
+    registry_push_credentials: Pushes = None
 
 
 class PublishSettingsRequest(RequestModel):
@@ -77,7 +80,7 @@ class PublishRequest(RequestModel):
     version_info: PublishVersionRequest | None = None
     details: DetailsUpdate | None = None
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
-    registry_push_credentials: Pushes = []
+    registry_push_credentials: Pushes = None
 
 
 class VersionInfoResponse(ResponseModel):

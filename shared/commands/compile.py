@@ -18,12 +18,12 @@ def enqueue_compile(
     algorithm: Algorithm,
     git_hash: str,
     *,
-    pushes: Sequence[PushRequest] = (),
+    pushes: Sequence[PushRequest] | None = None,
     force: bool = False,
     refresh: bool = False,
     request_id: str | None = None,
 ) -> Enqueued:
-    """Enqueue the build of a commit and the pushes of its image.
+    """Enqueue the build of a commit and the pushes of its image; without `pushes`, to the default registry.
 
     A succeeded build of the commit is used, and a running one is joined, unless `force` is set. `refresh` also builds
     again, and resolves the requirements again.
@@ -31,7 +31,7 @@ def enqueue_compile(
     Raises:
         NotFoundError: a push names an unknown registry.
     """
-    lock_registries(session, pushes)
+    requests = lock_registries(session, algorithm, pushes)
     insert_if_absent(session, Version, ("algorithm_id", "git_hash"), algorithm_id=algorithm.id, git_hash=git_hash)
     version = session.scalars(
         select(Version).where(Version.algorithm_id == algorithm.id, Version.git_hash == git_hash)
@@ -68,8 +68,8 @@ def enqueue_compile(
         messages.append(JobMessage(job.id, job.kind))
     job.build_id = build.id
     session.flush()
-    messages += enqueue_pushes(session, algorithm, version, build, pushes, parent=job, request_id=request_id)
-    return Enqueued(job, messages, build)
+    messages += enqueue_pushes(session, algorithm, version, build, requests, parent=job, request_id=request_id)
+    return Enqueued(job, messages, build, registry_ids=[request.registry_id for request in requests])
 
 
 def _usable_build(session: Session, version: Version) -> Build | None:

@@ -49,10 +49,12 @@ def enqueue_publish(
     algorithm: Algorithm,
     options: PublishOptions,
     *,
-    pushes: Sequence[PushRequest] = (),
+    pushes: Sequence[PushRequest] | None = None,
     request_id: str | None = None,
 ) -> Enqueued:
-    """Publish the newest build, or wait for it. A publish of a version that is pending returns the earlier job.
+    """Publish the newest build, or wait for it, and push its image; without `pushes`, to the default registry.
+
+    A publish of a version that is pending returns the earlier job.
 
     Raises:
         InvalidInputError: nothing was compiled, the build failed, or the commit is published.
@@ -63,7 +65,7 @@ def enqueue_publish(
     build = newest_build(session, algorithm, options.version)
     if build is None:
         raise InvalidInputError(f"Nothing of {algorithm.path} was compiled; compile it first.")
-    lock_registries(session, pushes)
+    requests = lock_registries(session, algorithm, pushes)
     lock_version(session, build.version_id)
     session.refresh(build)
     version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
@@ -74,9 +76,8 @@ def enqueue_publish(
         )
     _refuse_unpublishable(version, build)
     job = _reserve(session, algorithm, version, build, options, request_id)
-    return Enqueued(
-        job, enqueue_pushes(session, algorithm, version, build, pushes, parent=job, request_id=request_id), build
-    )
+    messages = enqueue_pushes(session, algorithm, version, build, requests, parent=job, request_id=request_id)
+    return Enqueued(job, messages, build, registry_ids=[request.registry_id for request in requests])
 
 
 def next_version(reserved: Sequence[str], version_type: VersionType) -> str:

@@ -17,6 +17,7 @@ from shared.jobs.transitions import force_end
 from shared.pushes.progress import record_event
 from shared.registries.access import image_lock_name, repository_of
 from shared.registries.credentials import encrypt_job_credentials, fingerprint
+from shared.registries.defaults import lock_default
 from shared.registries.rows import find_registry
 from shared.registry.credentials import Credentials
 
@@ -60,6 +61,8 @@ class Enqueued:
     build: Build | None = None
     repeated: bool = False
     """Whether the job is an earlier one, and nothing was enqueued."""
+    registry_ids: Sequence[str] = ()
+    """The registries that a compile or publish pushes to."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,22 @@ class PushRequest:
     credentials: Credentials | None = None
 
 
-def lock_registries(session: Session, requests: Sequence[PushRequest]) -> None:
-    """Lock the registries of several pushes, always in the same order (`shared.fence`).
+def lock_registries(
+    session: Session, algorithm: Algorithm, requests: Sequence[PushRequest] | None
+) -> Sequence[PushRequest]:
+    """Lock the registries of several pushes, always in the same order (`shared.fence`). Return the requests.
+
+    None: no registry is named, so the push goes to the algorithm's default, if there is one.
 
     Raises:
         NotFoundError: no such registry.
     """
+    if requests is None:
+        default = lock_default(session, algorithm)
+        return [] if default is None else [PushRequest(default.registry.id)]
     for registry_id in sorted(request.registry_id for request in requests):
         find_registry(session, registry_id, for_share=True)
+    return requests
 
 
 def enqueue_push(

@@ -18,6 +18,7 @@ from shared.db.engine import Database
 from shared.db.models import Algorithm, ImagePush, Job, PushState, Registry, Version
 from shared.fence import lock_version
 from shared.jobs.dispatch import JobMessage
+from shared.registries.defaults import defaults_with_credentials
 from shared.registry.credentials import Credentials
 
 _LOCKED_REGISTRY = select(Registry.id).where(Registry.id == bindparam("registry")).with_for_update()
@@ -36,7 +37,7 @@ class Retry:
     registry_id: str | None = None
     algorithm_id: str | None = None
     credentials: Credentials | None = None
-    """For all of them, which then go to one registry; None: the registry's own."""
+    """For all of them, which then go to one registry; None: those that are stored."""
 
 
 @dataclass
@@ -195,11 +196,18 @@ def _repush(
         return skipped("The version has no succeeded build; compile it first.")
     # `registry_fingerprint` is kept after the job's credentials are deleted; it shows that the push had its own.
     own_fingerprint = session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id))
-    if credentials is None and registry.credentials is None and own_fingerprint is not None:
+    if credentials is None and own_fingerprint is not None and not _has_credentials(session, registry, algorithm):
         return skipped(
-            "The credentials of that push were not kept, and the registry has none. Send credentials with the retry."
+            "The credentials of that push were not kept, and neither the registry nor a default has any for pushes. "
+            "Send credentials with the retry."
         )
     return enqueue_push(
         session, algorithm, version, build, PushRequest(registry.id, credentials),
         parent=parent, request_seq=request_seq, request_id=request_id,
     )  # fmt: skip
+
+
+def _has_credentials(session: Session, registry: Registry, algorithm: Algorithm) -> bool:
+    if registry.credentials is not None or registry.push_credentials is not None:
+        return True
+    return bool(defaults_with_credentials(session, registry.id, algorithm.owner, algorithm.id))

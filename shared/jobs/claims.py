@@ -15,11 +15,13 @@ from shared.fence import Claim, FenceLostError
 from shared.jobs.due import is_claimable
 from shared.jobs.handlers import HANDLERS
 from shared.registries.circuit_breaker import reserve_probe
+from shared.registries.defaults import HAS_DEFAULT_CREDENTIALS
 
 _LOCK_REGISTRY = (
-    select(Registry.paused_at)
-    .where(Registry.id == select(Job.registry_id).where(Job.id == bindparam("job")).scalar_subquery())
-    .with_for_update()
+    select(Registry.paused_at, HAS_DEFAULT_CREDENTIALS)
+    .join(Job, Job.registry_id == Registry.id)
+    .where(Job.id == bindparam("job"))
+    .with_for_update(of=Registry)
 )
 
 
@@ -41,15 +43,15 @@ def claim_job(database: Database, job_id: str, *, owner: str, lease_seconds: int
 
 def _claim(session: Session, job_id: str, owner: str, lease_seconds: int) -> Claim | None:
     # The registry of a push is locked, so that two workers do not both take its last capacity.
-    registry_is_paused = session.scalar(_LOCK_REGISTRY, {"job": job_id}) is not None
+    paused_at, has_default_credentials = session.execute(_LOCK_REGISTRY, {"job": job_id}).one_or_none() or (None, False)
     job = _claim_row(session, job_id, owner, lease_seconds)
     if job is None and _break_expired_locks(session, job_id):
         job = _claim_row(session, job_id, owner, lease_seconds)
     if job is None:
         return None
     HANDLERS[job.kind].claimed(session, job)
-    own_credentials = job.credentials is not None
-    if registry_is_paused:
+    own_credentials = job.credentials is not None or has_default_credentials
+    if paused_at is not None:
         reserve_probe(session, job.registry_id, own_credentials=own_credentials, hold_seconds=lease_seconds)
     return Claim(
         job.id,

@@ -13,6 +13,7 @@ from shared.db.models import Job, JobState, PauseCause, Registry
 from shared.db.models.jobs import LIVE_STATES
 from shared.jobs.dispatch import JobMessage
 from shared.jobs.handlers import TASKS
+from shared.registries.defaults import HAS_DEFAULT_CREDENTIALS
 from shared.settings import settings
 
 REDISPATCH_INTERVAL_MS = 30_000
@@ -61,9 +62,11 @@ def registry_accepts() -> ColumnElement[bool]:
     probe_is_due = and_(Registry.probe_at.is_not(None), Registry.probe_at <= now_ms())
     may_be_open = or_(Registry.paused_at.is_(None), Registry.paused_by == PauseCause.AUTH, probe_is_due)
     closed = select(Registry.id).where(~and_(not_throttled, may_be_open, _running_pushes() < _push_capacity()))
-    # A push with credentials of its own may go to a registry that refused only the recorded ones.
+    # A push with credentials of its own, or of a default, may go to a registry that refused only the recorded ones.
     refused = select(Registry.id).where(Registry.paused_by == PauseCause.AUTH, ~probe_is_due)
-    has_accepted_credentials = or_(Job.credentials.is_not(None), Job.registry_id.not_in(refused))
+    has_accepted_credentials = or_(
+        Job.registry_id.not_in(refused), Job.credentials.is_not(None), HAS_DEFAULT_CREDENTIALS
+    )
     return or_(Job.registry_id.is_(None), and_(Job.registry_id.not_in(closed), has_accepted_credentials))
 
 

@@ -1,7 +1,7 @@
 """A circuit breaker for each registry: closed (pushes go there), throttled, or paused (open).
 
-It counts failures that concern every push to the registry. A refusal of credentials that were given for one push does
-not count. An unreachable registry counts, whatever the credentials.
+It counts failures that concern every push to the registry. A refusal of credentials that a push has of its own, given
+for it or those of a default, does not count. An unreachable registry counts, whatever the credentials.
 """
 
 import random

@@ -5,10 +5,11 @@ Every caller that needs credentials for a registry asks `credential_provider`. A
 """
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from shared.db.models import Job, Registry
+from shared.db.models import DefaultRegistry, Job, Registry
 from shared.encryption import DecryptionError, Keyring, keyring
 from shared.errors import ErrorClass, WorkError
 from shared.registries.access import address_of
@@ -17,6 +18,14 @@ from shared.registry.credentials import Credentials
 
 class CredentialsError(WorkError):
     """Raised when stored credentials cannot be decrypted."""
+
+
+@dataclass(frozen=True)
+class CredentialsUpdate:
+    """New stored credentials, or their removal. Without either, they stay as they are."""
+
+    given: Credentials | None = None
+    removed: bool = False
 
 
 class CredentialProvider(Protocol):
@@ -29,8 +38,11 @@ class CredentialProvider(Protocol):
             CredentialsError: they cannot be decrypted (auth).
         """
 
-    def for_push(self, job: Job) -> Credentials | None:
-        """Return the credentials for a push: those given for this job, else the registry's own.
+    def for_push(self, job: Job | None, defaults: Iterable[DefaultRegistry] = ()) -> Credentials | None:
+        """Return the credentials for a push: the first of those given for this job, of a default, of the registry.
+
+        `defaults`: those of the push's algorithm and owner that are this registry, the nearest first. Of the registry,
+        its push account comes before the one for pulls. Without a job: for a push that names nothing.
 
         Raises:
             CredentialsError: they cannot be decrypted (invalid).
@@ -57,10 +69,10 @@ class StoredCredentialProvider:
                 ErrorClass.AUTH, f"The registry's own credentials cannot be used: {error}. Give them again."
             ) from error
 
-    def for_push(self, job: Job) -> Credentials | None:
+    def for_push(self, job: Job | None, defaults: Iterable[DefaultRegistry] = ()) -> Credentials | None:
         try:
-            if job.credentials is None or job.registry_fingerprint is None:
-                return decrypt_registry_credentials(self._keyring, self._registry)
+            if job is None or job.credentials is None or job.registry_fingerprint is None:
+                return self._stored_for_push(defaults)
             if job.registry_fingerprint != fingerprint(self._registry):
                 raise WorkError(
                     ErrorClass.INVALID,
@@ -72,6 +84,14 @@ class StoredCredentialProvider:
             raise CredentialsError(
                 ErrorClass.INVALID, f"The credentials cannot be used: {error}. Give them again."
             ) from error
+
+    def _stored_for_push(self, defaults: Iterable[DefaultRegistry]) -> Credentials | None:
+        for default in defaults:
+            if default.push_credentials is not None and default.registry_id == self._registry.id:
+                return decrypt_default_credentials(self._keyring, default)
+        if self._registry.push_credentials is not None:
+            return decrypt_push_account(self._keyring, self._registry)
+        return decrypt_registry_credentials(self._keyring, self._registry)
 
 
 def fingerprint(registry: Registry) -> str:
@@ -100,6 +120,33 @@ def decrypt_registry_credentials(keyring: Keyring, registry: Registry) -> Creden
     return Credentials(**keyring.decrypt(registry.credentials, identity=registry_identity(registry)))
 
 
+def encrypt_push_account(keyring: Keyring, registry: Registry, credentials: Credentials) -> str:
+    return keyring.encrypt(asdict(credentials), identity=push_account_identity(registry))
+
+
+def decrypt_push_account(keyring: Keyring, registry: Registry) -> Credentials:
+    """Return the credentials of the registry's push account.
+
+    Raises:
+        DecryptionError: the key that encrypted them is gone.
+    """
+    return Credentials(**keyring.decrypt(registry.push_credentials or "", identity=push_account_identity(registry)))
+
+
+def encrypt_default_credentials(keyring: Keyring, default: DefaultRegistry, credentials: Credentials) -> str:
+    """Return credentials of a default, encrypted for its row and for the registry that it names now."""
+    return keyring.encrypt(asdict(credentials), identity=default_identity(default))
+
+
+def decrypt_default_credentials(keyring: Keyring, default: DefaultRegistry) -> Credentials:
+    """Return the credentials of a default.
+
+    Raises:
+        DecryptionError: they belong to another row or registry, or the key that encrypted them is gone.
+    """
+    return Credentials(**keyring.decrypt(default.push_credentials or "", identity=default_identity(default)))
+
+
 def encrypt_job_credentials(keyring: Keyring, job: Job, credentials: Credentials) -> str:
     """Return credentials given for one push, encrypted for its job and for the registry's present fingerprint."""
     return keyring.encrypt(asdict(credentials), identity=job_identity(job))
@@ -116,6 +163,14 @@ def decrypt_job_credentials(keyring: Keyring, job: Job) -> Credentials:
 
 def registry_identity(registry: Registry) -> str:
     return f"registries/{registry.id}/credentials"
+
+
+def push_account_identity(registry: Registry) -> str:
+    return f"registries/{registry.id}/push_credentials"
+
+
+def default_identity(default: DefaultRegistry) -> str:
+    return f"default_registries/{default.id}/push_credentials/{default.registry_id}"
 
 
 def job_identity(job: Job) -> str:

@@ -19,6 +19,7 @@ from shared.encryption import keyring
 from shared.errors import ErrorClass
 from shared.pulls.resolution import pin_pull
 from shared.registries.access import repository_of
+from shared.registries.credentials import CredentialsUpdate
 from shared.registries.rows import change_registry
 from shared.registry.credentials import Credentials
 from tests.environment import longshore_environment
@@ -89,7 +90,7 @@ class OnCluster(Served):
         """Replace the registry's own credentials."""
         with database().writing() as session:
             row = session.merge(fresh(registry))
-            change_registry(session, keyring(), row, {}, credentials, remove_credentials=False)
+            change_registry(session, keyring(), row, {}, CredentialsUpdate(credentials))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.fence import Claim
 from shared.registries.access import address_of, repository_of
 from shared.registries.credentials import credential_provider
+from shared.registries.defaults import defaults_with_credentials
 from shared.registry.credentials import Credentials
 from shared.registry.reference import repository_path
 from shared.settings import settings
@@ -65,11 +66,13 @@ def read_plan(session: Session, claim: Claim) -> PushPlan:
     if push.image != f"{repository}:{job.git_hash}":
         # The push was claimed before the change, so its row and its lock are those of the old address.
         raise WorkError(ErrorClass.INVALID, "The registry was changed while this push ran; push again.")
+    # If the claim found none, none of a default is used: a refusal of them would count against the registry.
+    defaults = claim.own_credentials and defaults_with_credentials(session, registry.id, algorithm.owner, algorithm.id)
     return PushPlan(
         algorithm=algorithm,
         build=build,
         registry=registry,
-        credentials=credential_provider(registry).for_push(job),
+        credentials=credential_provider(registry).for_push(job, defaults or ()),
         repository=repository,
         path=repository_path(address_of(registry), algorithm.owner, algorithm.name),
         image=push.image,

@@ -39,6 +39,8 @@ def test_a_registry_is_recorded_and_read(admin: Api, acme: Api) -> None:
         "transport": None,
         "proxy_url": None,
         "max_pushes": None,
+        "default": False,
+        "has_push_credentials": False,
         "paused": None,
         "throttled_until": None,
     }

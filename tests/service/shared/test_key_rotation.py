@@ -6,15 +6,20 @@ import os
 import pytest
 
 from shared.db.engine import database
-from shared.db.models import Registry
+from shared.db.models import DefaultLevel, Registry
 from shared.encryption import Keyring, keyring
 from shared.git.sources import decrypt_source_credentials, encrypt_source_credentials
 from shared.key_rotation import BATCH_SIZE, count_outdated, rotate
 from shared.registries.credentials import (
+    CredentialsUpdate,
+    decrypt_default_credentials,
     decrypt_job_credentials,
+    decrypt_push_account,
     decrypt_registry_credentials,
+    encrypt_push_account,
     encrypt_registry_credentials,
 )
+from shared.registries.defaults import set_default
 from shared.registry.credentials import Credentials
 from shared.settings import settings
 from tests.concurrency import run_concurrently
@@ -23,6 +28,8 @@ from tests.rows import build_commit, change, columns_of, fresh, make_registry, p
 
 OWN = Credentials("own", "own-password")
 GIVEN = Credentials("given", "given-password")
+PUSHER = Credentials("pusher", "pusher-password")
+OF_DEFAULT = Credentials("default", "default-password")
 FRESH_KEY = os.urandom(32)
 
 pytestmark = pytest.mark.usefixtures("installation")
@@ -47,15 +54,23 @@ def test_every_sealed_column_is_encrypted_again() -> None:
     algorithm = make_algorithm()
     change(algorithm, source_credentials=encrypt_source_credentials(keyring(), algorithm, "git-user", "git-password"))
     registry = make_registry(credentials=OWN)
+    change(registry, push_credentials=encrypt_push_account(keyring(), registry, PUSHER))
+    with database().writing() as session:
+        default = set_default(
+            session, keyring(), DefaultLevel.ALGORITHM, algorithm.id, registry.id, CredentialsUpdate(OF_DEFAULT)
+        ).row
+    assert default is not None
     job = push(build_commit(algorithm), registry, GIVEN)
 
     seen: list[None] = []
-    assert count_outdated(database(), both_keys()) == 3
+    assert count_outdated(database(), both_keys()) == 5
     rotated = rotate(database(), both_keys(), lambda: seen.append(None))
 
-    assert (rotated.reencrypted, rotated.undecryptable, len(seen)) == (3, [], 3)
+    assert (rotated.reencrypted, rotated.undecryptable, len(seen)) == (5, [], 5)
     assert count_outdated(database(), both_keys()) == 0
     assert decrypt_registry_credentials(FRESH_ALONE, fresh(registry)) == OWN
+    assert decrypt_push_account(FRESH_ALONE, fresh(registry)) == PUSHER
+    assert decrypt_default_credentials(FRESH_ALONE, fresh(default)) == OF_DEFAULT
     assert decrypt_source_credentials(FRESH_ALONE, fresh(algorithm)) == ("git-user", "git-password")
     assert decrypt_job_credentials(FRESH_ALONE, fresh(job)) == GIVEN
 

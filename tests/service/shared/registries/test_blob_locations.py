@@ -5,6 +5,7 @@ import pytest
 from shared.db.engine import database
 from shared.encryption import keyring
 from shared.registries.blob_locations import known_blob_locations, record_blob_locations
+from shared.registries.credentials import CredentialsUpdate
 from shared.registries.rows import change_registry, find_registry
 from tests.concurrency import run_concurrently
 from tests.rows import make_registry
@@ -41,13 +42,11 @@ def test_a_registry_with_a_new_address_has_no_known_locations() -> None:
     note([ONE], "old/acme/first", registry.id)
     with database().writing() as session:
         row = find_registry(session, registry.id, for_update=True)
-        change_registry(session, keyring(), row, {"name": "renamed"}, None, remove_credentials=False)
+        change_registry(session, keyring(), row, {"name": "renamed"}, CredentialsUpdate())
     assert known(ONE, registry_id=registry.id) == {ONE: "old/acme/first"}
     with database().writing() as session:
         row = find_registry(session, registry.id, for_update=True)
-        change_registry(
-            session, keyring(), row, {"registry_url": "elsewhere.example.com"}, None, remove_credentials=False
-        )
+        change_registry(session, keyring(), row, {"registry_url": "elsewhere.example.com"}, CredentialsUpdate())
     assert known(ONE, registry_id=registry.id) == {}
 
 

@@ -11,6 +11,7 @@ from shared.encryption import keyring
 from shared.errors import ErrorClass, InvalidInputError
 from shared.registries.access import image_lock_name
 from shared.registries.credentials import (
+    CredentialsUpdate,
     decrypt_registry_credentials,
 )
 from shared.registries.rows import change_registry
@@ -30,7 +31,7 @@ NOWHERE = "localhost:1"
 def move(registry: Registry, credentials: Credentials | None = None, *, remove: bool = False, **state: object) -> None:
     with database().writing() as session:
         row = session.scalars(select(Registry).where(Registry.id == registry.id)).one()
-        change_registry(session, keyring(), row, state, credentials, remove_credentials=remove)
+        change_registry(session, keyring(), row, state, CredentialsUpdate(credentials, remove))
 
 
 def own(registry: Registry) -> Credentials | None:
