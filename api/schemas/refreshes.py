@@ -7,7 +7,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH, WORKER_ID
-from api.schemas.pushes import RegistryId
+from api.schemas.registries import RegistryId
 from shared.db.models import Refresh, RefreshKind, StepState
 from shared.refreshes import RefreshOptions, RestartKind, read_steps
 

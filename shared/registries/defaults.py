@@ -17,10 +17,10 @@ from shared.registries.credentials import CredentialsUpdate, encrypt_default_cre
 from shared.registries.rows import find_registry
 
 INSTALLATION = "installation"
-_SUBJECTS = {DefaultLevel.ALGORITHM: bindparam("algorithm"), DefaultLevel.OWNER: bindparam("owner")}
 _NEAREST_FIRST = case((DefaultRegistry.level == DefaultLevel.ALGORITHM, 0), else_=1)
 _APPLIES = or_(
-    *(and_(DefaultRegistry.level == level, DefaultRegistry.subject == of) for level, of in _SUBJECTS.items())
+    and_(DefaultRegistry.level == DefaultLevel.ALGORITHM, DefaultRegistry.subject == bindparam("algorithm")),
+    and_(DefaultRegistry.level == DefaultLevel.OWNER, DefaultRegistry.subject == bindparam("owner")),
 )
 _APPLICABLE = (
     select(Registry, DefaultRegistry)

@@ -34,7 +34,12 @@ def test_what_is_done_to_a_registry_is_written_down_without_its_secrets(admin: A
         *("delete", "resume", "pause", "update", "create")
     ]
     assert {entry["actor"] for entry in entries} == {"admin"}
-    assert entries[-1]["detail"] == {"url": "registry.example.com", "credentials": True}
+    assert entries[-1]["detail"] == {
+        "url": "registry.example.com",
+        "credentials": True,
+        "push_credentials": False,
+        "default": False,
+    }
     assert entries[-2]["detail"]["given"] == ["name", "registry_url"]
     assert "sesame" not in str(entries)
     assert "pusher" not in str(entries)

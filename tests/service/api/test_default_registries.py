@@ -88,7 +88,8 @@ def test_what_is_left_out_is_not_named(acme: Api, hello: str, three: dict[str, s
 def test_a_named_registry_wins_and_null_is_nowhere(acme: Api, hello: str, three: dict[str, str]) -> None:
     named = {"registry_push_credentials": {"registry_id": three["owner"]}}
     assert compiled_to(acme, hello, named) == [three["owner"]]
-    for none in (None, []):
+    nowhere: tuple[object, ...] = (None, [])
+    for none in nowhere:
         assert compiled_to(acme, hello, {"registry_push_credentials": none}) == []
 
 

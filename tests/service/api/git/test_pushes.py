@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.test import Client
 
 from api.git.app import create_app
 from api.git.post_receive import catch_up
 from api.git.repositories import Repository
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, Job
+from shared.db.models import Algorithm, Build, ImagePush, Job, Registry, Version
 from shared.file_lock import file_lock, try_file_lock
 from tests.environment import longshore_environment
 from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
+from tests.rows import make_registry
 
 
 @pytest.fixture
@@ -56,6 +57,20 @@ def test_a_push_to_the_default_branch_compiles_its_commit_once(algorithm: Algori
     assert tree.push(url).returncode == 0
     assert builds(algorithm) == [first, second]
     assert seen_head(algorithm) == second
+
+
+def test_what_a_git_push_compiles_is_pushed_to_the_default_registry(url: str, tree: WorkTree) -> None:
+    registry = make_registry(is_default=True)
+    assert tree.push(url).returncode == 0
+    with database().reading() as session:
+        pushed = session.scalars(
+            select(ImagePush.registry_id)
+            .join(Version, Version.id == ImagePush.version_id)
+            .where(Version.git_hash == tree.head)
+        ).all()
+    assert pushed == [registry.id]
+    with database().writing() as session:  # the tests of this file share a database
+        session.execute(update(Registry).values(is_default=False))
 
 
 def test_a_push_to_another_branch_compiles_nothing(algorithm: Algorithm, url: str, tree: WorkTree) -> None:
