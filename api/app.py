@@ -37,6 +37,8 @@ from api.resources import (
     nodes,
     pushes,
     registries,
+    source,
+    source_webhooks,
     versions,
     webhooks,
 )
@@ -109,6 +111,8 @@ def create_app() -> APIFlask:
         environments,
         nodes,
         webhooks,
+        source,
+        source_webhooks,
         audit,
         health,
     ):
@@ -128,7 +132,10 @@ def _before_request() -> None:
     g.request_id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
-    if not request.path.startswith(PUBLIC_PATHS):
+    if request.endpoint == source_webhooks.ENDPOINT:
+        algorithm_name = (request.view_args or {})["algorithm_name"].lower()
+        rate_limits().count_source_webhook(client_address(request) or "unknown", algorithm_name)
+    elif not request.path.startswith(PUBLIC_PATHS):
         _authenticate()
     if isinstance(request.routing_exception, HTTPException):
         raise request.routing_exception

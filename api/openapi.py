@@ -7,6 +7,7 @@ from typing import Any
 
 from api.schemas import patterns
 from api.schemas.base import ErrorResponse, without_null
+from api.schemas.source import IgnoredWebhookResponse
 from shared.environments import accepted_names
 from shared.settings import settings
 
@@ -15,6 +16,8 @@ Part = dict[str, Any]
 MAYBE_ENQUEUES = ("/pushes/retry", "/nodes/refresh")
 ENQUEUES = ("/compile", "/version", "/versions", "/registry", *MAYBE_ENQUEUES)
 """The ends of paths whose POST enqueues a job; those in `MAYBE_ENQUEUES` only if there is anything to do."""
+SOURCE_WEBHOOK = "/scm/webhook"
+"""The end of the path that takes the webhooks of repositories elsewhere, and no key."""
 REQUEST_ID = {"X-Request-Id": {"description": "The id of the request, as in the logs.", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 ERRORS: dict[str, tuple[str, Part]] = {
@@ -83,7 +86,9 @@ def complete_document(document: Part) -> Part:
         _describe_parameters(operation)
         _describe_body(operation, schemas)
         if path.startswith("/v1/"):
-            operation["security"] = [{"key": []}]
+            operation["security"] = [] if path.endswith(SOURCE_WEBHOOK) else [{"key": []}]
+        if path.endswith(SOURCE_WEBHOOK):
+            _describe_source_webhook(operation)
         if method == "post" and path.endswith(ENQUEUES):
             _describe_enqueueing(operation, always=not path.endswith(MAYBE_ENQUEUES))
         _describe_errors(operation)
@@ -150,6 +155,19 @@ def _describe_body(operation: Part, schemas: Part) -> None:
         content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
 
 
+def _describe_source_webhook(operation: Part) -> None:
+    payload = {"type": "object", "description": "The event, in the form of the service that sends it."}
+    form = {"type": "object", "properties": {"payload": {"type": "string"}}, "required": ["payload"]}
+    operation["requestBody"] = {
+        "required": False,
+        "content": {"application/json": {"schema": payload}, "application/x-www-form-urlencoded": {"schema": form}},
+    }
+    operation["responses"]["202"] = {
+        "description": "The delivery is known, and nothing is compiled for it.",
+        "content": {"application/json": {"schema": IgnoredWebhookResponse.model_json_schema()}},
+    }
+
+
 def _describe_enqueueing(operation: Part, *, always: bool) -> None:
     operation.setdefault("parameters", []).extend(
         {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
@@ -174,6 +192,8 @@ def _describe_errors(operation: Part) -> None:
 
 
 def _is_possible(status: str, operation: Part) -> bool:
-    if status in ("401", "403", "429"):
+    if status in ("401", "403"):
+        return bool(operation.get("security"))
+    if status == "429":
         return "security" in operation
     return status not in ("413", "415") or "requestBody" in operation

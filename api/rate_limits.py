@@ -77,6 +77,21 @@ class RateLimits:
             "requests without a known key", client_network(address), settings().rate_limit_unknown, in_redis=False
         )
 
+    def count_source_webhook(self, address: str, algorithm: str) -> None:
+        """Count a webhook of a repository, whoever sent it, of its address and of the algorithm that it names.
+
+        One address has half of an algorithm's share, so that it keeps no other sender out.
+        """
+        network, per_algorithm = client_network(address), settings().rate_limit_algorithm_webhooks
+        self._count("webhooks", network, settings().rate_limit_source_webhooks, in_redis=False)
+        self._count(
+            "webhooks for one algorithm from one address",
+            f"{network} {algorithm}",
+            -(-per_algorithm // 2),
+            in_redis=False,
+        )
+        self._count("webhooks for one algorithm", algorithm, per_algorithm, in_redis=False)
+
     def may_audit_denial(self, owner: str) -> bool:
         """Count a denial, and return whether to write it into the audit trail: an owner must not flood it."""
         return self._local.hit(RateLimitItemPerMinute(MAX_AUDITED_DENIALS, namespace="longshore:denials"), owner)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from apiflask.schema_adapters.pydantic import PydanticAdapter
 from flask import Request
@@ -21,6 +21,7 @@ from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.credentials import Credentials, InvalidCredentialsError, from_registry_auth
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_PROBLEMS = 5
 # Messages of pydantic that are reworded: one says "items" of a text, the other contains our class names.
 TEXT_LENGTH = re.compile(r"^Value should have at (most|least) (\d+) items? after validation, not")
@@ -38,11 +39,20 @@ class StrictAdapter(PydanticAdapter):
             InvalidInputError, ApiError: the message says which fields are wrong, and how.
         """
         values = parse_json_object(request) if location == "json" else request.args.to_dict()
-        try:
-            model: BaseModel = self.model_class.model_validate(values)
-        except ValidationError as error:
-            raise InvalidInputError(_describe(error)) from None
+        model: BaseModel = parse_model(self.model_class, values)
         return model
+
+
+def parse_model(model_class: type[Model], values: object) -> Model:
+    """Return the model of values from a request.
+
+    Raises:
+        InvalidInputError: the message says which fields are wrong, and how.
+    """
+    try:
+        return model_class.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInputError(_describe(error)) from None
 
 
 def parse_json_object(request: Request) -> dict[str, Any]:
@@ -61,15 +71,24 @@ def parse_json_object(request: Request) -> dict[str, Any]:
             Code.INVALID_REQUEST,
             f"The body is {request.mimetype[:100]}; send JSON with Content-Type: application/json.",
         )
-    try:
-        value = json.loads(raw, parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, Code.INVALID_JSON, f"The body is not valid JSON: {_json_problem(error)}.") from None
+    value = parse_json(raw)
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise InvalidInputError("The body must be a JSON object.")
     return value
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ApiError: it is none.
+    """
+    try:
+        return json.loads(raw, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, Code.INVALID_JSON, f"The body is not valid JSON: {_json_problem(error)}.") from None
 
 
 def _reject_constant(name: str) -> None:

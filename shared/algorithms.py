@@ -71,7 +71,7 @@ def find_algorithm(session: Session, name: str) -> Algorithm:
     """
     found = _find(session, name)
     if found is None:
-        raise _not_found(name)
+        raise algorithm_not_found(name)
     return found
 
 
@@ -89,7 +89,7 @@ def find_visible_algorithm(session: Session, caller: Caller, name: str) -> Algor
         return found
     public = session.scalar(_PUBLIC_VERSION, {"algorithm": "" if found is None else found.id})
     if found is None or public is None:
-        raise _not_found(name)
+        raise algorithm_not_found(name)
     return found
 
 
@@ -100,7 +100,7 @@ def _find(session: Session, name: str) -> Algorithm | None:
     return session.scalar(_BY_ID, {"id": name.lower()})
 
 
-def _not_found(name: str) -> AlgorithmNotFoundError:
+def algorithm_not_found(name: str) -> AlgorithmNotFoundError:
     return AlgorithmNotFoundError(name, "name" if "/" in name else "id" if _is_uuid(name) else "neither")
 
 

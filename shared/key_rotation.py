@@ -11,6 +11,7 @@ from shared.db.engine import Database
 from shared.db.models import Algorithm, DefaultRegistry, Job, Registry, Webhook
 from shared.encryption import DecryptionError, Keyring
 from shared.git.sources import source_identity
+from shared.git.webhook_secrets import webhook_identity
 from shared.registries.credentials import default_identity, job_identity, push_account_identity, registry_identity
 from shared.webhooks.signing import secret_identity
 
@@ -46,6 +47,9 @@ SEALED_COLUMNS = (
     SealedColumn("jobs.credentials", Job, Job.credentials, job_identity),
     SealedColumn(
         "algorithms.source_credentials", Algorithm, Algorithm.source_credentials, lambda row: source_identity(row.id)
+    ),
+    SealedColumn(
+        "algorithms.webhook_secret", Algorithm, Algorithm.webhook_secret, lambda row: webhook_identity(row.id)
     ),
     SealedColumn("webhooks.secret", Webhook, Webhook.secret, lambda row: secret_identity(row.id)),
 )

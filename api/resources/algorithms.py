@@ -137,7 +137,7 @@ def delete_algorithm(algorithm_name: str) -> Response:
     with database().writing() as session:
         algorithm = managed_algorithm(session, algorithm_name)
         algorithm.deleted_at = session.scalar(select(now_ms()))
-        algorithm.source_credentials = None
+        algorithm.source_credentials = algorithm.webhook_secret = None
         remove_default(session, DefaultLevel.ALGORITHM, algorithm.id)
         messages = end_all_of_algorithm(session, algorithm.id)
         audit(session, "algorithm.delete", algorithm.id, owner=algorithm.owner, name=algorithm.name)
@@ -228,6 +228,8 @@ def _apply_source(algorithm: Algorithm, source: SourceRequest | None) -> None:
             raise InvalidInputError(f"source.repository_https_url: {error}") from None
         if algorithm.repository_url and _host(algorithm.repository_url) != _host(str(url)):
             algorithm.source_credentials = None
+        if algorithm.repository_url != str(url):
+            algorithm.webhook_secret = None  # the other repository's administrators may know it
         algorithm.repository_url = str(url)
         if len(algorithm.repository_url) > MAX_URL:  # git's short form is longer as a URL
             raise InvalidInputError(

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 from urllib.request import getproxies, proxy_bypass
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
 from shared.errors import ErrorClass, WorkError
 from shared.git.repository_url import RepositoryUrl
 from shared.net.address_rules import (
@@ -104,6 +107,19 @@ def check_ssh_key_scope(url: RepositoryUrl, owner: str | None) -> None:
         f"The ssh key of this installation is not for {url} of {owner}; use https:// with source.credentials, or ask "
         "an operator to allow it (LONGSHORE_SOURCE_SSH_KEY_SCOPES).",
     )
+
+
+def public_ssh_key(url: RepositoryUrl, owner: str) -> str | None:
+    """Return the public part of the key with which a repository of this owner is read, to be allowed there; or None."""
+    path = settings().source_ssh_key
+    if url.scheme != "ssh" or path is None:
+        return None
+    try:
+        check_ssh_key_scope(url, owner)
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+    except (WorkError, OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None  # not for this owner, unreadable here, or in a format that only ssh reads
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def _resolve(url: RepositoryUrl, networks: AllowedNetworks) -> list[str]:

@@ -3,6 +3,7 @@
 A repository is hosted here, or elsewhere at a URL. Nothing is fetched from one elsewhere to find its newest commit.
 """
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ RESOLVE_TIMEOUT_SECONDS = 8
 HIDDEN_ERROR_SECONDS = 4
 """How long it takes to report an error that callers may not see (`Access`). The time is the same for all errors."""
 RETRY_SECONDS = 10
+SYMBOLIC_HEAD = re.compile(r"^ref: refs/heads/(\S+)\tHEAD$", re.MULTILINE)
+"""The default branch, as `git ls-remote --symref` prints it."""
 
 log = structlog.get_logger(__name__)
 
@@ -100,20 +103,42 @@ def resolve_commit(algorithm: Algorithm, commit: str | None) -> str:
             )
         return commit
     try:
-        # Parsed again: the settings may be stricter than when the URL was recorded.
-        url = parse_repository_url(algorithm.repository_url)
-        pair = decrypt_source_credentials(keyring(), algorithm)
-        credentials = GitCredentials(*pair) if pair else None
+        url, credentials = repository_of(algorithm)
         return newest_commit(url, credentials, owner=algorithm.owner, timeout=RESOLVE_TIMEOUT_SECONDS)
-    except InvalidRepositoryUrlError as error:
-        raise InvalidInputError(f"The algorithm's repository: {error}") from None
-    except DecryptionError as error:
-        raise InvalidInputError(f"The repository's credentials cannot be used: {error}. Give them again.") from None
     except WorkError as error:
         if error.error_class in (ErrorClass.TRANSIENT, ErrorClass.THROTTLED, ErrorClass.UNAVAILABLE):
             # A conflict, because the caller's server does not respond, not a part of the installation.
             raise ConflictError(error.message, retry_after=int(error.retry_after or RETRY_SECONDS)) from None
         raise InvalidInputError(error.message) from None
+
+
+def repository_of(algorithm: Algorithm) -> tuple[RepositoryUrl, GitCredentials | None]:
+    """Return the URL and the credentials of an algorithm's repository elsewhere.
+
+    Raises:
+        WorkError: the settings do not allow the URL any more (invalid), or the credentials cannot be decrypted (auth).
+    """
+    try:
+        # Parsed again: the settings may be stricter than when the URL was recorded.
+        url = parse_repository_url(algorithm.repository_url or "")
+        pair = decrypt_source_credentials(keyring(), algorithm)
+    except InvalidRepositoryUrlError as error:
+        raise WorkError(ErrorClass.INVALID, f"The algorithm's repository: {error}") from None
+    except DecryptionError as error:
+        raise WorkError(
+            ErrorClass.AUTH, f"The repository's credentials cannot be used: {error}. Give them again."
+        ) from None
+    return url, GitCredentials(*pair) if pair else None
+
+
+def list_repository(algorithm: Algorithm, *, timeout: float = RESOLVE_TIMEOUT_SECONDS) -> "RepositoryListing":
+    """Ask an algorithm's repository elsewhere for its newest commit and its default branch.
+
+    Raises:
+        WorkError: as `repository_of`, and as `newest_commit` of a repository that cannot be read.
+    """
+    url, credentials = repository_of(algorithm)
+    return _reach(url, credentials, algorithm.owner, time.monotonic() + timeout, CancelToken())
 
 
 def newest_commit(
@@ -153,12 +178,13 @@ def reach_repository(
 
 
 @dataclass(frozen=True)
-class _Listing:
+class RepositoryListing:
     """The access to a repository, and its branches if they were listed."""
 
     access: Access
     head: str | None = None
     """The newest commit of the default branch."""
+    default_branch: str | None = None
     has_branches: bool = False
 
 
@@ -170,14 +196,14 @@ def _reach(
     stop: CancelToken,
     *,
     asks_always: bool = True,
-) -> _Listing:
+) -> RepositoryListing:
     hidden_until = min(deadline, time.monotonic() + HIDDEN_ERROR_SECONDS)
     try:
         access = make_access(url, credentials, source_networks(), owner=owner)
     except HiddenServerError as error:
         raise _hidden_error(url, error, hidden_until, stop) from None
     if access.errors_are_visible:
-        return _ask(url, access, deadline, stop) if asks_always else _Listing(access)
+        return _ask(url, access, deadline, stop) if asks_always else RepositoryListing(access)
     try:
         listing = _ask(url, access, hidden_until, stop)
         if not listing.has_branches:  # any web server can send such a response
@@ -189,12 +215,14 @@ def _reach(
     return listing
 
 
-def _ask(url: RepositoryUrl, access: Access, deadline: float, stop: CancelToken) -> _Listing:
-    head = _hashes_by_name(_ls_remote(url, access, "HEAD", deadline, stop)).get("HEAD")
+def _ask(url: RepositoryUrl, access: Access, deadline: float, stop: CancelToken) -> RepositoryListing:
+    listed = _ls_remote(url, access, "HEAD", deadline, stop)
+    head = _hashes_by_name(listed).get("HEAD")
     if head is not None:
-        return _Listing(access, head, has_branches=True)
+        branch = SYMBOLIC_HEAD.search(listed.text)
+        return RepositoryListing(access, head, branch[1] if branch else None, has_branches=True)
     branches = _hashes_by_name(_ls_remote(url, access, "refs/heads/*", deadline, stop))
-    return _Listing(access, has_branches=bool(branches))
+    return RepositoryListing(access, has_branches=bool(branches))
 
 
 def _hidden_error(url: RepositoryUrl, error: WorkError, until: float, stop: CancelToken) -> WorkError:
@@ -212,7 +240,7 @@ def _hidden_error(url: RepositoryUrl, error: WorkError, until: float, stop: Canc
 def _ls_remote(url: RepositoryUrl, access: Access, pattern: str, deadline: float, stop: CancelToken) -> GitResult:
     try:
         result = run_git(
-            ["ls-remote", "--quiet", "--", str(url), pattern],
+            ["ls-remote", "--quiet", "--symref", "--", str(url), pattern],
             timeout=deadline - time.monotonic(),
             stop=stop,
             **access.options,

@@ -1,4 +1,4 @@
-"""Settings of the git service."""
+"""Settings of the git service, and of the webhooks of repositories elsewhere."""
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
@@ -7,7 +7,7 @@ from shared.settings.serving import MEBIBYTE
 
 
 class GitSettings(BaseSettings):
-    """The part of `Settings` for hosted repositories and their clients."""
+    """The part of `Settings` for hosted repositories and their clients, and for webhooks of others."""
 
     git_threads: int = Field(
         64,
@@ -27,6 +27,17 @@ class GitSettings(BaseSettings):
         8192 * MEBIBYTE,
         ge=0,
         description="Disk space of all hosted repositories of one owner, in bytes, above which pushes are refused; 0: no limit.",
+    )
+
+    rate_limit_source_webhooks: int = Field(
+        600,
+        ge=0,
+        description="Webhooks of repositories elsewhere from one address per minute, in each API process; 0: no limit.",
+    )
+    rate_limit_algorithm_webhooks: int = Field(
+        120,
+        ge=0,
+        description="Webhooks for one algorithm per minute, in each API process, half of them from one address; 0: no limit.",
     )
 
     @field_validator("git_pushes_per_owner")

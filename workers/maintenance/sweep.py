@@ -3,6 +3,7 @@
 import structlog
 
 from shared.db.engine import database
+from shared.git.deliveries import delete_old_deliveries
 from shared.invocation.async_calls import delete_old_calls, mark_overdue_lost
 from shared.jobs.dependencies import resolve_overdue
 from shared.jobs.dispatch import JobMessage
@@ -45,6 +46,7 @@ def sweep() -> None:
     with database().writing() as session:
         mark_overdue_lost(session)
         delete_old_calls(session, keep_days=settings().call_keep_days)
+        delete_old_deliveries(session)
     if _has_worker(Queues.SERVING):
         dispatch.send_periodic("longshore.reconcile", Queues.SERVING)
     _request_uncordon()

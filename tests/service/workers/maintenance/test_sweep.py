@@ -9,7 +9,8 @@ from sqlalchemy import select, update
 
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import ImagePush, Job, JobState, PeriodicRun, PushEvent, PushState
+from shared.db.models import ImagePush, Job, JobState, PeriodicRun, PushEvent, PushState, SourceDelivery
+from shared.git.deliveries import record_delivery
 from shared.jobs.queues import Queues
 from shared.jobs.worker_processes import refresh_worker
 from shared.registry.credentials import Credentials
@@ -157,3 +158,12 @@ def test_what_runs_is_tended_where_somebody_can_and_no_messages_pile_up_where_no
     sweep()
     (message,) = broker.lrange(Queues.SERVING, 0, -1)
     assert json.loads(message)["headers"]["task"] == "longshore.reconcile"
+
+
+def test_old_deliveries_of_webhooks_are_removed() -> None:
+    with database().writing() as session:
+        assert record_delivery(session, "one", ["a" * 64])
+        assert record_delivery(session, "two", ["a" * 64])
+    change(one_row(SourceDelivery, algorithm_id="one"), created_at=0)
+    sweep()
+    assert one_row(SourceDelivery).algorithm_id == "two"

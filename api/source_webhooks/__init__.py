@@ -1,0 +1,1 @@
+"""Webhooks that repositories elsewhere send: who sent one, whether it is signed, and what was pushed."""
