@@ -15,7 +15,8 @@ PYTEST_ARGS ?=
 # Two for each processor, because many tests wait for processes; at most 16, because Redis has so many databases.
 TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((processors < 8 ? 2 * processors : 16)))
 # The tests of `make test-long`.
-LONG_TESTS := tests/chaos tests/conformance tests/security/test_one_owner_for_a_minute.py
+LONG_TESTS := tests/chaos tests/conformance tests/security/test_one_owner_for_a_minute.py \
+	tests/acceptance/test_without_registry.py
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without SEED, a random seed is used and printed.
 JOBS ?= 300
 FAULTS ?= 60

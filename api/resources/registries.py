@@ -41,6 +41,7 @@ from shared.registries.access import check_registry as check
 from shared.registries.blob_locations import forget_blob_locations
 from shared.registries.credentials import CredentialsError, credential_provider
 from shared.registries.defaults import remove_defaults_of_registry
+from shared.registries.first_registry import count_unpushed_versions, was_any_registry_recorded
 from shared.registries.rows import change_registry, find_registry, lock_with_default, record_registry
 from shared.registry.address import InvalidAddressError, RegistryAddress
 
@@ -67,7 +68,7 @@ FIELDS = {
 @blueprint.output(RecordedRegistryResponse)
 @admin_only
 def create_registry(body: RegistryRequest) -> Response:
-    """Record a registry."""
+    """Record a registry. From the first one on, only what is in a registry runs (LONGSHORE_PULL_FALLBACK=auto)."""
     credentials, push_account = parse_credentials(body, _parse_address(body)), parse_push_account(body).given
 
     def write(session: Session) -> Registry:
@@ -85,7 +86,9 @@ def create_registry(body: RegistryRequest) -> Response:
         )
         return registry
 
-    return _write_and_check(body, write, has_push_account=push_account is not None)
+    unpushed = None if was_any_registry_recorded() else _count_unpushed()
+    recorded = _write_and_check(body, write, has_push_account=push_account is not None)
+    return json_response(recorded.model_copy(update={"unpushed_versions": unpushed}))
 
 
 @blueprint.get("/registries")
@@ -134,7 +137,7 @@ def update_registry(registry_id: str, body: RegistryRequest) -> Response:
         )
         return registry
 
-    return _write_and_check(body, write, has_push_account=push_account.given is not None)
+    return json_response(_write_and_check(body, write, has_push_account=push_account.given is not None))
 
 
 @blueprint.delete("/registries/<registry_id>")
@@ -219,16 +222,19 @@ def _columns(body: RegistryRequest, fields: set[str]) -> dict[str, Any]:
 
 def _write_and_check(
     body: RegistryRequest, write: Callable[[Session], Registry], *, has_push_account: bool
-) -> Response:
+) -> RecordedRegistryResponse:
     """Record or change a registry. Where this sets the default or a push account, check pushing with it."""
     if not (body.default or has_push_account):
-        return json_response(RecordedRegistryResponse(**dict(present_registry(_write(write)))))
+        return RecordedRegistryResponse(**dict(present_registry(_write(write))))
     with remote_slots().hold(caller().owner):
         registry = _write(write)
         check = check_push(registry)
-    return json_response(
-        RecordedRegistryResponse(**dict(present_registry(registry)), can_push=check.can_push, message=check.message)
-    )
+    return RecordedRegistryResponse(**dict(present_registry(registry)), can_push=check.can_push, message=check.message)
+
+
+def _count_unpushed() -> int:
+    with database().reading() as session:
+        return count_unpushed_versions(session)
 
 
 def _write(write: Callable[[Session], Registry]) -> Registry:

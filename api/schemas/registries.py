@@ -177,10 +177,15 @@ class RecordedRegistryResponse(RegistryResponse):
     `can_push` and `message` say what a check of pushing found, where the request set the default or a push account.
     """
 
-    omitted_if_null = frozenset({"can_push", "message"})
+    omitted_if_null = frozenset({"can_push", "message", "unpushed_versions"})
 
     can_push: bool | None = None
     message: str | None = None
+    unpushed_versions: int | None = Field(
+        None,
+        description="Only in the response that recorded the first registry: the number of published versions without "
+        "a push, which do not run any more before they are pushed (LONGSHORE_PULL_FALLBACK=auto).",
+    )
 
 
 class RemovedDefaultResponse(ResponseModel):

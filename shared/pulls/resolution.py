@@ -1,7 +1,8 @@
 """The registry from which executions pull the image of a version: by default that of the latest good push.
 
 After the first push request of a version, its image is pulled from registries only, so that nothing runs that the
-enterprise has not scanned. "Latest" is the order of the callers' requests, not a time. A caller can pin a version to
+enterprise has not scanned. By default the same holds for all versions once a registry was recorded; until then they run
+from the platform's own store. "Latest" is the order of the callers' requests, not a time. A caller can pin a version to
 one registry instead.
 """
 
@@ -18,6 +19,7 @@ from shared.errors import ConflictError
 from shared.fence import lock_version
 from shared.pushes.drift import missing_message
 from shared.registries.access import address_of
+from shared.registries.first_registry import was_any_registry_recorded
 from shared.registries.rows import find_registry
 from shared.registry.address import RegistryAddress
 from shared.registry.reference import normalize_name
@@ -28,6 +30,11 @@ _PUSHES = (
     .outerjoin(Registry, Registry.id == ImagePush.registry_id)
     .where(ImagePush.version_id == bindparam("version"))
     .order_by(func.coalesce(ImagePush.last_success_seq, -1).desc(), ImagePush.seq.desc())
+)
+
+_PUSH_IT = (
+    "Push it (POST …/versions/HASH/registry), or ask an administrator to push all published versions (POST "
+    "/v1/registries/ID/adopt); what is compiled after a default registry was set is pushed there by itself."
 )
 
 
@@ -147,19 +154,37 @@ def _resolve_from_store(session: Session, algorithm: Algorithm, version: Version
     build = image_build(session, version)
     digest = None if build is None else build.manifest_digest
     image: str | None = None
-    if settings().pull_fallback != "store":
-        reason = (
-            "The version was never pushed to a registry, and only images in a registry may run "
-            "(LONGSHORE_PULL_FALLBACK is not `store`). Push it to a registry, then call again."
-        )
-    elif digest is None:
+    reason = _store_obstacle()
+    if reason is None and digest is None:
         reason = "The version has no image in the platform's store; compile it."
-    else:
+    elif reason is None:
         reason = "No push of the version was ever requested: the image comes from the platform's own store."
         image = f"{algorithm.image_path}@{digest}"
     return Resolution(
         reason, image, digest if image else None, None, (Candidate(None, None, digest, image is not None, reason),)
     )
+
+
+def _store_obstacle() -> str | None:
+    """Return why versions that were never pushed may not run from the platform's own store; None if they may."""
+    fallback = settings().pull_fallback
+    if fallback == "auto" and was_any_registry_recorded():
+        return (
+            "The version was never pushed to a registry, and since the first registry was recorded only images in a "
+            f"registry may run (LONGSHORE_PULL_FALLBACK=auto). {_PUSH_IT}"
+        )
+    if fallback in ("none", "registry"):
+        return (
+            "The version was never pushed to a registry, and only images in a registry may run "
+            f"(LONGSHORE_PULL_FALLBACK={fallback}). {_PUSH_IT}"
+        )
+    if settings().serving == "kubernetes":
+        return (
+            "The version was never pushed to a registry, and a cluster pulls images from recorded registries only, not "
+            "from the platform's own store; if that is a registry (LONGSHORE_HOME_REGISTRY), an administrator can "
+            f"record it as well (POST /v1/registries). {_PUSH_IT}"
+        )
+    return None
 
 
 def pin_pull(session: Session, algorithm: Algorithm, version: Version, registry_id: str) -> Resolution:

@@ -16,10 +16,11 @@ MAX_DRIFT_INTERVAL_SECONDS = 60.0
 class ServingSettings(BaseSettings):
     """The part of `Settings` for running instances, nodes and calls."""
 
-    pull_fallback: Literal["none", "registry", "store"] = Field(
-        "registry",
+    pull_fallback: Literal["auto", "none", "registry", "store"] = Field(
+        "auto",
         description="Where to pull from when the registry of the latest good push is gone: none (nowhere), registry (the next "
-        "latest), store (the same, and versions that were never pushed run from the platform's own store).",
+        "latest), store (the same, and versions that were never pushed run from the platform's own store), auto (as store "
+        "while no registry was ever recorded, as registry from the first one on, also after the last one was deleted).",
     )
 
     drift_seconds: float = Field(

@@ -121,9 +121,10 @@ def why_outdated(session: Session, instance: Instance) -> str | None:
     if row is None:
         return "The algorithm was deleted."
     algorithm, version = row
-    desired = DesiredState.of(algorithm, version, resolve_pull(session, algorithm, version))
+    resolution = resolve_pull(session, algorithm, version)
+    desired = DesiredState.of(algorithm, version, resolution)
     if desired is None:
-        return "The image cannot be pulled from anywhere any more."
+        return f"Its image may not run any more. {resolution.reason}"
     if desired.image != instance.image:
         return "Calls go to another image now."
     if desired.network != instance.network:

@@ -21,7 +21,10 @@ class PauseCause(StrEnum):
 
 
 class Registry(IdentifiedBase):
-    """A registry that images are pushed to. A deleted registry keeps its row for the history of pushes."""
+    """A registry that images are pushed to.
+
+    A deleted one keeps its row: for the history of pushes, and because the first row forbids pulls from the store.
+    """
 
     __tablename__ = "registries"
     __table_args__ = (

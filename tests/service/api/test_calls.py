@@ -13,10 +13,11 @@ from sqlalchemy import select
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.db.models.algorithms import PublishState
-from tests.rows import HASH, OTHER_HASH, change, fresh, one_row
+from tests.rows import DIGEST, HASH, OTHER_HASH, build_commit, change, fresh, make_registry, one_row
 from tests.service.api.invocation import Api, owner_api
 from tests.service.api.serving import ECHO, directory_of, live_instance, pending_instance, pushed_version, ready, runner
 from tests.unit.workers.runner.running import PROTOCOL, Runner
+from workers.serving.reconcile import why_outdated
 
 pytestmark = pytest.mark.usefixtures("short_serving_dir")
 
@@ -161,10 +162,25 @@ def test_what_a_key_is_not_for_it_may_not_call(app: Any, admin: Api, acme: Api) 
 
 
 def test_nothing_runs_that_no_registry_has(acme: Api, algorithm: Algorithm) -> None:
-    from tests.rows import build_commit
-
     build_commit(algorithm)
+    make_registry()
     assert "never pushed" in acme.expect_refusal(409, 2015, "POST", f"{CALL}/{HASH}", 1)
+
+
+def test_what_runs_from_the_store_takes_no_call_once_a_registry_is_recorded(
+    acme: Api, admin: Api, algorithm: Algorithm
+) -> None:
+    change(build_commit(algorithm), manifest_digest=DIGEST)
+    instance = pending_instance(algorithm, one_row(Version, algorithm_id=algorithm.id))
+    with runner(instance):
+        ready(instance)
+        assert acme.post(f"{CALL}/{HASH}", 1)["result"]["data"] == 1
+        admin.make_registry()
+        assert "never pushed" in acme.expect_refusal(409, 2015, "POST", f"{CALL}/{HASH}", 1)
+        with database().reading() as session:
+            outdated = why_outdated(session, instance)
+    assert outdated is not None
+    assert "may not run any more" in outdated
 
 
 def test_errors_of_the_algorithm_and_of_its_load_are_answers(acme: Api, algorithm: Algorithm, version: Version) -> None:

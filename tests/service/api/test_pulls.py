@@ -87,10 +87,25 @@ def test_what_the_registry_has_lost_is_still_what_calls_go_to_and_the_reason_say
     assert "did not have the last good image any more" in shown["reason"]
 
 
+@pytest.mark.usefixtures("production")
 def test_where_nothing_can_be_pulled_it_says_what_to_do(acme: Api, pull: str) -> None:
     shown = acme.get(pull)
     assert (shown["image"], shown["digest"], shown["registry_id"]) == (None, None, None)
-    assert "Push it to a registry" in shown["reason"]
+    for advice in ("versions/HASH/registry", "/v1/registries/ID/adopt", "default registry"):
+        assert advice in shown["reason"]
+
+
+def test_before_the_first_registry_it_comes_from_the_store(acme: Api, admin: Api, build: Build, pull: str) -> None:
+    change(build, manifest_digest=DIGEST)
+    shown = acme.get(pull)
+    assert (shown["image"], shown["registry_id"]) == (f"acme/hello@{DIGEST}", None)
+    assert shown["considered"] == [
+        {"registry_id": None, "registry_url": None, "digest": DIGEST, "chosen": True, "reason": shown["reason"]}
+    ]
+    registry_id = admin.make_registry()
+    assert acme.get(pull)["image"] is None
+    admin.delete(f"/v1/registries/{registry_id}")
+    assert acme.get(pull)["image"] is None
 
 
 def test_a_pin_takes_production_back_and_removing_it_follows_the_pushes_again(

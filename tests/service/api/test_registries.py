@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from shared.db.engine import database
-from shared.db.models import ImagePush, Job, JobState, PauseCause, PushState, Registry
+from shared.db.models import Algorithm, ImagePush, Job, JobState, PauseCause, PushState, Registry
 from shared.encryption import keyring
 from shared.registries.circuit_breaker import record_failure
 from shared.registries.credentials import decrypt_registry_credentials
 from shared.registry.credentials import Credentials
 from tests.git_service import make_algorithm
-from tests.rows import build_commit, change, fresh, one_row, push, try_claim
+from tests.rows import build_commit, change, fresh, one_row, publish, push, try_claim
 from tests.service.api.invocation import Api
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -43,6 +43,7 @@ def test_a_registry_is_recorded_and_read(admin: Api, acme: Api) -> None:
         "has_push_credentials": False,
         "paused": None,
         "throttled_until": None,
+        "unpushed_versions": 0,
     }
     assert acme.get(f"/v1/registries/{registry_id}")["name"] == "Scanned"
     assert [row["id"] for row in acme.get("/v1/registries")] == [registry_id]
@@ -98,6 +99,20 @@ def test_registry_auth_is_taken_in_place_of_the_pair(admin: Api, auth: str) -> N
 def test_a_long_token_is_taken_as_a_password(admin: Api) -> None:
     registry_id = admin.make_registry(registry_username="u" * 256, registry_password="p" * 8192)
     assert credentials_of(registry_id) == Credentials("u" * 256, "p" * 8192)
+
+
+def test_the_first_registry_ever_is_answered_with_the_versions_that_stop_to_run(admin: Api, acme: Api) -> None:
+    for name in ("Published", "Compiled", "Deleted"):
+        acme.make_algorithm("acme", name)
+        build_commit(one_row(Algorithm, name=name))
+        if name != "Compiled":
+            publish(one_row(Algorithm, name=name))
+    acme.delete("/v1/algorithms/acme/Deleted")
+    first = admin.post("/v1/registries", {"registry_url": "registry.example.com"})
+    assert first["unpushed_versions"] == 1
+    assert "unpushed_versions" not in admin.get(f"/v1/registries/{first['id']}")
+    admin.delete(f"/v1/registries/{first['id']}")
+    assert "unpushed_versions" not in admin.post("/v1/registries", {"registry_url": "registry.example.com"})
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ def _provide_image(spec: InstanceSpec, report: Callable[[str], None], stop: Canc
             if manifest is None:
                 raise WorkError(
                     ErrorClass.NOT_FOUND,
-                    f"The platform's store does not have {digest} any more: compile the version again.",
+                    f"The platform's store does not have {digest} any more: have the commit built again (POST "
+                    "…/compile?force=true).",
                 )
             return load_image(use, read_image(use, manifest.descriptor), stop)
     report(f"Pulls the image from {registry.registry_url}.")

@@ -9,6 +9,7 @@ from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, ImagePush, Registry, Version
 from shared.pulls.resolution import Resolution, resolve_pull
+from shared.registries.first_registry import _latched
 from shared.settings import settings
 from tests.git_service import make_algorithm
 from tests.rows import (
@@ -24,6 +25,7 @@ from tests.rows import (
     one_row,
     push,
 )
+from tests.statements import recorded_statements
 
 pytestmark = pytest.mark.usefixtures("installation")
 
@@ -129,7 +131,7 @@ def test_a_setting_forbids_any_push_but_the_latest(build: Build, fallback: Calla
     assert "deleted" in resolution.reason
 
 
-@pytest.mark.parametrize("word", ["none", "registry", "store"])
+@pytest.mark.parametrize("word", ["auto", "none", "registry", "store"])
 def test_a_version_with_a_push_request_never_comes_from_the_store(
     build: Build, fallback: Callable[[str], None], word: str
 ) -> None:
@@ -167,6 +169,44 @@ def test_a_version_that_was_never_pushed_comes_from_the_store_if_allowed(
     resolution = resolved(build)
     assert (resolution.image, resolution.registry_id) == (f"acme/hello@{DIGEST}", None)
     assert resolution.considered[0].chosen
+
+
+def test_by_default_the_store_is_used_until_the_first_registry_and_never_again(build: Build) -> None:
+    change(build, manifest_digest=DIGEST)
+    assert resolved(build).image == f"acme/hello@{DIGEST}"
+    registry = make_registry()
+    reason = resolved(build).reason
+    assert resolved(build).image is None
+    assert "since the first registry was recorded" in reason
+    assert "LONGSHORE_PULL_FALLBACK=auto" in reason
+    delete(registry)
+    assert resolved(build).reason == reason
+    _latched.clear()  # as another process, or this one after a restart
+    assert resolved(build).reason == reason
+
+
+def test_the_latch_is_read_from_the_database_until_it_is_closed_and_not_any_more(build: Build) -> None:
+    change(build, manifest_digest=DIGEST)
+
+    def registry_reads() -> int:
+        with recorded_statements(database()) as statements:
+            resolved(build)
+        return len([one for one in statements if "FROM registries" in one.text])
+
+    assert (registry_reads(), registry_reads()) == (1, 1)
+    make_registry()
+    assert (registry_reads(), registry_reads()) == (1, 0)
+
+
+def test_a_cluster_cannot_pull_from_the_store(
+    build: Build, fallback: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(build, manifest_digest=DIGEST)
+    monkeypatch.setenv("LONGSHORE_SERVING", "kubernetes")
+    for word in ("auto", "store"):
+        fallback(word)
+        assert resolved(build).image is None
+        assert "LONGSHORE_HOME_REGISTRY" in resolved(build).reason
 
 
 LONG = "/".join(["p" * 60, "q" * 40])

@@ -6,11 +6,14 @@ from typing import cast
 import pytest
 
 from dev.services.registry import PrivateRegistry
+from shared.cancellation import CancelToken
 from shared.db.models import InstanceState, JobState
 from shared.errors import ErrorClass
-from tests.rows import fresh
+from tests.rows import change, fresh, make_registry
 from tests.service.workers.lying_proxy import lying_proxy
-from tests.service.workers.serving.conftest import Served, job_of
+from tests.service.workers.serving.conftest import Served, call, job_of, reconciled
+from workers.images.engine_transfer import save_image
+from workers.images.factory import image_store
 from workers.serving.reconcile import stop_all
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("sqlite_installation", "broker")]
@@ -58,3 +61,20 @@ def test_a_registry_that_is_away_is_asked_again(served: Served, registry: Privat
     instance = served.started()
     assert (instance.state, job_of(instance).state) == (InstanceState.PENDING, JobState.QUEUED)
     assert proxy.host in instance.message
+
+
+def test_what_runs_from_the_store_ends_when_the_first_registry_is_recorded(served: Served) -> None:
+    stop = CancelToken()
+    with image_store().use(stop) as use:
+        image = save_image(use, str(served.build.image_id), stop)
+        change(served.build, manifest_digest=image.manifest.descriptor.digest)
+        served.build = fresh(served.build)
+        instance = served.started()
+    assert (instance.state, instance.registry_id) == (InstanceState.READY, None), instance.message
+    assert call(instance, "hello")["result"] == "hello"
+    assert reconciled(instance).state == InstanceState.READY
+    make_registry()
+    draining = reconciled(instance)
+    assert draining.state == InstanceState.DRAINING
+    assert "since the first registry was recorded" in draining.message
+    assert reconciled(instance).state == InstanceState.STOPPED
