@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, select, update
 
 from shared.commands.compile import enqueue_compile
-from shared.commands.publish import PublishOptions, enqueue_publish
+from shared.commands.publish import PublishOptions, VersionType, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest, enqueue_push
 from shared.db.clock import now_ms
 from shared.db.engine import database
@@ -74,10 +74,12 @@ def compile_commit(algorithm: Algorithm, git_hash: str = HASH, *registries: Regi
 
 
 def publish(algorithm: Algorithm, *registries: Registry, **options: Any) -> Enqueued:
-    """Enqueue a publish and its pushes."""
+    """Enqueue a publish and its pushes, of a revision if nothing else is said."""
     pushes = [PushRequest(registry.id) for registry in registries]
     with database().writing() as session:
-        return enqueue_publish(session, algorithm, PublishOptions(**options), pushes=pushes)
+        return enqueue_publish(
+            session, algorithm, PublishOptions(**{"version_type": VersionType.REVISION, **options}), pushes=pushes
+        )
 
 
 def push(build: Build, registry: Registry, credentials: Credentials | None = None) -> Job:

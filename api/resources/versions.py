@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from flask import Response, g
-from sqlalchemy import exists, select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session, undefer
 
+from api.algorithm_settings import merge_published_settings
 from api.authentication import (
     about,
     audit,
@@ -32,9 +33,10 @@ from api.schemas.versions import (
     PublishVersionRequest,
     VersionResponse,
 )
+from api.source_choice import choose_source
 from shared.algorithms import find_algorithm, find_version
 from shared.commands.compile import enqueue_compile
-from shared.commands.publish import PublishOptions, enqueue_publish
+from shared.commands.publish import PublishOptions, VersionType, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, BuildStatus, Instance, Job, Version
@@ -59,6 +61,7 @@ class VersionsQuery(PageQuery):
 
     published: bool | None = None
     callable: bool | None = None
+    """Whether everybody may call them, or only their owner."""
 
 
 @algorithm_route(blueprint, "/compile", ["POST"])
@@ -73,6 +76,11 @@ def compile_algorithm(algorithm_name: str, query: CompileQuery, body: CompileReq
         algorithm = managed_algorithm(session, algorithm_name)
         if job_id is None:  # a repeat returns its job even if a registry was deleted since
             pushes = _push_requests(session, body.registry_push_credentials)
+    if body.sshPrivateKey and not algorithm.hosted:
+        raise InvalidInputError(
+            "sshPrivateKey: a key cannot be given with a compile. Give the algorithm source.credentials, or ask the "
+            "operator for an ssh key of the installation (LONGSHORE_SOURCE_SSH_KEY_SCOPES)."
+        )
     # Resolving the commit takes up to ten seconds, so no transaction is open meanwhile (rule 6).
     commit = "" if job_id else _resolve_commit(algorithm, body.commitSha)
 
@@ -112,14 +120,18 @@ def publish_version(algorithm_name: str, body: PublishRequest) -> Response:
         pushes = _push_requests(session, body.registry_push_credentials)
         if body.details is not None:
             algorithm.details = {**algorithm.details, **body.details.model_dump(exclude_none=True)}
-        version = _pinned_version(session, algorithm, body.commitSha) if body.commitSha else None
-        options = PublishOptions(
-            **(body.version_info or PublishVersionRequest()).model_dump(),
-            callability=body.settings.algorithm_callability if body.settings else "private",
-            version=version,
-        )
+        _require_present_source(body, algorithm)
+        options = _publish_options(session, algorithm, body)
+        if body.settings is not None:
+            algorithm.settings = merge_published_settings(algorithm.settings, body.settings)
         enqueued = enqueue_publish(session, algorithm, options, pushes=pushes, request_id=g.request_id)
-        _audit(session, "publish", algorithm, enqueued)
+        _audit(
+            session,
+            "publish",
+            algorithm,
+            enqueued,
+            settings=sorted(body.settings.model_fields_set) if body.settings else [],
+        )
         return enqueued
 
     return _version_response(enqueue(command))
@@ -137,8 +149,8 @@ def list_versions(algorithm_name: str, query: VersionsQuery) -> Response:
             is_published = Version.publish_state == PublishState.PUBLISHED
             rows = rows.where(is_published if query.published else ~is_published)
         if query.callable is not None:
-            built = exists().where(Build.version_id == Version.id, Build.status == BuildStatus.SUCCEEDED)
-            rows = rows.where(built if query.callable else ~built)
+            is_public = and_(Version.publish_state == PublishState.PUBLISHED, Version.callability == "public")
+            rows = rows.where(is_public if query.callable else ~is_public)
         return page_response(session, rows, Version.seq, query, partial(present_versions, session, algorithm))
 
 
@@ -165,7 +177,7 @@ def _push_requests(session: Session, pushes: Sequence[PushCredentialsRequest] | 
     return [push_request(session, push) for push in pushes]
 
 
-def _audit(session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued) -> None:
+def _audit(session: Session, action: str, algorithm: Algorithm, enqueued: Enqueued, **detail: object) -> None:
     if not enqueued.repeated:
         audit(
             session,
@@ -175,19 +187,52 @@ def _audit(session: Session, action: str, algorithm: Algorithm, enqueued: Enqueu
             algorithm=algorithm.path,
             commit=enqueued.build.commit_sha if enqueued.build else None,
             to=list(enqueued.registry_ids),
+            **detail,
         )
 
 
-def _pinned_version(session: Session, algorithm: Algorithm, commit: str) -> Version:
-    """Return the version that a publish pins.
+def _publish_options(session: Session, algorithm: Algorithm, body: PublishRequest) -> PublishOptions:
+    given = body.version_info or PublishVersionRequest()
+    return PublishOptions(
+        version_type=given.version_type or VersionType.MINOR,
+        semantic_version=given.semantic_version,
+        callability=body.settings.algorithm_callability if body.settings else None,
+        release_notes=given.release_notes,
+        sample_input=given.sample_input,
+        sample_output=given.sample_output,
+        version=_pinned_version(session, algorithm, body.commitSha, given.git_hash),
+    )
+
+
+def _pinned_version(session: Session, algorithm: Algorithm, commit: str | None, git_hash: str | None) -> Version | None:
+    """Return the version that a publish pins, under either name.
 
     Raises:
-        InvalidInputError: it was never compiled; the error is in the body, not in the path.
+        InvalidInputError: it was never compiled (the error is in the body, not in the path), or the names differ.
     """
+    found = [
+        _compiled_version(session, algorithm, field, value)
+        for field, value in (("commitSha", commit), ("version_info.git_hash", git_hash))
+        if value is not None
+    ]
+    if len({version.id for version in found}) > 1:
+        raise InvalidInputError("commitSha and version_info.git_hash are different commits; give one of them.")
+    return found[0] if found else None
+
+
+def _compiled_version(session: Session, algorithm: Algorithm, field: str, commit: str) -> Version:
     try:
         return find_version(session, algorithm, commit)
     except RequestError as error:
-        raise InvalidInputError(f"commitSha: {error.message}") from None
+        raise InvalidInputError(f"{field}: {error.message}") from None
+
+
+def _require_present_source(body: PublishRequest, algorithm: Algorithm) -> None:
+    choice = choose_source(body.source, body.scmsCredentials, algorithm)
+    if not choice.is_empty and (choice.credentials is not None or choice.url != algorithm.repository_url):
+        raise InvalidInputError(
+            "source, scmsCredentials: a publish cannot change them. Update the algorithm (PUT), compile, then publish."
+        )
 
 
 def _version_response(job_id: str) -> Response:

@@ -2,12 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import ConfigDict, Field, StringConstraints
 
 from api.schemas.base import (
-    ABSENT,
-    EMPTY_TEXT,
     WHOLE_NUMBER,
     LongText,
     RequestModel,
@@ -17,6 +14,7 @@ from api.schemas.base import (
     Uuid,
 )
 from api.schemas.patterns import ALGORITHM, ROUTED_NAMES
+from api.schemas.sources import NO_CREDENTIALS, ScmsCredentialsRequest, SourceRequest, SourceResponse, present_source
 from shared.db.models import Algorithm
 
 Name = Annotated[
@@ -58,43 +56,6 @@ class SettingsRequest(RequestModel):
     royalty_microcredits: Annotated[int, Field(ge=0, le=2**53), WHOLE_NUMBER] | None = None
 
 
-class SourceCredentialsRequest(RequestModel):
-    """Credentials of a private repository elsewhere."""
-
-    username: Annotated[Text, StringConstraints(max_length=256)]
-    password: Annotated[Text, StringConstraints(min_length=1, max_length=8192)]
-
-
-class NoCredentialsRequest(RequestModel):
-    """No credentials, as clients write it that always send both fields."""
-
-    username: Literal[""]
-    password: Literal[""]
-
-
-def _none_if_empty(value: object) -> object:
-    is_empty = isinstance(value, dict) and value.get("username") == "" and value.get("password") == ""
-    return None if is_empty else value
-
-
-class SourceRequest(RequestModel):
-    """A repository elsewhere. Without a URL, Longshore hosts the repository."""
-
-    repository_https_url: Annotated[Text, StringConstraints(max_length=512)] | None = None
-    credentials: Annotated[
-        SourceCredentialsRequest | None,
-        BeforeValidator(_none_if_empty, json_schema_input_type=SourceCredentialsRequest | NoCredentialsRequest | None),
-    ] = None
-
-
-NO_CREDENTIALS: JsonSchemaValue = {
-    "anyOf": [
-        *ABSENT["anyOf"],
-        {"type": "object", "properties": {"username": EMPTY_TEXT, "password": EMPTY_TEXT}},
-    ]
-}
-
-
 class SampleRequest(RequestModel):
     """The part of `version_info` that a create or update uses."""
 
@@ -104,6 +65,7 @@ class SampleRequest(RequestModel):
 class AlgorithmRequest(RequestModel):
     """An algorithm to create."""
 
+    further_properties = frozenset({"scmsCredentials"})
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
@@ -124,15 +86,19 @@ class AlgorithmRequest(RequestModel):
     details: DetailsRequest
     settings: SettingsRequest = SettingsRequest()
     source: SourceRequest | None = None
+    scmsCredentials: ScmsCredentialsRequest | None = None  # noqa: N815 - the platform's name
     version_info: SampleRequest | None = None
 
 
 class AlgorithmUpdate(RequestModel):
     """Changes to an algorithm."""
 
+    further_properties = frozenset({"scmsCredentials"})
+
     details: DetailsUpdate | None = None
     settings: SettingsRequest | None = None
     source: SourceRequest | None = None
+    scmsCredentials: ScmsCredentialsRequest | None = None  # noqa: N815 - the platform's name
     version_info: SampleRequest | None = None
 
 
@@ -142,25 +108,6 @@ class DetailsResponse(ResponseModel):
     label: str
     summary: str | None = None
     tagline: str | None = None
-
-
-class ScmResponse(ResponseModel):
-    """Where the source is kept; the models of the generated client require all these fields."""
-
-    id: Uuid
-    name: str
-    provider: Literal["internal", "other"]
-    default: bool
-    enabled: bool
-
-
-class SourceResponse(ResponseModel):
-    """The repository, without credentials."""
-
-    scm: ScmResponse
-    repository_https_url: str
-    repository_name: str
-    repository_owner: str
 
 
 class AlgorithmResponse(ResponseModel):
@@ -186,27 +133,10 @@ class OwnedAlgorithmResponse(ResponseModel):
     username: str
 
 
-HOSTED_SCM = ScmResponse(
-    id="4fd18ee5-0000-4000-8000-000000000001", name="Longshore", provider="internal", default=True, enabled=True
-)
-OTHER_SCM = ScmResponse(
-    id="4fd18ee5-0000-4000-8000-000000000002", name="Elsewhere", provider="other", default=False, enabled=True
-)
-
-
 def present_details(algorithm: Algorithm) -> DetailsResponse:
     details = algorithm.details
     return DetailsResponse(
         label=details.get("label") or algorithm.name, summary=details.get("summary"), tagline=details.get("tagline")
-    )
-
-
-def present_source(algorithm: Algorithm, public_url: str) -> SourceResponse:
-    return SourceResponse(
-        scm=HOSTED_SCM if algorithm.hosted else OTHER_SCM,
-        repository_https_url=algorithm.repository_url or f"{public_url}/git/{algorithm.path}.git",
-        repository_name=algorithm.name,
-        repository_owner=algorithm.owner,
     )
 
 

@@ -8,13 +8,13 @@ from api.schemas.algorithms import (
     AlgorithmResponse,
     DetailsResponse,
     DetailsUpdate,
-    SourceResponse,
+    SettingsRequest,
     present_details,
-    present_source,
 )
-from api.schemas.base import LongText, RequestModel, ResponseModel, Timestamp, Uuid
+from api.schemas.base import LongText, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH
 from api.schemas.pushes import PushCredentialsRequest, PushResponse
+from api.schemas.sources import ScmsCredentialsRequest, SourceRequest, SourceResponse, present_source
 from shared.commands.publish import VersionType
 from shared.db.models import Algorithm, Build, BuildStatus, Version
 
@@ -54,20 +54,24 @@ Pushes = Annotated[
 class CompileRequest(RequestModel):
     """The commit to compile, and the registries to push its image to."""
 
+    further_properties = frozenset({"sshPrivateKey"})
+
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = None
-
-
-class PublishSettingsRequest(RequestModel):
-    """The settings that a publish uses."""
-
-    algorithm_callability: Literal["public", "private"] = "private"
+    sshPrivateKey: LongText | None = Field(  # noqa: N815 - the platform's name
+        None, description="For a repository elsewhere it is refused; a hosted one needs none."
+    )
 
 
 class PublishVersionRequest(RequestModel):
     """The version of a publish."""
 
-    version_type: Annotated[VersionType, Field(strict=False)] = VersionType.REVISION
+    version_type: Annotated[VersionType, Field(strict=False)] | None = None
+    """None: minor."""
+    git_hash: CommitHash | None = Field(None, description="The same as `commitSha`.")
+    semantic_version: Annotated[Text, StringConstraints(max_length=64)] | None = Field(
+        None, description="What the number must become; a request that would give another one is refused."
+    )
     release_notes: LongText | None = None
     sample_input: LongText | None = None
     sample_output: LongText | None = None
@@ -76,9 +80,13 @@ class PublishVersionRequest(RequestModel):
 class PublishRequest(RequestModel):
     """The commit to publish, and the registries to push its image to."""
 
-    settings: PublishSettingsRequest | None = None
+    further_properties = frozenset({"source", "scmsCredentials"})
+
+    settings: SettingsRequest | None = None
     version_info: PublishVersionRequest | None = None
     details: DetailsUpdate | None = None
+    source: SourceRequest | None = Field(None, description="What the algorithm has already: a publish changes nothing.")
+    scmsCredentials: ScmsCredentialsRequest | None = None  # noqa: N815 - the platform's name
     commitSha: CommitHash | None = None  # noqa: N815 - the platform's name
     registry_push_credentials: Pushes = None
 

@@ -35,8 +35,11 @@ class VersionType(StrEnum):
 class PublishOptions:
     """The options of a publish."""
 
-    version_type: VersionType = VersionType.REVISION
-    callability: str = "private"
+    version_type: VersionType = VersionType.MINOR
+    semantic_version: str | None = None
+    """What the number must become; None: any."""
+    callability: str | None = None
+    """None: that of the predecessor, and of a first version that of the algorithm's settings."""
     release_notes: str | None = None
     sample_input: str | None = None
     sample_output: str | None = None
@@ -57,7 +60,8 @@ def enqueue_publish(
     A publish of a version that is pending returns the earlier job.
 
     Raises:
-        InvalidInputError: nothing was compiled, the build failed, or the commit is published.
+        InvalidInputError: nothing was compiled, the build failed, the commit is published, or the number would be
+            another one.
         NotFoundError: a push names an unknown registry.
     """
     # Two publishes of one algorithm wait for each other here, so that each sees the number that the other reserved.
@@ -71,6 +75,7 @@ def enqueue_publish(
     version = session.scalars(select(Version).where(Version.id == build.version_id)).one()
     session.refresh(version)
     if version.publish_state == PublishState.PENDING:
+        _require_version(options, str(version.semantic_version), "is being published as")
         return Enqueued(
             session.scalars(select(Job).where(Job.id == version.publish_job_id)).one(), [], build, repeated=True
         )
@@ -82,12 +87,33 @@ def enqueue_publish(
 
 def next_version(reserved: Sequence[str], version_type: VersionType) -> str:
     """Return the semantic version after the highest reserved one; the first is 1.0.0, 0.1.0 or 0.0.1 by its type."""
-    major, minor, revision = max(([int(part) for part in text.split(".")] for text in reserved), default=[0, 0, 0])
+    major, minor, revision = max(map(version_numbers, reserved), default=[0, 0, 0])
     if version_type == VersionType.MAJOR:
         return f"{major + 1}.0.0"
     if version_type == VersionType.MINOR:
         return f"{major}.{minor + 1}.0"
     return f"{major}.{minor}.{revision + 1}"
+
+
+def version_numbers(semantic_version: str) -> list[int]:
+    """Return the numbers by which versions are ordered: 0.10.0 comes after 0.9.0."""
+    return [int(part) for part in semantic_version.split(".")]
+
+
+def _require_version(options: PublishOptions, actual: str, verb: str) -> None:
+    if options.semantic_version not in (None, actual):
+        raise InvalidInputError(
+            f"version_info.semantic_version: this commit {verb} {actual}, not {options.semantic_version}. Name that, "
+            "or leave it out; version_info.version_type (major, minor or revision) decides which number is raised."
+        )
+
+
+def _callability(algorithm: Algorithm, earlier: Sequence[Version]) -> str:
+    """Return the callability of a version whose publish names none."""
+    published = [version for version in earlier if version.published]
+    if not published:
+        return str(algorithm.settings.get("algorithm_callability") or "private")
+    return max(published, key=lambda version: version_numbers(version.semantic_version or "")).callability
 
 
 def _refuse_unpublishable(version: Version, build: Build) -> None:
@@ -110,11 +136,11 @@ def _reserve(
     options: PublishOptions,
     request_id: str | None,
 ) -> Job:
-    reserved = session.scalars(
-        select(Version.semantic_version).where(
-            Version.algorithm_id == algorithm.id, Version.semantic_version.is_not(None)
-        )
+    earlier = session.scalars(
+        select(Version).where(Version.algorithm_id == algorithm.id, Version.semantic_version.is_not(None))
     ).all()
+    number = next_version([one.semantic_version for one in earlier if one.semantic_version], options.version_type)
+    _require_version(options, number, "would become")
     built = build.status == BuildStatus.SUCCEEDED
     job = Job(
         kind=JobKind.PUBLISH,
@@ -130,9 +156,9 @@ def _reserve(
     )
     session.add(job)
     session.flush()
-    version.semantic_version = next_version([text for text in reserved if text], options.version_type)
+    version.semantic_version = number
     version.publish_state, version.publish_job_id, version.build_id = PublishState.PENDING, job.id, build.id
-    version.callability = options.callability
+    version.callability = options.callability or _callability(algorithm, earlier)
     version.release_notes = options.release_notes
     version.sample_input = options.sample_input if options.sample_input is not None else algorithm.sample_input
     version.sample_output = options.sample_output

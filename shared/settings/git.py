@@ -1,8 +1,11 @@
 """Settings of the git service, and of the webhooks of repositories elsewhere."""
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings
+from typing import Annotated
 
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from shared.settings.scms import Scm, read_scms
 from shared.settings.serving import MEBIBYTE
 
 
@@ -39,6 +42,17 @@ class GitSettings(BaseSettings):
         ge=0,
         description="Webhooks for one algorithm per minute, in each API process, half of them from one address; 0: no limit.",
     )
+
+    scms: Annotated[tuple[Scm, ...], NoDecode] = Field(
+        (),
+        description="Source code management systems in which owners choose repositories (GET /v1/scms): a JSON array of objects "
+        "with `id`, `provider` (github, gitlab, bitbucket, bitbucket-cloud), `name`, `enabled`, `urls` {web, api, ssh}.",
+    )
+
+    @field_validator("scms", mode="before")
+    @classmethod
+    def _read_scms(cls, value: object) -> object:
+        return read_scms(value) if isinstance(value, str) else value
 
     @field_validator("git_pushes_per_owner")
     @classmethod

@@ -14,6 +14,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 PREFIX = "LONGSHORE_"
 RENAMED = {
     "LONGSHORE_GATE_NETWORKS": "LONGSHORE_GATEWAY_NETWORKS",
@@ -131,6 +133,8 @@ def to_text(value: Any) -> str:
         return ""
     if isinstance(value, dict):
         return json.dumps(value) if value else ""
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return json.dumps([part.model_dump() for part in value])
     if isinstance(value, tuple):
         return ",".join(part if isinstance(part, str) else f"{part:g}" for part in value)
     return str(value)

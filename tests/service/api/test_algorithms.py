@@ -167,7 +167,7 @@ def test_credentials_of_a_repository_elsewhere_are_sealed_and_go_nowhere_else(ac
     algorithm_id = shown.get_json()["id"]
     assert b"sesame" not in shown.data
     assert shown.get_json()["source"]["repository_https_url"] == ELSEWHERE["repository_https_url"]
-    assert shown.get_json()["source"]["scm"]["provider"] == "other"
+    assert shown.get_json()["source"]["scm"]["id"] == "elsewhere"
     assert credentials_of(algorithm_id) == ("git", "open sesame")
     acme.put(path, {"source": {"repository_https_url": "https://localhost:1/team/other.git"}})
     assert credentials_of(algorithm_id) == ("git", "open sesame")
@@ -239,4 +239,4 @@ def test_the_latest_version_stands_for_the_algorithm(acme: Api) -> None:
     end_build(make_claim(one_row(Job, git_hash=second)))
     acme.post(f"{path}/version", {})
     shown = acme.get(path)
-    assert (shown["version_info"]["git_hash"], shown["version_info"]["semantic_version"]) == (second, "0.0.2")
+    assert (shown["version_info"]["git_hash"], shown["version_info"]["semantic_version"]) == (second, "0.2.0")

@@ -206,4 +206,4 @@ def test_publishes_at_once_are_one_publish(acme: Api, hello: str) -> None:
     build_commit(one_row(Algorithm, owner="acme"))
     responses = run_concurrently(*([lambda: acme.call("POST", f"{hello}/version")] * 3))
     assert sorted(response.status_code for response in responses) == [200, 400, 400]
-    assert acme.get(hello)["version_info"]["semantic_version"] == "0.0.1"
+    assert acme.get(hello)["version_info"]["semantic_version"] == "0.1.0"

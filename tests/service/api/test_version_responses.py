@@ -43,7 +43,7 @@ def test_a_publish_answers_with_the_build_that_it_published(acme: Api) -> None:
     build_well(build["build_id"])
     shown = acme.post(f"{path}/versions", {})
     assert shown["build"]["build_id"] == build["build_id"]
-    assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
+    assert shown["build"]["version_info"] == {"semantic_version": "0.1.0"}
 
 
 def test_pinning_a_commit_that_was_never_compiled_is_a_mistake_in_the_body(acme: Api, published: str) -> None:

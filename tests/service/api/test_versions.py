@@ -98,15 +98,23 @@ def test_a_compile_of_a_good_build_is_done_at_once(acme: Api, hello: str) -> Non
 
 
 @pytest.mark.parametrize("resource", ["version", "versions"])
-@pytest.mark.parametrize("body", [None, {}, {"version_info": {}, "settings": {}, "details": {}}])
-def test_a_publish_without_a_word_is_a_private_revision(
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        {"version_info": {}, "settings": {}, "details": {}, "source": {}},
+        {"version_info": {"version_type": None}},
+    ],
+)
+def test_a_publish_without_a_word_is_a_private_minor(
     acme: Api, hello: str, resource: str, body: dict[str, Any] | None
 ) -> None:
     built(HASH)
     shown = acme.post(f"{hello}/{resource}", body)
-    assert shown["version_info"]["semantic_version"] == "0.0.1"
+    assert shown["version_info"]["semantic_version"] == "0.1.0"
     assert shown["settings"]["algorithm_callability"] == "private"
-    assert shown["build"]["version_info"] == {"semantic_version": "0.0.1"}
+    assert shown["build"]["version_info"] == {"semantic_version": "0.1.0"}
 
 
 def test_a_publish_says_what_it_is_told(acme: Api, hello: str) -> None:
@@ -135,14 +143,14 @@ def test_a_publish_that_waits_for_its_build(acme: Api, hello: str) -> None:
     shown = acme.get(f"{hello}/versions/{HASH}")
     assert (shown["build"]["status"], shown["build"]["version_info"]) == (
         "succeeded",
-        {"semantic_version": "0.0.1"},
+        {"semantic_version": "0.1.0"},
     )
 
 
 def test_publishing_twice_is_1007(acme: Api, hello: str) -> None:
     built(HASH)
     acme.post(f"{hello}/version")
-    assert "0.0.1" in acme.expect_refusal(400, 1007, "POST", f"{hello}/version")
+    assert "0.1.0" in acme.expect_refusal(400, 1007, "POST", f"{hello}/version")
 
 
 def test_publishing_nothing_is_400(acme: Api, hello: str) -> None:
@@ -175,7 +183,7 @@ def test_a_publish_with_a_push_is_tagged_with_its_number(acme: Api, admin: Api, 
     registry_id = admin.make_registry()
     response = acme.call("POST", f"{hello}/version", {"registry_push_credentials": {"registry_id": registry_id}})
     pushed = one_row(Job, kind=JobKind.PUSH)
-    assert (pushed.parent_id, pushed.semantic_version) == (response.headers["X-Job-Id"], "0.0.1")
+    assert (pushed.parent_id, pushed.semantic_version) == (response.headers["X-Job-Id"], "0.1.0")
     assert response.get_json()["build"]["registry_status"]["status"] == "queued"
 
 
@@ -218,20 +226,22 @@ def hashes(page: Any) -> list[str]:
 
 
 def test_versions_are_filtered(acme: Api, hello: str) -> None:
-    published, private, failed = "a" * 40, "b" * 40, "c" * 40
-    built(published)
-    acme.post(f"{hello}/version")
+    public, private, waiting, compiled = "a" * 40, "b" * 40, "c" * 40, "d" * 40
+    built(public)
+    acme.post(f"{hello}/version", {"settings": {"algorithm_callability": "public"}})
     built(private)
-    acme.post(f"{hello}/compile", {"commitSha": failed})
-    end_badly(make_claim(one_row(Job, git_hash=failed)))
+    acme.post(f"{hello}/version", {"settings": {"algorithm_callability": "private"}})
+    acme.post(f"{hello}/compile", {"commitSha": waiting})
+    acme.post(f"{hello}/version", {"settings": {"algorithm_callability": "public"}})  # nobody can call it yet
+    acme.post(f"{hello}/compile", {"commitSha": compiled})
     for query, seen in {
-        "": [failed, private, published],
-        "?published=true": [published],
-        "?published=False": [failed, private],
-        "?callable=True": [private, published],
-        "?callable=false": [failed],
-        "?callable=TRUE&published=FALSE": [private],
-        "?callable=1&published=0": [private],
+        "": [compiled, waiting, private, public],
+        "?published=true": [private, public],
+        "?published=False": [compiled, waiting],
+        "?callable=True": [public],
+        "?callable=false": [compiled, waiting, private],
+        "?callable=FALSE&published=TRUE": [private],
+        "?callable=1&published=0": [],
     }.items():
         assert hashes(acme.get(f"{hello}/versions{query}")) == seen, query
     acme.expect_refusal(400, 2015, "GET", f"{hello}/versions?published=perhaps")
