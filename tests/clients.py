@@ -20,7 +20,17 @@ def generated_client_python() -> Path:
     return _python_with("algorithmia-api-client", "algorithmia-api-client==1.5.5")
 
 
-def _python_with(name: str, requirement: str) -> Path:
+def older_client_python(version: str) -> Path:
+    """Return the Python of an environment with an older `algorithmia`: from before the kit, or with its first."""
+    requirements = {
+        "1.2.1": ("algorithmia==1.2.1", "algorithmia-api-client==1.1.0"),
+        "1.13.1": ("algorithmia==1.13.1",),
+    }
+    return _python_with(f"algorithmia-{version}", *requirements[version])
+
+
+def _python_with(name: str, *requirements: str) -> Path:
+    requirement = " ".join(requirements)
     directory = CACHE / name
     python, marker = directory / "bin" / "python", directory / "requirement"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -28,6 +38,6 @@ def _python_with(name: str, requirement: str) -> Path:
         if not (marker.exists() and marker.read_text() == requirement):
             shutil.rmtree(directory, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
             marker.write_text(requirement)
     return python

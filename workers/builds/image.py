@@ -5,6 +5,7 @@ runner's layer is the same for all algorithms and the source's is small, so a ch
 No text of a caller becomes an instruction of the build, unless a repository's own Dockerfile is allowed.
 """
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -135,7 +136,7 @@ def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[st
     top = SOURCE_DIRECTORY.strip("/")
     source = add_layer(use, archived(chain(parent_entries(top), tree.entries(top))), reproducible_compressor)
     variables = environment.variables | {
-        "LONGSHORE_ALGORITHM_NAME": name,
+        "LONGSHORE_MODULE": name,
         "LONGSHORE_PORT": str(PORT),
         "PYTHONUNBUFFERED": "1",
     }
@@ -214,5 +215,7 @@ def _runner_entries() -> Iterator[Entry]:
     top = DIRECTORY.strip("/")
     yield from parent_entries(top)
     yield directory_entry(top)
-    for file in sorted(_RUNNER_FILES.rglob("*.py")):
-        yield file_entry(f"{top}/{file.relative_to(_RUNNER_FILES).as_posix()}", file.read_bytes())
+    files = {f"{top}/{file.relative_to(_RUNNER_FILES).as_posix()}": file for file in _RUNNER_FILES.rglob("*.py")}
+    yield from (directory_entry(path) for path in sorted({posixpath.dirname(path) for path in files} - {top}))
+    for path, file in sorted(files.items()):
+        yield file_entry(path, file.read_bytes())

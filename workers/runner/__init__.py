@@ -3,7 +3,7 @@
 The files of this package are copied into the image, to `DIRECTORY`, and run there by the image's own Python. They need
 only the standard library, from Python 3.8 on, and import nothing else of Longshore. They run in the source's directory.
 
-Environment: `LONGSHORE_ALGORITHM_NAME` (its script is `src/NAME.py`), `LONGSHORE_PORT` (default 8080, 0 for none),
+Environment: `LONGSHORE_MODULE` (the algorithm's module in `src`), `LONGSHORE_PORT` (default 8080, 0 for none),
 `LONGSHORE_SOCKET` (path of a unix socket to listen on as well), `LONGSHORE_SOCKET_SEALED` (1: start the algorithm only
 after the socket's directory has become read-only), `LONGSHORE_MAX_REQUEST_BYTES` (default 10 MiB).
 """

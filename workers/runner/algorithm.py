@@ -30,9 +30,11 @@ class AlgorithmRunner:
     cause.
     """
 
-    def __init__(self, name: str, directory: str, environment: Mapping[str, str]) -> None:
-        self._script = os.path.join(directory, "src", name + ".py")
+    def __init__(self, module: str, directory: str, environment: Mapping[str, str], *mode: str) -> None:
+        """Name the module in `src` of the source's directory. `mode` is `boot.py`'s: nothing, or "check"."""
+        self._script = os.path.join(directory, "src", module + ".py")
         self._directory = directory
+        self._mode = mode
         self._environment = algorithm_environment(environment)
         self._call_changed = threading.Condition()
         self._has_call = False
@@ -52,7 +54,7 @@ class AlgorithmRunner:
                 return
             try:
                 self._process = AlgorithmProcess(
-                    [sys.executable, BOOT, self._script], self._directory, self._environment
+                    [sys.executable, BOOT, self._script], self._directory, self._environment, *self._mode
                 )
             except OSError as error:
                 self._start_failure = CallFailure(
@@ -65,6 +67,11 @@ class AlgorithmRunner:
         """Whether a call would not wait for the algorithm to load; also true if loading has failed."""
         process = self._process
         return process is None or process.loaded or process.ended
+
+    def wait_until_loaded(self, seconds: float) -> bool:
+        """Wait until it has loaded or cannot; return False if that took longer."""
+        process = self._process
+        return process is None or process.wait_until_loaded(time.monotonic() + seconds)
 
     def load_failure(self) -> CallFailure | None:
         """Return why the algorithm did not load; None while it loads and after it has loaded."""
@@ -150,7 +157,7 @@ class AlgorithmRunner:
 
     def _missing_script_message(self) -> str:
         source = os.path.dirname(self._script)
-        message = f"The source has no src/{os.path.basename(self._script)}, which is the algorithm's script."
+        message = f"The source has no src/{os.path.basename(self._script)}, which is the algorithm's module."
         if not os.path.isdir(source):
             return f"{message} There is no src directory."
         scripts = sorted(name for name in os.listdir(source) if name.endswith(".py"))
@@ -173,11 +180,11 @@ def _load_failure(process: AlgorithmProcess) -> CallFailure:
     errors = process.errors
     lines = [line for line in errors.splitlines() if line.strip()]
     status = process.exit_status or 0
+    if process.load_error is not None:
+        reported = parse_result(process.load_error).get("error", {})
+        return CallFailure(reported.get("message", ""), LOADING_ERROR, reported.get("stacktrace", "") or errors)
     if status == 0:
-        message = (
-            "The algorithm's source ended without starting the development kit. "
-            "It must end with ADK(apply).init(), where ADK comes from `from Algorithmia import ADK`."
-        )
+        message = "The algorithm's process ended while it was loading, without an error."
     elif status > 0 and lines:
         message = lines[-1].strip()
     else:

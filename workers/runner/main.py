@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .algorithm import AlgorithmRunner
+from .check import check_import
 from .http_server import BACKLOG, CallCounter, RunnerServer
 from .settings import RunnerSettingsError, read_settings
 
@@ -42,11 +43,17 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
-    """Run with the settings of the environment until a stop signal; return the exit status."""
+    """Run with the settings of the environment until a stop signal; return the exit status.
+
+    With the arguments `check SECONDS` it only imports the algorithm (`check.py`).
+    """
     try:
         settings = read_settings(os.environ)
     except RunnerSettingsError as error:
         return _fail(str(error))
+    if sys.argv[1:2] == ["check"]:
+        check_import(settings.module, settings.source_directory, os.environ, float(sys.argv[2]))
+        return 0
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     leave_process_one()
     stop_pipe = _stop_signal_pipe()
@@ -57,7 +64,7 @@ def main() -> int:
             listeners.append(_unix_listener(settings.socket_path))
     except OSError as error:
         return _fail(f"cannot listen: {error}")
-    algorithm = AlgorithmRunner(settings.algorithm_name, settings.source_directory, os.environ)
+    algorithm = AlgorithmRunner(settings.module, settings.source_directory, os.environ)
     try:
         may_start = not settings.socket_sealed or wait_until_sealed(str(settings.socket_path), stop_pipe)
     except TimeoutError as error:

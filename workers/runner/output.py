@@ -82,6 +82,11 @@ class MarkerFilter:
         pending, self._pending = self._pending, b""
         return pending
 
+    def pass_all(self) -> bytes:
+        """Expect no marker any more, and return the bytes that were held back."""
+        self.seen = True
+        return self.flush()
+
     def _without_line_end(self, data: bytes) -> bytes:
         if self._expects_line_end and data:
             self._expects_line_end = False

@@ -1,7 +1,8 @@
 """One process of the algorithm, and the development kit's pipe protocol.
 
-The process prints a marker when it has loaded. A call is a line of JSON on its standard input, the result a line of
-JSON through a named pipe at a fixed path. See `adk/ADK.py` of `algorithmia-adk` 1.2.4.
+The process prints a marker when it has loaded, or writes a byte to a descriptor of its own, which also works when the
+algorithm has replaced its standard output. A call is a line of JSON on its standard input, the result a line of JSON
+through a named pipe at a fixed path. See `adk/ADK.py` of `algorithmia-adk` 1.2.4.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class AlgorithmProcess:
     call; another thread waits for its exit. Public methods are thread-safe, but only one `call` may run at a time.
     """
 
-    def __init__(self, command: list[str], directory: str, environment: dict[str, str]) -> None:
-        """Start the process.
+    def __init__(self, command: list[str], directory: str, environment: dict[str, str], *mode: str) -> None:
+        """Start the process. The command gets two things more: the number of its descriptor, and `mode`.
 
         Raises:
             OSError: the named pipe could not be created, or the program could not be started.
@@ -52,11 +53,13 @@ class AlgorithmProcess:
         self._call: Call | None = None
         self._errors = TailBuffer()
         self._line = bytearray()
+        self._load_error: bytes | None = None
         self._ended = False
         self._pipe = create_pipe()
+        self._loaded_reader, loaded_writer = os.pipe()
         try:
             self._process = subprocess.Popen(
-                command,
+                [*command, str(loaded_writer), *mode],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -64,17 +67,23 @@ class AlgorithmProcess:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
+                pass_fds=(loaded_writer,),
             )
         except OSError:
             os.close(self._pipe)
+            os.close(self._loaded_reader)
             raise
+        finally:
+            os.close(loaded_writer)
         self._wake_reader, self._wake_writer = os.pipe()
         self._stdin, self._stdout, self._stderr = (
             stream.fileno()
             for stream in (self._process.stdin, self._process.stdout, self._process.stderr)
             if stream is not None
         )
-        for descriptor in (self._stdin, self._stdout, self._stderr, self._wake_reader, self._wake_writer):
+        for descriptor in (
+            self._stdin, self._stdout, self._stderr, self._loaded_reader, self._wake_reader, self._wake_writer,
+        ):  # fmt: skip
             os.set_blocking(descriptor, False)
         threading.Thread(target=self._transfer, name="algorithm-streams", daemon=True).start()
         threading.Thread(target=self._wait_for_exit, name="algorithm-exit", daemon=True).start()
@@ -82,6 +91,11 @@ class AlgorithmProcess:
     @property
     def loaded(self) -> bool:
         return self._marker.seen
+
+    @property
+    def load_error(self) -> bytes | None:
+        """The response that came through the pipe before it had loaded: older kits report an error of `load` so."""
+        return self._load_error
 
     @property
     def ended(self) -> bool:
@@ -156,12 +170,13 @@ class AlgorithmProcess:
     def _transfer(self) -> None:
         """Read and write until the process has ended; then read the rest, and close everything."""
         with selectors.DefaultSelector() as selector:
-            for descriptor in (self._pipe, self._stdout, self._stderr, self._wake_reader):
+            for descriptor in (self._pipe, self._stdout, self._stderr, self._loaded_reader, self._wake_reader):
                 selector.register(descriptor, selectors.EVENT_READ)
             while self._process.returncode is None:
                 for key, _ in selector.select():
                     self._handle(key.fd, selector)
         self._read_result()
+        self._read_loaded()
         self._add_stdout(self._marker.flush())
         with self._changed:
             self._close()
@@ -178,6 +193,9 @@ class AlgorithmProcess:
                 selector.unregister(self._stdin)
         elif descriptor == self._pipe:
             self._read_result()
+        elif descriptor == self._loaded_reader:
+            self._read_loaded()
+            selector.unregister(descriptor)
         elif not self._read_output(descriptor):
             selector.unregister(descriptor)
 
@@ -212,6 +230,16 @@ class AlgorithmProcess:
             if self._call is not None and not self._call.request and self._call.result is None:
                 self._call.result = line
                 self._changed.notify_all()
+            elif not self.loaded:
+                self._load_error = line
+
+    def _read_loaded(self) -> None:
+        """Read whether the process waits for requests, after all output that came before."""
+        data = read_available(self._loaded_reader)
+        self._read_output(self._stdout)
+        self._read_output(self._stderr)
+        if data and not self._marker.seen:
+            self._add_stdout(self._marker.pass_all())
 
     def _read_output(self, descriptor: int) -> bool:
         """Read standard output or standard error; return False at its end."""
@@ -237,7 +265,7 @@ class AlgorithmProcess:
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
-        for descriptor in (self._pipe, self._wake_reader, self._wake_writer):
+        for descriptor in (self._pipe, self._loaded_reader, self._wake_reader, self._wake_writer):
             os.close(descriptor)
         with contextlib.suppress(OSError):
             os.unlink(PIPE_PATH)

@@ -9,7 +9,9 @@ from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collecti
 
 DEFAULT_PORT = 8080
 DEFAULT_MAX_REQUEST_BYTES = 10 * 1024 * 1024
-ALGORITHM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
+"""Directory on the path of every interpreter that the algorithm's process starts."""
 
 
 class RunnerSettingsError(ValueError):
@@ -20,11 +22,12 @@ class RunnerSettingsError(ValueError):
 class RunnerSettings:
     """The runner's settings.
 
-    `port` is the TCP port, 0 for none; `socket_path` is the path of the unix socket to listen on as well.
-    `socket_sealed`: the engine removes write permission for the socket's directory before the algorithm starts.
+    `module` is the algorithm's module in the package `src`. `port` is the TCP port, 0 for none; `socket_path` is the
+    path of the unix socket to listen on as well. `socket_sealed`: the engine removes write permission for the socket's
+    directory before the algorithm starts.
     """
 
-    algorithm_name: str
+    module: str
     port: int
     socket_path: str | None
     socket_sealed: bool
@@ -38,11 +41,11 @@ def read_settings(environment: Mapping[str, str]) -> RunnerSettings:
     Raises:
         RunnerSettingsError: a variable is missing or invalid.
     """
-    name = environment.get("LONGSHORE_ALGORITHM_NAME", "")
-    if not ALGORITHM_NAME.fullmatch(name):
+    module = environment.get("LONGSHORE_MODULE", "")
+    if not MODULE_NAME.fullmatch(module):
         raise RunnerSettingsError(
-            "LONGSHORE_ALGORITHM_NAME must name the algorithm "
-            f"(a letter, then letters, digits and underscores), not {name!r}."
+            "LONGSHORE_MODULE must name the algorithm's module in src, without .py "
+            f"(letters, digits, underscores and hyphens), not {module!r}."
         )
     port = _whole_number(environment, "LONGSHORE_PORT", DEFAULT_PORT, maximum=65535)
     socket_path = environment.get("LONGSHORE_SOCKET") or None
@@ -52,7 +55,7 @@ def read_settings(environment: Mapping[str, str]) -> RunnerSettings:
     if socket_sealed and socket_path is None:
         raise RunnerSettingsError("LONGSHORE_SOCKET_SEALED is 1 and LONGSHORE_SOCKET is not set: set its path.")
     return RunnerSettings(
-        algorithm_name=name,
+        module=module,
         port=port,
         socket_path=socket_path,
         socket_sealed=socket_sealed,
@@ -64,12 +67,14 @@ def read_settings(environment: Mapping[str, str]) -> RunnerSettings:
 def algorithm_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the algorithm's process: the container's, without the runner's variables.
 
-    Output is unbuffered, so that everything a call printed can be read when its response arrives. Many libraries keep
-    a cache below HOME: where HOME is not writable (unknown user, read-only root), it becomes /tmp.
+    Output is unbuffered, so that everything a call printed can be read when its response arrives. `PYTHONPATH` begins
+    with the directory that puts back what Python has dropped. Many libraries keep a cache below HOME: where HOME is not
+    writable (unknown user, read-only root), it becomes /tmp.
     """
     variables = {name: value for name, value in environment.items() if not name.startswith("LONGSHORE_")}
     variables["PYTHONUNBUFFERED"] = "1"
     variables.setdefault("LANG", "C.UTF-8")
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (STARTUP, variables.get("PYTHONPATH"))))
     if not os.access(variables.get("HOME", ""), os.W_OK):
         variables["HOME"] = "/tmp"  # noqa: S108 - the one directory that is writable in every image
     return variables

@@ -65,7 +65,7 @@ def test_an_image_says_how_it_is_started(tmp_path: Path) -> None:
         "Env": [
             "PATH=/usr/bin",
             "LANG=C.UTF-8",
-            "LONGSHORE_ALGORITHM_NAME=Small",
+            "LONGSHORE_MODULE=Small",
             "LONGSHORE_PORT=8080",
             "PYTHONUNBUFFERED=1",
         ],
@@ -130,8 +130,9 @@ def test_every_name_reaches_the_image(tmp_path: Path, name: str) -> None:
 def test_the_runner_is_in_the_image(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     found = members(store, image(store, SOURCE), -2)
-    runner = {file.name for file in Path("workers/runner").resolve().glob("*.py")}
-    assert {Path(name).name for name, member in found.items() if member.isreg()} == runner
+    files = Path("workers/runner").resolve()
+    runner = {f"opt/longshore/runner/{file.relative_to(files)}" for file in files.rglob("*.py")}
+    assert {name for name, member in found.items() if member.isreg()} == runner
 
 
 def test_a_named_image_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Runner:
         self._out, self._err = here / "out", here / "err"
         self.environment = {
             **os.environ,
-            "LONGSHORE_ALGORITHM_NAME": "Hello",
+            "LONGSHORE_MODULE": "Hello",
             "LONGSHORE_PORT": "0",
             "LONGSHORE_SOCKET": str(self.socket),
             **environment,

@@ -97,9 +97,10 @@ from pathlib import Path
 if Path("restarted").exists():
     serve(lambda request: request["data"])
 Path("restarted").touch()
-os.close(0)
+sys.stdin.close()
 print("PIPE_INIT_COMPLETE", flush=True)
 wait_at("gate")
+os._exit(0)
 """
 """Has loaded and reads no request the first time: as a process whose end the runner has not noticed yet."""
 
@@ -167,6 +168,7 @@ def test_a_stale_file_at_the_pipes_path_does_no_harm(
     algorithm: Callable[[str], Path], start: Callable[..., Runner]
 ) -> None:
     algorithm(MOODS)
+    PIPE.unlink(missing_ok=True)
     PIPE.write_text("a stale answer\n")
     assert start().call("calm").result == "calm"
 
@@ -176,6 +178,7 @@ def test_a_directory_at_the_pipes_path_is_a_loading_error(
     algorithm: Callable[[str], Path], start: Callable[..., Runner]
 ) -> None:
     algorithm(MOODS)
+    PIPE.unlink(missing_ok=True)
     PIPE.mkdir()
     try:
         error = start().call("calm").error
@@ -209,7 +212,9 @@ def test_readiness_follows_loading_and_calls_wait_for_it(
         ("sys.exit('no model')", "no model", "no model"),
         ("os.kill(os.getpid(), 9)", "The algorithm's process was ended by signal SIGKILL while it was loading.", ""),
         ("os._exit(4)", "The algorithm's process ended with exit status 4 while it was loading.", ""),
-        ("print('done')", "The algorithm's source ended without starting the development kit.", ""),
+        ("os._exit(0)", "The algorithm's process ended while it was loading, without an error.", ""),
+        ("sys.exit()", "The module src.Hello ended its process while it was imported, with sys.exit or exit", ""),
+        ("print('done')", "The module src.Hello has no function apply and does not start the development kit.", ""),
     ],
 )
 def test_a_death_while_loading_is_every_calls_error(

@@ -45,13 +45,14 @@ def test_a_call_that_is_wrong_stays_wrong() -> None:
 
 
 def booted(source: Path, text: str, **environment: str) -> Any:
-    """Run `src/Hello.py` by boot.py; gives the JSON that it prints."""
+    """Import `src/Hello.py` by boot.py, without a request; gives the JSON that it prints."""
     script = source / "src" / "Hello.py"
-    script.write_text("import json, os, sys\n" + text)
+    script.write_text(f"import json, os, sys\n{text}\ndef apply(input):\n    return input\n")
     run = subprocess.run(
         [sys.executable, FILES / "boot.py", script],
         cwd=source,
         env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -60,10 +61,16 @@ def booted(source: Path, text: str, **environment: str) -> Any:
     return json.loads(run.stdout)
 
 
-def test_the_script_is_main_with_itself_as_argument(source: Path) -> None:
-    seen = booted(source, "print(json.dumps([__name__, __file__, sys.argv, os.getcwd()]))")
+def test_the_module_is_the_packages_own_and_not_main(source: Path) -> None:
+    seen = booted(
+        source,
+        "import __main__\n"
+        "own = sys.modules[__name__]\n"
+        "print(json.dumps([__name__, __package__, __file__, sys.argv, os.getcwd(), __main__ is own]))\n"
+        "if __name__ == '__main__':\n    print('this block does not run')",
+    )
     script = str(source / "src" / "Hello.py")
-    assert seen == ["__main__", script, [script], str(source)]
+    assert seen == ["src.Hello", "src", script, [script], str(source), False]
 
 
 def test_every_way_to_import_ones_own_modules_works(source: Path) -> None:
@@ -93,12 +100,22 @@ def test_a_helper_that_imports_the_algorithm_gets_the_running_one(source: Path) 
     assert booted(source, "setting = 'set'\nfrom .helper import seen\nprint(json.dumps(seen))") == "set"
 
 
-def test_own_files_shadow_neither_the_standard_library_nor_the_other_way_round(source: Path) -> None:
+def test_own_files_shadow_neither_the_standard_library_nor_installed_packages(source: Path, tmp_path: Path) -> None:
     for directory in (source, source / "src"):
-        for name in ("json", "types", "traceback", "server", "process", "init"):
+        for name in ("json", "types", "traceback", "server", "process", "init", "installed"):
             (directory / f"{name}.py").write_text("raise RuntimeError('not this one')")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "installed.py").write_text("value = 2")
     (source / "src" / "mine.py").write_text("value = 1")
-    assert booted(source, "import types, traceback\nfrom mine import value\nprint(json.dumps(value))") == 1
+    text = "import types, traceback, installed\nfrom mine import value\nprint(json.dumps([value, installed.value]))"
+    assert booted(source, text, PYTHONPATH=str(tmp_path / "packages")) == [1, 2]
+
+
+def test_an_algorithm_may_be_named_like_the_library_that_it_uses(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "Hello.py").write_text("value = 'of the library'")
+    seen = booted(source, "from Hello import value\nprint(json.dumps(value))", PYTHONPATH=str(tmp_path / "packages"))
+    assert seen == "of the library"
 
 
 def test_an_installed_package_called_src_is_not_taken_for_the_source(source: Path, tmp_path: Path) -> None:
@@ -116,19 +133,31 @@ def test_the_runners_own_modules_are_not_on_the_path(source: Path) -> None:
     assert booted(source, text) == [True, True]
 
 
-def test_multiprocessing_finds_the_algorithm_again(source: Path) -> None:
-    text = (
-        "import multiprocessing\n"
-        "from .beside import double\n"
-        "if __name__ == '__main__':\n"
-        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
-        "        print(json.dumps(pool.map(double, [1, 2])))\n"
-    )
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_multiprocessing_finds_the_algorithm_again(source: Path, tmp_path: Path, method: str) -> None:
+    """Functions and classes of the module itself are pickled by the name under which the child imports them."""
+    (tmp_path / "installed" / "src").mkdir(parents=True)
+    (tmp_path / "installed" / "src" / "__init__.py").write_text("raise RuntimeError('not this one')")
     (source / "src" / "beside.py").write_text("def double(number):\n    return 2 * number")
-    assert booted(source, text) == [2, 4]
+    text = f"""
+import multiprocessing
+from .beside import double
+
+class Pair:
+    def __init__(self, number):
+        self.number = number
+
+def work(pair):
+    return Pair(double(pair.number))
+
+if multiprocessing.parent_process() is None:
+    with multiprocessing.get_context({method!r}).Pool(1) as pool:
+        print(json.dumps([pair.number for pair in pool.map(work, [Pair(1), Pair(2)])]))
+"""
+    assert booted(source, text, PYTHONPATH=str(tmp_path / "installed")) == [2, 4]
 
 
-@pytest.mark.parametrize("path", sorted(FILES.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(FILES.rglob("*.py")), ids=lambda path: str(path.relative_to(FILES)))
 def test_the_files_are_python_3_8_and_need_the_standard_library_only(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     imported = {
@@ -142,5 +171,5 @@ def test_the_files_are_python_3_8_and_need_the_standard_library_only(path: Path)
             else []
         )
     }
-    assert imported <= sys.stdlib_module_names
+    assert imported <= sys.stdlib_module_names | {"adk", "Algorithmia"}  # these two where the algorithm has them
     assert not {part.stem for part in FILES.glob("*.py")} & sys.stdlib_module_names - {"__main__"}

@@ -88,15 +88,6 @@ def test_a_result_that_is_no_json_is_the_kits_error(
     assert "not JSON serializable" in error["message"]
 
 
-def test_a_kit_that_is_never_started_is_a_load_error(
-    source: Path, start: Callable[..., Runner], kit_python: Path
-) -> None:
-    (source / "src" / "Hello.py").write_text("from Algorithmia import ADK\nADK(lambda input: 1)\n")
-    error = start(kit_python).call(1).error
-    assert error["error_type"] == "LoadingError"
-    assert "It must end with ADK(apply).init()" in error["message"]
-
-
 def test_what_a_call_printed_is_its_own(source: Path, start: Callable[..., Runner], kit_python: Path) -> None:
     text = (
         "from Algorithmia import ADK\n\ndef apply(input):\n    print('got', input)\n    return 1\n\nADK(apply).init()\n"

@@ -1,0 +1,1 @@
+"""The directory that `PYTHONPATH` names in an algorithm's process and the interpreters that it starts."""
