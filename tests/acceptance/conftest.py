@@ -8,6 +8,8 @@ from dev.services.redis import PrivateRedis, private_redis
 from dev.services.registry import PrivateRegistry
 from tests.acceptance.system import System, longshore_up
 
+collect_ignore = ["sources"]  # they have tests of their own
+
 
 @pytest.fixture(scope="package")
 def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
@@ -28,6 +30,21 @@ def system(
         LONGSHORE_REDIS_URL=own_redis.url(),
         LONGSHORE_RETRY_DELAYS="1,1",
         LONGSHORE_SOURCE_MAX_BYTES=str(64 * 1024 * 1024),
+        LONGSHORE_SERVING_NETWORK="host",  # the private engine has no other
+    ) as running_system:
+        yield running_system
+
+
+@pytest.fixture(scope="package")
+def registryless(
+    tmp_path_factory: pytest.TempPathFactory, docker_host: str, base_image: str, redis_url: str
+) -> Iterator[System]:
+    """A system in which no registry was ever recorded: what was built runs from its image store."""
+    with longshore_up(
+        tmp_path_factory.mktemp("registryless"),
+        DOCKER_HOST=docker_host,
+        LONGSHORE_BASE_IMAGE=base_image,
+        LONGSHORE_REDIS_URL=redis_url,
         LONGSHORE_SERVING_NETWORK="host",  # the private engine has no other
     ) as running_system:
         yield running_system

@@ -51,12 +51,25 @@ class System:
         self, method: str, path: str, body: object = None, *, key: str | None = None, wait: int | None = None
     ) -> HttpResponse:
         """Send one request; with `wait`, wait so many seconds for its job."""
+        data = None if body is None else json.dumps(body).encode()
+        return self.send(method, path, data, key=key, wait=wait)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        content_type: str = "application/json",
+        key: str | None = None,
+        wait: int | None = None,
+    ) -> HttpResponse:
+        """Send one request with a body of any type."""
         headers = {"Authorization": f"Simple {key or self.admin_key}"}
         if wait is not None:
             headers["Prefer"] = f"wait={wait}"
-        data = None
-        if body is not None:
-            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        if data is not None:
+            headers["Content-Type"] = content_type
         request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
