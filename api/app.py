@@ -27,6 +27,7 @@ from api.rate_limits import rate_limits
 from api.resources import (
     algorithms,
     audit,
+    bulk_pushes,
     calls,
     data,
     default_registries,
@@ -106,6 +107,7 @@ def create_app() -> APIFlask:
         algorithms,
         versions,
         pushes,
+        bulk_pushes,
         jobs,
         calls,
         data,

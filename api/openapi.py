@@ -13,7 +13,7 @@ from shared.settings import settings
 
 Part = dict[str, Any]
 
-MAYBE_ENQUEUES = ("/pushes/retry", "/nodes/refresh")
+MAYBE_ENQUEUES = ("/pushes/retry", "/adopt", "/nodes/refresh")
 ENQUEUES = ("/compile", "/version", "/versions", "/registry", *MAYBE_ENQUEUES)
 """The ends of paths whose POST enqueues a job; those in `MAYBE_ENQUEUES` only if there is anything to do."""
 SOURCE_WEBHOOK = "/scm/webhook"

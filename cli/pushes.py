@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, select
 
 from cli.audit import operator
 from cli.common import data_dir_option, echo, print_table, set_up
-from cli.errors import CommandError
-from cli.registries import find_registry
+from cli.registries import find_registry, password_option, read_credentials
 from cli.runtime import open_database
 from shared.algorithms import find_algorithm
 from shared.audit import record
@@ -19,7 +18,6 @@ from shared.commands.repush import RETRIABLE, Retry, retry_all
 from shared.db.clock import rfc3339
 from shared.db.models import Algorithm, ImagePush, PushState, Registry, Version
 from shared.pushes.drift import missing_message
-from shared.registry.credentials import Credentials, InvalidCredentialsError
 
 
 @click.group("pushes")
@@ -77,14 +75,24 @@ def list_missing(registry: str | None, limit: int) -> None:
     help="Only pushes in this state.",
 )
 @click.option("--algorithm", metavar="OWNER/NAME", help="Only pushes of this algorithm.")
-@click.option("--username", metavar="NAME", help="Push with these credentials instead of the registry's own.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
+@click.option("--username", metavar="NAME", help="Push with these credentials instead of the stored ones.")
+@password_option
+@click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
 @data_dir_option
-def retry(registry: str | None, status: str, algorithm: str | None, username: str | None, password_stdin: bool) -> None:
+def retry(
+    registry: str | None,
+    status: str,
+    algorithm: str | None,
+    username: str | None,
+    password_stdin: bool,
+    dry_run: bool,
+) -> None:
     """Push again what failed, the oldest first.
 
-    Credentials that were given for one push are deleted after it: without new ones, the registry's own are used.
+    Credentials that were given for one push are deleted after it: without new ones, the stored ones are used.
     """
+    if username is not None and registry is None:
+        raise click.UsageError("credentials are for one registry: name it with --registry")
     set_up("pushes")
     database = open_database()
     with database.reading() as session:
@@ -94,36 +102,26 @@ def retry(registry: str | None, status: str, algorithm: str | None, username: st
         status=PushState(status),
         registry_id=registry_row.id if registry_row else None,
         algorithm_id=algorithm_row.id if algorithm_row else None,
-        credentials=_credentials(registry, username, password_stdin),
+        credentials=read_credentials(username, password_stdin),
+        dry_run=dry_run,
     )
     enqueued = skipped = 0
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("pushing again", total=None)
         for retried in retry_all(database, request):
-            enqueued, skipped = enqueued + len(retried.jobs), skipped + len(retried.skipped)
-            progress.advance(bar, len(retried.jobs))
+            enqueued, skipped = enqueued + retried.enqueued, skipped + len(retried.skipped)
+            progress.advance(bar, retried.enqueued)
             for push in retried.skipped:
                 name = f"{push.algorithm}@{push.git_hash[:12]} to {push.registry_id}"
                 echo(f"skipped: {name}: {push.reason}", err=True)
+    if dry_run:
+        click.echo(f"{enqueued} would be enqueued again, {skipped} skipped.")
+        return
     with database.writing() as session:
         target = request.registry_id or ""
         record(session, operator(), "pushes.retry", target, number=enqueued, status=status, algorithm=algorithm)
     click.echo(f"{enqueued} enqueued again, {skipped} skipped; workers start them within seconds.")
-
-
-def _credentials(registry: str | None, username: str | None, password_stdin: bool) -> Credentials | None:
-    if username is None:
-        if password_stdin:
-            raise click.UsageError("--password-stdin goes with --username")
-        return None
-    if registry is None:
-        raise click.UsageError("credentials are for one registry: name it with --registry")
-    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else click.prompt("Password", hide_input=True)
-    try:
-        return Credentials(username, password)
-    except InvalidCredentialsError as error:
-        raise CommandError(str(error)) from None
 
 
 def _print_pushes(conditions: Sequence[ColumnElement[bool]], registry: str | None, limit: int) -> int:

@@ -25,7 +25,7 @@ from shared.registries.defaults import (
 )
 from shared.registry.reference import normalize_name
 
-blueprint = v1_blueprint("registries_by_default")
+blueprint = v1_blueprint("default_registries")
 blueprint.tag = "Registries"
 
 # Not `algorithm_route`: its paths would hide an algorithm that is called `registry`.

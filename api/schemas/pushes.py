@@ -61,6 +61,15 @@ class RetryRequest(CredentialsRequest):
     )
 
 
+class AdoptRequest(RequestModel):
+    """Which published versions to push to the registry; without either, all."""
+
+    owner: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    algorithm: Annotated[Text, StringConstraints(min_length=1, max_length=130)] | None = Field(
+        None, description="OWNER/NAME or the id."
+    )
+
+
 class ProgressResponse(ResponseModel):
     """The progress of a push."""
 
@@ -108,7 +117,7 @@ class ListedPushResponse(PushResponse):
 
 
 class SkippedResponse(ResponseModel):
-    """A push that was not enqueued again, and why."""
+    """A push that was not enqueued, and why."""
 
     algorithm: str
     git_hash: str
@@ -116,13 +125,13 @@ class SkippedResponse(ResponseModel):
     reason: str
 
 
-class RetriedResponse(ResponseModel):
-    """The result of a retry."""
+class BulkResponse(ResponseModel):
+    """The result of a request for many pushes."""
 
     enqueued: int
     skipped: list[SkippedResponse]
     more: bool
-    """Whether there are more pushes than one request retries: send another request."""
+    """Whether there are more pushes than one request enqueues: send another request."""
 
 
 def present_progress(push: ImagePush | Row[Any]) -> ProgressResponse:

@@ -4,29 +4,26 @@ A repeated push keeps the request number of the push that it repeats: callers de
 and so where executions pull from, and no repair changes that.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
+from shared.commands.bulk import MAX_AT_ONCE, MAX_IN_TRANSACTION, BulkResult, Record, Skipped
 from shared.commands.push import Enqueued, PushRequest, enqueue_push
 from shared.db.engine import Database
-from shared.db.models import Algorithm, ImagePush, Job, PushState, Registry, Version
+from shared.db.models import Algorithm, Build, ImagePush, Job, PushState, Registry, Version
 from shared.fence import lock_version
-from shared.jobs.dispatch import JobMessage
 from shared.registries.defaults import defaults_with_credentials
 from shared.registry.credentials import Credentials
 
 _LOCKED_REGISTRY = select(Registry.id).where(Registry.id == bindparam("registry")).with_for_update()
 RETRIABLE = (PushState.FAILED, PushState.CANCELLED, PushState.STALLED)
-MAX_AT_ONCE = 1000
-"""Pushes that one call looks at; a caller with more sends another one."""
-MAX_IN_TRANSACTION = 100
-"""Pushes enqueued in one transaction, which locks their registries: other pushes to these wait meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +35,8 @@ class Retry:
     algorithm_id: str | None = None
     credentials: Credentials | None = None
     """For all of them, which then go to one registry; None: those that are stored."""
-
-
-@dataclass
-class Skipped:
-    """A push that was not repeated, and why."""
-
-    algorithm: str
-    git_hash: str
-    registry_id: str
-    reason: str
-
-
-@dataclass
-class Retried:
-    """The result of a retry."""
-
-    jobs: list[str] = field(default_factory=list)
-    """The ids of the new jobs; the first is the parent of the others."""
-    skipped: list[Skipped] = field(default_factory=list)
-    messages: list[JobMessage] = field(default_factory=list)
-    last: int | None = None
-    """The `after` of the next call; None: there are no more pushes."""
+    dry_run: bool = False
+    """Whether to count only, and enqueue nothing."""
 
 
 def retry_pushes(
@@ -68,19 +45,17 @@ def retry_pushes(
     *,
     after: int = 0,
     request_id: str | None = None,
-    record: Callable[[Session, Sequence[Job]], None] | None = None,
-) -> Retried:
+    record: Record | None = None,
+) -> BulkResult:
     """Enqueue again the pushes that are in the given state, the oldest first, up to 100 in one transaction.
 
     A push whose state changes meanwhile is left alone, because another request enqueued it. `after`: `last` of the
-    previous call. `record` is called in each transaction that enqueued pushes, with their jobs: what it writes is
-    committed with them, or not at all. A conflict with another request ends the call after the steps that are
-    committed.
+    previous call. A conflict with another request ends the call after the steps that are committed.
 
     Raises:
         sqlalchemy.exc.IntegrityError: another request has the idempotency key; nothing was enqueued.
     """
-    done = Retried()
+    done = BulkResult()
     with database.reading() as session:
         rows = session.execute(
             _matching(retry).where(ImagePush.seq > after).order_by(ImagePush.seq).limit(MAX_AT_ONCE + 1)
@@ -120,28 +95,31 @@ def _matching(retry: Retry) -> Select[tuple[int, str, str, str]]:
     return query
 
 
-def _retry_one(session: Session, push_id: str, retry: Retry, retried: Retried, request_id: str | None) -> list[Job]:
+def _retry_one(session: Session, push_id: str, retry: Retry, retried: BulkResult, request_id: str | None) -> list[Job]:
     push, registry = _lock_push(session, push_id)
     if push.state != retry.status:
         return []
-    result = _repush(
+    repush = _check_repush(session, push, registry, has_credentials=retry.credentials is not None)
+    if isinstance(repush, Skipped):
+        retried.skipped.append(repush)
+        return []
+    retried.enqueued += 1
+    if retry.dry_run:
+        return []
+    enqueued = _enqueue(
         session,
-        push,
-        registry,
+        repush,
         request_seq=session.scalar(select(func.coalesce(Job.request_seq, Job.seq)).where(Job.id == push.job_id)),
         credentials=retry.credentials,
         parent=session.scalar(select(Job).where(Job.id == retried.jobs[0])) if retried.jobs else None,
         request_id=request_id,
     )
-    if isinstance(result, Skipped):
-        retried.skipped.append(result)
-        return []
-    retried.jobs.append(result.job.id)
-    retried.messages += result.messages
-    return [result.job]
+    retried.jobs.append(enqueued.job.id)
+    retried.messages += enqueued.messages
+    return [enqueued.job]
 
 
-def retry_all(database: Database, retry: Retry) -> Iterator[Retried]:
+def retry_all(database: Database, retry: Retry) -> Iterator[BulkResult]:
     after: int | None = 0
     while after is not None:
         retried = retry_pushes(database, retry, after=after)
@@ -157,8 +135,10 @@ def repair_push(session: Session, push_id: str, digest: str) -> Enqueued | str:
     push, registry = _lock_push(session, push_id)
     if push.state != PushState.SUCCEEDED or push.last_success_digest != digest or push.missing_at is None:
         return "Its latest push failed, is in progress, or has brought the image back."
-    result = _repush(session, push, registry, request_seq=push.last_success_seq)
-    return result.reason if isinstance(result, Skipped) else result
+    repush = _check_repush(session, push, registry, has_credentials=False)
+    if isinstance(repush, Skipped):
+        return repush.reason
+    return _enqueue(session, repush, request_seq=push.last_success_seq)
 
 
 def _lock_push(session: Session, push_id: str) -> tuple[ImagePush, Registry | None]:
@@ -171,16 +151,16 @@ def _lock_push(session: Session, push_id: str) -> tuple[ImagePush, Registry | No
     return push, registry
 
 
-def _repush(
-    session: Session,
-    push: ImagePush,
-    registry: Registry | None,
-    *,
-    request_seq: int | None,
-    credentials: Credentials | None = None,
-    parent: Job | None = None,
-    request_id: str | None = None,
-) -> Enqueued | Skipped:
+class _Repush(NamedTuple):
+    algorithm: Algorithm
+    version: Version
+    build: Build
+    registry: Registry
+
+
+def _check_repush(
+    session: Session, push: ImagePush, registry: Registry | None, *, has_credentials: bool
+) -> _Repush | Skipped:
     version, algorithm = session.execute(
         select(Version, Algorithm)
         .join(Algorithm, Algorithm.id == Version.algorithm_id)
@@ -196,11 +176,24 @@ def _repush(
         return skipped("The version has no succeeded build; compile it first.")
     # `registry_fingerprint` is kept after the job's credentials are deleted; it shows that the push had its own.
     own_fingerprint = session.scalar(select(Job.registry_fingerprint).where(Job.id == push.job_id))
-    if credentials is None and own_fingerprint is not None and not _has_credentials(session, registry, algorithm):
+    if not has_credentials and own_fingerprint is not None and not _has_credentials(session, registry, algorithm):
         return skipped(
             "The credentials of that push were not kept, and neither the registry nor a default has any for pushes. "
             "Send credentials with the retry."
         )
+    return _Repush(algorithm, version, build, registry)
+
+
+def _enqueue(
+    session: Session,
+    repush: _Repush,
+    *,
+    request_seq: int | None,
+    credentials: Credentials | None = None,
+    parent: Job | None = None,
+    request_id: str | None = None,
+) -> Enqueued:
+    algorithm, version, build, registry = repush
     return enqueue_push(
         session, algorithm, version, build, PushRequest(registry.id, credentials),
         parent=parent, request_seq=request_seq, request_id=request_id,

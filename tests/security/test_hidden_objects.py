@@ -34,6 +34,7 @@ ABSENT_ID = "00000000-0000-4000-8000-000000000000"
 BODIES: dict[str, object] = {
     "algorithms.update_algorithm": {"details": {"label": "Mine"}},
     "calls.call_algorithm": 1,
+    "default_registries.set_default_of_algorithm": {"registry_id": ABSENT_ID},
     "pushes.repush": {"registry_id": ABSENT_ID},
     "versions.compile_algorithm": {"commitSha": HASH},
     "versions.pin": {"registry_id": ABSENT_ID},

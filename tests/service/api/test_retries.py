@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from api.resources import pushes
+from api.resources import bulk_pushes
 from shared.commands import repush
 from shared.db.models import Algorithm, IdempotencyKey, ImagePush, Job, PushState, Registry
 from shared.registry.credentials import Credentials
@@ -72,7 +72,7 @@ def test_what_cannot_be_recorded_is_not_enqueued(admin: Api, monkeypatch: pytest
     def fail(*_arguments: object, **_options: object) -> None:
         raise OperationalError("INSERT", {}, Exception("disk is full"))
 
-    monkeypatch.setattr(pushes, write, fail)
+    monkeypatch.setattr(bulk_pushes, write, fail)
     assert admin.call("POST", RETRY, {}, Idempotency_Key="once").status_code == 503
     push_row = one_row(ImagePush, id=job.push_id)
     assert (push_row.job_id, push_row.state) == (job.id, PushState.FAILED)

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.commands import repush as retrying
-from shared.commands.repush import Retried, Retry, retry_all, retry_pushes
+from shared.commands.bulk import BulkResult
+from shared.commands.repush import Retry, retry_all, retry_pushes
 from shared.db.clock import now_ms
 from shared.db.engine import database
 from shared.db.models import Algorithm, Build, BuildStatus, ImagePush, Job, JobState, PushState, Registry
@@ -39,11 +40,11 @@ def failed_push(registry: Registry, credentials: Credentials | None = None) -> J
     return job
 
 
-def retried(**wanted: Any) -> Retried:
+def retried(**wanted: Any) -> BulkResult:
     return retry_pushes(database(), Retry(**wanted))
 
 
-def reasons(result: Retried) -> list[str]:
+def reasons(result: BulkResult) -> list[str]:
     return [each.reason for each in result.skipped]
 
 
