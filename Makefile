@@ -63,7 +63,7 @@ test:  ## Run all checks, and all tests but the long ones, with the real service
 		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
 
 test-long:  ## Run the long tests: short runs of chaos and of conformance, a minute of one hostile owner
-	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test
+	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test-long
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/python -m pytest -n 2 $(LONG_TESTS) $(PYTEST_ARGS)
 

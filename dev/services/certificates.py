@@ -1,6 +1,7 @@
 """Make a private certificate authority, and a server certificate for the loopback addresses."""
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +30,11 @@ def self_signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
     return _certificate(name, key.public_key(), issuer=name, signer=key, authority=True)
 
 
-def write_server_certificate(directory: Path) -> ServerCertificate:
-    """Make an authority and its certificate for 127.0.0.1, ::1 and localhost; the authority's key is not kept."""
+def write_server_certificate(directory: Path, *, names: Sequence[str] = ()) -> ServerCertificate:
+    """Make an authority and its certificate for 127.0.0.1, ::1, localhost and `names`.
+
+    The authority's key is not kept.
+    """
     authority_key, server_key = new_key(), new_key()
     authority = self_signed(authority_key, "Longshore development authority")
     server = _certificate(
@@ -39,6 +43,7 @@ def write_server_certificate(directory: Path) -> ServerCertificate:
         issuer="Longshore development authority",
         signer=authority_key,
         authority=False,
+        names=names,
     )
     directory.mkdir(parents=True, exist_ok=True)
     made = ServerCertificate(directory / "server.pem", directory / "server.key", pem(authority))
@@ -57,7 +62,13 @@ def pem(certificate: x509.Certificate) -> str:
 
 
 def _certificate(
-    name: str, key: ec.EllipticCurvePublicKey, *, issuer: str, signer: ec.EllipticCurvePrivateKey, authority: bool
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    issuer: str,
+    signer: ec.EllipticCurvePrivateKey,
+    authority: bool,
+    names: Sequence[str] = (),
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
@@ -74,9 +85,9 @@ def _certificate(
         .add_extension(_usage(authority=authority), critical=True)
     )
     if not authority:
-        names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in ("localhost", *names)]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return builder.sign(signer, hashes.SHA256())
 
 

@@ -1,7 +1,7 @@
 """Install the programs that the services need, as root on Debian and Ubuntu.
 
-`python3 -m dev.services.packages demo` (or `test`) installs the programs for `make demo` (or `make test`). It uses only
-the standard library, because it runs before the virtual environment exists.
+`python3 -m dev.services.packages demo` (or `test`, `test-long`) installs the programs for `make demo` (or `make test`,
+`make test-long`). It uses only the standard library, because it runs before the virtual environment exists.
 """
 
 import importlib.util
@@ -26,6 +26,8 @@ DEMO_PROGRAMS = {
 }
 _CLOCK = "libfaketime"  # a library, not a program
 TEST_PROGRAMS = {**DEMO_PROGRAMS, "postgres": "postgresql", "skopeo": "skopeo", _CLOCK: "libfaketime"}
+LONG_TEST_PROGRAMS = {**TEST_PROGRAMS, "node": "nodejs", "npm": "npm"}
+_PROGRAMS = {"demo": DEMO_PROGRAMS, "test": TEST_PROGRAMS, "test-long": LONG_TEST_PROGRAMS}
 _ENGINE_PROGRAMS = {"dockerd": "docker.io"}
 _BASE_IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
 
@@ -144,9 +146,9 @@ def _has_engine() -> bool:
 
 
 def needed_programs(purpose: str) -> dict[str, str]:
-    """Return the programs for `demo` or `test`; those for an engine and a base image only if none is configured."""
-    programs = dict(TEST_PROGRAMS if purpose == "test" else DEMO_PROGRAMS)
-    if purpose == "test" or not _has_engine():
+    """Return the programs for a purpose; those for an engine and a base image only if none is configured."""
+    programs = dict(_PROGRAMS[purpose])
+    if purpose != "demo" or not _has_engine():
         programs |= _ENGINE_PROGRAMS
     if not os.environ.get("LONGSHORE_BASE_IMAGE"):
         programs |= _BASE_IMAGE_PROGRAMS
@@ -154,9 +156,9 @@ def needed_programs(purpose: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Install the programs for `demo` or `test`; return 0 if all are installed, 1 if not, 2 for wrong usage."""
-    if len(arguments) != 1 or arguments[0] not in {"demo", "test"}:
-        say("usage: python3 -m dev.services.packages demo|test")
+    """Install the programs for a purpose; return 0 if all are installed, 1 if not, 2 for wrong usage."""
+    if len(arguments) != 1 or arguments[0] not in _PROGRAMS:
+        say(f"usage: python3 -m dev.services.packages {'|'.join(_PROGRAMS)}")
         return 2
     try:
         with ending_on_sigterm():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import older_client_python, published_client_python
+from tests.clients import published_client_python
 from tests.unit.workers.runner.running import Runner
 
 APPLY = """
@@ -186,7 +186,7 @@ def apply(input, state):
 @pytest.fixture(scope="session", params=["2.0.5", "1.2.1", "1.13.1"])
 def client_python(request: pytest.FixtureRequest) -> Path:
     """The published client with the kit, one from before the kit, and one with a kit that decodes nothing."""
-    return published_client_python() if request.param == "2.0.5" else older_client_python(request.param)
+    return published_client_python(request.param)
 
 
 @pytest.mark.parametrize("form", KIT_FORMS)
