@@ -13,6 +13,8 @@ from sqlalchemy import func, select
 from api.rate_limits import _rate_limits_of
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Job, SourceDelivery
+from shared.encryption import keyring
+from shared.git.webhook_secrets import make_webhook_secret
 from shared.settings import settings
 from tests.rows import OTHER_HASH, change, one_row
 from tests.security.test_hidden_objects import ABSENT_ID
@@ -111,6 +113,14 @@ def test_a_sealed_secret_in_another_row_does_not_open(hook: Webhook, acme: Api) 
     other = acme.make_algorithm("acme", "Other")
     change(one_row(Algorithm, name="Other"), webhook_secret=one_row(Algorithm, name="Hello").webhook_secret)
     assert Webhook(hook.api, other, hook.secret).deliver().status_code == 404
+
+
+def test_a_hosted_algorithm_takes_no_webhook_also_with_a_secret(hook: Webhook, acme: Api) -> None:
+    hosted = acme.make_algorithm("acme", "Hosted", source=None)
+    with database().writing() as session:
+        algorithm = session.scalars(select(Algorithm).where(Algorithm.name == "Hosted")).one()
+        secret = make_webhook_secret(keyring(), algorithm)
+    assert Webhook(hook.api, hosted, secret).deliver().status_code == 404
 
 
 @pytest.mark.parametrize("service", SENDERS)
