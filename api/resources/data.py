@@ -19,7 +19,7 @@ class DataListResponse(ResponseModel):
     marker: str | None
 
 
-@blueprint.get("/data/", strict_slashes=False)
+@blueprint.get("/data")
 @blueprint.output(DataListResponse)
 def list_data() -> Response:
     """List hosted data: always empty, because there is none yet. Clients ask it to try a key."""
