@@ -19,6 +19,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
 from workers.builds.context import BuildContext, BuildLog, url_secrets
 from workers.builds.dockerfile import ALGORITHM, DOCKERFILE, REVISION, build_by_dockerfile
+from workers.builds.entry import find_entry
 from workers.builds.environment.container import PYTHON
 from workers.builds.environment.environment import ensure_environment
 from workers.builds.environment.requirements import read_requirements
@@ -99,7 +100,7 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
                     environment_key=None,
                     environment_reused=False,
                 )
-            _check_script(tree, request.name)
+            module = find_entry(tree, request.name, build_log)
             spec = EnvironmentSpec(
                 base_image=request.base_image,
                 requirements=read_requirements(tree, request.kit_requirement),
@@ -117,7 +118,7 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
             environment = ensure_environment(use, spec, tree, context)
             with build_log.step("Building the algorithm's image"):
                 context.check()
-                image = assemble_image(use, environment.image, request.name, request.labels, tree)
+                image = assemble_image(use, environment.image, module, request.labels, tree)
             return _name_image(
                 use, image, request, environment_key=environment.key, environment_reused=environment.reused
             )
@@ -126,8 +127,10 @@ def build_image(request: BuildRequest, use: StoreUse, log: Callable[[str], None]
         raise
 
 
-def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[str, str], tree: SourceTree) -> Image:
-    """Add the image of an algorithm to the store. Equal parts give an equal digest, on every machine, at any time.
+def assemble_image(use: StoreUse, environment: Image, module: str, labels: dict[str, str], tree: SourceTree) -> Image:
+    """Add the image of an algorithm to the store. `module` is its module in `src`.
+
+    Equal parts give an equal digest, on every machine, at any time.
 
     Raises:
         WorkError: as the store raises.
@@ -136,7 +139,7 @@ def assemble_image(use: StoreUse, environment: Image, name: str, labels: dict[st
     top = SOURCE_DIRECTORY.strip("/")
     source = add_layer(use, archived(chain(parent_entries(top), tree.entries(top))), reproducible_compressor)
     variables = environment.variables | {
-        "LONGSHORE_MODULE": name,
+        "LONGSHORE_MODULE": module,
         "LONGSHORE_PORT": str(PORT),
         "PYTHONUNBUFFERED": "1",
     }
@@ -166,19 +169,6 @@ def _check_names(request: BuildRequest) -> None:
     ):
         if not pattern.fullmatch(value):
             raise WorkError(ErrorClass.INVALID, f"no image can be built with the {field} {value[:200]!r}")
-
-
-def _check_script(tree: SourceTree, name: str) -> None:
-    script = f"src/{name}.py"
-    if tree.is_file(script):
-        return
-    if not tree.is_directory("src"):
-        cause = f"there is no directory src (at the top there is: {', '.join(tree.names_in('')[:20]) or 'nothing'})"
-    elif tree.exists(script):
-        cause = "it is not a regular file"
-    else:
-        cause = f"in src there is: {', '.join(tree.names_in('src')[:20])}"
-    raise WorkError(ErrorClass.INVALID, f"the source has no {script}: {cause}")
 
 
 def _build_with_dockerfile(use: StoreUse, request: BuildRequest, tree: SourceTree, context: BuildContext) -> Image:

@@ -199,7 +199,7 @@ def test_the_configuration_of_an_image(
         assert configuration["WorkingDir"] == "/opt/algorithm"
         assert configuration["ExposedPorts"] == {"8080/tcp": {}}
         assert configuration["Healthcheck"] == {"Test": ["NONE"]}
-        assert "LONGSHORE_ALGORITHM_NAME=Small" in configuration["Env"]
+        assert "LONGSHORE_MODULE=Small" in configuration["Env"]
         assert configuration["Labels"] == {
             "org.opencontainers.image.title": f"{owner}/Small",
             "org.opencontainers.image.revision": request.commit,

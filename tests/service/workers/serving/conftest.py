@@ -52,7 +52,7 @@ serve(apply)
 DOCKERFILE = f"""FROM BASE
 COPY runner {workers.runner.DIRECTORY}
 COPY src {workers.runner.SOURCE_DIRECTORY}/src
-ENV LONGSHORE_ALGORITHM_NAME=Hello
+ENV LONGSHORE_MODULE=Hello
 WORKDIR {workers.runner.SOURCE_DIRECTORY}
 USER {RUNS_AS}
 ENTRYPOINT ["python3", "-I", "-S", "{workers.runner.DIRECTORY}"]
