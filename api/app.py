@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 from api.absent_parts import ERROR_MESSAGE_HEADER, find_absent_part
 from api.authentication import READ_METHODS, audit_denied, authenticate, caller
 from api.errors import Code, api_error
+from api.invocation.call_chain import nested_chain
 from api.openapi import complete_document
 from api.proxy_headers import OWNER_HEADER, client_address, owner_tag
 from api.rate_limits import rate_limits
@@ -136,7 +137,11 @@ def _before_request() -> None:
     g.request_id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
-    if request.endpoint == source_webhooks.ENDPOINT:
+    chain = nested_chain()
+    if chain is not None:
+        g.caller = chain.acting
+        rate_limits().count_call(chain.limited)
+    elif request.endpoint == source_webhooks.ENDPOINT:
         algorithm_name = (request.view_args or {})["algorithm_name"].lower()
         rate_limits().count_source_webhook(client_address(request) or "unknown", algorithm_name)
     elif not request.path.startswith(PUBLIC_PATHS):

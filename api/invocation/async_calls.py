@@ -8,9 +8,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.invocation.call import call, read_object
+from api.invocation.call_chain import CallChain
 from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse
 from api.invocation.target import Target
-from api.owner_slots import call_slots
 from shared.db.engine import database
 from shared.db.models import CallState
 from shared.errors import RequestError, UnavailableError
@@ -35,7 +35,16 @@ class AsyncCalls:
         self._in_progress = 0
         self._ids: set[str] = set()
 
-    def start(self, caller: Caller, target: Target, request: RunnerRequest, *, timeout: float, request_id: str) -> str:
+    def start(
+        self,
+        caller: Caller,
+        target: Target,
+        request: RunnerRequest,
+        chain: CallChain,
+        *,
+        timeout: float,
+        request_id: str,
+    ) -> str:
         """Record the call, start it, and return the id of its record.
 
         Raises:
@@ -43,7 +52,7 @@ class AsyncCalls:
             UnavailableError: this process runs as many calls as it may.
         """
         slot = ExitStack()  # held until the call has ended
-        slot.enter_context(call_slots().hold(caller.owner))
+        slot.enter_context(chain.slot())
         try:
             self._count()
         except BaseException:
@@ -61,7 +70,7 @@ class AsyncCalls:
             self._ids.add(call_id)
             threading.Thread(
                 target=self._run,
-                args=(call_id, target, request, timeout, request_id, slot),
+                args=(call_id, target, request, chain.detached(), timeout, request_id, slot),
                 name="async call",
                 daemon=True,
             ).start()
@@ -87,11 +96,18 @@ class AsyncCalls:
             return sorted(self._ids)
 
     def _run(
-        self, call_id: str, target: Target, request: RunnerRequest, timeout: float, request_id: str, slot: ExitStack
+        self,
+        call_id: str,
+        target: Target,
+        request: RunnerRequest,
+        chain: CallChain,
+        timeout: float,
+        request_id: str,
+        slot: ExitStack,
     ) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            outcome = _outcome_of(target, request, timeout, request_id)
+            outcome = _outcome_of(target, request, chain, timeout, request_id)
             with database().writing() as session:
                 end_call(session, call_id, outcome)
         except SQLAlchemyError as error:
@@ -123,9 +139,11 @@ def await_async_calls(timeout: float) -> None:
         log.warning("async_calls_interrupted", calls=len(lost), waited_s=round(time.monotonic() - began_at, 1))
 
 
-def _outcome_of(target: Target, request: RunnerRequest, timeout: float, request_id: str) -> CallOutcome:
+def _outcome_of(
+    target: Target, request: RunnerRequest, chain: CallChain, timeout: float, request_id: str
+) -> CallOutcome:
     try:
-        return _read_outcome(call(target, request, timeout=timeout, request_id=request_id))
+        return _read_outcome(call(target, request, chain, timeout=timeout, request_id=request_id))
     except RequestError as error:
         return CallOutcome(CallState.FAILED, error.message)
     except SQLAlchemyError:

@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import select
 
 from api.errors import ApiError, Code
+from api.invocation.call_chain import CallChain
+from api.invocation.nested_calls import NestedCalls
 from api.invocation.runner_client import (
     NO_RESULT,
     InstanceEndedError,
@@ -47,7 +49,9 @@ TEXT = "text/plain"
 BINARY = "application/octet-stream"
 
 
-def call(target: Target, request: RunnerRequest, *, timeout: float, request_id: str | None = None) -> RunnerResponse:
+def call(
+    target: Target, request: RunnerRequest, chain: CallChain, *, timeout: float, request_id: str | None = None
+) -> RunnerResponse:
     """Make a call within `timeout` seconds, a cold start included.
 
     Raises:
@@ -61,8 +65,9 @@ def call(target: Target, request: RunnerRequest, *, timeout: float, request_id: 
         instance = wait_until_ready(target, deadline, request_id=request_id)
         reason = "What ran was stopped."
         if instance is not None:
+            chain.require_possible(target.algorithm, instance.id)
             try:
-                return _checked(_send(instance, request, deadline))
+                return _checked(_send(target, instance, request, chain, deadline))
             except NotDeliveredError as error:
                 reason = f"The last try failed: {error}."
                 ended += isinstance(error, InstanceEndedError) and _mark_ended(instance, error)
@@ -77,10 +82,15 @@ def call(target: Target, request: RunnerRequest, *, timeout: float, request_id: 
         target = find_target_again(target)
 
 
-def _send(instance: ReadyInstance, request: RunnerRequest, deadline: float) -> RunnerResponse:
+def _send(
+    target: Target, instance: ReadyInstance, request: RunnerRequest, chain: CallChain, deadline: float
+) -> RunnerResponse:
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise NotDeliveredError("the time was over")
+    nested = None
+    if target.algorithm.settings.get("pipeline_enabled") is not False:
+        nested = NestedCalls(chain, target.algorithm, instance.id, deadline=deadline)
     return send(
         instance.endpoint,
         request,
@@ -88,6 +98,7 @@ def _send(instance: ReadyInstance, request: RunnerRequest, deadline: float) -> R
         serving_dir=settings().resolved_serving_dir,
         deadline=deadline + RESPONSE_MARGIN_SECONDS,
         max_bytes=settings().call_result_max_bytes,
+        nested=nested,
     )
 
 

@@ -6,9 +6,11 @@ import json
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from api.invocation.nested_calls import CallResponse, NestedCalls
 from shared.errors import LongshoreError
 from shared.instances.endpoints import connect
 from shared.net.responses import StrictResponse
@@ -52,11 +54,19 @@ class RunnerResponse:
 
 
 def send(
-    endpoint: str, request: RunnerRequest, *, timeout: float, serving_dir: Path, deadline: float, max_bytes: int
+    endpoint: str,
+    request: RunnerRequest,
+    *,
+    timeout: float,
+    serving_dir: Path,
+    deadline: float,
+    max_bytes: int,
+    nested: NestedCalls | None = None,
 ) -> RunnerResponse:
     """Send a call and return the response.
 
     `timeout` is that of the algorithm, in seconds; `deadline` is that of the whole exchange (monotonic clock).
+    `nested` makes the calls that the algorithm makes meanwhile; None: it may make none.
 
     Raises:
         NotDeliveredError: the algorithm did not get the call.
@@ -71,11 +81,14 @@ def send(
     client = http.client.HTTPConnection("runner")
     client.response_class = StrictResponse
     client.sock = connection
+    if nested is not None:
+        nested.connect(connection)
+        client.response_class = partial(CallResponse, nested)  # type: ignore[assignment]
     remaining = timeout - (time.monotonic() - began_at)  # connecting may have waited until the runner accepted
     try:
         if remaining < MIN_TIMEOUT_SECONDS:
             raise NotDeliveredError("the time was over")
-        response = _exchange(client, request, remaining, max_bytes)
+        response = _exchange(client, request, remaining, max_bytes, nested)
     except TimeoutError:
         return error_response(
             f"The algorithm's container did not answer within the timeout of {timeout:g} seconds.", TIMEOUT_ERROR
@@ -85,17 +98,24 @@ def send(
     except (http.client.HTTPException, ValueError):
         return error_response(NO_RESULT)
     finally:
+        if nested is not None:
+            nested.end()
         client.close()
-    if response.status == http.client.SERVICE_UNAVAILABLE:
+    if response.status == http.client.SERVICE_UNAVAILABLE and not _has_begun(nested):
         raise InstanceEndedError("it is being stopped")
     return response
 
 
 def _exchange(
-    client: http.client.HTTPConnection, request: RunnerRequest, timeout: float, max_bytes: int
+    client: http.client.HTTPConnection,
+    request: RunnerRequest,
+    timeout: float,
+    max_bytes: int,
+    nested: NestedCalls | None,
 ) -> RunnerResponse:
     headers = {} if request.content_type is None else {"Content-Type": request.content_type}
     query = f"/?timeout={timeout:.3f}&stdout={'true' if request.stdout else 'false'}"
+    query += f"&outgoing={nested.max_parallel if nested is not None else 0}"
     is_unix = client.sock is not None and client.sock.family == socket.AF_UNIX
     is_sent = True
     try:
@@ -108,10 +128,15 @@ def _exchange(
         # Linux resets a unix connection whose other end is closed before it was accepted or before everything was read;
         # after that, the stream just ends. Over TCP a reset does not show that the call was not read.
         is_reset = isinstance(error, ConnectionResetError) and not isinstance(error, http.client.RemoteDisconnected)
-        if not is_sent or (is_unix and is_reset):
+        if not _has_begun(nested) and (not is_sent or (is_unix and is_reset)):
             raise InstanceEndedError("it ended before it took the call") from None
         raise
     return _read(response, max_bytes)
+
+
+def _has_begun(nested: NestedCalls | None) -> bool:
+    """Return whether the algorithm certainly got the call, because it made calls itself."""
+    return nested is not None and nested.has_begun
 
 
 def _read(response: http.client.HTTPResponse, max_bytes: int) -> RunnerResponse:

@@ -1,5 +1,7 @@
 """Calls of algorithms, and the results of asynchronous calls."""
 
+from contextlib import nullcontext
+
 from flask import Response, g, request
 from werkzeug.http import dump_options_header
 
@@ -7,10 +9,10 @@ from api.authentication import caller
 from api.errors import ApiError, Code
 from api.invocation.async_calls import async_calls
 from api.invocation.call import JSON, call, raw_result
+from api.invocation.call_chain import request_chain
 from api.invocation.runner_client import RunnerRequest
 from api.invocation.target import Target, find_target
 from api.invocation.target_cache import target_cache
-from api.owner_slots import call_slots
 from api.routing import json_response, v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallQuery, present_call
 from shared.db.engine import database
@@ -39,16 +41,18 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
     """
     runner_request = _read_input(query)
     target = _find(algorithm_name, version, query)
+    chain = request_chain()
+    timeout = chain.shortened(query.timeout)
     if query.output == "void":
         return json_response(
             AsyncCallAccepted(
                 request_id=async_calls.start(
-                    caller(), target, runner_request, timeout=query.timeout, request_id=g.request_id
+                    caller(), target, runner_request, chain, timeout=timeout, request_id=g.request_id
                 )
             )
         )
-    with call_slots().hold(caller().owner):
-        result = call(target, runner_request, timeout=query.timeout, request_id=g.request_id)
+    with chain.slot() if chain.acting is None else nullcontext():  # a nested call has its slot already
+        result = call(target, runner_request, chain, timeout=timeout, request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)
 

@@ -142,6 +142,19 @@ class ServingSettings(BaseSettings):
     )
     call_max_bytes: int = Field(10 * MEBIBYTE, ge=1024, description="Maximum input of a call, in bytes.")
     call_result_max_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Maximum result of a call, in bytes.")
+    pipeline_max_depth: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="How deep algorithms may call algorithms below a call that came from outside; 0: not at all.",
+    )
+    pipeline_max_parallel: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="How many calls an algorithm may have in progress at the same time while it works on one call. They count as "
+        "concurrent calls of the first caller (LONGSHORE_CALLS_PER_OWNER).",
+    )
     call_keep_days: float = Field(
         1, gt=0, description="How long the outcome of a call with output=void is kept, in days."
     )

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
+from contextlib import nullcontext
+from typing import ContextManager, Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
 from .messages import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, error_body, parse_result
 from .process import AlgorithmProcess, Call
@@ -80,8 +81,10 @@ class AlgorithmRunner:
             return self._start_failure
         return _load_failure(process) if process.ended and not process.loaded else None
 
-    def call(self, request: bytes, timeout: float) -> CallResponse:
+    def call(self, request: bytes, timeout: float, under_way: ContextManager[object] | None = None) -> CallResponse:
         """Call the algorithm with the kit's line of JSON. `timeout` is in seconds and includes waiting for other calls.
+
+        `under_way` is entered while the algorithm works on the call.
 
         Raises:
             StoppingError: the runner is stopping.
@@ -97,7 +100,7 @@ class AlgorithmRunner:
                 )
             self._has_call = True
         try:
-            return self._call_exclusively(request, timeout, deadline)
+            return self._call_exclusively(request, timeout, deadline, under_way or nullcontext())
         finally:
             with self._call_changed:
                 self._has_call = False
@@ -118,7 +121,13 @@ class AlgorithmRunner:
                 self._process.end(END_GRACE_SECONDS)
 
     def _call_exclusively(
-        self, request: bytes, timeout: float, deadline: float, *, may_retry: bool = True
+        self,
+        request: bytes,
+        timeout: float,
+        deadline: float,
+        under_way: ContextManager[object],
+        *,
+        may_retry: bool = True,
     ) -> CallResponse:
         if self._process is None:
             self.start()
@@ -135,10 +144,11 @@ class AlgorithmRunner:
         if failure is not None or process is None:
             return (failure or CallFailure("The algorithm was not started.", LOADING_ERROR)).response()
         started_at = time.monotonic()
-        call = process.call(request, deadline)
+        with under_way:
+            call = process.call(request, deadline)
         if may_retry and process.ended and not (call.delivered or call.timed_out):
             # The process had ended before the call, and its end was noticed only now: the call has not begun.
-            return self._call_exclusively(request, timeout, deadline, may_retry=False)
+            return self._call_exclusively(request, timeout, deadline, under_way, may_retry=False)
         response = CallResponse(
             _response_body(call, process, timeout), duration=time.monotonic() - started_at, stdout=call.stdout.text()
         )

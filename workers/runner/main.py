@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from .algorithm import AlgorithmRunner
 from .check import check_import
 from .http_server import BACKLOG, CallCounter, RunnerServer
+from .outgoing_calls import OutgoingCalls
+from .outgoing_server import OutgoingServer, client_environment
 from .settings import RunnerSettingsError, read_settings
 
 if TYPE_CHECKING:
@@ -62,26 +64,37 @@ def main() -> int:
         listeners = [] if settings.port == 0 else [_tcp_listener(settings.port)]
         if settings.socket_path is not None:
             listeners.append(_unix_listener(settings.socket_path))
+        outgoing_listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     except OSError as error:
         return _fail(f"cannot listen: {error}")
-    algorithm = AlgorithmRunner(settings.module, settings.source_directory, os.environ)
+    outgoing = OutgoingCalls()
+    forwarder = OutgoingServer(outgoing_listener, outgoing, settings.max_request_bytes)
+    environment = {**os.environ, **client_environment(os.environ, outgoing_listener.getsockname()[1])}
+    algorithm = AlgorithmRunner(settings.module, settings.source_directory, environment)
     try:
         may_start = not settings.socket_sealed or wait_until_sealed(str(settings.socket_path), stop_pipe)
     except TimeoutError as error:
         return _fail(f"{error}; the algorithm was not started")
     if may_start:
+        threading.Thread(target=forwarder.serve_forever, args=(SERVER_POLL_INTERVAL_SECONDS,), daemon=True).start()
         algorithm.start()
-        serve(algorithm, listeners, settings.max_request_bytes, stop_pipe)
+        serve(algorithm, listeners, outgoing, settings.max_request_bytes, stop_pipe)
     if settings.socket_path is not None:
         with contextlib.suppress(OSError):
             os.unlink(settings.socket_path)
     return 0
 
 
-def serve(algorithm: AlgorithmRunner, listeners: list[socket.socket], max_request_bytes: int, stop_pipe: int) -> None:
+def serve(
+    algorithm: AlgorithmRunner,
+    listeners: list[socket.socket],
+    outgoing: OutgoingCalls,
+    max_request_bytes: int,
+    stop_pipe: int,
+) -> None:
     """Serve until a byte can be read from `stop_pipe`; then let the running call finish, and end the algorithm."""
     calls = CallCounter()
-    servers = [RunnerServer(listener, algorithm, calls, max_request_bytes) for listener in listeners]
+    servers = [RunnerServer(listener, algorithm, calls, outgoing, max_request_bytes) for listener in listeners]
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(SERVER_POLL_INTERVAL_SECONDS,), daemon=True).start()
     os.read(stop_pipe, 1)

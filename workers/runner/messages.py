@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any, Dict, NoReturn  # noqa: UP035 - Python 3.8 cannot subscript dict at run time
@@ -34,10 +35,12 @@ class CallParameters:
     """The query parameters of a call.
 
     `timeout` is in seconds. `stdout`: the response has the text that the algorithm wrote to standard output.
+    `outgoing`: how many calls of its own the algorithm may have in progress at the same time; the sender makes them.
     """
 
     timeout: float = DEFAULT_TIMEOUT
     stdout: bool = False
+    outgoing: int = 0
 
 
 def parse_query(query: str) -> CallParameters:
@@ -56,7 +59,10 @@ def parse_query(query: str) -> CallParameters:
     stdout = TRUTHS.get(given.get("stdout", "false").lower())
     if stdout is None:
         raise InvalidCallError(400, "stdout must be true or false.")
-    return CallParameters(timeout=timeout, stdout=stdout)
+    outgoing = given.get("outgoing", "0")
+    if not re.fullmatch(r"[0-9]{1,4}", outgoing):
+        raise InvalidCallError(400, "outgoing must be a whole number of up to four digits.")
+    return CallParameters(timeout=timeout, stdout=stdout, outgoing=int(outgoing))
 
 
 def request_line(content_type: str | None, body: bytes) -> bytes:

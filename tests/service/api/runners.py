@@ -24,7 +24,7 @@ def treated(listener: socket.socket, treat: Treat) -> Iterator[list[bytes]]:
                 with connection, suppress(OSError):
                     if ended.is_set():
                         return
-                    requests.append(_request(connection))
+                    requests.append(read_request(connection))
                     treat(connection)
 
     thread = threading.Thread(target=serve)
@@ -66,7 +66,7 @@ def port_listener(instance: Instance) -> Iterator[socket.socket]:
         yield listener
 
 
-def _request(connection: socket.socket) -> bytes:
+def read_request(connection: socket.socket) -> bytes:
     """Read one request: its head, and a body of the length that the head names.
 
     Raises:

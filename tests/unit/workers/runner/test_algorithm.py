@@ -156,8 +156,8 @@ def test_the_environment_is_the_containers_without_ours(
     algorithm: Callable[[str], Path], start: Callable[..., Runner]
 ) -> None:
     algorithm(MOODS)
-    environment = start(ALGORITHMIA_API_KEY="sim123", HOME="/nonexistent").call("environment").result
-    assert environment["ALGORITHMIA_API_KEY"] == "sim123"
+    environment = start(MODEL="large", HOME="/nonexistent").call("environment").result
+    assert environment["MODEL"] == "large"
     assert environment["PYTHONUNBUFFERED"] == "1"
     assert environment["HOME"] == "/tmp"
     assert not [name for name in environment if name.startswith("LONGSHORE_")]

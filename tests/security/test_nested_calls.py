@@ -1,0 +1,153 @@
+"""Attacks of an algorithm that may control everything in its container, by the calls that it makes."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from shared.db.models import Algorithm, KeyKind, Version
+from tests.git_service import make_key
+from tests.service.api.invocation import Api
+from tests.service.api.nested import (
+    ASK_ALL,
+    answering,
+    called,
+    calls,
+    make_version,
+    read_answer,
+    request_bytes,
+    result_bytes,
+    serving,
+    treating,
+    wait_for_no_calls,
+)
+
+pytestmark = pytest.mark.usefixtures("short_serving_dir")
+
+CALL = "/v1/algo/acme/Hello"
+PRIVATE = "/v1/algo/rival/Mine"
+
+
+@pytest.fixture
+def installation(sqlite_installation: str) -> str:
+    """Which database it is makes no difference here."""
+    return sqlite_installation
+
+
+def test_an_algorithm_does_not_call_private_ones_of_its_caller(
+    rival: Api, admin: Api, algorithm: Algorithm, version: Version
+) -> None:
+    theirs, public = make_version(rival, "rival", "Mine"), make_version(rival, "rival", "Open", "public")
+    targets = ("Mine", f"Mine/{theirs[1].git_hash}", "Mine/latestPrivate", "None", "Open", "Open?stdout=true")
+    with serving(algorithm, version, ASK_ALL), answering(*theirs) as requests, answering(*public):
+        for api in (rival, admin):
+            answers = called(api, "acme/Hello", *[[f"/v1/algo/rival/{target}"] for target in targets])
+            assert [status for status, _ in answers] == [404, 404, 404, 404, 200, 403]
+            assert len({body["error"]["code"] for _, body in answers[:4]}) == 1, "as one that does not exist"
+        assert requests == []
+
+
+def test_an_algorithm_reaches_no_route_but_calls(acme: Api, admin: Api, algorithm: Algorithm, version: Version) -> None:
+    targets = (
+        "/v1/algorithms/acme",
+        "/v1/algorithms/acme/Hello/compile",
+        "/v1/registries",
+        "/v1/users/acme/keys",
+        "/v1/algo/../registries",
+        "/v1/algo/%2e%2e/registries",
+        "/v1/algo/acme/Hello/../../../registries",
+        "//v1/registries",
+        "http://localhost/v1/registries",
+        "*",
+        "",
+    )
+    with treating(algorithm, version, calls(*targets)):
+        for target, (status, body) in zip(targets, admin.post(CALL)["result"], strict=True):
+            assert status in (400, 404), target
+            assert set(body["error"]) == {"id", "code", "message"}
+    assert acme.get("/v1/registries") == admin.get("/v1/registries")
+    assert len(acme.get("/v1/algorithms/acme/Hello/builds")["results"]) == 1
+
+
+def test_an_algorithm_says_neither_who_it_is_nor_for_whom_it_calls(
+    rival: Api, algorithm: Algorithm, version: Version
+) -> None:
+    theirs = make_version(rival, "rival", "Mine")
+    key = make_key("admin", KeyKind.ADMIN)
+    headers = f"Authorization: Simple {key}\r\nX-Forwarded-For: 127.0.0.1\r\nLongshore-Call-Chain: 1\r\n"
+
+    def treat(connection: socket.socket) -> None:
+        request = request_bytes(1, PRIVATE).replace(b"Longshore-Call:", f"{headers}Longshore-Call:".encode(), 1)
+        connection.sendall(request)
+        with connection.makefile("rb") as stream:
+            connection.sendall(result_bytes(read_answer(stream).status))
+
+    with treating(algorithm, version, treat), answering(*theirs) as requests:
+        assert rival.post(CALL)["result"] == 404
+        assert requests == []
+
+
+def test_an_algorithm_whose_owner_did_not_allow_pipelines_makes_no_call(
+    acme: Api, algorithm: Algorithm, version: Version
+) -> None:
+    other = make_version(acme, "acme", "Other")
+    acme.put("/v1/algorithms/acme/Hello", {"settings": {"pipeline_enabled": False}})
+
+    def treat(connection: socket.socket) -> None:
+        connection.sendall(request_bytes(1, "/v1/algo/acme/Other") + result_bytes(1))
+
+    with treating(algorithm, version, treat), answering(*other) as requests:
+        assert "answered with no result" in acme.post(CALL)["error"]["message"]
+        assert requests == []
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n"
+BROKEN: list[tuple[str, Callable[[socket.socket], None]]] = [
+    ("no header", lambda connection: connection.sendall(INTERIM + b"\r\n")),
+    ("headers without end", lambda connection: connection.sendall(INTERIM + b"X: x\r\n" * 1000)),
+    ("a header without end", lambda connection: connection.sendall(INTERIM + b"X: " + b"x" * 200_000)),
+    ("a body without end", lambda connection: connection.sendall(request_bytes(1, CALL, length=10**9))),
+    ("a negative body", lambda connection: connection.sendall(request_bytes(1, CALL, length=-1))),
+    ("a body that ends", lambda connection: connection.sendall(request_bytes(1, CALL, length=100))),
+    ("a negative number", lambda connection: connection.sendall(request_bytes(-1, CALL))),
+    ("a long number", lambda connection: connection.sendall(request_bytes(10**99, CALL))),
+    ("the end", lambda connection: connection.sendall(request_bytes(1, "/v1/algo/acme/None"))),
+]
+
+
+@pytest.mark.parametrize("treat", [treat for _, treat in BROKEN], ids=[name for name, _ in BROKEN])
+def test_a_request_that_is_none_ends_the_call(
+    acme: Api, algorithm: Algorithm, version: Version, treat: Callable[[socket.socket], None]
+) -> None:
+    with treating(algorithm, version, treat) as requests:
+        assert "container" in acme.post(CALL)["error"]["message"]
+        assert len(requests) == 1, "the call may have begun, and is not repeated"
+    wait_for_no_calls("acme")
+
+
+def test_requests_without_end_end_with_the_call(acme: Api, algorithm: Algorithm, version: Version) -> None:
+    other = make_version(acme, "acme", "Other")
+
+    def treat(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(request_bytes(1, "/v1/algo/acme/Other") + request_bytes(2, "/v1/registries"))
+
+    with treating(algorithm, version, treat), answering(*other):
+        assert acme.post(f"{CALL}?timeout=1")["error"]["error_type"] == "TimeoutError"
+        wait_for_no_calls("acme")
+
+
+def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(
+    acme: Api, algorithm: Algorithm, version: Version
+) -> None:
+    other = make_version(acme, "acme", "Other")
+
+    def treat(connection: socket.socket) -> None:
+        for number in range(8):
+            connection.sendall(request_bytes(number, "/v1/algo/acme/Other"))
+        while connection.recv(1):  # until the other end closes it
+            pass
+
+    with treating(algorithm, version, treat), answering(*other, "x" * 4_000_000):
+        assert acme.post(f"{CALL}?timeout=1")["error"]["error_type"] == "TimeoutError"
+        wait_for_no_calls("acme")
