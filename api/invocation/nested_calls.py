@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -187,7 +186,7 @@ class CallResponse(StrictResponse):
 
 
 def _read_head(stream: BinaryIO) -> _Request:
-    headers = http.client.parse_headers(stream)  # type: ignore[arg-type]
+    headers = http.client.parse_headers(stream)
     length = _number(headers, "Content-Length")
     if length > settings().call_max_bytes:
         raise ValueError("the body of a nested call is too large")
@@ -196,7 +195,7 @@ def _read_head(stream: BinaryIO) -> _Request:
     )
 
 
-def _number(headers: Mapping[str, str], name: str) -> int:
+def _number(headers: http.client.HTTPMessage, name: str) -> int:
     text = headers.get(name, "")
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{name} is no number")

@@ -12,9 +12,11 @@ import http.client
 import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Dict  # noqa: UP035 - Python 3.8 cannot subscript dict at run time
+from typing import TYPE_CHECKING, Dict  # noqa: UP035 - Python 3.8 cannot subscript dict at run time
 
 if TYPE_CHECKING:
+    from io import BufferedIOBase
+
     from .messages import CallParameters
 
 NUMBER_HEADER = "Longshore-Call"
@@ -85,7 +87,7 @@ class CallChannel:
     """The connection of one call. As a context manager: the algorithm works on the call."""
 
     def __init__(
-        self, outgoing: OutgoingCalls, connection: socket.socket, reader: BinaryIO, parameters: CallParameters
+        self, outgoing: OutgoingCalls, connection: socket.socket, reader: BufferedIOBase, parameters: CallParameters
     ) -> None:
         self._outgoing = outgoing
         self._connection = connection

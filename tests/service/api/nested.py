@@ -74,7 +74,7 @@ def request_bytes(number: int, target: str, body: bytes = b"null", length: int |
 def read_answer(stream: BinaryIO) -> Answered:
     """Read the response to a call."""
     status = int(stream.readline().split()[1])
-    headers = http.client.parse_headers(stream)  # type: ignore[arg-type]
+    headers = http.client.parse_headers(stream)
     body = stream.read(int(headers["Content-Length"]))
     return Answered(int(headers["Longshore-Call"]), status, json.loads(body))
 
