@@ -7,7 +7,7 @@ Names and forms of headers and fields are those of the services' documents: GitH
 import hmac
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -343,17 +343,17 @@ class Webhook:
         content_type: str = "application/json",
         delivery: str = "",
         event: str = "",
-        **headers: str | None,
+        without: Collection[str] = (),
+        **headers: str,
     ) -> TestResponse:
-        """Send one delivery: of a push to `main`, unless a payload is given. A header of None is left out."""
+        """Send one delivery: of a push to `main`, unless a payload is given. The headers in `without` are left out."""
         sender = SENDERS[service]
         payload = sender.payload() if payload is None else payload
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         signed = sender.headers(body, self.secret if secret is None else secret, delivery=delivery, event=event)
         signed |= {"Content-Type": content_type}
-        changed = {name.replace("_", "-"): value for name, value in headers.items()}
-        signed = {name: value for name, value in signed.items() if changed.get(name, "") is not None}
-        signed |= {name: value for name, value in changed.items() if value is not None}
+        signed = {name: value for name, value in signed.items() if name not in without}
+        signed |= {name.replace("_", "-"): value for name, value in headers.items()}
         return self.api.call("POST", f"{self.path}/scm/webhook", body, **signed)
 
 

@@ -20,7 +20,7 @@ from shared.errors import ErrorClass, WorkError
 from shared.git import sources
 from shared.git.access import make_access
 from shared.git.repository_url import RepositoryUrl
-from shared.git.sources import newest_commit, reach_repository
+from shared.git.sources import list_repository, newest_commit, reach_repository
 from shared.net.address_rules import is_public_address, source_networks, source_trusted_networks
 from shared.settings import SettingsError, load_settings, settings
 from tests.environment import longshore_environment
@@ -132,6 +132,23 @@ def test_a_caller_does_not_learn_what_answers_at_a_private_address_or_that_nothi
                 newest_commit(url, owner="acme", timeout=60)
             assert time.monotonic() - began >= PAUSE_SECONDS, f"{text} was told at once"
             seen.add((failed.value.error_class, failed.value.message.replace(str(url), "URL")))
+    assert len(seen) == 1, seen
+
+
+@pytest.mark.usefixtures("hidden_errors")
+def test_the_status_of_a_connection_does_not_tell_what_answers_at_a_private_address(tmp_path: Path) -> None:
+    seen = set()
+    with (
+        _port_that_refuses() as refusing,
+        plain_git_server(tmp_path, status=401) as forbidden,
+        plain_git_server(tmp_path, status=404) as absent,
+    ):
+        for text in (f"http://{refusing}/r", f"{forbidden}/r", f"{absent}/r", "https://no-such-host.invalid/r"):
+            began = time.monotonic()
+            with pytest.raises(WorkError) as failed:
+                list_repository(Algorithm(id="8f6f3a54", owner="acme", name="n", repository_url=text), timeout=60)
+            assert time.monotonic() - began >= PAUSE_SECONDS
+            seen.add((failed.value.error_class, failed.value.message.replace(text, "URL")))
     assert len(seen) == 1, seen
 
 

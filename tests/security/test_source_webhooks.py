@@ -20,7 +20,7 @@ from tests.rows import OTHER_HASH, change, one_row
 from tests.security.test_hidden_objects import ABSENT_ID
 from tests.service.api.invocation import Api
 from tests.silent_server import silent_server
-from tests.source_webhooks import AFTER, FORM, SENDERS, Webhook, make_webhook
+from tests.source_webhooks import AFTER, FORM, SENDERS, Webhook, make_webhook, to_form
 from tests.statements import recorded_statements
 
 
@@ -125,13 +125,11 @@ def test_a_hosted_algorithm_takes_no_webhook_also_with_a_secret(hook: Webhook, a
 
 @pytest.mark.parametrize("service", SENDERS)
 def test_no_signature_and_no_secret_is_none(hook: Webhook, service: str) -> None:
-    header = SENDERS[service].signature_header.replace("-", "_")
-    unsigned: dict[str, str | None] = {
-        name.replace("-", "_"): None for name in ("X-Hub-Signature", "X-Hub-Signature-256", "X-Gogs-Signature")
-    }
-    assert hook.deliver(service, **{**unsigned, header: None}).status_code == 404
+    header = SENDERS[service].signature_header
+    others = ["X-Hub-Signature", "X-Hub-Signature-256", "X-Gogs-Signature"]
+    assert hook.deliver(service, without=[*others, header]).status_code == 404
     assert hook.deliver(service, secret="").status_code == 404
-    assert hook.deliver(service, **{**unsigned, header: ""}).status_code == 404
+    assert hook.deliver(service, without=others, **{header.replace("-", "_"): ""}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -244,6 +242,47 @@ def test_a_signed_payload_of_any_kind_is_no_error_of_ours(hook: Webhook, body: b
     for service in ("github", "gitea"):
         form = urlencode({"payload": body}).encode()
         assert hook.deliver(service, form, content_type=FORM).status_code in (202, 400, 413)
+    assert started() == 0
+
+
+@pytest.mark.parametrize(
+    ("service", "payload"),
+    [
+        ("github", b"no JSON"),
+        ("github", b"[]"),
+        ("github", b"null"),
+        ("github", b""),
+        ("github", {"ref": 1, "after": AFTER}),
+        ("github", {"ref": "refs/heads/main", "after": "0d1a26e", "repository": {"default_branch": "main"}}),
+        ("gitlab", {"ref": "refs/heads/main"}),
+        ("gitea", {"ref": "refs/heads/main", "after": None}),
+        ("bitbucket cloud", {"push": {"changes": {}}}),
+        ("bitbucket cloud", {"push": {"changes": [{"new": {"type": "branch"}}]}}),
+        ("bitbucket server", {"changes": [{"ref": "refs/heads/main"}]}),
+        ("bitbucket server", {"changes": SENDERS["bitbucket server"].payload()["changes"] * 2001}),
+    ],
+)
+def test_a_payload_that_is_none_is_400(hook: Webhook, service: str, payload: object) -> None:
+    answer = hook.deliver(service, payload)
+    assert answer.status_code == 400, answer.get_data(as_text=True)
+    assert started() == 0
+
+
+@pytest.mark.parametrize(
+    ("service", "content_type", "body"),
+    [
+        ("github", "text/plain", None),
+        ("github", "multipart/form-data", None),
+        ("github", FORM, b"payload=%7B"),
+        ("github", FORM, b"other=%7B%7D"),
+        ("github", FORM, b"\xff"),
+        ("gitlab", FORM, to_form(SENDERS["gitlab"].payload())),
+    ],
+)
+def test_a_content_type_that_the_service_does_not_send_is_400(
+    hook: Webhook, service: str, content_type: str, body: bytes | None
+) -> None:
+    assert hook.deliver(service, body, content_type=content_type).status_code == 400
     assert started() == 0
 
 

@@ -54,15 +54,16 @@ def test_a_push_to_the_default_branch_is_compiled(hook: Webhook, acme: Api, serv
 
 
 @pytest.mark.parametrize("service", SENDERS)
-@pytest.mark.parametrize(
-    ("ref", "after"),
-    [("refs/tags/v1", AFTER), ("refs/heads/main", ZEROS), ("refs/heads/other", AFTER), ("refs/heads/a/main", AFTER)],
-    ids=["a tag", "a deleted branch", "another branch", "a branch with a similar name"],
-)
-def test_other_pushes_are_not(hook: Webhook, service: str, ref: str, after: str) -> None:
-    answer = hook.deliver(service, SENDERS[service].payload(ref=ref, after=after))
-    assert answer.status_code == 202
-    assert "default branch" in answer.get_json()["reason"]
+def test_other_pushes_are_not(hook: Webhook, service: str) -> None:
+    for ref, after in (
+        ("refs/tags/v1", AFTER),
+        ("refs/heads/main", ZEROS),
+        ("refs/heads/other", AFTER),
+        ("refs/heads/a/main", AFTER),
+    ):
+        answer = hook.deliver(service, SENDERS[service].payload(ref=ref, after=after))
+        assert answer.status_code == 202, (ref, after)
+        assert "default branch" in answer.get_json()["reason"]
     assert compiled() == []
 
 
@@ -142,7 +143,7 @@ def test_a_delivery_that_is_sent_again_is_done_once(hook: Webhook, service: str)
 
 def test_a_delivery_without_an_id_is_known_by_its_content(hook: Webhook) -> None:
     for status in (204, 202):
-        assert hook.deliver("github", X_GitHub_Delivery=None).status_code == status
+        assert hook.deliver("github", without=["X-GitHub-Delivery"]).status_code == status
     assert compiled() == [AFTER]
 
 
@@ -192,47 +193,6 @@ def test_the_webhook_of_a_whole_organization_compiles_its_own_repository_only(ac
     answer = hook.deliver("github", other)
     assert (answer.status_code, "another repository" in answer.get_json()["reason"]) == (202, True)
     assert hook.deliver("github", payload).status_code == 204
-
-
-@pytest.mark.parametrize(
-    ("service", "payload"),
-    [
-        ("github", b"no JSON"),
-        ("github", b"[]"),
-        ("github", b"null"),
-        ("github", b""),
-        ("github", {"ref": 1, "after": AFTER}),
-        ("github", {"ref": "refs/heads/main", "after": "0d1a26e", "repository": {"default_branch": "main"}}),
-        ("gitlab", {"ref": "refs/heads/main"}),
-        ("gitea", {"ref": "refs/heads/main", "after": None}),
-        ("bitbucket cloud", {"push": {"changes": {}}}),
-        ("bitbucket cloud", {"push": {"changes": [{"new": {"type": "branch"}}]}}),
-        ("bitbucket server", {"changes": [{"ref": "refs/heads/main"}]}),
-        ("bitbucket server", {"changes": SENDERS["bitbucket server"].payload()["changes"] * 2001}),
-    ],
-)
-def test_a_payload_that_is_none_is_400(hook: Webhook, service: str, payload: object) -> None:
-    answer = hook.deliver(service, payload)
-    assert answer.status_code == 400, answer.get_data(as_text=True)
-    assert compiled() == []
-
-
-@pytest.mark.parametrize(
-    ("service", "content_type", "body"),
-    [
-        ("github", "text/plain", None),
-        ("github", "multipart/form-data", None),
-        ("github", FORM, b"payload=%7B"),
-        ("github", FORM, b"other=%7B%7D"),
-        ("github", FORM, b"\xff"),
-        ("gitlab", FORM, to_form(SENDERS["gitlab"].payload())),
-    ],
-)
-def test_a_content_type_that_the_service_does_not_send_is_400(
-    hook: Webhook, service: str, content_type: str, body: bytes | None
-) -> None:
-    assert hook.deliver(service, body, content_type=content_type).status_code == 400
-    assert compiled() == []
 
 
 # The secret, and the state of the connection.
@@ -304,7 +264,7 @@ def test_a_rotation_of_the_keys_keeps_the_secret(hook: Webhook, monkeypatch: pyt
     settings.cache_clear()
     keyring.cache_clear()
     assert rotate(database(), keyring()).undecryptable == []
-    assert one_row(Algorithm, owner="acme").webhook_secret.startswith(keyring().primary_key_id)
+    assert str(one_row(Algorithm, owner="acme").webhook_secret).startswith(keyring().primary_key_id)
     assert hook.deliver().status_code == 204
 
 

@@ -41,7 +41,9 @@ def test_every_operation_says_how_it_fails_and_what_key_it_needs(document: dict[
     for _, path, operation in operations(document):
         error = operation["responses"]["default"]["content"]["application/json"]["schema"]
         assert error == {"$ref": "#/components/schemas/ErrorResponse"}
-        expected = [] if path.endswith("/scm/webhook") else [{"key": []}] if path.startswith("/v1/") else None
+        expected: list[Any] | None = (
+            [] if path.endswith("/scm/webhook") else [{"key": []}] if path.startswith("/v1/") else None
+        )
         assert operation.get("security") == expected
 
 
