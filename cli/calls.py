@@ -4,6 +4,7 @@ import click
 
 from api.app import create_app
 from api.invocation.async_calls import await_async_calls
+from api.invocation.call_errors import call_errors
 from cli.common import data_dir_option, port_option
 from cli.runtime import start_service
 from cli.wsgi import serve
@@ -21,6 +22,11 @@ def command() -> None:
     serving.
     """
     configured = start_service("calls")
+
+    def finish(timeout: float) -> None:
+        await_async_calls(timeout)
+        call_errors.write()
+
     serve(
         configured,
         create_app,
@@ -29,5 +35,5 @@ def command() -> None:
         threads=configured.calls_threads,
         preload=True,
         max_body_bytes=max(configured.call_max_bytes, configured.max_body_bytes),
-        on_shutdown=await_async_calls,
+        on_shutdown=finish,
     )

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from api.dispatch import producer
+from api.invocation.call_errors import call_errors
 from api.owner_slots import call_slots, remote_slots, wait_slots
 from api.rate_limits import _rate_limits_of
 from shared.db.engine import database
@@ -44,6 +45,7 @@ def longshore_environment(directory: Path, *, tables: bool = True, **variables: 
         yield directory
     finally:
         if database.cache_info().currsize:
+            call_errors.write()  # otherwise its thread would write them into the next test's database
             database().close()
         _replace_variables(before)
 

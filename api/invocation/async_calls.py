@@ -7,9 +7,9 @@ from contextlib import ExitStack
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.invocation.call import call, read_object
+from api.invocation.call import call
 from api.invocation.call_chain import CallChain
-from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse
+from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse, read_object
 from api.invocation.target import Target
 from shared.db.engine import database
 from shared.db.models import CallState

@@ -7,20 +7,22 @@ import base64
 import json
 import time
 from http import HTTPStatus
-from typing import Any
 
 from sqlalchemy import select
 
 from api.errors import ApiError, Code
 from api.invocation.call_chain import CallChain
+from api.invocation.call_errors import call_errors
 from api.invocation.nested_calls import NestedCalls
 from api.invocation.runner_client import (
+    ERROR_PREFIX,
     NO_RESULT,
     InstanceEndedError,
     NotDeliveredError,
     RunnerRequest,
     RunnerResponse,
     error_response,
+    read_object,
     send,
 )
 from api.invocation.target import ReadyInstance, Target, find_target_again, not_delivered_in_time, wait_until_ready
@@ -42,7 +44,7 @@ RUNNER_ERROR_CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.INVALID_REQUEST,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Code.INVALID_REQUEST,
 }
-RESPONSE_PREFIXES = (b'{"result": ', b'{"error": ')
+RESPONSE_PREFIXES = (b'{"result": ', ERROR_PREFIX)
 """How a runner's response begins. It can have many megabytes, so the rest is left to the caller to parse."""
 JSON = "application/json"
 TEXT = "text/plain"
@@ -67,10 +69,13 @@ def call(
         if instance is not None:
             chain.require_possible(target.algorithm, instance.id)
             try:
-                return _checked(_send(target, instance, request, chain, deadline))
+                response = _checked(_send(target, instance, request, chain, deadline))
             except NotDeliveredError as error:
                 reason = f"The last try failed: {error}."
                 ended += isinstance(error, InstanceEndedError) and _mark_ended(instance, error)
+            else:
+                call_errors.keep(target, response, timeout=timeout)
+                return response
         if ended >= MAX_ENDED_INSTANCES:
             raise UnavailableError(
                 f"The containers of {target.algorithm.path} ended {ended} times before they took the call. {reason}",
@@ -128,15 +133,6 @@ def _checked(response: RunnerResponse) -> RunnerResponse:
     error = read_object(response.body).get("error")
     message = str(error.get("message", "")) if isinstance(error, dict) else ""
     raise ApiError(response.status, code, message or "The runner refused the input.")
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Return an empty one for anything else: the algorithm's container is not trusted."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def raw_result(response: RunnerResponse) -> tuple[bytes, str]:

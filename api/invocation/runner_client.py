@@ -17,6 +17,8 @@ from shared.net.responses import StrictResponse
 
 ALGORITHM_ERROR = "AlgorithmError"
 TIMEOUT_ERROR = "TimeoutError"
+ERROR_PREFIX = b'{"error": '
+"""How a response begins that is an error."""
 CONTAINER_ENDED = (
     "The algorithm's container ended during the call, so whether the call was done is not known. It was not sent "
     "again; the next call is served by another container."
@@ -155,3 +157,12 @@ def error_response(message: str, error_type: str = ALGORITHM_ERROR) -> RunnerRes
     """Return an error in the form of the platform, for a call without a response: its clients show the message."""
     error: dict[str, Any] = {"message": message, "stacktrace": "", "stack_trace": "", "error_type": error_type}
     return RunnerResponse(http.client.OK, json.dumps({"error": error}).encode())
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Return an empty one for anything else: the algorithm's container is not trusted."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

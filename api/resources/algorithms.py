@@ -28,6 +28,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, DefaultLevel
 from shared.errors import InvalidInputError, RequestError
 from shared.git import hosted
+from shared.invocation.call_errors import delete_errors
 from shared.registries.defaults import remove_default
 from shared.registry.reference import normalize_name
 
@@ -122,6 +123,7 @@ def delete_algorithm(algorithm_name: str) -> Response:
         algorithm.deleted_at = session.scalar(select(now_ms()))
         algorithm.source_credentials = algorithm.webhook_secret = None
         remove_default(session, DefaultLevel.ALGORITHM, algorithm.id)
+        delete_errors(session, algorithm.id)
         messages = end_all_of_algorithm(session, algorithm.id)
         audit(session, "algorithm.delete", algorithm.id, owner=algorithm.owner, name=algorithm.name)
     dispatch.send(messages)

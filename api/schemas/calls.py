@@ -6,7 +6,8 @@ from pydantic import Field
 from sqlalchemy import Row
 
 from api.schemas.base import Query, ResponseModel, Timestamp, Uuid
-from shared.db.models import CallState
+from shared.db.clock import rfc3339
+from shared.db.models import CallError, CallState
 from shared.invocation.async_calls import LOST
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -54,6 +55,16 @@ class AsyncCallResponse(ResponseModel):
     duration: float | None = None
     created_at: Timestamp
     ended_at: Timestamp | None = None
+
+
+class LoggedErrorResponse(ResponseModel):
+    """An error that an algorithm returned for a call: the time, the version, the message and the stack trace."""
+
+    logs: str
+
+
+def present_logged_error(error: CallError) -> LoggedErrorResponse:
+    return LoggedErrorResponse(logs=f"{rfc3339(error.created_at)} {error.logs}")
 
 
 def present_call(row: Row[Any]) -> AsyncCallResponse:

@@ -66,6 +66,8 @@ class CompileRequest(RequestModel):
 class PublishVersionRequest(RequestModel):
     """The version of a publish."""
 
+    further_properties = frozenset({"semantic_version"})
+
     version_type: Annotated[VersionType, Field(strict=False)] | None = None
     """None: minor."""
     git_hash: CommitHash | None = Field(None, description="The same as `commitSha`.")
