@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
 from api.schemas.base import ABSENT, EMPTY_OBJECT, RequestModel, ResponseModel, Storable, Text, Timestamp, Uuid
@@ -54,6 +54,14 @@ class KeyRequest(RequestModel):
     key_type: Literal["PlatformAdminKey", "ManagementKey", "AlgorithmKey"]
     permissions: PermissionsRequest | None = None
     api_key: Annotated[str, AfterValidator(check_carried_over)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_type_of_existing_key(cls, data: Any) -> Any:
+        """Let an existing key be given alone."""
+        if isinstance(data, dict) and data.get("api_key") and not data.get("key_type"):
+            return {**data, "key_type": KeyKind.ALGORITHM.value}
+        return data
 
 
 class KeyResponse(ResponseModel):

@@ -253,6 +253,13 @@ def test_a_longer_existing_key_is_taken(app: Flask, admin: Api) -> None:
     assert Api(app, secret).get("/v1/registries") == []
 
 
+@pytest.mark.parametrize("more", [{}, {"key_type": None}, {"key_type": {}, "key_label": {}}])
+def test_an_existing_key_alone_is_an_algorithm_key(admin: Api, more: dict[str, object]) -> None:
+    made = admin.post("/v1/admin/users/acme/keys", {"api_key": EXISTING, **more})
+    assert (made["key_type"], made["key_label"]) == ("AlgorithmKey", "")
+    admin.expect_refusal(400, 2015, "POST", "/v1/admin/users/acme/keys", more)
+
+
 def test_only_an_administrator_carries_a_key_over(admin: Api, acme: Api) -> None:
     body = {"key_type": "AlgorithmKey", "api_key": EXISTING}
     acme.expect_refusal(403, 2001, "POST", "/v1/admin/users/acme/keys", body)
