@@ -82,6 +82,13 @@ def remote_slots() -> OwnerSlots:
 
 
 @cache
+def push_wait_slots() -> OwnerSlots:
+    """Return the slots of calls that wait for a push of their image: at most half of the process's calls."""
+    threads = settings().calls_threads
+    return OwnerSlots("call algorithms whose image is still being pushed", threads // 2, threads // 4)
+
+
+@cache
 def call_slots() -> OwnerSlots:
     """Return the slots of calls: those whose callers wait, and as many with `output=void`."""
     return OwnerSlots("call algorithms", 2 * settings().calls_threads, settings().calls_per_owner)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api.dispatch import producer
 from api.invocation.call_errors import call_errors
-from api.owner_slots import call_slots, remote_slots, wait_slots
+from api.owner_slots import call_slots, push_wait_slots, remote_slots, wait_slots
 from api.rate_limits import _rate_limits_of
 from shared.db.engine import database
 from shared.db.models import Base
@@ -65,6 +65,7 @@ def _replace_variables(variables: dict[str, str]) -> None:
         source_trusted_networks,
         webhook_networks,
         call_slots,
+        push_wait_slots,
         remote_slots,
         wait_slots,
         _rate_limits_of,

@@ -9,8 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.invocation.call import call
 from api.invocation.call_chain import CallChain
+from api.invocation.push_wait import push_waits
 from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse, read_object
-from api.invocation.target import Target
+from api.invocation.target import AwaitedPush, Target
+from api.owner_slots import push_wait_slots
 from shared.db.engine import database
 from shared.db.models import CallState
 from shared.errors import RequestError, UnavailableError
@@ -38,7 +40,7 @@ class AsyncCalls:
     def start(
         self,
         caller: Caller,
-        target: Target,
+        target: Target | AwaitedPush,
         request: RunnerRequest,
         chain: CallChain,
         *,
@@ -48,12 +50,15 @@ class AsyncCalls:
         """Record the call, start it, and return the id of its record.
 
         Raises:
-            LimitReachedError: the owner of the key has as many calls in progress as it may.
-            UnavailableError: this process runs as many calls as it may.
+            LimitReachedError: the owner of the key has as many calls in progress, or waiting for pushes, as it may.
+            UnavailableError: this process has as many of them as it may.
         """
         slot = ExitStack()  # held until the call has ended
         slot.enter_context(chain.slot())
+        waiting = slot.enter_context(ExitStack())  # held until its image was pushed
         try:
+            if isinstance(target, AwaitedPush):
+                waiting.enter_context(chain.slot(push_wait_slots()))
             self._count()
         except BaseException:
             slot.close()
@@ -70,7 +75,7 @@ class AsyncCalls:
             self._ids.add(call_id)
             threading.Thread(
                 target=self._run,
-                args=(call_id, target, request, chain.detached(), timeout, request_id, slot),
+                args=(call_id, target, request, chain.detached(), timeout, request_id, slot, waiting),
                 name="async call",
                 daemon=True,
             ).start()
@@ -98,16 +103,17 @@ class AsyncCalls:
     def _run(
         self,
         call_id: str,
-        target: Target,
+        target: Target | AwaitedPush,
         request: RunnerRequest,
         chain: CallChain,
         timeout: float,
         request_id: str,
         slot: ExitStack,
+        waiting: ExitStack,
     ) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            outcome = _outcome_of(target, request, chain, timeout, request_id)
+            outcome = _outcome_of(target, request, chain, timeout, request_id, waiting)
             with database().writing() as session:
                 end_call(session, call_id, outcome)
         except SQLAlchemyError as error:
@@ -140,10 +146,18 @@ def await_async_calls(timeout: float) -> None:
 
 
 def _outcome_of(
-    target: Target, request: RunnerRequest, chain: CallChain, timeout: float, request_id: str
+    target: Target | AwaitedPush,
+    request: RunnerRequest,
+    chain: CallChain,
+    timeout: float,
+    request_id: str,
+    waiting: ExitStack,
 ) -> CallOutcome:
+    deadline = time.monotonic() + timeout
     try:
-        return _read_outcome(call(target, request, chain, timeout=timeout, request_id=request_id))
+        with waiting:
+            ready = push_waits.wait(target, deadline) if isinstance(target, AwaitedPush) else target
+        return _read_outcome(call(ready, request, chain, timeout=deadline - time.monotonic(), request_id=request_id))
     except RequestError as error:
         return CallOutcome(CallState.FAILED, error.message)
     except SQLAlchemyError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flask import current_app, request
 
 from api.authentication import caller
-from api.owner_slots import RETRY_SECONDS, call_slots
+from api.owner_slots import RETRY_SECONDS, OwnerSlots, call_slots
 from shared.db.models import Algorithm
 from shared.errors import InvalidInputError, LimitReachedError, UnavailableError
 from shared.keys import Caller
@@ -74,17 +74,18 @@ class CallChain:
         return min(timeout, left)
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold a slot for a call during the block. The message to an algorithm does not tell who called it.
+    def slot(self, slots: OwnerSlots | None = None) -> Iterator[None]:
+        """Hold a slot for a call, or one of other `slots`. The message to an algorithm does not tell who called it.
 
         Raises:
             LimitReachedError, UnavailableError: there is none left.
         """
+        slots = slots or call_slots()
         if self.acting is None:
-            with call_slots().hold(self.limited):
+            with slots.hold(self.limited):
                 yield
             return
-        if not call_slots().acquire(self.limited):
+        if not slots.acquire(self.limited):
             raise LimitReachedError(
                 "As many calls as the caller may have at the same time are in progress, those of pipelines included; "
                 f"this one was not begun. Retry in {RETRY_SECONDS} s.",
@@ -93,7 +94,7 @@ class CallChain:
         try:
             yield
         finally:
-            call_slots().release(self.limited)
+            slots.release(self.limited)
 
     def require_shallow(self) -> None:
         """Refuse calls below this one if it is as deep as calls may be.

@@ -10,9 +10,10 @@ from api import dispatch
 from shared.algorithms import with_version
 from shared.commands.serve import ensure_instance
 from shared.db.engine import database
-from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, PushState, Version
+from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.errors import ConflictError, LimitReachedError, NotFoundError, RequestError, UnavailableError
 from shared.instances.states import DesiredState, current_instance, starting_instances
+from shared.pulls.pending_push import find_pending_push
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
 
@@ -21,14 +22,6 @@ MAX_POLL_INTERVAL_SECONDS = 0.2
 RETRY_SECONDS = 5
 
 _INSTANCE = select(Instance.state, Instance.message, Instance.endpoint).where(Instance.id == bindparam("instance"))
-_PENDING_PUSH = (
-    select(ImagePush.id)
-    .where(
-        ImagePush.version_id == bindparam("version"),
-        ImagePush.state.in_((PushState.QUEUED, PushState.IN_PROGRESS, PushState.STALLED)),
-    )
-    .limit(1)
-)
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,14 @@ class Target:
 
 
 @dataclass(frozen=True)
+class AwaitedPush:
+    """A version whose image no registry has yet, while a push of it is under way."""
+
+    algorithm: Algorithm
+    version: Version
+
+
+@dataclass(frozen=True)
 class ReadyInstance:
     """An instance that takes calls at `endpoint`."""
 
@@ -49,32 +50,57 @@ class ReadyInstance:
     endpoint: str
 
 
-def find_target(session: Session, algorithm: Algorithm, version: Version) -> Target:
-    """Return what serves a version.
+def find_target(session: Session, algorithm: Algorithm, version: Version) -> Target | AwaitedPush:
+    """Return what serves a version, or that a push brings its image.
 
     Raises:
-        ConflictError: there is no image that may run; with `retry_after` while a push is in progress.
+        ConflictError: there is no image that may run; with `retry_after` if a push continues later.
     """
     resolution = resolve_pull(session, algorithm, version)
     desired = DesiredState.of(algorithm, version, resolution)
-    if desired is None:
-        is_pushing = session.scalar(_PENDING_PUSH, {"version": version.id}) is not None
-        raise ConflictError(resolution.reason, retry_after=RETRY_SECONDS if is_pushing else None)
-    return Target(algorithm, version, desired, current_instance(session, desired))
+    if desired is not None:
+        return Target(algorithm, version, desired, current_instance(session, desired))
+    push = find_pending_push(session, version)
+    if push is None:
+        raise ConflictError(resolution.reason)
+    if push.obstacle is not None:
+        raise ConflictError(
+            f"No registry has {algorithm.path} at {version.git_hash[:12]} from a good push yet, and calls do not wait "
+            f"for the push to {push.registry_url}: {push.obstacle}",
+            retry_after=RETRY_SECONDS,
+        )
+    return AwaitedPush(algorithm, version)
 
 
-def find_target_again(target: Target) -> Target:
-    """Return the present target of the same version; a push or a pin may have changed its image meanwhile.
+def find_present_target(version: Version, algorithm: Algorithm) -> Target | AwaitedPush:
+    """Return what serves a version now; a push or a pin may have changed that.
 
     Raises:
         NotFoundError: the algorithm was deleted.
         ConflictError: as `find_target`.
     """
     with database().reading() as session:
-        rows = with_version(session, target.version.id)
+        rows = with_version(session, version.id)
         if rows is None:
-            raise NotFoundError(f"{target.algorithm.path} was deleted.")
+            raise NotFoundError(f"{algorithm.path} was deleted.")
         return find_target(session, *rows)
+
+
+def find_target_again(target: Target) -> Target:
+    """Return the present target of the same version.
+
+    Raises:
+        NotFoundError: the algorithm was deleted.
+        ConflictError: as `find_target`; also while its image is pushed anew.
+    """
+    found = find_present_target(target.version, target.algorithm)
+    if isinstance(found, AwaitedPush):
+        raise ConflictError(
+            f"The image of {target.algorithm.path} may not run any more, and its next push has not ended. The call was "
+            "not begun; send it again.",
+            retry_after=RETRY_SECONDS,
+        )
+    return found
 
 
 def wait_until_ready(target: Target, deadline: float, *, request_id: str | None) -> ReadyInstance | None:

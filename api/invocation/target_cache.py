@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, select
 
-from api.invocation.target import Target
+from api.invocation.target import AwaitedPush, Target
 from shared.algorithms import FULL_HASH
 from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, Registry, Version
@@ -18,6 +18,7 @@ from shared.invocation.versions import SEMANTIC_VERSION
 from shared.keys import Caller
 
 MAX_ENTRIES = 4096
+Found = Target | AwaitedPush
 
 _ROWS = (
     select(
@@ -62,7 +63,7 @@ class TargetCache:
     def __init__(self) -> None:
         self._entries: dict[tuple[Caller, str, str], tuple[Sequence[Row[Any]], Target]] = {}
 
-    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Target]) -> Target:
+    def find(self, caller: Caller, name: str, version: str | None, find: Callable[[], Found]) -> Found:
         """Return the target of a call. `find` is called where it is not cached, and may raise its own errors."""
         if version is None or "/" not in name:
             return find()
@@ -79,7 +80,7 @@ class TargetCache:
             return cached
         target = find()
         # Rows that changed during `find` may have been read in two states.
-        if _is_cacheable(target) and _read(query, name, version) == rows:
+        if isinstance(target, Target) and _is_cacheable(target) and _read(query, name, version) == rows:
             if len(self._entries) >= MAX_ENTRIES:
                 self._entries.clear()
             self._entries[key] = (rows, target)

@@ -1,5 +1,6 @@
 """Calls of algorithms, and the results of asynchronous calls."""
 
+import time
 from contextlib import nullcontext
 
 from flask import Response, g, request
@@ -10,9 +11,11 @@ from api.errors import ApiError, Code
 from api.invocation.async_calls import async_calls
 from api.invocation.call import JSON, call, raw_result
 from api.invocation.call_chain import request_chain
+from api.invocation.push_wait import push_waits
 from api.invocation.runner_client import RunnerRequest
-from api.invocation.target import Target, find_target
+from api.invocation.target import AwaitedPush, Target, find_target
 from api.invocation.target_cache import target_cache
+from api.owner_slots import push_wait_slots
 from api.routing import json_response, v1_blueprint
 from api.schemas.calls import AsyncCallAccepted, AsyncCallResponse, CallQuery, present_call
 from shared.db.engine import database
@@ -51,8 +54,12 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
                 )
             )
         )
+    deadline = time.monotonic() + timeout
     with chain.slot() if chain.acting is None else nullcontext():  # a nested call has its slot already
-        result = call(target, runner_request, chain, timeout=timeout, request_id=g.request_id)
+        if isinstance(target, AwaitedPush):
+            with chain.slot(push_wait_slots()):
+                target = push_waits.wait(target, deadline)
+        result = call(target, runner_request, chain, timeout=deadline - time.monotonic(), request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)
 
@@ -93,8 +100,8 @@ def _read_input(query: CallQuery) -> RunnerRequest:
     return RunnerRequest(request.get_data(cache=False), content_type, stdout=query.stdout)
 
 
-def _find(algorithm_name: str, version: str | None, query: CallQuery) -> Target:
-    def find() -> Target:
+def _find(algorithm_name: str, version: str | None, query: CallQuery) -> Target | AwaitedPush:
+    def find() -> Target | AwaitedPush:
         with database().reading() as session:
             called, found_version = find_called_version(session, caller(), algorithm_name, version)
             _require_output_access(called, query)

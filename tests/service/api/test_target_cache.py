@@ -35,9 +35,13 @@ class Calls:
         def find() -> Target:
             self.finds += 1
             with database().reading() as session:
-                return find_target(session, *find_called_version(session, caller, "acme/Hello", version))
+                found = find_target(session, *find_called_version(session, caller, "acme/Hello", version))
+            assert isinstance(found, Target)
+            return found
 
-        return self._cache.find(caller, "acme/Hello", version, find)
+        cached = self._cache.find(caller, "acme/Hello", version, find)
+        assert isinstance(cached, Target)
+        return cached
 
 
 @pytest.fixture
@@ -150,6 +154,7 @@ def test_a_target_that_changes_while_it_is_found_is_not_cached() -> None:
             found = find_target(session, *find_called_version(session, ACME, "acme/Hello", HASH))
         if finds == 1:
             change(one_row(ImagePush), last_success_seq=10_000)
+        assert isinstance(found, Target)
         return found
 
     for _ in range(3):
