@@ -90,10 +90,8 @@ def adopt_versions(
     """
     with database.reading() as session:
         find_registry(session, adoption.registry_id)
-        present = []
-        if not after:
-            query = _selected(adoption).where(_HAS_PUSH).limit(MAX_AT_ONCE)
-            present = session.execute(query, _values(adoption)).all()
+        query = _selected(adoption).where(_HAS_PUSH).limit(0 if after else MAX_AT_ONCE)
+        present = session.execute(query, _values(adoption))
         done = BulkResult(skipped=[_skip_present(adoption, *row._tuple()) for row in present])
     rooms = _Rooms()
     while True:

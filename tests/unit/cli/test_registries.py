@@ -51,14 +51,14 @@ def test_a_default_is_set_and_removed_at_each_level(
         assert (result.exit_code, "go to registry.example.com" in result.output) == (0, True)
         assert source_of_default(algorithm) == level
     assert "default" in longshore("registries", "list").output
-    for level, options in (
-        ("owner", ("--algorithm", "acme/Hello")),
-        ("installation", ("--owner", "acme")),
-        (None, ()),
-        (None, ()),
+    for options, left in (
+        (("--algorithm", "acme/Hello"), "owner"),
+        (("--owner", "acme"), "installation"),
+        ((), None),
+        ((), None),
     ):
         assert longshore("registries", "default", "--remove", *options).exit_code == 0
-        assert source_of_default(algorithm) == level
+        assert source_of_default(algorithm) == left
     assert one_row(AuditEvent, action="owner.default_registry", detail={"removed": True}).owner == "acme"
 
 

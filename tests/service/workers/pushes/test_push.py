@@ -13,10 +13,14 @@ from docker import APIClient
 from dev.services.registry import PrivateRegistry
 from shared.commands.cancel import cancel_job
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, ImagePush, Job, JobState, PushState, Registry
+from shared.db.models import Algorithm, Build, DefaultLevel, ImagePush, Job, JobState, PushState, Registry
+from shared.encryption import keyring
 from shared.errors import ErrorClass
 from shared.registries.access import address_of
 from shared.registries.blob_locations import known_blob_locations
+from shared.registries.credentials import CredentialsUpdate
+from shared.registries.defaults import remove_default, set_default
+from shared.registries.rows import change_registry, find_registry
 from shared.registry.client import RegistryClient
 from shared.registry.credentials import Credentials
 from shared.settings import settings
@@ -123,6 +127,22 @@ def test_a_wrong_password_fails_and_the_last_good_push_stays(build: Build, regis
     assert (row.state, job.state, job.error_class) == (PushState.FAILED, JobState.FAILED, ErrorClass.AUTH)
     assert (row.digest, row.last_success_digest) == (None, good.digest)
     assert run_push(build, target).digest == good.digest
+
+
+def test_an_account_for_pushes_is_used_where_the_recorded_one_may_not_push(
+    build: Build, registry: PrivateRegistry
+) -> None:
+    target = make_registry(registry.url, Credentials("reader", "wrong"))
+    assert run_push(build, target).state == PushState.FAILED
+    with database().writing() as session:
+        own = CredentialsUpdate(PUSHER)
+        set_default(session, keyring(), DefaultLevel.ALGORITHM, build.algorithm_id, target.id, own)
+    assert run_push(build, target).state == PushState.SUCCEEDED
+    with database().writing() as session:
+        remove_default(session, DefaultLevel.ALGORITHM, build.algorithm_id)
+        row = find_registry(session, target.id, for_update=True)
+        change_registry(session, keyring(), row, {}, CredentialsUpdate(), CredentialsUpdate(PUSHER))
+    assert run_push(build, target).state == PushState.SUCCEEDED
 
 
 def with_the_registry(registry: Registry, row: ImagePush) -> dict[str, Any]:
