@@ -52,7 +52,7 @@ def retry(query: BulkQuery, body: RetryRequest) -> Response:
             selected = _selected(session, body, dry_run=query.dry_run)
         return retry_pushes(database(), selected, request_id=g.request_id, record=record)
 
-    return _bulk_response(command, write_audit, dry_run=query.dry_run)
+    return _bulk_response(command, write_audit)
 
 
 @blueprint.post("/registries/<registry_id>/adopt")
@@ -75,15 +75,15 @@ def adopt(registry_id: str, query: BulkQuery, body: AdoptRequest) -> Response:
         adoption = Adoption(registry_id, body.owner, algorithm_id, dry_run=query.dry_run)
         return adopt_versions(database(), adoption, request_id=g.request_id, record=record)
 
-    return _bulk_response(command, write_audit, dry_run=query.dry_run)
+    return _bulk_response(command, write_audit)
 
 
-def _bulk_response(command: Callable[[Record], BulkResult], write_audit: Record, *, dry_run: bool) -> Response:
+def _bulk_response(command: Callable[[Record], BulkResult], write_audit: Record) -> Response:
     """Run a command, unless this request repeats an earlier one, and return the response about its jobs."""
-    result = BulkResult() if not dry_run and repeated_job_id() else _run_once(command, write_audit)
+    result = BulkResult() if repeated_job_id() else _run_once(command, write_audit)
     dispatch.send(result.messages)
     # Nothing is enqueued if this repeats a request, which may have been sent at the same time.
-    parent_id = None if result.jobs or dry_run else repeated_job_id()
+    parent_id = None if result.jobs else repeated_job_id()
     if parent_id is not None:
         with database().reading() as session:
             children = session.scalars(select(Job.id).where(Job.parent_id == parent_id)).all()

@@ -126,6 +126,7 @@ def test_a_dry_run_changes_nothing(admin: Api, registry: Registry, path: str) ->
         response = admin.call("POST", call + DRY, Idempotency_Key="dry")
         assert response.get_json() == {"enqueued": 1, "skipped": [], "more": False}
         assert "X-Job-Id" not in response.headers
+        admin.expect_refusal(400, 2015, "POST", call + DRY, Idempotency_Key="")
     after = pushes_of(version)
     assert (after.job_id, after.generation, after.state) == (job.id, before.generation, PushState.FAILED)
     assert admin.call("POST", path, Idempotency_Key="dry").get_json()["enqueued"] == 1
