@@ -39,16 +39,23 @@ class SourceChoice:
 
 
 def choose_source(
-    source: SourceRequest | None, credentials: ScmsCredentialsRequest | None, algorithm: Algorithm
+    source: SourceRequest | None,
+    credentials: ScmsCredentialsRequest | None,
+    algorithm: Algorithm,
+    *,
+    is_new: bool = False,
 ) -> SourceChoice:
     """Return what a request says about the repository of an algorithm, which may be new.
 
     Raises:
         InvalidInputError: a field names what is not configured, contradicts another one, or cannot be obeyed.
+        ConflictError: credentials for a repository that is hosted already.
     """
     given = _without_present_values(source or SourceRequest(), algorithm)
     scm = _chosen_scm(given, algorithm)
     if scm is None:
+        if is_new and given.credentials and not given.repository_https_url:
+            raise InvalidInputError(UNEXPECTED_CREDENTIALS)
         return _outside_of_systems(given, credentials, algorithm)
     return _in_system(scm, given, credentials, algorithm)
 
@@ -99,7 +106,7 @@ def _outside_of_systems(
     if source.credentials is None:
         return SourceChoice(source.repository_https_url or None)
     if not source.repository_https_url and algorithm.hosted:
-        raise (InvalidInputError if algorithm.seq is None else ConflictError)(UNEXPECTED_CREDENTIALS)
+        raise ConflictError(UNEXPECTED_CREDENTIALS)
     return SourceChoice(
         source.repository_https_url or None, None, (source.credentials.username, source.credentials.password)
     )

@@ -45,7 +45,7 @@ def create_algorithm(username: str, body: AlgorithmRequest) -> Response:
     if body.name.lower() in ROUTED_NAMES:
         raise InvalidInputError(f"name: {body.name} is reserved for paths of this API; choose another name.")
     chosen = merge_settings({}, body.settings)
-    source = choose_source(body.source, body.scmsCredentials, Algorithm(owner=username, name=body.name))
+    source = choose_source(body.source, body.scmsCredentials, Algorithm(owner=username, name=body.name), is_new=True)
     check_source(source, username)
     try:
         with database().writing() as session:

@@ -1,5 +1,7 @@
 """`/v1/algorithm-environments`: languages, their environments, and the template of an environment."""
 
+from typing import Any
+
 from flask import Response
 
 from api.errors import ApiError, Code
@@ -19,6 +21,12 @@ blueprint = v1_blueprint("environments")
 
 TEMPLATE_OWNER = "OWNER"
 """Stands in the template for the owner of an algorithm that does not exist yet."""
+TEMPLATE_RESPONSES: dict[int | str, dict[str, str | dict[str, dict[str, Any]]]] = {
+    200: {
+        "description": "A gzipped tar of the source of a new algorithm.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 @blueprint.get("/algorithm-environments/edge/languages")
@@ -42,14 +50,7 @@ def list_environments(language: str) -> Response:
 
 
 @blueprint.get("/algorithm-environments/edge/environment-specifications/<specification>/template")
-@blueprint.doc(
-    responses={
-        200: {
-            "description": "A gzipped tar of the source of a new algorithm.",
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    }
-)
+@blueprint.doc(responses=TEMPLATE_RESPONSES)
 def get_template(specification: str) -> Response:
     """Return the source of a new algorithm for an environment, by its id, specification id or name."""
     environment = find_specification(specification)

@@ -40,5 +40,5 @@ def present_environment(environment: Environment) -> EnvironmentResponse:
         environment_specification_id=environment.specification_id,
         display_name=environment.display_name,
         description=f"The environment {environment.name}, made from {environment.base_image}.",
-        created_at=CREATED_AT,  # type: ignore[arg-type]  # converted to text
+        created_at=CREATED_AT,
     )

@@ -15,8 +15,8 @@ from shared.settings.scms import HOSTED_ID, Scm
 Provider = Literal["internal", "github", "gitlab", "bitbucket", "bitbucket-cloud"]
 UNKNOWN_ID = "elsewhere"
 """The id of what keeps a repository that was named by its URL."""
-PROVIDER_OF_UNKNOWN: Provider = "gitlab"
-"""For a server that its name says nothing about: clients refuse anything but a provider that they know."""
+PROVIDER_OF_UNKNOWN: Provider = "github"
+"""For a server that its name says nothing about: the one provider that every published client knows."""
 
 
 def _id_of(value: object) -> object:

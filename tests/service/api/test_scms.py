@@ -188,6 +188,24 @@ def test_what_a_response_says_can_be_sent_back(acme: Api, source: dict[str, Any]
     assert acme.put("/v1/algorithms/acme/Hello", shown)["source"] == shown["source"]
 
 
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [
+        ("github.com", "github"),
+        ("gitlab.example.com", "gitlab"),
+        ("bitbucket.org", "bitbucket-cloud"),
+        ("bitbucket.example.com", "bitbucket"),
+        ("git.example.com", "github"),
+    ],
+)
+def test_a_repository_that_was_named_by_its_url_has_a_provider_that_clients_know(
+    acme: Api, host: str, provider: str
+) -> None:
+    shown = create(acme, {"repository_https_url": f"https://{host}/team/sub/hello.git"})["source"]
+    assert (shown["scm"]["id"], shown["scm"]["provider"], shown["scm"]["name"]) == ("elsewhere", provider, host)
+    assert (shown["repository_owner"], shown["repository_name"]) == ("team/sub", "hello")
+
+
 def test_a_system_that_was_removed_leaves_the_repository(acme: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     url = create(acme, REPOSITORY)["source"]["repository_https_url"]
     monkeypatch.setenv("LONGSHORE_SCMS", "")
