@@ -60,6 +60,7 @@ def receive_webhook(algorithm_name: str) -> Response:
     sender = find_sender(request.headers)
     if sender is None or not sender.has_signed(request.headers, secret, body) or algorithm is None:
         raise _unknown(algorithm_name)
+    structlog.contextvars.bind_contextvars(algorithm=algorithm.path, sender=sender.name)
     event = request.headers.get(sender.event_header, "")
     if event not in sender.pushes:
         return _ignored(
@@ -106,7 +107,7 @@ def _compile(algorithm: Algorithm, branch: str, commit: str, sender: Sender, bod
             job_id=enqueued.job.id,
         )
     dispatch.send(enqueued.messages)
-    log.info("webhook_compiles", algorithm=algorithm.path, sender=sender.name, commit=commit, job_id=enqueued.job.id)
+    log.info("webhook_compiles", commit=commit, job_id=enqueued.job.id)
     return add_job_headers(no_content(), enqueued.job.id)
 
 
