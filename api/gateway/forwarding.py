@@ -101,8 +101,9 @@ class Gateway:
                 await body.discard(pace)
 
     async def _respond(self, request: web.BaseRequest, client: Client, body: RequestBody) -> web.StreamResponse:
-        if not request.raw_path.startswith("/"):
-            return failure(400, "The request must name a path on this server.")
+        problem = _find_problem(request)
+        if problem is not None:
+            return failure(400, problem)
         service = self._services.find(request)
         is_text = is_git(request)
         try:
@@ -270,6 +271,14 @@ class Gateway:
             bytes_per_second=self._settings.client_min_bytes_per_second,
             total_seconds=total_seconds,
         )
+
+
+def _find_problem(request: web.BaseRequest) -> str | None:
+    if not request.raw_path.startswith("/"):
+        return "The request must name a path on this server."
+    if len(request.headers.getall("Idempotency-Key", [])) > 1:  # a service would join them to one
+        return "The request has more than one Idempotency-Key; send one."
+    return None
 
 
 def _busy(error: LimitReachedError | UnavailableError, request: web.BaseRequest) -> web.Response:

@@ -276,6 +276,7 @@ def test_a_refusal_arrives_though_the_body_was_not_read() -> None:
         b"GET / HTTP/1.1\r\nHost: h\r\nBad Header: x\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: a\r\nidempotency-key:\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_what_cannot_be_handed_on_is_refused_in_the_shape_of_the_contract(sent: bytes) -> None:
