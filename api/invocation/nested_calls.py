@@ -89,22 +89,22 @@ class NestedCalls:
         """
         self.has_begun = True
         request = _read_head(stream)
-        slot = ExitStack()
+        held = ExitStack()  # closed by the thread
         try:
-            self._admit(request, slot)
+            self._admit(request, held)
+            body = _read_body(stream, request.length)
+            threading.Thread(target=self._run, args=(request, body, held), name="nested call", daemon=True).start()
         except RequestError as error:
+            held.close()
             _skip(stream, request.length)
             time.sleep(REFUSAL_PAUSE_SECONDS)
             self._send(request.number, _refusal(error))
-            return
-        with slot:
-            body = _read_body(stream, request.length)
-            thread = threading.Thread(target=self._run, args=(request, body, slot), name="nested call", daemon=True)
-            thread.start()
-            slot = slot.pop_all()
+        except BaseException:
+            held.close()
+            raise
 
-    def _admit(self, request: _Request, slot: ExitStack) -> None:
-        """Take what the call needs.
+    def _admit(self, request: _Request, held: ExitStack) -> None:
+        """Take what the call needs; it is in `held` afterwards.
 
         Raises:
             RequestError: it is not allowed, or a limit is reached.
@@ -116,15 +116,15 @@ class NestedCalls:
             if self._in_progress >= self.max_parallel:
                 raise LimitReachedError(f"More than {self.max_parallel} calls of one call are in progress.")
             self._in_progress += 1
-        slot.callback(self._leave)
-        slot.enter_context(self._chain.slot())
+        held.callback(self._leave)
+        held.enter_context(self._chain.slot())
 
     def _leave(self) -> None:
         with self._lock:
             self._in_progress -= 1
 
-    def _run(self, request: _Request, body: bytes, slot: ExitStack) -> None:
-        with slot:
+    def _run(self, request: _Request, body: bytes, held: ExitStack) -> None:
+        with held:
             try:
                 response = Response.from_app(self._chain.application, self._environ(request, body), buffered=True)
             except Exception as error:
