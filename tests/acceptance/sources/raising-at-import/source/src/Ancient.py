@@ -1,0 +1,3 @@
+def apply(input):
+    print "hello"
+    return input
