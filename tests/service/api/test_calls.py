@@ -58,6 +58,10 @@ def test_text_has_the_name_that_the_generated_client_gives_it(acme: Api) -> None
     answered = acme.post(CALL, "größe".encode("latin-1"), Content_Type="application/text; charset=latin-1")
     assert answered["result"]["data"] == "größe"
     acme.expect_refusal(400, 2013, "POST", CALL, b"\xff", Content_Type="application/text")
+    for parameter in ("charset*=utf-8''%0d%0aX-Header:%20x", "charset*=utf-8''%ff%00", 'charset="ö"'):
+        for content_type in ("application/text", "text/plain"):  # and no error of ours
+            response = acme.call("POST", CALL, b"x", Content_Type=f"{content_type}; {parameter}")
+            assert response.status_code in (200, 400, 415), parameter
 
 
 @pytest.mark.usefixtures("served")
