@@ -55,6 +55,8 @@ from shared.settings import settings
 PUBLIC_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SWAGGER_PATH = "/docs/static"
+MAX_COUNTED_NAME_LENGTH = 100
+"""Of a name in a path that needs no key: no algorithm has a longer one, and counters of them stay small."""
 log = structlog.get_logger(__name__)
 
 CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED, 404: Code.NOT_FOUND}
@@ -144,7 +146,7 @@ def _before_request() -> None:
         g.caller = chain.acting
         rate_limits().count_call(chain.limited)
     elif request.endpoint == source_webhooks.ENDPOINT:
-        algorithm_name = (request.view_args or {})["algorithm_name"].lower()
+        algorithm_name = (request.view_args or {})["algorithm_name"].lower()[:MAX_COUNTED_NAME_LENGTH]
         rate_limits().count_source_webhook(client_address(request) or "unknown", algorithm_name)
     elif not request.path.startswith(PUBLIC_PATHS):
         _authenticate()

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from api.rate_limits import _rate_limits_of
+from api.rate_limits import ProcessStorage, _rate_limits_of, rate_limits
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Job, SourceDelivery
 from shared.encryption import keyring
@@ -377,6 +377,17 @@ def test_limits_are_the_same_for_what_does_not_exist(hook: Webhook, limit: Calla
     for path in (hook.path, "/v1/algorithms/acme/Nothing"):
         stranger = Webhook(hook.api, path, "wrong")
         assert [stranger.deliver().status_code for _ in range(3)] == [404, 429, 429]
+
+
+def test_counters_of_names_that_nothing_can_have_stay_small(hook: Webhook, limit: Callable[..., None]) -> None:
+    limit(algorithm_webhooks=2)
+    for character in "ab":
+        Webhook(hook.api, f"/v1/algorithms/{character * 8000}/No", "wrong").deliver()
+    storage = rate_limits()._local.storage
+    assert isinstance(storage, ProcessStorage)
+    counted = storage.storage
+    assert max(len(name) for name in counted) < 300
+    assert len(counted) == 5, "one of the address, two of each name"
 
 
 def test_the_owners_limit_of_jobs_holds_for_webhooks(
