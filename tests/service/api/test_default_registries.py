@@ -1,21 +1,25 @@
 """Default registries: where pushes go that name no registry, and who may set and see that."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from dev.services.registry import PrivateRegistry
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, DefaultRegistry, ImagePush, Job, Registry
 from shared.encryption import keyring
 from shared.registries.credentials import decrypt_default_credentials, decrypt_push_account
 from shared.registry.credentials import Credentials
+from tests.concurrency import run_concurrently
 from tests.rows import HASH, OTHER_HASH, build_commit, end_build, make_claim, one_row
 from tests.service.api.invocation import Api
 
 NOWHERE = "localhost:1"
 PUSH_ACCOUNT = {"push_username": "pusher", "push_password": "open sesame"}
 PUSHER = Credentials("pusher", "open sesame")
+RECORD_DEFAULT = {"registry_url": NOWHERE, "default": True}
 OF_OWNER = "/v1/users/acme/registry"
 OF_ALGORITHM = "/v1/algorithms/acme/Hello/registry"
 ANY_ID = "00000000-0000-4000-8000-000000000000"
@@ -277,6 +281,35 @@ def test_setting_a_default_is_recorded_without_its_credentials(admin: Api, acme:
     assert said == {"algorithm": "acme/Hello", "registry": three["owner"], "has_push_credentials": True}
     assert details_of("owner.default_registry")[-1] == {"removed": True}
     assert "sesame" not in str(shown)
+
+
+def test_setting_a_default_says_what_a_check_with_its_account_says(
+    admin: Api,
+    acme: Api,
+    hello: str,  # noqa: ARG001 - the algorithm comes first
+    token_registry: PrivateRegistry,
+) -> None:
+    recorded = {"registry_url": token_registry.url, "registry_username": "reader", "registry_password": "reader-secret"}
+    writer = {"push_username": "writer", "push_password": "writer-secret"}
+    made = admin.post("/v1/registries", {**recorded, "default": True})
+    assert (made["can_push"], "allows pulling" in made["message"]) == (False, True)
+    for path, answers in ((OF_OWNER, admin), (OF_ALGORITHM, acme)):
+        assert answers.put(path, {"registry_id": made["id"]})["can_push"] is False
+        shown = answers.put(path, {"registry_id": made["id"], **writer})
+        assert (shown["can_push"], "allows pushing and pulling" in shown["message"]) == (True, True)
+        answers.delete(path)
+    assert admin.put(f"/v1/registries/{made['id']}", {**recorded, **writer})["can_push"] is True
+    assert acme.put(OF_ALGORITHM, {"registry_id": made["id"]})["can_push"] is True
+
+
+def test_two_requests_at_once_make_one_default(admin: Api) -> None:
+    made = run_concurrently(*[lambda: admin.call("POST", "/v1/registries", RECORD_DEFAULT)] * 2)
+    assert [answer.status_code for answer in made] == [200, 200]
+    assert sorted(row["default"] for row in admin.get("/v1/registries")) == [False, True]
+    ids = [row["id"] for row in admin.get("/v1/registries")]
+    moved = run_concurrently(*[partial(admin.call, "PUT", f"/v1/registries/{each}", RECORD_DEFAULT) for each in ids])
+    assert [answer.status_code for answer in moved] == [200, 200]
+    assert sorted(row["default"] for row in admin.get("/v1/registries")) == [False, True]
 
 
 def test_the_credentials_of_a_default_that_cannot_be_read_fail_no_request(

@@ -129,19 +129,20 @@ def test_a_wrong_password_fails_and_the_last_good_push_stays(build: Build, regis
     assert run_push(build, target).digest == good.digest
 
 
-def test_an_account_for_pushes_is_used_where_the_recorded_one_may_not_push(
-    build: Build, registry: PrivateRegistry
+def test_an_account_for_pushes_is_used_where_the_recorded_one_may_only_pull(
+    build: Build, token_registry: PrivateRegistry
 ) -> None:
-    target = make_registry(registry.url, Credentials("reader", "wrong"))
+    target = make_registry(token_registry.url, Credentials("reader", "reader-secret"))
+    writer = Credentials("writer", "writer-secret")
     assert run_push(build, target).state == PushState.FAILED
     with database().writing() as session:
-        own = CredentialsUpdate(PUSHER)
+        own = CredentialsUpdate(writer)
         set_default(session, keyring(), DefaultLevel.ALGORITHM, build.algorithm_id, target.id, own)
     assert run_push(build, target).state == PushState.SUCCEEDED
     with database().writing() as session:
         remove_default(session, DefaultLevel.ALGORITHM, build.algorithm_id)
         row = find_registry(session, target.id, for_update=True)
-        change_registry(session, keyring(), row, {}, CredentialsUpdate(), CredentialsUpdate(PUSHER))
+        change_registry(session, keyring(), row, {}, CredentialsUpdate(), CredentialsUpdate(writer))
     assert run_push(build, target).state == PushState.SUCCEEDED
 
 
