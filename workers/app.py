@@ -73,6 +73,7 @@ celery.conf.update(
     task_default_queue=Queues.MAINTENANCE,
     task_routes={
         **{task.name: task.queue for task in TASKS.values()},
+        "longshore.load_check": Queues.BUILDS,
         "longshore.reconcile": Queues.SERVING,
         "longshore.uncordon": Queues.NODES,
         "longshore.sweep": Queues.MAINTENANCE,

@@ -5,8 +5,11 @@ from typing import Any
 
 from celery.signals import worker_process_init
 
+from shared.settings import settings
 from workers.app import HARD_LIMIT_MARGIN_SECONDS, REFRESH_TIMEOUT_SECONDS, celery
 from workers.builds.build import BuildWork
+from workers.builds.load_check import check_build
+from workers.jobs import dispatch
 from workers.jobs.executor import run_job, run_next_push
 from workers.jobs.tempdirs import remove_abandoned_directories
 from workers.maintenance.deliver_webhooks import deliver
@@ -26,6 +29,14 @@ def _clean_up(**_kwargs: Any) -> None:
 @celery.task(name="longshore.build")  # type: ignore[untyped-decorator]
 def build(job_id: str) -> None:
     run_job(job_id, BuildWork)
+    # Also if the job had ended before: the process that ended it may have been killed then.
+    if settings().load_check == "report":
+        dispatch.send_load_check(job_id)
+
+
+@celery.task(name="longshore.load_check")  # type: ignore[untyped-decorator]
+def load_check(job_id: str) -> None:
+    check_build(job_id)
 
 
 @celery.task(name="longshore.push")  # type: ignore[untyped-decorator]

@@ -17,6 +17,7 @@ from api.schemas.pushes import PushCredentialsRequest, PushResponse
 from api.schemas.sources import ScmsCredentialsRequest, SourceRequest, SourceResponse, present_source
 from shared.commands.publish import VersionType
 from shared.db.models import Algorithm, Build, BuildStatus, Version
+from shared.db.models.algorithms import LoadCheckState
 
 CommitHash = Annotated[
     str,
@@ -113,10 +114,19 @@ class BuildVersionResponse(ResponseModel):
     semantic_version: str
 
 
+class LoadCheckResponse(ResponseModel):
+    """Whether the algorithm could be imported in the built image, without network."""
+
+    omitted_if_null = frozenset({"traceback"})
+
+    state: LoadCheckState
+    traceback: str | None = Field(None, description="Why it failed. The build's log says why a check was skipped.")
+
+
 class BuildResponse(ResponseModel):
     """A build. Its status is one of the three statuses of the platform."""
 
-    omitted_if_null = frozenset({"finished_at", "version_info", "registry_status"})
+    omitted_if_null = frozenset({"finished_at", "version_info", "registry_status", "load_check"})
 
     build_id: Uuid
     commit_sha: str
@@ -126,6 +136,7 @@ class BuildResponse(ResponseModel):
     resource_type: Literal["algorithm_build"] = "algorithm_build"
     version_info: BuildVersionResponse | None = None
     registry_status: PushResponse | None = None
+    load_check: LoadCheckResponse | None = Field(None, description="Absent until known, soon after the build.")
 
 
 class CompilationResponse(ResponseModel):
@@ -181,6 +192,11 @@ def present_build(build: Build, version: Version, push: PushResponse | None) -> 
         finished_at=build.finished_at,
         version_info=BuildVersionResponse(semantic_version=published) if published else None,
         registry_status=push,
+        load_check=(
+            LoadCheckResponse(state=build.load_check, traceback=build.load_check_traceback)
+            if build.load_check is not None
+            else None
+        ),
     )
 
 

@@ -12,6 +12,7 @@ depends_on: Sequence[str] | None = None
 
 SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 DEFAULT = sa.text("is_default AND deleted_at IS NULL")
+UNCHECKED = sa.text("load_check IS NULL AND status = 'succeeded'")
 
 
 def upgrade() -> None:
@@ -58,6 +59,9 @@ def upgrade() -> None:
     op.add_column("algorithms", sa.Column("webhook_secret", sa.Text(), nullable=True))
     op.add_column("builds", sa.Column("load_check", sa.String(16), nullable=True))
     op.add_column("builds", sa.Column("load_check_traceback", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_builds_unchecked", "builds", ["finished_at"], sqlite_where=UNCHECKED, postgresql_where=UNCHECKED
+    )
     op.add_column("registries", sa.Column("push_credentials", sa.Text(), nullable=True))
     op.add_column("registries", sa.Column("is_default", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_index(
@@ -75,6 +79,7 @@ def downgrade() -> None:
     with op.batch_alter_table("registries") as registries:
         registries.drop_column("is_default")
         registries.drop_column("push_credentials")
+    op.drop_index("ix_builds_unchecked", "builds")
     with op.batch_alter_table("builds") as builds:
         builds.drop_column("load_check_traceback")
         builds.drop_column("load_check")

@@ -81,6 +81,22 @@ class WorkerSettings(BaseSettings):
         ge=1,
         description="How many logs of ended builds are kept of one owner; the others are removed, oldest first.",
     )
+    load_check: Literal["off", "report", "require"] = Field(
+        "report",
+        description="Whether a built algorithm is imported in its image, without network: off, report (after the build, which does "
+        "not wait for it; the verdict is in `build.load_check` and in the log) or require (before the push: a failure fails the "
+        "build). Skipped where there is no engine.",
+    )
+    load_check_seconds: float = Field(
+        120,
+        gt=0,
+        description="How long the import of a load check may take, and before that the loading of its image, in seconds.",
+    )
+    load_check_max_bytes: int = Field(
+        1024 * MEBIBYTE,
+        ge=0,
+        description="Largest image (compressed) that a load check of the kind `report` loads into the engine, in bytes.",
+    )
     build_own_dockerfile: bool = Field(
         False,
         description="Build a repository's own Dockerfile if it has one. Its FROM and COPY --from can name any image on the "

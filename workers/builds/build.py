@@ -7,17 +7,18 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 
-from sqlalchemy import event, select, update
+from sqlalchemy import event, exists, select, update
 from sqlalchemy.orm import Session
 
 from shared.cancellation import CancelToken
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, BuildStatus
+from shared.db.models import Algorithm, Build, BuildStatus, Job
+from shared.db.models.algorithms import LoadCheckState
 from shared.encryption import DecryptionError, keyring
 from shared.environments import UnknownEnvironmentError, chosen_environment
 from shared.errors import ErrorClass, WorkError
-from shared.fence import Claim
+from shared.fence import HELD, Claim, held_by
 from shared.git.access import GitCredentials
 from shared.git.sources import decrypt_source_credentials
 from shared.settings import settings
@@ -27,6 +28,7 @@ from workers.builds.context import BuildLimits
 from workers.builds.dockerfile import remove_interrupted
 from workers.builds.environment.container import name_prefix, remove_leftover_containers
 from workers.builds.image import BuildRequest, BuiltImage, build_image
+from workers.builds.load_check import MARGIN_SECONDS, LoadCheck, require_load, skipped
 from workers.builds.source import fetch_source
 from workers.images.factory import image_store
 from workers.images.image_store import StoreUse
@@ -42,6 +44,7 @@ def write_built(
     manifest_digest: str | None,
     image_bytes: int,
     environment_key: str | None,
+    load_check: LoadCheck | None = None,
 ) -> None:
     """Write that the build has succeeded. The job's end, in the same transaction, is the fence."""
     session.execute(
@@ -55,6 +58,7 @@ def write_built(
             image_bytes=image_bytes,
             environment_key=environment_key,
             finished_at=now_ms(),
+            **({} if load_check is None else load_check.columns),
         )
     )
     emit_build(session, claim.build_id or "", EventType.BUILD_SUCCEEDED)
@@ -66,6 +70,7 @@ class BuildWork:
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._log = LogBuffer()
+        self._load_check: LoadCheck | None = None
 
     def write(self, session: Session) -> None:
         """Append new lines to the log in the row. A line leaves the buffer when it is committed, not before."""
@@ -73,6 +78,14 @@ class BuildWork:
         if lines:
             append_log(session, self._claim, "".join(lines))
             event.listen(session, "after_commit", lambda _: self._log.remove_written(len(lines)), once=True)
+        if self._load_check is not None:
+            session.execute(
+                update(Build)
+                .where(Build.id == self._claim.build_id, exists(select(Job.id).where(HELD)))
+                .values(self._load_check.columns)
+                .execution_options(synchronize_session=False),
+                held_by(self._claim),
+            )
 
     def do(self, heartbeat: Heartbeat) -> Finish:
         with database().reading() as session:
@@ -97,6 +110,7 @@ class BuildWork:
                 log=log,
                 stop=heartbeat.cancel_token,
             )
+            self._check_load(use, built, heartbeat, log)
         return lambda session: write_built(
             session,
             self._claim,
@@ -104,7 +118,32 @@ class BuildWork:
             manifest_digest=built.manifest_digest,
             image_bytes=built.size_bytes,
             environment_key=built.environment_key,
+            load_check=self._load_check,
         )
+
+    def _check_load(self, use: StoreUse, built: BuiltImage, heartbeat: Heartbeat, log: Callable[[str], None]) -> None:
+        """Check the image now if that is required; otherwise it is checked after the build, or never.
+
+        Raises:
+            WorkError: the algorithm cannot be imported (invalid).
+        """
+        mode = settings().load_check
+        if mode == "report":
+            return
+        if mode == "off":
+            self._load_check = skipped("It is switched off (LONGSHORE_LOAD_CHECK).")
+            return
+        heartbeat.record_progress(pause_seconds=settings().load_check_seconds + MARGIN_SECONDS)
+        verdict = require_load(use, built.manifest_digest, str(self._claim.build_id), heartbeat.cancel_token)
+        self._load_check = verdict
+        for line in verdict.log_lines():
+            log(line)
+        if verdict.state is LoadCheckState.FAILED:
+            raise WorkError(
+                ErrorClass.INVALID,
+                "the algorithm cannot be imported in its image, which LONGSHORE_LOAD_CHECK=require asks for: "
+                f"{verdict.text.rpartition(chr(10))[2]}",
+            )
 
     def _remove_leftovers(self, algorithm: Algorithm, build: Build) -> None:
         """Remove what killed workers left on the engine, of this build (no other claim works on it) and of old ones."""

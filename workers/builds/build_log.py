@@ -32,7 +32,10 @@ def append_log(session: Session, claim: Claim, text: str) -> None:
 
 
 def remove_old_logs(session: Session, owner: str, *, keep: int) -> None:
-    """Remove the logs of ended builds of an owner but the newest `keep`, so that no owner fills the database."""
+    """Remove the logs of ended builds of an owner but the newest `keep`, so that no owner fills the database.
+
+    With the log goes the traceback of the load check.
+    """
     builds = (
         select(Build.id)
         .join(Algorithm, Algorithm.id == Build.algorithm_id)
@@ -45,7 +48,7 @@ def remove_old_logs(session: Session, owner: str, *, keep: int) -> None:
     session.execute(
         update(Build)
         .where(Build.id.in_(old), Build.log != "", Build.log != REMOVED)
-        .values(log=REMOVED)
+        .values(log=REMOVED, load_check_traceback=None)
         .execution_options(synchronize_session=False)
     )
 

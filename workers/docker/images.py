@@ -1,11 +1,13 @@
 """Images and containers on the Docker engine, by reference or id: describe, name and remove them."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 
+from shared.errors import ErrorClass, WorkError
 from shared.registry.reference import normalize_name
 from workers.docker.connection import engine, engine_errors
 
@@ -58,15 +60,31 @@ def remove_reference(reference: str) -> None:
                 raise
 
 
+@contextmanager
+def image_needed(reference: str) -> Iterator[None]:
+    """Let a job try again whose image was removed while it used it, by a load check that had loaded it as well.
+
+    Raises:
+        WorkError: the engine has no such image (transient).
+
+    """
+    try:
+        yield
+    except ImageNotFound as error:
+        raise WorkError(
+            ErrorClass.TRANSIENT, f"the Docker engine does not have the image {reference} any more"
+        ) from error
+
+
 def name_image(image_id: str, reference: str) -> None:
     """Tag an image, so that the engine keeps it.
 
     Raises:
-        WorkError: the engine does not respond (unavailable), or has no such image (invalid).
+        WorkError: the engine does not respond (unavailable), or has no such image (transient).
 
     """
     repository, _, tag = reference.rpartition(":")
-    with engine_errors():
+    with engine_errors(), image_needed(image_id):
         engine().tag(image_id, repository, tag=tag)
 
 

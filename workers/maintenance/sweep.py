@@ -14,6 +14,7 @@ from shared.jobs.worker_processes import SWEEP, UNCORDON, live_workers, ran_with
 from shared.pushes.queries import tally_events
 from shared.refreshes import refreshes_to_uncordon
 from shared.settings import settings
+from workers.builds.load_check import skip_overdue
 from workers.jobs import dispatch
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ def sweep() -> None:
         mark_overdue_lost(session)
         delete_old_calls(session, keep_days=settings().call_keep_days)
         delete_old_deliveries(session)
+        skip_overdue(session)
     if _has_worker(Queues.SERVING):
         dispatch.send_periodic("longshore.reconcile", Queues.SERVING)
     _request_uncordon()

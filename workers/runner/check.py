@@ -34,4 +34,5 @@ def check_import(module: str, directory: str, environment: Mapping[str, str], se
         stacktrace = failure.stacktrace.strip()
         text = stacktrace if failure.message in stacktrace else f"{stacktrace}\n{failure.message}"
         verdict = {"state": "failed", "traceback": text.strip()[-MAX_TRACEBACK:]}
-    os.write(output, json.dumps(verdict).encode("ascii"))
+    with open(output, "w", encoding="ascii") as stream:
+        stream.write("\n" + json.dumps(verdict))  # on a line of its own, should the algorithm have found the stream

@@ -122,7 +122,15 @@ class Build(IdentifiedBase):
     """One build of the image of one version."""
 
     __tablename__ = "builds"
-    __table_args__ = (Index("ix_builds_algorithm_seq", "algorithm_id", "seq"),)
+    __table_args__ = (
+        Index("ix_builds_algorithm_seq", "algorithm_id", "seq"),
+        Index(
+            "ix_builds_unchecked",
+            "finished_at",
+            sqlite_where=text("load_check IS NULL AND status = 'succeeded'"),
+            postgresql_where=text("load_check IS NULL AND status = 'succeeded'"),
+        ),
+    )
 
     algorithm_id: Mapped[str] = mapped_column(String(36))
     version_id: Mapped[Reference]

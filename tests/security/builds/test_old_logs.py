@@ -18,6 +18,8 @@ def test_the_logs_of_an_owner_do_not_fill_the_database(monkeypatch: pytest.Monke
     builds = [build_commit(algorithm, f"{number}" * 40) for number in range(1, 5)]
     other = build_commit(others)
     for build in [*builds, other]:
-        change(build, log="long\n")
+        change(build, log="long\n", load_check="failed", load_check_traceback="long")
     run_job(compile_commit(algorithm, "f" * 40).job.id, BuildWork)  # it fails: there is no git service
     assert [columns_of(build)["log"] for build in [*builds, other]] == [REMOVED, REMOVED, "long\n", "long\n", "long\n"]
+    tracebacks = [columns_of(build)["load_check_traceback"] for build in [*builds, other]]
+    assert tracebacks == [None, None, "long", "long", "long"]

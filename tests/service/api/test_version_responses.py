@@ -59,3 +59,20 @@ def test_a_repeat_gives_its_job_though_the_registry_is_gone(acme: Api, admin: Ap
     again = acme.call("POST", f"{path}/compile", body, Idempotency_Key="once")
     assert again.status_code == 200
     assert again.headers["X-Job-Id"] == first.headers["X-Job-Id"]
+
+
+def test_a_build_has_the_verdict_of_its_load_check_when_it_is_known(acme: Api) -> None:
+    path = acme.make_algorithm("acme")
+    build = acme.post(f"{path}/compile", {"commitSha": COMMIT})["build"]
+    build_well(build["build_id"])
+    assert "load_check" not in acme.get(f"{path}/builds/{build['build_id']}")
+    for columns, shown in (
+        ({"load_check": "skipped"}, {"state": "skipped"}),
+        ({"load_check": "passed"}, {"state": "passed"}),
+        ({"load_check": "failed", "load_check_traceback": "No!"}, {"state": "failed", "traceback": "No!"}),
+    ):
+        with database().writing() as session:
+            session.execute(update(Build).where(Build.id == build["build_id"]).values(columns))
+        assert acme.get(f"{path}/builds/{build['build_id']}")["load_check"] == shown
+        assert acme.get(f"{path}/builds")["results"][0]["load_check"] == shown
+        assert acme.get(f"{path}/versions/{COMMIT}")["build"]["load_check"] == shown

@@ -1,7 +1,6 @@
 """Create, inspect and stop the container of an instance, and the directory in which it makes its socket."""
 
 import os
-import posixpath
 import shutil
 import stat
 import time
@@ -10,14 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from docker.errors import APIError, NotFound
-from docker.types import LogConfig, Mount, Ulimit
+from docker.types import Mount
 
 from shared.errors import ErrorClass, WorkError
 from shared.instances.endpoints import SOCKET
 from shared.settings import settings
 from workers.docker.connection import engine, engine_errors
-from workers.docker.images import described_image
+from workers.docker.images import image_needed
 from workers.docker.network import ensure_network
+from workers.docker.sandbox import confined
 from workers.runner import RUNS_AS
 from workers.serving.backend import InstanceSpec
 from workers.serving.docker.memory_disk import mount_memory_disk, not_mountable, unmount_memory_disk
@@ -29,18 +29,12 @@ INSTANCE_LABEL = "longshore.serving"
 HOME_LABEL = "longshore.serving-directory"
 """Identifies the installation: two Longshores on one engine have different directories."""
 MOUNT_PATH = "/run/longshore"
-TMP_PATH = "/tmp"  # noqa: S108 - in the container
 STOP_GRACE_SECONDS = 15
 """Longer than a runner needs to end its calls."""
 LOG_LINES = 5
 MAX_LOG_LENGTH = 1000
 SIGKILL_STATUS = 137
 """Exit status of a process that SIGKILL ended (128 and the signal's number)."""
-NO_FILES_OF_THE_KERNEL = [Ulimit(name="core", soft=0, hard=0), Ulimit(name="msgqueue", soft=0, hard=0)]
-"""No core dumps, which the kernel may write outside of the container, and no message queues, whose limit all algorithms
-would share, because it is per user."""
-LOG_LIMITS = {"max-size": "1m", "max-file": "2"}
-"""Limits what an algorithm can write to the engine's disk by printing."""
 
 
 def socket_directory(instance_id: str) -> Path:
@@ -149,7 +143,7 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
     network = "none" if instance.network == "isolated" else chosen.serving_network
     ensure_network(network)
     client, name = engine(), container_name(instance.id)
-    with engine_errors():
+    with engine_errors(), image_needed(image):
         client.create_container(
             image,
             name=name,
@@ -168,20 +162,8 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
                 "longshore.algorithm": spec.algorithm,
                 "longshore.version": spec.git_hash,
             },
-            host_config=client.create_host_config(
-                network_mode=network,
-                mem_limit=chosen.serving_memory_bytes,
-                memswap_limit=chosen.serving_memory_bytes,
-                nano_cpus=int(chosen.serving_cpus * 1_000_000_000),
-                pids_limit=chosen.serving_pids,
-                read_only=True,
-                # Compilers and caches of algorithms write there and run it; it counts as memory.
-                tmpfs={TMP_PATH: f"rw,exec,nosuid,nodev,mode=1777,size={chosen.serving_tmp_bytes}"},
-                mounts=[Mount(target=MOUNT_PATH, source=str(directory), type="bind"), *_volume_replacements(image)],
-                ulimits=NO_FILES_OF_THE_KERNEL,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                log_config=LogConfig(type="json-file", config=LOG_LIMITS),
+            host_config=confined(
+                client, image, network, [Mount(target=MOUNT_PATH, source=str(directory), type="bind")]
             ),
             use_config_proxy=False,
         )
@@ -195,15 +177,6 @@ def run_container(spec: InstanceSpec, image: str, directory: Path) -> None:
             ) from error
         except APIError as error:
             raise WorkError(ErrorClass.INVALID, f"The image cannot be started: {error.explanation}") from error
-
-
-def _volume_replacements(image: str) -> list[Mount]:
-    """Return memory with a limit for each volume that the image declares: a volume would be on the engine's disk."""
-    return [
-        Mount(target=path, source=None, type="tmpfs", tmpfs_size=settings().serving_tmp_bytes)
-        for path in ((described_image(image) or {}).get("Config") or {}).get("Volumes") or {}
-        if posixpath.normpath(path) not in (TMP_PATH, MOUNT_PATH)
-    ]
 
 
 def container_state(instance_id: str) -> dict[str, Any] | None:
