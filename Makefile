@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((processors < 8 ? 2 * processors : 16)))
 # The tests of `make test-long`.
 LONG_TESTS := tests/chaos tests/conformance tests/security/test_one_owner_for_a_minute.py \
-	tests/acceptance/test_without_registry.py tests/acceptance/test_old_environments.py
+	tests/acceptance/test_without_registry.py tests/acceptance/test_old_environments.py tests/acceptance/clients
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without SEED, a random seed is used and printed.
 JOBS ?= 300
 FAULTS ?= 60
@@ -62,7 +62,7 @@ test:  ## Run all checks, and all tests but the long ones, with the real service
 	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) \
 		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
 
-test-long:  ## Run the long tests: short runs of chaos and of conformance, a minute of one hostile owner
+test-long:  ## Run the long tests: chaos and conformance for a short time, a hostile owner, all published clients
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test-long
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/python -m pytest -n 2 $(LONG_TESTS) $(PYTEST_ARGS)

@@ -51,7 +51,19 @@ ABSENT_PARTS = (
         "There are no usage reports. GET /v1/jobs and GET /v1/pushes list what was done, GET /metrics counts it.",
     ),
     AbsentPart(
-        re.compile(r"/v1/(config|admin/(features|insights-connection|invites|reservations|legacy-algorithms))(/|$)"),
+        re.compile(r"/v1/(admin/scms|scms/[^/]+/(oauth|token))(/|$)"),
+        "Source code management systems are recorded by the setting LONGSHORE_SCMS. What they want for a private "
+        "repository is given with the algorithm (`scmsCredentials`, or `credentials` in `source`).",
+    ),
+    AbsentPart(
+        re.compile(r"/v1/algorithms/[^/]+/[^/]+/log$"),
+        "There is no log of commits here: clone the repository, and read it with git.",
+    ),
+    AbsentPart(
+        re.compile(
+            r"/v1/(config|admin/(features|insights-connection|invites|reservations|legacy-algorithms"
+            r"|organization_host_information))(/|$)"
+        ),
         f"This part of the platform is not there. {_ELSEWHERE}",
     ),
 )

@@ -68,7 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes) -> Reply:
         target = self.others.get(urlsplit(self.path).path, self.target)
         connection = http.client.HTTPConnection(target, timeout=_TIMEOUT_SECONDS)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+        # One that was sent several times, as Docker's engine sends Accept, is the list of its values (RFC 9110, 5.3).
+        headers = {
+            name: ", ".join(self.headers.get_all(name, [])) for name in self.headers if name.lower() not in _HOP_BY_HOP
+        }
         connection.request(self.command, self.path, body=body, headers=headers)
         response = connection.getresponse()
         reply = Reply(response.status, response.getheaders(), response.read())

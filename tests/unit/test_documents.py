@@ -11,6 +11,8 @@ MAX_COLUMNS = 140
 MAX_GLOSSARY_ENTRIES = 25
 FILE = re.compile(r"`((?:api|cli|deploy|dev|migrations|shared|tests|workers)/[\w./-]+)`")
 TEST = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`")
+SHORT_TEST = re.compile(r"`((?!tests/)[\w./-]+\.py)::(\w+)`")
+CLIENT_TESTS = ROOT / "tests" / "acceptance" / "clients"
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -43,6 +45,32 @@ def test_each_promise_of_security_names_a_test() -> None:
     promises = re.split(r"^- ", promised, flags=re.MULTILINE)[1:]
     assert promises
     assert [promise.splitlines()[0] for promise in promises if not TEST.search(promise)] == []
+
+
+def operations() -> list[list[str]]:
+    """Return the cells of each operation in the page on compatibility."""
+    page = (ROOT / "docs" / "compatibility.md").read_text()
+    tables = page.partition("## Operations")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in tables.splitlines() if row.startswith("| ")]
+    return [row for row in rows if row[1] != "there"]
+
+
+def test_each_operation_is_there_partly_there_or_not() -> None:
+    assert operations()
+    assert [row for row in operations() if len(row) != 3 or row[1] not in ("yes", "partly", "no")] == []
+
+
+def test_each_operation_that_is_there_names_a_test() -> None:
+    untested = [row[0] for row in operations() if row[1] != "no" and not SHORT_TEST.search(row[2])]
+    assert untested == []
+
+
+def test_the_tests_of_the_operations_exist() -> None:
+    named = [test for row in operations() for test in SHORT_TEST.findall(row[2])]
+    directories = {"/": ROOT / "tests", "": CLIENT_TESTS}
+    assert [
+        f"{file}::{test}" for file, test in named if not _has_test(directories["/" if "/" in file else ""] / file, test)
+    ] == []
 
 
 def test_the_glossary_is_short_and_in_order() -> None:

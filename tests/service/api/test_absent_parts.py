@@ -39,6 +39,9 @@ def test_clients_that_ask_for_headers_only_find_the_reason_there(app: Flask, acm
         ("algorithms/acme/Hello/secrets", "no secret store"),
         ("algorithms/6b0a8a45-2f6e-4a41-8c3b-0e6f5c1f8b6e/secrets/1", "no secret store"),
         ("admin/usage/algorithms", "no usage reports"),
+        ("admin/scms/some", "LONGSHORE_SCMS"),
+        ("scms/some/oauth/start", "LONGSHORE_SCMS"),
+        ("algorithms/acme/Hello/log", "clone the repository"),
         ("config/logo", "docs/compatibility.md"),
     ],
 )
