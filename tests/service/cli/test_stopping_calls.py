@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from cli.runtime import migrate
 from dev.services.processes import Child, free_port, port_answers
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import CallRequest, CallState
+from shared.db.models import CallError, CallRequest, CallState
 from tests.environment import longshore_environment
 from tests.git_service import make_algorithm, make_key
 from tests.rows import HASH, change, one_row
@@ -32,6 +33,8 @@ def apply(asked):
     open("begun", "w").close()
     while not os.path.exists("go"):
         time.sleep(0.01)
+    if os.path.exists("broken"):
+        raise ValueError("it is broken")
 
 serve(apply)
 """
@@ -128,6 +131,18 @@ def test_told_to_stop_it_lets_the_call_end(called: Called, tmp_path: Path) -> No
         calls.let_go()
         assert calls.child.wait(60) == 0
     assert one_row(CallRequest, id=begun).state == CallState.SUCCEEDED
+
+
+def test_told_to_stop_it_writes_the_error_of_the_last_call(called: Called, tmp_path: Path) -> None:
+    (called.source / "broken").touch()
+    with longshore_calls(called, tmp_path, shutdown_seconds=60) as calls:
+        for _ in range(2):  # the writer pauses after the first error
+            begun = calls.begin()
+            calls.let_go()
+            until(lambda begun=begun: calls.told(begun)["state"] == "failed", "the call has ended")
+        calls.child.stop(grace=60)
+    with database().reading() as session:
+        assert session.scalar(select(func.count()).select_from(CallError)) == 2
 
 
 def test_a_call_that_outlasts_the_stop_is_written_as_lost(called: Called, tmp_path: Path) -> None:
