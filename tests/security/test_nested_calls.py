@@ -1,11 +1,13 @@
 """Attacks of an algorithm that may control everything in its container, by the calls that it makes."""
 
+import select
 import socket
 from collections.abc import Callable
 
 import pytest
 
 from shared.db.models import Algorithm, KeyKind, Version
+from shared.settings import settings
 from tests.git_service import make_key
 from tests.service.api.invocation import Api
 from tests.service.api.nested import (
@@ -143,11 +145,26 @@ def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(
     other = make_version(acme, "acme", "Other")
 
     def treat(connection: socket.socket) -> None:
-        for number in range(8):
+        for number in range(4):
             connection.sendall(request_bytes(number, "/v1/algo/acme/Other"))
-        while connection.recv(1):  # until the other end closes it
+        select.select([connection], [], [])  # an answer has come, which does not fit into the buffers
+        connection.sendall(result_bytes("done"))
+        while connection.recv(65536):  # until the other end closes it
             pass
 
     with treating(algorithm, version, treat), answering(*other, "x" * 4_000_000):
-        assert acme.post(f"{CALL}?timeout=1")["error"]["error_type"] == "TimeoutError"
+        assert acme.post(CALL)["result"] == "done"
         wait_for_no_calls("acme")
+
+
+def test_a_request_that_is_larger_than_calls_may_be_is_not_read(
+    acme: Api, algorithm: Algorithm, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGSHORE_CALL_MAX_BYTES", "2048")
+    settings.cache_clear()
+
+    def treat(connection: socket.socket) -> None:
+        connection.sendall(request_bytes(1, "/v1/algo/acme/None", b"1" * 2049) + result_bytes(1))
+
+    with treating(algorithm, version, treat):
+        assert "answered with no result" in acme.post(CALL)["error"]["message"]

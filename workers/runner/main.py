@@ -41,6 +41,9 @@ FIRST_REQUEST_GRACE_SECONDS = 2.0
 RESPONSE_GRACE_SECONDS = 1.0
 """Seconds to write the responses of calls that were ended."""
 
+UNUSED_PORT = 9
+"""Port of the interface for an algorithm that is only imported: nobody listens there."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -54,7 +57,8 @@ def main() -> int:
     except RunnerSettingsError as error:
         return _fail(str(error))
     if sys.argv[1:2] == ["check"]:
-        check_import(settings.module, settings.source_directory, os.environ, float(sys.argv[2]))
+        environment = {**os.environ, **client_environment(os.environ, UNUSED_PORT)}
+        check_import(settings.module, settings.source_directory, environment, float(sys.argv[2]))
         return 0
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     leave_process_one()

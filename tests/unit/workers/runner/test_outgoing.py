@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,20 @@ def test_a_call_whose_sender_is_gone_gets_an_error_for_its_own_calls(running: Ru
         sock.sendall(b'POST /?outgoing=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n"now"')
         assert stream.readline() == b"HTTP/1.1 102 Processing\r\n"
     assert running.call("early").result[0] == 409, "the call has ended, and the next one is served"
+
+
+def test_a_runner_that_is_stopped_still_gets_the_answer(running: Runner) -> None:
+    connection = UnixConnection(running.socket)
+    connection.connect()
+    with connection.sock as sock, sock.makefile("rb") as stream:
+        sock.sendall(b'POST /?outgoing=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n"now"')
+        assert stream.readline() == b"HTTP/1.1 102 Processing\r\n"
+        number = http.client.parse_headers(stream)["Longshore-Call"]
+        stream.read(1)
+        running.process.send_signal(signal.SIGTERM)
+        running.until(lambda: not running.listens())
+        sock.sendall(f"HTTP/1.1 201\r\nLongshore-Call: {number}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        length = int(http.client.parse_headers(stream)["Content-Length"])
+        assert json.loads(stream.read(length))["result"] == [201, {}]
+    assert running.process.wait(20) == 0
