@@ -80,6 +80,15 @@ def _record(algorithm_id: str, head: str, compiles: bool, actor: Actor) -> list[
             return []
         require_room_in_queue(session, algorithm.owner)
         enqueued = enqueue_compile(session, algorithm, head, request_id=actor.request_id)
-        record(session, actor, "git.push", algorithm.id, owner=algorithm.owner, commit=head, job_id=enqueued.job.id)
+        record(
+            session,
+            actor,
+            "git.push",
+            algorithm.id,
+            owner=algorithm.owner,
+            commit=head,
+            job_id=enqueued.job.id,
+            to=list(enqueued.registry_ids),
+        )
         log.info("push_compiles", algorithm=algorithm.path, commit=head, job_id=enqueued.job.id)
         return enqueued.messages

@@ -19,7 +19,7 @@ from api.git.app import create_app
 from api.git.post_receive import catch_up
 from api.git.repositories import Repository
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, ImagePush, Job, Registry, Version
+from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Job, Registry, Version
 from shared.file_lock import file_lock, try_file_lock
 from tests.environment import longshore_environment
 from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
@@ -68,7 +68,8 @@ def test_what_a_git_push_compiles_is_pushed_to_the_default_registry(url: str, tr
             .join(Version, Version.id == ImagePush.version_id)
             .where(Version.git_hash == tree.head)
         ).all()
-    assert pushed == [registry.id]
+        said = session.scalars(select(AuditEvent.detail).order_by(AuditEvent.seq.desc()).limit(1)).one()
+    assert pushed == said["to"] == [registry.id]
     with database().writing() as session:  # the tests of this file share a database
         session.execute(update(Registry).values(is_default=False))
 
