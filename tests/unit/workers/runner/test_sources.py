@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients import published_client_python
+from tests.interpreters import VERSIONS, interpreters
 from tests.unit.workers.runner.running import Runner
 
 APPLY = """
@@ -52,6 +53,19 @@ def test_apply_alone_is_served_with_text_json_and_binary(served: Callable[..., R
 
 def test_load_gives_apply_its_second_argument(served: Callable[..., Runner]) -> None:
     assert served(LOAD).call("world").result == "hello world"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_python_serves(source: Path, served: Callable[..., Runner], version: str) -> None:
+    python = interpreters().get(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    (source / "src" / "helper.py").write_text(
+        "import inspect\nwords = inspect.getargspec(lambda hello, there: 0).args\n"
+    )
+    runner = served("from .helper import words\n" + LOAD.replace('"hello "', 'words[0] + " "'), python)
+    assert runner.call("world").result == "hello world"
+    assert "concatenate" in runner.call(1).error["message"]
 
 
 @pytest.mark.parametrize(
@@ -142,23 +156,28 @@ def test_a_program_that_it_starts_cannot_read_the_requests(served: Callable[...,
     assert [runner.call(text).result for text in ("a", "b")] == ["a", "b"]
 
 
-def test_threads_of_the_module_may_import_and_unpickle_it(served: Callable[..., Runner]) -> None:
+def test_threads_of_a_module_that_started_the_kit_may_import_and_unpickle_it(served: Callable[..., Runner]) -> None:
+    """The import of such a module never ends: a lock that was held meanwhile would stop them."""
     text = """
-import pickle
+import importlib, pickle
 from concurrent.futures import ThreadPoolExecutor
+from Algorithmia import ADK
 
 class Point:
     def __init__(self, value):
         self.value = value
 
+def work(data):
+    return pickle.loads(data).value + importlib.import_module("src.Hello").STEP
+
 def apply(input):
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: pickle.loads(pickle.dumps(Point(input))).value + __import__("src.Hello").Hello.STEP)\
-.result()
+        return pool.submit(work, pickle.dumps(Point(input))).result()
 
 STEP = 1
+ADK(apply).init()
 """
-    assert served(text).call(1).result == 2
+    assert served(text, published_client_python()).call(1, query="?timeout=20").result == 2
 
 
 KIT_FORMS = {
