@@ -9,7 +9,11 @@ from tests.acceptance.system import System, longshore_up
 from tests.acceptance.test_sources import ALL, check_source
 
 VERSIONS = {"python38": "3.8", "python39": "3.9", "python3": "3.11", "python313": "3.13"}
-CASES = [(name, environment) for name, expected in ALL.items() for environment in expected.get("environments", ())]
+CASES = [
+    (name, environment)
+    for name, expected in ALL.items()
+    for environment in (*expected.get("environments", ()), *expected.get("fails_in", ()))
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,13 @@ _FAILED_STEP = re.compile("^\\s*\N{MULTIPLICATION SIGN} (.*)$")
 _PACKAGE = re.compile(r"^\s*(?:Collecting|Processing|Obtaining) ")
 _COLLECTING = re.compile(r"^\s*Collecting ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _PROCESSING = re.compile(r"^\s*Processing (?:\./)?(\S+)")
+_SOURCE_ARCHIVE = re.compile(r"^\s*(?:Downloading|Using cached) \S+\.(?:tar\.gz|zip|tar\.bz2)(?:\s|$)")
+_CRASH = "Exception:"
+"""Pip's error for an exception that it did not expect; a traceback follows."""
+_OTHER_PYTHON = (
+    "There is no wheel of it for this Python, so it is built from its source: choose another version of it, or an "
+    "environment with a Python of its time (settings.algorithm_environment)"
+)
 _NETWORK = re.compile(
     r"NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|"
     r"Connection (?:refused|reset|aborted)|RemoteDisconnected|50[0234] Server Error|429 Client Error"
@@ -35,6 +42,7 @@ class PipOutput:
         self._memory_bytes = memory_bytes
         self._errors: list[str] = []
         self._package_line = ""
+        self._is_from_source = False
         self._step = ""
         self._step_output = ""
         self._tail: deque[str] = deque(maxlen=20)
@@ -52,7 +60,9 @@ class PipOutput:
         elif match := _FAILED_STEP.match(line):
             self._step = self._step or match.group(1)
         elif _PACKAGE.match(line):
-            self._package_line = line
+            self._package_line, self._is_from_source = line, False
+        elif _SOURCE_ARCHIVE.match(line):
+            self._is_from_source = True
         self._network = self._network or bool(_NETWORK.search(line))
         self._certificate = self._certificate or bool(_CERTIFICATE.search(line))
 
@@ -79,7 +89,10 @@ class PipOutput:
             )
         if self._network:
             return WorkError(ErrorClass.TRANSIENT, f"{where}: the package index could not be reached: {self._reason()}")
-        return WorkError(ErrorClass.INVALID, f"{where}: {self._reason()}")
+        reason = self._reason()
+        if self._is_from_source:
+            reason = f"{reason.rstrip('.')}. {_OTHER_PYTHON}"
+        return WorkError(ErrorClass.INVALID, f"{where}: {reason}")
 
     def _line_description(self) -> str | None:
         for text in [*self._errors, *self._tail, self._package_line]:
@@ -102,6 +115,6 @@ class PipOutput:
                 return f"no matching distribution for {match.group(1)}"
         if self._step:
             return f"{self._step} ({self._step_output})" if self._step_output else self._step
-        if self._errors:
+        if self._errors and self._errors[0] != _CRASH:
             return self._errors[0]
         return f"pip failed: {self._tail[-1]}" if self._tail else "pip failed without a message"

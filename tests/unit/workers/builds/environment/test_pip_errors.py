@@ -86,6 +86,34 @@ MISSING = [
             ErrorClass.INVALID,
             "requirements.txt line 4: the certificate of the package index is not trusted",
         ),
+        (
+            [
+                "Collecting numpy==1.26.4 (from -r requirements.txt (line 2))",
+                "  Downloading numpy-1.26.4.zip (7.3 MB)",
+                "  Installing build dependencies: finished with status 'done'",
+                "ERROR: Exception:",
+                "Traceback (most recent call last):",
+                "    raise BackendUnavailable(",
+                "hooks.BackendUnavailable: Cannot import 'setuptools.build_meta'",
+            ],
+            2,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: pip failed: hooks.BackendUnavailable: Cannot import 'setuptools.build_meta'. "
+            "There is no wheel of it for this Python",
+        ),
+        (
+            [
+                "Collecting six",
+                "  Using cached six-1.17.0.tar.gz",
+                "Collecting numpy==1.26.4",
+                "  Downloading numpy-1.26.4-cp311-none-any.whl (7.3 MB)",
+                "ERROR: Exception:",
+                "OSError: something",
+            ],
+            2,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: pip failed: OSError: something",
+        ),
         ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a message"),
     ],
 )
@@ -96,3 +124,4 @@ def test_the_line_and_the_reason(lines: list[str], exit_code: int, error_class: 
     error = output.failure(exit_code)
     assert error.error_class is error_class
     assert error.message.startswith(sentence)
+    assert ("is no wheel" in error.message) == ("is no wheel" in sentence)

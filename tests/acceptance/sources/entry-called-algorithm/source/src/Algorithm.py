@@ -1,0 +1,9 @@
+from Algorithmia import ADK
+
+
+def apply(input):
+    return "entry {}".format(input)
+
+
+algorithm = ADK(apply)
+algorithm.init("x")
