@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Calls:
     def told(self, request_id: str) -> Any:
         """What is told of a call."""
         return self._ask("GET", f"/v1/requests/{request_id}")
+
+    def has_failed(self, request_id: str) -> bool:
+        """Whether a call has ended with an error."""
+        return bool(self.told(request_id)["state"] == "failed")
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Authorization": f"Simple {self._called.key}", "Content-Type": "application/json"}
@@ -139,7 +144,7 @@ def test_told_to_stop_it_writes_the_error_of_the_last_call(called: Called, tmp_p
         for _ in range(2):  # the writer pauses after the first error
             begun = calls.begin()
             calls.let_go()
-            until(lambda begun=begun: calls.told(begun)["state"] == "failed", "the call has ended")
+            until(partial(calls.has_failed, begun), "the call has ended")
         calls.child.stop(grace=60)
     with database().reading() as session:
         assert session.scalar(select(func.count()).select_from(CallError)) == 2
