@@ -25,7 +25,14 @@ from api.invocation.runner_client import (
     read_object,
     send,
 )
-from api.invocation.target import ReadyInstance, Target, find_target_again, not_delivered_in_time, wait_until_ready
+from api.invocation.target import (
+    ReadyInstance,
+    Target,
+    find_target_again,
+    not_delivered_in_time,
+    require_capacity,
+    wait_until_ready,
+)
 from shared.db.engine import database
 from shared.db.models import Instance, InstanceState
 from shared.errors import UnavailableError
@@ -64,6 +71,7 @@ def call(
     deadline = time.monotonic() + timeout
     ended = 0
     while True:
+        require_capacity(target, chain.instances)
         instance = wait_until_ready(target, deadline, request_id=request_id)
         reason = "What ran was stopped."
         if instance is not None:

@@ -12,7 +12,7 @@ from shared.commands.serve import ensure_instance
 from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.errors import ConflictError, LimitReachedError, NotFoundError, RequestError, UnavailableError
-from shared.instances.states import DesiredState, current_instance, starting_instances
+from shared.instances.states import DesiredState, current_instance, running_instances, starting_instances
 from shared.pulls.pending_push import find_pending_push
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
@@ -127,6 +127,29 @@ def wait_until_ready(target: Target, deadline: float, *, request_id: str | None)
     if state == InstanceState.FAILED:
         raise UnavailableError(f"{target.algorithm.path} could not be started: {message}", retry_after=RETRY_SECONDS)
     return ReadyInstance(instance.id, endpoint) if state == InstanceState.READY and endpoint is not None else None
+
+
+def require_capacity(target: Target, waiting: frozenset[str]) -> None:
+    """Refuse a call that waits for an instance which cannot start before calls that wait for this one have ended.
+
+    `waiting` has the ids of their instances.
+
+    Raises:
+        UnavailableError: they are all that may run.
+    """
+    if not waiting or (target.instance is not None and target.instance.state == InstanceState.READY):
+        return
+    with database().reading() as session:
+        started = [each for each in running_instances(session) if each.state != InstanceState.PENDING]
+    chosen, owner = settings(), target.desired.owner
+    limits = [(chosen.serving_max_instances_per_owner, {each.id for each in started if each.owner == owner})]
+    if chosen.serving == "docker":
+        limits.append((chosen.serving_max_instances, {each.id for each in started}))
+    if any(len(running) >= maximum and running <= waiting for maximum, running in limits):
+        raise UnavailableError(
+            f"{target.algorithm.path} cannot start: as many algorithms run as may at the same time, and all of them "
+            "wait for this call (LONGSHORE_SERVING_MAX_INSTANCES, LONGSHORE_SERVING_MAX_INSTANCES_PER_OWNER)."
+        )
 
 
 def _start(target: Target, deadline: float, request_id: str | None) -> Instance:

@@ -214,6 +214,19 @@ def test_an_algorithm_that_calls_itself_is_refused_at_once(acme: Api, algorithm:
     assert "acme/Hello waits for this very call" in in_a_circle["error"]["message"]
 
 
+def test_a_call_that_could_not_start_before_its_own_end_is_refused_at_once(
+    acme: Api, algorithm: Algorithm, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(acme, "acme", "Other")
+    with treating(algorithm, version, calls(f"{OTHER}?timeout=0.1")):
+        for name in ("serving_max_instances", "serving_max_instances_per_owner"):
+            for maximum, reason in ((1, "all of them wait for this call"), (2, "within its timeout")):
+                limited(monkeypatch, **{name: maximum})
+                ((status, refused),) = acme.post(CALL)["result"]
+                assert status == 503
+                assert reason in refused["error"]["message"]
+
+
 def test_a_call_that_nobody_waits_for_is_the_owners(
     acme: Api, rival: Api, algorithm: Algorithm, version: Version, other: tuple[Algorithm, Version]
 ) -> None:
