@@ -91,7 +91,7 @@ def answer_calls(runner: Runner, data: object, answers: list[Any]) -> tuple[list
     return calls, response
 
 
-def test_each_form_of_the_client_reaches_the_sender_of_the_call(running: Runner) -> None:
+def test_each_form_of_the_client_is_handed_on(running: Runner) -> None:
     answers = [{"result": number, "metadata": {"content_type": "json", "duration": 0.1}} for number in range(3)]
     calls, response = answer_calls(running, "pipe", answers)
     assert calls == [("/v1/algo/acme/Other", b"[1]")] * 3
