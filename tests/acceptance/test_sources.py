@@ -21,11 +21,12 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.system import WAIT_SECONDS, HttpResponse, System, repository
+from tests.acceptance.system import HttpResponse, System, repository
 
 SOURCES = Path(__file__).parent / "sources"
 ALL = {path.parent.name: json.loads(path.read_text()) for path in sorted(SOURCES.glob("*/expected.json"))}
 CONCURRENT_CHECKS = 4
+LOAD_CHECK_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def read_build(system: System, algorithm: str, build_id: str, key: str) -> tuple
 
 def wait_for_load_check(system: System, algorithm: str, build_id: str, key: str) -> dict[str, Any]:
     """Return the result of the load check, which comes after the build has succeeded."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + LOAD_CHECK_SECONDS
     while True:
         build, _log = read_build(system, algorithm, build_id, key)
         if build.get("load_check") or time.monotonic() > deadline:
