@@ -7,7 +7,7 @@ from tests.service.api.invocation import Api
 
 
 def test_hosted_data_is_listed_as_empty(acme: Api) -> None:
-    empty = {"folders": [], "files": [], "marker": None}
+    empty: dict[str, object] = {"folders": [], "files": [], "marker": None}
     assert acme.get("/v1/data/") == empty
     assert acme.get("/v1/data") == empty
 

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import Algorithmia
@@ -23,17 +24,20 @@ def result_of(call: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
+def call(versioned: str) -> Any:
+    return client.algo(versioned).pipe("x").result
+
+
 output: dict[str, Any] = {
     "results": [str(algorithm.pipe(given).result) for given in ({"a": [1, None]}, "text", bytearray(b"\x00\xff"))],
     "types": [algorithm.pipe(given).metadata.content_type for given in (None, "text", b"\x00")],
     "raised": result_of(lambda: algorithm.pipe("raise").result),
-    "unknown": result_of(lambda: client.algo(f"{name}Nowhere").pipe("x").result),
+    "unknown": result_of(partial(call, f"{name}Nowhere")),
     "versions": {
-        version: result_of(lambda version=version: client.algo(f"{name}/{version}").pipe("x").result)
-        for version in os.environ["VERSIONS"].split(",")
+        version: result_of(partial(call, f"{name}/{version}")) for version in os.environ["VERSIONS"].split(",")
     },
     "shown": result_of(lambda: str(algorithm.pipe("x"))),
-    "prefixed": client.algo(f"algo://{name}").pipe("x").result,
+    "prefixed": call(f"algo://{name}"),
     "printed": algorithm.set_options(timeout=60, stdout=True).pipe("x").metadata.stdout,
     "raw": algorithm.set_options(output=OutputType.raw).pipe("bare"),
 }

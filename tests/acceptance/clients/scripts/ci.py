@@ -24,10 +24,10 @@ def get(path: str) -> Any:
     return answer.json()
 
 
-def value(answer: Any, *path: str | int) -> Any:
+def value(answer: Any, *path: str) -> Any:
     """Return a field of an answer: older clients answer with objects, newer ones with dictionaries."""
     for field in path:
-        answer = answer[field] if isinstance(answer, (dict, list)) else getattr(answer, str(field))
+        answer = answer[field] if isinstance(answer, dict) else getattr(answer, field)
     return answer
 
 

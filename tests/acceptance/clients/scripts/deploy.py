@@ -22,7 +22,7 @@ algorithm = client.algo(name)
 def value(answer: Any, *path: str) -> Any:
     """Return a field of an answer: older clients answer with objects, newer ones with dictionaries."""
     for field in path:
-        answer = answer[field] if isinstance(answer, (dict, list)) else getattr(answer, field)
+        answer = answer[field] if isinstance(answer, dict) else getattr(answer, field)
     return answer
 
 
