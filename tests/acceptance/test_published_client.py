@@ -40,7 +40,8 @@ def test_the_python_client(system: System, tmp_path: Path, owner: str, owner_key
         clone.write({"src/Client.py": ECHO, "number": str(number)})
         commits.append(clone.commit())
         clone.push()
-        compiled = run_script(python, "compile_and_publish.py", **given)
+        callability = "public" if number == 1 else "private"
+        compiled = run_script(python, "compile_and_publish.py", **given, CALLABILITY=callability)
         assert compiled["compile"]["build"]["status"] in ("in-progress", "succeeded")
         assert compiled["build"]["status"] == "succeeded", compiled["logs"]
         assert compiled["build"]["commit_sha"] == commits[-1]
@@ -51,7 +52,7 @@ def test_the_python_client(system: System, tmp_path: Path, owner: str, owner_key
     read = run_script(python, "read_versions.py", **given)
     assert read["pages"] == [[commits[2], commits[1]], [commits[0]]]
     assert read["published"] == commits[::-1]
-    assert read["callable"] == commits[::-1]
+    assert read["callable"] == [commits[1]]
     assert read["info"] == commits[::-1]
     assert read["info_of_one"] == compiled["published"]["version_info"]["git_hash"] == commits[-1]
 

@@ -19,7 +19,7 @@ output = {
     "logs": algorithm.get_build_logs(build_id),
     "builds": len(algorithm.get_builds()["results"]),
     "published": algorithm.publish(
-        settings={"algorithm_callability": "private"},
+        settings={"algorithm_callability": os.environ["CALLABILITY"]},
         version_info={"version_type": "minor", "release_notes": "More.", "sample_input": "1"},
     ),
 }
