@@ -130,7 +130,10 @@ class NestedCalls:
             except Exception as error:
                 log.exception("nested_call_failed", error=type(error).__name__)
                 response = _refusal(UnavailableError("Something went wrong here; the log of the service has it."))
-        self._send(request.number, response)
+            # An algorithm that does not read its responses keeps what its calls hold, but for one that is being sent.
+            with self._sending:
+                held.close()  # before the algorithm has the response, and can make its next call
+                self._write(request.number, response)
 
     def _environ(self, request: _Request, body: bytes) -> dict[str, Any]:
         """Return the WSGI environment of the request (PEP 3333). It has no header of the algorithm but Content-Type."""
@@ -156,6 +159,11 @@ class NestedCalls:
         }
 
     def _send(self, number: int, response: Response) -> None:
+        with self._sending:
+            self._write(number, response)
+
+    def _write(self, number: int, response: Response) -> None:
+        """Write a response. The caller has the lock."""
         body = response.get_data()
         retry_after = response.headers.get("Retry-After")
         head = {
@@ -165,8 +173,8 @@ class NestedCalls:
             **({"Retry-After": retry_after} if retry_after else {}),
         }
         lines = [f"HTTP/1.1 {response.status_code}", *(f"{name}: {value}" for name, value in head.items()), "", ""]
-        with self._sending, suppress(OSError):  # the call above may have ended
-            if self._connection is not None:
+        if self._connection is not None:
+            with suppress(OSError):  # the call above may have ended
                 self._connection.sendall("\r\n".join(lines).encode("latin-1") + body)
 
 

@@ -2,10 +2,13 @@
 
 import select
 import socket
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
+from api.owner_slots import call_slots
 from shared.db.models import Algorithm, KeyKind, Version
 from shared.settings import settings
 from tests.git_service import make_key
@@ -139,6 +142,13 @@ def test_requests_without_end_end_with_the_call(acme: Api, algorithm: Algorithm,
         wait_for_no_calls("acme")
 
 
+def wait_until_closed(connection: socket.socket) -> None:
+    """Wait until the other end closes the connection, and read nothing."""
+    end = select.poll()
+    end.register(connection, 0)
+    end.poll(100_000)
+
+
 def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(
     acme: Api, algorithm: Algorithm, version: Version
 ) -> None:
@@ -149,12 +159,33 @@ def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(
             connection.sendall(request_bytes(number, "/v1/algo/acme/Other"))
         select.select([connection], [], [])  # an answer has come, which does not fit into the buffers
         connection.sendall(result_bytes("done"))
-        end = select.poll()
-        end.register(connection, 0)
-        end.poll(100_000)  # until the other end closes it
+        wait_until_closed(connection)
 
     with treating(algorithm, version, treat), answering(*other, "x" * 4_000_000):
         assert acme.post(CALL)["result"] == "done"
+        wait_for_no_calls("acme")
+
+
+def test_an_algorithm_that_makes_calls_and_reads_no_answer_holds_few_threads(
+    acme: Api, algorithm: Algorithm, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGSHORE_PIPELINE_MAX_PARALLEL", "2")
+    settings.cache_clear()
+    other = make_version(acme, "acme", "Other")
+
+    def treat(connection: socket.socket) -> None:
+        for number in range(10):
+            connection.sendall(request_bytes(number, "/v1/algo/acme/Other"))
+            until = time.monotonic() + 0.3
+            while (call_slots()._taken["acme"] > 1 or not requests) and time.monotonic() < until:
+                time.sleep(0.01)  # until it has been answered: more at once are refused
+        most.append(sum(thread.name == "nested call" for thread in threading.enumerate()))
+        wait_until_closed(connection)
+
+    most: list[int] = []
+    with treating(algorithm, version, treat), answering(*other, "x" * 4_000_000) as requests:
+        assert acme.post(f"{CALL}?timeout=4")["error"]["error_type"] == "TimeoutError"
+        assert 1 <= most[0] <= 2 + 1, "those that may be in progress, and one that sends an answer"
         wait_for_no_calls("acme")
 
 
