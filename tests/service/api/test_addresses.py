@@ -1,7 +1,6 @@
 """Addresses as published clients write them, names that are none, limits, and texts that stand for nothing."""
 
 import re
-import uuid
 
 import pytest
 
@@ -9,7 +8,8 @@ from shared.db.models import Algorithm, ImagePush, Job
 from tests.rows import HASH, build_commit, end_badly, make_claim, make_registry, one_row, push
 from tests.service.api.invocation import ELSEWHERE, Api
 
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "3f1c2e88-4b7d-4a56-9c0e-8d2b6a7f5e13"
+"""Of nobody. It is part of names of tests, which must be the same in each process of pytest-xdist."""
 EMPTY_PAIR = {"registry_username": "", "registry_password": ""}
 
 
