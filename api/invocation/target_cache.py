@@ -2,7 +2,8 @@
 
 A warm call costs one query, for all rows that decide about its version, image and instance
 (`shared.invocation.versions`, `shared.pulls.resolution`, `shared.instances.states`). A cached target is used only if
-these rows are equal to those that it was found with; no entry is trusted for a period of time.
+these rows are equal to those that it was found with; no entry is trusted for a period of time. An image in the
+platform's own store costs a second query.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, ImagePush, Instance, InstanceState, Registry, Version
 from shared.invocation.versions import SEMANTIC_VERSION
 from shared.keys import Caller
+from shared.pulls.resolution import still_runs_from_store
 
 MAX_ENTRIES = 4096
 Found = Target | AwaitedPush
@@ -76,7 +78,7 @@ class TargetCache:
         key = (caller, name, version)
         rows = _read(query, name, version)
         cached_rows, cached = self._entries.get(key, (None, None))
-        if cached is not None and cached_rows == rows:
+        if cached is not None and cached_rows == rows and _has_image(cached):
             return cached
         target = find()
         # Rows that changed during `find` may have been read in two states.
@@ -91,12 +93,14 @@ target_cache = TargetCache()
 
 
 def _is_cacheable(target: Target) -> bool:
-    """Return whether the target takes calls and depends on `_ROWS` alone, not on builds or on the clock."""
-    return (
-        target.instance is not None
-        and target.instance.state == InstanceState.READY
-        and target.desired.registry_id is not None
-    )
+    """Return whether the target takes calls and so does not depend on the clock."""
+    return target.instance is not None and target.instance.state == InstanceState.READY
+
+
+def _has_image(target: Target) -> bool:
+    """Return whether the image may still run, as far as that does not follow from `_ROWS`."""
+    desired = target.desired
+    return desired.registry_id is not None or still_runs_from_store(desired.version_id, desired.digest)
 
 
 def _read(query: Select[Any], name: str, version: str) -> Sequence[Row[Any]]:

@@ -9,12 +9,13 @@ one registry instead.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.algorithms import image_build
 from shared.db.clock import rfc3339
-from shared.db.models import Algorithm, ImagePush, Registry, Version
+from shared.db.engine import database
+from shared.db.models import Algorithm, Build, BuildStatus, ImagePush, Registry, Version
 from shared.errors import ConflictError
 from shared.fence import lock_version
 from shared.pushes.drift import missing_message
@@ -30,6 +31,18 @@ _PUSHES = (
     .outerjoin(Registry, Registry.id == ImagePush.registry_id)
     .where(ImagePush.version_id == bindparam("version"))
     .order_by(func.coalesce(ImagePush.last_success_seq, -1).desc(), ImagePush.seq.desc())
+)
+# The image of a version without pushes (`shared.algorithms.image_build`), and whether a registry was ever recorded.
+_IN_STORE = (
+    select(Build.manifest_digest, exists(select(Registry.seq)))
+    .join(Version, Version.id == Build.version_id)
+    .where(
+        Version.id == bindparam("version"),
+        Build.status == BuildStatus.SUCCEEDED,
+        or_(Version.build_id.is_(None), Version.build_id == Build.id),
+    )
+    .order_by(Build.seq.desc())
+    .limit(1)
 )
 
 _PUSH_IT = (
@@ -163,6 +176,13 @@ def _resolve_from_store(session: Session, algorithm: Algorithm, version: Version
     return Resolution(
         reason, image, digest if image else None, None, (Candidate(None, None, digest, image is not None, reason),)
     )
+
+
+def still_runs_from_store(version_id: str, digest: str) -> bool:
+    """Return whether a version without pushes, which ran from the platform's own store, would get this image there."""
+    for present, any_registry in database().ask(_IN_STORE, version=version_id):
+        return bool(present == digest and not (any_registry and settings().pull_fallback == "auto"))
+    return False
 
 
 def _store_obstacle() -> str | None:

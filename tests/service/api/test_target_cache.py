@@ -14,7 +14,18 @@ from shared.db.models.algorithms import PublishState
 from shared.errors import RequestError
 from shared.invocation.versions import find_called_version
 from shared.keys import Caller
-from tests.rows import HASH, OTHER_DIGEST, change, end_push, fresh, make_claim, make_registry, one_row, push
+from tests.rows import (
+    HASH,
+    OTHER_DIGEST,
+    build_commit,
+    change,
+    end_push,
+    fresh,
+    make_claim,
+    make_registry,
+    one_row,
+    push,
+)
 from tests.service.api.invocation import Api
 from tests.service.api.serving import pending_instance, pushed_version, ready
 from tests.statements import recorded_statements
@@ -116,6 +127,56 @@ def test_a_change_of_anything_that_it_follows_from_ends_its_use(
     with suppress(RequestError):
         calls.find()
     assert calls.finds == 2
+
+
+@pytest.fixture
+def stored_version(acme: Api) -> Version:
+    """A version that was never pushed, with an instance of its image in the store, before any registry was recorded."""
+    acme.make_algorithm("acme")
+    algorithm = one_row(Algorithm, owner="acme", name="Hello")
+    change(build_commit(algorithm), manifest_digest=OTHER_DIGEST)
+    version = one_row(Version)
+    ready(pending_instance(algorithm, version))
+    return version
+
+
+def test_a_warm_call_of_an_image_in_the_store_costs_two_queries(stored_version: Version, calls: Calls) -> None:
+    first = calls.find(stored_version.git_hash)
+    with recorded_statements(database()) as statements:
+        assert calls.find() == first
+    assert (calls.finds, len(statements)) == (1, 2)
+
+
+def build_again() -> None:
+    change(build_commit(one_row(Algorithm), force=True), manifest_digest=f"sha256:{'f' * 64}")
+
+
+CHANGES_OF_STORED: dict[str, Callable[[Version], object]] = {
+    "the first registry": lambda _version: make_registry("production.example.com"),
+    "another image built": lambda _version: build_again(),
+    "its image gone": lambda _version: change(one_row(Build), manifest_digest=None),
+    "a push requested": lambda version: push(one_row(Build, version_id=version.id), make_registry("x.example.com")),
+    "another kind of network": lambda _version: change(one_row(Algorithm), settings={"network_access": "isolated"}),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES_OF_STORED.values(), ids=CHANGES_OF_STORED.keys())
+def test_a_change_ends_the_use_of_an_image_in_the_store(
+    stored_version: Version, calls: Calls, changed: Callable[[Version], object]
+) -> None:
+    calls.find()
+    changed(stored_version)
+    with suppress(RequestError, AssertionError):  # an awaited push is no target
+        calls.find()
+    assert calls.finds == 2
+
+
+def test_a_version_that_was_published_with_one_build_stays_with_it(stored_version: Version, calls: Calls) -> None:
+    change(stored_version, build_id=one_row(Build).id)
+    first = calls.find()
+    build_again()
+    assert calls.find() == first
+    assert calls.finds == 1
 
 
 def test_a_push_and_a_pin_change_the_target_of_the_next_call(version: Version, calls: Calls) -> None:
