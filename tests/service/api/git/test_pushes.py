@@ -4,7 +4,6 @@ import base64
 import hashlib
 import os
 import socket
-import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from api.git.repositories import Repository
 from shared.db.engine import database
 from shared.db.models import Algorithm, AuditEvent, Build, ImagePush, Job, Registry, Version
 from shared.file_lock import file_lock
+from shared.settings import settings
 from tests.environment import longshore_environment
 from tests.git_service import GitService, WorkTree, make_algorithm, make_key, url_with_key
 from tests.rows import make_registry
@@ -133,12 +133,9 @@ def test_the_service_looks_for_such_pushes_when_it_starts(algorithm: Algorithm, 
 
 
 @pytest.mark.timeout(60)
-def test_a_push_whose_git_cannot_start_keeps_neither_lock_nor_file(
-    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_push_whose_git_cannot_start_keeps_neither_lock_nor_file(algorithm: Algorithm) -> None:
     repository = Repository(algorithm.id)
     repository.ensure()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sent = Client(create_app()).post(
         f"/git/{algorithm.path}.git/git-receive-pack",
         auth=("x", make_key(algorithm.owner)),
@@ -146,7 +143,7 @@ def test_a_push_whose_git_cannot_start_keeps_neither_lock_nor_file(
         headers={"Git-Protocol": "version=2" + ":a" * 70_000},  # too long for a variable of a process (execve(2))
     )
     assert sent.status_code == 500
-    assert list(tmp_path.iterdir()) == []
+    assert list(settings().repositories_dir.glob(".push-*")) == []
     with file_lock(repository.push_lock):  # waits for upkeep, which holds it for a moment; for ever if it was kept
         pass
 
