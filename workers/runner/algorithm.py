@@ -10,6 +10,7 @@ import time
 from contextlib import nullcontext
 from typing import ContextManager, Mapping  # noqa: UP035 - Python 3.8 cannot subscript collections.abc
 
+from .hints import import_hint
 from .messages import LOADING_ERROR, TIMEOUT_ERROR, CallFailure, CallResponse, error_body, parse_result
 from .process import AlgorithmProcess, Call
 from .settings import algorithm_environment
@@ -79,7 +80,7 @@ class AlgorithmRunner:
         process = self._process
         if process is None:
             return self._start_failure
-        return _load_failure(process) if process.ended and not process.loaded else None
+        return _load_failure(process, self._directory) if process.ended and not process.loaded else None
 
     def call(self, request: bytes, timeout: float, under_way: ContextManager[object] | None = None) -> CallResponse:
         """Call the algorithm with the kit's line of JSON. `timeout` is in seconds and includes waiting for other calls.
@@ -186,7 +187,7 @@ def _response_body(call: Call, process: AlgorithmProcess, timeout: float) -> dic
     return error_body(f"The algorithm's process {_end_reason(process)} during the call.", stacktrace=process.errors)
 
 
-def _load_failure(process: AlgorithmProcess) -> CallFailure:
+def _load_failure(process: AlgorithmProcess, directory: str) -> CallFailure:
     errors = process.errors
     lines = [line for line in errors.splitlines() if line.strip()]
     status = process.exit_status or 0
@@ -197,6 +198,8 @@ def _load_failure(process: AlgorithmProcess) -> CallFailure:
         message = "The algorithm's process ended while it was loading, without an error."
     elif status > 0 and lines:
         message = lines[-1].strip()
+        hint = import_hint(message, directory)
+        message = f"{message.rstrip('.')}. {hint}" if hint else message
     else:
         message = f"The algorithm's process {_end_reason(process)} while it was loading."
     return CallFailure(message, LOADING_ERROR, errors)

@@ -8,6 +8,7 @@ when the module was imported. Loads other files of the runner by their path, und
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import io
@@ -196,7 +197,26 @@ def import_algorithm(script: str) -> ModuleType:
     return module
 
 
-def find_start(module: ModuleType, root: str, kit: ModuleType) -> Function | None:
+def calls_load(script: str) -> bool:
+    """Return whether the module calls its `load` itself while it is imported, as in `model = load()`.
+
+    The platform called `load` only for sources with the kit: such a module may not stand a second call.
+    """
+    with open(script, "rb") as opened:
+        statements = ast.parse(opened.read()).body
+    for statement in statements:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if isinstance(statement, ast.If) and "__name__" in (
+            getattr(node, "id", "") for node in ast.walk(statement.test)
+        ):
+            continue
+        if any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "load" for node in ast.walk(statement)):
+            return True
+    return False
+
+
+def find_start(module: ModuleType, script: str, kit: ModuleType) -> Function | None:
     """Return the function that serves an imported module: of the kit's object that it made, or for its `apply`."""
     for value in reversed(list(vars(module).values())):
         for kind in type(value).__mro__:
@@ -207,13 +227,14 @@ def find_start(module: ModuleType, root: str, kit: ModuleType) -> Function | Non
     apply, load = getattr(module, "apply", None), getattr(module, "load", None)
     if not callable(apply):
         return None
-    served: Function = kit.ADK(apply, load if kit.is_load(load, root) else None).init
+    root = os.path.dirname(os.path.dirname(script))
+    loads = kit.is_load(load, root) and (kit.needs_state(apply) or not calls_load(script))
+    served: Function = kit.ADK(apply, load if loads else None).init
     return served
 
 
 def run(script: str, process: Process, check: bool) -> None:
     """Import the algorithm and serve it, or only check that it could be served; exit with a reason if not."""
-    root = os.path.dirname(os.path.dirname(script))
     kit = load_compat().runner_module("kit")
     kit.ADK.requests = sys.stdin = sys.__stdin__ = take_input(process)  # type: ignore[misc]
     kit.ADK.init = kit.ADK.serve = process.starting(kit.ADK.init)
@@ -224,7 +245,7 @@ def run(script: str, process: Process, check: bool) -> None:
     try:
         module = import_algorithm(script)
         if not process.has_started:
-            start = find_start(module, root, kit)
+            start = find_start(module, script, kit)
     except KitStarted:
         pass
     except SystemExit as error:

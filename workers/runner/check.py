@@ -32,7 +32,10 @@ def check_import(module: str, directory: str, environment: Mapping[str, str], se
         verdict = {"state": "failed", "traceback": f"The import took longer than {seconds:g} seconds."}
     elif failure is not None:
         stacktrace = failure.stacktrace.strip()
-        text = stacktrace if failure.message in stacktrace else f"{stacktrace}\n{failure.message}"
+        above, _, last = stacktrace.rpartition("\n")
+        # The message may be the last line with a hint behind it.
+        text = above if failure.message.startswith(last.rstrip(".")) else stacktrace
+        text = stacktrace if failure.message in stacktrace else f"{text}\n{failure.message}"
         verdict = {"state": "failed", "traceback": text.strip()[-MAX_TRACEBACK:]}
     with open(output, "w", encoding="ascii") as stream:
         stream.write("\n" + json.dumps(verdict))  # on a line of its own, should the algorithm have found the stream

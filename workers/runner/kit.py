@@ -107,6 +107,12 @@ def is_load(function: object, root: str) -> bool:
     return not required or (len(required) == 1 and takes_manifest(function))
 
 
+def needs_state(apply: Function) -> bool:
+    """Return whether `apply` cannot be called without the result of `load`, its second parameter."""
+    parameters = _positional(apply)
+    return len(parameters) == 2 and parameters[1].default is inspect.Parameter.empty
+
+
 def _positional(function: Function) -> list[inspect.Parameter]:
     """Return the parameters that a call can pass by position; none for functions without a readable signature."""
     try:
@@ -147,7 +153,7 @@ def _error(error: Exception, error_type: str) -> str:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception may fail to describe itself
         message = type(error).__name__
-    error_type = str(getattr(error, "error_type", error_type))
+    error_type = str(getattr(error, "error_type", None) or error_type)
     return json.dumps({"error": {"message": message, "stacktrace": stacktrace, "error_type": error_type}})
 
 

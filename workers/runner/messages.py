@@ -179,7 +179,7 @@ def parse_result(line: bytes) -> Body:
         error = message["error"]
         return error_body(
             str(error.get("message", "")),
-            str(error.get("error_type", ALGORITHM_ERROR)),
+            str(error.get("error_type") or ALGORITHM_ERROR),
             str(error.get("stacktrace", "")),
         )
     if isinstance(message, dict) and "result" in message:

@@ -250,3 +250,47 @@ def test_a_model_manifest_comes_to_load(source: Path, served: Callable[..., Runn
         "def apply(input, state):\n    return state['found']\n"
     )
     assert served(text, published_client_python()).call(1).result is True
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("def apply(input):\n    print input\n", "written for Python 2"),
+        ("import urllib2\n", "written for Python 2"),
+        ("limit = unicode(1)\n", "written for Python 2"),
+        ("import nosuchlibrary.models\n", "requirements.txt"),
+        ("import deeper\n", "The source has it as src/parts/deeper.py: import src.parts.deeper."),
+        ("import src.nowhere\n", ""),
+        ("raise ValueError('bad')\n", ""),
+    ],
+)
+def test_an_import_that_fails_says_what_to_do(
+    source: Path, served: Callable[..., Runner], text: str, hint: str
+) -> None:
+    (source / "src" / "parts").mkdir()
+    (source / "src" / "parts" / "deeper.py").touch()
+    error = served(text).call(1).error
+    assert error["error_type"] == "LoadingError"
+    reason, _, said = error["message"].partition(". ")
+    assert reason in error["stacktrace"]
+    assert hint in said if hint else not said
+
+
+def test_an_exception_without_an_error_type_is_the_algorithms(served: Callable[..., Runner]) -> None:
+    text = "class E(Exception):\n    error_type = None\n\ndef apply(input):\n    raise E('no')\n"
+    error = served(text).call(1).error
+    assert (error["message"], error["error_type"]) == ("no", "AlgorithmError")
+
+
+@pytest.mark.parametrize(
+    ("text", "loads"),
+    [
+        ("MODEL = load()\n\ndef apply(input):\n    return len(LOADS)\n", 1),
+        ("if True:\n    MODEL = load()\n\ndef apply(input, model=None):\n    return len(LOADS)\n", 1),
+        ("load()\n\ndef apply(input, model):\n    return len(LOADS)\n", 2),
+        ("def apply(input):\n    return len(LOADS)\n\nif __name__ == '__main__':\n    load()\n", 1),
+    ],
+)
+def test_load_is_not_repeated_for_a_module_that_calls_it(served: Callable[..., Runner], text: str, loads: int) -> None:
+    runner = served("LOADS = []\n\ndef load():\n    LOADS.append(1)\n    return LOADS\n\n" + text)
+    assert runner.call(1).result == loads

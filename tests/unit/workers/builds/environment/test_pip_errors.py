@@ -7,10 +7,11 @@ from workers.builds.environment.pip_errors import PipOutput
 from workers.builds.environment.requirements import RequirementKind, RequirementLine, Requirements
 
 LINES = ("six", "numpy==1.26.4", "broken-sdist", "nosuchpackage==9", "./vendor/broken")
+WHEEL = "https://files.example.com/old-1.0-cp35-cp35m-linux_x86_64.whl"
 REQUIREMENTS = Requirements(
     tuple(
         RequirementLine(RequirementKind.HOSTED, text, "requirements.txt", number, text.split("==")[0])
-        for number, text in enumerate(LINES, start=1)
+        for number, text in enumerate((*LINES, WHEEL), start=1)
     ),
     {"requirements.txt": b""},
 )
@@ -113,6 +114,70 @@ MISSING = [
             2,
             ErrorClass.INVALID,
             "requirements.txt line 2: pip failed: OSError: something",
+        ),
+        (
+            [
+                "ERROR: Could not find a version that satisfies the requirement numpy==1.26.4 "
+                "(from versions: 2.0, 2.1, 2.2, 2.3, 2.4)",
+                "ERROR: No matching distribution found for numpy==1.26.4",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: no matching distribution for numpy==1.26.4. "
+            "For this Python there are 2.0, 2.1, …, 2.3, 2.4: choose one of them, or an environment",
+        ),
+        (
+            [
+                "Collecting git+https://git.example.com/six",
+                "  ERROR: Error [Errno 2] No such file or directory: 'git' while executing command git version",
+                "ERROR: Cannot find command 'git' - do you have 'git' installed and in your PATH?",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt: the base image has no git, which reads this repository: name an archive in its place",
+        ),
+        (
+            [
+                "Collecting broken-sdist",
+                "  Downloading broken-sdist-1.tar.gz (1 kB)",
+                "      error: command 'gcc' failed: No such file or directory",
+                "ERROR: Failed building wheel for broken-sdist",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 3: there is no wheel of it for this Python, and the base image has no compiler",
+        ),
+        (
+            [
+                "Collecting broken-sdist",
+                "      error: command 'gcc' failed with exit code 1",
+                "ERROR: Failed building wheel for broken-sdist",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 3: command 'gcc' failed with exit code 1",
+        ),
+        (
+            [
+                "Collecting broken-sdist",
+                "  Downloading broken-sdist-1.tar.gz (1 kB)",
+                "Collecting six",
+                "  Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)",
+                f"  {CROSS} Running setup.py install for broken-sdist did not run successfully.",
+                "      RequiredDependencyException: jpeg",
+                "      [end of output]",
+            ],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 3: Running setup.py install for broken-sdist did not run successfully. "
+            "(RequiredDependencyException: jpeg). There is no wheel of it for this Python",
+        ),
+        (
+            ["ERROR: old-1.0-cp35-cp35m-linux_x86_64.whl is not a supported wheel on this platform."],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 6: old-1.0-cp35-cp35m-linux_x86_64.whl is not a supported wheel on this platform. "
+            "It is for another version of Python",
         ),
         ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a message"),
     ],
