@@ -179,6 +179,7 @@ def _variables(spec: EnvironmentSpec, search_path: str) -> dict[str, str]:
         "PATH": f"{ENVIRONMENT}/bin:{search_path}",
         "LANG": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(MOMENT),
+        "PYTHONPATH": _PIP,  # old packages import pip, or start it for their setup_requires, when they are built
     }
     if spec.ca_bundle:
         variables |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), _CA_BUNDLE)

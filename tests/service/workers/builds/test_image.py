@@ -485,6 +485,24 @@ def test_requirements_that_name_the_source_are_built_with_it_and_not_shared(
         assert printed_in(container, "import own; print(own.VALUE)") == "7\n"
 
 
+SETUP_WITH_PIP = b"""
+import os, subprocess, sys
+import pip
+from setuptools import setup
+
+subprocess.check_call([sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", os.environ["TMPDIR"], "small"])
+setup(name="old", version="1.0", py_modules=["old"], setup_requires=["small"])
+"""
+
+
+def test_a_requirement_that_uses_pip_while_it_is_built_is_installed(
+    request_for: Callable[..., BuildRequest], built: Built
+) -> None:
+    files = {"requirements.txt": b"./vendor/old\n", "vendor/old/setup.py": SETUP_WITH_PIP, "vendor/old/old.py": b""}
+    _image, lines = built(request_for(files))
+    assert any(line.startswith("Successfully installed old-1.0") for line in lines)
+
+
 def cancel_when_held(stop: CancelToken, index: PackageIndex) -> threading.Thread:
     """Cancel the build as soon as it waits for the package that the index holds back."""
 

@@ -45,5 +45,7 @@ if not pip_wheels:
 unpack(pip_wheels[0], pip_directory)
 if not (pip_directory / "pip" / "_vendor" / "requests").exists():
     for wheel in pip_wheels[0].parent.glob("*.whl"):
-        unpack(wheel, pip_directory, is_visible=False)
+        # This directory comes before the environment when packages are built, and requirements may name a setuptools.
+        if not wheel.name.startswith(("setuptools-", "pkg_resources-")):
+            unpack(wheel, pip_directory, is_visible=False)
 print(pip_wheels[0].name.split("-")[1])
