@@ -157,7 +157,7 @@ def _outcome_of(
     try:
         with waiting:
             ready = push_waits.wait(target, deadline) if isinstance(target, AwaitedPush) else target
-        return _read_outcome(call(ready, request, chain, timeout=deadline - time.monotonic(), request_id=request_id))
+        return _read_outcome(call(ready, request, chain, timeout=timeout, deadline=deadline, request_id=request_id))
     except RequestError as error:
         return CallOutcome(CallState.FAILED, error.message)
     except SQLAlchemyError:

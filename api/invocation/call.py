@@ -59,16 +59,21 @@ BINARY = "application/octet-stream"
 
 
 def call(
-    target: Target, request: RunnerRequest, chain: CallChain, *, timeout: float, request_id: str | None = None
+    target: Target,
+    request: RunnerRequest,
+    chain: CallChain,
+    *,
+    timeout: float,
+    deadline: float,
+    request_id: str | None = None,
 ) -> RunnerResponse:
-    """Make a call within `timeout` seconds, a cold start included.
+    """Make a call until its deadline (monotonic clock), a cold start included. `timeout` is what its caller asked for.
 
     Raises:
         UnavailableError: the call did not start, because no instance could take it.
         ConflictError: there is no image to run.
         ApiError: the runner cannot read the input.
     """
-    deadline = time.monotonic() + timeout
     ended = 0
     while True:
         require_capacity(target, chain.instances)

@@ -58,7 +58,7 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
         if isinstance(target, AwaitedPush):
             with chain.slot(push_wait_slots()):
                 target = push_waits.wait(target, deadline)
-        result = call(target, runner_request, chain, timeout=deadline - time.monotonic(), request_id=g.request_id)
+        result = call(target, runner_request, chain, timeout=timeout, deadline=deadline, request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)
 
