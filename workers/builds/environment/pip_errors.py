@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from shared.errors import ErrorClass, WorkError
 from workers.builds.environment.requirements import FILE, Requirements, describe_line
 
-_FROM_LINE = re.compile(r"-r (\S+) \(line ([0-9]{1,9})\)")
+_FROM_LINE = re.compile(r"-r (\S+) \(line ([0-9]{1,9})\)|\(from line ([0-9]{1,9}) of (\S+)\)")
 _ERROR = re.compile(r"^\s*ERROR: (.*)$", re.IGNORECASE)
 _NO_MATCH = re.compile(r"No matching distribution found for (\S.*)$")
 _DISTRIBUTION = re.compile(
@@ -46,8 +46,9 @@ _NO_COMPILER = (
     f"version that has a wheel, an environment with a Python of its time, {_OTHER_IMAGE.format(tool='a compiler')}"
 )
 _REPOSITORY_TOOL = re.compile(r"Cannot find command '(git|hg|svn|bzr)'")
+_COMPILER_NAME = r"'(?:[a-z0-9_]+-linux-gnu-)?(?:gcc|g\+\+|cc|c\+\+|clang)'"
 _COMPILER = re.compile(
-    r"'(?:[a-z0-9_]+-linux-gnu-)?(?:gcc|g\+\+|cc|c\+\+|clang)'(?: failed)?: No such file|"
+    rf"{_COMPILER_NAME}(?: failed)?: No such file|No such file or directory: {_COMPILER_NAME}|"
     r"No CMAKE_C(?:XX)?_COMPILER could be found|Unknown compiler\(s\): "
 )
 _VERSIONS = re.compile(r"satisfies the requirement (\S.*?) \(from versions: ([^)]*)\)")
@@ -135,7 +136,7 @@ class PipOutput:
     def _line_description(self) -> str | None:
         for text in [*self._errors, *self._tail, self._package_line]:
             if match := _FROM_LINE.search(text):
-                return describe_line(match.group(1), int(match.group(2)))
+                return describe_line(match.group(1) or match.group(4), int(match.group(2) or match.group(3)))
             if (match := _UNSUPPORTED_WHEEL.match(text)) and (line := self._requirements.line_with(match.group(1))):
                 return line
         distribution = self._distribution()

@@ -1,5 +1,6 @@
 """Read a `requirements.txt` as pip does (pip documentation, "Requirements File Format")."""
 
+import codecs
 import posixpath
 import re
 import shlex
@@ -40,6 +41,23 @@ _ARCHIVE = re.compile(r"\.(whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz|tar)$", re.IGNOR
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*$")
 r"""Not pip's own `(^|\s+)#.*$`, which takes hours for a megabyte of spaces."""
 _VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_VERSION = r"(?:===?|!=|~=|<=?|>=?) *[^ ,;()/\\@]+"
+_LEGACY = re.compile(rf"({_NAME}) *(?:\[[A-Za-z0-9._, -]*\])? *\(?{_VERSION}(?: *, *{_VERSION})*\)? *(?:;.*)?")
+"""Versions such as `>=1.16.*` or `==2004d`, which pip took until 24.0: whether it still does is for pip to say."""
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CODING = re.compile(rb"coding[:=]\s*([-\w.]+)")
+_ENCODINGS = re.compile(
+    r"utf-?8|(?:us-)?ascii|latin-?1|iso-?8859-[0-9]+|(?:cp|windows-?)[0-9]+|koi8-[ru]|gbk|gb2312|gb18030|big5|shift-jis|"
+    r"euc-(?:jp|kr)"
+)
+"""Not all that Python knows: decoding a megabyte of punycode takes hours."""
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
 
 
@@ -133,11 +151,7 @@ class _Reader:
         if len(self.files) == MAX_FILES:
             raise _invalid(where, f"more than {MAX_FILES} files are included")
         self.files[path] = self._tree.read(path)
-        try:
-            text = self.files[path].decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise _invalid(where, f"{path} is not UTF-8 text (byte {error.start})") from None
-        for number, line in _logical_lines(text):
+        for number, line in _logical_lines(_decoded(self.files[path], path, where)):
             self._read_line(line, path, number, constraint=constraint)
 
     def _read_line(self, text: str, path: str, number: int, *, constraint: bool) -> None:
@@ -162,6 +176,22 @@ class _Reader:
         if target.startswith(("/", "../")) or target in {"..", "."}:
             raise _invalid(where, f"{option} names a file outside of the source")
         self.read_file(target, where, constraint=constraint or option == "--constraint")
+
+
+def _decoded(content: bytes, path: str, where: str) -> str:
+    """Decode a file as pip does: by its byte order mark, else by a comment `# coding: …` at its top, else as UTF-8."""
+    mark, encoding = next((each for each in _BYTE_ORDER_MARKS if content.startswith(each[0])), (b"", "utf-8"))
+    if not mark:
+        named = [_CODING.search(line) for line in content.split(b"\n")[:2] if line.startswith(b"#")]
+        encoding = next((match.group(1).decode("ascii", "replace") for match in named if match), encoding)
+        if not _ENCODINGS.fullmatch(encoding.lower().replace("_", "-")):
+            raise _invalid(where, f"{path} names the encoding {encoding[:40]!r}: save it as UTF-8")
+    try:
+        return content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _invalid(where, f"{path} is not {encoding.upper()} text (byte {error.start})") from None
+    except LookupError:
+        raise _invalid(where, f"{path} names the encoding {encoding[:40]!r}: save it as UTF-8") from None
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -221,9 +251,12 @@ def _requirement_line(text: str, path: str, number: int, *, constraint: bool) ->
         # Such a name is a valid requirement too, but pip reads it as a file.
         return RequirementLine(RequirementKind.LOCAL, text, path, number, None, constraint)
     try:
-        requirement = Requirement(specifier)
+        requirement = Requirement(specifier.rstrip("; ") if specifier.endswith(";") else specifier)
     except InvalidRequirement as error:
         kind = _kind_of_location(specifier)
+        if kind is None and (match := _LEGACY.fullmatch(specifier)):
+            name = canonicalize_name(match.group(1))
+            return RequirementLine(RequirementKind.HOSTED, text, path, number, name, constraint)
         if kind is None:
             raise _invalid(
                 describe_line(path, number), f"{text[:200]!r} cannot be read: {str(error).splitlines()[0]}"

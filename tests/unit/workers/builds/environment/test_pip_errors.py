@@ -179,6 +179,18 @@ MISSING = [
             "requirements.txt line 6: old-1.0-cp35-cp35m-linux_x86_64.whl is not a supported wheel on this platform. "
             "It is for another version of Python",
         ),
+        (
+            ["Collecting numpy==1.26.4", "      error: [Errno 2] No such file or directory: 'gcc'"],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: there is no wheel of it for this Python, and the base image has no compiler",
+        ),
+        (
+            ["ERROR: Invalid requirement: 'numpy>=1.*' (from line 2 of requirements.txt)"],
+            1,
+            ErrorClass.INVALID,
+            "requirements.txt line 2: Invalid requirement: 'numpy>=1.*'",
+        ),
         ([], 1, ErrorClass.INVALID, "requirements.txt: pip failed without a message"),
     ],
 )

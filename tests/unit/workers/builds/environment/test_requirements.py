@@ -76,7 +76,10 @@ def test_the_kind_of_a_line(line: str, kind: RequirementKind, name: str | None) 
         ("-c /etc/passwd\n", "requirements.txt line 1: --constraint names a file outside of the source"),
         ("-r https://example.com/r.txt\n", "requirements.txt line 1: --requirement can only name a file of the source"),
         ("a\n--extra-index-url https://example.com/${PIP_INDEX_URL}\n", "requirements.txt line 2: a build has no env"),
-        (b"\xff\xfea\x00", "requirements.txt: requirements.txt is not UTF-8 text (byte 0)"),
+        (b"\xff\xfea", "requirements.txt: requirements.txt is not UTF-16-LE text (byte 0)"),
+        (b"# \xe9\nsix\n", "requirements.txt: requirements.txt is not UTF-8 text (byte 2)"),
+        (b"# coding: punycode\nsix\n", "requirements.txt: requirements.txt names the encoding 'punycode': save it as"),
+        ("numpy=1.16\n", "requirements.txt line 1: 'numpy=1.16' cannot be read: "),
         (b"#" * (1024 * 1024 + 1), "requirements.txt: requirements.txt is larger than 1048576 bytes"),
     ],
 )
@@ -85,6 +88,38 @@ def test_a_line_that_cannot_be_read_is_named(text: str | bytes, sentence: str) -
         requirements_of(text)
     assert caught.value.error_class is ErrorClass.INVALID
     assert caught.value.message.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# é\nsix\n".encode("utf-8-sig"),
+        "six\n".encode("utf-16"),
+        b"\xfe\xff" + "six\n".encode("utf-16-be"),
+        "six\n".encode("utf-32"),
+        b"# -*- coding: latin-1 -*-\n# \xe9\nsix\n",
+        b"#!\n# coding=Windows-1252\nsix # \x80\n",
+    ],
+)
+def test_a_file_is_decoded_as_by_pip(content: bytes) -> None:
+    assert [line.text for line in requirements_of(content).lines] == ["six"]
+
+
+@pytest.mark.parametrize(
+    "line", ["numpy>=1.16.*", "pytz==2004d", "a[b] (>=1.0-x, <2)", "a>1.*; python_version > '3'", "six;", "a==1 ;"]
+)
+def test_what_some_version_of_pip_takes_is_left_to_pip(line: str) -> None:
+    (found,) = requirements_of(line).lines
+    assert (found.kind, found.text, found.name) == (RequirementKind.HOSTED, line, line[: len(found.name or "")])
+
+
+@pytest.mark.parametrize("line", ["a==./b", "a>=1.* @ ./b", "a==1/2"])
+def test_a_line_that_pip_could_take_for_a_path_is_not_a_version(line: str) -> None:
+    try:
+        found = requirements_of(line)
+    except WorkError:
+        return
+    assert not found.shareable
 
 
 def test_a_link_in_place_of_the_file_is_refused() -> None:
