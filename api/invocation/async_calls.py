@@ -156,7 +156,9 @@ def _outcome_of(
     deadline = time.monotonic() + timeout
     try:
         with waiting:
-            ready = push_waits.wait(target, deadline) if isinstance(target, AwaitedPush) else target
+            ready = (
+                push_waits.wait(target, deadline, chain.require_wanted) if isinstance(target, AwaitedPush) else target
+            )
         return _read_outcome(call(ready, request, chain, timeout=timeout, deadline=deadline, request_id=request_id))
     except RequestError as error:
         return CallOutcome(CallState.FAILED, error.message)

@@ -77,7 +77,7 @@ def call(
     ended = 0
     while True:
         require_capacity(target, chain.instances)
-        instance = wait_until_ready(target, deadline, request_id=request_id)
+        instance = wait_until_ready(target, deadline, chain.require_wanted, request_id=request_id)
         reason = "What ran was stopped."
         if instance is not None:
             chain.require_possible(target.algorithm, instance.id)

@@ -109,14 +109,22 @@ class CallChain:
                 "deeper. Do they call each other in a circle?"
             )
 
+    def require_wanted(self) -> None:
+        """Refuse to go on with a call that waits for something, if nobody waits for the call any more.
+
+        Raises:
+            UnavailableError: the call above has ended.
+        """
+        if any(event.is_set() for event in self.ended):
+            raise UnavailableError("The call that made this one has ended, so this one was not begun.")
+
     def require_possible(self, algorithm: Algorithm, instance_id: str) -> None:
         """Refuse to send the call to an instance where nobody would get it.
 
         Raises:
             UnavailableError: the instance waits for this call, or the call above has ended.
         """
-        if any(event.is_set() for event in self.ended):
-            raise UnavailableError("The call that made this one has ended, so this one was not begun.")
+        self.require_wanted()
         if instance_id in self.instances:
             raise UnavailableError(
                 f"{algorithm.path} waits for this very call, and its instance works on one call at a time: the call "

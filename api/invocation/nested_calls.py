@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from typing_extensions import override
 from werkzeug.wrappers import Response
 
 from api.errors import api_error
@@ -36,7 +37,9 @@ NUMBER_HEADER = "Longshore-Call"
 TARGET_HEADER = "Longshore-Target"
 PIECE_BYTES = 64 * 1024
 REFUSAL_PAUSE_SECONDS = 0.05
-"""Pause after a refusal, so that an algorithm that requests calls without end keeps no processor busy."""
+MAX_REFUSAL_PAUSE_SECONDS = 1.0
+"""Pauses after refusals, so that an algorithm that requests calls without end keeps no processor busy. They grow with
+the number of calls that were made and refused."""
 _TARGET = re.compile(rf"{re.escape(CALLS_PREFIX)}[!-~]{{1,4096}}")
 _CONTENT_TYPE = re.compile(r"[ -~]{0,200}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -58,6 +61,7 @@ class NestedCalls:
         self._chain = chain.below(algorithm, instance_id, deadline=deadline, ended=self._ended)
         self._lock = threading.Lock()
         self._in_progress = 0
+        self._refused = 0
         self._sending = threading.Lock()
         self._connection: DeadlineSocket | None = None
         self.has_begun = False
@@ -88,6 +92,8 @@ class NestedCalls:
             OSError: the connection has ended, or the deadline has passed.
         """
         self.has_begun = True
+        if self._connection is not None and self._connection.deadline <= time.monotonic():
+            raise TimeoutError  # what was read ahead is no reason to go on
         request = _read_head(stream)
         held = ExitStack()  # closed by the thread
         try:
@@ -130,10 +136,18 @@ class NestedCalls:
             except Exception as error:
                 log.exception("nested_call_failed", error=type(error).__name__)
                 response = _refusal(UnavailableError("Something went wrong here; the log of the service has it."))
+            if response.status_code >= http.client.BAD_REQUEST:
+                self._pause()  # with its slot
             # An algorithm that does not read its responses keeps what its calls hold, but for one that is being sent.
             with self._sending:
                 held.close()  # before the algorithm has the response, and can make its next call
                 self._write(request.number, response)
+
+    def _pause(self) -> None:
+        with self._lock:
+            self._refused += 1
+            seconds = min(MAX_REFUSAL_PAUSE_SECONDS, self._refused * REFUSAL_PAUSE_SECONDS)
+        self._ended.wait(seconds)
 
     def _environ(self, request: _Request, body: bytes) -> dict[str, Any]:
         """Return the WSGI environment of the request (PEP 3333). It has no header of the algorithm but Content-Type."""
@@ -179,18 +193,31 @@ class NestedCalls:
 
 
 class CallResponse(StrictResponse):
-    """The response to a call; requests of its algorithm come before it on the same connection."""
+    """The response to a call; requests of its algorithm come before it on the same connection.
 
-    def __init__(self, nested: NestedCalls, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
+    `nested` makes these calls; None: the algorithm may make none. What a runner does not send is refused, because a
+    container could keep this process busy with it: 100 Continue without end, and a byte in each chunk.
+    """
+
+    def __init__(self, nested: NestedCalls | None, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
         super().__init__(sock, *arguments, **keywords)
         self._nested = nested
+
+    @override
+    def begin(self) -> None:
+        super().begin()
+        if self.chunked:
+            raise ValueError("a runner does not send chunks")
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if status != http.client.PROCESSING:
+            if status == http.client.PROCESSING and self._nested is not None:
+                self._nested.receive(self.fp)
+            elif status < http.client.OK:
+                raise ValueError("a runner does not send this interim response")
+            else:
                 return version, status, reason
-            self._nested.receive(self.fp)
 
 
 def _read_head(stream: BinaryIO) -> _Request:

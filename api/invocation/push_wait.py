@@ -5,7 +5,7 @@ A call that waits holds a thread. So at most half of the places for calls wait, 
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from api.invocation.target import RETRY_SECONDS, AwaitedPush, Target, find_present_target
@@ -53,8 +53,10 @@ class PushWaits:
         self._lock = threading.Lock()
         self._watches: dict[str, _Watch] = {}
 
-    def wait(self, awaited: AwaitedPush, deadline: float) -> Target:
+    def wait(self, awaited: AwaitedPush, deadline: float, require_wanted: Callable[[], None]) -> Target:
         """Wait until the image of a version may run, and return its target. `deadline` is of the monotonic clock.
+
+        `require_wanted` raises its own error when nobody waits for the call any more.
 
         Raises:
             ConflictError: the push failed, does not end soon, or did not end before the deadline.
@@ -71,6 +73,7 @@ class PushWaits:
                 if left <= 0:
                     raise _ended_too_late(awaited, push)
                 time.sleep(min(left, watch.interval))
+                require_wanted()
 
     @contextmanager
     def _watching(self, version: Version) -> Iterator[_Watch]:

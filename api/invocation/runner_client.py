@@ -13,7 +13,6 @@ from typing import Any
 from api.invocation.nested_calls import CallResponse, NestedCalls
 from shared.errors import LongshoreError
 from shared.instances.endpoints import connect
-from shared.net.responses import StrictResponse
 
 ALGORITHM_ERROR = "AlgorithmError"
 TIMEOUT_ERROR = "TimeoutError"
@@ -81,11 +80,10 @@ def send(
         raise error_type(error.strerror or str(error) or "no answer to the connection") from None
     connection.deadline = deadline
     client = http.client.HTTPConnection("runner")
-    client.response_class = StrictResponse
+    client.response_class = partial(CallResponse, nested)  # type: ignore[assignment]
     client.sock = connection
     if nested is not None:
         nested.connect(connection)
-        client.response_class = partial(CallResponse, nested)  # type: ignore[assignment]
     remaining = timeout - (time.monotonic() - began_at)  # connecting may have waited until the runner accepted
     try:
         if remaining < MIN_TIMEOUT_SECONDS:

@@ -1,6 +1,7 @@
 """Find the image and the instance that serve a call now, and start an instance where there is none."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
@@ -103,22 +104,25 @@ def find_target_again(target: Target) -> Target:
     return found
 
 
-def wait_until_ready(target: Target, deadline: float, *, request_id: str | None) -> ReadyInstance | None:
+def wait_until_ready(
+    target: Target, deadline: float, require_wanted: Callable[[], None], *, request_id: str | None
+) -> ReadyInstance | None:
     """Make sure that the target has an instance, and wait until it takes calls; None if it was stopped meanwhile.
 
     The row is polled, so that no session is held during the wait (rule 6). `deadline` is in seconds of the monotonic
-    clock.
+    clock. `require_wanted` raises its own error when nobody waits for the call any more.
 
     Raises:
         UnavailableError: the instance could not be started, or not before the deadline.
     """
-    instance = target.instance or _start(target, deadline, request_id)
+    instance = target.instance or _start(target, deadline, require_wanted, request_id)
     state, message, endpoint = instance.state, instance.message, instance.endpoint
     interval = MIN_POLL_INTERVAL_SECONDS
     while state == InstanceState.PENDING:
         if time.monotonic() + interval >= deadline:
             raise not_delivered_in_time(target, message)
         time.sleep(interval)
+        require_wanted()
         interval = min(MAX_POLL_INTERVAL_SECONDS, 1.5 * interval)
         rows = database().ask(_INSTANCE, instance=instance.id)
         if not rows:
@@ -152,7 +156,7 @@ def require_capacity(target: Target, waiting: frozenset[str]) -> None:
         )
 
 
-def _start(target: Target, deadline: float, request_id: str | None) -> Instance:
+def _start(target: Target, deadline: float, require_wanted: Callable[[], None], request_id: str | None) -> Instance:
     """Return the instance of the target, a new one if there is none, after waiting for other starts of its owner.
 
     Raises:
@@ -173,6 +177,7 @@ def _start(target: Target, deadline: float, request_id: str | None) -> Instance:
             if time.monotonic() + MAX_POLL_INTERVAL_SECONDS >= deadline:
                 raise not_delivered_in_time(target, reason)
             time.sleep(MAX_POLL_INTERVAL_SECONDS)
+            require_wanted()
             with database().reading() as session:
                 is_full = starting_instances(session, target.desired.owner) >= maximum
 

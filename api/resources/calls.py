@@ -57,7 +57,7 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
     with chain.slot() if chain.acting is None else nullcontext():  # a nested call has its slot already
         if isinstance(target, AwaitedPush):
             with chain.slot(push_wait_slots()):
-                target = push_waits.wait(target, deadline)
+                target = push_waits.wait(target, deadline, chain.require_wanted)
         result = call(target, runner_request, chain, timeout=timeout, deadline=deadline, request_id=g.request_id)
     body, content_type = raw_result(result) if query.output == "raw" else (result.body, JSON)
     return Response(body, mimetype=content_type)

@@ -1,5 +1,6 @@
 """Attacks of an algorithm that may control everything in its container, by the calls that it makes."""
 
+import io
 import select
 import socket
 import threading
@@ -7,9 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from flask import Flask
 
+from api.invocation.call_chain import CallChain
+from api.invocation.nested_calls import NestedCalls
 from api.owner_slots import call_slots
 from shared.db.models import Algorithm, KeyKind, Version
+from shared.instances.endpoints import DeadlineSocket
 from shared.settings import settings
 from tests.git_service import make_key
 from tests.service.api.invocation import Api
@@ -147,6 +152,55 @@ def wait_until_closed(connection: socket.socket) -> None:
     end = select.poll()
     end.register(connection, 0)
     end.poll(100_000)
+
+
+@pytest.mark.parametrize("target", ["/v1/algo/acme/None", "/v1/registries"])
+def test_requests_that_are_refused_without_end_keep_no_processor_busy(
+    acme: Api, algorithm: Algorithm, version: Version, target: str
+) -> None:
+    answered = list[int]()
+
+    def treat(connection: socket.socket) -> None:
+        ends_at = time.monotonic() + 3
+        number = 0
+        with connection.makefile("rb") as stream:
+            while time.monotonic() < ends_at:
+                number += 1
+                connection.sendall(request_bytes(number, target))
+                answered.append(read_answer(stream).status)
+        connection.sendall(result_bytes("done"))
+
+    with treating(algorithm, version, treat):
+        assert acme.post(CALL)["result"] == "done"
+    assert answered, "honest ones get their answers"
+    assert len(answered) <= 60, "3 seconds with pauses of 50 ms and more"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"],
+    ids=["interim responses", "chunks"],
+)
+def test_what_no_runner_sends_ends_the_call_at_once(
+    acme: Api, algorithm: Algorithm, version: Version, flood: bytes
+) -> None:
+    def treat(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(flood)
+
+    with treating(algorithm, version, treat):
+        assert "answered with no result" in acme.post(f"{CALL}?timeout=100")["error"]["message"]
+
+
+def test_what_was_read_ahead_does_not_outlast_the_call(app: Flask, algorithm: Algorithm) -> None:
+    """With a pause after each of the requests in one buffer, their number decided when the call ended."""
+    chain = CallChain("acme", app.wsgi_app)
+    nested = NestedCalls(chain, algorithm, "instance", deadline=time.monotonic() + 100)
+    with DeadlineSocket(socket.AF_UNIX) as connection:
+        connection.deadline = time.monotonic()
+        nested.connect(connection)
+        with pytest.raises(TimeoutError):
+            nested.receive(io.BytesIO(request_bytes(1, "/v1/registries")))
 
 
 def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(

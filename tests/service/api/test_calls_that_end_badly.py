@@ -42,7 +42,6 @@ RAW = [
 ENDED = [
     b"",
     OK + b"Content-Length: 100\r\n\r\n" + b'{"result": ',
-    OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{",
 ]
 """What is left of an answer where a runner ends."""
 BROKEN = [
@@ -50,6 +49,9 @@ BROKEN = [
     b"HTTP/1.1 200",
     OK,
     OK + b"Content-Length: 0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK,
     OK + b"X: " + b"x" * 70_000,
     OK + b"X: x\r\n" * 200 + b"\r\n",
     OK + b"Content-Length: 2\r\n\r\n{}",

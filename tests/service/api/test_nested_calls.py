@@ -268,6 +268,15 @@ def test_a_call_whose_call_above_has_ended_does_not_begin(
             assert requests == []
 
 
+def test_a_call_that_waits_for_its_instance_ends_with_the_call_above(
+    acme: Api, algorithm: Algorithm, version: Version, other: tuple[Algorithm, Version]
+) -> None:
+    pending_instance(*other)  # and never ready
+    with treating(algorithm, version, says(request_bytes(1, OTHER) + result_bytes("gone"))):
+        assert acme.post(CALL)["result"] == "gone"
+        wait_for_no_calls("acme")
+
+
 def test_a_call_that_outlives_the_call_above_ends_by_itself(
     acme: Api, algorithm: Algorithm, version: Version, other: tuple[Algorithm, Version]
 ) -> None:
