@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 
+from api.invocation import call
 from api.invocation.call_chain import CallChain
 from api.invocation.nested_calls import NestedCalls
 from api.owner_slots import call_slots
@@ -135,6 +136,13 @@ def test_a_request_that_is_none_ends_the_call(
     wait_for_no_calls("acme")
 
 
+@pytest.fixture
+def _short_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a call of a container that does nothing end soon after its timeout."""
+    monkeypatch.setattr(call, "RESPONSE_MARGIN_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("_short_margin")
 def test_requests_without_end_end_with_the_call(acme: Api, algorithm: Algorithm, version: Version) -> None:
     other = make_version(acme, "acme", "Other")
 
@@ -220,6 +228,7 @@ def test_an_algorithm_that_does_not_read_its_answers_holds_no_thread(
         wait_for_no_calls("acme")
 
 
+@pytest.mark.usefixtures("_short_margin")
 def test_an_algorithm_that_makes_calls_and_reads_no_answer_holds_few_threads(
     acme: Api, algorithm: Algorithm, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,9 +237,9 @@ def test_an_algorithm_that_makes_calls_and_reads_no_answer_holds_few_threads(
     other = make_version(acme, "acme", "Other")
 
     def treat(connection: socket.socket) -> None:
-        for number in range(10):
+        for number in range(7):
             connection.sendall(request_bytes(number, "/v1/algo/acme/Other"))
-            until = time.monotonic() + 0.3
+            until = time.monotonic() + 0.2
             while (call_slots()._taken["acme"] > 1 or not requests) and time.monotonic() < until:
                 time.sleep(0.01)  # until it has been answered: more at once are refused
         most.append(sum(thread.name == "nested call" for thread in threading.enumerate()))
@@ -238,7 +247,7 @@ def test_an_algorithm_that_makes_calls_and_reads_no_answer_holds_few_threads(
 
     most: list[int] = []
     with treating(algorithm, version, treat), answering(*other, "x" * 4_000_000) as requests:
-        assert acme.post(f"{CALL}?timeout=4")["error"]["error_type"] == "TimeoutError"
+        assert acme.post(f"{CALL}?timeout=2")["error"]["error_type"] == "TimeoutError"
         assert 1 <= most[0] <= 2 + 1, "those that may be in progress, and one that sends an answer"
         wait_for_no_calls("acme")
 

@@ -46,7 +46,12 @@ def python(directory: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=directory,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(kit.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(kit.parent),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of this project take most of the time
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -69,7 +74,7 @@ def test_the_files_are_those_that_published_scripts_expect() -> None:
     assert files["requirements.txt"].splitlines()[-1] == b"algorithmia>=2,<3"
 
 
-@pytest.mark.parametrize("name", ["Hello", "class", "test", "N" * 63, DEFAULT_NAME])
+@pytest.mark.parametrize("name", ["Hello", "class", "test"])
 def test_it_runs_and_its_test_passes_on_the_users_machine(name: str, tmp_path: Path) -> None:
     directory = written(template_files(name, "alice", "python3"), tmp_path / "clone")
     assert (
