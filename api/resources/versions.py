@@ -1,4 +1,4 @@
-"""Compile, publish and read versions of an algorithm, their builds and logs, and where their images are pulled from."""
+"""Compile, publish and read versions of an algorithm, their builds and logs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,11 +9,9 @@ from sqlalchemy.orm import Session, undefer
 
 from api.algorithm_settings import merge_published_settings
 from api.authentication import (
-    about,
     audit,
     caller,
     managed_algorithm,
-    managed_version,
     readable_algorithm,
     readable_version,
 )
@@ -22,9 +20,9 @@ from api.owner_slots import remote_slots
 from api.pagination import Page, PageQuery, page_response
 from api.presenters import present_builds, present_enqueued, present_versions
 from api.request_parsing import push_request
-from api.routing import algorithm_route, json_response, no_content, v1_blueprint
+from api.routing import algorithm_route, json_response, v1_blueprint
 from api.schemas.base import Query
-from api.schemas.pushes import PinRequest, PullResponse, PushCredentialsRequest, present_pull
+from api.schemas.pushes import PushCredentialsRequest
 from api.schemas.versions import (
     BuildLogsResponse,
     BuildResponse,
@@ -39,11 +37,10 @@ from shared.commands.compile import enqueue_compile
 from shared.commands.publish import PublishOptions, VersionType, enqueue_publish
 from shared.commands.push import Enqueued, PushRequest
 from shared.db.engine import database
-from shared.db.models import Algorithm, Build, BuildStatus, Instance, Job, Version
+from shared.db.models import Algorithm, Build, BuildStatus, Job, Version
 from shared.db.models.algorithms import PublishState
 from shared.errors import InvalidInputError, NotFoundError, RequestError
 from shared.git.sources import resolve_commit
-from shared.pulls.resolution import Resolution, pin_pull, resolve_pull, unpin_pull
 
 blueprint = v1_blueprint("versions")
 
@@ -286,42 +283,3 @@ def _find_build(session: Session, algorithm_name: str, build_id: str, *, with_lo
     if build is None:
         raise NotFoundError(f"{algorithm.path} has no build with the id {build_id!r}.")
     return build
-
-
-@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["GET"])
-@blueprint.output(PullResponse)
-def get_pull(algorithm_name: str, git_hash: str) -> Response:
-    """Return where instances of the version pull its image from now, why, and the other candidates."""
-    with database().reading() as session:
-        algorithm, version = readable_version(session, algorithm_name, git_hash)
-        return _response(session, version, resolve_pull(session, algorithm, version))
-
-
-@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["PUT"])
-@blueprint.input(PinRequest, arg_name="body")
-@blueprint.output(PullResponse)
-def pin(algorithm_name: str, git_hash: str, body: PinRequest) -> Response:
-    """Make instances of the version pull from one registry, whatever is pushed later. Idempotent."""
-    with database().writing() as session:
-        algorithm, version = managed_version(session, algorithm_name, git_hash)
-        resolution = pin_pull(session, algorithm, version, body.registry_id)
-        audit(session, "pull.pin", version.id, **about(algorithm, version), registry=body.registry_id)
-        return _response(session, version, resolution)
-
-
-@algorithm_route(blueprint, "/versions/<git_hash>/pull", ["DELETE"])
-@blueprint.output({}, status_code=204)
-def unpin(algorithm_name: str, git_hash: str) -> Response:
-    """Make instances of the version pull from the registry of the latest good push. Idempotent."""
-    with database().writing() as session:
-        algorithm, version = managed_version(session, algorithm_name, git_hash)
-        unpin_pull(session, version)
-        audit(session, "pull.unpin", version.id, **about(algorithm, version))
-    return no_content()
-
-
-def _response(session: Session, version: Version, resolution: Resolution) -> Response:
-    newest = session.scalar(
-        select(Instance).where(Instance.version_id == version.id).order_by(Instance.seq.desc()).limit(1)
-    )
-    return json_response(present_pull(resolution, version, newest))

@@ -37,7 +37,7 @@ BODIES: dict[str, object] = {
     "default_registries.set_default_of_algorithm": {"registry_id": ABSENT_ID},
     "pushes.repush": {"registry_id": ABSENT_ID},
     "versions.compile_algorithm": {"commitSha": HASH},
-    "versions.pin": {"registry_id": ABSENT_ID},
+    "pulls.pin": {"registry_id": ABSENT_ID},
     "versions.publish_version": {},
 }
 """A valid body of each route that needs one."""
