@@ -35,6 +35,12 @@ _NUMBERS = select(Version.id, Version.semantic_version, Version.callability).whe
     Version.publish_state == PublishState.PUBLISHED,
     Version.semantic_version.is_not(None),
 )
+_PENDING = (
+    select(Version)
+    .where(Version.algorithm_id == bindparam("algorithm"), Version.publish_state == PublishState.PENDING)
+    .order_by(Version.seq.desc())
+    .limit(1)
+)
 
 
 def find_called_version(session: Session, caller: Caller, name: str, selector: str | None) -> tuple[Algorithm, Version]:
@@ -51,7 +57,7 @@ def find_called_version(session: Session, caller: Caller, name: str, selector: s
     if selector is not None and SEMANTIC_VERSION.fullmatch(selector):
         version = session.scalar(_BY_NUMBER, {"algorithm": algorithm.id, "number": selector})
         if version is None or not _may_call(version, owns=owns):
-            raise _no_such_version(algorithm, selector)
+            raise _no_such_version(session, algorithm, selector, owns=owns)
         return algorithm, version
     if selector is not None and HASH_PREFIX.fullmatch(selector.lower()):
         return algorithm, _find_by_hash(session, algorithm, selector.lower(), owns=owns)
@@ -62,7 +68,7 @@ def _find_by_hash(session: Session, algorithm: Algorithm, prefix: str, *, owns: 
     matching = session.scalars(_BY_HASH, {"algorithm": algorithm.id, **hash_range(prefix)})
     versions = [version for version in matching if _may_call(version, owns=owns)]
     if not versions:
-        raise _no_such_version(algorithm, prefix)
+        raise _no_such_version(session, algorithm, prefix, owns=owns)
     if len(versions) > 1:
         raise InvalidInputError(f"{prefix} fits more than one version of {algorithm.path}; give more of the hash.")
     return versions[0]
@@ -83,7 +89,7 @@ def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, 
     elif selector is not None:
         pattern = PATTERN.fullmatch(selector)
         if pattern is None:
-            raise _no_such_version(algorithm, selector)
+            raise _no_such_version(session, algorithm, selector, owns=owns)
         wanted = [None if part is None or part in WILDCARDS else int(part) for part in pattern.groups()]
     matching = [
         row
@@ -93,7 +99,7 @@ def _find_highest(session: Session, algorithm: Algorithm, selector: str | None, 
         and all(asked in (None, number) for asked, number in zip(wanted, _numbers(row), strict=False))
     ]
     if not matching:
-        raise _no_such_version(algorithm, selector)
+        raise _no_such_version(session, algorithm, selector, owns=owns)
     return session.scalars(_BY_ID, {"version": max(matching, key=_numbers).id}).one()
 
 
@@ -101,7 +107,17 @@ def _numbers(row: Row[tuple[str, str | None, str]]) -> list[int]:
     return [int(number) for number in (row.semantic_version or "").split(".")]  # 0.10.0 comes after 0.9.0
 
 
-def _no_such_version(algorithm: Algorithm, selector: str | None) -> RequestError:
+def _no_such_version(session: Session, algorithm: Algorithm, selector: str | None, *, owns: bool) -> RequestError:
+    pending = session.scalar(_PENDING, {"algorithm": algorithm.id}) if owns else None
+    waits = (
+        ""
+        if pending is None
+        else f" The publish of {pending.semantic_version} ({pending.git_hash[:12]}) waits for its build: "
+        f"GET /v1/jobs/{pending.publish_job_id} says when it has ended."
+    )
     if selector is None:
-        return NotFoundError(f"{algorithm.path} has no published version that this key may call; publish one first.")
-    return NotFoundError(f"{algorithm.path} has no version {selector[:80]} that this key may call; name {SELECTORS}.")
+        remedy = "call again when it has one." if waits else "publish one first."
+        return NotFoundError(f"{algorithm.path} has no published version that this key may call; {remedy}{waits}")
+    return NotFoundError(
+        f"{algorithm.path} has no version {selector[:80]} that this key may call; name {SELECTORS}.{waits}"
+    )

@@ -114,6 +114,17 @@ def test_a_repeated_publish_that_names_another_number_is_refused(acme: Api, hell
     assert acme.get(hello)["version_info"]["semantic_version"] == "0.1.0"
 
 
+def test_a_call_before_the_build_has_ended_says_that_the_publish_waits(acme: Api, rival: Api, hello: str) -> None:
+    acme.post(f"{hello}/compile", {"commitSha": HASH})
+    publish = acme.call("POST", f"{hello}/versions", {"settings": {"algorithm_callability": "public"}})
+    for selector in ("", "/0.1.0", "/0.1", "/latest"):
+        said = acme.expect_refusal(404, 5004, "POST", f"/v1/algo/acme/Hello{selector}", "x")
+        assert f"The publish of 0.1.0 ({HASH[:12]}) waits for its build" in said
+        assert f"/v1/jobs/{publish.headers['X-Job-Id']}" in said
+        assert "publish one first" not in said
+    rival.expect_refusal(404, 1001, "POST", "/v1/algo/acme/Hello", "x")
+
+
 def test_settings_of_a_publish_are_those_of_the_algorithm(acme: Api, hello: str) -> None:
     changed = {
         "source_visibility": "open",
