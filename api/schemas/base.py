@@ -59,6 +59,16 @@ class RequestModel(BaseModel):
         return {name: value for name, value in data.items() if value != {}} if isinstance(data, dict) else data
 
 
+def _refuse_present(value: object) -> object:
+    if value is not None:
+        raise ValueError("is not supported yet; leave it out")
+    return value
+
+
+NotSupportedYet = Annotated[None, BeforeValidator(_refuse_present, json_schema_input_type=None)]
+"""A field of a later version: a request that relies on it is refused, not silently fulfilled without it."""
+
+
 class Query(BaseModel):
     """Query parameters. Their values are sent as text, so they are converted."""
 

@@ -8,20 +8,29 @@ from pydantic_core import CoreSchema
 from sqlalchemy import Row
 from typing_extensions import override
 
-from api.schemas.base import ABSENT_TEXT, RequestModel, ResponseModel, Text, Timestamp, Uuid
+from api.schemas.base import ABSENT_TEXT, NotSupportedYet, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.registries import ONE_FORM_OF_CREDENTIALS, CredentialsRequest, RegistryId
 from shared.db.models import ImagePush, Instance, InstanceState, PushState, Version
 from shared.pulls.resolution import Resolution
 from shared.pushes.drift import missing_message
 
 
-class PushCredentialsRequest(CredentialsRequest):
+class PushOptionsRequest(RequestModel):
+    """Options of pushes that are not supported yet."""
+
+    atomic: NotSupportedYet = None
+    evidence: NotSupportedYet = None
+    quorum: NotSupportedYet = None
+    scan: NotSupportedYet = None
+
+
+class PushCredentialsRequest(CredentialsRequest, PushOptionsRequest):
     """One registry to push to, with credentials for this push or the registry's own."""
 
     registry_id: RegistryId
 
 
-class RepushRequest(RequestModel):
+class RepushRequest(PushOptionsRequest):
     """The body of a re-push as in the documentation of the platform, or only its inner object."""
 
     registry_push_credentials: PushCredentialsRequest

@@ -9,6 +9,7 @@ from api.schemas.base import (
     ABSENT_TEXT,
     EMPTY_OBJECT,
     WHOLE_NUMBER,
+    NotSupportedYet,
     RequestModel,
     ResponseModel,
     Storable,
@@ -129,6 +130,10 @@ class RegistryRequest(CredentialsRequest, PushAccountRequest):
         description="Whether pushes that name no registry go here, unless the algorithm or its owner has another "
         "default. Only one registry is: setting it moves it. Left out in a change, it stays as it is.",
     )
+    auth: NotSupportedYet = None
+    create_repositories: NotSupportedYet = None
+    hold_seconds: NotSupportedYet = None
+    scan: NotSupportedYet = None
 
 
 class PauseRequest(RequestModel):

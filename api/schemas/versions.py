@@ -13,7 +13,7 @@ from api.schemas.algorithms import (
 )
 from api.schemas.base import LongText, RequestModel, ResponseModel, Text, Timestamp, Uuid
 from api.schemas.patterns import HASH
-from api.schemas.pushes import PushCredentialsRequest, PushResponse
+from api.schemas.pushes import PushCredentialsRequest, PushOptionsRequest, PushResponse
 from api.schemas.sources import ScmsCredentialsRequest, SourceRequest, SourceResponse, present_source
 from shared.commands.publish import VersionType
 from shared.db.models import Algorithm, Build, BuildStatus, Version
@@ -52,7 +52,7 @@ Pushes = Annotated[
 """One object, as on the platform, or a list of them. None: it was left out, so the default registry applies."""
 
 
-class CompileRequest(RequestModel):
+class CompileRequest(PushOptionsRequest):
     """The commit to compile, and the registries to push its image to."""
 
     further_properties = frozenset({"sshPrivateKey"})
@@ -80,7 +80,7 @@ class PublishVersionRequest(RequestModel):
     sample_output: LongText | None = None
 
 
-class PublishRequest(RequestModel):
+class PublishRequest(PushOptionsRequest):
     """The commit to publish, and the registries to push its image to."""
 
     further_properties = frozenset({"source", "scmsCredentials"})

@@ -398,3 +398,39 @@ def test_the_wrong_keys(setup: Setup) -> None:
         hidden = (404, 1001) if "/Hello" in path else (403, 2001)
         for api, (status, code) in ((setup.rival, hidden), (Api(setup.acme.app, "revoked"), (401, 2002))):
             api.expect_refusal(status, code, method, path.format(registry=setup.registry), body)
+
+
+@pytest.mark.parametrize("value", ["cosign", True, ["trivy"], {"provider": "ecr"}, 60, ""])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "fields"),
+    [
+        ("POST", REGISTRY, {"registry_url": "localhost:2"}, ("auth", "create_repositories", "hold_seconds", "scan")),
+        ("PUT", f"{REGISTRY}/{{registry}}", {"registry_url": "localhost:1"}, ("auth", "hold_seconds", "scan")),
+        ("POST", COMPILE, {}, ("atomic", "evidence", "quorum")),
+        ("POST", PUBLISH, {}, ("atomic", "evidence", "quorum")),
+        ("POST", PUSH, {"registry_id": "{registry}"}, ("atomic", "evidence", "quorum")),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_not_ignored(
+    setup: Setup, method: str, path: str, body: dict[str, object], fields: tuple[str, ...], value: object
+) -> None:
+    body = {
+        name: text.format(registry=setup.registry) if isinstance(text, str) else text for name, text in body.items()
+    }
+    for field in fields:
+        status, code, message = setup.send(method, path, {**body, field: value})
+        assert (status, code) == (400, 2015), message
+        assert f"{field}: is not supported yet" in message
+        status, _, message = setup.send(method, path, {**body, field: None})
+        assert "not supported" not in message, message
+
+
+def test_an_option_beside_the_credentials_of_a_push_is_refused_too(setup: Setup) -> None:
+    for body in (
+        {"registry_push_credentials": {"registry_id": setup.registry}, "atomic": True},
+        {"registry_push_credentials": {"registry_id": setup.registry, "atomic": True}},
+    ):
+        for path in (COMPILE, PUBLISH, PUSH):
+            status, code, message = setup.send("POST", path, body)
+            assert (status, code) == (400, 2015)
+            assert "atomic: is not supported yet" in message
