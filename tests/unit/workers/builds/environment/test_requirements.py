@@ -33,6 +33,13 @@ def test_a_file_that_asks_for_nothing_but_the_kit_is_never_read_by_pip(text: str
         assert (read_requirements(tree, "algorithmia>=3") == NO_REQUIREMENTS) == ("algorithmia" not in text)
 
 
+@pytest.mark.parametrize("more", ["small==1.0", "--pre", "algorithmia>=1.0", "-c more.txt"])
+def test_a_file_that_asks_for_more_than_the_kit_is_read(more: str) -> None:
+    text = f"algorithmia>=2,<3\n{more}\n"
+    with open_source_tree(io.BytesIO(archive_of({"requirements.txt": text.encode(), "more.txt": b"six<1\n"}))) as tree:
+        assert read_requirements(tree, "algorithmia>=2,<3") != NO_REQUIREMENTS
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "name"),
     [
