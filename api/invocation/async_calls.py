@@ -11,7 +11,7 @@ from api.invocation.call import call
 from api.invocation.call_chain import CallChain
 from api.invocation.push_wait import push_waits
 from api.invocation.runner_client import NO_RESULT, RunnerRequest, RunnerResponse, read_object
-from api.invocation.target import AwaitedPush, Target
+from api.invocation.target import AwaitedPush, NoImageError, Target
 from api.owner_slots import push_wait_slots
 from shared.db.engine import database
 from shared.db.models import CallState
@@ -75,7 +75,7 @@ class AsyncCalls:
             self._ids.add(call_id)
             threading.Thread(
                 target=self._run,
-                args=(call_id, target, request, chain.detached(), timeout, request_id, slot, waiting),
+                args=(call_id, caller, target, request, chain.detached(), timeout, request_id, slot, waiting),
                 name="async call",
                 daemon=True,
             ).start()
@@ -103,6 +103,7 @@ class AsyncCalls:
     def _run(
         self,
         call_id: str,
+        caller: Caller,
         target: Target | AwaitedPush,
         request: RunnerRequest,
         chain: CallChain,
@@ -113,7 +114,7 @@ class AsyncCalls:
     ) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            outcome = _outcome_of(target, request, chain, timeout, request_id, waiting)
+            outcome = _outcome_of(caller, target, request, chain, timeout, request_id, waiting)
             with database().writing() as session:
                 end_call(session, call_id, outcome)
         except SQLAlchemyError as error:
@@ -146,6 +147,7 @@ def await_async_calls(timeout: float) -> None:
 
 
 def _outcome_of(
+    caller: Caller,
     target: Target | AwaitedPush,
     request: RunnerRequest,
     chain: CallChain,
@@ -160,6 +162,8 @@ def _outcome_of(
                 push_waits.wait(target, deadline, chain.require_wanted) if isinstance(target, AwaitedPush) else target
             )
         return _read_outcome(call(ready, request, chain, timeout=timeout, deadline=deadline, request_id=request_id))
+    except NoImageError as error:
+        return CallOutcome(CallState.FAILED, error.told_to(caller).message)
     except RequestError as error:
         return CallOutcome(CallState.FAILED, error.message)
     except SQLAlchemyError:

@@ -71,7 +71,7 @@ def call(
 
     Raises:
         UnavailableError: the call did not start, because no instance could take it.
-        ConflictError: there is no image to run.
+        NoImageError: there is no image to run.
         ApiError: the runner cannot read the input.
     """
     ended = 0

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from api.invocation.target import RETRY_SECONDS, AwaitedPush, Target, find_present_target
+from api.invocation.target import RETRY_SECONDS, AwaitedPush, NoImageError, Target, find_present_target
 from shared.db.engine import database
 from shared.db.models import Version
-from shared.errors import ConflictError
 from shared.pulls.pending_push import PendingPush, find_pending_push
 
 MIN_POLL_INTERVAL_SECONDS = 0.1
@@ -59,7 +58,7 @@ class PushWaits:
         `require_wanted` raises its own error when nobody waits for the call any more.
 
         Raises:
-            ConflictError: the push failed, does not end soon, or did not end before the deadline.
+            NoImageError: the push failed, does not end soon, or did not end before the deadline.
             NotFoundError: the algorithm was deleted.
         """
         with self._watching(awaited.version) as watch:
@@ -89,11 +88,13 @@ class PushWaits:
                     del self._watches[version.id]
 
 
-def _ended_too_late(awaited: AwaitedPush, push: PendingPush | None) -> ConflictError:
+def _ended_too_late(awaited: AwaitedPush, push: PendingPush | None) -> NoImageError:
     path = awaited.algorithm.path
     state = f"the push to {push.registry_url} did not end in time: {push.message}" if push else "no push ended in time."
-    return ConflictError(
-        f"{path} waited for its image, and {state} The call was not begun; send it again.", retry_after=RETRY_SECONDS
+    return NoImageError(
+        awaited.algorithm,
+        f"{path} waited for its image, and {state} The call was not begun; send it again.",
+        retry_after=RETRY_SECONDS,
     )
 
 

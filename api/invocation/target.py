@@ -14,6 +14,7 @@ from shared.db.engine import database
 from shared.db.models import Algorithm, Instance, InstanceState, Version
 from shared.errors import ConflictError, LimitReachedError, NotFoundError, RequestError, UnavailableError
 from shared.instances.states import DesiredState, current_instance, running_instances, starting_instances
+from shared.keys import Caller
 from shared.pulls.pending_push import find_pending_push
 from shared.pulls.resolution import resolve_pull
 from shared.settings import settings
@@ -23,6 +24,24 @@ MAX_POLL_INTERVAL_SECONDS = 0.2
 RETRY_SECONDS = 5
 
 _INSTANCE = select(Instance.state, Instance.message, Instance.endpoint).where(Instance.id == bindparam("instance"))
+
+
+class NoImageError(ConflictError):
+    """Raised when no image of an algorithm may run. The message may have what a registry said of its pushes."""
+
+    def __init__(self, algorithm: Algorithm, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self._algorithm = algorithm
+
+    def told_to(self, caller: Caller) -> ConflictError:
+        """Return the error for a caller: with this message if the caller may read about the algorithm's pushes."""
+        path = self._algorithm.path
+        if caller.may_read(self._algorithm):
+            return ConflictError(self.message, retry_after=self.retry_after)
+        return ConflictError(
+            f"{path} has no image that may run now, so the call was not begun. Its owner can see why; call it later.",
+            retry_after=self.retry_after,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ def find_target(session: Session, algorithm: Algorithm, version: Version) -> Tar
     """Return what serves a version, or that a push brings its image.
 
     Raises:
-        ConflictError: there is no image that may run; with `retry_after` if a push continues later.
+        NoImageError: there is no image that may run; with `retry_after` if a push continues later.
     """
     resolution = resolve_pull(session, algorithm, version)
     desired = DesiredState.of(algorithm, version, resolution)
@@ -63,9 +82,10 @@ def find_target(session: Session, algorithm: Algorithm, version: Version) -> Tar
         return Target(algorithm, version, desired, current_instance(session, desired))
     push = find_pending_push(session, version)
     if push is None:
-        raise ConflictError(resolution.reason)
+        raise NoImageError(algorithm, resolution.reason)
     if push.obstacle is not None:
-        raise ConflictError(
+        raise NoImageError(
+            algorithm,
             f"No registry has {algorithm.path} at {version.git_hash[:12]} from a good push yet, and calls do not wait "
             f"for the push to {push.registry_url}: {push.obstacle}",
             retry_after=RETRY_SECONDS,
@@ -78,7 +98,7 @@ def find_present_target(version: Version, algorithm: Algorithm) -> Target | Awai
 
     Raises:
         NotFoundError: the algorithm was deleted.
-        ConflictError: as `find_target`.
+        NoImageError: as `find_target`.
     """
     with database().reading() as session:
         rows = with_version(session, version.id)
@@ -92,11 +112,12 @@ def find_target_again(target: Target) -> Target:
 
     Raises:
         NotFoundError: the algorithm was deleted.
-        ConflictError: as `find_target`; also while its image is pushed anew.
+        NoImageError: as `find_target`; also while its image is pushed anew.
     """
     found = find_present_target(target.version, target.algorithm)
     if isinstance(found, AwaitedPush):
-        raise ConflictError(
+        raise NoImageError(
+            target.algorithm,
             f"The image of {target.algorithm.path} may not run any more, and its next push has not ended. The call was "
             "not begun; send it again.",
             retry_after=RETRY_SECONDS,

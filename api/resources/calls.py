@@ -12,7 +12,7 @@ from api.invocation.call import JSON, call, raw_result
 from api.invocation.call_chain import request_chain
 from api.invocation.push_wait import push_waits
 from api.invocation.runner_client import RunnerRequest
-from api.invocation.target import AwaitedPush, Target, find_target
+from api.invocation.target import AwaitedPush, NoImageError, Target, find_target
 from api.invocation.target_cache import target_cache
 from api.owner_slots import push_wait_slots
 from api.routing import json_response, v1_blueprint
@@ -41,6 +41,13 @@ def call_algorithm(algorithm_name: str, query: CallQuery, version: str | None = 
 
     An error of the algorithm itself is a response with the status 200 and `error`; other errors have their own status.
     """
+    try:
+        return _call(algorithm_name, query, version)
+    except NoImageError as error:
+        raise error.told_to(caller()) from None
+
+
+def _call(algorithm_name: str, query: CallQuery, version: str | None) -> Response:
     runner_request = _read_input(query)
     target = _find(algorithm_name, version, query)
     chain = request_chain()

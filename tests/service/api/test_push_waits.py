@@ -24,6 +24,7 @@ from shared.db.models import (
     Registry,
     Version,
 )
+from shared.db.models.algorithms import PublishState
 from shared.errors import ErrorClass
 from shared.settings import settings
 from tests.git_service import make_key
@@ -187,6 +188,27 @@ def test_a_push_that_does_not_go_on_is_told_at_once(
     push(build, make_registry("sandbox.example.com"))
     late = acme.call("POST", f"{CALL}?timeout=0.1", 1)
     assert "push to sandbox.example.com did not end in time" in message_of(late)
+
+
+@pytest.mark.parametrize("hinder", [back_off, stall, lambda _job: None], ids=["held", "stalled", "under way"])
+def test_who_may_not_read_pushes_is_not_told_of_them(
+    acme: Api, rival: Api, job: Job, hinder: Callable[[Job], None]
+) -> None:
+    change(
+        one_row(Version, git_hash=HASH),
+        semantic_version="1.0.0",
+        publish_state=PublishState.PUBLISHED,
+        callability="public",
+    )
+    hinder(job)
+    for api, is_told in ((acme, True), (rival, False)):
+        message = message_of(api.call("POST", f"{CALL}?timeout=0.1", 1))
+        assert ("production.example.com" in message) is is_told, message
+        accepted = api.call("POST", f"{CALL}?timeout=0.1&output=void", 1)
+        if accepted.status_code == 200:
+            assert async_calls.wait_until_idle(60) == []
+            outcome = api.get(f"/v1/requests/{accepted.get_json()['request_id']}")
+            assert ("production.example.com" in outcome["error"]["message"]) is is_told
 
 
 def test_a_push_that_runs_is_awaited_though_its_registry_was_paused_meanwhile(acme: Api, job: Job) -> None:
