@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from shared.cancellation import CancelToken, Deadline
 from shared.db.clock import now_ms
 from shared.db.engine import database
-from shared.db.models import Build, BuildStatus
+from shared.db.models import Algorithm, Build, BuildStatus
 from shared.db.models.algorithms import LoadCheckState
 from shared.errors import ErrorClass, WorkCancelledError, WorkError, sentence
 from shared.file_lock import poll_file_lock
@@ -45,6 +45,9 @@ MAX_TRACEBACK_LENGTH = 16 * 1024
 MAX_OUTPUT_BYTES = 256 * 1024
 OVERDUE_MS = 60 * 60 * 1000
 FORGOTTEN_MS = 24 * OVERDUE_MS
+MAX_WAITING_PER_OWNER = 20
+"""Builds of one owner that wait for their check: an import can take minutes, and a build only seconds, so that an owner
+could fill the queue of everybody's builds with checks, which no limit of queued jobs counts."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ def check_build(job_id: str) -> None:
     if build is None:
         return
     try:
-        _remove_leftovers()
-        verdict = _check_unless_large(build)
+        verdict = _too_many_wait(build)
+        if verdict is None:
+            _remove_leftovers()
+            verdict = _check_unless_large(build)
     except WorkError as error:
         verdict = _skipped_by(error)
     except Exception as error:
@@ -152,6 +157,29 @@ def check_image(
         finally:
             if not was_there:
                 _remove_unused(image_id)
+
+
+def _too_many_wait(build: Build) -> LoadCheck | None:
+    """Return the verdict if the owner of a build has more builds that wait for their check than may."""
+    owner = select(Algorithm.owner).where(Algorithm.id == build.algorithm_id).scalar_subquery()
+    of_owner = (
+        select(Build.id)
+        .join(Algorithm, Algorithm.id == Build.algorithm_id)
+        .where(
+            Build.load_check.is_(None),
+            Build.status == BuildStatus.SUCCEEDED,
+            Build.finished_at > now_ms() - OVERDUE_MS,
+            Algorithm.owner == owner,
+        )
+        .limit(MAX_WAITING_PER_OWNER + 1)
+    )
+    with database().reading() as session:
+        waiting = len(session.scalars(of_owner).all())
+    if waiting <= MAX_WAITING_PER_OWNER:
+        return None
+    return skipped(
+        f"More than {MAX_WAITING_PER_OWNER} builds of the owner wait for their check; later ones are checked."
+    )
 
 
 def _check_unless_large(build: Build) -> LoadCheck:

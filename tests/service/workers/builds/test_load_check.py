@@ -201,6 +201,17 @@ def test_a_large_image_is_not_loaded_for_a_check(
     assert "more than LONGSHORE_LOAD_CHECK_MAX_BYTES" in log_of(build)
 
 
+def test_an_owner_does_not_fill_the_queue_with_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.builds.load_check.MAX_WAITING_PER_OWNER", 2)
+    other = build_commit(make_algorithm("rival"))
+    algorithm = make_algorithm("acme")
+    builds = [build_commit(algorithm, digit * 40) for digit in "1234"]
+    for build in (other, *builds):
+        check_build(build.job_id)
+    assert ["More than 2 builds" in log_of(build) for build in builds] == [True, True, False, False]
+    assert "More than 2 builds" not in log_of(other)
+
+
 def test_an_image_that_does_not_start_with_the_runner_is_not_started() -> None:
     with image_store().use(CancelToken()) as use:
         document: dict[str, Any] = {**BASE, "config": {"Entrypoint": ["/bin/anything"]}}
