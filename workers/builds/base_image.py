@@ -13,6 +13,7 @@ from workers.images.engine_transfer import save_image
 from workers.images.image import Image, named_image
 from workers.images.image_store import StoreUse
 
+PACKAGES_VARIABLE = "LONGSHORE_BASE_PACKAGES"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,6 +31,11 @@ class BaseImage:
     @property
     def path(self) -> str:
         return self.image.variables.get("PATH") or _SYSTEM_PATH
+
+    @property
+    def has_packages(self) -> bool:
+        """Whether environments on it see the packages of its own Python, as those of the platform did."""
+        return self.image.variables.get(PACKAGES_VARIABLE, "").lower() in ("1", "true", "yes")
 
 
 def ensure_base_image(use: StoreUse, name: str, context: BuildContext) -> BaseImage:

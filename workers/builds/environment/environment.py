@@ -101,7 +101,7 @@ def _make_environment(
         context,
         commit=spec.commit,
     ) as container:
-        installation = Installation(spec, base.path, tree, container)
+        installation = Installation(spec, base, tree, container)
         with _relay_to_index(spec, container) as relay:
             lock = installation.install(relay)
         if not spec.requirements.shareable:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 
 from shared.errors import ErrorClass, WorkError
+from workers.builds.base_image import BaseImage
 from workers.builds.environment.container import BUILDER, ENVIRONMENT, PYTHON, WORK, BuildContainer
 from workers.builds.environment.index_relay import IndexRelay
 from workers.builds.environment.pip_errors import PipOutput
@@ -41,7 +42,7 @@ _MIN_PIP_WITH_REPORTS = (22, 2)
 class Installation:
     """The installation of one environment in a container."""
 
-    def __init__(self, spec: EnvironmentSpec, search_path: str, tree: SourceTree, container: BuildContainer) -> None:
+    def __init__(self, spec: EnvironmentSpec, base: BaseImage, tree: SourceTree, container: BuildContainer) -> None:
         self._spec = spec
         self._tree = tree
         self._log = container.context.log
@@ -49,7 +50,8 @@ class Installation:
         self._uses_source = not spec.requirements.shareable
         # An editable install of the source must stay valid, so the source is where it will run.
         self._directory = SOURCE_DIRECTORY if self._uses_source else f"{WORK}/source"
-        self._variables = _variables(spec, search_path)
+        self._base = base
+        self._variables = _variables(spec, base.path)
         self._pip_version = (0, 0)
         self._relay: IndexRelay | None = None
 
@@ -102,7 +104,8 @@ class Installation:
 
     def _create_virtual_environment(self) -> None:
         printed: list[str] = []
-        if self._run_step(["python3", "-I", "-B"], "create_environment.py", (ENVIRONMENT, _PIP), printed.append) != 0:
+        arguments = (ENVIRONMENT, _PIP, *(["base-packages"] if self._base.has_packages else []))
+        if self._run_step(["python3", "-I", "-B"], "create_environment.py", arguments, printed.append) != 0:
             for line in printed:
                 self._log(line)
             raise WorkError(

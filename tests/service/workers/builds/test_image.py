@@ -503,6 +503,40 @@ def test_a_requirement_that_uses_pip_while_it_is_built_is_installed(
     assert any(line.startswith("Successfully installed old-1.0") for line in lines)
 
 
+@pytest.fixture
+def base_with_packages(base_image: str) -> Iterator[str]:
+    """A base image whose Python has packages of its own: two versions of what the index has, and one more."""
+    write = (
+        "import pathlib, site\n"
+        "top = pathlib.Path(site.getsitepackages()[0])\n"
+        "for name, version in (('small', '0.1'), ('fitted', '3')):\n"
+        "    (top / f'{name}-{version}.dist-info').mkdir(parents=True)\n"
+        "    (top / f'{name}-{version}.dist-info/METADATA').write_text(\n"
+        "        f'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n')\n"
+        "    (top / f'{name}.py').write_text('VALUE = 3')\n"
+    )
+    recipe = f"FROM {base_image}\nENV LONGSHORE_BASE_PACKAGES=true\nRUN {json.dumps(['python3', '-c', write])}\n"
+    name = f"base-with-packages:{uuid.uuid4().hex}"
+    events = list(engine().build(fileobj=io.BytesIO(recipe.encode()), tag=name, network_mode="host", decode=True))
+    assert not any("error" in event for event in events), events
+    yield name
+    engine().remove_image(name, force=True)
+
+
+def test_base_packages_are_seen(
+    base_with_packages: str,
+    request_for: Callable[..., BuildRequest],
+    built: Built,
+    running: Callable[[BuiltImage], contextlib.AbstractContextManager[str]],
+) -> None:
+    request = request_for(
+        {"requirements.txt": b"small==1.0\n"}, base_image=base_with_packages, kit_requirement="algorithmia>=2,<3"
+    )
+    image, _lines = built(request)
+    with running(image) as container:
+        assert printed_in(container, "import fitted, small; print(fitted.VALUE, small.VALUE)") == "3 41\n"
+
+
 def cancel_when_held(stop: CancelToken, index: PackageIndex) -> threading.Thread:
     """Cancel the build as soon as it waits for the package that the index holds back."""
 

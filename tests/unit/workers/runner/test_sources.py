@@ -276,7 +276,7 @@ def test_an_import_that_fails_says_what_to_do(
     assert hint in said if hint else not said
 
 
-def test_an_exception_without_an_error_type_is_the_algorithms(served: Callable[..., Runner]) -> None:
+def test_an_error_type_that_is_none(served: Callable[..., Runner]) -> None:
     text = "class E(Exception):\n    error_type = None\n\ndef apply(input):\n    raise E('no')\n"
     error = served(text).call(1).error
     assert (error["message"], error["error_type"]) == ("no", "AlgorithmError")

@@ -1,5 +1,7 @@
 """Create the virtual environment `argv[1]`, unpack pip into the directory `argv[2]`, and print pip's version.
 
+With `base-packages` in `argv[3]` the environment sees the packages of the base image's Python.
+
 pip is unpacked from the wheel that Python has for `ensurepip`, outside of the environment: no algorithm needs it, and
 installing it takes longer than installing the requirements of many algorithms. setuptools, which Python up to 3.11
 installs in every virtual environment, is part of the environment: old packages import it without requiring it.
@@ -34,8 +36,8 @@ def unpack(wheel: Path, target: Path, *, is_visible: bool = True) -> None:
         archive.extractall(target, [name for name in names if is_visible or ".dist-info/" not in name])
 
 
-environment, pip_directory = map(Path, sys.argv[1:])
-venv.create(environment, symlinks=True)
+environment, pip_directory = map(Path, sys.argv[1:3])
+venv.create(environment, symlinks=True, system_site_packages=sys.argv[3:] == ["base-packages"])
 site = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 for wheel in bundled_wheels("setuptools")[:1] + bundled_wheels("pkg_resources")[:1]:
     unpack(wheel, site)

@@ -27,7 +27,9 @@ for report in reports:
         # pip before 23.1 has one hash, in the older form of PEP 610.
         sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").partition("sha256=")[2]
         hashes[canonical(item["metadata"]["name"])] = f" --hash=sha256:{sha256}" if sha256 else ""
-for distribution in distributions():
+seen: set[str] = set()
+for distribution in distributions():  # those of the environment come before those of the base image, which they hide
     name = canonical(distribution.metadata["Name"])
-    if name in hashes or not reports:
+    if name not in seen and (name in hashes or not reports):
+        seen.add(name)
         print(f"{name}=={distribution.version}{hashes.get(name, '')}")
