@@ -57,7 +57,7 @@ _ENCODINGS = re.compile(
     r"utf-?8|(?:us-)?ascii|latin-?1|iso-?8859-[0-9]+|(?:cp|windows-?)[0-9]+|koi8-[ru]|gbk|gb2312|gb18030|big5|shift-jis|"
     r"euc-(?:jp|kr)"
 )
-"""Not all that Python knows: decoding a megabyte of punycode takes hours."""
+"""Others are read as UTF-8: decoding a megabyte of punycode takes hours."""
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
 
 
@@ -182,16 +182,16 @@ def _decoded(content: bytes, path: str, where: str) -> str:
     """Decode a file as pip does: by its byte order mark, else by a comment `# coding: …` at its top, else as UTF-8."""
     mark, encoding = next((each for each in _BYTE_ORDER_MARKS if content.startswith(each[0])), (b"", "utf-8"))
     if not mark:
-        named = [_CODING.search(line) for line in content.split(b"\n")[:2] if line.startswith(b"#")]
-        encoding = next((match.group(1).decode("ascii", "replace") for match in named if match), encoding)
-        if not _ENCODINGS.fullmatch(encoding.lower().replace("_", "-")):
-            raise _invalid(where, f"{path} names the encoding {encoding[:40]!r}: save it as UTF-8")
+        comments = [line for line in content.split(b"\n")[:2] if line.startswith(b"#")]
+        named = [match.group(1).decode("ascii", "replace").lower() for match in map(_CODING.search, comments) if match]
+        if named and _ENCODINGS.fullmatch(named[0].replace("_", "-")):
+            encoding = named[0]
     try:
         return content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         raise _invalid(where, f"{path} is not {encoding.upper()} text (byte {error.start})") from None
     except LookupError:
-        raise _invalid(where, f"{path} names the encoding {encoding[:40]!r}: save it as UTF-8") from None
+        raise _invalid(where, f"{path} names the encoding {encoding[:40]!r}, which there is not") from None
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

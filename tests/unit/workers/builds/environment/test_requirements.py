@@ -85,7 +85,10 @@ def test_the_kind_of_a_line(line: str, kind: RequirementKind, name: str | None) 
         ("a\n--extra-index-url https://example.com/${PIP_INDEX_URL}\n", "requirements.txt line 2: a build has no env"),
         (b"\xff\xfea", "requirements.txt: requirements.txt is not UTF-16-LE text (byte 0)"),
         (b"# \xe9\nsix\n", "requirements.txt: requirements.txt is not UTF-8 text (byte 2)"),
-        (b"# coding: punycode\nsix\n", "requirements.txt: requirements.txt names the encoding 'punycode': save it as"),
+        (
+            b"# coding: cp99999\nsix\n",
+            "requirements.txt: requirements.txt names the encoding 'cp99999', which there is not",
+        ),
         ("numpy=1.16\n", "requirements.txt line 1: 'numpy=1.16' cannot be read: "),
         (b"#" * (1024 * 1024 + 1), "requirements.txt: requirements.txt is larger than 1048576 bytes"),
     ],
@@ -105,6 +108,7 @@ def test_a_line_that_cannot_be_read_is_named(text: str | bytes, sentence: str) -
         b"\xfe\xff" + "six\n".encode("utf-16-be"),
         "six\n".encode("utf-32"),
         b"# -*- coding: latin-1 -*-\n# \xe9\nsix\n",
+        b"# coding: punycode\nsix\n",
         b"#!\n# coding=Windows-1252\nsix # \x80\n",
     ],
 )
