@@ -116,7 +116,7 @@ def _describe_problem(location: tuple[int | str, ...], message: str) -> str:
     field = ".".join(str(part) for part in location) or "body"
     message = TEXT_LENGTH.sub(r"Must have at \1 \2 characters, not", message.removeprefix("Value error, "))
     message = OBJECT_EXPECTED.sub("Must be a JSON object", message)
-    return f"{field}: {message[:1].lower()}{message[1:]}"
+    return f"{field}: {message[:1].lower()}{message[1:].removesuffix('.')}"
 
 
 def parse_credentials(body: CredentialsRequest, registry: RegistryAddress | None) -> Credentials | None:

@@ -86,8 +86,10 @@ def _describe(body: bytes, timeout: float) -> str | None:
     error = read_object(body).get("error")
     if not isinstance(error, dict):
         return None
-    kind, message = str(error.get("error_type", "")), str(error.get("message", ""))
+    kind, message = error.get("error_type"), str(error.get("message", ""))
     if kind == TIMEOUT_ERROR and timeout < DEFAULT_TIMEOUT_SECONDS:
         return None
     trace = error.get("stacktrace") or error.get("stack_trace")
-    return f"{kind}: {message}\n{trace}" if isinstance(trace, str) and trace else f"{kind}: {message}"
+    # The development kit sends null as the type of the client's AlgorithmException.
+    said = f"{kind}: {message}" if kind else message
+    return f"{said}\n{trace}" if isinstance(trace, str) and trace else said

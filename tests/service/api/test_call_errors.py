@@ -84,6 +84,15 @@ def test_an_error_of_the_algorithm_is_kept_for_its_owner(acme: Api, version: Ver
     assert acme.get("/v1/users/acme/errors") == [shown]
 
 
+def test_an_error_without_a_type_is_kept_without_one(acme: Api, listener: socket.socket) -> None:
+    with treated(listener, says(answer({"error": {"message": "my own", "stacktrace": "line 7", "error_type": None}}))):
+        acme.post(CALL, INPUT)
+    kept(1)
+    [shown] = acme.get(ERRORS)
+    assert ": my own\nline 7" in shown["logs"]
+    assert "None" not in shown["logs"]
+
+
 def test_they_are_listed_newest_first(acme: Api, listener: socket.socket) -> None:
     for number in range(3):
         with treated(listener, says(answer(error(f"number {number}")))):
