@@ -16,7 +16,8 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((processors < 8 ? 2 * processors : 16)))
 # The tests of `make test-long`.
 LONG_TESTS := tests/chaos tests/conformance tests/security/test_one_owner_for_a_minute.py \
-	tests/acceptance/test_without_registry.py tests/acceptance/test_old_environments.py tests/acceptance/clients
+	tests/acceptance/test_without_registry.py tests/acceptance/test_old_environments.py tests/acceptance/test_tour.py \
+	tests/acceptance/clients
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without SEED, a random seed is used and printed.
 JOBS ?= 300
 FAULTS ?= 60
