@@ -47,7 +47,6 @@ def registryless(
         LONGSHORE_REDIS_URL=redis_url,
         LONGSHORE_SERVING_NETWORK="host",  # the private engine has no other
         LONGSHORE_MAX_WAIT_SECONDS="300",
-        LONGSHORE_MAX_WAIT_SECONDS="300",
     ) as running_system:
         yield running_system
 
