@@ -64,7 +64,7 @@ CODES = {400: Code.INVALID_REQUEST, 401: Code.BAD_KEY, 403: Code.NOT_AUTHORIZED,
 SENTENCES = {
     404: "There is nothing at this path; /docs lists the paths.",
     405: "This path does not take that method; /docs lists the methods it takes.",
-    413: "The request is too large.",
+    413: "The body is larger than this path takes; send a smaller one.",
     414: "The URL is too long.",
 }
 
