@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import InvalidInputError, NotFoundError
 from shared.settings import settings
-from shared.settings.workers import DEFAULT_ENVIRONMENT, DEFAULT_ENVIRONMENT_ALIAS
+from shared.settings.builds import DEFAULT_ENVIRONMENT, DEFAULT_ENVIRONMENT_ALIAS
 
 SETTINGS_FIELDS = ("algorithm_environment", "package_set", "language")
 """The fields of an algorithm's settings that name its environment; the first one that is given counts."""

@@ -24,7 +24,7 @@ from shared.errors import InvalidInputError
 from shared.file_lock import file_lock
 from shared.git.command import GitResult, run_git
 from shared.settings import settings
-from shared.settings.workers import DEFAULT_ENVIRONMENT
+from shared.settings.builds import DEFAULT_ENVIRONMENT
 from shared.template import template_files
 
 LOCAL_TIMEOUT_SECONDS = 60

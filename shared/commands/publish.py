@@ -108,11 +108,11 @@ def _require_version(options: PublishOptions, actual: str, verb: str) -> None:
         )
 
 
-def _callability(algorithm: Algorithm, earlier: Sequence[Version]) -> str:
-    """Return the callability of a version whose publish names none."""
+def _callability(earlier: Sequence[Version]) -> str:
+    """Return the callability of a version whose publish names none: that of its predecessor; a first one is private."""
     published = [version for version in earlier if version.published]
     if not published:
-        return str(algorithm.settings.get("algorithm_callability") or "private")
+        return "private"
     return max(published, key=lambda version: version_numbers(version.semantic_version or "")).callability
 
 
@@ -158,7 +158,7 @@ def _reserve(
     session.flush()
     version.semantic_version = number
     version.publish_state, version.publish_job_id, version.build_id = PublishState.PENDING, job.id, build.id
-    version.callability = options.callability or _callability(algorithm, earlier)
+    version.callability = options.callability or _callability(earlier)
     version.release_notes = options.release_notes
     version.sample_input = options.sample_input if options.sample_input is not None else algorithm.sample_input
     version.sample_output = options.sample_output

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from shared.settings.builds import BuildSettings
 from shared.settings.git import GitSettings
 from shared.settings.parsing import (
     PREFIX,
@@ -49,7 +50,7 @@ class _EnvironmentSource(EnvSettingsSource):
         return value, key, is_complex
 
 
-class Settings(WorkerSettings, ServingSettings, GitSettings):
+class Settings(BuildSettings, WorkerSettings, ServingSettings, GitSettings):
     """All settings. `longshore settings` prints the descriptions."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")

@@ -46,9 +46,9 @@ def test_the_predecessor_has_the_highest_number_and_is_published(acme: Api, hell
     assert published(acme, hello, 13) == ("0.13.0", "private")
 
 
-def test_an_algorithm_that_was_created_as_public_is_published_so(acme: Api) -> None:
+def test_a_first_version_is_private_unless_its_publish_says_public(acme: Api) -> None:
     hello = acme.make_algorithm("acme", settings={"algorithm_callability": "public"})
-    assert published(acme, hello, 1) == ("0.1.0", "public")
+    assert published(acme, hello, 1) == ("0.1.0", "private")
 
 
 def test_an_update_of_the_callability_changes_the_version_that_is_shown(acme: Api, rival: Api, hello: str) -> None:
