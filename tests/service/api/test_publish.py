@@ -166,7 +166,8 @@ def test_a_publish_cannot_change_the_repository(acme: Api, hello: str, body: dic
 
 def test_a_publish_may_say_what_the_repository_is(acme: Api, hello: str) -> None:
     build_commit(one_row(Algorithm, owner="acme"), HASH)
-    acme.post(f"{hello}/versions", {"source": acme.get(hello)["source"], "scmsCredentials": {}})
+    made = acme.post(f"{hello}/versions", {"source": acme.get(hello)["source"], "scmsCredentials": {}})
+    assert made["version_info"]["semantic_version"] == "0.1.0"
 
 
 def test_an_ssh_key_in_a_compile_is_refused_where_it_would_be_needed(acme: Api, hello: str) -> None:

@@ -86,7 +86,7 @@ def test_it_runs_and_its_test_passes_on_the_users_machine(name: str, tmp_path: P
 def test_its_entry_is_valid_for_every_python_that_can_be_an_environment() -> None:
     for path, content in template_files("Hello", "alice", "python38").items():
         if path.endswith(".py"):
-            ast.parse(content, path, feature_version=(3, 8))
+            assert isinstance(ast.parse(content, path, feature_version=(3, 8)), ast.Module)
 
 
 def test_equal_arguments_give_equal_bytes() -> None:
