@@ -17,7 +17,7 @@ TEST_PROCESSES ?= $(shell processors=$$(nproc 2>/dev/null || echo 2); echo $$((p
 # The tests of `make test-long`.
 LONG_TESTS := tests/chaos tests/conformance tests/security/test_one_owner_for_a_minute.py \
 	tests/acceptance/test_without_registry.py tests/acceptance/test_old_environments.py tests/acceptance/test_tour.py \
-	tests/acceptance/clients
+	tests/acceptance/test_sources.py tests/acceptance/test_published_client.py tests/acceptance/clients
 # make chaos SEED=7 JOBS=300 FAULTS=60 SUMMARY=path: without SEED, a random seed is used and printed.
 JOBS ?= 300
 FAULTS ?= 60
@@ -63,7 +63,7 @@ test:  ## Run all checks, and all tests but the long ones, with the real service
 	@$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) \
 		$(addprefix --ignore ,$(LONG_TESTS)) $(PYTEST_ARGS)
 
-test-long:  ## Run the long tests: chaos and conformance for a short time, a hostile owner, all published clients
+test-long:  ## Run the long tests: short chaos and conformance, a hostile owner, all published clients, sources
 	@[ -z "$(PYTHON)" ] || "$(PYTHON)" -m dev.services.packages test-long
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/python -m pytest -n 2 $(LONG_TESTS) $(PYTEST_ARGS)
