@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from shared.settings.parsing import read_environments, read_networks, read_python_versions, read_ssh_key_scopes
+from shared.settings.parsing import (
+    existing_file,
+    read_environments,
+    read_networks,
+    read_python_versions,
+    read_ssh_key_scopes,
+)
 from shared.settings.serving import MEBIBYTE
 
 MINUTE = 60
@@ -168,9 +174,7 @@ class BuildSettings(BaseSettings):
     @field_validator("build_ca_bundle", "source_ssh_key", "source_ssh_known_hosts")
     @classmethod
     def _source_file_exists(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"names {value}, which is no file")
-        return value
+        return existing_file(value)
 
     @field_validator("build_ca_bundle")
     @classmethod

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -126,6 +127,17 @@ def read_ssh_key_scopes(text: str) -> tuple[str, ...]:
         if not _SSH_KEY_SCOPE.fullmatch(scope):
             raise ValueError(f"must be such as acme=ssh://git@git.example.com/acme, comma-separated; {scope!r} is not")
     return scopes
+
+
+def existing_file(path: Path | None) -> Path | None:
+    """Return the path.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if path is not None and not path.is_file():
+        raise ValueError(f"names {path}, which is no file")
+    return path
 
 
 def to_text(value: Any) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from shared.settings.builds import MINUTE
-from shared.settings.parsing import read_delays, read_networks
+from shared.settings.parsing import existing_file, read_delays, read_networks
 from shared.settings.serving import MEBIBYTE
 
 
@@ -139,9 +139,7 @@ class WorkerSettings(BaseSettings):
     @field_validator("home_registry_ca")
     @classmethod
     def _file_exists(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"names {value}, which is no file")
-        return value
+        return existing_file(value)
 
     @field_validator("heartbeat_seconds")
     @classmethod
