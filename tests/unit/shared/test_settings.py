@@ -22,6 +22,9 @@ from shared.settings import SettingsError, load_settings
         ("ENVIRONMENTS", '{"a name": "image"}', "must be a JSON object such as"),
         ("BUILD_INDEX_URL", "file:///etc/hidden", "must be the URL of a package index"),
         ("BUILD_INDEX_URL", "hidden@example.com/simple/", "must be the URL of a package index"),
+        ("BUILD_CA_BUNDLE", "/nothing.pem", "names /nothing.pem, which is no file"),
+        ("SOURCE_SSH_KEY", "/nothing", "names /nothing, which is no file"),
+        ("HOME_REGISTRY_CA", "/nothing.pem", "names /nothing.pem, which is no file"),
     ],
 )
 def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str) -> None:
